@@ -1,0 +1,467 @@
+/* One agent: its program, what it prints, what it is doing, the prompts that wait for it. Decides
+ * nothing of the pool. A field's lock stands at its declaration. */
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/pidfd.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "cleanup.h"
+#include "pool_internal.h"
+
+/* The keeper asks, waits its grace and makes the tree end; it is given this long for it. */
+#define END_LIMIT (30 * AP_SECOND)
+
+/* --- its life ---------------------------------------------------------------------------------- */
+
+static int agent_name_paths(struct ap_agent *agent)
+{
+	const char *state_dir = agent->pool->state_dir;
+	snprintf(agent->name, sizeof agent->name, "agent-%u", agent->number);
+	if (asprintf(&agent->dir, "%s/%s/%s", state_dir, POOL_AGENTS, agent->name) < 0)
+		agent->dir = NULL;
+	if (asprintf(&agent->worktree_path, "%s/%s/%s", state_dir, POOL_WORKTREES, agent->name) < 0)
+		agent->worktree_path = NULL;
+	return agent->dir && agent->worktree_path ? 0 : -ENOMEM;
+}
+
+struct ap_agent *agent_new_locked(struct ap_pool *pool, unsigned slot, unsigned number)
+{
+	struct ap_agent *agent = calloc(1, sizeof *agent);
+	if (!agent)
+		return NULL;
+	atomic_init(&agent->n_refs, 1); /* the table's */
+	agent->pool = pool;
+	agent->slot = slot;
+	agent->number = number;
+	agent->pid_fd = agent->raw_fd = agent->plain_fd = agent->watch = -1;
+	agent->recheck_ns = AP_FOREVER;
+	agent->started_ns = ap_clock_ns();
+	snprintf(agent->why, sizeof agent->why, "start: being made");
+	ap_list_init(&agent->prompts);
+	ap_list_init(&agent->waits);
+	worker_lane_init(&agent->lane);
+	pthread_mutex_init(&agent->output_lock, NULL);
+	if (agent_name_paths(agent) < 0) {
+		ap_agent_unref(agent);
+		return NULL;
+	}
+	pool->agents[slot] = agent;
+	return agent;
+}
+
+void agent_ref(struct ap_agent *agent)
+{
+	atomic_fetch_add(&agent->n_refs, 1);
+}
+
+static void agent_free(struct ap_agent *agent)
+{
+	const int fds[] = {agent->pid_fd, agent->raw_fd, agent->plain_fd};
+	for (size_t i = 0; i < sizeof fds / sizeof *fds; i++) {
+		if (fds[i] >= 0)
+			close(fds[i]);
+	}
+	while (!ap_list_empty(&agent->prompts)) {
+		struct prompt *prompt = ap_container_of(agent->prompts.next, struct prompt, link);
+		ap_list_remove(&prompt->link);
+		free(prompt);
+	}
+	worktree_fini(&agent->worktree);
+	pthread_mutex_destroy(&agent->output_lock);
+	free(agent->dir);
+	free(agent->worktree_path);
+	free(agent);
+}
+
+void ap_agent_unref(struct ap_agent *agent)
+{
+	if (agent && atomic_fetch_sub(&agent->n_refs, 1) == 1)
+		agent_free(agent);
+}
+
+void agent_lane_release(struct worker_lane *lane)
+{
+	ap_agent_unref(ap_container_of(lane, struct ap_agent, lane));
+}
+
+/* Takes the waits that the conclusion answers out of the agent; all of them if `all`. */
+static void take_waits_locked(struct ap_agent *agent, bool all, struct ap_list *ret)
+{
+	ap_list_init(ret);
+	bool settled = agent->activity == AP_ACTIVITY_READY ||
+		       agent->activity == AP_ACTIVITY_WAITING ||
+		       agent->activity == AP_ACTIVITY_EXITED;
+	if (settled || all)
+		ap_list_splice(&agent->waits, ret);
+}
+
+static void answer_waits(struct ap_list *waits, int result, enum ap_activity activity)
+{
+	while (!ap_list_empty(waits)) {
+		struct ap_request *request = ap_container_of(waits->next, struct ap_request, link);
+		ap_list_remove(&request->link);
+		if (result == 0)
+			ap_buf_printf(&request->text, "%s\n", ap_activity_name(activity));
+		request_answer(request, result);
+	}
+}
+
+void agent_leave(struct ap_agent *agent)
+{
+	struct ap_pool *pool = agent->pool;
+	struct ap_list waits;
+	pthread_mutex_lock(&pool->lock);
+	agent->gone = true;
+	pool->agents[agent->slot] = NULL;
+	take_waits_locked(agent, true, &waits);
+	pthread_mutex_unlock(&pool->lock);
+	answer_waits(&waits, -ENODEV, AP_ACTIVITY_EXITED);
+	if (pool->agent_gone)
+		pool->agent_gone(pool->observer, agent->number, agent->name);
+	ap_agent_unref(agent);
+}
+
+/* --- its program ------------------------------------------------------------------------------- */
+
+static void read_record(const struct ap_agent *agent, const char *name, char *ret, size_t size)
+{
+	AP_CLEANUP_BUF struct ap_buf path = {0};
+	ap_buf_printf(&path, "%s/%s", agent->dir, name);
+	AP_CLEANUP_CLOSE int fd = open(ap_buf_text(&path), O_RDONLY | O_CLOEXEC);
+	ssize_t n = fd < 0 ? -1 : read(fd, ret, size - 1);
+	ret[n > 0 ? n : 0] = '\0';
+	ret[strcspn(ret, "\n")] = '\0';
+}
+
+int agent_started(struct ap_agent *agent, struct ap_err *err)
+{
+	struct ap_pool *pool = agent->pool;
+	int pid_fd = pidfd_open(agent->terminal.keeper, 0);
+	if (pid_fd < 0)
+		return ap_err_errno(err, -errno, "the keeper of %s", agent->name);
+	pthread_mutex_lock(&pool->lock);
+	if (agent->pid_fd >= 0)
+		close(agent->pid_fd);
+	agent->pid_fd = pid_fd;
+	agent->started = true;
+	agent->ending = agent->ended = agent->started_ready = false;
+	agent->program = 0;
+	agent->start++;
+	agent->ended_how[0] = '\0';
+	agent->activity = AP_ACTIVITY_STARTING;
+	agent->entered_ns = agent->output_ns = 0;
+	agent->started_ns = ap_clock_ns();
+	agent->recheck_ns = agent->started_ns;
+	int r = maintenance_watch_keeper(pool, agent, pid_fd);
+	pthread_mutex_unlock(&pool->lock);
+	maintenance_poke(pool);
+	return r < 0 ? ap_err_errno(err, r, "the keeper of %s", agent->name) : 0;
+}
+
+void agent_ended(struct ap_agent *agent)
+{
+	struct ap_pool *pool = agent->pool;
+	char how[sizeof agent->ended_how];
+	read_record(agent, "exit", how, sizeof how);
+	char *time = strrchr(how, ' '); /* "code 0 TIME" */
+	if (time)
+		*time = '\0';
+	struct ap_list answered;
+	ap_list_init(&answered);
+	pthread_mutex_lock(&pool->lock);
+	agent->ended = true;
+	agent->program = 0;
+	snprintf(agent->ended_how, sizeof agent->ended_how, "%s", how);
+	agent->recheck_ns = ap_clock_ns();
+	if (!agent->ending && !agent->gone)
+		pool_step_locked(pool,
+				 &(struct machine_event){
+					 .type = MACHINE_EXITED,
+					 .slot = agent->slot,
+					 .generation = pool->machine.slots[agent->slot].generation,
+				 },
+				 &answered);
+	pthread_mutex_unlock(&pool->lock);
+	pool_deliver(pool, &answered);
+}
+
+int agent_end_program(struct ap_agent *agent, struct ap_err *err)
+{
+	struct ap_pool *pool = agent->pool;
+	pthread_mutex_lock(&pool->lock);
+	agent->ending = true;
+	AP_CLEANUP_CLOSE int pid_fd = agent->pid_fd >= 0 ? dup(agent->pid_fd) : -1;
+	pthread_mutex_unlock(&pool->lock);
+	if (pid_fd < 0)
+		return 0;
+	fcntl(pid_fd, F_SETFD, FD_CLOEXEC);
+	(void)pidfd_send_signal(pid_fd, SIGTERM, NULL, 0); /* fails when it has ended */
+	struct pollfd over = {.fd = pid_fd, .events = POLLIN};
+	int64_t deadline = ap_clock_ns() + END_LIMIT;
+	for (;;) {
+		int64_t left = deadline - ap_clock_ns();
+		int n = poll(&over, 1, left > 0 ? (int)(left / AP_MS) + 1 : 0);
+		if (n > 0)
+			return 0;
+		if (n == 0 && left <= 0)
+			return ap_err_set(err, -ETIMEDOUT, "the processes of %s do not end",
+					  agent->name);
+	}
+}
+
+/* --- what it prints ---------------------------------------------------------------------------- */
+
+void agent_raw_path(const struct ap_agent *agent, struct ap_buf *out)
+{
+	ap_buf_printf(out, "%s/output-%u.raw", agent->dir, agent->n_starts);
+}
+
+/* A file of its own for every lease: what the last one's terminal still writes goes nowhere. */
+int agent_output_begin(struct ap_agent *agent, struct ap_err *err)
+{
+	AP_CLEANUP_BUF struct ap_buf raw = {0};
+	AP_CLEANUP_BUF struct ap_buf plain = {0};
+	agent_raw_path(agent, &raw);
+	unlink(ap_buf_text(&raw));
+	raw.len = 0;
+	agent->n_starts++;
+	agent_raw_path(agent, &raw);
+	ap_buf_printf(&plain, "%s/output", agent->dir);
+	AP_CLEANUP_CLOSE int raw_fd =
+		open(ap_buf_text(&raw), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	AP_CLEANUP_CLOSE int plain_fd =
+		open(ap_buf_text(&plain), O_RDWR | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0600);
+	int watch = maintenance_watch_output(agent->pool, ap_buf_text(&raw));
+	if (raw_fd < 0 || plain_fd < 0 || watch < 0)
+		return ap_err_errno(err, watch < 0 ? watch : -errno, "%s", ap_buf_text(&raw));
+
+	pthread_mutex_lock(&agent->output_lock);
+	int old_raw = agent->raw_fd, old_plain = agent->plain_fd;
+	agent->raw_fd = raw_fd;
+	agent->plain_fd = plain_fd;
+	agent->plain = (struct ap_plain){0};
+	atomic_store(&agent->output_size, 0);
+	pthread_mutex_unlock(&agent->output_lock);
+	raw_fd = old_raw; /* closed on return */
+	plain_fd = old_plain;
+
+	pthread_mutex_lock(&agent->pool->lock);
+	int old_watch = agent->watch;
+	agent->watch = watch;
+	pthread_mutex_unlock(&agent->pool->lock);
+	maintenance_unwatch_output(agent->pool, old_watch);
+	return 0;
+}
+
+void agent_read_output(struct ap_agent *agent)
+{
+	struct ap_pool *pool = agent->pool;
+	AP_CLEANUP_BUF struct ap_buf plain = {0};
+	char block[64 << 10];
+	bool grew = false;
+	pthread_mutex_lock(&agent->output_lock);
+	ssize_t n;
+	while (agent->raw_fd >= 0 && (n = read(agent->raw_fd, block, sizeof block)) > 0) {
+		grew = true;
+		plain.len = 0;
+		ap_plain_add(&agent->plain, block, (size_t)n, &plain);
+		ssize_t written = plain.len ? write(agent->plain_fd, plain.data, plain.len) : 0;
+		if (written > 0) /* a full disk loses output, nothing else */
+			atomic_fetch_add(&agent->output_size, written);
+	}
+	pthread_mutex_unlock(&agent->output_lock);
+	if (!grew)
+		return;
+	pthread_mutex_lock(&pool->lock);
+	agent->output_ns = ap_clock_ns();
+	agent->recheck_ns = agent->output_ns;
+	pthread_mutex_unlock(&pool->lock);
+}
+
+/* --- what it is doing -------------------------------------------------------------------------- */
+
+static pid_t program_of(const struct ap_agent *agent)
+{
+	char text[32];
+	read_record(agent, "pid", text, sizeof text);
+	return (pid_t)atoi(text);
+}
+
+static bool prompted_locked(const struct ap_agent *agent)
+{
+	return agent->n_prompts_open > 0 || agent->n_prompts_queued > 0 || agent->delivering;
+}
+
+/* What is queued keeps it busy, whatever its program does. */
+static void activity_set_locked(struct ap_agent *agent, const struct activity *concluded)
+{
+	agent->activity = concluded->activity;
+	agent->recheck_ns = concluded->recheck_ns;
+	memcpy(agent->why, concluded->why, sizeof agent->why);
+	if (concluded->activity == AP_ACTIVITY_READY)
+		agent->started_ready = true;
+	if (concluded->activity == AP_ACTIVITY_EXITED || !prompted_locked(agent))
+		return;
+	agent->activity = AP_ACTIVITY_BUSY;
+	snprintf(agent->why, sizeof agent->why, "prompt: %s",
+		 agent->delivering	     ? "being submitted"
+		 : agent->n_prompts_open > 0 ? "being written"
+					     : "queued");
+}
+
+void agent_forget_prompts_locked(struct ap_agent *agent)
+{
+	struct ap_list *at, *next;
+	ap_list_for_each_safe(at, next, &agent->prompts) {
+		ap_list_remove(at);
+		free(ap_container_of(at, struct prompt, link));
+	}
+	agent->n_prompts_queued = 0;
+	agent->prompt_bytes = 0;
+}
+
+void agent_review(struct ap_agent *agent, int64_t now)
+{
+	struct ap_pool *pool = agent->pool;
+	struct activity_input input = {.is_shell = pool->is_shell};
+	pthread_mutex_lock(&pool->lock);
+	pid_t program = agent->program;
+	unsigned start = agent->start;
+	bool running = agent->started && !agent->ended;
+	pthread_mutex_unlock(&pool->lock);
+	if (running && program == 0)
+		program = program_of(agent);
+	if (running && input.is_shell)
+		input.look = activity_look(program);
+
+	struct ap_list waits;
+	pthread_mutex_lock(&pool->lock);
+	if (!agent->started || agent->gone) {
+		pthread_mutex_unlock(&pool->lock);
+		return;
+	}
+	if (agent->start != start) { /* what was looked at is another program already */
+		agent->recheck_ns = now;
+		pthread_mutex_unlock(&pool->lock);
+		return;
+	}
+	if (!agent->ended)
+		agent->program = program;
+	input.ended = agent->ended;
+	input.ended_how = agent->ended_how;
+	input.started_ready = agent->started_ready;
+	input.entered_ns = agent->entered_ns;
+	input.output_ns = agent->output_ns;
+	input.started_ns = agent->started_ns;
+	struct activity concluded = activity_conclude(&input, now);
+	activity_set_locked(agent, &concluded);
+	if (concluded.activity == AP_ACTIVITY_EXITED)
+		agent_forget_prompts_locked(agent);
+	else if (concluded.activity == AP_ACTIVITY_READY && agent->n_prompts_queued > 0 &&
+		 !agent->delivering)
+		job_prompt_locked(agent);
+	take_waits_locked(agent, false, &waits);
+	enum ap_activity activity = agent->activity;
+	pthread_mutex_unlock(&pool->lock);
+	answer_waits(&waits, 0, activity);
+}
+
+/* --- what the mount asks of it ----------------------------------------------------------------- */
+
+int ap_agent_prompt(struct ap_pool *pool, struct ap_agent *agent, const char *text, size_t len,
+		    struct ap_err *err)
+{
+	struct prompt *prompt = malloc(sizeof *prompt + len + 1);
+	if (!prompt)
+		return ap_err_errno(err, -ENOMEM, "prompt");
+	ap_list_init(&prompt->link);
+	prompt->len = len;
+	memcpy(prompt->text, text, len);
+	prompt->text[len] = '\0';
+	struct ap_list answered;
+	ap_list_init(&answered);
+	pthread_mutex_lock(&pool->lock);
+	int r = 0;
+	if ((int64_t)len > pool->config.number[AP_OPT_MAX_PROMPT])
+		r = ap_err_set(err, -EMSGSIZE, "a prompt of %zu bytes is over max_prompt", len);
+	else if (agent->gone)
+		r = ap_err_set(err, -ENODEV, "%s is gone", agent->name);
+	else if (agent->ended)
+		r = ap_err_set(err, -EIO, "the program of %s has ended (%s): restart it",
+			       agent->name, agent->ended_how);
+	else if (agent->n_prompts_queued >= POOL_PROMPTS_MAX ||
+		 agent->prompt_bytes + len > POOL_PROMPT_BYTES)
+		r = ap_err_set(err, -EAGAIN, "%u prompts are queued for %s already",
+			       agent->n_prompts_queued, agent->name);
+	if (r == 0) {
+		ap_list_append(&agent->prompts, &prompt->link);
+		agent->n_prompts_queued++;
+		agent->prompt_bytes += len;
+		agent->n_prompts++;
+		if (agent->activity != AP_ACTIVITY_STARTING)
+			agent->activity = AP_ACTIVITY_BUSY;
+		agent->recheck_ns = ap_clock_ns();
+		struct machine_event renew = {.type = MACHINE_RENEW, .slot = agent->slot};
+		pool_step_locked(pool, &renew, &answered); /* refused when it is not leased */
+	}
+	pthread_mutex_unlock(&pool->lock);
+	pool_deliver(pool, &answered);
+	if (r < 0)
+		free(prompt);
+	else
+		maintenance_poke(pool);
+	return r;
+}
+
+void ap_agent_prompt_open(struct ap_pool *pool, struct ap_agent *agent, bool open)
+{
+	pthread_mutex_lock(&pool->lock);
+	agent->n_prompts_open += open ? 1 : -1u;
+	agent->recheck_ns = ap_clock_ns();
+	if (open && agent->activity != AP_ACTIVITY_EXITED && agent->activity != AP_ACTIVITY_STARTING)
+		agent->activity = AP_ACTIVITY_BUSY;
+	pthread_mutex_unlock(&pool->lock);
+	if (!open)
+		maintenance_poke(pool);
+}
+
+bool ap_agent_look(struct ap_pool *pool, struct ap_agent *agent, struct ap_agent_info *ret)
+{
+	*ret = (struct ap_agent_info){.number = agent->number, .worktree = agent->worktree_path};
+	memcpy(ret->name, agent->name, sizeof ret->name);
+	pthread_mutex_lock(&pool->lock);
+	bool there = !agent->gone;
+	const struct machine_slot *slot = &pool->machine.slots[agent->slot];
+	if (there) {
+		ret->state = slot->state;
+		ret->activity = agent->activity;
+		memcpy(ret->why, agent->why, sizeof ret->why);
+		ret->pid = agent->program;
+		ret->created_ns = slot->created_ns;
+		ret->idle_since_ns = slot->state == AP_AGENT_IDLE ? slot->used_ns : 0;
+		ret->n_requests = slot->n_requests;
+		ret->n_recycles = slot->n_recycles;
+		ret->generation = slot->generation;
+		ret->n_prompts = agent->n_prompts;
+	}
+	if (there && slot->state == AP_AGENT_ACTIVE) {
+		memcpy(ret->label, slot->label, sizeof ret->label);
+		memcpy(ret->base, agent->base, sizeof ret->base);
+		snprintf(ret->branch, sizeof ret->branch, WORKTREE_BRANCH_PREFIX "%s", slot->label);
+		ret->owner_uid = slot->uid;
+		ret->owner_pid = slot->pid;
+		ret->token = slot->token;
+		ret->granted_ns = slot->granted_ns;
+		ret->expires_ns = slot->expires_ns == AP_FOREVER ? 0 : slot->expires_ns;
+	}
+	pthread_mutex_unlock(&pool->lock);
+	ret->output_size = atomic_load(&agent->output_size);
+	return there;
+}

@@ -1,0 +1,234 @@
+/* The pool, as the mount sees it: the only header of core/ that fs/ includes.
+ *
+ * Functions return 0 or a negative errno that may go to the kernel as it is, and fill a caller-owned
+ * ap_err with the sentence behind it. None blocks, but for the three of the pool's life and where it
+ * says so: what takes time is an ap_request, whose `done` is called once, from any thread, possibly
+ * before the call returns, with no lock held. Times are ns of CLOCK_MONOTONIC. All functions but
+ * those of the pool's life may be called from any thread. */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "buf.h"
+#include "clock.h"
+#include "config.h"
+#include "err.h"
+#include "text.h"
+
+enum ap_agent_state {
+	AP_AGENT_FREE, /* an empty slot: never seen from outside */
+	AP_AGENT_SPAWNING,
+	AP_AGENT_IDLE,
+	AP_AGENT_VALIDATING,
+	AP_AGENT_ACTIVE,
+	AP_AGENT_RECYCLING,
+	AP_AGENT_UNHEALTHY,
+	AP_AGENT_DRAINING,
+	AP_AGENT_STOPPING,
+	AP_N_AGENT_STATES,
+};
+
+enum ap_activity {
+	AP_ACTIVITY_STARTING,
+	AP_ACTIVITY_READY,
+	AP_ACTIVITY_BUSY,
+	AP_ACTIVITY_WAITING, /* for a human's answer */
+	AP_ACTIVITY_EXITED,
+};
+
+enum ap_scale_direction { AP_SCALE_NONE, AP_SCALE_UP, AP_SCALE_DOWN };
+
+const char *ap_agent_state_name(enum ap_agent_state state);
+const char *ap_activity_name(enum ap_activity activity);
+const char *ap_scale_direction_name(enum ap_scale_direction direction);
+
+struct ap_pool;
+struct ap_agent;   /* one agent from spawn to stop; pinned by a reference */
+struct ap_request; /* something under way whose answer comes later */
+
+/* --- the pool's life --------------------------------------------------------------------------- */
+
+struct ap_pool_options {
+	const char *repo;	   /* path of the repository */
+	struct ap_config config;   /* taken over by a successful ap_pool_new */
+	const char *const *argv;   /* the program and its arguments, NULL at the end */
+	const char *mountpoint;	   /* absolute; told to agents, never touched */
+	const char *shim;	   /* path of the program that starts agents */
+	/* Agents or leases came or went. Called from any thread without a lock; `name` is gone as an
+	 * agent's name, or NULL when only something appeared. */
+	void (*agent_gone)(void *data, unsigned number, const char *name);
+	void *data;
+};
+
+/* Checks repository and configuration, takes the state directory's lock and cleans up what a dead
+ * daemon left there, its work saved. Starts no thread. Blocks. -EINVAL, -EBUSY (another daemon, named
+ * in the sentence), … */
+int ap_pool_new(struct ap_pool **ret, struct ap_pool_options *options, struct ap_err *err);
+
+/* Starts the threads, tmux and the first agents. Not before the process has daemonized. */
+int ap_pool_start(struct ap_pool *pool, struct ap_err *err);
+
+/* Ends in order: refuses acquirers, saves the work of leases, ends agents, removes worktrees. Every
+ * outstanding request is answered. Blocks until done. The number of worktrees that had to be kept
+ * because saving failed; `err` names one. */
+unsigned ap_pool_stop(struct ap_pool *pool, struct ap_err *err);
+
+/* Frees a pool that was never started or is stopped. */
+void ap_pool_free(struct ap_pool *pool);
+
+/* --- requests ---------------------------------------------------------------------------------- */
+
+/* `result` is 0 or a negative errno; ap_request_err() has the sentence, ap_request_text() the text. */
+typedef void ap_request_done(struct ap_request *request, int result, void *data);
+
+/* NULL on ENOMEM. A request is submitted once, by one of the functions that take one. */
+struct ap_request *ap_request_new(ap_request_done *done, void *data);
+
+/* A further reference, to be dropped with ap_request_free(). */
+void ap_request_ref(struct ap_request *request);
+
+/* Drops the caller's reference: after `done`, or instead of submitting. */
+void ap_request_free(struct ap_request *request);
+
+/* Has the request answered with -ECANCELED, unless it is answered already. What it asked for is
+ * undone (an acquirer) or goes on behind it (a release). */
+void ap_request_cancel(struct ap_pool *pool, struct ap_request *request);
+
+/* To be asked in or after `done` only. */
+const struct ap_err *ap_request_err(const struct ap_request *request);
+struct ap_buf *ap_request_text(struct ap_request *request);
+
+/* --- leases ------------------------------------------------------------------------------------ */
+
+struct ap_acquire {
+	char label[AP_LABEL_MAX + 1]; /* "": the pool invents one */
+	char agent[32];		      /* only this agent; "": any */
+	char base[256];		      /* what a new branch starts from; "": config/base */
+	int64_t timeout_ns;	      /* -1: config/acquire_timeout; 0: try once */
+	int64_t ttl_ns;		      /* -1: config/lease_ttl; 0: without end */
+	uid_t uid;
+	pid_t pid;
+	bool by_handle; /* the lease ends with the caller's handle */
+};
+
+struct ap_lease_key {
+	unsigned agent; /* number */
+	uint64_t token; /* of the lease; never used twice */
+};
+
+/* Queues an acquirer. Refused at once: -EINVAL, -EEXIST, -ENOENT, -ESHUTDOWN. Answered later: 0,
+ * -EAGAIN, -ETIMEDOUT, -EBUSY (the label's branch is checked out elsewhere), -ESHUTDOWN, -EHOSTDOWN,
+ * -ECANCELED. The text of a granted one is `AGENT LABEL\n`. */
+int ap_pool_acquire(struct ap_pool *pool, const struct ap_acquire *acquire,
+		    struct ap_request *request, struct ap_err *err);
+
+/* The lease that an acquirer's request was granted. */
+struct ap_lease_key ap_request_lease(const struct ap_request *request);
+
+/* Ends the lease of that label or agent on behalf of `uid` (its holder, `owner` or root). Refused at
+ * once: -ENOENT, -ESTALE, -EPERM. Answered with 0 when the work is safe, or -EIO when saving failed.
+ * `request` may be NULL: nobody waits for the answer. */
+int ap_pool_release(struct ap_pool *pool, const char *label_or_agent, bool discard, uid_t uid,
+		    struct ap_request *request, struct ap_err *err);
+
+/* Ends the lease of a handle that was closed, if it still is that lease. */
+void ap_pool_release_key(struct ap_pool *pool, struct ap_lease_key key);
+
+/* Begins the lease's time to live anew. -ESTALE, -ENOENT. */
+int ap_pool_renew(struct ap_pool *pool, const char *label, uid_t uid, struct ap_err *err);
+
+/* --- the pool as a whole ----------------------------------------------------------------------- */
+
+int ap_pool_scale(struct ap_pool *pool, int target, struct ap_err *err); /* -1: auto; -ERANGE */
+void ap_pool_maintain(struct ap_pool *pool);				 /* one pass now */
+void ap_pool_warm(struct ap_pool *pool);
+void ap_pool_drain(struct ap_pool *pool);
+void ap_pool_close(struct ap_pool *pool); /* grant nothing more */
+int ap_pool_open(struct ap_pool *pool, struct ap_err *err);
+
+int ap_pool_config_set(struct ap_pool *pool, enum ap_option option, const char *text,
+		       struct ap_err *err);
+void ap_pool_config_show(struct ap_pool *pool, enum ap_option option, struct ap_buf *out);
+int64_t ap_pool_config_number(struct ap_pool *pool, enum ap_option option);
+
+struct ap_stats {
+	unsigned n_active, n_idle, n_total, n_spawning, n_waiting, utilization; /* percent */
+	uint64_t n_requests, n_recycles, n_spawned, n_terminated;
+	int64_t scaled_ns, uptime_ns; /* last scale step, 0: none; since start */
+	enum ap_scale_direction scale_direction;
+	bool closed;
+	int target; /* manual size, -1: automatic */
+	const char *breaker, *spawn_backend;
+};
+
+void ap_pool_stats(struct ap_pool *pool, struct ap_stats *ret);
+
+/* --- agents ------------------------------------------------------------------------------------ */
+
+/* The numbers of the agents that there are, ascending; at most `max`. Returns how many. */
+unsigned ap_pool_agents(struct ap_pool *pool, unsigned *ret_numbers, unsigned max);
+unsigned ap_pool_hard_cap(const struct ap_pool *pool);
+
+/* The agent of that number or name with a reference, or NULL. */
+struct ap_agent *ap_agent_get(struct ap_pool *pool, unsigned number);
+struct ap_agent *ap_agent_find(struct ap_pool *pool, const char *name);
+void ap_agent_unref(struct ap_agent *agent);
+
+/* The agent that serves the lease of that label or token, with a reference, or NULL. */
+struct ap_agent *ap_agent_of_label(struct ap_pool *pool, const char *label, uint64_t *ret_token);
+struct ap_agent *ap_agent_of_token(struct ap_pool *pool, uint64_t token);
+
+struct ap_agent_info {
+	unsigned number;
+	char name[32];
+	enum ap_agent_state state;
+	enum ap_activity activity;
+	char why[128];			/* what the activity was concluded from */
+	char label[AP_LABEL_MAX + 1];	/* "" when not leased */
+	char base[65], branch[AP_LABEL_MAX + 16]; /* "" when not leased */
+	const char *worktree;		/* absolute; as long as the reference */
+	uid_t owner_uid;
+	pid_t owner_pid, pid; /* holder; the program, 0 when it has ended */
+	uint64_t token;
+	int64_t created_ns, granted_ns, expires_ns, idle_since_ns; /* 0: not so */
+	unsigned n_requests, n_recycles, generation;
+	uint64_t n_prompts;
+	int64_t output_size; /* bytes of plain text printed so far */
+};
+
+/* One consistent look. False when the agent is gone. */
+bool ap_agent_look(struct ap_pool *pool, struct ap_agent *agent, struct ap_agent_info *ret);
+
+/* Takes a prompt to be submitted as one message when the program is ready for it. The agent is busy
+ * from now on. -EIO (the program has ended), -EAGAIN (queue full), -EMSGSIZE, -ENODEV, -ENOMEM. */
+int ap_agent_prompt(struct ap_pool *pool, struct ap_agent *agent, const char *text, size_t len,
+		    struct ap_err *err);
+
+/* A prompt is being written: counts the agent busy until the matching call with false. */
+void ap_agent_prompt_open(struct ap_pool *pool, struct ap_agent *agent, bool open);
+
+/* Has keys typed, in tmux's names, separated by blanks; in order with the prompts before it. -EINVAL,
+ * -EIO (the program has ended), -ENODEV. */
+int ap_agent_keys(struct ap_pool *pool, struct ap_agent *agent, const char *keys,
+		  struct ap_err *err);
+
+/* Commands: end it (its work is saved), start its program anew in the same worktree. */
+int ap_agent_kill(struct ap_pool *pool, struct ap_agent *agent, struct ap_err *err);
+int ap_agent_restart(struct ap_pool *pool, struct ap_agent *agent, struct ap_err *err);
+
+/* What is read of an agent and takes time; the text comes with the request. */
+enum ap_agent_text {
+	AP_TEXT_SCREEN,	  /* what is on the terminal */
+	AP_TEXT_WAIT,	  /* the activity, once it is ready, waiting or exited */
+	AP_TEXT_DIFF,	  /* worktree against base, untracked files included */
+	AP_TEXT_DIFFSTAT,
+	AP_TEXT_HEAD, /* the worktree's commit */
+};
+int ap_agent_text(struct ap_pool *pool, struct ap_agent *agent, enum ap_agent_text what,
+		  struct ap_request *request, struct ap_err *err);
+
+/* Reads of the plain output, from `offset`, at most `size` bytes. */
+int ap_agent_output(struct ap_pool *pool, struct ap_agent *agent, int64_t offset, size_t size,
+		    struct ap_request *request, struct ap_err *err);

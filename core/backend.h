@@ -1,0 +1,74 @@
+/* What an agent runs on, as the pool sees it: a terminal with a program in it. The default is tmux.
+ * Every function but those marked blocks, up to a deadline of its own, and is called by workers. */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "buf.h"
+#include "err.h"
+
+struct backend;
+
+/* A terminal to be made; the strings need to live for the call only. */
+struct backend_spawn {
+	const char *name; /* of the agent: unique in the pool */
+	const char *dir;  /* working directory */
+	const char *const *argv;
+	const char *const *env;	 /* NAME=VALUE over the server's; NULL at the end */
+	const char *record_dir;	 /* the keeper's records: `pid`, `alive` (locked), `exit` at the end */
+	const char *output_file; /* where everything it prints is appended */
+};
+
+struct backend_terminal {
+	char pane[16]; /* the backend's own name of the terminal */
+	pid_t keeper;  /* process that starts and ends the program's whole tree; ends after it */
+};
+
+struct backend_ops {
+	const char *name;
+
+	/* Starts a program in a terminal of its own. -EIO, -ETIMEDOUT. */
+	int (*spawn)(struct backend *, const struct backend_spawn *, struct backend_terminal *ret,
+		     struct ap_err *);
+
+	/* Starts a program anew in the terminal of one that has ended. */
+	int (*respawn)(struct backend *, const struct backend_spawn *, struct backend_terminal *,
+		       struct ap_err *);
+
+	/* Removes a terminal whose program has ended. */
+	int (*remove)(struct backend *, const struct backend_terminal *, struct ap_err *);
+
+	/* Puts text into the terminal as one paste. `file` holds it. */
+	int (*paste)(struct backend *, const struct backend_terminal *, const char *file,
+		     struct ap_err *);
+
+	/* Types keys, in tmux's names. -EINVAL: a key that there is not. */
+	int (*keys)(struct backend *, const struct backend_terminal *, const char *const *keys,
+		    struct ap_err *);
+
+	/* What is on the screen, plain text; trailing blank lines are left out. */
+	int (*capture)(struct backend *, const struct backend_terminal *, struct ap_buf *,
+		       struct ap_err *);
+
+	/* A descriptor to watch, or -1, and what to call when it can be read. Do not block. */
+	int (*fd)(struct backend *);
+	void (*ready)(struct backend *);
+
+	/* Ends the backend; terminals that are left are ended with it. */
+	void (*free)(struct backend *);
+};
+
+struct backend {
+	const struct backend_ops *ops;
+};
+
+/* tmux with a server of its own under `state_dir`, driven through one client in control mode. Its
+ * replies come in by ops->ready: start the thread that calls it before the first command.
+ * Blocks until the server answers. */
+int backend_tmux_new(struct backend **ret, const char *state_dir, const char *shim,
+		     struct ap_err *err);
+
+/* Sets up a started backend; needs the thread that calls ops->ready. */
+int backend_tmux_configure(struct backend *backend, struct ap_err *err);

@@ -1,0 +1,534 @@
+/* tmux as the terminal of agents: one private server, driven through one client in control mode.
+ *
+ * A command is a line on the client's standard input; its answer is a block between %begin and %end
+ * (or %error) on its output, in the order of the commands. Workers write the lines and wait; the
+ * maintenance thread reads the answers and wakes them. Knows nothing of pools, leases or git. */
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <pthread.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "backend.h"
+#include "cleanup.h"
+#include "clock.h"
+#include "list.h"
+#include "process.h"
+
+extern char **environ;
+
+#define COMMAND_LIMIT (20 * AP_SECOND)
+
+struct tmux_command {
+	struct ap_list link;
+	unsigned n_blocks;   /* answers still to come */
+	struct ap_buf *out;  /* where the text of the answers goes; NULL: nowhere */
+	bool failed;	     /* one of the answers was %error */
+	struct ap_buf error; /* its text */
+	bool abandoned;	     /* nobody waits any more: the reader frees it */
+	pthread_cond_t done;
+};
+
+struct backend_tmux {
+	struct backend base;
+	char *socket, *shim;
+	pid_t client;
+	int in_fd, out_fd; /* the client's standard input and output */
+
+	pthread_mutex_t lock;	 /* of what follows */
+	struct ap_list commands; /* sent, not answered; in order */
+	bool dead;		 /* the client has gone */
+
+	/* the reader's own */
+	struct ap_buf line;
+	bool in_block, block_is_ours;
+	char block_id[64];
+	struct ap_buf block;
+};
+
+static struct backend_tmux *tmux_of(struct backend *backend)
+{
+	return (struct backend_tmux *)backend;
+}
+
+/* --- the reader -------------------------------------------------------------------------------- */
+
+static void command_free(struct tmux_command *command)
+{
+	ap_buf_fini(&command->error);
+	pthread_cond_destroy(&command->done);
+	free(command);
+}
+
+static void command_finish_locked(struct tmux_command *command)
+{
+	ap_list_remove(&command->link);
+	command->n_blocks = 0;
+	if (command->abandoned)
+		command_free(command);
+	else
+		pthread_cond_signal(&command->done);
+}
+
+static void block_end(struct backend_tmux *tmux, bool error)
+{
+	pthread_mutex_lock(&tmux->lock);
+	if (tmux->block_is_ours && !ap_list_empty(&tmux->commands)) {
+		struct tmux_command *command =
+			ap_container_of(tmux->commands.next, struct tmux_command, link);
+		if (error && !command->failed) {
+			command->failed = true;
+			ap_buf_add(&command->error, tmux->block.data, tmux->block.len);
+		} else if (command->out && !command->abandoned) {
+			ap_buf_add(command->out, tmux->block.data, tmux->block.len);
+		}
+		if (--command->n_blocks == 0)
+			command_finish_locked(command);
+	}
+	pthread_mutex_unlock(&tmux->lock);
+	tmux->in_block = false;
+	tmux->block.len = 0;
+}
+
+/* `%begin TIME NUMBER FLAGS`: bit 0 of FLAGS says that it answers a command of this client. */
+static void line_done(struct backend_tmux *tmux, const char *line, size_t len)
+{
+	if (tmux->in_block) {
+		bool end = strncmp(line, "%end ", 5) == 0, error = strncmp(line, "%error ", 7) == 0;
+		if ((end && strcmp(line + 5, tmux->block_id) == 0) ||
+		    (error && strcmp(line + 7, tmux->block_id) == 0)) {
+			block_end(tmux, error);
+			return;
+		}
+		ap_buf_add(&tmux->block, line, len);
+		ap_buf_add(&tmux->block, "\n", 1);
+		return;
+	}
+	if (strncmp(line, "%begin ", 7) != 0)
+		return; /* a notification */
+	unsigned flags = 0;
+	snprintf(tmux->block_id, sizeof tmux->block_id, "%s", line + 7);
+	if (sscanf(line + 7, "%*u %*u %u", &flags) == 1) {
+		tmux->in_block = true;
+		tmux->block_is_ours = flags & 1;
+	}
+}
+
+static void client_died(struct backend_tmux *tmux)
+{
+	pthread_mutex_lock(&tmux->lock);
+	tmux->dead = true;
+	while (!ap_list_empty(&tmux->commands)) {
+		struct tmux_command *command =
+			ap_container_of(tmux->commands.next, struct tmux_command, link);
+		command->failed = true;
+		ap_buf_adds(&command->error, "the tmux server has gone\n");
+		command_finish_locked(command);
+	}
+	pthread_mutex_unlock(&tmux->lock);
+}
+
+static void tmux_ready(struct backend *backend)
+{
+	struct backend_tmux *tmux = tmux_of(backend);
+	char block[16 << 10];
+	ssize_t n = read(tmux->out_fd, block, sizeof block);
+	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+		return;
+	if (n <= 0) {
+		client_died(tmux);
+		close(tmux->out_fd);
+		tmux->out_fd = -1;
+		return;
+	}
+	for (const char *at = block, *end = block + n; at < end;) {
+		const char *newline = memchr(at, '\n', (size_t)(end - at));
+		ap_buf_add(&tmux->line, at, (size_t)((newline ? newline : end) - at));
+		at = newline ? newline + 1 : end;
+		if (newline) {
+			line_done(tmux, ap_buf_text(&tmux->line), tmux->line.len);
+			tmux->line.len = 0;
+			if (tmux->line.data)
+				tmux->line.data[0] = '\0';
+		}
+	}
+}
+
+static int tmux_fd(struct backend *backend)
+{
+	return tmux_of(backend)->out_fd;
+}
+
+/* --- commands ---------------------------------------------------------------------------------- */
+
+/* Appends a word in tmux's single quotes, after a blank. */
+static void quote(struct ap_buf *line, const char *word)
+{
+	ap_buf_adds(line, " '");
+	for (; *word; word++) {
+		if (*word == '\'')
+			ap_buf_adds(line, "'\\''");
+		else
+			ap_buf_add(line, word, 1);
+	}
+	ap_buf_adds(line, "'");
+}
+
+static bool write_all(int fd, const char *data, size_t len)
+{
+	while (len > 0) {
+		ssize_t n = write(fd, data, len);
+		if (n < 0 && errno != EINTR)
+			return false;
+		if (n > 0) {
+			data += n;
+			len -= (size_t)n;
+		}
+	}
+	return true;
+}
+
+static int send_locked(struct backend_tmux *tmux, struct tmux_command *command,
+		       const struct ap_buf *lines)
+{
+	if (tmux->dead || !write_all(tmux->in_fd, lines->data, lines->len))
+		return -EIO;
+	ap_list_append(&tmux->commands, &command->link);
+	struct timespec deadline;
+	clock_gettime(CLOCK_MONOTONIC, &deadline);
+	deadline.tv_sec += COMMAND_LIMIT / AP_SECOND;
+	while (command->n_blocks > 0) {
+		if (pthread_cond_timedwait(&command->done, &tmux->lock, &deadline) == ETIMEDOUT)
+			return -ETIMEDOUT;
+	}
+	return 0;
+}
+
+static struct tmux_command *command_new(unsigned n_blocks, struct ap_buf *out)
+{
+	struct tmux_command *command = calloc(1, sizeof *command);
+	if (!command)
+		return NULL;
+	pthread_condattr_t attr;
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(&command->done, &attr);
+	pthread_condattr_destroy(&attr);
+	ap_list_init(&command->link);
+	command->n_blocks = n_blocks;
+	command->out = out;
+	return command;
+}
+
+/* Sends lines, one command each, and waits for all their answers. A newline inside a word would be
+ * another command: -EINVAL. */
+static int tmux_run(struct backend_tmux *tmux, unsigned n_lines, const struct ap_buf *lines,
+		    struct ap_buf *out, struct ap_err *err)
+{
+	unsigned n_newlines = 0;
+	for (size_t i = 0; i < lines->len; i++)
+		n_newlines += lines->data[i] == '\n';
+	if (lines->failed)
+		return ap_err_errno(err, -ENOMEM, "tmux");
+	if (n_newlines != n_lines)
+		return ap_err_set(err, -EINVAL, "tmux: a newline where none can be");
+	struct tmux_command *command = command_new(n_lines, out);
+	if (!command)
+		return ap_err_errno(err, -ENOMEM, "tmux");
+	pthread_mutex_lock(&tmux->lock);
+	int r = send_locked(tmux, command, lines);
+	if (r == -ETIMEDOUT && command->n_blocks > 0) {
+		command->abandoned = true;
+		command->out = NULL;
+		pthread_mutex_unlock(&tmux->lock);
+		return ap_err_set(err, r, "tmux does not answer");
+	}
+	bool failed = command->failed;
+	pthread_mutex_unlock(&tmux->lock);
+	if (r == 0 && failed) {
+		size_t len = strcspn(ap_buf_text(&command->error), "\n");
+		r = ap_err_set(err, -EIO, "tmux: %.*s", (int)len, ap_buf_text(&command->error));
+	} else if (r < 0) {
+		ap_err_set(err, r, "the tmux server has gone");
+	}
+	command_free(command);
+	return r;
+}
+
+/* --- what the pool asks ------------------------------------------------------------------------ */
+
+static void add_program(struct backend_tmux *tmux, const struct backend_spawn *spawn,
+			struct ap_buf *line)
+{
+	quote(line, "-c");
+	quote(line, spawn->dir);
+	for (const char *const *env = spawn->env; env && *env; env++) {
+		quote(line, "-e");
+		quote(line, *env);
+	}
+	ap_buf_adds(line, " --");
+	quote(line, tmux->shim);
+	quote(line, spawn->record_dir);
+	for (const char *const *arg = spawn->argv; *arg; arg++)
+		quote(line, *arg);
+	ap_buf_adds(line, "\n");
+}
+
+/* All it prints goes to the file, from the first byte on: both lines reach tmux in one write, so that
+ * it reads nothing of the terminal between them. */
+static void add_recorder(const struct backend_spawn *spawn, const char *target, struct ap_buf *line)
+{
+	AP_CLEANUP_BUF struct ap_buf shell = {0};
+	ap_buf_adds(&shell, "exec cat >>");
+	quote(&shell, spawn->output_file); /* quoted alike in tmux and sh; then quoted again */
+	ap_buf_adds(line, "pipe-pane -t");
+	quote(line, target);
+	quote(line, ap_buf_text(&shell));
+	ap_buf_adds(line, "\n");
+}
+
+static int read_terminal(struct ap_buf *out, struct backend_terminal *ret, struct ap_err *err)
+{
+	int keeper = 0;
+	if (sscanf(ap_buf_text(out), "%15s %d", ret->pane, &keeper) != 2 || keeper <= 1)
+		return ap_err_set(err, -EIO, "tmux: unexpected answer '%.80s'", ap_buf_text(out));
+	ret->keeper = keeper;
+	return 0;
+}
+
+static int tmux_spawn(struct backend *backend, const struct backend_spawn *spawn,
+		      struct backend_terminal *ret, struct ap_err *err)
+{
+	struct backend_tmux *tmux = tmux_of(backend);
+	AP_CLEANUP_BUF struct ap_buf lines = {0};
+	AP_CLEANUP_BUF struct ap_buf out = {0};
+	AP_CLEANUP_BUF struct ap_buf target = {0};
+	ap_buf_printf(&target, "=%s:", spawn->name);
+	ap_buf_adds(&lines, "new-session -d -P -F '#{pane_id} #{pane_pid}' -x 200 -y 50 -s");
+	quote(&lines, spawn->name);
+	add_program(tmux, spawn, &lines);
+	add_recorder(spawn, ap_buf_text(&target), &lines);
+	int r = tmux_run(tmux, 2, &lines, &out, err);
+	return r < 0 ? r : read_terminal(&out, ret, err);
+}
+
+static int tmux_respawn(struct backend *backend, const struct backend_spawn *spawn,
+			struct backend_terminal *terminal, struct ap_err *err)
+{
+	struct backend_tmux *tmux = tmux_of(backend);
+	AP_CLEANUP_BUF struct ap_buf lines = {0};
+	AP_CLEANUP_BUF struct ap_buf out = {0};
+	ap_buf_adds(&lines, "clear-history -t");
+	quote(&lines, terminal->pane);
+	ap_buf_adds(&lines, "\nrespawn-pane -k -t");
+	quote(&lines, terminal->pane);
+	add_program(tmux, spawn, &lines);
+	add_recorder(spawn, terminal->pane, &lines);
+	ap_buf_adds(&lines, "display-message -p -t");
+	quote(&lines, terminal->pane);
+	ap_buf_adds(&lines, " '#{pane_id} #{pane_pid}'\n");
+	int r = tmux_run(tmux, 4, &lines, &out, err);
+	return r < 0 ? r : read_terminal(&out, terminal, err);
+}
+
+static int one_command(struct backend_tmux *tmux, const char *command, const char *pane,
+		       const char *const *words, struct ap_buf *out, struct ap_err *err)
+{
+	AP_CLEANUP_BUF struct ap_buf line = {0};
+	ap_buf_adds(&line, command);
+	quote(&line, pane);
+	for (; words && *words; words++)
+		quote(&line, *words);
+	ap_buf_adds(&line, "\n");
+	return tmux_run(tmux, 1, &line, out, err);
+}
+
+static int tmux_remove(struct backend *backend, const struct backend_terminal *terminal,
+		       struct ap_err *err)
+{
+	return one_command(tmux_of(backend), "kill-session -t", terminal->pane, NULL, NULL, err);
+}
+
+static int tmux_paste(struct backend *backend, const struct backend_terminal *terminal,
+		      const char *file, struct ap_err *err)
+{
+	AP_CLEANUP_BUF struct ap_buf lines = {0};
+	char name[32];
+	/* buffers belong to the server: a name of its own for every terminal */
+	snprintf(name, sizeof name, "prompt-%s", terminal->pane + 1);
+	ap_buf_adds(&lines, "load-buffer -b");
+	quote(&lines, name);
+	quote(&lines, file);
+	ap_buf_adds(&lines, "\ncopy-mode -q -t"); /* a mode would swallow the keys that follow */
+	quote(&lines, terminal->pane);
+	ap_buf_adds(&lines, "\npaste-buffer -p -r -d -b");
+	quote(&lines, name);
+	ap_buf_adds(&lines, " -t");
+	quote(&lines, terminal->pane);
+	ap_buf_adds(&lines, "\n");
+	return tmux_run(tmux_of(backend), 3, &lines, NULL, err);
+}
+
+static int tmux_keys(struct backend *backend, const struct backend_terminal *terminal,
+		     const char *const *keys, struct ap_err *err)
+{
+	AP_CLEANUP_BUF struct ap_buf line = {0};
+	ap_buf_adds(&line, "send-keys -t");
+	quote(&line, terminal->pane);
+	ap_buf_adds(&line, " --");
+	for (; *keys; keys++)
+		quote(&line, *keys);
+	ap_buf_adds(&line, "\n");
+	return tmux_run(tmux_of(backend), 1, &line, NULL, err);
+}
+
+static int tmux_capture(struct backend *backend, const struct backend_terminal *terminal,
+			struct ap_buf *out, struct ap_err *err)
+{
+	int r = one_command(tmux_of(backend), "capture-pane -p -t", terminal->pane, NULL, out, err);
+	if (r < 0)
+		return r;
+	while (out->len > 1 && out->data[out->len - 1] == '\n' && out->data[out->len - 2] == '\n')
+		out->data[--out->len] = '\0';
+	if (out->len == 1 && out->data[0] == '\n')
+		out->data[--out->len] = '\0';
+	return 0;
+}
+
+/* --- its life ---------------------------------------------------------------------------------- */
+
+static void kill_server(const char *socket)
+{
+	process_run(&(struct process_run){.argv = (const char *const[]){"tmux", "-S", socket,
+									"kill-server", NULL},
+					  .limit_ns = COMMAND_LIMIT},
+		    NULL);
+	unlink(socket);
+}
+
+static void tmux_free(struct backend *backend)
+{
+	struct backend_tmux *tmux = tmux_of(backend);
+	kill_server(tmux->socket);
+	if (tmux->in_fd >= 0)
+		close(tmux->in_fd);
+	if (tmux->out_fd >= 0)
+		close(tmux->out_fd);
+	if (tmux->client > 0) {
+		kill(tmux->client, SIGKILL); /* our own child, not waited for yet */
+		while (waitpid(tmux->client, NULL, 0) < 0 && errno == EINTR)
+			;
+	}
+	client_died(tmux);
+	ap_buf_fini(&tmux->line);
+	ap_buf_fini(&tmux->block);
+	pthread_mutex_destroy(&tmux->lock);
+	free(tmux->socket);
+	free(tmux->shim);
+	free(tmux);
+}
+
+static int start_client(struct backend_tmux *tmux, struct ap_err *err)
+{
+	int in[2], out[2];
+	if (pipe2(in, O_CLOEXEC) < 0)
+		return ap_err_errno(err, -errno, "tmux");
+	if (pipe2(out, O_CLOEXEC) < 0) {
+		int error = -errno;
+		close(in[0]);
+		close(in[1]);
+		return ap_err_errno(err, error, "tmux");
+	}
+	const char *argv[] = {"tmux", "-S", tmux->socket,   "-f", "/dev/null", "-u",
+			      "-C",   "new-session", "-f", "ignore-size,no-output", "-s", "pool",
+			      "exec sleep infinity", NULL};
+	posix_spawn_file_actions_t actions;
+	posix_spawnattr_t attr;
+	posix_spawn_file_actions_init(&actions);
+	posix_spawnattr_init(&attr);
+	posix_spawn_file_actions_adddup2(&actions, in[0], STDIN_FILENO);
+	posix_spawn_file_actions_adddup2(&actions, out[1], STDOUT_FILENO);
+	posix_spawn_file_actions_addopen(&actions, STDERR_FILENO, "/dev/null", O_WRONLY, 0);
+	sigset_t none;
+	sigemptyset(&none);
+	posix_spawnattr_setsigmask(&attr, &none);
+	posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSID);
+	int r = posix_spawnp(&tmux->client, "tmux", &actions, &attr, (char *const *)argv, environ);
+	posix_spawn_file_actions_destroy(&actions);
+	posix_spawnattr_destroy(&attr);
+	close(in[0]);
+	close(out[1]);
+	tmux->in_fd = in[1];
+	tmux->out_fd = out[0];
+	fcntl(tmux->out_fd, F_SETFL, O_NONBLOCK);
+	return r ? ap_err_errno(err, -r, "cannot run 'tmux'") : 0;
+}
+
+int backend_tmux_configure(struct backend *backend, struct ap_err *err)
+{
+	static const char options[] = "set-option -g remain-on-exit on\n"
+				      "set-option -g status off\n"
+				      "set-option -g history-limit 2000\n"
+				      "set-option -g default-terminal tmux-256color\n"
+				      "set-option -g default-shell /bin/sh\n"
+				      "set-option -s exit-empty off\n"
+				      "set-option -s escape-time 0\n";
+	AP_CLEANUP_BUF struct ap_buf lines = {0};
+	ap_buf_adds(&lines, options);
+	return tmux_run(tmux_of(backend), 7, &lines, NULL, err);
+}
+
+static const struct backend_ops tmux_ops = {
+	.name = "tmux",
+	.spawn = tmux_spawn,
+	.respawn = tmux_respawn,
+	.remove = tmux_remove,
+	.paste = tmux_paste,
+	.keys = tmux_keys,
+	.capture = tmux_capture,
+	.fd = tmux_fd,
+	.ready = tmux_ready,
+	.free = tmux_free,
+};
+
+int backend_tmux_new(struct backend **ret, const char *state_dir, const char *shim,
+		     struct ap_err *err)
+{
+	struct backend_tmux *tmux = calloc(1, sizeof *tmux);
+	AP_CLEANUP_BUF struct ap_buf socket = {0};
+	ap_buf_printf(&socket, "%s/tmux.sock", state_dir);
+	if (!tmux || socket.failed) {
+		free(tmux);
+		return ap_err_errno(err, -ENOMEM, "tmux");
+	}
+	tmux->base.ops = &tmux_ops;
+	tmux->in_fd = tmux->out_fd = -1;
+	tmux->socket = ap_steal(socket.data);
+	tmux->shim = strdup(shim);
+	pthread_mutex_init(&tmux->lock, NULL);
+	ap_list_init(&tmux->commands);
+	int r = 0;
+	if (!tmux->shim)
+		r = ap_err_errno(err, -ENOMEM, "tmux");
+	else if (strlen(tmux->socket) >= sizeof((struct sockaddr_un *)0)->sun_path)
+		r = ap_err_set(err, -ENAMETOOLONG,
+			       "'%s' is too long for a socket: choose a shorter -o state_dir",
+			       tmux->socket);
+	if (r == 0) {
+		kill_server(tmux->socket); /* that a dead daemon left */
+		r = start_client(tmux, err);
+	}
+	if (r < 0) {
+		tmux_free(&tmux->base);
+		return r;
+	}
+	*ret = &tmux->base;
+	return 0;
+}

@@ -1,0 +1,69 @@
+#include "buf.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+bool ap_buf_reserve(struct ap_buf *buf, size_t extra)
+{
+	size_t need = buf->len + extra + 1;
+	if (need <= buf->cap)
+		return true;
+	size_t cap = buf->cap ? buf->cap : 128;
+	while (cap < need)
+		cap *= 2;
+	char *data = realloc(buf->data, cap);
+	if (!data) {
+		buf->failed = true;
+		return false;
+	}
+	buf->data = data;
+	buf->cap = cap;
+	return true;
+}
+
+void ap_buf_add(struct ap_buf *buf, const void *data, size_t len)
+{
+	if (!ap_buf_reserve(buf, len))
+		return;
+	if (len > 0)
+		memcpy(buf->data + buf->len, data, len);
+	buf->len += len;
+	buf->data[buf->len] = '\0';
+}
+
+void ap_buf_adds(struct ap_buf *buf, const char *text)
+{
+	ap_buf_add(buf, text, strlen(text));
+}
+
+void ap_buf_printf(struct ap_buf *buf, const char *fmt, ...)
+{
+	va_list args;
+	va_start(args, fmt);
+	int n = vsnprintf(NULL, 0, fmt, args);
+	va_end(args);
+	if (n < 0 || !ap_buf_reserve(buf, (size_t)n)) {
+		buf->failed = true;
+		return;
+	}
+	va_start(args, fmt);
+	vsnprintf(buf->data + buf->len, (size_t)n + 1, fmt, args);
+	va_end(args);
+	buf->len += (size_t)n;
+}
+
+void ap_buf_drop(struct ap_buf *buf, size_t n)
+{
+	if (n == 0)
+		return;
+	memmove(buf->data, buf->data + n, buf->len - n + 1);
+	buf->len -= n;
+}
+
+void ap_buf_fini(struct ap_buf *buf)
+{
+	free(buf->data);
+	*buf = (struct ap_buf){0};
+}

@@ -1,0 +1,19 @@
+/* Time. Inside the house all times are int64 nanoseconds of CLOCK_MONOTONIC; wall time is made only
+ * where a person reads it. */
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define AP_MS	   ((int64_t)1000000)
+#define AP_SECOND  ((int64_t)1000000000)
+#define AP_FOREVER INT64_MAX /* a deadline that never comes */
+
+/* Now, CLOCK_MONOTONIC, ns. */
+int64_t ap_clock_ns(void);
+
+/* Now plus `span_ns`, without overflow. */
+int64_t ap_clock_after(int64_t now_ns, int64_t span_ns);
+
+/* Writes the wall time of a monotonic instant as RFC 3339 in UTC, such as 2026-11-23T10:00:00Z. */
+void ap_clock_rfc3339(int64_t at_ns, char *ret_text, size_t size);

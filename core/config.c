@@ -1,0 +1,246 @@
+#include "config.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cleanup.h"
+#include "clock.h"
+#include "text.h"
+
+#define CENTURY		    (INT64_C(100) * 366 * 86400 * AP_SECOND)
+#define NUMBER_OF(lo, hi)   AP_TYPE_NUMBER, .min = (lo), .max = (hi)
+#define DURATION_OF(lo, hi) AP_TYPE_DURATION, .min = (lo), .max = (hi)
+#define SIZE_OF(lo, hi)	    AP_TYPE_SIZE, .min = (lo), .max = (hi)
+#define CHOICE_OF(words)    AP_TYPE_CHOICE, .choices = (words)
+
+const struct ap_option_row ap_options[AP_N_OPTIONS] = {
+	[AP_OPT_MIN_POOL_SIZE] = {"min_pool_size", .type = NUMBER_OF(1, 4096), .initial = "1",
+				  .doc = "agents kept ready"},
+	[AP_OPT_MAX_POOL_SIZE] = {"max_pool_size", .type = NUMBER_OF(1, 4096), .initial = "10",
+				  .doc = "never more agents than this"},
+	[AP_OPT_HARD_CAP] = {"hard_cap", .type = NUMBER_OF(1, 4096), .when = AP_WHEN_MOUNT,
+			     .initial = "10", .doc = "bound on max_pool_size"},
+	[AP_OPT_IDLE_TIMEOUT] = {"idle_timeout", .type = DURATION_OF(0, CENTURY), .initial = "5m",
+				 .doc = "an idle agent above the minimum is retired after this"},
+	[AP_OPT_RECYCLE_THRESHOLD] = {"recycle_threshold", .type = NUMBER_OF(0, INT32_MAX),
+				      .when = AP_WHEN_UNHEEDED, .initial = "1000",
+				      .doc = "requests an agent serves before it is recycled"},
+	[AP_OPT_MAINTENANCE_INTERVAL] = {"maintenance_interval",
+					 .type = DURATION_OF(100 * AP_MS, CENTURY), .initial = "30s",
+					 .doc = "time between maintenance passes"},
+	[AP_OPT_MAX_MEMORY_MB] = {"max_memory_mb", .type = NUMBER_OF(0, INT32_MAX),
+				  .when = AP_WHEN_UNHEEDED, .initial = "512",
+				  .doc = "memory quota of an agent's process tree, MiB"},
+	[AP_OPT_MAX_CPU_PERCENT] = {"max_cpu_percent", .type = NUMBER_OF(0, 409600),
+				    .when = AP_WHEN_UNHEEDED, .initial = "80",
+				    .doc = "CPU quota, percent of one CPU over a minute"},
+	[AP_OPT_MAX_INSTANCE_AGE] = {"max_instance_age", .type = DURATION_OF(0, CENTURY),
+				     .when = AP_WHEN_UNHEEDED, .initial = "1h",
+				     .doc = "an agent older than this is recycled"},
+	[AP_OPT_MAX_RECYCLES_PER_ID] = {"max_recycles_per_id", .type = NUMBER_OF(0, INT32_MAX),
+					.when = AP_WHEN_UNHEEDED, .initial = "100",
+					.doc = "recycles after which an agent gets a new name"},
+	[AP_OPT_REQUESTS_PER_QUOTA] = {"requests_per_quota", .type = NUMBER_OF(0, INT32_MAX),
+				       .when = AP_WHEN_UNHEEDED, .initial = "5000",
+				       .doc = "prompts an agent takes in 24 hours"},
+	[AP_OPT_ACQUIRE_TIMEOUT] = {"acquire_timeout", .type = DURATION_OF(0, CENTURY),
+				    .initial = "30s", .doc = "how long an acquirer waits by default"},
+	[AP_OPT_LEASE_TTL] = {"lease_ttl", .type = DURATION_OF(0, CENTURY), .initial = "0",
+			      .doc = "default time to live of a lease; 0 is without end"},
+	[AP_OPT_SPAWN_TIMEOUT] = {"spawn_timeout", .type = DURATION_OF(AP_SECOND, CENTURY),
+				  .initial = "60s", .doc = "time limit of each step of a spawn"},
+	[AP_OPT_MAX_SPAWNING] = {"max_spawning", .type = NUMBER_OF(1, 4), .initial = "2",
+				 .doc = "spawns under way at once"},
+	[AP_OPT_SCALE_POLICY] = {"scale_policy", .type = CHOICE_OF("utilization"),
+				 .when = AP_WHEN_UNHEEDED, .initial = "utilization",
+				 .doc = "what decides the pool's size"},
+	[AP_OPT_SCALE_UP_AT] = {"scale_up_at", .type = NUMBER_OF(1, 100), .initial = "80",
+				.doc = "grow above this utilization, percent"},
+	[AP_OPT_SCALE_DOWN_AT] = {"scale_down_at", .type = NUMBER_OF(0, 100),
+				  .when = AP_WHEN_UNHEEDED, .initial = "20",
+				  .doc = "shrink below this utilization, percent"},
+	[AP_OPT_SCALE_DOWN_WINDOW] = {"scale_down_window", .type = DURATION_OF(0, CENTURY),
+				      .when = AP_WHEN_UNHEEDED, .initial = "5m",
+				      .doc = "how long utilization must be low before shrinking"},
+	[AP_OPT_MIN_IDLE] = {"min_idle", .type = NUMBER_OF(0, 4096), .when = AP_WHEN_UNHEEDED,
+			     .initial = "2", .doc = "policy spare: idle agents at least"},
+	[AP_OPT_MAX_IDLE] = {"max_idle", .type = NUMBER_OF(0, 4096), .when = AP_WHEN_UNHEEDED,
+			     .initial = "6", .doc = "policy spare: idle agents at most"},
+	[AP_OPT_BASE] = {"base", .type = AP_TYPE_TEXT, .initial = "HEAD",
+			 .doc = "what a new lease's branch starts from, resolved at grant"},
+	[AP_OPT_ON_RELEASE] = {"on_release", .type = CHOICE_OF("auto restart clear keep"),
+			       .when = AP_WHEN_UNHEEDED, .initial = "auto",
+			       .doc = "how a program is made ready for the next lease"},
+	[AP_OPT_PROGRAM] = {"program", .type = AP_TYPE_TEXT, .when = AP_WHEN_MOUNT, .initial = "bash",
+			    .doc = "the agents' program; arguments stand after -- on the command line"},
+	[AP_OPT_SETUP] = {"setup", .type = AP_TYPE_TEXT, .when = AP_WHEN_UNHEEDED, .initial = "",
+			  .doc = "command run in a new worktree before the program"},
+	[AP_OPT_TEARDOWN] = {"teardown", .type = AP_TYPE_TEXT, .when = AP_WHEN_UNHEEDED,
+			     .initial = "", .doc = "command run in a worktree before its removal"},
+	[AP_OPT_MAX_PROMPT] = {"max_prompt", .type = SIZE_OF(1, 64 << 20), .initial = "1M",
+			       .doc = "largest prompt, bytes"},
+	[AP_OPT_OUTPUT_LIMIT] = {"output_limit", .type = SIZE_OF(4096, INT64_C(1) << 40),
+				 .when = AP_WHEN_UNHEEDED, .initial = "16M",
+				 .doc = "bytes kept of an agent's output"},
+	[AP_OPT_STATE_DIR] = {"state_dir", .type = AP_TYPE_TEXT, .when = AP_WHEN_MOUNT, .initial = "",
+			      .doc = "where worktrees, output and sockets lie"},
+	[AP_OPT_PERSIST] = {"persist", .type = CHOICE_OF("no yes"), .when = AP_WHEN_UNHEEDED,
+			    .initial = "no", .doc = "keep agents over an unmount"},
+	[AP_OPT_DURABILITY] = {"durability", .type = CHOICE_OF("full normal"),
+			       .when = AP_WHEN_UNHEEDED, .initial = "full",
+			       .doc = "how hard the state store is synced"},
+};
+
+static bool row_is_text(const struct ap_option_row *row)
+{
+	return row->type == AP_TYPE_TEXT || row->type == AP_TYPE_CHOICE;
+}
+
+/* Parses and range-checks a number, duration or size. */
+static int value_parse(const struct ap_option_row *row, const char *text, int64_t *ret,
+		       struct ap_err *err)
+{
+	static const struct {
+		int (*parse)(const char *, int64_t *);
+		const char *form;
+	} types[] = {
+		[AP_TYPE_NUMBER] = {ap_number_parse, "a whole number"},
+		[AP_TYPE_DURATION] = {ap_duration_parse, "a duration such as 250ms, 30s, 5m, 2h or 1d"},
+		[AP_TYPE_SIZE] = {ap_size_parse, "a number of bytes such as 4096, 64K or 1M"},
+	};
+	int64_t value = 0;
+	int r = types[row->type].parse(text, &value);
+	if (r == -EINVAL)
+		return ap_err_set(err, r, "%s: '%.64s' is not %s", row->name, text,
+				  types[row->type].form);
+	if (r < 0 || value < row->min || value > row->max)
+		return ap_err_set(err, -ERANGE, "%s: '%.64s' is out of its range", row->name, text);
+	*ret = value;
+	return 0;
+}
+
+static bool choice_valid(const char *choices, const char *word)
+{
+	size_t len = strlen(word);
+	for (const char *at = choices; len > 0 && (at = strstr(at, word)); at += len) {
+		if ((at == choices || at[-1] == ' ') && (at[len] == ' ' || at[len] == '\0'))
+			return true;
+	}
+	return false;
+}
+
+static int text_parse(const struct ap_option_row *row, const char *text, char **ret,
+		      struct ap_err *err)
+{
+	if (strlen(text) >= AP_OPTION_TEXT_MAX)
+		return ap_err_set(err, -EINVAL, "%s: longer than %d bytes", row->name,
+				  AP_OPTION_TEXT_MAX - 1);
+	if (row->type == AP_TYPE_CHOICE && !choice_valid(row->choices, text))
+		return ap_err_set(err, -EINVAL, "%s: '%.64s' is none of: %s", row->name, text,
+				  row->choices);
+	char *copy = strdup(text);
+	if (!copy)
+		return ap_err_errno(err, -ENOMEM, "%s", row->name);
+	*ret = copy;
+	return 0;
+}
+
+int ap_config_init(struct ap_config *config)
+{
+	*config = (struct ap_config){0};
+	for (int i = 0; i < AP_N_OPTIONS; i++) {
+		const struct ap_option_row *row = &ap_options[i];
+		int r = row_is_text(row) ? text_parse(row, row->initial, &config->text[i], NULL)
+					 : value_parse(row, row->initial, &config->number[i], NULL);
+		if (r < 0) {
+			ap_config_fini(config);
+			return r;
+		}
+	}
+	return 0;
+}
+
+void ap_config_fini(struct ap_config *config)
+{
+	for (int i = 0; i < AP_N_OPTIONS; i++)
+		free(config->text[i]);
+	*config = (struct ap_config){0};
+}
+
+int ap_option_find(const char *name)
+{
+	for (int i = 0; i < AP_N_OPTIONS; i++) {
+		if (strcmp(name, ap_options[i].name) == 0)
+			return i;
+	}
+	return -ENOENT;
+}
+
+int ap_config_check(const struct ap_config *config, struct ap_err *err)
+{
+	int64_t min = config->number[AP_OPT_MIN_POOL_SIZE];
+	int64_t max = config->number[AP_OPT_MAX_POOL_SIZE];
+	int64_t cap = config->number[AP_OPT_HARD_CAP];
+	if (max > cap)
+		return ap_err_set(err, -ERANGE,
+				  "max_pool_size %" PRId64 " is over hard_cap %" PRId64, max, cap);
+	if (min > max)
+		return ap_err_set(err, -ERANGE,
+				  "min_pool_size %" PRId64 " is over max_pool_size %" PRId64, min,
+				  max);
+	return 0;
+}
+
+int ap_config_set(struct ap_config *config, enum ap_option option, const char *text, bool at_mount,
+		  struct ap_err *err)
+{
+	const struct ap_option_row *row = &ap_options[option];
+	if (row->when == AP_WHEN_UNHEEDED)
+		return ap_err_set(err, -EPERM, "%s: this version does not act on it, so it stays %s",
+				  row->name, *row->initial ? row->initial : "empty");
+	if (row->when == AP_WHEN_MOUNT && !at_mount)
+		return ap_err_set(err, -EPERM, "%s: set at mount only, with -o %s=VALUE", row->name,
+				  row->name);
+	if (row_is_text(row)) {
+		AP_CLEANUP_FREE char *copy = NULL;
+		int r = text_parse(row, text, &copy, err);
+		if (r < 0)
+			return r;
+		char *old = config->text[option];
+		config->text[option] = ap_steal(copy);
+		free(old);
+		return 0;
+	}
+	int64_t old = config->number[option], value = 0;
+	int r = value_parse(row, text, &value, err);
+	if (r < 0)
+		return r;
+	config->number[option] = value;
+	/* on the command line the options come one by one: they are checked when all are there */
+	r = at_mount ? 0 : ap_config_check(config, err);
+	if (r < 0)
+		config->number[option] = old;
+	return r;
+}
+
+void ap_config_show(const struct ap_config *config, enum ap_option option, struct ap_buf *out)
+{
+	const struct ap_option_row *row = &ap_options[option];
+	char text[64];
+	switch (row->type) {
+	case AP_TYPE_TEXT:
+	case AP_TYPE_CHOICE:
+		ap_buf_adds(out, config->text[option]);
+		break;
+	case AP_TYPE_DURATION:
+		ap_duration_format(config->number[option], text, sizeof text);
+		ap_buf_adds(out, text);
+		break;
+	case AP_TYPE_NUMBER:
+	case AP_TYPE_SIZE:
+		ap_buf_printf(out, "%" PRId64, config->number[option]);
+		break;
+	}
+}

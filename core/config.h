@@ -1,0 +1,97 @@
+/* The options of a pool: one row an option, one value an option. Knows names, types, ranges and
+ * defaults; knows nothing of what an option does. Every file of config/ and every -o option of the
+ * pool is a row here. Not thread-safe: the owner locks. */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "buf.h"
+#include "err.h"
+
+enum ap_option {
+	AP_OPT_MIN_POOL_SIZE,
+	AP_OPT_MAX_POOL_SIZE,
+	AP_OPT_HARD_CAP,
+	AP_OPT_IDLE_TIMEOUT,
+	AP_OPT_RECYCLE_THRESHOLD,
+	AP_OPT_MAINTENANCE_INTERVAL,
+	AP_OPT_MAX_MEMORY_MB,
+	AP_OPT_MAX_CPU_PERCENT,
+	AP_OPT_MAX_INSTANCE_AGE,
+	AP_OPT_MAX_RECYCLES_PER_ID,
+	AP_OPT_REQUESTS_PER_QUOTA,
+	AP_OPT_ACQUIRE_TIMEOUT,
+	AP_OPT_LEASE_TTL,
+	AP_OPT_SPAWN_TIMEOUT,
+	AP_OPT_MAX_SPAWNING,
+	AP_OPT_SCALE_POLICY,
+	AP_OPT_SCALE_UP_AT,
+	AP_OPT_SCALE_DOWN_AT,
+	AP_OPT_SCALE_DOWN_WINDOW,
+	AP_OPT_MIN_IDLE,
+	AP_OPT_MAX_IDLE,
+	AP_OPT_BASE,
+	AP_OPT_ON_RELEASE,
+	AP_OPT_PROGRAM,
+	AP_OPT_SETUP,
+	AP_OPT_TEARDOWN,
+	AP_OPT_MAX_PROMPT,
+	AP_OPT_OUTPUT_LIMIT,
+	AP_OPT_STATE_DIR,
+	AP_OPT_PERSIST,
+	AP_OPT_DURABILITY,
+	AP_N_OPTIONS,
+};
+
+enum ap_option_type {
+	AP_TYPE_NUMBER,	  /* a whole number */
+	AP_TYPE_DURATION, /* ns */
+	AP_TYPE_SIZE,	  /* bytes */
+	AP_TYPE_TEXT,	  /* one line */
+	AP_TYPE_CHOICE,	  /* one of the words in `choices` */
+};
+
+enum ap_option_when {
+	AP_WHEN_ANYTIME,
+	AP_WHEN_MOUNT,	 /* on the command line only */
+	AP_WHEN_UNHEEDED, /* reads as its default; the pool does not act on it, so no one may set it */
+};
+
+struct ap_option_row {
+	const char *name;
+	enum ap_option_type type;
+	enum ap_option_when when;
+	const char *initial; /* default, as a user would write it */
+	int64_t min, max;    /* of the number, ns or bytes */
+	const char *choices; /* of AP_TYPE_CHOICE: words with a blank between */
+	const char *doc;     /* one line for people */
+};
+
+extern const struct ap_option_row ap_options[AP_N_OPTIONS];
+
+#define AP_OPTION_TEXT_MAX 4096 /* bytes of a text option with its NUL */
+
+struct ap_config {
+	int64_t number[AP_N_OPTIONS]; /* value of NUMBER, DURATION and SIZE */
+	char *text[AP_N_OPTIONS];     /* value of TEXT and CHOICE, owned */
+};
+
+/* Sets every option to its default. -ENOMEM. */
+int ap_config_init(struct ap_config *config);
+void ap_config_fini(struct ap_config *config);
+
+/* The option of that name, or -ENOENT. */
+int ap_option_find(const char *name);
+
+/* Sets one option from its text. -EINVAL, -ERANGE (also where it contradicts another option), -EPERM
+ * (only at mount, or not heeded), -ENOMEM; the old value stays then. `at_mount` lifts the rule of
+ * AP_WHEN_MOUNT. */
+int ap_config_set(struct ap_config *config, enum ap_option option, const char *text, bool at_mount,
+		  struct ap_err *err);
+
+/* Whether the values fit each other: min_pool_size <= max_pool_size <= hard_cap. -ERANGE. */
+int ap_config_check(const struct ap_config *config, struct ap_err *err);
+
+/* Appends the value as text, without a newline. */
+void ap_config_show(const struct ap_config *config, enum ap_option option, struct ap_buf *out);

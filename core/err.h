@@ -1,0 +1,20 @@
+/* Errors as the house passes them: a negative errno that may go to the kernel as it is, and a
+ * sentence for the person who meets it. The sentence is set where the cause is known, wrapped on the
+ * way up, and shown once, at the edge. */
+#pragma once
+
+struct ap_err {
+	char text[512]; /* one sentence without a full stop; empty when nothing failed */
+};
+
+/* Sets the sentence and returns `error` (negative errno). `err` may be NULL. */
+int ap_err_set(struct ap_err *err, int error, const char *fmt, ...)
+	__attribute__((format(printf, 3, 4)));
+
+/* As ap_err_set, and ends the sentence with ": " and the errno's own text. */
+int ap_err_errno(struct ap_err *err, int error, const char *fmt, ...)
+	__attribute__((format(printf, 3, 4)));
+
+/* Puts "PREFIX: " before the sentence that is there, and returns `error`. */
+int ap_err_wrap(struct ap_err *err, int error, const char *fmt, ...)
+	__attribute__((format(printf, 3, 4)));

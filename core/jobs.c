@@ -1,0 +1,681 @@
+/* What workers do for the pool: the machine's effects carried out, prompts typed, texts made. A job
+ * ends by reporting its outcome; it decides nothing. Each effect rolls back what it made when it
+ * fails, so that its failure leaves nothing behind. */
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <termios.h>
+#include <unistd.h>
+
+#include "cleanup.h"
+#include "pool_internal.h"
+#include "process.h"
+
+#define REMOVE_LIMIT (120 * AP_SECOND)
+/* Longest line that a terminal in canonical mode takes whole: N_TTY_BUF_SIZE less its end. */
+#define CANONICAL_LINE 4095
+
+static void outcome(struct ap_agent *agent, enum machine_event_type type, int result)
+{
+	pool_step(agent->pool, &(struct machine_event){
+				       .type = type,
+				       .slot = agent->effect.slot,
+				       .generation = agent->effect.generation,
+				       .result = result,
+			       });
+}
+
+/* Puts the sentence where the acquirer or releaser of the agent finds it. */
+static void tell_request(struct ap_agent *agent, const struct ap_err *err)
+{
+	pthread_mutex_lock(&agent->pool->lock);
+	struct machine_request *request = agent->pool->machine.slots[agent->slot].request;
+	if (request)
+		ap_container_of(request, struct ap_request, machine)->err = *err;
+	pthread_mutex_unlock(&agent->pool->lock);
+}
+
+static int remove_tree(const char *path, struct ap_err *err)
+{
+	const char *argv[] = {"rm", "-rf", "--", path, NULL};
+	int r = process_run(&(struct process_run){.argv = argv, .limit_ns = REMOVE_LIMIT}, err);
+	return r > 0 ? -EIO : r;
+}
+
+/* The option's text as it is now, owned by the caller. */
+static char *config_text(struct ap_pool *pool, enum ap_option option)
+{
+	pthread_mutex_lock(&pool->lock);
+	char *text = strdup(pool->config.text[option]);
+	pthread_mutex_unlock(&pool->lock);
+	return text;
+}
+
+static int resolve_base(struct ap_pool *pool, char ret[WORKTREE_OID_MAX + 1], struct ap_err *err)
+{
+	AP_CLEANUP_FREE char *base = config_text(pool, AP_OPT_BASE);
+	if (!base)
+		return ap_err_errno(err, -ENOMEM, "base");
+	return repo_resolve(&pool->repo, base, ret, err);
+}
+
+/* --- programs ---------------------------------------------------------------------------------- */
+
+enum start_kind { START_FIRST, START_CLEAN, START_AGAIN };
+
+/* Starts the program: in a new terminal, in the same one with an output of its own, or just again. */
+static int start_program(struct ap_agent *agent, enum start_kind kind, struct ap_err *err)
+{
+	struct ap_pool *pool = agent->pool;
+	const struct backend_ops *ops = pool->backend->ops;
+	AP_CLEANUP_BUF struct ap_buf raw = {0};
+	AP_CLEANUP_BUF struct ap_buf dir = {0};
+	AP_CLEANUP_BUF struct ap_buf name = {0};
+	AP_CLEANUP_BUF struct ap_buf worktree = {0};
+	if (kind != START_AGAIN) {
+		int r = agent_output_begin(agent, err);
+		if (r < 0)
+			return r;
+	}
+	agent_raw_path(agent, &raw);
+	ap_buf_printf(&dir, "AGENTPOOL_DIR=%s/agents/%s", pool->mountpoint, agent->name);
+	ap_buf_printf(&name, "AGENTPOOL_NAME=%s", agent->name);
+	ap_buf_printf(&worktree, "AGENTPOOL_WORKTREE=%s", agent->worktree.path);
+	if (raw.failed || dir.failed || name.failed || worktree.failed)
+		return ap_err_errno(err, -ENOMEM, "%s", agent->name);
+	const char *env[] = {ap_buf_text(&dir), ap_buf_text(&name), ap_buf_text(&worktree), NULL};
+	struct backend_spawn spawn = {
+		.name = agent->name,
+		.dir = agent->worktree.path,
+		.argv = pool->argv,
+		.env = env,
+		.record_dir = agent->dir,
+		.output_file = ap_buf_text(&raw),
+	};
+	int r = kind == START_FIRST
+			? ops->spawn(pool->backend, &spawn, &agent->terminal, err)
+			: ops->respawn(pool->backend, &spawn, &agent->terminal, err);
+	if (r < 0)
+		return ap_err_wrap(err, r, "starting %s", agent->name);
+	return agent_started(agent, err);
+}
+
+static void job_spawn(struct worker_job *job)
+{
+	struct ap_agent *agent = ap_container_of(job, struct ap_agent, effect_job);
+	struct ap_pool *pool = agent->pool;
+	struct ap_err err = {""};
+	char base[WORKTREE_OID_MAX + 1];
+	/* the name is spent before anything carries it */
+	int r = store_raise(pool->store, "next_agent", (int64_t)agent->number + 1, &err);
+	if (r == 0)
+		r = resolve_base(pool, base, &err);
+	if (r == 0 && mkdir(agent->dir, 0700) < 0)
+		r = ap_err_errno(&err, -errno, "%s", agent->dir);
+	if (r == 0)
+		r = worktree_add(&agent->worktree, &pool->repo, agent->worktree_path, base,
+				 ap_pool_config_number(pool, AP_OPT_SPAWN_TIMEOUT), &err);
+	if (r == 0) {
+		r = start_program(agent, START_FIRST, &err);
+		if (r < 0) {
+			agent_end_program(agent, NULL);
+			pool->backend->ops->remove(pool->backend, &agent->terminal, NULL);
+			worktree_remove(&agent->worktree, NULL);
+		}
+	}
+	if (r < 0) {
+		remove_tree(agent->dir, NULL);
+		pthread_mutex_lock(&pool->lock);
+		pool->spawn_error = err;
+		pool->spawn_error_ns = ap_clock_ns();
+		pthread_mutex_unlock(&pool->lock);
+		agent_leave(agent);
+	}
+	outcome(agent, MACHINE_SPAWNED, r);
+}
+
+/* --- leases ------------------------------------------------------------------------------------ */
+
+/* What the acquirer asked for; false when it has given up meanwhile. */
+static void wanted_lease(struct ap_agent *agent, struct worktree_lease *lease, char *ret_base,
+			 size_t size)
+{
+	struct ap_pool *pool = agent->pool;
+	pthread_mutex_lock(&pool->lock);
+	const struct machine_slot *slot = &pool->machine.slots[agent->slot];
+	const char *base = pool->config.text[AP_OPT_BASE];
+	if (slot->request) {
+		const struct ap_request *request =
+			ap_container_of(slot->request, struct ap_request, machine);
+		if (request->base[0])
+			base = request->base;
+	}
+	snprintf(ret_base, size, "%s", base);
+	memcpy(lease->label, slot->label, sizeof lease->label);
+	pthread_mutex_unlock(&pool->lock);
+}
+
+static int check_health(struct ap_agent *agent, struct ap_err *err)
+{
+	pthread_mutex_lock(&agent->pool->lock);
+	bool ended = agent->ended;
+	struct pollfd keeper = {.fd = agent->pid_fd, .events = POLLIN};
+	ended = ended || (poll(&keeper, 1, 0) == 1 && keeper.revents);
+	pthread_mutex_unlock(&agent->pool->lock);
+	if (ended)
+		return ap_err_set(err, -ECHILD, "the program of %s has ended", agent->name);
+	if (!worktree_present(&agent->worktree))
+		return ap_err_set(err, -ENOTDIR, "the worktree of %s has gone", agent->name);
+	return 0;
+}
+
+static void job_validate(struct worker_job *job)
+{
+	struct ap_agent *agent = ap_container_of(job, struct ap_agent, effect_job);
+	struct ap_pool *pool = agent->pool;
+	struct ap_err err = {""};
+	char base[AP_OPTION_TEXT_MAX];
+	wanted_lease(agent, &agent->lease, base, sizeof base);
+	uint64_t number;
+	int r = 0;
+	if (sscanf(agent->lease.label, "lease-%" SCNu64, &number) == 1)
+		r = store_raise(pool->store, "next_lease", (int64_t)number + 1, &err);
+	if (r == 0)
+		r = check_health(agent, &err);
+	if (r == 0)
+		r = worktree_start(&agent->worktree, base, &agent->lease, &err);
+	if (r == 0) {
+		pthread_mutex_lock(&pool->lock);
+		memcpy(agent->base, agent->lease.base, sizeof agent->base);
+		agent->n_prompts = 0;
+		pthread_mutex_unlock(&pool->lock);
+	} else {
+		tell_request(agent, &err);
+	}
+	outcome(agent, MACHINE_VALIDATED, r);
+}
+
+static int save_lease(struct ap_agent *agent, struct ap_err *err)
+{
+	if (agent->effect.discard)
+		return worktree_discard(&agent->worktree, &agent->lease, err);
+	char when[32];
+	AP_CLEANUP_BUF struct ap_buf message = {0};
+	ap_clock_rfc3339(ap_clock_ns(), when, sizeof when);
+	ap_buf_printf(&message, "agentpool: work of lease %s\n\nAgent: %s, generation %" PRIu32 "\nEnded: %s",
+		      agent->lease.label, agent->name, agent->effect.generation, when);
+	if (message.failed)
+		return ap_err_errno(err, -ENOMEM, "%s", agent->name);
+	return worktree_save(&agent->worktree, &agent->lease, ap_buf_text(&message), err);
+}
+
+static void job_save(struct worker_job *job)
+{
+	struct ap_agent *agent = ap_container_of(job, struct ap_agent, effect_job);
+	struct ap_pool *pool = agent->pool;
+	struct ap_err err = {""};
+	/* the program first: what it still writes belongs to the lease */
+	int r = agent_end_program(agent, &err);
+	if (r == 0)
+		r = save_lease(agent, &err);
+	if (r < 0) {
+		ap_err_wrap(&err, r, "%s is set aside with its work in %s", agent->name,
+			    agent->worktree_path);
+		tell_request(agent, &err);
+		pthread_mutex_lock(&pool->lock);
+		pool->aside_error = err;
+		pthread_mutex_unlock(&pool->lock);
+	}
+	outcome(agent, MACHINE_SAVED, r < 0 ? -EIO : 0);
+}
+
+static void job_recycle(struct worker_job *job)
+{
+	struct ap_agent *agent = ap_container_of(job, struct ap_agent, effect_job);
+	struct ap_pool *pool = agent->pool;
+	struct ap_err err = {""};
+	char base[WORKTREE_OID_MAX + 1];
+	int r = agent_end_program(agent, &err);
+	if (r == 0)
+		r = resolve_base(pool, base, &err);
+	if (r == 0)
+		r = worktree_clean(&agent->worktree, base, &err);
+	if (r == 0) {
+		pthread_mutex_lock(&pool->lock);
+		agent_forget_prompts_locked(agent);
+		pthread_mutex_unlock(&pool->lock);
+		r = start_program(agent, START_CLEAN, &err);
+	}
+	if (r < 0) {
+		pthread_mutex_lock(&pool->lock);
+		pool->spawn_error = err;
+		pool->spawn_error_ns = ap_clock_ns();
+		pthread_mutex_unlock(&pool->lock);
+	}
+	outcome(agent, MACHINE_RECYCLED, r);
+}
+
+static void job_stop(struct worker_job *job)
+{
+	struct ap_agent *agent = ap_container_of(job, struct ap_agent, effect_job);
+	struct ap_pool *pool = agent->pool;
+	struct ap_err err = {""};
+	bool keep = agent->effect.discard;
+	int r = agent_end_program(agent, &err);
+	pool->backend->ops->remove(pool->backend, &agent->terminal, NULL);
+	if (r == 0 && !keep)
+		r = worktree_remove(&agent->worktree, &err);
+	if (r < 0 || keep) {
+		pthread_mutex_lock(&pool->lock);
+		pool->n_aside++;
+		if (r < 0)
+			pool->aside_error = err;
+		pthread_mutex_unlock(&pool->lock);
+	}
+	remove_tree(agent->dir, NULL);
+	agent_leave(agent);
+	outcome(agent, MACHINE_STOPPED, 0);
+}
+
+void job_effect_locked(struct ap_agent *agent, const struct machine_effect *effect)
+{
+	static void (*const jobs[])(struct worker_job *) = {
+		[EFFECT_SPAWN] = job_spawn,   [EFFECT_VALIDATE] = job_validate,
+		[EFFECT_SAVE] = job_save,     [EFFECT_RECYCLE] = job_recycle,
+		[EFFECT_STOP] = job_stop,
+	};
+	agent->effect = *effect;
+	agent->effect_job = (struct worker_job){
+		.run = jobs[effect->type],
+		.lane = &agent->lane,
+		.lane_release = agent_lane_release,
+	};
+	agent_ref(agent); /* the lane's, until lane_release */
+	worker_submit(agent->pool->workers, &agent->effect_job);
+}
+
+/* --- prompts and keys -------------------------------------------------------------------------- */
+
+/* Line ends become newlines, and what could drive the terminal is left out: a prompt is text. */
+static size_t clean_text(char *text, size_t len)
+{
+	size_t n = 0;
+	for (size_t i = 0; i < len; i++) {
+		unsigned char c = (unsigned char)text[i];
+		if (c == '\r') {
+			if (i + 1 < len && text[i + 1] == '\n')
+				continue;
+			c = '\n';
+		}
+		if (c == '\n' || c == '\t' || (c >= 0x20 && c != 0x7f))
+			text[n++] = (char)c;
+	}
+	if (n > 0 && text[n - 1] == '\n')
+		n--; /* the shell's own */
+	return n;
+}
+
+static bool terminal_is_canonical(const struct ap_agent *agent)
+{
+	char path[64];
+	struct termios modes;
+	snprintf(path, sizeof path, "/proc/%d/fd/0", (int)agent->terminal.keeper);
+	AP_CLEANUP_CLOSE int fd = open(path, O_RDONLY | O_NOCTTY | O_NONBLOCK | O_CLOEXEC);
+	return fd >= 0 && tcgetattr(fd, &modes) == 0 && (modes.c_lflag & ICANON);
+}
+
+static bool has_long_line(const char *text, size_t len)
+{
+	while (len > 0) {
+		const char *newline = memchr(text, '\n', len);
+		size_t line = newline ? (size_t)(newline - text) : len;
+		if (line > CANONICAL_LINE)
+			return true;
+		if (!newline)
+			break;
+		len -= line + 1;
+		text = newline + 1;
+	}
+	return false;
+}
+
+static int write_file(const char *path, const char *data, size_t len, struct ap_err *err)
+{
+	AP_CLEANUP_CLOSE int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	if (fd < 0)
+		return ap_err_errno(err, -errno, "%s", path);
+	while (len > 0) {
+		ssize_t n = write(fd, data, len);
+		if (n < 0)
+			return ap_err_errno(err, -errno, "%s", path);
+		data += n;
+		len -= (size_t)n;
+	}
+	return 0;
+}
+
+/* A program that draws its own input takes a moment to show a paste, and an Enter before that would be
+ * part of it. Waits until the screen shows something new and stays, or long enough for one that shows
+ * nothing. */
+static void await_settled(struct ap_agent *agent, const struct ap_buf *before)
+{
+	struct ap_pool *pool = agent->pool;
+	AP_CLEANUP_BUF struct ap_buf last = {0};
+	int64_t start = ap_clock_ns();
+	for (;;) {
+		struct ap_buf now = {0};
+		poll(NULL, 0, 60);
+		int r = pool->backend->ops->capture(pool->backend, &agent->terminal, &now, NULL);
+		bool same = strcmp(ap_buf_text(&now), ap_buf_text(&last)) == 0;
+		bool shown = strcmp(ap_buf_text(&now), ap_buf_text(before)) != 0;
+		ap_buf_fini(&last);
+		last = now;
+		int64_t waited = ap_clock_ns() - start;
+		if (r < 0 || (same && shown) || waited > (shown ? 4 : 1) * AP_SECOND)
+			return;
+	}
+}
+
+static int type_prompt(struct ap_agent *agent, char *text, size_t len, struct ap_err *err)
+{
+	struct ap_pool *pool = agent->pool;
+	const struct backend_ops *ops = pool->backend->ops;
+	static const char *const enter[] = {"Enter", NULL};
+	AP_CLEANUP_BUF struct ap_buf file = {0};
+	AP_CLEANUP_BUF struct ap_buf before = {0};
+	len = clean_text(text, len);
+	if (has_long_line(text, len) && terminal_is_canonical(agent))
+		return ap_err_set(err, -EMSGSIZE,
+				  "a line over %d bytes would be cut by the terminal of %s",
+				  CANONICAL_LINE, agent->name);
+	ap_buf_printf(&file, "%s/prompt", agent->dir);
+	int r = 0;
+	if (len > 0) {
+		r = write_file(ap_buf_text(&file), text, len, err);
+		if (r == 0 && !pool->is_shell)
+			r = ops->capture(pool->backend, &agent->terminal, &before, err);
+		if (r == 0)
+			r = ops->paste(pool->backend, &agent->terminal, ap_buf_text(&file), err);
+		unlink(ap_buf_text(&file));
+		if (r == 0 && !pool->is_shell)
+			await_settled(agent, &before);
+	}
+	if (r < 0)
+		return r;
+	pthread_mutex_lock(&pool->lock);
+	agent->entered_ns = ap_clock_ns();
+	pthread_mutex_unlock(&pool->lock);
+	return ops->keys(pool->backend, &agent->terminal, enter, err);
+}
+
+static struct prompt *first_prompt(struct ap_agent *agent)
+{
+	struct prompt *prompt = NULL;
+	pthread_mutex_lock(&agent->pool->lock);
+	if (!ap_list_empty(&agent->prompts)) {
+		prompt = ap_container_of(agent->prompts.next, struct prompt, link);
+		ap_list_remove(&prompt->link);
+		agent->n_prompts_queued--;
+		agent->prompt_bytes -= prompt->len;
+	}
+	pthread_mutex_unlock(&agent->pool->lock);
+	return prompt;
+}
+
+static void job_prompt(struct worker_job *job)
+{
+	struct ap_agent *agent = ap_container_of(job, struct ap_agent, prompt_job);
+	struct ap_pool *pool = agent->pool;
+	struct ap_err err = {""};
+	struct prompt *prompt = first_prompt(agent); /* NULL: its lease has ended */
+	if (prompt)
+		type_prompt(agent, prompt->text, prompt->len, &err);
+	free(prompt);
+	pthread_mutex_lock(&pool->lock);
+	agent->delivering = false;
+	agent->prompt_error = err;
+	agent->recheck_ns = ap_clock_ns();
+	pthread_mutex_unlock(&pool->lock);
+	maintenance_poke(pool);
+}
+
+void job_prompt_locked(struct ap_agent *agent)
+{
+	agent->delivering = true;
+	agent->prompt_job = (struct worker_job){
+		.run = job_prompt, .lane = &agent->lane, .lane_release = agent_lane_release};
+	agent_ref(agent);
+	worker_submit(agent->pool->workers, &agent->prompt_job);
+}
+
+/* A job of its own memory: something asked of one agent, once. */
+struct agent_job {
+	struct worker_job job;
+	struct ap_agent *agent;	    /* with a reference */
+	struct ap_request *request; /* with a reference, or NULL */
+	enum ap_agent_text what;
+	int64_t offset;
+	size_t size;
+	char keys[];
+};
+
+static struct agent_job *agent_job_new(struct ap_agent *agent, struct ap_request *request,
+				       void (*run)(struct worker_job *), const char *keys)
+{
+	struct agent_job *job = calloc(1, sizeof *job + strlen(keys) + 1);
+	if (!job)
+		return NULL;
+	job->job.run = run;
+	job->agent = agent;
+	agent_ref(agent);
+	job->request = request;
+	if (request)
+		ap_request_ref(request);
+	strcpy(job->keys, keys);
+	return job;
+}
+
+static void agent_job_free(struct agent_job *job)
+{
+	ap_agent_unref(job->agent);
+	free(job);
+}
+
+static void agent_job_in_lane(struct agent_job *job)
+{
+	job->job.lane = &job->agent->lane;
+	job->job.lane_release = agent_lane_release;
+	agent_ref(job->agent);
+	worker_submit(job->agent->pool->workers, &job->job);
+}
+
+static void job_keys(struct worker_job *worker_job)
+{
+	struct agent_job *job = ap_container_of(worker_job, struct agent_job, job);
+	struct ap_pool *pool = job->agent->pool;
+	const char *keys[256];
+	size_t n = 0;
+	char *cursor = job->keys;
+	while (n < sizeof keys / sizeof *keys - 1 && (keys[n] = ap_word_next(&cursor)))
+		n++;
+	keys[n] = NULL;
+	if (n > 0)
+		pool->backend->ops->keys(pool->backend, &job->agent->terminal, keys, NULL);
+	agent_job_free(job);
+}
+
+static int running(struct ap_pool *pool, struct ap_agent *agent, bool even_ended, struct ap_err *err)
+{
+	pthread_mutex_lock(&pool->lock);
+	int r = 0;
+	if (agent->gone)
+		r = ap_err_set(err, -ENODEV, "%s is gone", agent->name);
+	else if (!agent->started)
+		r = ap_err_set(err, -EBUSY, "%s is being made", agent->name);
+	else if (agent->ended && !even_ended)
+		r = ap_err_set(err, -EIO, "the program of %s has ended (%s): restart it",
+			       agent->name, agent->ended_how);
+	pthread_mutex_unlock(&pool->lock);
+	return r;
+}
+
+int ap_agent_keys(struct ap_pool *pool, struct ap_agent *agent, const char *keys, struct ap_err *err)
+{
+	int r = running(pool, agent, false, err);
+	if (r < 0)
+		return r;
+	struct agent_job *job = agent_job_new(agent, NULL, job_keys, keys);
+	if (!job)
+		return ap_err_errno(err, -ENOMEM, "keys");
+	agent_job_in_lane(job);
+	return 0;
+}
+
+static void job_restart(struct worker_job *worker_job)
+{
+	struct agent_job *job = ap_container_of(worker_job, struct agent_job, job);
+	struct ap_agent *agent = job->agent;
+	struct ap_pool *pool = agent->pool;
+	struct ap_err err = {""};
+	int r = agent_end_program(agent, &err);
+	if (r == 0)
+		r = start_program(agent, START_AGAIN, &err);
+	if (r < 0) {
+		pthread_mutex_lock(&pool->lock);
+		agent->prompt_error = err;
+		pthread_mutex_unlock(&pool->lock);
+	}
+	agent_job_free(job);
+}
+
+int ap_agent_restart(struct ap_pool *pool, struct ap_agent *agent, struct ap_err *err)
+{
+	int r = running(pool, agent, true, err);
+	if (r < 0)
+		return r;
+	struct agent_job *job = agent_job_new(agent, NULL, job_restart, "");
+	if (!job)
+		return ap_err_errno(err, -ENOMEM, "restart");
+	agent_job_in_lane(job);
+	return 0;
+}
+
+/* --- texts ------------------------------------------------------------------------------------- */
+
+static int diff_text(struct ap_agent *agent, bool stat, struct ap_buf *out, struct ap_err *err)
+{
+	static atomic_uint n_diffs;
+	char base[WORKTREE_OID_MAX + 1];
+	AP_CLEANUP_BUF struct ap_buf scratch = {0};
+	pthread_mutex_lock(&agent->pool->lock);
+	bool leased = agent->pool->machine.slots[agent->slot].state == AP_AGENT_ACTIVE;
+	snprintf(base, sizeof base, "%s", leased ? agent->base : "HEAD");
+	pthread_mutex_unlock(&agent->pool->lock);
+	ap_buf_printf(&scratch, "%s/index-%u", agent->dir, atomic_fetch_add(&n_diffs, 1));
+	return worktree_diff(&agent->worktree, base, stat, ap_buf_text(&scratch), out, err);
+}
+
+static void job_text(struct worker_job *worker_job)
+{
+	struct agent_job *job = ap_container_of(worker_job, struct agent_job, job);
+	struct ap_agent *agent = job->agent;
+	struct ap_pool *pool = agent->pool;
+	struct ap_buf *out = &job->request->text;
+	struct ap_err *err = &job->request->err;
+	int r = -EINVAL;
+	switch (job->what) {
+	case AP_TEXT_SCREEN:
+		r = pool->backend->ops->capture(pool->backend, &agent->terminal, out, err);
+		break;
+	case AP_TEXT_DIFF:
+	case AP_TEXT_DIFFSTAT:
+		r = diff_text(agent, job->what == AP_TEXT_DIFFSTAT, out, err);
+		break;
+	case AP_TEXT_HEAD:
+		r = worktree_head(&agent->worktree, out, err);
+		break;
+	case AP_TEXT_WAIT:
+		break;
+	}
+	if (r == 0 && out->failed)
+		r = -ENOMEM;
+	request_answer(job->request, r);
+	agent_job_free(job);
+}
+
+static void job_output(struct worker_job *worker_job)
+{
+	struct agent_job *job = ap_container_of(worker_job, struct agent_job, job);
+	struct ap_buf *out = &job->request->text;
+	int r = 0;
+	pthread_mutex_lock(&job->agent->output_lock);
+	AP_CLEANUP_CLOSE int fd = fcntl(job->agent->plain_fd, F_DUPFD_CLOEXEC, 0);
+	pthread_mutex_unlock(&job->agent->output_lock);
+	if (!ap_buf_reserve(out, job->size)) {
+		r = -ENOMEM;
+	} else if (fd >= 0) { /* nothing printed yet reads as empty */
+		ssize_t n = pread(fd, out->data, job->size, job->offset);
+		r = n < 0 ? -errno : 0;
+		out->len = n < 0 ? 0 : (size_t)n;
+	}
+	request_answer(job->request, r);
+	agent_job_free(job);
+}
+
+int ap_agent_output(struct ap_pool *pool, struct ap_agent *agent, int64_t offset, size_t size,
+		    struct ap_request *request, struct ap_err *err)
+{
+	struct agent_job *job = agent_job_new(agent, request, job_output, "");
+	if (!job)
+		return ap_err_errno(err, -ENOMEM, "output");
+	job->offset = offset;
+	job->size = size;
+	worker_submit(pool->workers, &job->job);
+	return 0;
+}
+
+static int wait_text(struct ap_pool *pool, struct ap_agent *agent, struct ap_request *request,
+		     struct ap_err *err)
+{
+	bool parked = false;
+	enum ap_activity activity;
+	ap_request_ref(request);
+	pthread_mutex_lock(&pool->lock);
+	bool gone = agent->gone;
+	activity = agent->activity;
+	if (!gone && (activity == AP_ACTIVITY_BUSY || activity == AP_ACTIVITY_STARTING)) {
+		request->agent = agent;
+		ap_list_append(&agent->waits, &request->link);
+		parked = true;
+	}
+	pthread_mutex_unlock(&pool->lock);
+	if (parked)
+		return 0;
+	if (gone)
+		ap_err_set(&request->err, -ENODEV, "%s is gone", agent->name);
+	else
+		ap_buf_printf(&request->text, "%s\n", ap_activity_name(activity));
+	request_answer(request, gone ? -ENODEV : 0);
+	return 0;
+}
+
+int ap_agent_text(struct ap_pool *pool, struct ap_agent *agent, enum ap_agent_text what,
+		  struct ap_request *request, struct ap_err *err)
+{
+	if (what == AP_TEXT_WAIT)
+		return wait_text(pool, agent, request, err);
+	int r = running(pool, agent, true, err);
+	if (r < 0)
+		return r;
+	struct agent_job *job = agent_job_new(agent, request, job_text, "");
+	if (!job)
+		return ap_err_errno(err, -ENOMEM, "%s", agent->name);
+	job->what = what;
+	worker_submit(pool->workers, &job->job);
+	return 0;
+}

@@ -1,0 +1,868 @@
+/* The shell round the machine: one lock, steps of the machine, effects handed to workers, answers
+ * handed to who asked. Lives from the state directory's lock to the removal of what is in it. */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "cleanup.h"
+#include "pool_internal.h"
+#include "process.h"
+
+/* What keepers of a dead daemon's agents are given to end. */
+#define ORPHAN_LIMIT (10 * AP_SECOND)
+
+const char *ap_agent_state_name(enum ap_agent_state state)
+{
+	static const char *const names[] = {
+		[AP_AGENT_FREE] = "free",	    [AP_AGENT_SPAWNING] = "spawning",
+		[AP_AGENT_IDLE] = "idle",	    [AP_AGENT_VALIDATING] = "validating",
+		[AP_AGENT_ACTIVE] = "active",	    [AP_AGENT_RECYCLING] = "recycling",
+		[AP_AGENT_UNHEALTHY] = "unhealthy", [AP_AGENT_DRAINING] = "draining",
+		[AP_AGENT_STOPPING] = "stopping",
+	};
+	return names[state];
+}
+
+const char *ap_activity_name(enum ap_activity activity)
+{
+	static const char *const names[] = {
+		[AP_ACTIVITY_STARTING] = "starting", [AP_ACTIVITY_READY] = "ready",
+		[AP_ACTIVITY_BUSY] = "busy",	     [AP_ACTIVITY_WAITING] = "waiting",
+		[AP_ACTIVITY_EXITED] = "exited",
+	};
+	return names[activity];
+}
+
+const char *ap_scale_direction_name(enum ap_scale_direction direction)
+{
+	static const char *const names[] = {
+		[AP_SCALE_NONE] = "NONE", [AP_SCALE_UP] = "UP", [AP_SCALE_DOWN] = "DOWN"};
+	return names[direction];
+}
+
+/* --- requests ---------------------------------------------------------------------------------- */
+
+struct ap_request *ap_request_new(ap_request_done *done, void *data)
+{
+	struct ap_request *request = calloc(1, sizeof *request);
+	if (!request)
+		return NULL;
+	atomic_init(&request->n_refs, 1);
+	request->done = done;
+	request->data = data;
+	ap_list_init(&request->link);
+	ap_list_init(&request->machine.link);
+	return request;
+}
+
+void ap_request_ref(struct ap_request *request)
+{
+	atomic_fetch_add(&request->n_refs, 1);
+}
+
+void ap_request_free(struct ap_request *request)
+{
+	if (!request || atomic_fetch_sub(&request->n_refs, 1) != 1)
+		return;
+	ap_buf_fini(&request->text);
+	free(request);
+}
+
+static void request_finish(struct ap_request *request, int result)
+{
+	if (!atomic_exchange(&request->answered, true))
+		request->done(request, result, request->data);
+}
+
+void request_answer(struct ap_request *request, int result)
+{
+	request_finish(request, result);
+	ap_request_free(request);
+}
+
+const struct ap_err *ap_request_err(const struct ap_request *request)
+{
+	return &request->err;
+}
+
+struct ap_buf *ap_request_text(struct ap_request *request)
+{
+	return &request->text;
+}
+
+struct ap_lease_key ap_request_lease(const struct ap_request *request)
+{
+	return (struct ap_lease_key){.agent = request->machine.agent,
+				     .token = request->machine.token};
+}
+
+void ap_request_cancel(struct ap_pool *pool, struct ap_request *request)
+{
+	if (request->in_machine) {
+		pool_step(pool, &(struct machine_event){.type = MACHINE_CANCEL,
+							.request = &request->machine});
+		return;
+	}
+	pthread_mutex_lock(&pool->lock);
+	bool waits = !ap_list_empty(&request->link);
+	ap_list_remove(&request->link);
+	pthread_mutex_unlock(&pool->lock);
+	if (waits)
+		request_answer(request, -ECANCELED);
+	else /* a worker has it: it drops the pool's reference */
+		request_finish(request, -ECANCELED);
+}
+
+/* --- steps ------------------------------------------------------------------------------------- */
+
+static const char *refusal(int error)
+{
+	switch (error) {
+	case -EAGAIN:
+		return "no agent is free";
+	case -ETIMEDOUT:
+		return "no agent became free in time";
+	case -EEXIST:
+		return "the label is leased, or asked for, already";
+	case -ENOENT:
+		return "there is no such lease or agent";
+	case -ESTALE:
+		return "the lease has ended meanwhile";
+	case -ESHUTDOWN:
+		return "the pool is closed";
+	case -ECANCELED:
+		return "interrupted";
+	case -EBUSY:
+		return "the agent is being made ready for an acquirer";
+	case -ERANGE:
+		return "the size is not between min_pool_size and max_pool_size";
+	}
+	return strerror(-error);
+}
+
+static void explain_locked(struct ap_pool *pool, struct ap_request *request)
+{
+	int result = request->machine.result;
+	if (result == 0 || request->err.text[0])
+		return;
+	if (result == -EHOSTDOWN)
+		ap_err_set(&request->err, result, "no agent can be made: %s (%" PRId64 " s ago)",
+			   pool->spawn_error.text,
+			   (ap_clock_ns() - pool->spawn_error_ns) / AP_SECOND);
+	else
+		ap_err_set(&request->err, result, "%s", refusal(result));
+}
+
+/* Gives the lease's key and text to the acquirer. */
+static void grant_locked(struct ap_pool *pool, struct ap_request *request)
+{
+	if (request->machine.result < 0 || request->machine.token == 0)
+		return;
+	unsigned number = pool->machine.slots[request->machine.slot].number;
+	request->machine.agent = number;
+	ap_buf_printf(&request->text, "agent-%u %s\n", number, request->machine.label);
+}
+
+/* Hands the effects of the step just made to workers. Returns the slot of a spawn for which there is
+ * no memory, or -1. */
+static int hand_out_locked(struct ap_pool *pool)
+{
+	int unmade = -1;
+	for (unsigned i = 0; i < pool->effects.n; i++) {
+		const struct machine_effect *effect = &pool->effects.at[i];
+		struct ap_agent *agent = pool->agents[effect->slot];
+		if (effect->type == EFFECT_SPAWN)
+			agent = agent_new_locked(pool, effect->slot,
+						 pool->machine.slots[effect->slot].number);
+		if (agent)
+			job_effect_locked(agent, effect);
+		else
+			unmade = (int)effect->slot;
+	}
+	return unmade;
+}
+
+int pool_step_locked(struct ap_pool *pool, const struct machine_event *event,
+		     struct ap_list *answered)
+{
+	struct machine_event next = *event;
+	int result = 0;
+	ap_list_init(answered);
+	for (bool first = true;; first = false) {
+		int r = machine_step(&pool->machine, &next, ap_clock_ns(), &pool->effects);
+		if (first)
+			result = r;
+		if (r < 0)
+			break;
+		while (!ap_list_empty(&pool->effects.answered)) {
+			struct machine_request *machine_request = ap_container_of(
+				pool->effects.answered.next, struct machine_request, link);
+			struct ap_request *request =
+				ap_container_of(machine_request, struct ap_request, machine);
+			ap_list_remove(&machine_request->link);
+			grant_locked(pool, request);
+			explain_locked(pool, request);
+			ap_list_append(answered, &machine_request->link);
+		}
+		int unmade = hand_out_locked(pool);
+		if (unmade < 0)
+			break;
+		next = (struct machine_event){.type = MACHINE_SPAWNED,
+					      .slot = (unsigned)unmade,
+					      .generation = 1,
+					      .result = -ENOMEM};
+	}
+	if (pool->machine.wake_ns < pool->armed_ns)
+		maintenance_poke(pool);
+	if (machine_total(&pool->machine) == 0)
+		pthread_cond_broadcast(&pool->emptied);
+	return result;
+}
+
+void pool_deliver(struct ap_pool *pool, struct ap_list *answered)
+{
+	while (!ap_list_empty(answered)) {
+		struct machine_request *request =
+			ap_container_of(answered->next, struct machine_request, link);
+		ap_list_remove(&request->link);
+		request_answer(ap_container_of(request, struct ap_request, machine),
+			       request->result);
+	}
+}
+
+int pool_step(struct ap_pool *pool, const struct machine_event *event)
+{
+	struct ap_list answered;
+	pthread_mutex_lock(&pool->lock);
+	int r = pool_step_locked(pool, event, &answered);
+	pthread_mutex_unlock(&pool->lock);
+	pool_deliver(pool, &answered);
+	return r;
+}
+
+static int step_refused(int r, struct ap_err *err)
+{
+	return r < 0 ? ap_err_set(err, r, "%s", refusal(r)) : r;
+}
+
+/* --- leases ------------------------------------------------------------------------------------ */
+
+static unsigned agent_number(const char *name)
+{
+	int64_t number;
+	if (strncmp(name, "agent-", 6) != 0 || name[6] == '0' || name[6] == '+' || name[6] == '-' ||
+	    ap_number_parse(name + 6, &number) < 0 || number <= 0 || number > UINT32_MAX)
+		return 0;
+	return (unsigned)number;
+}
+
+int ap_pool_acquire(struct ap_pool *pool, const struct ap_acquire *acquire,
+		    struct ap_request *request, struct ap_err *err)
+{
+	struct machine_request *wanted = &request->machine;
+	int64_t now = ap_clock_ns();
+	memcpy(wanted->label, acquire->label, sizeof wanted->label);
+	if (wanted->label[0] && !ap_label_valid(wanted->label))
+		return ap_err_set(err, -EINVAL, "'%s' is no label", wanted->label);
+	if (acquire->agent[0] && (wanted->agent = agent_number(acquire->agent)) == 0)
+		return ap_err_set(err, -ENOENT, "there is no agent '%s'", acquire->agent);
+	snprintf(request->base, sizeof request->base, "%s", acquire->base);
+	wanted->uid = acquire->uid;
+	wanted->pid = acquire->pid;
+	wanted->by_handle = acquire->by_handle;
+	request->in_machine = true;
+
+	struct ap_list answered;
+	ap_request_ref(request);
+	pthread_mutex_lock(&pool->lock);
+	int64_t timeout = acquire->timeout_ns >= 0 ? acquire->timeout_ns
+						   : pool->config.number[AP_OPT_ACQUIRE_TIMEOUT];
+	wanted->deadline_ns = ap_clock_after(now, timeout);
+	wanted->ttl_ns =
+		acquire->ttl_ns >= 0 ? acquire->ttl_ns : pool->config.number[AP_OPT_LEASE_TTL];
+	if (timeout == 0)
+		wanted->deadline_ns = 0;
+	int r = pool_step_locked(
+		pool, &(struct machine_event){.type = MACHINE_ACQUIRE, .request = wanted}, &answered);
+	pthread_mutex_unlock(&pool->lock);
+	pool_deliver(pool, &answered);
+	if (r < 0)
+		ap_request_free(request);
+	return step_refused(r, err);
+}
+
+/* The slot of a lease by its label, or by the name of its agent. */
+static struct machine_slot *lease_find_locked(struct ap_pool *pool, const char *word)
+{
+	struct machine_slot *slot = machine_find_label(&pool->machine, word);
+	if (!slot && agent_number(word))
+		slot = machine_find_number(&pool->machine, agent_number(word));
+	return slot && (slot->state == AP_AGENT_ACTIVE || slot->aside) ? slot : NULL;
+}
+
+static int may_end_locked(struct ap_pool *pool, const struct machine_slot *slot, uid_t uid,
+			  struct ap_err *err)
+{
+	if (uid == 0 || uid == pool->owner || uid == slot->uid)
+		return 0;
+	return ap_err_set(err, -EPERM, "lease %s is not yours", slot->label);
+}
+
+int ap_pool_release(struct ap_pool *pool, const char *label_or_agent, bool discard, uid_t uid,
+		    struct ap_request *request, struct ap_err *err)
+{
+	struct ap_list answered;
+	ap_list_init(&answered);
+	if (request) {
+		request->in_machine = true;
+		ap_request_ref(request);
+	}
+	pthread_mutex_lock(&pool->lock);
+	const struct machine_slot *slot = lease_find_locked(pool, label_or_agent);
+	int r = slot ? may_end_locked(pool, slot, uid, err)
+		     : ap_err_set(err, -ENOENT, "there is no lease '%s'", label_or_agent);
+	if (r == 0)
+		r = step_refused(pool_step_locked(pool,
+						  &(struct machine_event){
+							  .type = MACHINE_RELEASE,
+							  .slot = (unsigned)(slot - pool->machine.slots),
+							  .discard = discard,
+							  .request = request ? &request->machine : NULL,
+						  },
+						  &answered),
+				 err);
+	pthread_mutex_unlock(&pool->lock);
+	pool_deliver(pool, &answered);
+	if (r < 0)
+		ap_request_free(request);
+	return r;
+}
+
+void ap_pool_release_key(struct ap_pool *pool, struct ap_lease_key key)
+{
+	struct ap_list answered;
+	ap_list_init(&answered);
+	pthread_mutex_lock(&pool->lock);
+	const struct machine_slot *slot = machine_find_number(&pool->machine, key.agent);
+	if (slot) /* refused when it is another lease by now */
+		pool_step_locked(pool,
+				 &(struct machine_event){
+					 .type = MACHINE_RELEASE,
+					 .slot = (unsigned)(slot - pool->machine.slots),
+					 .token = key.token,
+				 },
+				 &answered);
+	pthread_mutex_unlock(&pool->lock);
+	pool_deliver(pool, &answered);
+}
+
+int ap_pool_renew(struct ap_pool *pool, const char *label, uid_t uid, struct ap_err *err)
+{
+	struct ap_list answered;
+	ap_list_init(&answered);
+	pthread_mutex_lock(&pool->lock);
+	const struct machine_slot *slot = machine_find_label(&pool->machine, label);
+	int r = slot ? may_end_locked(pool, slot, uid, err)
+		     : ap_err_set(err, -ENOENT, "there is no lease '%s'", label);
+	if (r == 0)
+		r = step_refused(pool_step_locked(pool,
+						  &(struct machine_event){
+							  .type = MACHINE_RENEW,
+							  .slot = (unsigned)(slot - pool->machine.slots),
+						  },
+						  &answered),
+				 err);
+	pthread_mutex_unlock(&pool->lock);
+	pool_deliver(pool, &answered);
+	return r;
+}
+
+/* --- the pool as a whole ----------------------------------------------------------------------- */
+
+int ap_pool_scale(struct ap_pool *pool, int target, struct ap_err *err)
+{
+	return step_refused(pool_step(pool, &(struct machine_event){.type = MACHINE_SCALE,
+								    .target = target}),
+			    err);
+}
+
+void ap_pool_maintain(struct ap_pool *pool)
+{
+	pool_step(pool, &(struct machine_event){.type = MACHINE_PASS});
+}
+
+void ap_pool_warm(struct ap_pool *pool)
+{
+	pool_step(pool, &(struct machine_event){.type = MACHINE_CONFIG}); /* any event reconciles */
+}
+
+void ap_pool_drain(struct ap_pool *pool)
+{
+	pool_step(pool, &(struct machine_event){.type = MACHINE_DRAIN});
+}
+
+void ap_pool_close(struct ap_pool *pool)
+{
+	pool_step(pool, &(struct machine_event){.type = MACHINE_CLOSE});
+}
+
+int ap_pool_open(struct ap_pool *pool, struct ap_err *err)
+{
+	return step_refused(pool_step(pool, &(struct machine_event){.type = MACHINE_OPEN}), err);
+}
+
+static struct machine_limits limits_of(const struct ap_config *config)
+{
+	const int64_t *number = config->number;
+	return (struct machine_limits){
+		.min_size = (unsigned)number[AP_OPT_MIN_POOL_SIZE],
+		.max_size = (unsigned)number[AP_OPT_MAX_POOL_SIZE],
+		.max_spawning = (unsigned)number[AP_OPT_MAX_SPAWNING],
+		.scale_up_at = (unsigned)number[AP_OPT_SCALE_UP_AT],
+		.idle_timeout_ns = number[AP_OPT_IDLE_TIMEOUT],
+		.pass_ns = number[AP_OPT_MAINTENANCE_INTERVAL],
+	};
+}
+
+int ap_pool_config_set(struct ap_pool *pool, enum ap_option option, const char *text,
+		       struct ap_err *err)
+{
+	struct ap_list answered;
+	ap_list_init(&answered);
+	pthread_mutex_lock(&pool->lock);
+	int r = ap_config_set(&pool->config, option, text, false, err);
+	if (r == 0) {
+		pool->machine.limits = limits_of(&pool->config);
+		pool_step_locked(pool, &(struct machine_event){.type = MACHINE_CONFIG}, &answered);
+	}
+	pthread_mutex_unlock(&pool->lock);
+	pool_deliver(pool, &answered);
+	return r;
+}
+
+void ap_pool_config_show(struct ap_pool *pool, enum ap_option option, struct ap_buf *out)
+{
+	pthread_mutex_lock(&pool->lock);
+	ap_config_show(&pool->config, option, out);
+	pthread_mutex_unlock(&pool->lock);
+}
+
+int64_t ap_pool_config_number(struct ap_pool *pool, enum ap_option option)
+{
+	pthread_mutex_lock(&pool->lock);
+	int64_t value = pool->config.number[option];
+	pthread_mutex_unlock(&pool->lock);
+	return value;
+}
+
+void ap_pool_stats(struct ap_pool *pool, struct ap_stats *ret)
+{
+	struct scaling_sample sample;
+	pthread_mutex_lock(&pool->lock);
+	const struct machine *m = &pool->machine;
+	machine_sample(m, &sample);
+	sample.n_waiting = 0; /* what serves now, of what could */
+	*ret = (struct ap_stats){
+		.n_active = m->n_in_state[AP_AGENT_ACTIVE],
+		.n_idle = m->n_in_state[AP_AGENT_IDLE],
+		.n_total = sample.n_total,
+		.n_spawning = m->n_in_state[AP_AGENT_SPAWNING],
+		.n_waiting = m->n_waiting,
+		.utilization = scaling_utilization(&sample),
+		.n_requests = m->n_grants,
+		.n_recycles = m->n_recycled,
+		.n_spawned = m->n_spawned,
+		.n_terminated = m->n_terminated,
+		.scaled_ns = m->scaled_ns,
+		.uptime_ns = ap_clock_ns() - pool->started_ns,
+		.scale_direction = m->scale_direction,
+		.closed = m->closed,
+		.target = m->target,
+		.breaker = breaker_state_name(m->breaker.state),
+		.spawn_backend = "git worktree",
+	};
+	pthread_mutex_unlock(&pool->lock);
+}
+
+/* --- finding agents ---------------------------------------------------------------------------- */
+
+static int by_number(const void *a, const void *b)
+{
+	const unsigned *left = a, *right = b;
+	return (*left > *right) - (*left < *right);
+}
+
+unsigned ap_pool_agents(struct ap_pool *pool, unsigned *ret_numbers, unsigned max)
+{
+	unsigned n = 0;
+	pthread_mutex_lock(&pool->lock);
+	for (unsigned i = 0; i < pool->machine.n_slots && n < max; i++) {
+		if (pool->agents[i])
+			ret_numbers[n++] = pool->agents[i]->number;
+	}
+	pthread_mutex_unlock(&pool->lock);
+	qsort(ret_numbers, n, sizeof *ret_numbers, by_number);
+	return n;
+}
+
+unsigned ap_pool_hard_cap(const struct ap_pool *pool)
+{
+	return pool->machine.n_slots;
+}
+
+static struct ap_agent *agent_in_locked(struct ap_pool *pool, const struct machine_slot *slot)
+{
+	struct ap_agent *agent = slot ? pool->agents[slot - pool->machine.slots] : NULL;
+	if (agent)
+		agent_ref(agent);
+	return agent;
+}
+
+struct ap_agent *ap_agent_get(struct ap_pool *pool, unsigned number)
+{
+	pthread_mutex_lock(&pool->lock);
+	struct ap_agent *agent =
+		agent_in_locked(pool, machine_find_number(&pool->machine, number));
+	pthread_mutex_unlock(&pool->lock);
+	return agent;
+}
+
+struct ap_agent *ap_agent_find(struct ap_pool *pool, const char *name)
+{
+	unsigned number = agent_number(name);
+	return number ? ap_agent_get(pool, number) : NULL;
+}
+
+static struct ap_agent *lease_agent_locked(struct ap_pool *pool, struct machine_slot *slot,
+					   uint64_t *ret_token)
+{
+	if (!slot || !machine_slot_leased(slot))
+		return NULL;
+	*ret_token = slot->token;
+	return agent_in_locked(pool, slot);
+}
+
+struct ap_agent *ap_agent_of_label(struct ap_pool *pool, const char *label, uint64_t *ret_token)
+{
+	pthread_mutex_lock(&pool->lock);
+	struct ap_agent *agent = lease_agent_locked(
+		pool, machine_find_label(&pool->machine, label), ret_token);
+	pthread_mutex_unlock(&pool->lock);
+	return agent;
+}
+
+struct ap_agent *ap_agent_of_token(struct ap_pool *pool, uint64_t token)
+{
+	struct ap_agent *agent = NULL;
+	uint64_t found;
+	pthread_mutex_lock(&pool->lock);
+	for (unsigned i = 0; i < pool->machine.n_slots && !agent; i++) {
+		if (pool->machine.slots[i].token == token)
+			agent = lease_agent_locked(pool, &pool->machine.slots[i], &found);
+	}
+	pthread_mutex_unlock(&pool->lock);
+	return agent;
+}
+
+int ap_agent_kill(struct ap_pool *pool, struct ap_agent *agent, struct ap_err *err)
+{
+	struct ap_list answered;
+	ap_list_init(&answered);
+	pthread_mutex_lock(&pool->lock);
+	int r = agent->gone ? -ENOENT
+			    : pool_step_locked(pool,
+					       &(struct machine_event){.type = MACHINE_KILL,
+								       .slot = agent->slot},
+					       &answered);
+	pthread_mutex_unlock(&pool->lock);
+	pool_deliver(pool, &answered);
+	return step_refused(r, err);
+}
+
+/* --- its life ---------------------------------------------------------------------------------- */
+
+static uint64_t hash_of(const char *text)
+{
+	uint64_t hash = 0xcbf29ce484222325u; /* FNV-1a, 64 bits */
+	for (; *text; text++)
+		hash = (hash ^ (unsigned char)*text) * 0x100000001b3u;
+	return hash;
+}
+
+/* By the XDG base directory specification: one directory a repository. */
+static char *default_state_dir(const struct repo *repo)
+{
+	const char *state = getenv("XDG_STATE_HOME"), *home = getenv("HOME");
+	const char *slash = strrchr(repo->path, '/');
+	char *path = NULL;
+	int n;
+	if (state && state[0] == '/')
+		n = asprintf(&path, "%s/agentpoolfs/%s-%016" PRIx64, state, slash + 1,
+			     hash_of(repo->common_dir));
+	else
+		n = asprintf(&path, "%s/.local/state/agentpoolfs/%s-%016" PRIx64,
+			     home ? home : "/root", slash + 1, hash_of(repo->common_dir));
+	return n < 0 ? NULL : path;
+}
+
+static int make_dirs(const char *path, struct ap_err *err)
+{
+	AP_CLEANUP_FREE char *partial = strdup(path);
+	if (!partial)
+		return ap_err_errno(err, -ENOMEM, "%s", path);
+	for (char *at = partial + 1;; at++) {
+		if (*at != '/' && *at != '\0')
+			continue;
+		char was = *at;
+		*at = '\0';
+		if (mkdir(partial, 0700) < 0 && errno != EEXIST)
+			return ap_err_errno(err, -errno, "%s", partial);
+		*at = was;
+		if (was == '\0')
+			return 0;
+	}
+}
+
+static int make_state_dir(struct ap_pool *pool, struct ap_err *err)
+{
+	const char *option = pool->config.text[AP_OPT_STATE_DIR];
+	AP_CLEANUP_FREE char *path = *option ? strdup(option) : default_state_dir(&pool->repo);
+	AP_CLEANUP_FREE char *worktrees = NULL, *agents = NULL;
+	if (!path)
+		return ap_err_errno(err, -ENOMEM, "state directory");
+	int r = make_dirs(path, err);
+	if (r < 0)
+		return r;
+	pool->state_dir = realpath(path, NULL);
+	if (!pool->state_dir)
+		return ap_err_errno(err, -errno, "%s", path);
+	if (asprintf(&worktrees, "%s/%s", pool->state_dir, POOL_WORKTREES) < 0 ||
+	    asprintf(&agents, "%s/%s", pool->state_dir, POOL_AGENTS) < 0)
+		return ap_err_errno(err, -ENOMEM, "state directory");
+	r = make_dirs(worktrees, err);
+	return r < 0 ? r : make_dirs(agents, err);
+}
+
+static int state_file(const struct ap_pool *pool, const char *name, char **ret, struct ap_err *err)
+{
+	if (asprintf(ret, "%s/%s", pool->state_dir, name) < 0) {
+		*ret = NULL;
+		return ap_err_errno(err, -ENOMEM, "state directory");
+	}
+	return 0;
+}
+
+/* One daemon a state directory: the lock dies with the process. */
+static int lock_state_dir(struct ap_pool *pool, struct ap_err *err)
+{
+	AP_CLEANUP_FREE char *path = NULL;
+	char holder[32] = "";
+	int r = state_file(pool, "lock", &path, err);
+	if (r < 0)
+		return r;
+	pool->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	if (pool->lock_fd < 0)
+		return ap_err_errno(err, -errno, "%s", path);
+	if (flock(pool->lock_fd, LOCK_EX | LOCK_NB) == 0) {
+		if (ftruncate(pool->lock_fd, 0) < 0 || dprintf(pool->lock_fd, "%d\n", getpid()) < 0)
+			return ap_err_errno(err, -errno, "%s", path);
+		return 0;
+	}
+	ssize_t n = pread(pool->lock_fd, holder, sizeof holder - 1, 0);
+	holder[n > 0 ? n : 0] = '\0';
+	holder[strcspn(holder, "\n")] = '\0';
+	return ap_err_set(err, -EBUSY,
+			  "%s is in use by process %s: unmount that pool or choose another -o state_dir",
+			  pool->state_dir, *holder ? holder : "unknown");
+}
+
+/* --- what a dead daemon left ------------------------------------------------------------------- */
+
+/* Waits until the keeper of a left agent, told to end by the end of its terminal, has ended. */
+static void await_keeper(const char *agent_dir)
+{
+	AP_CLEANUP_FREE char *path = NULL;
+	if (asprintf(&path, "%s/alive", agent_dir) < 0)
+		return;
+	AP_CLEANUP_CLOSE int fd = open(path, O_RDWR | O_CLOEXEC);
+	int64_t deadline = ap_clock_ns() + ORPHAN_LIMIT;
+	while (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) < 0 && ap_clock_ns() < deadline)
+		poll(NULL, 0, 20);
+}
+
+/* Saves the work of one left worktree to the branch it is on and removes it. */
+static void recover_worktree(struct ap_pool *pool, const char *name)
+{
+	AP_CLEANUP_FREE char *path = NULL, *agent_dir = NULL;
+	struct worktree worktree = {0};
+	struct worktree_lease lease;
+	struct ap_err err = {""};
+	if (asprintf(&path, "%s/%s/%s", pool->state_dir, POOL_WORKTREES, name) < 0 ||
+	    asprintf(&agent_dir, "%s/%s/%s", pool->state_dir, POOL_AGENTS, name) < 0)
+		return;
+	await_keeper(agent_dir);
+	int r = worktree_open(&worktree, &pool->repo, path, &err);
+	if (r == 0)
+		r = worktree_resume(&worktree, &lease, &err);
+	if (r == 0 && lease.label[0])
+		r = worktree_save(&worktree, &lease,
+				  "agentpool: work of a lease whose pool was ended", &err);
+	if (r == 0)
+		r = worktree_remove(&worktree, &err);
+	if (r < 0) {
+		pool->n_aside++;
+		pool->aside_error = err;
+	}
+	worktree_fini(&worktree);
+}
+
+static void recover(struct ap_pool *pool)
+{
+	AP_CLEANUP_FREE char *path = NULL;
+	if (asprintf(&path, "%s/%s", pool->state_dir, POOL_WORKTREES) < 0)
+		return;
+	DIR *dir = opendir(path);
+	if (!dir)
+		return;
+	struct dirent *entry;
+	while ((entry = readdir(dir))) {
+		if (agent_number(entry->d_name))
+			recover_worktree(pool, entry->d_name);
+	}
+	closedir(dir);
+}
+
+int ap_pool_new(struct ap_pool **ret, struct ap_pool_options *options, struct ap_err *err)
+{
+	int r = ap_config_check(&options->config, err);
+	if (r < 0)
+		return r;
+	struct ap_pool *pool = calloc(1, sizeof *pool);
+	if (!pool)
+		return ap_err_errno(err, -ENOMEM, "pool");
+	pool->lock_fd = pool->epoll_fd = pool->wake_fd = pool->inotify_fd = -1;
+	pthread_mutex_init(&pool->lock, NULL);
+	pthread_cond_init(&pool->emptied, NULL);
+	pool->config = options->config;
+	options->config = (struct ap_config){0};
+	pool->argv = options->argv;
+	pool->is_shell = activity_is_shell(options->argv);
+	pool->agent_gone = options->agent_gone;
+	pool->observer = options->data;
+	pool->owner = geteuid();
+	pool->started_ns = ap_clock_ns();
+	pool->mountpoint = strdup(options->mountpoint);
+	pool->shim = strdup(options->shim);
+	unsigned n_slots = (unsigned)pool->config.number[AP_OPT_HARD_CAP];
+	pool->agents = calloc(n_slots, sizeof(struct ap_agent *));
+	AP_CLEANUP_FREE char *database = NULL;
+	if (!pool->mountpoint || !pool->shim || !pool->agents)
+		r = ap_err_errno(err, -ENOMEM, "pool");
+	if (r == 0)
+		r = repo_open(&pool->repo, options->repo, err);
+	if (r == 0)
+		r = make_state_dir(pool, err);
+	if (r == 0)
+		r = lock_state_dir(pool, err);
+	if (r == 0)
+		r = state_file(pool, "state.db", &database, err);
+	if (r == 0)
+		r = store_open(&pool->store, database, err);
+	if (r == 0) {
+		struct machine_limits limits = limits_of(&pool->config);
+		int64_t number = store_counter(pool->store, "next_agent", 1);
+		r = machine_init(&pool->machine, n_slots, &limits, (uint32_t)number,
+				 (uint32_t)pool->started_ns, pool->started_ns);
+		if (r < 0)
+			ap_err_errno(err, r, "pool");
+	}
+	if (r == 0) {
+		int64_t lease = store_counter(pool->store, "next_lease", 1);
+		pool->machine.next_lease = (uint64_t)lease;
+		pool->effects.at = calloc(machine_max_effects(&pool->machine),
+					  sizeof *pool->effects.at);
+		if (!pool->effects.at)
+			r = ap_err_errno(err, -ENOMEM, "pool");
+	}
+	if (r == 0)
+		r = maintenance_init(pool, err);
+	if (r < 0) {
+		ap_pool_free(pool);
+		return r;
+	}
+	*ret = pool;
+	return 0;
+}
+
+int ap_pool_start(struct ap_pool *pool, struct ap_err *err)
+{
+	int r = backend_tmux_new(&pool->backend, pool->state_dir, pool->shim, err);
+	if (r == 0)
+		recover(pool);
+	if (r == 0 && !(pool->workers = worker_pool_new(POOL_N_WORKERS)))
+		r = ap_err_errno(err, -EAGAIN, "worker threads");
+	if (r == 0)
+		r = maintenance_start(pool, err);
+	if (r == 0)
+		r = backend_tmux_configure(pool->backend, err);
+	if (r == 0)
+		ap_pool_warm(pool);
+	return r;
+}
+
+unsigned ap_pool_stop(struct ap_pool *pool, struct ap_err *err)
+{
+	pool_step(pool, &(struct machine_event){.type = MACHINE_SHUTDOWN});
+	pthread_mutex_lock(&pool->lock);
+	while (machine_total(&pool->machine) > 0) /* every effect has a time limit of its own */
+		pthread_cond_wait(&pool->emptied, &pool->lock);
+	*err = pool->aside_error;
+	unsigned n_aside = pool->n_aside;
+	pthread_mutex_unlock(&pool->lock);
+	return n_aside;
+}
+
+static void remove_state(struct ap_pool *pool)
+{
+	static const char *const dirs[] = {POOL_AGENTS, POOL_WORKTREES};
+	for (size_t i = 0; i < sizeof dirs / sizeof *dirs; i++) {
+		AP_CLEANUP_FREE char *path = NULL;
+		if (state_file(pool, dirs[i], &path, NULL) == 0)
+			(void)rmdir(path); /* not empty: work that could not be saved */
+	}
+}
+
+void ap_pool_free(struct ap_pool *pool)
+{
+	if (!pool)
+		return;
+	worker_pool_free(pool->workers); /* what runs may need the other two */
+	maintenance_stop(pool);
+	if (pool->backend)
+		pool->backend->ops->free(pool->backend);
+	maintenance_fini(pool);
+	if (pool->state_dir && pool->store)
+		remove_state(pool);
+	store_close(pool->store);
+	machine_fini(&pool->machine);
+	free(pool->effects.at);
+	free(pool->agents);
+	repo_fini(&pool->repo);
+	ap_config_fini(&pool->config);
+	if (pool->lock_fd >= 0)
+		close(pool->lock_fd);
+	pthread_cond_destroy(&pool->emptied);
+	pthread_mutex_destroy(&pool->lock);
+	free(pool->mountpoint);
+	free(pool->shim);
+	free(pool->state_dir);
+	free(pool);
+}

@@ -1,0 +1,195 @@
+/* What the files of the pool share. Not for fs/.
+ *
+ * Locks, in the order in which they are taken: pool->lock, then the worker pool's own. agent->output_lock
+ * and the backend's are leaves, taken with none of these held. Under pool->lock: no I/O, no callback,
+ * nothing that sleeps. */
+#pragma once
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "activity.h"
+#include "agentpool.h"
+#include "backend.h"
+#include "clock.h"
+#include "list.h"
+#include "machine.h"
+#include "store.h"
+#include "worker.h"
+#include "worktree.h"
+
+#define POOL_N_WORKERS	  6
+#define POOL_PROMPTS_MAX  64	      /* prompts queued for one agent */
+#define POOL_PROMPT_BYTES (8 << 20)   /* of them, together */
+#define POOL_WORKTREES	  "worktrees" /* directories in the state directory */
+#define POOL_AGENTS	  "agents"
+
+struct ap_request {
+	struct machine_request machine; /* of an acquirer or a releaser */
+	ap_request_done *done;
+	void *data;
+	atomic_int n_refs;     /* the caller's, and the pool's while it is submitted */
+	atomic_bool answered;  /* whoever sets it calls done */
+	bool in_machine;       /* the machine answers it */
+	struct ap_err err;     /* written before done, read after it */
+	struct ap_buf text;    /* likewise */
+	char base[256];	       /* of an acquirer */
+	struct ap_list link;   /* of a wait: agent->waits; pool->lock */
+	struct ap_agent *agent; /* of a wait */
+};
+
+struct prompt {
+	struct ap_list link; /* agent->prompts; pool->lock */
+	size_t len;
+	char text[];
+};
+
+struct ap_agent {
+	atomic_uint n_refs;
+	struct ap_pool *pool;
+	unsigned number, slot;
+	char name[32];
+	char *dir;	     /* its directory in the state directory */
+	char *worktree_path;
+	struct worker_lane lane; /* what is done to it, one after the other */
+
+	/* only what runs in the lane touches these */
+	struct worker_job effect_job; /* of the one effect of its slot that is under way */
+	struct machine_effect effect;
+	struct worktree worktree;
+	struct backend_terminal terminal;
+	struct worktree_lease lease;
+	unsigned n_starts; /* of its program: each has an output file of its own */
+
+	/* guarded by pool->lock */
+	bool gone;     /* its slot has been given up */
+	bool started;  /* it has a terminal: the worktree and the terminal's name stay as they are */
+	bool ending;   /* its program is being ended by us */
+	bool ended;    /* its program has ended */
+	char ended_how[64];
+	int pid_fd;    /* of the terminal's keeper; -1: none */
+	pid_t program; /* 0: not known yet, or ended */
+	unsigned start; /* goes up with every start of the program */
+	char base[WORKTREE_OID_MAX + 1]; /* of the lease, once granted */
+	struct ap_list prompts, waits;
+	unsigned n_prompts_queued, n_prompts_open;
+	size_t prompt_bytes;
+	uint64_t n_prompts;
+	bool delivering;
+	struct worker_job prompt_job;
+	struct ap_err prompt_error; /* why the last prompt was not delivered */
+	enum ap_activity activity;
+	char why[128];
+	bool started_ready;
+	int64_t entered_ns, output_ns, started_ns;
+	int64_t recheck_ns; /* when the maintenance thread looks at the activity again */
+	int watch;	    /* inotify descriptor of raw_fd's file; -1: none */
+
+	pthread_mutex_t output_lock; /* of what follows */
+	int raw_fd, plain_fd;	     /* what the terminal printed; the same as plain text */
+	struct ap_plain plain;
+	_Atomic int64_t output_size; /* of the plain text; read without a lock: one value */
+};
+
+struct ap_pool {
+	struct repo repo;
+	const char *const *argv;
+	bool is_shell;
+	char *mountpoint, *shim, *state_dir;
+	void (*agent_gone)(void *data, unsigned number, const char *name);
+	void *observer;
+	uid_t owner;
+	int lock_fd; /* the state directory's lock */
+	struct store *store;
+	struct backend *backend;
+	struct worker_pool *workers;
+	int64_t started_ns;
+
+	pthread_mutex_t lock;	/* of what follows */
+	pthread_cond_t emptied; /* an agent has gone */
+	struct ap_config config;
+	struct machine machine;
+	struct machine_effects effects; /* of the step under way */
+	struct ap_agent **agents;	/* by slot; NULL: free */
+	struct ap_err spawn_error;	/* why the last spawn failed */
+	int64_t spawn_error_ns;
+	struct ap_err aside_error; /* where work lies that could not be saved */
+	unsigned n_aside;
+	bool stopping;
+
+	/* maintenance.c */
+	pthread_t maintenance;
+	bool maintenance_runs;
+	int epoll_fd, wake_fd, inotify_fd;
+	int64_t armed_ns;	   /* when it wakes by itself; pool->lock */
+	atomic_bool maintenance_end;
+};
+
+/* --- pool.c ------------------------------------------------------------------------------------ */
+
+/* Steps the machine and sets its effects going. Takes the lock; not to be called with it. */
+int pool_step(struct ap_pool *pool, const struct machine_event *event);
+
+/* The same in two halves, for callers that look at the state under the lock first. */
+int pool_step_locked(struct ap_pool *pool, const struct machine_event *event,
+		     struct ap_list *answered);
+void pool_deliver(struct ap_pool *pool, struct ap_list *answered);
+
+/* Answers a request that the machine does not know: done is called unless it was answered before.
+ * Drops the pool's reference. */
+void request_answer(struct ap_request *request, int result);
+
+/* --- agent.c ----------------------------------------------------------------------------------- */
+
+/* NULL on ENOMEM. Needs the lock: it is put into the pool's table. */
+struct ap_agent *agent_new_locked(struct ap_pool *pool, unsigned slot, unsigned number);
+void agent_ref(struct ap_agent *agent);
+void agent_lane_release(struct worker_lane *lane);
+
+/* Takes it out of the table and answers who waits for it. */
+void agent_leave(struct ap_agent *agent);
+
+/* Concludes the activity anew, answers waits, hands the next prompt to a worker. Reads /proc.
+ * Maintenance thread only. */
+void agent_review(struct ap_agent *agent, int64_t now_ns);
+
+/* Reads what the terminal printed since. Maintenance thread only. */
+void agent_read_output(struct ap_agent *agent);
+
+/* Drops the prompts that wait. pool->lock held. */
+void agent_forget_prompts_locked(struct ap_agent *agent);
+
+/* Begins an output of its own for the next start of the program. Lane only. */
+int agent_output_begin(struct ap_agent *agent, struct ap_err *err);
+/* Where the terminal's bytes are appended. */
+void agent_raw_path(const struct ap_agent *agent, struct ap_buf *out);
+
+/* Takes note of a program that was started in agent->terminal, or that has ended. */
+int agent_started(struct ap_agent *agent, struct ap_err *err);
+void agent_ended(struct ap_agent *agent);
+
+/* Ends the program and all that it started; returns when it is over. Lane only. -ETIMEDOUT. */
+int agent_end_program(struct ap_agent *agent, struct ap_err *err);
+
+/* --- jobs.c ------------------------------------------------------------------------------------ */
+
+/* Has a worker carry out an effect of the machine. pool->lock held. */
+void job_effect_locked(struct ap_agent *agent, const struct machine_effect *effect);
+
+/* Has a worker deliver the first prompt of the queue. pool->lock held. */
+void job_prompt_locked(struct ap_agent *agent);
+
+/* --- maintenance.c ----------------------------------------------------------------------------- */
+
+int maintenance_init(struct ap_pool *pool, struct ap_err *err);
+int maintenance_start(struct ap_pool *pool, struct ap_err *err);
+void maintenance_stop(struct ap_pool *pool);
+void maintenance_fini(struct ap_pool *pool);
+
+/* Makes the thread look at timers, or at agents whose recheck_ns has come. Any thread, any lock. */
+void maintenance_poke(struct ap_pool *pool);
+
+/* Watches a terminal's keeper and its output; they are let go by closing. -errno. */
+int maintenance_watch_keeper(struct ap_pool *pool, const struct ap_agent *agent, int pid_fd);
+int maintenance_watch_output(struct ap_pool *pool, const char *path);
+void maintenance_unwatch_output(struct ap_pool *pool, int watch);

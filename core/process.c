@@ -1,0 +1,180 @@
+#include "process.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/pidfd.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "cleanup.h"
+#include "clock.h"
+
+extern char **environ;
+
+#define STDERR_KEPT (64 << 10) /* bytes: of more, the rest is not read for the sentence */
+
+static bool same_name(const char *a, const char *b)
+{
+	size_t len = strcspn(a, "=");
+	return strncmp(a, b, len) == 0 && b[len] == '=';
+}
+
+/* environ with `extra` over it. The array is the caller's to free, the strings are not. */
+static const char **environ_with(const char *const *extra)
+{
+	size_t n = 0, n_extra = 0;
+	while (environ[n])
+		n++;
+	while (extra && extra[n_extra])
+		n_extra++;
+	const char **env = calloc(n + n_extra + 1, sizeof *env);
+	if (!env)
+		return NULL;
+	size_t used = 0;
+	for (size_t i = 0; i < n; i++) {
+		bool overridden = false;
+		for (size_t j = 0; j < n_extra && !overridden; j++)
+			overridden = same_name(extra[j], environ[i]);
+		if (!overridden)
+			env[used++] = environ[i];
+	}
+	for (size_t j = 0; j < n_extra; j++)
+		env[used++] = extra[j];
+	return env;
+}
+
+static int spawn_with_pipes(const struct process_run *run, const int out[2], const int errs[2],
+			    pid_t *ret_pid)
+{
+	AP_CLEANUP_FREE const char **env = environ_with(run->env);
+	if (!env)
+		return -ENOMEM;
+	posix_spawn_file_actions_t actions;
+	posix_spawnattr_t attr;
+	posix_spawn_file_actions_init(&actions);
+	posix_spawnattr_init(&attr);
+	posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
+	posix_spawn_file_actions_adddup2(&actions, out[1], STDOUT_FILENO);
+	posix_spawn_file_actions_adddup2(&actions, errs[1], STDERR_FILENO);
+	if (run->dir)
+		posix_spawn_file_actions_addchdir_np(&actions, run->dir);
+	sigset_t none;
+	sigemptyset(&none);
+	posix_spawnattr_setsigmask(&attr, &none);
+	posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETPGROUP | POSIX_SPAWN_SETSIGMASK);
+	int r = posix_spawnp(ret_pid, run->argv[0], &actions, &attr, (char *const *)run->argv,
+			     (char *const *)env);
+	posix_spawn_file_actions_destroy(&actions);
+	posix_spawnattr_destroy(&attr);
+	return -r;
+}
+
+/* Reads what is there. False at the end of the pipe. */
+static bool drain(int fd, struct ap_buf *out)
+{
+	char block[16 << 10];
+	for (;;) {
+		ssize_t n = read(fd, block, sizeof block);
+		if (n > 0 && out)
+			ap_buf_add(out, block, (size_t)n);
+		if (n == 0)
+			return false;
+		if (n < 0 && errno != EINTR)
+			return true; /* EAGAIN */
+	}
+}
+
+/* Collects output until the process has ended. False when the time is over first. */
+static bool collect(pid_t pid, int out_fd, int err_fd, int64_t deadline_ns, struct ap_buf *out,
+		    struct ap_buf *errs)
+{
+	AP_CLEANUP_CLOSE int pid_fd = pidfd_open(pid, 0);
+	struct pollfd fds[] = {
+		{.fd = out_fd, .events = POLLIN},
+		{.fd = err_fd, .events = POLLIN},
+		{.fd = pid_fd, .events = POLLIN},
+	};
+	for (;;) {
+		int64_t left = deadline_ns - ap_clock_ns();
+		if (left <= 0)
+			return false;
+		if (poll(fds, 3, (int)(left / AP_MS) + 1) < 0 && errno != EINTR)
+			return false;
+		bool ended = fds[2].revents != 0;
+		if (fds[0].revents && !drain(out_fd, out))
+			fds[0].fd = -1;
+		if (fds[1].revents && !drain(err_fd, errs->len < STDERR_KEPT ? errs : NULL))
+			fds[1].fd = -1;
+		if (ended) { /* a grandchild may hold the pipes: what is there now is all */
+			drain(out_fd, out);
+			return true;
+		}
+	}
+}
+
+static void last_line(const struct ap_buf *text, struct ap_err *err, const char *program)
+{
+	const char *line = ap_buf_text(text);
+	size_t len = text->len;
+	while (len > 0 && line[len - 1] == '\n')
+		len--;
+	const char *start = memrchr(line, '\n', len);
+	if (start) {
+		len -= (size_t)(start + 1 - line);
+		line = start + 1;
+	}
+	ap_err_set(err, 0, "%s: %.*s", program, (int)(len < 400 ? len : 400),
+		   len ? line : "failed without a word");
+}
+
+int process_run(const struct process_run *run, struct ap_err *err)
+{
+	AP_CLEANUP_CLOSE int out_read = -1;
+	AP_CLEANUP_CLOSE int err_read = -1;
+	int out[2], errs[2];
+	if (pipe2(out, O_CLOEXEC) < 0)
+		return ap_err_errno(err, -errno, "cannot run '%s'", run->argv[0]);
+	if (pipe2(errs, O_CLOEXEC) < 0) {
+		int error = -errno;
+		close(out[0]);
+		close(out[1]);
+		return ap_err_errno(err, error, "cannot run '%s'", run->argv[0]);
+	}
+	out_read = out[0];
+	err_read = errs[0];
+	fcntl(out_read, F_SETFL, O_NONBLOCK);
+	fcntl(err_read, F_SETFL, O_NONBLOCK);
+	pid_t pid;
+	int r = spawn_with_pipes(run, out, errs, &pid);
+	close(out[1]);
+	close(errs[1]);
+	if (r < 0)
+		return ap_err_errno(err, r, "cannot run '%s'", run->argv[0]);
+
+	AP_CLEANUP_BUF struct ap_buf complaints = {0};
+	bool ended = collect(pid, out_read, err_read, ap_clock_after(ap_clock_ns(), run->limit_ns),
+			     run->out, &complaints);
+	if (!ended)
+		kill(-pid, SIGKILL);
+	int status;
+	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+		;
+	if (!ended)
+		return ap_err_set(err, -ETIMEDOUT, "'%s' took too long and was ended",
+				  run->argv[0]);
+	if (run->out && run->out->failed)
+		return ap_err_errno(err, -ENOMEM, "output of '%s'", run->argv[0]);
+	if (WIFSIGNALED(status))
+		return ap_err_set(err, -ECHILD, "'%s' died of signal %d", run->argv[0],
+				  WTERMSIG(status));
+	if (WEXITSTATUS(status) != 0) {
+		drain(err_read, &complaints);
+		last_line(&complaints, err, run->argv[0]);
+	}
+	return WEXITSTATUS(status);
+}

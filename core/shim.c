@@ -1,0 +1,222 @@
+/* agentpool-shim DIR PROGRAM [ARG...]: what a pane of tmux really runs.
+ *
+ * Starts the program in the foreground of the terminal, as a shell starts a job, with a clean
+ * environment; takes over every process that its descendants leave behind; and when the program ends,
+ * or when it is told to end it (SIGTERM, SIGHUP), ends the whole tree before it writes the exit record
+ * and ends itself. So no exit is missed whatever tmux notices, and nothing of an agent outlives it.
+ *
+ * Its records in DIR: `alive`, locked as long as it lives; `pid`, of the program; `exit`, one line
+ * "code N TIME" or "signal N TIME". */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#define KILL_GRACE_MS 2000 /* between asking a tree to end and making it */
+
+static int records = -1; /* the directory of the records */
+
+static int64_t now_ms(void)
+{
+	struct timespec ts;
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
+}
+
+/* The parent of a process, or 0. The name in /proc/PID/stat may hold blanks and parentheses. */
+static pid_t parent_of(pid_t pid)
+{
+	char path[64], text[512];
+	snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return 0;
+	ssize_t n = read(fd, text, sizeof text - 1);
+	close(fd);
+	if (n <= 0)
+		return 0;
+	text[n] = '\0';
+	char *name_end = strrchr(text, ')');
+	int parent = 0;
+	if (!name_end || sscanf(name_end + 1, " %*c %d", &parent) != 1)
+		return 0;
+	return parent;
+}
+
+static bool is_descendant(pid_t pid, pid_t ancestor)
+{
+	for (int depth = 0; pid > 1 && depth < 4096; depth++) {
+		pid = parent_of(pid);
+		if (pid == ancestor)
+			return true;
+	}
+	return false;
+}
+
+static void signal_tree(int signal_number)
+{
+	DIR *proc = opendir("/proc");
+	if (!proc)
+		return;
+	struct dirent *entry;
+	pid_t self = getpid();
+	while ((entry = readdir(proc))) {
+		pid_t pid = (pid_t)atoi(entry->d_name);
+		if (pid > 1 && pid != self && is_descendant(pid, self))
+			kill(pid, signal_number);
+	}
+	closedir(proc);
+}
+
+/* Waits for a child until the time is over (-1: no end), a request to end, or no child is left.
+ * Returns its pid, 0 when nothing came, -1 when there is no child. */
+static pid_t wait_child(int *ret_status, int timeout_ms, bool *ret_told)
+{
+	sigset_t signals;
+	sigemptyset(&signals);
+	sigaddset(&signals, SIGCHLD);
+	sigaddset(&signals, SIGTERM);
+	sigaddset(&signals, SIGHUP);
+	int64_t deadline = now_ms() + timeout_ms;
+	for (;;) {
+		pid_t pid = waitpid(-1, ret_status, WNOHANG);
+		if (pid != 0)
+			return pid;
+		int64_t left = timeout_ms < 0 ? 3600 * 1000 : deadline - now_ms();
+		if (left <= 0)
+			return 0;
+		struct timespec wait = {.tv_sec = left / 1000, .tv_nsec = left % 1000 * 1000000};
+		int got = sigtimedwait(&signals, NULL, &wait);
+		if (got == SIGTERM || got == SIGHUP) {
+			*ret_told = true;
+			return 0;
+		}
+	}
+}
+
+/* Ends every descendant: asked first, made to after the grace. Keeps the program's own status. */
+static void end_tree(pid_t program, int *status)
+{
+	int64_t grace_over = now_ms() + KILL_GRACE_MS;
+	bool told;
+	signal_tree(SIGHUP);
+	signal_tree(SIGTERM);
+	signal_tree(SIGCONT);
+	for (;;) {
+		int child_status;
+		bool grace = now_ms() < grace_over;
+		pid_t pid = wait_child(&child_status, grace ? (int)(grace_over - now_ms()) : 20, &told);
+		if (pid < 0)
+			return;
+		if (pid == program)
+			*status = child_status;
+		if (now_ms() >= grace_over)
+			signal_tree(SIGKILL); /* again and again: a fork may have slipped by */
+	}
+}
+
+/* Puts a one-line record in place as a whole. */
+static void __attribute__((format(printf, 2, 3))) record(const char *name, const char *fmt, ...)
+{
+	char temporary[64], line[128];
+	va_list args;
+	va_start(args, fmt);
+	int n = vsnprintf(line, sizeof line, fmt, args);
+	va_end(args);
+	snprintf(temporary, sizeof temporary, "%s.new", name);
+	int fd = openat(records, temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	if (fd < 0)
+		return;
+	bool whole = write(fd, line, (size_t)n) == n;
+	if (close(fd) == 0 && whole)
+		(void)renameat(records, temporary, records, name);
+}
+
+static void record_exit(int status)
+{
+	bool signalled = WIFSIGNALED(status);
+	record("exit", "%s %d %lld\n", signalled ? "signal" : "code",
+	       signalled ? WTERMSIG(status) : WEXITSTATUS(status), (long long)time(NULL));
+}
+
+/* Open and locked until the process ends, however it ends. */
+static void record_alive(void)
+{
+	int fd = openat(records, "alive", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	if (fd >= 0)
+		(void)flock(fd, LOCK_EX | LOCK_NB);
+}
+
+static void run_program(char **argv)
+{
+	sigset_t none;
+	setpgid(0, 0);
+	signal(SIGTTOU, SIG_IGN);
+	tcsetpgrp(STDIN_FILENO, getpid());
+	static const int to_default[] = {SIGTTOU, SIGINT,  SIGQUIT, SIGTSTP,
+					 SIGTTIN, SIGPIPE, SIGHUP,  SIGTERM};
+	for (size_t i = 0; i < sizeof to_default / sizeof *to_default; i++)
+		signal(to_default[i], SIG_DFL);
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+	execvp(argv[0], argv);
+	fprintf(stderr, "agentpoolfs: cannot run '%s': %s\n", argv[0], strerror(errno));
+	_exit(errno == ENOENT ? 127 : 126);
+}
+
+int main(int argc, char **argv)
+{
+	if (argc < 3) {
+		fprintf(stderr, "usage: agentpool-shim DIR PROGRAM [ARG...]\n");
+		return 2;
+	}
+	static const char *const unset[] = {"TMUX", "TMUX_PANE", "CLAUDECODE"};
+	for (size_t i = 0; i < sizeof unset / sizeof *unset; i++)
+		unsetenv(unset[i]);
+	sigset_t waited;
+	sigemptyset(&waited);
+	sigaddset(&waited, SIGCHLD);
+	sigaddset(&waited, SIGTERM);
+	sigaddset(&waited, SIGHUP);
+	sigprocmask(SIG_BLOCK, &waited, NULL);
+	prctl(PR_SET_CHILD_SUBREAPER, 1);
+	records = open(argv[1], O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (records < 0) {
+		perror(argv[1]);
+		return 1;
+	}
+	record_alive();
+
+	pid_t program = fork();
+	if (program < 0) {
+		perror("agentpool-shim: fork");
+		return 1;
+	}
+	if (program == 0)
+		run_program(argv + 2);
+	setpgid(program, program); /* both sides: whoever is first */
+	record("pid", "%d\n", (int)program);
+
+	int status = 0;
+	bool told = false;
+	pid_t pid;
+	do {
+		int child_status;
+		pid = wait_child(&child_status, -1, &told);
+		if (pid == program)
+			status = child_status;
+	} while (pid >= 0 && pid != program && !told);
+	end_tree(program, &status);
+	record_exit(status);
+	return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+}

@@ -1,0 +1,223 @@
+#include "text.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "clock.h"
+
+static bool is_alnum(char c)
+{
+	return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
+}
+
+static bool ends_with(const char *text, size_t len, const char *end)
+{
+	size_t n = strlen(end);
+	return len >= n && memcmp(text + len - n, end, n) == 0;
+}
+
+bool ap_label_valid(const char *label)
+{
+	size_t len = strlen(label);
+	if (len == 0 || len > AP_LABEL_MAX || !is_alnum(label[0]))
+		return false;
+	for (size_t i = 0; i < len; i++) {
+		if (!is_alnum(label[i]) && !strchr("._-", label[i]))
+			return false;
+	}
+	return !strstr(label, "..") && !ends_with(label, len, ".") &&
+	       !ends_with(label, len, ".lock");
+}
+
+char *ap_word_next(char **cursor)
+{
+	char *word = *cursor + strspn(*cursor, " \t");
+	if (*word == '\0')
+		return NULL;
+	char *end = word + strcspn(word, " \t");
+	*cursor = *end ? end + 1 : end;
+	*end = '\0';
+	return word;
+}
+
+int ap_number_parse(const char *text, int64_t *ret)
+{
+	const char *digits = text[0] == '-' || text[0] == '+' ? text + 1 : text;
+	if (*digits == '\0' || strspn(digits, "0123456789") != strlen(digits))
+		return -EINVAL;
+	errno = 0;
+	long long value = strtoll(text, NULL, 10);
+	if (errno == ERANGE)
+		return -ERANGE;
+	*ret = value;
+	return 0;
+}
+
+/* Rows from the longest unit to the shortest, as ap_duration_format tries them. */
+static const struct {
+	const char *suffix;
+	int64_t ns;
+} duration_units[] = {
+	{"d", 86400 * AP_SECOND}, {"h", 3600 * AP_SECOND}, {"m", 60 * AP_SECOND},
+	{"s", AP_SECOND},	  {"ms", AP_MS},
+};
+
+#define N_DURATION_UNITS (sizeof duration_units / sizeof *duration_units)
+
+int ap_duration_parse(const char *text, int64_t *ret_ns)
+{
+	if (text[0] == '-')
+		return ap_number_parse(text, &(int64_t){0}) == 0 ? -ERANGE : -EINVAL;
+	size_t n_digits = strspn(text, "0123456789.");
+	char number[32];
+	if (n_digits == 0 || n_digits >= sizeof number || text[0] == '.')
+		return -EINVAL;
+	memcpy(number, text, n_digits);
+	number[n_digits] = '\0';
+	char *end;
+	double value = strtod(number, &end);
+	if (*end != '\0' || end[-1] == '.')
+		return -EINVAL;
+
+	const char *suffix = text[n_digits] ? text + n_digits : "s";
+	for (size_t i = 0; i < N_DURATION_UNITS; i++) {
+		if (strcmp(suffix, duration_units[i].suffix) != 0)
+			continue;
+		double ns = value * (double)duration_units[i].ns;
+		if (ns > 100.0 * 366 * 86400 * (double)AP_SECOND)
+			return -ERANGE;
+		*ret_ns = (int64_t)ns;
+		return 0;
+	}
+	return -EINVAL;
+}
+
+void ap_duration_format(int64_t ns, char *ret_text, size_t size)
+{
+	for (size_t i = 0; i < N_DURATION_UNITS && ns != 0; i++) {
+		int64_t unit = duration_units[i].ns;
+		if (ns % unit == 0) {
+			snprintf(ret_text, size, "%" PRId64 "%s", ns / unit, duration_units[i].suffix);
+			return;
+		}
+	}
+	if (ns == 0)
+		snprintf(ret_text, size, "0");
+	else
+		snprintf(ret_text, size, "%.3fms", (double)ns / (double)AP_MS);
+}
+
+int ap_size_parse(const char *text, int64_t *ret)
+{
+	char number[32];
+	size_t len = strlen(text);
+	if (len == 0 || len >= sizeof number)
+		return -EINVAL;
+	memcpy(number, text, len + 1);
+	int shift = 0;
+	switch (number[len - 1]) {
+	case 'K':
+		shift = 10;
+		break;
+	case 'M':
+		shift = 20;
+		break;
+	case 'G':
+		shift = 30;
+		break;
+	}
+	if (shift)
+		number[len - 1] = '\0';
+	int64_t value;
+	int r = ap_number_parse(number, &value);
+	if (r < 0)
+		return r;
+	if (value < 0 || value > (INT64_MAX >> shift))
+		return -ERANGE;
+	*ret = value << shift;
+	return 0;
+}
+
+/* The states of the reader of control sequences, after the DEC parser: ECMA-48 section 5.4. */
+enum plain_state {
+	PLAIN_TEXT,
+	PLAIN_ESC,	  /* after ESC */
+	PLAIN_ESC_INTER,  /* after ESC and an intermediate byte: one final byte follows */
+	PLAIN_CSI,	  /* after ESC [ */
+	PLAIN_STRING,	  /* in OSC, DCS, SOS, PM or APC: until BEL or ESC \ */
+	PLAIN_STRING_ESC, /* in such a string, after ESC */
+};
+
+static void plain_backspace(struct ap_buf *out)
+{
+	if (out->len == 0 || out->data[out->len - 1] == '\n')
+		return;
+	/* continuation bytes of UTF-8 go with their first byte */
+	while (out->len > 1 && ((unsigned char)out->data[out->len - 1] & 0xc0) == 0x80)
+		out->len--;
+	out->data[--out->len] = '\0';
+}
+
+static void plain_text_byte(struct ap_plain *plain, unsigned char c, struct ap_buf *out)
+{
+	if (plain->cr) {
+		plain->cr = false;
+		ap_buf_add(out, "\n", 1);
+		if (c == '\n')
+			return;
+	}
+	if (c == 0x1b)
+		plain->state = PLAIN_ESC;
+	else if (c == '\r')
+		plain->cr = true;
+	else if (c == '\b')
+		plain_backspace(out);
+	else if ((c >= 0x20 && c != 0x7f) || c == '\n' || c == '\t')
+		ap_buf_add(out, &c, 1);
+}
+
+static enum plain_state plain_after_esc(unsigned char c)
+{
+	if (c == '[')
+		return PLAIN_CSI;
+	if (strchr("]PX^_", c) && c)
+		return PLAIN_STRING;
+	if (c >= 0x20 && c <= 0x2f)
+		return PLAIN_ESC_INTER;
+	return PLAIN_TEXT;
+}
+
+void ap_plain_add(struct ap_plain *plain, const char *data, size_t len, struct ap_buf *out)
+{
+	for (size_t i = 0; i < len; i++) {
+		unsigned char c = (unsigned char)data[i];
+		switch ((enum plain_state)plain->state) {
+		case PLAIN_TEXT:
+			plain_text_byte(plain, c, out);
+			break;
+		case PLAIN_ESC:
+			plain->state = plain_after_esc(c);
+			break;
+		case PLAIN_ESC_INTER:
+			if (c < 0x20 || c > 0x2f)
+				plain->state = PLAIN_TEXT;
+			break;
+		case PLAIN_CSI:
+			if (c >= 0x40 && c <= 0x7e)
+				plain->state = PLAIN_TEXT;
+			break;
+		case PLAIN_STRING:
+			if (c == 0x07)
+				plain->state = PLAIN_TEXT;
+			else if (c == 0x1b)
+				plain->state = PLAIN_STRING_ESC;
+			break;
+		case PLAIN_STRING_ESC:
+			plain->state = c == '\\' ? PLAIN_TEXT : plain_after_esc(c);
+			break;
+		}
+	}
+}

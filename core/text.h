@@ -1,0 +1,43 @@
+/* Text as users write it and as terminals print it: words, numbers, durations, labels, and the
+ * removal of control sequences. Nothing here allocates. */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "buf.h"
+
+#define AP_LABEL_MAX 64 /* bytes of a label, without its NUL */
+
+/* A label: [A-Za-z0-9][A-Za-z0-9._-]{0,63}, no "..", not ending in "." or ".lock": what can be a
+ * file name and the last component of a branch name. */
+bool ap_label_valid(const char *label);
+
+/* Cuts the next word (blanks and tabs separate) off *cursor, in place. NULL at the end. */
+char *ap_word_next(char **cursor);
+
+/* A decimal number, whole string. -EINVAL if it is none, -ERANGE if int64 cannot hold it. */
+int ap_number_parse(const char *text, int64_t *ret);
+
+/* A duration `250ms 30s 5m 2h 1d`; a bare number is seconds; digits may have a decimal fraction.
+ * -EINVAL, -ERANGE (negative or over a century). ns. */
+int ap_duration_parse(const char *text, int64_t *ret_ns);
+
+/* The shortest exact way to write a duration of whole milliseconds: 30s, 5m, 1500ms, 0. */
+void ap_duration_format(int64_t ns, char *ret_text, size_t size);
+
+/* A number of bytes, with an optional suffix K, M or G. -EINVAL, -ERANGE. */
+int ap_size_parse(const char *text, int64_t *ret);
+
+/* Where the removal of control sequences stands between two pieces of a terminal's output. */
+struct ap_plain {
+	uint8_t state;
+	bool cr; /* a carriage return was held back: it may belong to a line feed */
+};
+
+/* Appends what a terminal's output says as plain text: control sequences (CSI, OSC, DCS, charset
+ * and single-character ones) and other control characters but newline and tab are left out. `\r\n`
+ * is a newline; a lone `\r` becomes one. A backspace takes the last character of the line away, as
+ * far as it stands in `out`. Keeps state over pieces. */
+void ap_plain_add(struct ap_plain *plain, const char *data, size_t len, struct ap_buf *out);

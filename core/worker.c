@@ -1,0 +1,130 @@
+#include "worker.h"
+
+#include <pthread.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdlib.h>
+
+struct worker_pool {
+	pthread_mutex_t lock;
+	pthread_cond_t work;
+	struct ap_list ready; /* jobs that may run now; guarded by lock */
+	bool ending;	      /* guarded by lock */
+	unsigned n_threads;
+	pthread_t threads[];
+};
+
+void worker_lane_init(struct worker_lane *lane)
+{
+	ap_list_init(&lane->waiting);
+	lane->running = 0;
+}
+
+static void make_ready_locked(struct worker_pool *pool, struct worker_job *job)
+{
+	ap_list_append(&pool->ready, &job->link);
+	pthread_cond_signal(&pool->work);
+}
+
+void worker_submit(struct worker_pool *pool, struct worker_job *job)
+{
+	pthread_mutex_lock(&pool->lock);
+	ap_list_init(&job->link);
+	if (job->lane && job->lane->running) {
+		ap_list_append(&job->lane->waiting, &job->link);
+	} else {
+		if (job->lane)
+			job->lane->running = 1;
+		make_ready_locked(pool, job);
+	}
+	pthread_mutex_unlock(&pool->lock);
+}
+
+static void lane_next(struct worker_pool *pool, struct worker_lane *lane)
+{
+	pthread_mutex_lock(&pool->lock);
+	if (ap_list_empty(&lane->waiting)) {
+		lane->running = 0;
+	} else {
+		struct worker_job *next =
+			ap_container_of(lane->waiting.next, struct worker_job, link);
+		ap_list_remove(&next->link);
+		make_ready_locked(pool, next);
+	}
+	pthread_mutex_unlock(&pool->lock);
+}
+
+static struct worker_job *next_job(struct worker_pool *pool)
+{
+	struct worker_job *job = NULL;
+	pthread_mutex_lock(&pool->lock);
+	while (ap_list_empty(&pool->ready) && !pool->ending)
+		pthread_cond_wait(&pool->work, &pool->lock);
+	if (!ap_list_empty(&pool->ready)) {
+		job = ap_container_of(pool->ready.next, struct worker_job, link);
+		ap_list_remove(&job->link);
+	}
+	pthread_mutex_unlock(&pool->lock);
+	return job;
+}
+
+static void *worker_main(void *data)
+{
+	struct worker_pool *pool = data;
+	struct worker_job *job;
+	while ((job = next_job(pool))) {
+		struct worker_lane *lane = job->lane;
+		void (*lane_release)(struct worker_lane *) = job->lane_release;
+		job->run(job);
+		if (lane) {
+			lane_next(pool, lane);
+			lane_release(lane);
+		}
+	}
+	return NULL;
+}
+
+static void end_threads(struct worker_pool *pool)
+{
+	pthread_mutex_lock(&pool->lock);
+	pool->ending = true;
+	pthread_cond_broadcast(&pool->work);
+	pthread_mutex_unlock(&pool->lock);
+	for (unsigned i = 0; i < pool->n_threads; i++)
+		pthread_join(pool->threads[i], NULL);
+}
+
+struct worker_pool *worker_pool_new(unsigned n_threads)
+{
+	struct worker_pool *pool = calloc(1, sizeof *pool + n_threads * sizeof(pthread_t));
+	if (!pool)
+		return NULL;
+	pthread_mutex_init(&pool->lock, NULL);
+	pthread_cond_init(&pool->work, NULL);
+	ap_list_init(&pool->ready);
+	sigset_t all, before;
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	int r = 0;
+	while (r == 0 && pool->n_threads < n_threads) {
+		r = pthread_create(&pool->threads[pool->n_threads], NULL, worker_main, pool);
+		if (r == 0)
+			pool->n_threads++;
+	}
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	if (r != 0) {
+		worker_pool_free(pool);
+		return NULL;
+	}
+	return pool;
+}
+
+void worker_pool_free(struct worker_pool *pool)
+{
+	if (!pool)
+		return;
+	end_threads(pool);
+	pthread_cond_destroy(&pool->work);
+	pthread_mutex_destroy(&pool->lock);
+	free(pool);
+}

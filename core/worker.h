@@ -1,0 +1,32 @@
+/* Threads for what blocks. A job runs on one of a fixed few threads, in order of arrival; jobs of the
+ * same lane run one after the other, so that what is done to one agent never overlaps. */
+#pragma once
+
+#include "list.h"
+
+struct worker_pool;
+
+struct worker_lane {
+	/* guarded by the worker pool's lock */
+	struct ap_list waiting; /* jobs behind the one that runs */
+	int running;
+};
+
+struct worker_job {
+	void (*run)(struct worker_job *job); /* may free the job */
+	struct worker_lane *lane;	     /* NULL: none. Lives until run() returned */
+	void (*lane_release)(struct worker_lane *lane); /* called after run(), if lane is set */
+	struct ap_list link;
+};
+
+/* NULL on ENOMEM or when no thread can be had. All signals are blocked in the threads. */
+struct worker_pool *worker_pool_new(unsigned n_threads);
+
+/* Never blocks for long, never fails, calls nothing back; the job's memory is the caller's until it
+ * runs. */
+void worker_submit(struct worker_pool *pool, struct worker_job *job);
+
+/* Runs what is queued, ends the threads, frees. Blocks. */
+void worker_pool_free(struct worker_pool *pool);
+
+void worker_lane_init(struct worker_lane *lane);

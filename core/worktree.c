@@ -1,0 +1,524 @@
+#include "worktree.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "cleanup.h"
+#include "clock.h"
+#include "process.h"
+
+#define GIT_LIMIT    (120 * AP_SECOND) /* of one git command on a worktree */
+#define GIT_MAX_ARGS 40
+
+/* Sets where git works: a repository as a whole, or one worktree of it. */
+struct place {
+	const char *git_dir;
+	const char *work_tree; /* NULL: none */
+	const char *index;     /* another index file; NULL: the worktree's own */
+	bool with_hooks;
+	int64_t limit_ns;
+};
+
+static struct place place_repo(const struct repo *repo)
+{
+	return (struct place){.git_dir = repo->common_dir, .limit_ns = GIT_LIMIT};
+}
+
+static struct place place_worktree(const struct worktree *worktree)
+{
+	return (struct place){
+		.git_dir = worktree->admin_dir, .work_tree = worktree->path, .limit_ns = GIT_LIMIT};
+}
+
+/* Runs git with the words of `args`. Its exit code or a negative errno; prints to `out`. */
+static int git_run(const struct place *place, struct ap_buf *out, struct ap_err *err,
+		   const char *const *args)
+{
+	AP_CLEANUP_BUF struct ap_buf index = {0};
+	const char *env[] = {"GIT_OPTIONAL_LOCKS=0", "GIT_TERMINAL_PROMPT=0", "LC_ALL=C", NULL, NULL};
+	const char *argv[GIT_MAX_ARGS] = {
+		"git",	    "-c",
+		"core.fsmonitor=false",	 "-c",
+		"gc.auto=0",		 "-c",
+		"advice.detachedHead=false", "-c",
+		"commit.gpgSign=false",
+	};
+	size_t n = 9;
+	if (!place->with_hooks) {
+		argv[n++] = "-c";
+		argv[n++] = "core.hooksPath=/dev/null";
+	}
+	argv[n++] = "--git-dir";
+	argv[n++] = place->git_dir;
+	if (place->work_tree) {
+		argv[n++] = "--work-tree";
+		argv[n++] = place->work_tree;
+	}
+	if (place->index) {
+		ap_buf_printf(&index, "GIT_INDEX_FILE=%s", place->index);
+		env[3] = ap_buf_text(&index);
+	}
+	for (; *args && n < GIT_MAX_ARGS - 1; args++)
+		argv[n++] = *args;
+	argv[n] = NULL;
+	return process_run(
+		&(struct process_run){
+			.argv = argv,
+			.env = env,
+			.dir = place->work_tree ? place->work_tree : place->git_dir,
+			.limit_ns = place->limit_ns,
+			.out = out,
+		},
+		err);
+}
+
+#define ARGS(...) ((const char *const[]){__VA_ARGS__, NULL})
+
+/* As git_run, for commands where any exit code but 0 is a failure: -EIO then. */
+static int git_must(const struct place *place, struct ap_buf *out, struct ap_err *err,
+		    const char *const *args)
+{
+	int r = git_run(place, out, err, args);
+	return r > 0 ? -EIO : r;
+}
+
+static void trim_line(struct ap_buf *buf)
+{
+	while (buf->len > 0 && buf->data[buf->len - 1] == '\n')
+		buf->data[--buf->len] = '\0';
+}
+
+/* Copies an object name that git printed. */
+static int oid_copy(char ret[WORKTREE_OID_MAX + 1], struct ap_buf *line, struct ap_err *err)
+{
+	trim_line(line);
+	if (line->len == 0 || line->len > WORKTREE_OID_MAX)
+		return ap_err_set(err, -EIO, "git: '%.80s' is no object name", ap_buf_text(line));
+	memcpy(ret, line->data, line->len + 1);
+	return 0;
+}
+
+/* The commit of a revision in a place. 0, 1 (there is none) or negative errno. */
+static int rev_parse(const struct place *place, const char *revision,
+		     char ret_oid[WORKTREE_OID_MAX + 1], struct ap_err *err)
+{
+	AP_CLEANUP_BUF struct ap_buf out = {0};
+	AP_CLEANUP_BUF struct ap_buf commit = {0};
+	ap_buf_printf(&commit, "%s^{commit}", revision);
+	int r = git_run(place, &out, err,
+			ARGS("rev-parse", "--verify", "--quiet", "--end-of-options",
+			     ap_buf_text(&commit)));
+	if (r != 0)
+		return r < 0 ? r : 1;
+	return oid_copy(ret_oid, &out, err);
+}
+
+int repo_open(struct repo *ret, const char *path, struct ap_err *err)
+{
+	AP_CLEANUP_FREE char *real = realpath(path, NULL);
+	if (!real)
+		return ap_err_errno(err, -errno, "%s", path);
+	AP_CLEANUP_BUF struct ap_buf out = {0};
+	const char *argv[] = {"git",	   "-C",		     real,
+			      "rev-parse", "--path-format=absolute", "--git-common-dir",
+			      NULL};
+	struct process_run run = {
+		.argv = argv, .env = ARGS("LC_ALL=C"), .limit_ns = GIT_LIMIT, .out = &out};
+	int r = process_run(&run, err);
+	if (r < 0)
+		return r;
+	if (r > 0)
+		return ap_err_wrap(err, -EINVAL, "%s is not usable as a git repository", path);
+	trim_line(&out);
+	if (out.failed)
+		return ap_err_errno(err, -ENOMEM, "%s", path);
+	struct repo repo = {.path = ap_steal(real), .common_dir = ap_steal(out.data)};
+	char head[WORKTREE_OID_MAX + 1];
+	r = repo_resolve(&repo, "HEAD", head, NULL);
+	if (r < 0) {
+		repo_fini(&repo);
+		return ap_err_set(err, -EINVAL, "%s has no commit yet: make a first one", path);
+	}
+	*ret = repo;
+	return 0;
+}
+
+void repo_fini(struct repo *repo)
+{
+	free(repo->path);
+	free(repo->common_dir);
+	*repo = (struct repo){0};
+}
+
+int repo_resolve(const struct repo *repo, const char *revision, char ret_oid[WORKTREE_OID_MAX + 1],
+		 struct ap_err *err)
+{
+	/* the user's own HEAD: that of REPO, which may be a linked worktree */
+	AP_CLEANUP_BUF struct ap_buf out = {0};
+	AP_CLEANUP_BUF struct ap_buf commit = {0};
+	ap_buf_printf(&commit, "%s^{commit}", revision);
+	const char *argv[] = {"git",	 "-C",	    repo->path,		"rev-parse",
+			      "--verify", "--quiet", "--end-of-options", ap_buf_text(&commit),
+			      NULL};
+	struct process_run run = {
+		.argv = argv, .env = ARGS("LC_ALL=C"), .limit_ns = GIT_LIMIT, .out = &out};
+	int r = process_run(&run, err);
+	if (r < 0)
+		return r;
+	if (r > 0)
+		return ap_err_set(err, -EINVAL, "'%s' names no commit of %s", revision, repo->path);
+	return oid_copy(ret_oid, &out, err);
+}
+
+/* --- life of a worktree ------------------------------------------------------------------------ */
+
+int worktree_open(struct worktree *ret, const struct repo *repo, const char *path,
+		  struct ap_err *err)
+{
+	/* asked from the repository's side: the `.git` file in the worktree may be anything */
+	AP_CLEANUP_BUF struct ap_buf line = {0};
+	AP_CLEANUP_BUF struct ap_buf link = {0};
+	AP_CLEANUP_BUF struct ap_buf admin = {0};
+	struct place place = place_repo(repo);
+	AP_CLEANUP_FREE char *real = realpath(path, NULL);
+	if (!real)
+		return ap_err_errno(err, -errno, "%s", path);
+	ap_buf_printf(&link, "%s/.git", real);
+	int fd = open(ap_buf_text(&link), O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	char text[PATH_MAX + 16];
+	ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
+	if (fd >= 0)
+		close(fd);
+	if (n < 9 || memcmp(text, "gitdir: ", 8) != 0)
+		return ap_err_set(err, -EIO, "%s is no worktree", path);
+	text[n] = '\0';
+	text[strcspn(text, "\n")] = '\0';
+	size_t common = strlen(place.git_dir);
+	if (strncmp(text + 8, place.git_dir, common) != 0 ||
+	    strncmp(text + 8 + common, "/worktrees/", 11) != 0 || strstr(text, "/../"))
+		return ap_err_set(err, -EIO, "%s is no worktree of %s", path, repo->path);
+	ap_buf_adds(&admin, text + 8);
+	if (admin.failed)
+		return ap_err_errno(err, -ENOMEM, "%s", path);
+	*ret = (struct worktree){
+		.repo = repo, .path = ap_steal(real), .admin_dir = ap_steal(admin.data)};
+	return 0;
+}
+
+int worktree_add(struct worktree *ret, const struct repo *repo, const char *path, const char *base,
+		 int64_t limit_ns, struct ap_err *err)
+{
+	struct place place = place_repo(repo);
+	place.with_hooks = true; /* the user's post-checkout hook, as `git worktree add` runs it */
+	place.limit_ns = limit_ns;
+	int r = git_must(&place, NULL, err, ARGS("worktree", "add", "--quiet", "--detach", path, base));
+	if (r == 0)
+		r = worktree_open(ret, repo, path, err);
+	if (r < 0) { /* half-made things go */
+		place = place_repo(repo);
+		git_run(&place, NULL, NULL, ARGS("worktree", "remove", "-f", "-f", path));
+		process_run(&(struct process_run){.argv = ARGS("rm", "-rf", "--", path),
+						  .limit_ns = GIT_LIMIT},
+			    NULL);
+		git_run(&place, NULL, NULL, ARGS("worktree", "prune"));
+	}
+	return r;
+}
+
+void worktree_fini(struct worktree *worktree)
+{
+	free(worktree->path);
+	free(worktree->admin_dir);
+	*worktree = (struct worktree){0};
+}
+
+bool worktree_present(const struct worktree *worktree)
+{
+	return worktree->path && access(worktree->path, X_OK) == 0 &&
+	       access(worktree->admin_dir, X_OK) == 0;
+}
+
+int worktree_clean(const struct worktree *worktree, const char *base, struct ap_err *err)
+{
+	struct place place = place_worktree(worktree);
+	/* reset ends an unfinished merge, cherry-pick or revert */
+	int r = git_must(&place, NULL, err, ARGS("reset", "--quiet", "--hard"));
+	if (r == 0)
+		r = git_must(&place, NULL, err,
+			     ARGS("checkout", "--quiet", "--force", "--detach", base));
+	if (r == 0)
+		r = git_must(&place, NULL, err, ARGS("clean", "-ffdxq"));
+	if (r < 0)
+		return ap_err_wrap(err, r, "cleaning %s", worktree->path);
+	/* an agent may have replaced the link to its repository: `clean` leaves `.git` alone */
+	AP_CLEANUP_BUF struct ap_buf link = {0};
+	ap_buf_printf(&link, "%s/.git", worktree->path);
+	AP_CLEANUP_CLOSE int fd =
+		open(ap_buf_text(&link), O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0666);
+	if (fd < 0)
+		return ap_err_errno(err, -errno, "%s", ap_buf_text(&link));
+	if (dprintf(fd, "gitdir: %s\n", worktree->admin_dir) < 0)
+		return ap_err_errno(err, -errno, "%s", ap_buf_text(&link));
+	return 0;
+}
+
+int worktree_remove(const struct worktree *worktree, struct ap_err *err)
+{
+	/* renamed first: what another process still writes there does not come back under its name */
+	const char *rm[] = {"rm", "-rf", "--", worktree->path, worktree->admin_dir, NULL};
+	int r = process_run(&(struct process_run){.argv = rm, .limit_ns = GIT_LIMIT}, err);
+	if (r != 0)
+		return ap_err_wrap(err, r < 0 ? r : -EIO, "removing %s", worktree->path);
+	/* git removes the directory of the last worktree too */
+	AP_CLEANUP_BUF struct ap_buf dir = {0};
+	ap_buf_printf(&dir, "%s/worktrees", worktree->repo->common_dir);
+	(void)rmdir(ap_buf_text(&dir)); /* not empty: other worktrees */
+	return 0;
+}
+
+/* --- lease branches ---------------------------------------------------------------------------- */
+
+static void branch_name(char ret[AP_LABEL_MAX + 16], const char *label)
+{
+	snprintf(ret, AP_LABEL_MAX + 16, WORKTREE_BRANCH_PREFIX "%s", label);
+}
+
+static void branch_ref(char ret[AP_LABEL_MAX + 32], const char *label)
+{
+	snprintf(ret, AP_LABEL_MAX + 32, "refs/heads/" WORKTREE_BRANCH_PREFIX "%s", label);
+}
+
+int worktree_start(const struct worktree *worktree, const char *base_revision,
+		   struct worktree_lease *lease, struct ap_err *err)
+{
+	char branch[AP_LABEL_MAX + 16], ref[AP_LABEL_MAX + 32];
+	branch_name(branch, lease->label);
+	branch_ref(ref, lease->label);
+	struct place place = place_worktree(worktree);
+	int r = rev_parse(&place, ref, lease->base, err);
+	if (r < 0)
+		return r;
+	if (r == 0) {
+		lease->created = false;
+		r = git_run(&place, NULL, err, ARGS("checkout", "--quiet", "--force", branch, "--"));
+		if (r > 0 && strstr(err->text, "already "))
+			return -EBUSY; /* … checked out at, … used by worktree at */
+		return r > 0 ? -EIO : r;
+	}
+	lease->created = true;
+	r = repo_resolve(worktree->repo, base_revision, lease->base, err);
+	if (r < 0)
+		return r;
+	return git_must(&place, NULL, err,
+			ARGS("checkout", "--quiet", "--force", "--no-track", "-b", branch,
+			     lease->base));
+}
+
+int worktree_resume(const struct worktree *worktree, struct worktree_lease *ret, struct ap_err *err)
+{
+	static const char prefix[] = "refs/heads/" WORKTREE_BRANCH_PREFIX;
+	struct place place = place_worktree(worktree);
+	AP_CLEANUP_BUF struct ap_buf ref = {0};
+	*ret = (struct worktree_lease){.created = false};
+	int r = git_run(&place, &ref, err, ARGS("symbolic-ref", "--quiet", "HEAD"));
+	if (r < 0)
+		return r;
+	trim_line(&ref);
+	if (r > 0 || strncmp(ap_buf_text(&ref), prefix, sizeof prefix - 1) != 0 ||
+	    ref.len - (sizeof prefix - 1) > AP_LABEL_MAX)
+		return 0;
+	memcpy(ret->label, ref.data + sizeof prefix - 1, ref.len - (sizeof prefix - 1) + 1);
+	r = rev_parse(&place, "HEAD", ret->base, err);
+	return r > 0 ? ap_err_set(err, -EIO, "%s has no commit", ap_buf_text(&ref)) : r;
+}
+
+/* Who the saving commits are by: the user as configured, else the pool. */
+static int identity(const struct place *place, struct ap_buf *ret_name, struct ap_buf *ret_email,
+		    struct ap_err *err)
+{
+	int r = git_run(place, ret_name, err, ARGS("config", "user.name"));
+	if (r >= 0)
+		r = git_run(place, ret_email, err, ARGS("config", "user.email"));
+	if (r < 0)
+		return r;
+	trim_line(ret_name);
+	trim_line(ret_email);
+	if (ret_name->len == 0)
+		ap_buf_adds(ret_name, "agentpoolfs");
+	if (ret_email->len == 0)
+		ap_buf_adds(ret_email, "agentpoolfs@localhost");
+	return ret_name->failed || ret_email->failed ? -ENOMEM : 0;
+}
+
+static int commit_tree(const struct place *place, const char *tree, const char *const parents[2],
+		       const char *message, char ret_oid[WORKTREE_OID_MAX + 1], struct ap_err *err)
+{
+	AP_CLEANUP_BUF struct ap_buf name = {0};
+	AP_CLEANUP_BUF struct ap_buf email = {0};
+	AP_CLEANUP_BUF struct ap_buf out = {0};
+	AP_CLEANUP_BUF struct ap_buf set_name = {0};
+	AP_CLEANUP_BUF struct ap_buf set_email = {0};
+	int r = identity(place, &name, &email, err);
+	if (r < 0)
+		return r;
+	ap_buf_printf(&set_name, "user.name=%s", ap_buf_text(&name));
+	ap_buf_printf(&set_email, "user.email=%s", ap_buf_text(&email));
+	const char *args[] = {"-c",
+			      ap_buf_text(&set_name),
+			      "-c",
+			      ap_buf_text(&set_email),
+			      "commit-tree",
+			      "-m",
+			      message,
+			      "-p",
+			      parents[0],
+			      parents[1] ? "-p" : tree,
+			      parents[1],
+			      parents[1] ? tree : NULL,
+			      NULL};
+	r = git_must(place, &out, err, args);
+	return r < 0 ? r : oid_copy(ret_oid, &out, err);
+}
+
+static bool is_ancestor(const struct place *place, const char *old, const char *new)
+{
+	return git_run(place, NULL, NULL, ARGS("merge-base", "--is-ancestor", old, new)) == 0;
+}
+
+/* The commit that holds `tree` and, as ancestors, both the branch's tip and HEAD: one of the two if
+ * its tree is `tree` already, else a new one. */
+static int commit_on(const struct place *place, const char *tip, const char *head, const char *tree,
+		     const char *message, char ret_oid[WORKTREE_OID_MAX + 1], struct ap_err *err)
+{
+	const char *parents[2] = {tip, head};
+	if (!*tip || is_ancestor(place, tip, head))
+		parents[0] = head, parents[1] = NULL;
+	else if (is_ancestor(place, head, tip))
+		parents[1] = NULL;
+	if (!parents[1]) {
+		AP_CLEANUP_BUF struct ap_buf out = {0};
+		AP_CLEANUP_BUF struct ap_buf revision = {0};
+		char parent_tree[WORKTREE_OID_MAX + 1];
+		ap_buf_printf(&revision, "%s^{tree}", parents[0]);
+		int r = git_must(place, &out, err,
+				 ARGS("rev-parse", "--verify", "--quiet", ap_buf_text(&revision)));
+		if (r == 0)
+			r = oid_copy(parent_tree, &out, err);
+		if (r < 0)
+			return r;
+		if (strcmp(parent_tree, tree) == 0) {
+			strcpy(ret_oid, parents[0]);
+			return 0;
+		}
+	}
+	return commit_tree(place, tree, parents, message, ret_oid, err);
+}
+
+int worktree_save(const struct worktree *worktree, const struct worktree_lease *lease,
+		  const char *message, struct ap_err *err)
+{
+	struct place place = place_worktree(worktree);
+	char ref[AP_LABEL_MAX + 32];
+	char tip[WORKTREE_OID_MAX + 1] = "", head[WORKTREE_OID_MAX + 1], tree[WORKTREE_OID_MAX + 1],
+	     saved[WORKTREE_OID_MAX + 1];
+	branch_ref(ref, lease->label);
+	AP_CLEANUP_BUF struct ap_buf out = {0};
+	int r = git_must(&place, NULL, err, ARGS("add", "--all"));
+	if (r == 0)
+		r = git_must(&place, &out, err, ARGS("write-tree"));
+	if (r == 0)
+		r = oid_copy(tree, &out, err);
+	if (r == 0)
+		r = rev_parse(&place, ref, tip, err);
+	if (r > 0)
+		tip[0] = '\0'; /* the agent deleted or renamed it */
+	if (r >= 0)
+		r = rev_parse(&place, "HEAD", head, err);
+	if (r > 0) /* HEAD is on a branch without a commit: then it is where the lease began */
+		strcpy(head, *tip ? tip : lease->base), r = 0;
+	if (r == 0)
+		r = commit_on(&place, tip, head, tree, message, saved, err);
+	if (r < 0)
+		return ap_err_wrap(err, r, "saving the work of lease %s", lease->label);
+
+	if (lease->created && strcmp(saved, lease->base) == 0) {
+		/* nothing was made: no branch. HEAD first, git refuses a checked-out branch's end */
+		r = git_must(&place, NULL, err,
+			     ARGS("update-ref", "--no-deref", "HEAD", lease->base));
+		if (r == 0 && *tip)
+			r = git_must(&place, NULL, err, ARGS("update-ref", "-d", ref, tip));
+	} else if (strcmp(saved, tip) != 0) {
+		r = git_must(&place, NULL, err, ARGS("update-ref", "-m", "agentpoolfs: lease ended", ref,
+						     saved, *tip ? tip : ""));
+	}
+	return r < 0 ? ap_err_wrap(err, r, "branch of lease %s", lease->label) : 0;
+}
+
+int worktree_discard(const struct worktree *worktree, const struct worktree_lease *lease,
+		     struct ap_err *err)
+{
+	struct place place = place_worktree(worktree);
+	char ref[AP_LABEL_MAX + 32];
+	branch_ref(ref, lease->label);
+	int r = git_must(&place, NULL, err, ARGS("update-ref", "--no-deref", "HEAD", lease->base));
+	if (r == 0 && lease->created)
+		r = git_must(&place, NULL, err, ARGS("update-ref", "-d", ref));
+	else if (r == 0) /* commits of this lease go too */
+		r = git_must(&place, NULL, err, ARGS("update-ref", ref, lease->base));
+	return r;
+}
+
+/* --- looking ----------------------------------------------------------------------------------- */
+
+int worktree_head(const struct worktree *worktree, struct ap_buf *out, struct ap_err *err)
+{
+	struct place place = place_worktree(worktree);
+	return git_must(&place, out, err, ARGS("rev-parse", "--verify", "--quiet", "HEAD"));
+}
+
+static int copy_file(const char *from, const char *to, struct ap_err *err)
+{
+	AP_CLEANUP_CLOSE int in = open(from, O_RDONLY | O_CLOEXEC);
+	if (in < 0)
+		return errno == ENOENT ? 0 : ap_err_errno(err, -errno, "%s", from);
+	AP_CLEANUP_CLOSE int out = open(to, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	if (out < 0)
+		return ap_err_errno(err, -errno, "%s", to);
+	ssize_t n;
+	while ((n = copy_file_range(in, NULL, out, NULL, SSIZE_MAX & ~0xfff, 0)) > 0)
+		;
+	if (n < 0) { /* two file systems of different kinds: by hand */
+		char block[64 << 10];
+		while ((n = read(in, block, sizeof block)) > 0) {
+			if (write(out, block, (size_t)n) != n)
+				return ap_err_errno(err, -errno, "%s", to);
+		}
+	}
+	return n < 0 ? ap_err_errno(err, -errno, "%s", from) : 0;
+}
+
+int worktree_diff(const struct worktree *worktree, const char *base, bool stat, const char *scratch,
+		  struct ap_buf *out, struct ap_err *err)
+{
+	AP_CLEANUP_BUF struct ap_buf index = {0};
+	ap_buf_printf(&index, "%s/index", worktree->admin_dir);
+	int r = copy_file(ap_buf_text(&index), scratch, err);
+	if (r < 0)
+		return r;
+	struct place place = place_worktree(worktree);
+	place.index = scratch;
+	/* untracked files as "intended": they are seen by diff, and no object is written for them */
+	r = git_must(&place, NULL, err, ARGS("add", "--intent-to-add", "--", "."));
+	if (r == 0)
+		r = git_must(&place, out, err,
+			     ARGS("diff", "--no-ext-diff", "--no-textconv", "--no-color",
+				  stat ? "--stat" : "--patch", base, "--"));
+	unlink(scratch);
+	return r;
+}

@@ -1,0 +1,9 @@
+/* Why the last refused write of each user was refused. Bounded: the least recent user is forgotten. */
+#pragma once
+
+#include <sys/types.h>
+
+#include "agentpool.h"
+
+void last_error_set(uid_t uid, const char *text);
+void last_error_show(uid_t uid, struct ap_buf *out);

@@ -1,0 +1,23 @@
+/* Open files of the mount: what one open has read, written and asked for. What is read through one
+ * open file is one snapshot; what is written is lines or one text; a lease by handle hangs on it.
+ * The kernel knows them by numbers that are never pointers. Called by the FUSE thread only. */
+#pragma once
+
+#include "parked.h"
+#include "tree.h"
+
+struct open_files;
+
+/* `parked` and `pool` outlive it. NULL on ENOMEM. */
+struct open_files *open_files_new(struct ap_pool *pool, struct parked_set *parked);
+void open_files_free(struct open_files *files);
+
+/* Each replies to the request exactly once, now or later. */
+void open_file_open(struct open_files *files, fuse_req_t req, struct node node,
+		    struct fuse_file_info *fi);
+void open_file_read(struct open_files *files, fuse_req_t req, size_t size, off_t offset,
+		    struct fuse_file_info *fi);
+void open_file_write(struct open_files *files, fuse_req_t req, const char *data, size_t size,
+		     struct fuse_file_info *fi);
+void open_file_flush(struct open_files *files, fuse_req_t req, struct fuse_file_info *fi);
+void open_file_release(struct open_files *files, fuse_req_t req, struct fuse_file_info *fi);

@@ -1,0 +1,292 @@
+#include "ops.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "last_error.h"
+
+#define FOR_LONG 3600.0 /* s: what changes is told to the kernel */
+
+static struct mount *mount_of(fuse_req_t req)
+{
+	return fuse_req_userdata(req);
+}
+
+static int stat_of(struct mount *mount, struct node node, struct stat *ret)
+{
+	*ret = (struct stat){.st_uid = mount->uid,
+			     .st_gid = mount->gid,
+			     .st_blksize = 4096,
+			     .st_atim = mount->since,
+			     .st_mtim = mount->since,
+			     .st_ctim = mount->since};
+	return tree_stat(mount->pool, node, ret);
+}
+
+/* Sizes that grow are asked for every time. */
+static double attributes_last(struct node node)
+{
+	const struct tree_row *row = tree_row(node);
+	return row && row->read ? 0 : FOR_LONG;
+}
+
+/* Fresh nodes are looked up every time; so are leases, which come and go under the same name. */
+static double entry_lasts(struct node node)
+{
+	const struct tree_row *row = tree_row(node);
+	return node.dir == NODE_LEASES || (row && row->fresh) ? 0 : FOR_LONG;
+}
+
+static void op_init(void *data, struct fuse_conn_info *conn)
+{
+	struct mount *mount = data;
+	(void)conn;
+	mount->answers(mount->data);
+}
+
+static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+	struct mount *mount = mount_of(req);
+	struct node node;
+	struct fuse_entry_param entry = {.generation = 1};
+	int r = tree_lookup(mount->pool, node_unpack(parent), name, &node);
+	if (r == 0)
+		r = stat_of(mount, node, &entry.attr);
+	if (r < 0) {
+		fuse_reply_err(req, -r);
+		return;
+	}
+	entry.ino = node_pack(node);
+	bool is_lease_dir = node.dir == NODE_LEASES && node.row == 0;
+	entry.entry_timeout = is_lease_dir ? FOR_LONG : entry_lasts(node);
+	entry.attr_timeout = attributes_last(node);
+	fuse_reply_entry(req, &entry);
+}
+
+static void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	(void)fi;
+	struct stat attr;
+	struct node node = node_unpack(ino);
+	int r = stat_of(mount_of(req), node, &attr);
+	if (r < 0)
+		fuse_reply_err(req, -r);
+	else
+		fuse_reply_attr(req, &attr, attributes_last(node));
+}
+
+/* touch leases/LABEL, which follows the link to the agent, or touch -h. */
+static int renew(struct mount *mount, struct node node, uid_t uid)
+{
+	struct ap_err err = {""};
+	struct ap_agent_info info;
+	struct tree_call call;
+	int r = tree_call_init(&call, mount->pool, node, &err) ? 0 : -ENOENT;
+	if (r == 0 && call.agent && ap_agent_look(mount->pool, call.agent, &info) && info.label[0])
+		r = ap_pool_renew(mount->pool, info.label, uid, &err);
+	tree_call_fini(&call);
+	if (r < 0)
+		last_error_set(uid, err.text);
+	return r;
+}
+
+static void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set,
+		       struct fuse_file_info *fi)
+{
+	struct node node = node_unpack(ino);
+	(void)attr;
+	if (to_set & (FUSE_SET_ATTR_MODE | FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID)) {
+		fuse_reply_err(req, EPERM);
+		return;
+	}
+	bool times = to_set & (FUSE_SET_ATTR_MTIME | FUSE_SET_ATTR_MTIME_NOW);
+	bool leased = (node.dir == NODE_AGENT && node.row == 0) || node.dir == NODE_LEASES;
+	int r = times && leased ? renew(mount_of(req), node, fuse_req_ctx(req)->uid) : 0;
+	if (r < 0)
+		fuse_reply_err(req, -r);
+	else
+		op_getattr(req, ino, fi); /* a size is taken and means nothing: `echo >` truncates */
+}
+
+static void op_readlink(fuse_req_t req, fuse_ino_t ino)
+{
+	struct node node = node_unpack(ino);
+	const struct tree_row *row = tree_row(node);
+	struct tree_call call;
+	struct ap_err err;
+	struct ap_buf target = {0};
+	int r = row && row->link ? 0 : -EINVAL;
+	if (r == 0 && !tree_call_init(&call, mount_of(req)->pool, node, &err))
+		r = -ENOENT;
+	if (r == 0) {
+		r = row->link(&call, &target);
+		tree_call_fini(&call);
+	}
+	if (r < 0 || target.failed)
+		fuse_reply_err(req, r < 0 ? -r : ENOMEM);
+	else
+		fuse_reply_readlink(req, ap_buf_text(&target));
+	ap_buf_fini(&target);
+}
+
+struct listing {
+	fuse_req_t req;
+	char *block;
+	size_t used, size;
+	uint64_t after; /* cookie of the last entry that the reader has */
+};
+
+static bool list_add(void *data, const char *name, struct node node, uint64_t cookie)
+{
+	struct listing *listing = data;
+	if (cookie <= listing->after)
+		return true;
+	struct stat attr = {.st_ino = node_pack(node), .st_mode = tree_mode(node)};
+	size_t n = fuse_add_direntry(listing->req, listing->block + listing->used,
+				     listing->size - listing->used, name, &attr, (off_t)cookie);
+	if (listing->used + n > listing->size)
+		return false;
+	listing->used += n;
+	return true;
+}
+
+static void op_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset,
+		       struct fuse_file_info *fi)
+{
+	(void)fi;
+	struct listing listing = {
+		.req = req, .block = malloc(size), .size = size, .after = (uint64_t)offset};
+	int r = listing.block ? tree_list(mount_of(req)->pool, node_unpack(ino), list_add, &listing)
+			      : -ENOMEM;
+	if (r < 0)
+		fuse_reply_err(req, -r);
+	else
+		fuse_reply_buf(req, listing.block, listing.used);
+	free(listing.block);
+}
+
+static void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	struct node node = node_unpack(ino);
+	if (!tree_row(node))
+		fuse_reply_err(req, EISDIR);
+	else
+		open_file_open(mount_of(req)->files, req, node, fi);
+}
+
+static void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset,
+		    struct fuse_file_info *fi)
+{
+	(void)ino;
+	open_file_read(mount_of(req)->files, req, size, offset, fi);
+}
+
+static void op_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, off_t offset,
+		     struct fuse_file_info *fi)
+{
+	(void)ino;
+	(void)offset;
+	open_file_write(mount_of(req)->files, req, data, size, fi);
+}
+
+static void op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	(void)ino;
+	open_file_flush(mount_of(req)->files, req, fi);
+}
+
+static void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	(void)ino;
+	open_file_release(mount_of(req)->files, req, fi);
+}
+
+/* rm leases/LABEL. Never parked: it holds the lock of its directory. */
+static void op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+	struct ap_err err = {""};
+	uid_t uid = fuse_req_ctx(req)->uid;
+	struct node dir = node_unpack(parent);
+	int r = -EPERM;
+	if (dir.dir == NODE_LEASES && dir.row == 0)
+		r = ap_pool_release(mount_of(req)->pool, name, false, uid, NULL, &err);
+	if (r < 0)
+		last_error_set(uid, err.text[0] ? err.text : "nothing but leases can be removed");
+	fuse_reply_err(req, -r);
+}
+
+static void op_statfs(fuse_req_t req, fuse_ino_t ino)
+{
+	struct statvfs text = {.f_bsize = 4096, .f_frsize = 4096, .f_namemax = 255};
+	(void)ino;
+	fuse_reply_statfs(req, &text);
+}
+
+/* The tree is the pool's: nobody makes, moves or removes what is in it. */
+static void op_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode)
+{
+	fuse_reply_err(req, EPERM);
+}
+
+static void op_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+	fuse_reply_err(req, EPERM);
+}
+
+static void op_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, dev_t dev)
+{
+	fuse_reply_err(req, EPERM);
+}
+
+static void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
+		      struct fuse_file_info *fi)
+{
+	fuse_reply_err(req, EPERM);
+}
+
+static void op_symlink(fuse_req_t req, const char *target, fuse_ino_t parent, const char *name)
+{
+	fuse_reply_err(req, EPERM);
+}
+
+static void op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t new_parent,
+		      const char *new_name, unsigned int flags)
+{
+	fuse_reply_err(req, EPERM);
+}
+
+static void op_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t new_parent, const char *new_name)
+{
+	fuse_reply_err(req, EPERM);
+}
+
+const struct fuse_lowlevel_ops mount_ops = {
+	.init = op_init,
+	.lookup = op_lookup,
+	.getattr = op_getattr,
+	.setattr = op_setattr,
+	.readlink = op_readlink,
+	.readdir = op_readdir,
+	.open = op_open,
+	.read = op_read,
+	.write = op_write,
+	.flush = op_flush,
+	.release = op_release,
+	.unlink = op_unlink,
+	.statfs = op_statfs,
+	.mkdir = op_mkdir,
+	.rmdir = op_rmdir,
+	.mknod = op_mknod,
+	.create = op_create,
+	.symlink = op_symlink,
+	.rename = op_rename,
+	.link = op_link,
+};
+
+void mount_forget_agent(struct mount *mount, const char *name)
+{
+	uint64_t agents = node_pack((struct node){.dir = NODE_AGENTS});
+	/* fails when the kernel does not know the name, or the mount has gone */
+	(void)fuse_lowlevel_notify_inval_entry(mount->session, agents, name, strlen(name));
+}

@@ -1,0 +1,20 @@
+/* The FUSE operations: decode, ask tree.c or open_file.c, reply exactly once. */
+#pragma once
+
+#include "open_file.h"
+
+struct mount {
+	struct ap_pool *pool;
+	struct open_files *files;
+	struct fuse_session *session;
+	uid_t uid; /* owner of everything in the mount */
+	gid_t gid;
+	struct timespec since;
+	void (*answers)(void *data); /* called once, when the kernel has been answered to first */
+	void *data;
+};
+
+extern const struct fuse_lowlevel_ops mount_ops; /* their user data is a struct mount */
+
+/* Has the kernel forget the agent of that name. Any thread that serves no request, without locks. */
+void mount_forget_agent(struct mount *mount, const char *name);

@@ -1,0 +1,222 @@
+#include "parked.h"
+
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "../core/list.h"
+
+/* How often a request is looked at again that only harmless signals have interrupted: the kernel sends
+ * no second INTERRUPT. */
+#define LOOK_AGAIN_MS 100
+
+struct parked {
+	struct ap_list link; /* in set->all; set->lock */
+	struct parked_set *set;
+	fuse_req_t req;
+	pid_t tid; /* the client's thread */
+	parked_interrupted *interrupted;
+	void (*data_free)(void *data);
+	void *data;
+	atomic_int n_refs; /* the answerer's; the list's, until claimed; the thread's while it looks */
+	atomic_bool claimed;
+	atomic_bool marked; /* INTERRUPT has come; not acted upon yet */
+};
+
+struct parked_set {
+	pthread_mutex_t lock;
+	pthread_cond_t changed;
+	struct ap_list all; /* guarded by lock */
+	bool ending;	    /* guarded by lock */
+	pthread_t thread;
+};
+
+static void parked_ref(struct parked *parked)
+{
+	atomic_fetch_add(&parked->n_refs, 1);
+}
+
+void parked_unref(struct parked *parked)
+{
+	if (!parked || atomic_fetch_sub(&parked->n_refs, 1) != 1)
+		return;
+	parked->data_free(parked->data);
+	free(parked);
+}
+
+/* libfuse calls this with the request's lock held, even from inside fuse_req_interrupt_func(): to reply
+ * here would free what it still uses. It only marks. */
+static void on_interrupt(fuse_req_t req, void *data)
+{
+	struct parked *parked = data;
+	(void)req;
+	pthread_mutex_lock(&parked->set->lock);
+	atomic_store(&parked->marked, true);
+	pthread_cond_signal(&parked->set->changed);
+	pthread_mutex_unlock(&parked->set->lock);
+}
+
+struct parked *parked_new(struct parked_set *set, fuse_req_t req, parked_interrupted *interrupted,
+			  void (*data_free)(void *data), void *data)
+{
+	struct parked *parked = calloc(1, sizeof *parked);
+	if (!parked)
+		return NULL;
+	parked->set = set;
+	parked->req = req;
+	parked->tid = fuse_req_ctx(req)->pid;
+	parked->interrupted = interrupted;
+	parked->data_free = data_free;
+	parked->data = data;
+	atomic_init(&parked->n_refs, 2);
+	/* before anyone else can reply; may mark at once */
+	fuse_req_interrupt_func(req, on_interrupt, parked);
+	pthread_mutex_lock(&set->lock);
+	ap_list_append(&set->all, &parked->link);
+	pthread_cond_signal(&set->changed);
+	pthread_mutex_unlock(&set->lock);
+	return parked;
+}
+
+fuse_req_t parked_claim(struct parked *parked)
+{
+	if (atomic_exchange(&parked->claimed, true))
+		return NULL;
+	fuse_req_t req = parked->req;
+	/* waits for a running on_interrupt; none comes afterwards */
+	fuse_req_interrupt_func(req, NULL, NULL);
+	pthread_mutex_lock(&parked->set->lock);
+	ap_list_remove(&parked->link);
+	pthread_mutex_unlock(&parked->set->lock);
+	parked_unref(parked);
+	return req;
+}
+
+/* --- interrupts -------------------------------------------------------------------------------- */
+
+static bool pending_mask(const char *status, const char *key, unsigned long long *mask)
+{
+	const char *line = strstr(status, key);
+	unsigned long long value;
+	if (!line || sscanf(line + strlen(key), "%llx", &value) != 1)
+		return false;
+	*mask |= value;
+	return true;
+}
+
+/* Whether all that interrupted the client is a signal that it does not even handle, such as the end of
+ * a shell's background child. */
+static bool harmless(pid_t tid)
+{
+	static const int signals[] = {SIGCHLD, SIGWINCH, SIGCONT, SIGURG};
+	char path[64], status[4096];
+	unsigned long long pending = 0, allowed = 0;
+	snprintf(path, sizeof path, "/proc/%d/status", (int)tid);
+	FILE *file = fopen(path, "re");
+	if (!file)
+		return false;
+	size_t n = fread(status, 1, sizeof status - 1, file);
+	fclose(file);
+	status[n] = '\0';
+	if (!pending_mask(status, "\nSigPnd:", &pending) ||
+	    !pending_mask(status, "\nShdPnd:", &pending))
+		return false;
+	for (size_t i = 0; i < sizeof signals / sizeof *signals; i++)
+		allowed |= 1ull << (signals[i] - 1);
+	return pending != 0 && (pending & ~allowed) == 0;
+}
+
+static struct parked *marked_locked(struct parked_set *set, unsigned skip)
+{
+	struct ap_list *at;
+	ap_list_for_each(at, &set->all) {
+		struct parked *parked = ap_container_of(at, struct parked, link);
+		if (atomic_load(&parked->marked) && skip-- == 0)
+			return parked;
+	}
+	return NULL;
+}
+
+/* Acts on every marked request once. How many stay marked: only harmless signals are pending. */
+static unsigned act_on_marked(struct parked_set *set)
+{
+	unsigned n_harmless = 0;
+	for (;;) {
+		pthread_mutex_lock(&set->lock);
+		struct parked *parked = marked_locked(set, n_harmless);
+		if (parked)
+			parked_ref(parked);
+		pthread_mutex_unlock(&set->lock);
+		if (!parked)
+			return n_harmless;
+		if (harmless(parked->tid)) {
+			n_harmless++;
+		} else {
+			atomic_store(&parked->marked, false);
+			parked->interrupted(parked, parked->data);
+		}
+		parked_unref(parked);
+	}
+}
+
+static void *parked_main(void *data)
+{
+	struct parked_set *set = data;
+	for (;;) {
+		unsigned n_harmless = act_on_marked(set);
+		pthread_mutex_lock(&set->lock);
+		bool ending = set->ending;
+		if (!ending && n_harmless > 0) {
+			struct timespec until;
+			clock_gettime(CLOCK_MONOTONIC, &until);
+			until.tv_nsec += LOOK_AGAIN_MS * 1000000L;
+			if (until.tv_nsec >= 1000000000L) {
+				until.tv_sec++;
+				until.tv_nsec -= 1000000000L;
+			}
+			pthread_cond_timedwait(&set->changed, &set->lock, &until);
+		} else if (!ending && !marked_locked(set, 0)) {
+			pthread_cond_wait(&set->changed, &set->lock);
+		}
+		pthread_mutex_unlock(&set->lock);
+		if (ending)
+			return NULL;
+	}
+}
+
+struct parked_set *parked_set_new(void)
+{
+	struct parked_set *set = calloc(1, sizeof *set);
+	if (!set)
+		return NULL;
+	pthread_condattr_t attr;
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_mutex_init(&set->lock, NULL);
+	pthread_cond_init(&set->changed, &attr);
+	pthread_condattr_destroy(&attr);
+	ap_list_init(&set->all);
+	if (pthread_create(&set->thread, NULL, parked_main, set) != 0) {
+		free(set);
+		return NULL;
+	}
+	return set;
+}
+
+void parked_set_free(struct parked_set *set)
+{
+	if (!set)
+		return;
+	pthread_mutex_lock(&set->lock);
+	set->ending = true;
+	pthread_cond_signal(&set->changed);
+	pthread_mutex_unlock(&set->lock);
+	pthread_join(set->thread, NULL);
+	pthread_cond_destroy(&set->changed);
+	pthread_mutex_destroy(&set->lock);
+	free(set);
+}

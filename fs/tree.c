@@ -1,0 +1,193 @@
+#include "tree.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const struct tree_table tables[NODE_N_DIRS] = {
+	[NODE_ROOT] = {"", tree_root},		       [NODE_STATS] = {"stats/", tree_stats},
+	[NODE_CONFIG] = {"config/", tree_config},      [NODE_AGENTS] = {"agents/", NULL},
+	[NODE_AGENT] = {"agents/NAME/", tree_agent},   [NODE_LEASES] = {"leases/", tree_lease},
+};
+
+const struct tree_table *tree_table(enum node_dir dir)
+{
+	return &tables[dir];
+}
+
+const struct tree_row *tree_row(struct node node)
+{
+	return node.row ? &tables[node.dir].rows[node.row - 1] : NULL;
+}
+
+bool tree_call_init(struct tree_call *call, struct ap_pool *pool, struct node node,
+		    struct ap_err *err)
+{
+	*call = (struct tree_call){
+		.pool = pool, .index = node.row ? node.row - 1 : 0, .id = node.id, .err = err};
+	if (node.dir == NODE_AGENT)
+		call->agent = ap_agent_get(pool, (unsigned)node.id);
+	else if (node.dir == NODE_LEASES && node.row)
+		call->agent = ap_agent_of_token(pool, node.id);
+	else
+		return true;
+	if (!call->agent)
+		ap_err_set(err, -ENODEV, "the agent is gone");
+	return call->agent;
+}
+
+void tree_call_fini(struct tree_call *call)
+{
+	ap_agent_unref(call->agent);
+	call->agent = NULL;
+}
+
+static int lookup_row(struct node dir, const char *name, struct node *ret)
+{
+	static _Atomic uint64_t serial = 1;
+	const struct tree_row *rows = tables[dir.dir].rows;
+	for (unsigned i = 0; rows[i].name; i++) {
+		if (strcmp(rows[i].name, name) != 0)
+			continue;
+		*ret = (struct node){.dir = dir.dir, .row = i + 1, .id = dir.id};
+		if (rows[i].is_dir)
+			*ret = (struct node){.dir = rows[i].subdir};
+		else if (rows[i].fresh)
+			ret->id = atomic_fetch_add(&serial, 1);
+		return 0;
+	}
+	return -ENOENT;
+}
+
+static int lookup_agent(struct ap_pool *pool, const char *name, struct node *ret)
+{
+	struct ap_agent *agent = ap_agent_find(pool, name);
+	struct ap_agent_info info;
+	if (!agent)
+		return -ENOENT;
+	bool there = ap_agent_look(pool, agent, &info);
+	ap_agent_unref(agent);
+	*ret = (struct node){.dir = NODE_AGENT, .id = info.number};
+	return there ? 0 : -ENOENT;
+}
+
+static int lookup_lease(struct ap_pool *pool, const char *label, struct node *ret)
+{
+	uint64_t token;
+	struct ap_agent *agent = ap_agent_of_label(pool, label, &token);
+	if (!agent)
+		return -ENOENT;
+	ap_agent_unref(agent);
+	*ret = (struct node){.dir = NODE_LEASES, .row = 1, .id = token};
+	return 0;
+}
+
+int tree_lookup(struct ap_pool *pool, struct node dir, const char *name, struct node *ret)
+{
+	if (dir.row)
+		return -ENOTDIR;
+	if (dir.dir == NODE_AGENTS)
+		return lookup_agent(pool, name, ret);
+	if (dir.dir == NODE_LEASES)
+		return lookup_lease(pool, name, ret);
+	return lookup_row(dir, name, ret);
+}
+
+static mode_t row_mode(const struct tree_row *row)
+{
+	if (row->is_dir)
+		return S_IFDIR | 0755;
+	if (row->link)
+		return S_IFLNK | 0777;
+	mode_t mode = S_IFREG;
+	if (row->show || row->fetch || row->read)
+		mode |= 0444;
+	if (row->line || row->submit || row->take)
+		mode |= 0200;
+	return mode;
+}
+
+mode_t tree_mode(struct node node)
+{
+	const struct tree_row *row = tree_row(node);
+	return row ? row_mode(row) : S_IFDIR | 0755;
+}
+
+int tree_stat(struct ap_pool *pool, struct node node, struct stat *ret)
+{
+	struct tree_call call;
+	struct ap_err err;
+	struct ap_agent_info info;
+	if (!tree_call_init(&call, pool, node, &err))
+		return -ENOENT;
+	int r = 0;
+	const struct tree_row *row = tree_row(node);
+	ret->st_ino = node_pack(node);
+	ret->st_mode = tree_mode(node);
+	ret->st_nlink = S_ISDIR(ret->st_mode) ? 2 : 1;
+	if (row && row->size)
+		ret->st_size = row->size(&call);
+	if (call.agent && !ap_agent_look(pool, call.agent, &info))
+		r = -ENOENT;
+	tree_call_fini(&call);
+	return r;
+}
+
+static int list_agents(struct ap_pool *pool, bool leases, tree_add *add, void *data)
+{
+	unsigned max = ap_pool_hard_cap(pool);
+	unsigned *numbers = calloc(max, sizeof *numbers);
+	if (!numbers)
+		return -ENOMEM;
+	unsigned n = ap_pool_agents(pool, numbers, max);
+	bool more = true;
+	for (unsigned i = 0; i < n && more; i++) {
+		struct ap_agent *agent = ap_agent_get(pool, numbers[i]);
+		struct ap_agent_info info;
+		struct node node = {.dir = NODE_AGENT, .id = numbers[i]};
+		if (agent && ap_agent_look(pool, agent, &info)) {
+			if (leases)
+				node = (struct node){.dir = NODE_LEASES, .row = 1, .id = info.token};
+			if (!leases || info.label[0])
+				more = add(data, leases ? info.label : info.name, node, numbers[i]);
+		}
+		ap_agent_unref(agent);
+	}
+	free(numbers);
+	return 0;
+}
+
+int tree_list(struct ap_pool *pool, struct node dir, tree_add *add, void *data)
+{
+	if (dir.row)
+		return -ENOTDIR;
+	if (dir.dir == NODE_AGENTS || dir.dir == NODE_LEASES)
+		return list_agents(pool, dir.dir == NODE_LEASES, add, data);
+	const struct tree_row *rows = tables[dir.dir].rows;
+	for (unsigned i = 0; rows[i].name; i++) {
+		struct node node = {.dir = dir.dir, .row = i + 1, .id = dir.id};
+		if (rows[i].is_dir)
+			node = (struct node){.dir = rows[i].subdir};
+		if (!add(data, rows[i].name, node, i + 1))
+			break;
+	}
+	return 0;
+}
+
+void tree_print(void)
+{
+	for (int dir = 0; dir < NODE_N_DIRS; dir++) {
+		const struct tree_row *rows = tables[dir].rows;
+		for (unsigned i = 0; rows && rows[i].name; i++) {
+			mode_t mode = row_mode(&rows[i]);
+			char path[64];
+			snprintf(path, sizeof path, "%s%s", tables[dir].path, rows[i].name);
+			if (!rows[i].is_dir)
+				printf("%-32s %c%03o  %s\n", path, S_ISLNK(mode) ? 'l' : '-',
+				       mode & 0777, rows[i].doc);
+		}
+	}
+}

@@ -1,0 +1,236 @@
+/* agents/NAME/ and leases/: one directory an agent, one link a lease. */
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+
+#include "control.h"
+#include "tree.h"
+
+/* Values that are one look at the agent: a row names what of it to print. */
+static int show(const struct tree_call *call, struct ap_buf *out);
+
+static int fetch_screen(const struct tree_call *call, struct ap_request *request)
+{
+	return ap_agent_text(call->pool, call->agent, AP_TEXT_SCREEN, request, call->err);
+}
+
+static int fetch_wait(const struct tree_call *call, struct ap_request *request)
+{
+	return ap_agent_text(call->pool, call->agent, AP_TEXT_WAIT, request, call->err);
+}
+
+static int fetch_diff(const struct tree_call *call, struct ap_request *request)
+{
+	return ap_agent_text(call->pool, call->agent, AP_TEXT_DIFF, request, call->err);
+}
+
+static int fetch_diffstat(const struct tree_call *call, struct ap_request *request)
+{
+	return ap_agent_text(call->pool, call->agent, AP_TEXT_DIFFSTAT, request, call->err);
+}
+
+static int fetch_head(const struct tree_call *call, struct ap_request *request)
+{
+	return ap_agent_text(call->pool, call->agent, AP_TEXT_HEAD, request, call->err);
+}
+
+static int64_t output_size(const struct tree_call *call)
+{
+	struct ap_agent_info info;
+	ap_agent_look(call->pool, call->agent, &info);
+	return info.output_size;
+}
+
+static int output_read(const struct tree_call *call, int64_t offset, size_t size,
+		       struct ap_request *request)
+{
+	return ap_agent_output(call->pool, call->agent, offset, size, request, call->err);
+}
+
+static int worktree_link(const struct tree_call *call, struct ap_buf *out)
+{
+	struct ap_agent_info info;
+	ap_agent_look(call->pool, call->agent, &info);
+	ap_buf_adds(out, info.worktree);
+	return 0;
+}
+
+static int prompt_take(const struct tree_call *call, const char *text, size_t len)
+{
+	return ap_agent_prompt(call->pool, call->agent, text, len, call->err);
+}
+
+static int keys_line(const struct tree_call *call, char *line)
+{
+	return ap_agent_keys(call->pool, call->agent, line, call->err);
+}
+
+static int no_words(const struct tree_call *call, char *rest)
+{
+	return ap_word_next(&rest) ? ap_err_set(call->err, -EINVAL, "this command takes no words") : 0;
+}
+
+static int run_kill(const struct tree_call *call, char *rest)
+{
+	int r = no_words(call, rest);
+	return r < 0 ? r : ap_agent_kill(call->pool, call->agent, call->err);
+}
+
+static int run_restart(const struct tree_call *call, char *rest)
+{
+	int r = no_words(call, rest);
+	return r < 0 ? r : ap_agent_restart(call->pool, call->agent, call->err);
+}
+
+static const struct control_command commands[] = {
+	{"kill", "end the agent; the work of its lease is saved", run_kill},
+	{"restart", "start its program anew in the same worktree", run_restart},
+	{0},
+};
+
+static int ctl_line(const struct tree_call *call, char *line)
+{
+	return control_run(commands, call, line);
+}
+
+enum {
+	STATE,
+	ACTIVITY,
+	WHY,
+	LEASE,
+	OWNER,
+	ID,
+	PID,
+	AGE,
+	CREATED,
+	IDLE_TIME,
+	REQUESTS,
+	PROMPTS,
+	RECYCLES,
+	BRANCH,
+	BASE,
+	N_VALUES,
+};
+
+#define VALUE(index, text, about) [index] = {.name = (text), .doc = (about), .show = show}
+
+const struct tree_row tree_agent[] = {
+	VALUE(STATE, "state", "spawning, idle, validating, active, recycling, unhealthy, stopping"),
+	VALUE(ACTIVITY, "activity", "what the program does: starting, ready, busy, waiting, exited"),
+	VALUE(WHY, "why", "what activity was concluded from"),
+	VALUE(LEASE, "lease", "the label; empty when not leased"),
+	VALUE(OWNER, "owner", "uid, pid, granted, expires and token of the lease, a line each"),
+	VALUE(ID, "id", "the agent's name"),
+	VALUE(PID, "pid", "of the program; empty when it has ended"),
+	VALUE(AGE, "age", "seconds since it was made"),
+	VALUE(CREATED, "created", "when it was made, RFC 3339"),
+	VALUE(IDLE_TIME, "idle_time", "seconds without a lease; 0 when leased"),
+	VALUE(REQUESTS, "requests", "leases it has served"),
+	VALUE(PROMPTS, "prompts", "prompts of this lease"),
+	VALUE(RECYCLES, "recycles", "times it was recycled"),
+	VALUE(BRANCH, "branch", "the lease's branch"),
+	VALUE(BASE, "base", "commit that the lease started from"),
+	{"head", "commit of the worktree now", .fetch = fetch_head},
+	{"worktree", "absolute path of the worktree", .link = worktree_link},
+	{"prompt", "what is written until the last close is one prompt", .take = prompt_take},
+	{"keys", "keys to type, in tmux's names: C-c Escape Enter 1", .line = keys_line},
+	{"screen", "what is on the terminal now", .fetch = fetch_screen},
+	{"output", "all it printed, plain text; grows", .size = output_size, .read = output_read},
+	{"wait", "a read waits until the program is ready, waiting or exited, and prints which",
+	 .fetch = fetch_wait, .parks = true},
+	{"diff", "worktree against base, untracked files included", .fetch = fetch_diff},
+	{"diffstat", "summary of diff", .fetch = fetch_diffstat},
+	{"ctl", "kill, restart", .line = ctl_line},
+	{0},
+};
+
+static void seconds(struct ap_buf *out, int64_t ns)
+{
+	ap_buf_printf(out, "%.3f\n", (double)ns / (double)AP_SECOND);
+}
+
+static void date_line(struct ap_buf *out, const char *key, int64_t at_ns)
+{
+	char when[32] = "never";
+	if (at_ns)
+		ap_clock_rfc3339(at_ns, when, sizeof when);
+	ap_buf_printf(out, "%s%s%s\n", key, *key ? " " : "", when);
+}
+
+static int show(const struct tree_call *call, struct ap_buf *out)
+{
+	struct ap_agent_info a;
+	int64_t now = ap_clock_ns();
+	if (!ap_agent_look(call->pool, call->agent, &a))
+		return ap_err_set(call->err, -ENODEV, "the agent is gone");
+	switch (call->index) {
+	case STATE:
+		ap_buf_printf(out, "%s\n", ap_agent_state_name(a.state));
+		break;
+	case ACTIVITY:
+		ap_buf_printf(out, "%s\n", ap_activity_name(a.activity));
+		break;
+	case WHY:
+		ap_buf_printf(out, "%s\n", a.why);
+		break;
+	case LEASE:
+		if (a.label[0])
+			ap_buf_printf(out, "%s\n", a.label);
+		break;
+	case OWNER:
+		if (!a.label[0])
+			break;
+		ap_buf_printf(out, "uid %u\npid %d\n", a.owner_uid, (int)a.owner_pid);
+		date_line(out, "granted", a.granted_ns);
+		date_line(out, "expires", a.expires_ns);
+		ap_buf_printf(out, "token %" PRIu64 "\n", a.token);
+		break;
+	case ID:
+		ap_buf_printf(out, "%s\n", a.name);
+		break;
+	case PID:
+		if (a.pid)
+			ap_buf_printf(out, "%d\n", (int)a.pid);
+		break;
+	case AGE:
+		seconds(out, now - a.created_ns);
+		break;
+	case CREATED:
+		date_line(out, "", a.created_ns);
+		break;
+	case IDLE_TIME:
+		seconds(out, a.idle_since_ns ? now - a.idle_since_ns : 0);
+		break;
+	case REQUESTS:
+		ap_buf_printf(out, "%u\n", a.n_requests);
+		break;
+	case PROMPTS:
+		ap_buf_printf(out, "%" PRIu64 "\n", a.n_prompts);
+		break;
+	case RECYCLES:
+		ap_buf_printf(out, "%u\n", a.n_recycles);
+		break;
+	case BRANCH:
+		if (a.branch[0])
+			ap_buf_printf(out, "%s\n", a.branch);
+		break;
+	case BASE:
+		if (a.base[0])
+			ap_buf_printf(out, "%s\n", a.base);
+		break;
+	}
+	return 0;
+}
+
+static int lease_link(const struct tree_call *call, struct ap_buf *out)
+{
+	struct ap_agent_info info;
+	ap_agent_look(call->pool, call->agent, &info);
+	ap_buf_printf(out, "../agents/%s", info.name);
+	return 0;
+}
+
+const struct tree_row tree_lease[] = {
+	{"LABEL", "link to the agent of the lease; removing it releases", .link = lease_link},
+	{0},
+};

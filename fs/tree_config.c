@@ -1,0 +1,33 @@
+/* config/: one option a file, made from the pool's own table of options. */
+#include "tree.h"
+
+#include <string.h>
+
+struct tree_row tree_config[AP_N_OPTIONS + 1];
+
+static int show(const struct tree_call *call, struct ap_buf *out)
+{
+	ap_pool_config_show(call->pool, (enum ap_option)call->index, out);
+	ap_buf_adds(out, "\n");
+	return 0;
+}
+
+static int set(const struct tree_call *call, char *line)
+{
+	char *text = line + strspn(line, " \t");
+	size_t len = strlen(text);
+	while (len > 0 && strchr(" \t", text[len - 1]))
+		text[--len] = '\0';
+	return ap_pool_config_set(call->pool, (enum ap_option)call->index, text, call->err);
+}
+
+void tree_config_init(void)
+{
+	for (int i = 0; i < AP_N_OPTIONS; i++)
+		tree_config[i] = (struct tree_row){
+			.name = ap_options[i].name,
+			.doc = ap_options[i].doc,
+			.show = show,
+			.line = set,
+		};
+}

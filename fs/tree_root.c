@@ -1,0 +1,168 @@
+/* The root of the mount: README, control files, status. */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "control.h"
+#include "last_error.h"
+#include "tree.h"
+
+static const char readme[] =
+	"A pool of agents: terminal programs, each in a git worktree of its own.\n"
+	"\n"
+	"    echo fix-auth > acquire            lease an agent; waits until one is free\n"
+	"    cd leases/fix-auth\n"
+	"    echo \"Fix the flaky test\" > prompt  give it work\n"
+	"    cat wait                           returns when it is done\n"
+	"    cat screen output diff             look at what it did\n"
+	"    cd ../.. && echo fix-auth > release   the work is on branch agentpool/fix-auth\n"
+	"\n"
+	"acquire      [LABEL] [timeout=30s] [ttl=1h] [agent=NAME] [base=REF]; timeout=0 tries once\n"
+	"release      LABEL|NAME [discard]; rm leases/LABEL does the same and does not wait\n"
+	"scale        N, +N, -N or auto\n"
+	"ctl          warm, drain, maintain, close, open\n"
+	"status       a table of the agents          last_error  why your last write was refused\n"
+	"stats/       one value a file               config/     one value a file, writable\n"
+	"agents/NAME/ state activity why lease owner prompt keys screen output wait diff ctl ...\n"
+	"leases/LABEL a link to the lease's agent\n"
+	"\n"
+	"A lease that ends with its holder, however that dies:\n"
+	"\n"
+	"    exec 3<>acquire; echo timeout=1m >&3; read -r agent label <&3\n"
+	"    ...\n"
+	"    exec 3>&-\n"
+	"\n"
+	"Every file is described in agentpoolfs(5).\n";
+
+static int64_t readme_size(const struct tree_call *call)
+{
+	(void)call;
+	return sizeof readme - 1;
+}
+
+static int readme_show(const struct tree_call *call, struct ap_buf *out)
+{
+	(void)call;
+	ap_buf_adds(out, readme);
+	return 0;
+}
+
+static int acquire_show(const struct tree_call *call, struct ap_buf *out)
+{
+	struct ap_stats stats;
+	ap_pool_stats(call->pool, &stats);
+	ap_buf_printf(out,
+		      "write: [LABEL] [timeout=DUR] [ttl=DUR] [agent=NAME] [base=REF]\n"
+		      "%u waiting\n",
+		      stats.n_waiting);
+	return 0;
+}
+
+static int scale_show(const struct tree_call *call, struct ap_buf *out)
+{
+	struct ap_stats stats;
+	ap_pool_stats(call->pool, &stats);
+	ap_buf_printf(out, "%s %u\n", stats.target >= 0 ? "manual" : "auto",
+		      stats.target >= 0 ? (unsigned)stats.target : stats.n_total);
+	return 0;
+}
+
+static int run_warm(const struct tree_call *call, char *rest)
+{
+	ap_pool_warm(call->pool);
+	return 0;
+}
+
+static int run_drain(const struct tree_call *call, char *rest)
+{
+	ap_pool_drain(call->pool);
+	return 0;
+}
+
+static int run_maintain(const struct tree_call *call, char *rest)
+{
+	ap_pool_maintain(call->pool);
+	return 0;
+}
+
+static int run_close(const struct tree_call *call, char *rest)
+{
+	ap_pool_close(call->pool);
+	return 0;
+}
+
+static int run_open(const struct tree_call *call, char *rest)
+{
+	return ap_pool_open(call->pool, call->err);
+}
+
+static const struct control_command commands[] = {
+	{"warm", "make agents up to min_pool_size now", run_warm},
+	{"drain", "retire idle agents down to min_pool_size now", run_drain},
+	{"maintain", "one maintenance pass now", run_maintain},
+	{"close", "grant nothing more", run_close},
+	{"open", "grant again", run_open},
+	{0},
+};
+
+static int ctl_line(const struct tree_call *call, char *line)
+{
+	return control_run(commands, call, line);
+}
+
+static int last_error(const struct tree_call *call, struct ap_buf *out)
+{
+	last_error_show(call->uid, out);
+	return 0;
+}
+
+static void status_row(struct ap_buf *out, const struct ap_agent_info *a, int64_t now)
+{
+	ap_buf_printf(out, "%-10s %-10s %-9s %8.0f %4u %4" PRIu64 "  %s\n", a->name,
+		      ap_agent_state_name(a->state), ap_activity_name(a->activity),
+		      (double)(now - a->created_ns) / (double)AP_SECOND, a->n_requests, a->n_prompts,
+		      a->label);
+}
+
+static int status(const struct tree_call *call, struct ap_buf *out)
+{
+	struct ap_stats s;
+	unsigned max = ap_pool_hard_cap(call->pool);
+	unsigned *numbers = calloc(max, sizeof *numbers);
+	if (!numbers)
+		return -ENOMEM;
+	ap_pool_stats(call->pool, &s);
+	ap_buf_printf(out, "%u agents: %u active, %u idle, %u spawning; %u waiting; %u%% used%s\n\n",
+		      s.n_total, s.n_active, s.n_idle, s.n_spawning, s.n_waiting, s.utilization,
+		      s.closed ? "; closed" : "");
+	ap_buf_adds(out, "AGENT      STATE      ACTIVITY   AGE(s)  REQ PROM  LEASE\n");
+	unsigned n = ap_pool_agents(call->pool, numbers, max);
+	int64_t now = ap_clock_ns();
+	for (unsigned i = 0; i < n; i++) {
+		struct ap_agent *agent = ap_agent_get(call->pool, numbers[i]);
+		struct ap_agent_info info;
+		if (agent && ap_agent_look(call->pool, agent, &info))
+			status_row(out, &info, now);
+		ap_agent_unref(agent);
+	}
+	free(numbers);
+	return 0;
+}
+
+const struct tree_row tree_root[] = {
+	{"README", "this tree and its idioms on one screen", .show = readme_show, .size = readme_size},
+	{"acquire", "lease an agent: [LABEL] [timeout=DUR] [ttl=DUR] [agent=NAME] [base=REF]",
+	 .show = acquire_show, .submit = control_acquire, .fresh = true, .holds = true},
+	{"release", "end a lease, its work saved: LABEL|NAME [discard]", .submit = control_release,
+	 .fresh = true},
+	{"scale", "size of the pool: N, +N, -N or auto", .show = scale_show, .line = control_scale},
+	{"ctl", "warm, drain, maintain, close, open", .line = ctl_line},
+	{"status", "a table for people", .show = status},
+	{"last_error", "why your last refused write was refused", .show = last_error},
+	{"stats", "one value a file", .is_dir = true, .subdir = NODE_STATS},
+	{"config", "one value a file, writable", .is_dir = true, .subdir = NODE_CONFIG},
+	{"agents", "one directory an agent", .is_dir = true, .subdir = NODE_AGENTS},
+	{"leases", "one link a lease", .is_dir = true, .subdir = NODE_LEASES},
+	{0},
+};

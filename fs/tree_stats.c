@@ -1,0 +1,103 @@
+/* stats/: one value a file. */
+#include <inttypes.h>
+
+#include "tree.h"
+
+static int show(const struct tree_call *call, struct ap_buf *out);
+
+enum {
+	ACTIVE_AGENTS,
+	IDLE_AGENTS,
+	TOTAL_AGENTS,
+	SPAWNING_AGENTS,
+	WAITING,
+	UTILIZATION,
+	TOTAL_REQUESTS,
+	TOTAL_RECYCLES,
+	SPAWNED_AGENTS,
+	TERMINATED_AGENTS,
+	LAST_SCALE_EVENT,
+	SCALE_DIRECTION,
+	UPTIME,
+	BREAKER,
+	SPAWN_BACKEND,
+	N_STATS,
+};
+
+#define ROW(index, text, about) [index] = {.name = (text), .doc = (about), .show = show}
+
+const struct tree_row tree_stats[N_STATS + 1] = {
+	ROW(ACTIVE_AGENTS, "active_agents", "agents that serve a lease"),
+	ROW(IDLE_AGENTS, "idle_agents", "agents that wait for a lease"),
+	ROW(TOTAL_AGENTS, "total_agents", "agents in any state"),
+	ROW(SPAWNING_AGENTS, "spawning_agents", "agents being made"),
+	ROW(WAITING, "waiting", "acquirers in the queue"),
+	ROW(UTILIZATION, "utilization", "percent of the agents that serve, of those that could"),
+	ROW(TOTAL_REQUESTS, "total_requests", "leases granted since the pool began"),
+	ROW(TOTAL_RECYCLES, "total_recycles", "agents recycled since the pool began"),
+	ROW(SPAWNED_AGENTS, "spawned_agents", "agents made since the pool began"),
+	ROW(TERMINATED_AGENTS, "terminated_agents", "agents ended since the pool began"),
+	ROW(LAST_SCALE_EVENT, "last_scale_event", "when the pool last changed size; empty: never"),
+	ROW(SCALE_DIRECTION, "scale_direction", "of that step: UP, DOWN or NONE"),
+	ROW(UPTIME, "uptime", "seconds since the mount"),
+	ROW(BREAKER, "breaker", "circuit breaker on spawning: closed, open or half-open"),
+	ROW(SPAWN_BACKEND, "spawn_backend", "how worktrees are made"),
+};
+
+static int show(const struct tree_call *call, struct ap_buf *out)
+{
+	struct ap_stats s;
+	char when[32];
+	ap_pool_stats(call->pool, &s);
+	switch (call->index) {
+	case ACTIVE_AGENTS:
+		ap_buf_printf(out, "%u\n", s.n_active);
+		break;
+	case IDLE_AGENTS:
+		ap_buf_printf(out, "%u\n", s.n_idle);
+		break;
+	case TOTAL_AGENTS:
+		ap_buf_printf(out, "%u\n", s.n_total);
+		break;
+	case SPAWNING_AGENTS:
+		ap_buf_printf(out, "%u\n", s.n_spawning);
+		break;
+	case WAITING:
+		ap_buf_printf(out, "%u\n", s.n_waiting);
+		break;
+	case UTILIZATION:
+		ap_buf_printf(out, "%u\n", s.utilization);
+		break;
+	case TOTAL_REQUESTS:
+		ap_buf_printf(out, "%" PRIu64 "\n", s.n_requests);
+		break;
+	case TOTAL_RECYCLES:
+		ap_buf_printf(out, "%" PRIu64 "\n", s.n_recycles);
+		break;
+	case SPAWNED_AGENTS:
+		ap_buf_printf(out, "%" PRIu64 "\n", s.n_spawned);
+		break;
+	case TERMINATED_AGENTS:
+		ap_buf_printf(out, "%" PRIu64 "\n", s.n_terminated);
+		break;
+	case LAST_SCALE_EVENT:
+		if (s.scaled_ns) {
+			ap_clock_rfc3339(s.scaled_ns, when, sizeof when);
+			ap_buf_printf(out, "%s\n", when);
+		}
+		break;
+	case SCALE_DIRECTION:
+		ap_buf_printf(out, "%s\n", ap_scale_direction_name(s.scale_direction));
+		break;
+	case UPTIME:
+		ap_buf_printf(out, "%.3f\n", (double)s.uptime_ns / (double)AP_SECOND);
+		break;
+	case BREAKER:
+		ap_buf_printf(out, "%s\n", s.breaker);
+		break;
+	case SPAWN_BACKEND:
+		ap_buf_printf(out, "%s\n", s.spawn_backend);
+		break;
+	}
+	return 0;
+}
