@@ -5,13 +5,14 @@
  * maintenance thread reads the answers and wakes them. Knows nothing of pools, leases or git. */
 #include <errno.h>
 #include <fcntl.h>
-#include <inttypes.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/pidfd.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -25,6 +26,7 @@
 extern char **environ;
 
 #define COMMAND_LIMIT (20 * AP_SECOND)
+#define SERVER_END_MS 3000
 
 struct tmux_command {
 	struct ap_list link;
@@ -404,19 +406,36 @@ static int tmux_capture(struct backend *backend, const struct backend_terminal *
 
 /* --- its life ---------------------------------------------------------------------------------- */
 
-static void kill_server(const char *socket)
+static int tmux_cli(const char *socket, const char *const words[3], struct ap_buf *out)
 {
-	process_run(&(struct process_run){.argv = (const char *const[]){"tmux", "-S", socket,
-									"kill-server", NULL},
-					  .limit_ns = COMMAND_LIMIT},
-		    NULL);
+	const char *argv[] = {"tmux", "-S", socket, words[0], words[1], words[2], NULL};
+	return process_run(
+		&(struct process_run){.argv = argv, .limit_ns = COMMAND_LIMIT, .out = out}, NULL);
+}
+
+/* Ends the server of a socket, if there is one, and waits until it has ended. A server whose control
+ * client died without reading its last answer waits for it for ever (tmux 3.3a): it is made to end;
+ * the keepers in its terminals then end their trees by themselves. */
+static void end_server(const char *socket)
+{
+	AP_CLEANUP_BUF struct ap_buf out = {0};
+	int pid = 0;
+	if (access(socket, F_OK) < 0)
+		return;
+	if (tmux_cli(socket, (const char *const[]){"display-message", "-p", "#{pid}"}, &out) == 0)
+		pid = atoi(ap_buf_text(&out));
+	AP_CLEANUP_CLOSE int pid_fd = pid > 1 ? pidfd_open(pid, 0) : -1;
+	tmux_cli(socket, (const char *const[]){"kill-server", NULL, NULL}, NULL);
+	struct pollfd over = {.fd = pid_fd, .events = POLLIN};
+	if (pid_fd >= 0 && poll(&over, 1, SERVER_END_MS) == 0)
+		(void)pidfd_send_signal(pid_fd, SIGKILL, NULL, 0); /* fails when it has ended now */
 	unlink(socket);
 }
 
 static void tmux_free(struct backend *backend)
 {
 	struct backend_tmux *tmux = tmux_of(backend);
-	kill_server(tmux->socket);
+	end_server(tmux->socket);
 	if (tmux->in_fd >= 0)
 		close(tmux->in_fd);
 	if (tmux->out_fd >= 0)
@@ -522,7 +541,7 @@ int backend_tmux_new(struct backend **ret, const char *state_dir, const char *sh
 			       "'%s' is too long for a socket: choose a shorter -o state_dir",
 			       tmux->socket);
 	if (r == 0) {
-		kill_server(tmux->socket); /* that a dead daemon left */
+		end_server(tmux->socket); /* that a dead daemon left */
 		r = start_client(tmux, err);
 	}
 	if (r < 0) {

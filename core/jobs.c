@@ -16,7 +16,6 @@
 #include "pool_internal.h"
 #include "process.h"
 
-#define REMOVE_LIMIT (120 * AP_SECOND)
 /* Longest line that a terminal in canonical mode takes whole: N_TTY_BUF_SIZE less its end. */
 #define CANONICAL_LINE 4095
 
@@ -38,13 +37,6 @@ static void tell_request(struct ap_agent *agent, const struct ap_err *err)
 	if (request)
 		ap_container_of(request, struct ap_request, machine)->err = *err;
 	pthread_mutex_unlock(&agent->pool->lock);
-}
-
-static int remove_tree(const char *path, struct ap_err *err)
-{
-	const char *argv[] = {"rm", "-rf", "--", path, NULL};
-	int r = process_run(&(struct process_run){.argv = argv, .limit_ns = REMOVE_LIMIT}, err);
-	return r > 0 ? -EIO : r;
 }
 
 /* The option's text as it is now, owned by the caller. */
@@ -129,7 +121,7 @@ static void job_spawn(struct worker_job *job)
 		}
 	}
 	if (r < 0) {
-		remove_tree(agent->dir, NULL);
+		process_remove_tree(agent->dir, NULL);
 		pthread_mutex_lock(&pool->lock);
 		pool->spawn_error = err;
 		pool->spawn_error_ns = ap_clock_ns();
@@ -277,7 +269,7 @@ static void job_stop(struct worker_job *job)
 			pool->aside_error = err;
 		pthread_mutex_unlock(&pool->lock);
 	}
-	remove_tree(agent->dir, NULL);
+	process_remove_tree(agent->dir, NULL);
 	agent_leave(agent);
 	outcome(agent, MACHINE_STOPPED, 0);
 }

@@ -724,10 +724,20 @@ static void recover_worktree(struct ap_pool *pool, const char *name)
 	worktree_fini(&worktree);
 }
 
-static void recover(struct ap_pool *pool)
+static void remove_records(struct ap_pool *pool, const char *name)
 {
 	AP_CLEANUP_FREE char *path = NULL;
-	if (asprintf(&path, "%s/%s", pool->state_dir, POOL_WORKTREES) < 0)
+	if (asprintf(&path, "%s/%s/%s", pool->state_dir, POOL_AGENTS, name) < 0)
+		return;
+	await_keeper(path);
+	process_remove_tree(path, NULL);
+}
+
+static void for_each_left(struct ap_pool *pool, const char *subdir,
+			  void (*handle)(struct ap_pool *, const char *))
+{
+	AP_CLEANUP_FREE char *path = NULL;
+	if (asprintf(&path, "%s/%s", pool->state_dir, subdir) < 0)
 		return;
 	DIR *dir = opendir(path);
 	if (!dir)
@@ -735,9 +745,15 @@ static void recover(struct ap_pool *pool)
 	struct dirent *entry;
 	while ((entry = readdir(dir))) {
 		if (agent_number(entry->d_name))
-			recover_worktree(pool, entry->d_name);
+			handle(pool, entry->d_name);
 	}
 	closedir(dir);
+}
+
+static void recover(struct ap_pool *pool)
+{
+	for_each_left(pool, POOL_WORKTREES, recover_worktree);
+	for_each_left(pool, POOL_AGENTS, remove_records);
 }
 
 int ap_pool_new(struct ap_pool **ret, struct ap_pool_options *options, struct ap_err *err)

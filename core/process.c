@@ -178,3 +178,12 @@ int process_run(const struct process_run *run, struct ap_err *err)
 	}
 	return WEXITSTATUS(status);
 }
+
+#define REMOVE_LIMIT (120 * AP_SECOND)
+
+int process_remove_tree(const char *path, struct ap_err *err)
+{
+	const char *argv[] = {"rm", "-rf", "--", path, NULL};
+	int r = process_run(&(struct process_run){.argv = argv, .limit_ns = REMOVE_LIMIT}, err);
+	return r > 0 ? -EIO : r;
+}

@@ -19,3 +19,6 @@ struct process_run {
  * died of a signal), -ENOENT, -ENOMEM, …; for all but 0 the sentence is the last line that it wrote to
  * stderr, or what became of it. */
 int process_run(const struct process_run *run, struct ap_err *err);
+
+/* Removes a path with everything below it; a path that is not there is no failure. Blocks. */
+int process_remove_tree(const char *path, struct ap_err *err);

@@ -223,9 +223,7 @@ int worktree_add(struct worktree *ret, const struct repo *repo, const char *path
 	if (r < 0) { /* half-made things go */
 		place = place_repo(repo);
 		git_run(&place, NULL, NULL, ARGS("worktree", "remove", "-f", "-f", path));
-		process_run(&(struct process_run){.argv = ARGS("rm", "-rf", "--", path),
-						  .limit_ns = GIT_LIMIT},
-			    NULL);
+		process_remove_tree(path, NULL);
 		git_run(&place, NULL, NULL, ARGS("worktree", "prune"));
 	}
 	return r;
@@ -270,11 +268,11 @@ int worktree_clean(const struct worktree *worktree, const char *base, struct ap_
 
 int worktree_remove(const struct worktree *worktree, struct ap_err *err)
 {
-	/* renamed first: what another process still writes there does not come back under its name */
-	const char *rm[] = {"rm", "-rf", "--", worktree->path, worktree->admin_dir, NULL};
-	int r = process_run(&(struct process_run){.argv = rm, .limit_ns = GIT_LIMIT}, err);
-	if (r != 0)
-		return ap_err_wrap(err, r < 0 ? r : -EIO, "removing %s", worktree->path);
+	int r = process_remove_tree(worktree->path, err);
+	if (r == 0)
+		r = process_remove_tree(worktree->admin_dir, err);
+	if (r < 0)
+		return ap_err_wrap(err, r, "removing %s", worktree->path);
 	/* git removes the directory of the last worktree too */
 	AP_CLEANUP_BUF struct ap_buf dir = {0};
 	ap_buf_printf(&dir, "%s/worktrees", worktree->repo->common_dir);

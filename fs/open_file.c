@@ -199,6 +199,13 @@ void open_file_open(struct open_files *files, fuse_req_t req, struct node node,
 		    struct fuse_file_info *fi)
 {
 	const struct fuse_ctx *ctx = fuse_req_ctx(req);
+	int access_mode = fi->flags & O_ACCMODE;
+	mode_t mode = tree_mode(node);
+	/* root is above the modes, but there is no such text and no such command, as in kernfs */
+	if ((access_mode != O_WRONLY && !(mode & 0444)) || (access_mode != O_RDONLY && !(mode & 0222))) {
+		fuse_reply_err(req, EACCES);
+		return;
+	}
 	struct open_file *file = file_new(files, node, fi->flags);
 	if (!file) {
 		fuse_reply_err(req, ENOMEM);
@@ -210,8 +217,7 @@ void open_file_open(struct open_files *files, fuse_req_t req, struct node node,
 	file->call.uid = ctx->uid;
 	file->call.tid = ctx->pid;
 	file->call.by_handle = file->by_handle;
-	bool reads = (fi->flags & O_ACCMODE) != O_WRONLY;
-	if (r == 0 && reads && file->row->show && !file->by_handle)
+	if (r == 0 && access_mode != O_WRONLY && file->row->show && !file->by_handle)
 		r = make_text(file);
 	uint64_t fh = 0;
 	if (r == 0)
@@ -818,10 +824,6 @@ void open_file_write(struct open_files *files, fuse_req_t req, const char *data,
 	file->err.text[0] = '\0';
 	if (file->row->take) {
 		take(file, req, data, size);
-		return;
-	}
-	if (!file->row->line && !file->row->submit) {
-		fuse_reply_err(req, EPERM);
 		return;
 	}
 	if (file->by_handle) {

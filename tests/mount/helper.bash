@@ -1,0 +1,140 @@
+# What every mount test stands on: a repository, a pool over it, and a teardown that finds what is left.
+# Everything lies in one directory of the test's own; processes are ended by pid.
+
+load_library() {
+    load "/usr/lib/bats/bats-support/load.bash"
+    load "/usr/lib/bats/bats-assert/load.bash"
+}
+
+: "${AGENTPOOLFS:=$BATS_TEST_DIRNAME/../../build/fs/agentpoolfs}"
+
+# Waits until a command succeeds; the deadline is generous, for machines that are busy.
+await() {
+    local deadline=$((SECONDS + 60))
+    until "$@" >/dev/null 2>&1; do
+        if ((SECONDS > deadline)); then
+            echo "still not: $*" >&2
+            status_of_pool >&2
+            return 1
+        fi
+        sleep 0.02
+    done
+}
+
+status_of_pool() {
+    cat "$POOL/status" "$DIR/log" 2>&1 || true
+}
+
+value_is() { # FILE VALUE
+    [ "$(cat "$1")" = "$2" ]
+}
+
+contains() { # FILE TEXT
+    grep -qF -- "$2" "$1"
+}
+
+gone() { # PID: it has ended, reaped or not
+    ! kill -0 "$1" 2>/dev/null || grep -qs '^State:.Z' "/proc/$1/status"
+}
+
+make_repo() { # PATH [FILES]
+    git init -q -b main "$1"
+    git -C "$1" config user.name user
+    git -C "$1" config user.email user@example.org
+    local i
+    for ((i = 0; i < ${2:-3}; i++)); do echo "$i" >"$1/file-$i"; done
+    git -C "$1" add .
+    git -C "$1" commit -qm first
+}
+
+# Mounts a pool of $1..$2 agents and waits until the minimum is ready. More words go on the command line.
+mount_pool() { # MIN MAX [OPTION...] [-- PROGRAM...]
+    local min=$1 max=$2
+    shift 2
+    local options=()
+    while [ $# -gt 0 ] && [ "$1" != -- ]; do
+        options+=("$1")
+        shift
+    done
+    mkdir -p "$POOL"
+    "$AGENTPOOLFS" -f -o "state_dir=$STATE,min_pool_size=$min,max_pool_size=$max" "${options[@]}" \
+        "$REPO" "$POOL" "$@" >"$DIR/log" 2>&1 3>&- &
+    DAEMON=$!
+    await pool_answers
+    await value_is "$POOL/stats/idle_agents" "$min"
+}
+
+pool_answers() {
+    [ -e "$POOL/acquire" ] || { gone "$DAEMON" && exit 1; }
+}
+
+unmount_pool() {
+    [ -n "${DAEMON:-}" ] || return 0
+    if mountpoint -q "$POOL"; then fusermount3 -u "$POOL" || umount -l "$POOL"; fi
+    await gone "$DAEMON"
+    wait "$DAEMON" 2>/dev/null || true
+    DAEMON=
+}
+
+# Processes that have anything to do with this test, but for the test itself.
+left_processes() {
+    local pid
+    for pid in /proc/[0-9]*; do
+        pid=${pid#/proc/}
+        [ "$pid" = "$$" ] || [ "$pid" = "$BASHPID" ] && continue
+        if tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null | grep -qF "$STATE"; then
+            echo "$pid $(tr '\0' ' ' <"/proc/$pid/cmdline")"
+        fi
+    done
+}
+
+nothing_left() {
+    [ -z "$(left_processes)" ] && [ ! -e "$STATE/tmux.sock" ]
+}
+
+common_setup() {
+    load_library
+    DIR=$(mktemp -d /tmp/agentpool-bats-XXXXXX)
+    REPO=$DIR/repo POOL=$DIR/pool STATE=$DIR/state
+    export GIT_CONFIG_GLOBAL=/dev/null GIT_CONFIG_NOSYSTEM=1
+    mkdir "$DIR/home"
+    export HOME=$DIR/home # the agents' shells start alike on every machine
+    unset TMUX TMUX_PANE
+    make_repo "$REPO"
+    BEFORE=$(fingerprint)
+}
+
+# The user's own side of the repository: checkout, index, branches that are not the pool's, stash.
+fingerprint() {
+    git -C "$REPO" status --porcelain
+    git -C "$REPO" for-each-ref --format='%(refname) %(objectname)' | grep -v refs/heads/agentpool/
+    cat "$REPO"/.git/HEAD "$REPO"/.git/config
+    md5sum <"$REPO/.git/index"
+}
+
+common_teardown() {
+    local result=0 pid
+    unmount_pool || result=1
+    if [ "${CHECK_LEFT:-yes}" = yes ]; then
+        await nothing_left || { left_processes >&2; result=1; }
+        if mountpoint -q "$POOL"; then echo "the mount is left" >&2; result=1; fi
+        if [ -e "$STATE/worktrees" ]; then ls -R "$STATE/worktrees" >&2; result=1; fi
+        if [ "$(git -C "$REPO" worktree list | wc -l)" != 1 ]; then
+            git -C "$REPO" worktree list >&2
+            result=1
+        fi
+        if [ "$(fingerprint)" != "$BEFORE" ] && [ "${REPO_CHANGED:-no}" = no ]; then
+            echo "the user's side of the repository has changed" >&2
+            result=1
+        fi
+        git -C "$REPO" fsck --no-progress >&2 || result=1
+        if [ -s "$DIR/log" ] && [ "${LOG_EXPECTED:-no}" = no ]; then cat "$DIR/log" >&2; result=1; fi
+    fi
+    # whatever happened: end what is ours, and only that
+    while read -r pid _; do
+        if [ -n "$pid" ]; then kill -9 "$pid" 2>/dev/null || true; fi
+    done < <(left_processes)
+    if mountpoint -q "$POOL"; then umount -l "$POOL"; fi
+    rm -rf "$DIR"
+    return $result
+}

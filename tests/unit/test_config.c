@@ -1,0 +1,98 @@
+#include "unit.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "config.h"
+
+static struct ap_config config;
+static struct ap_err err;
+
+static int setup(void **state)
+{
+	return ap_config_init(&config);
+}
+
+static int teardown(void **state)
+{
+	ap_config_fini(&config);
+	return 0;
+}
+
+static void assert_shows(enum ap_option option, const char *text)
+{
+	struct ap_buf out = {0};
+	ap_config_show(&config, option, &out);
+	assert_string_equal(ap_buf_text(&out), text);
+	ap_buf_fini(&out);
+}
+
+static void defaults_are_the_tables(void **state)
+{
+	for (int i = 0; i < AP_N_OPTIONS; i++) {
+		assert_non_null(ap_options[i].name);
+		assert_non_null(ap_options[i].doc);
+		assert_int_equal(ap_option_find(ap_options[i].name), i);
+	}
+	assert_shows(AP_OPT_MAX_POOL_SIZE, "10");
+	assert_shows(AP_OPT_IDLE_TIMEOUT, "5m");
+	assert_shows(AP_OPT_MAX_PROMPT, "1048576");
+	assert_shows(AP_OPT_SETUP, "");
+	assert_int_equal(ap_config_check(&config, &err), 0);
+}
+
+static void bad_values_keep_the_old(void **state)
+{
+	static const struct {
+		const char *text;
+		int error;
+	} rows[] = {{"-1", -ERANGE}, {"0", -ERANGE},	{"11", -ERANGE}, {"", -EINVAL},
+		    {"x", -EINVAL},  {"0x5", -EINVAL},	{"1e9", -EINVAL}, {"5 5", -EINVAL},
+		    {"99999999999999999999", -ERANGE}};
+	for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+		err.text[0] = '\0';
+		assert_int_equal(ap_config_set(&config, AP_OPT_MAX_POOL_SIZE, rows[i].text, false, &err),
+				 rows[i].error);
+		assert_non_null(strstr(err.text, "max_pool_size"));
+		assert_shows(AP_OPT_MAX_POOL_SIZE, "10");
+	}
+}
+
+static void sizes_are_held_against_each_other(void **state)
+{
+	assert_int_equal(ap_config_set(&config, AP_OPT_MIN_POOL_SIZE, "5", false, &err), 0);
+	assert_int_equal(ap_config_set(&config, AP_OPT_MAX_POOL_SIZE, "4", false, &err), -ERANGE);
+	assert_int_equal(ap_config_set(&config, AP_OPT_MAX_POOL_SIZE, "5", false, &err), 0);
+	assert_int_equal(ap_config_set(&config, AP_OPT_MIN_POOL_SIZE, "6", false, &err), -ERANGE);
+	assert_shows(AP_OPT_MIN_POOL_SIZE, "5");
+}
+
+static void mount_only_options(void **state)
+{
+	assert_int_equal(ap_config_set(&config, AP_OPT_PROGRAM, "sh", false, &err), -EPERM);
+	assert_int_equal(ap_config_set(&config, AP_OPT_PROGRAM, "sh", true, &err), 0);
+	assert_shows(AP_OPT_PROGRAM, "sh");
+}
+
+static void unheeded_options_are_refused(void **state)
+{
+	assert_int_equal(ap_config_set(&config, AP_OPT_RECYCLE_THRESHOLD, "5", false, &err), -EPERM);
+	assert_int_equal(ap_config_set(&config, AP_OPT_RECYCLE_THRESHOLD, "5", true, &err), -EPERM);
+	assert_shows(AP_OPT_RECYCLE_THRESHOLD, "1000");
+}
+
+#define OPTION_TEST(sentence, function) {(sentence), (function), setup, teardown, NULL}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		OPTION_TEST("every option has a row and a default", defaults_are_the_tables),
+		OPTION_TEST("a bad value is refused by name and keeps the old one",
+			    bad_values_keep_the_old),
+		OPTION_TEST("min over max is refused from either side", sizes_are_held_against_each_other),
+		OPTION_TEST("some options are for the command line only", mount_only_options),
+		OPTION_TEST("an option that the pool does not heed cannot be set",
+			    unheeded_options_are_refused),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

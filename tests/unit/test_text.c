@@ -1,0 +1,124 @@
+#include "unit.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "clock.h"
+#include "text.h"
+
+static void labels_are_checked(void **state)
+{
+	static const char *const good[] = {"a", "fix-auth", "A.b_c-9", "0", "a.locked"};
+	static const char *const bad[] = {"", ".a", "-a", "a/b", "a..b", "a.", "a.lock", "a b", "a\n", "ä"};
+	char longest[AP_LABEL_MAX + 2];
+	for (size_t i = 0; i < sizeof good / sizeof *good; i++)
+		assert_true(ap_label_valid(good[i]));
+	for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+		assert_false(ap_label_valid(bad[i]));
+	memset(longest, 'a', sizeof longest);
+	longest[AP_LABEL_MAX] = '\0';
+	assert_true(ap_label_valid(longest));
+	longest[AP_LABEL_MAX] = 'a';
+	longest[AP_LABEL_MAX + 1] = '\0';
+	assert_false(ap_label_valid(longest));
+}
+
+static void durations_are_read(void **state)
+{
+	static const struct {
+		const char *text;
+		int64_t ns;
+	} rows[] = {{"0", 0},		     {"30", 30 * AP_SECOND},  {"250ms", 250 * AP_MS},
+		    {"1.5s", 1500 * AP_MS},  {"5m", 300 * AP_SECOND}, {"2h", 7200 * AP_SECOND},
+		    {"1d", 86400 * AP_SECOND}};
+	for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+		int64_t ns = -1;
+		assert_int_equal(ap_duration_parse(rows[i].text, &ns), 0);
+		assert_int_equal(ns, rows[i].ns);
+	}
+}
+
+static void bad_durations_are_refused(void **state)
+{
+	static const char *const bad[] = {"", "s", "1x", "1 s", "0x10", "1e9", ".5", "5.", "1..2s", "nan"};
+	int64_t ns = 7;
+	for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+		assert_int_equal(ap_duration_parse(bad[i], &ns), -EINVAL);
+	assert_int_equal(ap_duration_parse("-1", &ns), -ERANGE);
+	assert_int_equal(ap_duration_parse("99999999d", &ns), -ERANGE);
+	assert_int_equal(ns, 7);
+}
+
+static void durations_are_written_as_they_are_read(void **state)
+{
+	static const char *const same[] = {"0", "30s", "5m", "2h", "1d", "250ms", "90s"};
+	for (size_t i = 0; i < sizeof same / sizeof *same; i++) {
+		char text[32];
+		int64_t ns;
+		assert_int_equal(ap_duration_parse(same[i], &ns), 0);
+		ap_duration_format(ns, text, sizeof text);
+		assert_string_equal(text, same[i]);
+	}
+}
+
+static void sizes_are_read(void **state)
+{
+	int64_t size;
+	assert_int_equal(ap_size_parse("4096", &size), 0);
+	assert_int_equal(size, 4096);
+	assert_int_equal(ap_size_parse("1M", &size), 0);
+	assert_int_equal(size, 1 << 20);
+	assert_int_equal(ap_size_parse("-1", &size), -ERANGE);
+	assert_int_equal(ap_size_parse("9999999999G", &size), -ERANGE);
+	assert_int_equal(ap_size_parse("M", &size), -EINVAL);
+}
+
+static void words_are_cut(void **state)
+{
+	char line[] = "  a\tbc  d ";
+	char *cursor = line;
+	assert_string_equal(ap_word_next(&cursor), "a");
+	assert_string_equal(ap_word_next(&cursor), "bc");
+	assert_string_equal(ap_word_next(&cursor), "d");
+	assert_null(ap_word_next(&cursor));
+}
+
+static void assert_plain(const char *raw, const char *expected)
+{
+	/* whole, and one byte at a time */
+	for (size_t step = strlen(raw); step > 0; step = step > 1 ? 1 : 0) {
+		struct ap_plain plain = {0};
+		struct ap_buf out = {0};
+		for (size_t i = 0; i < strlen(raw); i += step)
+			ap_plain_add(&plain, raw + i, step, &out);
+		assert_string_equal(ap_buf_text(&out), expected);
+		ap_buf_fini(&out);
+	}
+}
+
+static void control_sequences_are_left_out(void **state)
+{
+	assert_plain("a\033[31mred\033[0mb\r\n", "aredb\n");
+	assert_plain("\033]0;title\007x", "x");
+	assert_plain("\033]8;;http://x\033\\link\033]8;;\033\\", "link");
+	assert_plain("\033Pq#1\033\\y\033(Bz", "yz");
+	assert_plain("\033[?2004h$ ls", "$ ls");
+	assert_plain("ab\bc\a\001", "ac");
+	assert_plain("10%\r20%\r\n", "10%\n20%\n");
+	assert_plain("\xc3\xa4\b\xc3\xb6", "\xc3\xb6");
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		IT("labels are what can be a file name and a branch", labels_are_checked),
+		IT("durations have units, a bare number is seconds", durations_are_read),
+		IT("bad durations are refused and change nothing", bad_durations_are_refused),
+		IT("durations are written as they are read", durations_are_written_as_they_are_read),
+		IT("sizes have suffixes", sizes_are_read),
+		IT("words are cut at blanks and tabs", words_are_cut),
+		IT("control sequences are left out of plain text, also across pieces",
+		   control_sequences_are_left_out),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

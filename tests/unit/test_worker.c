@@ -1,0 +1,63 @@
+#include "unit.h"
+
+#include <stdatomic.h>
+#include <stdlib.h>
+
+#include "worker.h"
+
+#define N_JOBS 2000
+
+struct counted {
+	struct worker_job job;
+	int number;
+};
+
+static struct worker_lane lane;
+static atomic_int n_inside, n_run, n_released, worst_inside;
+static int order[N_JOBS];
+
+static void run(struct worker_job *job)
+{
+	struct counted *counted = ap_container_of(job, struct counted, job);
+	int inside = atomic_fetch_add(&n_inside, 1) + 1;
+	if (inside > atomic_load(&worst_inside))
+		atomic_store(&worst_inside, inside);
+	order[atomic_fetch_add(&n_run, 1)] = counted->number;
+	atomic_fetch_sub(&n_inside, 1);
+	free(counted);
+}
+
+static void released(struct worker_lane *of)
+{
+	assert_ptr_equal(of, &lane);
+	atomic_fetch_add(&n_released, 1);
+}
+
+static void lanes_keep_order(void **state)
+{
+	struct worker_pool *pool = worker_pool_new(4);
+	assert_non_null(pool);
+	worker_lane_init(&lane);
+	for (int i = 0; i < N_JOBS; i++) {
+		struct counted *job = calloc(1, sizeof *job);
+		assert_non_null(job);
+		job->number = i;
+		job->job = (struct worker_job){.run = run, .lane = &lane, .lane_release = released};
+		worker_submit(pool, &job->job);
+	}
+	worker_pool_free(pool);
+	assert_int_equal(n_run, N_JOBS);
+	assert_int_equal(n_released, N_JOBS);
+	assert_int_equal(worst_inside, 1);
+	for (int i = 0; i < N_JOBS; i++)
+		assert_int_equal(order[i], i);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		IT("jobs of a lane run one at a time, in order, and all of them before the end",
+		   lanes_keep_order),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
