@@ -229,13 +229,17 @@ static int mountpoint_check(const char *given, char **ret, struct ap_err *err)
 	}
 	for (size_t len = strlen(absolute); len > 1 && absolute[len - 1] == '/';)
 		absolute[--len] = '\0';
-	if (access(absolute, F_OK) < 0 && errno == ENOTCONN && mounted_by_us(absolute))
+	DIR *dir = opendir(absolute);
+	/* the kernel may still remember enough of a dead mount for anything but opening it */
+	if (!dir && errno == ENOTCONN && mounted_by_us(absolute)) {
 		unmount_stale(absolute);
-	char *path = realpath(absolute, NULL);
-	DIR *dir = path ? opendir(path) : NULL;
-	if (!dir) {
+		dir = opendir(absolute);
+	}
+	char *path = dir ? realpath(absolute, NULL) : NULL;
+	if (!path) {
 		int error = -errno;
-		free(path);
+		if (dir)
+			closedir(dir);
 		return ap_err_errno(err, error, "the mount point %s", given);
 	}
 	bool mounted = mounted_by_us(path);

@@ -21,7 +21,7 @@ teardown() { common_teardown; }
     local man=$BATS_TEST_DIRNAME/../../man/agentpoolfs.5 name
     for name in $("$AGENTPOOLFS" --list-files | awk '{print $1}' | xargs -n1 basename) \
         $("$AGENTPOOLFS" --list-options | awk '{print $1}'); do
-        grep -qE "^\.(B|BR|TP|IP|It).*\b$name\b|^\.B[RI]? .*$name" "$man" || { echo "not in man 5: $name"; return 1; }
+        grep -qE "^\.B[RI]? ([^ ]+ , )*$name( |$)" "$man" || { echo "not in man 5: $name"; return 1; }
     done
 }
 
@@ -222,7 +222,7 @@ PY
 @test "a repository in a linked worktree, bare, and with blanks in its path" {
     CHECK_LEFT=no
     git clone -q --bare "$REPO" "$DIR/bare repo.git"
-    git -C "$REPO" worktree add -q "$DIR/linked ö"
+    git -C "$REPO" worktree add -q -b side "$DIR/linked ö"
     local repo
     for repo in "$DIR/bare repo.git" "$DIR/linked ö"; do
         local saved=$REPO
