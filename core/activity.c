@@ -11,8 +11,8 @@
 
 /* A shell that waits for input is ready at once; so much silence keeps a burst from being split. */
 #define SHELL_SETTLE (30 * AP_MS)
-/* A program that prints nothing for so long has nothing to do: the longest gap of a working one that
- * was measured is 0.9 s. */
+/* A program that prints nothing for so long has nothing to do: the longest gap of a working one
+ * that was measured is 0.9 s. */
 #define SILENCE (2 * AP_SECOND)
 
 static bool read_proc(pid_t pid, const char *name, char *ret, size_t size)
@@ -90,11 +90,13 @@ static bool conclude_shell(const struct activity_input *in, int64_t now, struct 
 		snprintf(ret->why, sizeof ret->why, "foreground: process group %d has the terminal",
 			 (int)in->look.foreground);
 	} else if (!in->look.reads_terminal) {
-		because(ret, AP_ACTIVITY_BUSY, now + SHELL_SETTLE, "foreground: the shell is at work");
+		because(ret, AP_ACTIVITY_BUSY, now + SHELL_SETTLE,
+			"foreground: the shell is at work");
 	} else if (now < settled) {
 		because(ret, AP_ACTIVITY_BUSY, settled, "foreground: the shell has just printed");
 	} else {
-		because(ret, AP_ACTIVITY_READY, AP_FOREVER, "foreground: the shell waits for input");
+		because(ret, AP_ACTIVITY_READY, AP_FOREVER,
+			"foreground: the shell waits for input");
 	}
 	return true;
 }

@@ -18,7 +18,8 @@
 /* The keeper asks, waits its grace and makes the tree end; it is given this long for it. */
 #define END_LIMIT (30 * AP_SECOND)
 
-/* --- its life ---------------------------------------------------------------------------------- */
+/* --- its life ----------------------------------------------------------------------------------
+ */
 
 static int agent_name_paths(struct ap_agent *agent)
 {
@@ -128,7 +129,8 @@ void agent_leave(struct ap_agent *agent)
 	ap_agent_unref(agent);
 }
 
-/* --- its program ------------------------------------------------------------------------------- */
+/* --- its program -------------------------------------------------------------------------------
+ */
 
 static void read_record(const struct ap_agent *agent, const char *name, char *ret, size_t size)
 {
@@ -180,12 +182,18 @@ void agent_ended(struct ap_agent *agent)
 	agent->program = 0;
 	snprintf(agent->ended_how, sizeof agent->ended_how, "%s", how);
 	agent->recheck_ns = ap_clock_ns();
+	const struct machine_slot *slot = &pool->machine.slots[agent->slot];
+	if (!agent->ending && !agent->gone && !slot->proven) {
+		ap_err_set(&pool->spawn_error, 0, "'%s' ended soon after its start (%s)",
+			   pool->argv[0], how);
+		pool->spawn_error_ns = ap_clock_ns();
+	}
 	if (!agent->ending && !agent->gone)
 		pool_step_locked(pool,
 				 &(struct machine_event){
 					 .type = MACHINE_EXITED,
 					 .slot = agent->slot,
-					 .generation = pool->machine.slots[agent->slot].generation,
+					 .generation = slot->generation,
 				 },
 				 &answered);
 	pthread_mutex_unlock(&pool->lock);
@@ -216,7 +224,8 @@ int agent_end_program(struct ap_agent *agent, struct ap_err *err)
 	}
 }
 
-/* --- what it prints ---------------------------------------------------------------------------- */
+/* --- what it prints ----------------------------------------------------------------------------
+ */
 
 void agent_raw_path(const struct ap_agent *agent, struct ap_buf *out)
 {
@@ -285,7 +294,8 @@ void agent_read_output(struct ap_agent *agent)
 	pthread_mutex_unlock(&pool->lock);
 }
 
-/* --- what it is doing -------------------------------------------------------------------------- */
+/* --- what it is doing --------------------------------------------------------------------------
+ */
 
 static pid_t program_of(const struct ap_agent *agent)
 {
@@ -319,7 +329,7 @@ static void activity_set_locked(struct ap_agent *agent, const struct activity *c
 void agent_forget_prompts_locked(struct ap_agent *agent)
 {
 	struct ap_list *at, *next;
-	ap_list_for_each_safe(at, next, &agent->prompts) {
+	ap_list_for_each_safe (at, next, &agent->prompts) {
 		ap_list_remove(at);
 		free(ap_container_of(at, struct prompt, link));
 	}
@@ -373,7 +383,8 @@ void agent_review(struct ap_agent *agent, int64_t now)
 	answer_waits(&waits, 0, activity);
 }
 
-/* --- what the mount asks of it ----------------------------------------------------------------- */
+/* --- what the mount asks of it -----------------------------------------------------------------
+ */
 
 int ap_agent_prompt(struct ap_pool *pool, struct ap_agent *agent, const char *text, size_t len,
 		    struct ap_err *err)
@@ -425,7 +436,8 @@ void ap_agent_prompt_open(struct ap_pool *pool, struct ap_agent *agent, bool ope
 	pthread_mutex_lock(&pool->lock);
 	agent->n_prompts_open += open ? 1 : -1u;
 	agent->recheck_ns = ap_clock_ns();
-	if (open && agent->activity != AP_ACTIVITY_EXITED && agent->activity != AP_ACTIVITY_STARTING)
+	if (open && agent->activity != AP_ACTIVITY_EXITED &&
+	    agent->activity != AP_ACTIVITY_STARTING)
 		agent->activity = AP_ACTIVITY_BUSY;
 	pthread_mutex_unlock(&pool->lock);
 	if (!open)

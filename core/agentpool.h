@@ -1,10 +1,10 @@
 /* The pool, as the mount sees it: the only header of core/ that fs/ includes.
  *
- * Functions return 0 or a negative errno that may go to the kernel as it is, and fill a caller-owned
- * ap_err with the sentence behind it. None blocks, but for the three of the pool's life and where it
- * says so: what takes time is an ap_request, whose `done` is called once, from any thread, possibly
- * before the call returns, with no lock held. Times are ns of CLOCK_MONOTONIC. All functions but
- * those of the pool's life may be called from any thread. */
+ * Functions return 0 or a negative errno that may go to the kernel as it is, and fill a
+ * caller-owned ap_err with the sentence behind it. None blocks, but for the three of the pool's
+ * life and where it says so: what takes time is an ap_request, whose `done` is called once, from
+ * any thread, possibly before the call returns, with no lock held. Times are ns of CLOCK_MONOTONIC.
+ * All functions but those of the pool's life may be called from any thread. */
 #pragma once
 
 #include <stdbool.h>
@@ -48,23 +48,24 @@ struct ap_pool;
 struct ap_agent;   /* one agent from spawn to stop; pinned by a reference */
 struct ap_request; /* something under way whose answer comes later */
 
-/* --- the pool's life --------------------------------------------------------------------------- */
+/* --- the pool's life ---------------------------------------------------------------------------
+ */
 
 struct ap_pool_options {
-	const char *repo;	   /* path of the repository */
-	struct ap_config config;   /* taken over by a successful ap_pool_new */
-	const char *const *argv;   /* the program and its arguments, NULL at the end */
-	const char *mountpoint;	   /* absolute; told to agents, never touched */
-	const char *shim;	   /* path of the program that starts agents */
-	/* Agents or leases came or went. Called from any thread without a lock; `name` is gone as an
-	 * agent's name, or NULL when only something appeared. */
+	const char *repo;	 /* path of the repository */
+	struct ap_config config; /* taken over by a successful ap_pool_new */
+	const char *const *argv; /* the program and its arguments, NULL at the end */
+	const char *mountpoint;	 /* absolute; told to agents, never touched */
+	const char *shim;	 /* path of the program that starts agents */
+	/* Agents or leases came or went. Called from any thread without a lock; `name` is gone as
+	 * an agent's name, or NULL when only something appeared. */
 	void (*agent_gone)(void *data, unsigned number, const char *name);
 	void *data;
 };
 
 /* Checks repository and configuration, takes the state directory's lock and cleans up what a dead
- * daemon left there, its work saved. Starts no thread. Blocks. -EINVAL, -EBUSY (another daemon, named
- * in the sentence), … */
+ * daemon left there, its work saved. Starts no thread. Blocks. -EINVAL, -EBUSY (another daemon,
+ * named in the sentence), … */
 int ap_pool_new(struct ap_pool **ret, struct ap_pool_options *options, struct ap_err *err);
 
 /* Starts the threads, tmux and the first agents. Not before the process has daemonized. */
@@ -78,9 +79,11 @@ unsigned ap_pool_stop(struct ap_pool *pool, struct ap_err *err);
 /* Frees a pool that was never started or is stopped. */
 void ap_pool_free(struct ap_pool *pool);
 
-/* --- requests ---------------------------------------------------------------------------------- */
+/* --- requests ----------------------------------------------------------------------------------
+ */
 
-/* `result` is 0 or a negative errno; ap_request_err() has the sentence, ap_request_text() the text. */
+/* `result` is 0 or a negative errno; ap_request_err() has the sentence, ap_request_text() the text.
+ */
 typedef void ap_request_done(struct ap_request *request, int result, void *data);
 
 /* NULL on ENOMEM. A request is submitted once, by one of the functions that take one. */
@@ -100,7 +103,8 @@ void ap_request_cancel(struct ap_pool *pool, struct ap_request *request);
 const struct ap_err *ap_request_err(const struct ap_request *request);
 struct ap_buf *ap_request_text(struct ap_request *request);
 
-/* --- leases ------------------------------------------------------------------------------------ */
+/* --- leases ------------------------------------------------------------------------------------
+ */
 
 struct ap_acquire {
 	char label[AP_LABEL_MAX + 1]; /* "": the pool invents one */
@@ -119,17 +123,17 @@ struct ap_lease_key {
 };
 
 /* Queues an acquirer. Refused at once: -EINVAL, -EEXIST, -ENOENT, -ESHUTDOWN. Answered later: 0,
- * -EAGAIN, -ETIMEDOUT, -EBUSY (the label's branch is checked out elsewhere), -ESHUTDOWN, -EHOSTDOWN,
- * -ECANCELED. The text of a granted one is `AGENT LABEL\n`. */
+ * -EAGAIN, -ETIMEDOUT, -EBUSY (the label's branch is checked out elsewhere), -ESHUTDOWN,
+ * -EHOSTDOWN, -ECANCELED. The text of a granted one is `AGENT LABEL\n`. */
 int ap_pool_acquire(struct ap_pool *pool, const struct ap_acquire *acquire,
 		    struct ap_request *request, struct ap_err *err);
 
 /* The lease that an acquirer's request was granted. */
 struct ap_lease_key ap_request_lease(const struct ap_request *request);
 
-/* Ends the lease of that label or agent on behalf of `uid` (its holder, `owner` or root). Refused at
- * once: -ENOENT, -ESTALE, -EPERM. Answered with 0 when the work is safe, or -EIO when saving failed.
- * `request` may be NULL: nobody waits for the answer. */
+/* Ends the lease of that label or agent on behalf of `uid` (its holder, `owner` or root). Refused
+ * at once: -ENOENT, -ESTALE, -EPERM. Answered with 0 when the work is safe, or -EIO when saving
+ * failed. `request` may be NULL: nobody waits for the answer. */
 int ap_pool_release(struct ap_pool *pool, const char *label_or_agent, bool discard, uid_t uid,
 		    struct ap_request *request, struct ap_err *err);
 
@@ -139,7 +143,8 @@ void ap_pool_release_key(struct ap_pool *pool, struct ap_lease_key key);
 /* Begins the lease's time to live anew. -ESTALE, -ENOENT. */
 int ap_pool_renew(struct ap_pool *pool, const char *label, uid_t uid, struct ap_err *err);
 
-/* --- the pool as a whole ----------------------------------------------------------------------- */
+/* --- the pool as a whole -----------------------------------------------------------------------
+ */
 
 int ap_pool_scale(struct ap_pool *pool, int target, struct ap_err *err); /* -1: auto; -ERANGE */
 void ap_pool_maintain(struct ap_pool *pool);				 /* one pass now */
@@ -165,7 +170,8 @@ struct ap_stats {
 
 void ap_pool_stats(struct ap_pool *pool, struct ap_stats *ret);
 
-/* --- agents ------------------------------------------------------------------------------------ */
+/* --- agents ------------------------------------------------------------------------------------
+ */
 
 /* The numbers of the agents that there are, ascending; at most `max`. Returns how many. */
 unsigned ap_pool_agents(struct ap_pool *pool, unsigned *ret_numbers, unsigned max);
@@ -185,10 +191,10 @@ struct ap_agent_info {
 	char name[32];
 	enum ap_agent_state state;
 	enum ap_activity activity;
-	char why[128];			/* what the activity was concluded from */
-	char label[AP_LABEL_MAX + 1];	/* "" when not leased */
+	char why[128];				  /* what the activity was concluded from */
+	char label[AP_LABEL_MAX + 1];		  /* "" when not leased */
 	char base[65], branch[AP_LABEL_MAX + 16]; /* "" when not leased */
-	const char *worktree;		/* absolute; as long as the reference */
+	const char *worktree;			  /* absolute; as long as the reference */
 	uid_t owner_uid;
 	pid_t owner_pid, pid; /* holder; the program, 0 when it has ended */
 	uint64_t token;
@@ -209,8 +215,8 @@ int ap_agent_prompt(struct ap_pool *pool, struct ap_agent *agent, const char *te
 /* A prompt is being written: counts the agent busy until the matching call with false. */
 void ap_agent_prompt_open(struct ap_pool *pool, struct ap_agent *agent, bool open);
 
-/* Has keys typed, in tmux's names, separated by blanks; in order with the prompts before it. -EINVAL,
- * -EIO (the program has ended), -ENODEV. */
+/* Has keys typed, in tmux's names, separated by blanks; in order with the prompts before it.
+ * -EINVAL, -EIO (the program has ended), -ENODEV. */
 int ap_agent_keys(struct ap_pool *pool, struct ap_agent *agent, const char *keys,
 		  struct ap_err *err);
 
@@ -220,9 +226,9 @@ int ap_agent_restart(struct ap_pool *pool, struct ap_agent *agent, struct ap_err
 
 /* What is read of an agent and takes time; the text comes with the request. */
 enum ap_agent_text {
-	AP_TEXT_SCREEN,	  /* what is on the terminal */
-	AP_TEXT_WAIT,	  /* the activity, once it is ready, waiting or exited */
-	AP_TEXT_DIFF,	  /* worktree against base, untracked files included */
+	AP_TEXT_SCREEN, /* what is on the terminal */
+	AP_TEXT_WAIT,	/* the activity, once it is ready, waiting or exited */
+	AP_TEXT_DIFF,	/* worktree against base, untracked files included */
 	AP_TEXT_DIFFSTAT,
 	AP_TEXT_HEAD, /* the worktree's commit */
 };

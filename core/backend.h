@@ -16,8 +16,9 @@ struct backend_spawn {
 	const char *name; /* of the agent: unique in the pool */
 	const char *dir;  /* working directory */
 	const char *const *argv;
-	const char *const *env;	 /* NAME=VALUE over the server's; NULL at the end */
-	const char *record_dir;	 /* the keeper's records: `pid`, `alive` (locked), `exit` at the end */
+	const char *const *env; /* NAME=VALUE over the server's; NULL at the end */
+	const char
+		*record_dir; /* the keeper's records: `pid`, `alive` (locked), `exit` at the end */
 	const char *output_file; /* where everything it prints is appended */
 };
 

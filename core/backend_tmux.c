@@ -60,7 +60,8 @@ static struct backend_tmux *tmux_of(struct backend *backend)
 	return (struct backend_tmux *)backend;
 }
 
-/* --- the reader -------------------------------------------------------------------------------- */
+/* --- the reader --------------------------------------------------------------------------------
+ */
 
 static void command_free(struct tmux_command *command)
 {
@@ -168,10 +169,12 @@ static int tmux_fd(struct backend *backend)
 	return tmux_of(backend)->out_fd;
 }
 
-/* --- commands ---------------------------------------------------------------------------------- */
+/* --- commands ----------------------------------------------------------------------------------
+ */
 
-/* Appends a word in tmux's single quotes, after a blank. */
-static void quote(struct ap_buf *line, const char *word)
+/* Appends a word in tmux's single quotes, after a blank; `doubled` are characters that tmux would
+ * expand in it, and that stand for themselves when they are written twice. */
+static void quote_doubled(struct ap_buf *line, const char *word, const char *doubled)
 {
 	ap_buf_adds(line, " '");
 	for (; *word; word++) {
@@ -179,8 +182,15 @@ static void quote(struct ap_buf *line, const char *word)
 			ap_buf_adds(line, "'\\''");
 		else
 			ap_buf_add(line, word, 1);
+		if (strchr(doubled, *word))
+			ap_buf_add(line, word, 1);
 	}
 	ap_buf_adds(line, "'");
+}
+
+static void quote(struct ap_buf *line, const char *word)
+{
+	quote_doubled(line, word, "");
 }
 
 static bool write_all(int fd, const char *data, size_t len)
@@ -264,13 +274,14 @@ static int tmux_run(struct backend_tmux *tmux, unsigned n_lines, const struct ap
 	return r;
 }
 
-/* --- what the pool asks ------------------------------------------------------------------------ */
+/* --- what the pool asks ------------------------------------------------------------------------
+ */
 
 static void add_program(struct backend_tmux *tmux, const struct backend_spawn *spawn,
 			struct ap_buf *line)
 {
 	quote(line, "-c");
-	quote(line, spawn->dir);
+	quote_doubled(line, spawn->dir, "#");
 	for (const char *const *env = spawn->env; env && *env; env++) {
 		quote(line, "-e");
 		quote(line, *env);
@@ -283,8 +294,8 @@ static void add_program(struct backend_tmux *tmux, const struct backend_spawn *s
 	ap_buf_adds(line, "\n");
 }
 
-/* All it prints goes to the file, from the first byte on: both lines reach tmux in one write, so that
- * it reads nothing of the terminal between them. */
+/* All it prints goes to the file, from the first byte on: both lines reach tmux in one write, so
+ * that it reads nothing of the terminal between them. */
 static void add_recorder(const struct backend_spawn *spawn, const char *target, struct ap_buf *line)
 {
 	AP_CLEANUP_BUF struct ap_buf shell = {0};
@@ -292,7 +303,7 @@ static void add_recorder(const struct backend_spawn *spawn, const char *target, 
 	quote(&shell, spawn->output_file); /* quoted alike in tmux and sh; then quoted again */
 	ap_buf_adds(line, "pipe-pane -t");
 	quote(line, target);
-	quote(line, ap_buf_text(&shell));
+	quote_doubled(line, ap_buf_text(&shell), "#%");
 	ap_buf_adds(line, "\n");
 }
 
@@ -367,7 +378,7 @@ static int tmux_paste(struct backend *backend, const struct backend_terminal *te
 	snprintf(name, sizeof name, "prompt-%s", terminal->pane + 1);
 	ap_buf_adds(&lines, "load-buffer -b");
 	quote(&lines, name);
-	quote(&lines, file);
+	quote_doubled(&lines, file, "#");
 	ap_buf_adds(&lines, "\ncopy-mode -q -t"); /* a mode would swallow the keys that follow */
 	quote(&lines, terminal->pane);
 	ap_buf_adds(&lines, "\npaste-buffer -p -r -d -b");
@@ -404,7 +415,8 @@ static int tmux_capture(struct backend *backend, const struct backend_terminal *
 	return 0;
 }
 
-/* --- its life ---------------------------------------------------------------------------------- */
+/* --- its life ----------------------------------------------------------------------------------
+ */
 
 static int tmux_cli(const char *socket, const char *const words[3], struct ap_buf *out)
 {
@@ -413,9 +425,9 @@ static int tmux_cli(const char *socket, const char *const words[3], struct ap_bu
 		&(struct process_run){.argv = argv, .limit_ns = COMMAND_LIMIT, .out = out}, NULL);
 }
 
-/* Ends the server of a socket, if there is one, and waits until it has ended. A server whose control
- * client died without reading its last answer waits for it for ever (tmux 3.3a): it is made to end;
- * the keepers in its terminals then end their trees by themselves. */
+/* Ends the server of a socket, if there is one, and waits until it has ended. A server whose
+ * control client died without reading its last answer waits for it for ever (tmux 3.3a): it is made
+ * to end; the keepers in its terminals then end their trees by themselves. */
 static void end_server(const char *socket)
 {
 	AP_CLEANUP_BUF struct ap_buf out = {0};
@@ -465,9 +477,9 @@ static int start_client(struct backend_tmux *tmux, struct ap_err *err)
 		close(in[1]);
 		return ap_err_errno(err, error, "tmux");
 	}
-	const char *argv[] = {"tmux", "-S", tmux->socket,   "-f", "/dev/null", "-u",
-			      "-C",   "new-session", "-f", "ignore-size,no-output", "-s", "pool",
-			      "exec sleep infinity", NULL};
+	const char *argv[] = {"tmux", "-S",   tmux->socket,	     "-f", "/dev/null",
+			      "-u",   "-C",   "new-session",	     "-f", "ignore-size,no-output",
+			      "-s",   "pool", "exec sleep infinity", NULL};
 	posix_spawn_file_actions_t actions;
 	posix_spawnattr_t attr;
 	posix_spawn_file_actions_init(&actions);

@@ -1,6 +1,6 @@
-/* The circuit breaker on spawning: closed, it lets every spawn through; three failures in a row open
- * it; after its backoff it is half-open and lets exactly one spawn through, which closes or re-opens
- * it. Pure: time and randomness come as arguments. */
+/* The circuit breaker on spawning: closed, it lets every spawn through; three failures in a row
+ * open it; after its backoff it is half-open and lets exactly one spawn through, which closes or
+ * re-opens it. Pure: time and randomness come as arguments. */
 #pragma once
 
 #include <stdbool.h>

@@ -28,7 +28,8 @@ const struct ap_option_row ap_options[AP_N_OPTIONS] = {
 				      .when = AP_WHEN_UNHEEDED, .initial = "1000",
 				      .doc = "requests an agent serves before it is recycled"},
 	[AP_OPT_MAINTENANCE_INTERVAL] = {"maintenance_interval",
-					 .type = DURATION_OF(100 * AP_MS, CENTURY), .initial = "30s",
+					 .type = DURATION_OF(100 * AP_MS, CENTURY),
+					 .initial = "30s",
 					 .doc = "time between maintenance passes"},
 	[AP_OPT_MAX_MEMORY_MB] = {"max_memory_mb", .type = NUMBER_OF(0, INT32_MAX),
 				  .when = AP_WHEN_UNHEEDED, .initial = "512",
@@ -46,7 +47,8 @@ const struct ap_option_row ap_options[AP_N_OPTIONS] = {
 				       .when = AP_WHEN_UNHEEDED, .initial = "5000",
 				       .doc = "prompts an agent takes in 24 hours"},
 	[AP_OPT_ACQUIRE_TIMEOUT] = {"acquire_timeout", .type = DURATION_OF(0, CENTURY),
-				    .initial = "30s", .doc = "how long an acquirer waits by default"},
+				    .initial = "30s",
+				    .doc = "how long an acquirer waits by default"},
 	[AP_OPT_LEASE_TTL] = {"lease_ttl", .type = DURATION_OF(0, CENTURY), .initial = "0",
 			      .doc = "default time to live of a lease; 0 is without end"},
 	[AP_OPT_SPAWN_TIMEOUT] = {"spawn_timeout", .type = DURATION_OF(AP_SECOND, CENTURY),
@@ -73,8 +75,10 @@ const struct ap_option_row ap_options[AP_N_OPTIONS] = {
 	[AP_OPT_ON_RELEASE] = {"on_release", .type = CHOICE_OF("auto restart clear keep"),
 			       .when = AP_WHEN_UNHEEDED, .initial = "auto",
 			       .doc = "how a program is made ready for the next lease"},
-	[AP_OPT_PROGRAM] = {"program", .type = AP_TYPE_TEXT, .when = AP_WHEN_MOUNT, .initial = "bash",
-			    .doc = "the agents' program; arguments stand after -- on the command line"},
+	[AP_OPT_PROGRAM] =
+		{"program", .type = AP_TYPE_TEXT, .when = AP_WHEN_MOUNT, .initial = "bash",
+		 .doc =
+			 "the agents' program; arguments stand after -- on the command line"},
 	[AP_OPT_SETUP] = {"setup", .type = AP_TYPE_TEXT, .when = AP_WHEN_UNHEEDED, .initial = "",
 			  .doc = "command run in a new worktree before the program"},
 	[AP_OPT_TEARDOWN] = {"teardown", .type = AP_TYPE_TEXT, .when = AP_WHEN_UNHEEDED,
@@ -84,8 +88,8 @@ const struct ap_option_row ap_options[AP_N_OPTIONS] = {
 	[AP_OPT_OUTPUT_LIMIT] = {"output_limit", .type = SIZE_OF(4096, INT64_C(1) << 40),
 				 .when = AP_WHEN_UNHEEDED, .initial = "16M",
 				 .doc = "bytes kept of an agent's output"},
-	[AP_OPT_STATE_DIR] = {"state_dir", .type = AP_TYPE_TEXT, .when = AP_WHEN_MOUNT, .initial = "",
-			      .doc = "where worktrees, output and sockets lie"},
+	[AP_OPT_STATE_DIR] = {"state_dir", .type = AP_TYPE_TEXT, .when = AP_WHEN_MOUNT,
+			      .initial = "", .doc = "where worktrees, output and sockets lie"},
 	[AP_OPT_PERSIST] = {"persist", .type = CHOICE_OF("no yes"), .when = AP_WHEN_UNHEEDED,
 			    .initial = "no", .doc = "keep agents over an unmount"},
 	[AP_OPT_DURABILITY] = {"durability", .type = CHOICE_OF("full normal"),
@@ -107,7 +111,8 @@ static int value_parse(const struct ap_option_row *row, const char *text, int64_
 		const char *form;
 	} types[] = {
 		[AP_TYPE_NUMBER] = {ap_number_parse, "a whole number"},
-		[AP_TYPE_DURATION] = {ap_duration_parse, "a duration such as 250ms, 30s, 5m, 2h or 1d"},
+		[AP_TYPE_DURATION] = {ap_duration_parse,
+				      "a duration such as 250ms, 30s, 5m, 2h or 1d"},
 		[AP_TYPE_SIZE] = {ap_size_parse, "a number of bytes such as 4096, 64K or 1M"},
 	};
 	int64_t value = 0;
@@ -198,8 +203,9 @@ int ap_config_set(struct ap_config *config, enum ap_option option, const char *t
 {
 	const struct ap_option_row *row = &ap_options[option];
 	if (row->when == AP_WHEN_UNHEEDED)
-		return ap_err_set(err, -EPERM, "%s: this version does not act on it, so it stays %s",
-				  row->name, *row->initial ? row->initial : "empty");
+		return ap_err_set(err, -EPERM,
+				  "%s: this version does not act on it, so it stays %s", row->name,
+				  *row->initial ? row->initial : "empty");
 	if (row->when == AP_WHEN_MOUNT && !at_mount)
 		return ap_err_set(err, -EPERM, "%s: set at mount only, with -o %s=VALUE", row->name,
 				  row->name);

@@ -54,8 +54,9 @@ enum ap_option_type {
 
 enum ap_option_when {
 	AP_WHEN_ANYTIME,
-	AP_WHEN_MOUNT,	 /* on the command line only */
-	AP_WHEN_UNHEEDED, /* reads as its default; the pool does not act on it, so no one may set it */
+	AP_WHEN_MOUNT,	  /* on the command line only */
+	AP_WHEN_UNHEEDED, /* reads as its default; the pool does not act on it, so no one may set it
+			   */
 };
 
 struct ap_option_row {
@@ -84,9 +85,9 @@ void ap_config_fini(struct ap_config *config);
 /* The option of that name, or -ENOENT. */
 int ap_option_find(const char *name);
 
-/* Sets one option from its text. -EINVAL, -ERANGE (also where it contradicts another option), -EPERM
- * (only at mount, or not heeded), -ENOMEM; the old value stays then. `at_mount` lifts the rule of
- * AP_WHEN_MOUNT. */
+/* Sets one option from its text. -EINVAL, -ERANGE (also where it contradicts another option),
+ * -EPERM (only at mount, or not heeded), -ENOMEM; the old value stays then. `at_mount` lifts the
+ * rule of AP_WHEN_MOUNT. */
 int ap_config_set(struct ap_config *config, enum ap_option option, const char *text, bool at_mount,
 		  struct ap_err *err);
 

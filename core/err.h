@@ -1,6 +1,6 @@
 /* Errors as the house passes them: a negative errno that may go to the kernel as it is, and a
- * sentence for the person who meets it. The sentence is set where the cause is known, wrapped on the
- * way up, and shown once, at the edge. */
+ * sentence for the person who meets it. The sentence is set where the cause is known, wrapped on
+ * the way up, and shown once, at the edge. */
 #pragma once
 
 struct ap_err {

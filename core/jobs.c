@@ -56,11 +56,13 @@ static int resolve_base(struct ap_pool *pool, char ret[WORKTREE_OID_MAX + 1], st
 	return repo_resolve(&pool->repo, base, ret, err);
 }
 
-/* --- programs ---------------------------------------------------------------------------------- */
+/* --- programs ----------------------------------------------------------------------------------
+ */
 
 enum start_kind { START_FIRST, START_CLEAN, START_AGAIN };
 
-/* Starts the program: in a new terminal, in the same one with an output of its own, or just again. */
+/* Starts the program: in a new terminal, in the same one with an output of its own, or just again.
+ */
 static int start_program(struct ap_agent *agent, enum start_kind kind, struct ap_err *err)
 {
 	struct ap_pool *pool = agent->pool;
@@ -89,9 +91,8 @@ static int start_program(struct ap_agent *agent, enum start_kind kind, struct ap
 		.record_dir = agent->dir,
 		.output_file = ap_buf_text(&raw),
 	};
-	int r = kind == START_FIRST
-			? ops->spawn(pool->backend, &spawn, &agent->terminal, err)
-			: ops->respawn(pool->backend, &spawn, &agent->terminal, err);
+	int r = kind == START_FIRST ? ops->spawn(pool->backend, &spawn, &agent->terminal, err)
+				    : ops->respawn(pool->backend, &spawn, &agent->terminal, err);
 	if (r < 0)
 		return ap_err_wrap(err, r, "starting %s", agent->name);
 	return agent_started(agent, err);
@@ -131,7 +132,8 @@ static void job_spawn(struct worker_job *job)
 	outcome(agent, MACHINE_SPAWNED, r);
 }
 
-/* --- leases ------------------------------------------------------------------------------------ */
+/* --- leases ------------------------------------------------------------------------------------
+ */
 
 /* What the acquirer asked for; false when it has given up meanwhile. */
 static void wanted_lease(struct ap_agent *agent, struct worktree_lease *lease, char *ret_base,
@@ -199,7 +201,8 @@ static int save_lease(struct ap_agent *agent, struct ap_err *err)
 	char when[32];
 	AP_CLEANUP_BUF struct ap_buf message = {0};
 	ap_clock_rfc3339(ap_clock_ns(), when, sizeof when);
-	ap_buf_printf(&message, "agentpool: work of lease %s\n\nAgent: %s, generation %" PRIu32 "\nEnded: %s",
+	ap_buf_printf(&message,
+		      "agentpool: work of lease %s\n\nAgent: %s, generation %" PRIu32 "\nEnded: %s",
 		      agent->lease.label, agent->name, agent->effect.generation, when);
 	if (message.failed)
 		return ap_err_errno(err, -ENOMEM, "%s", agent->name);
@@ -277,8 +280,8 @@ static void job_stop(struct worker_job *job)
 void job_effect_locked(struct ap_agent *agent, const struct machine_effect *effect)
 {
 	static void (*const jobs[])(struct worker_job *) = {
-		[EFFECT_SPAWN] = job_spawn,   [EFFECT_VALIDATE] = job_validate,
-		[EFFECT_SAVE] = job_save,     [EFFECT_RECYCLE] = job_recycle,
+		[EFFECT_SPAWN] = job_spawn, [EFFECT_VALIDATE] = job_validate,
+		[EFFECT_SAVE] = job_save,   [EFFECT_RECYCLE] = job_recycle,
 		[EFFECT_STOP] = job_stop,
 	};
 	agent->effect = *effect;
@@ -291,7 +294,8 @@ void job_effect_locked(struct ap_agent *agent, const struct machine_effect *effe
 	worker_submit(agent->pool->workers, &agent->effect_job);
 }
 
-/* --- prompts and keys -------------------------------------------------------------------------- */
+/* --- prompts and keys --------------------------------------------------------------------------
+ */
 
 /* Line ends become newlines, and what could drive the terminal is left out: a prompt is text. */
 static size_t clean_text(char *text, size_t len)
@@ -351,9 +355,9 @@ static int write_file(const char *path, const char *data, size_t len, struct ap_
 	return 0;
 }
 
-/* A program that draws its own input takes a moment to show a paste, and an Enter before that would be
- * part of it. Waits until the screen shows something new and stays, or long enough for one that shows
- * nothing. */
+/* A program that draws its own input takes a moment to show a paste, and an Enter before that would
+ * be part of it. Waits until the screen shows something new and stays, or long enough for one that
+ * shows nothing. */
 static void await_settled(struct ap_agent *agent, const struct ap_buf *before)
 {
 	struct ap_pool *pool = agent->pool;
@@ -501,7 +505,8 @@ static void job_keys(struct worker_job *worker_job)
 	agent_job_free(job);
 }
 
-static int running(struct ap_pool *pool, struct ap_agent *agent, bool even_ended, struct ap_err *err)
+static int running(struct ap_pool *pool, struct ap_agent *agent, bool even_ended,
+		   struct ap_err *err)
 {
 	pthread_mutex_lock(&pool->lock);
 	int r = 0;
@@ -516,7 +521,8 @@ static int running(struct ap_pool *pool, struct ap_agent *agent, bool even_ended
 	return r;
 }
 
-int ap_agent_keys(struct ap_pool *pool, struct ap_agent *agent, const char *keys, struct ap_err *err)
+int ap_agent_keys(struct ap_pool *pool, struct ap_agent *agent, const char *keys,
+		  struct ap_err *err)
 {
 	int r = running(pool, agent, false, err);
 	if (r < 0)
@@ -557,7 +563,8 @@ int ap_agent_restart(struct ap_pool *pool, struct ap_agent *agent, struct ap_err
 	return 0;
 }
 
-/* --- texts ------------------------------------------------------------------------------------- */
+/* --- texts -------------------------------------------------------------------------------------
+ */
 
 static int diff_text(struct ap_agent *agent, bool stat, struct ap_buf *out, struct ap_err *err)
 {

@@ -20,8 +20,8 @@
 static const unsigned legal_moves[AP_N_AGENT_STATES] = {
 	[AP_AGENT_FREE] = BIT(SPAWNING),
 	[AP_AGENT_SPAWNING] = BIT(IDLE) | BIT(STOPPING),
-	[AP_AGENT_IDLE] = BIT(VALIDATING) | BIT(RECYCLING) | BIT(DRAINING) | BIT(UNHEALTHY) |
-			  BIT(STOPPING),
+	[AP_AGENT_IDLE] =
+		BIT(VALIDATING) | BIT(RECYCLING) | BIT(DRAINING) | BIT(UNHEALTHY) | BIT(STOPPING),
 	[AP_AGENT_VALIDATING] = BIT(IDLE) | BIT(ACTIVE) | BIT(UNHEALTHY) | BIT(STOPPING),
 	[AP_AGENT_ACTIVE] = BIT(RECYCLING) | BIT(DRAINING) | BIT(UNHEALTHY) | BIT(STOPPING),
 	[AP_AGENT_RECYCLING] = BIT(IDLE) | BIT(UNHEALTHY) | BIT(STOPPING),
@@ -161,7 +161,7 @@ static void lease_end(struct machine *m, struct machine_slot *slot, bool discard
 static struct machine_slot *idle_for(struct machine *m, const struct machine_request *request)
 {
 	struct ap_list *at;
-	ap_list_for_each(at, &m->states[AP_AGENT_IDLE]) {
+	ap_list_for_each (at, &m->states[AP_AGENT_IDLE]) {
 		struct machine_slot *slot = ap_container_of(at, struct machine_slot, link);
 		if (request->agent == 0 || request->agent == slot->number)
 			return slot;
@@ -195,11 +195,10 @@ static void reserve(struct machine *m, struct machine_slot *slot, struct machine
 static void serve(struct machine *m, struct machine_effects *fx)
 {
 	struct ap_list *at, *next;
-	ap_list_for_each_safe(at, next, &m->waiters) {
+	ap_list_for_each_safe (at, next, &m->waiters) {
 		if (m->n_in_state[AP_AGENT_IDLE] == 0)
 			return;
-		struct machine_request *request =
-			ap_container_of(at, struct machine_request, link);
+		struct machine_request *request = ap_container_of(at, struct machine_request, link);
 		struct machine_slot *slot = idle_for(m, request);
 		if (slot)
 			reserve(m, slot, request, fx);
@@ -238,8 +237,8 @@ static void grow(struct machine *m, unsigned wanted, int64_t now, struct machine
 	       breaker_allowance(&m->breaker, m->n_unproven, now) > 0) {
 		if (machine_total(m) >= m->limits.min_size)
 			note_scaled(m, AP_SCALE_UP, now);
-		struct machine_slot *slot = ap_container_of(m->states[AP_AGENT_FREE].next,
-							    struct machine_slot, link);
+		struct machine_slot *slot =
+			ap_container_of(m->states[AP_AGENT_FREE].next, struct machine_slot, link);
 		slot->number = m->next_number++;
 		slot->generation = 1;
 		slot->created_ns = slot->used_ns = now;
@@ -271,9 +270,8 @@ static void retire_idle(struct machine *m, unsigned down_to, int64_t idle_since,
 static void refuse_all(struct machine *m, int error, struct machine_effects *fx)
 {
 	struct ap_list *at, *next;
-	ap_list_for_each_safe(at, next, &m->waiters) {
-		struct machine_request *request =
-			ap_container_of(at, struct machine_request, link);
+	ap_list_for_each_safe (at, next, &m->waiters) {
+		struct machine_request *request = ap_container_of(at, struct machine_request, link);
 		waiter_remove(m, request);
 		answer(fx, request, error);
 	}
@@ -302,9 +300,8 @@ static void reconcile(struct machine *m, int64_t now, struct machine_effects *fx
 static bool label_taken(struct machine *m, const char *label)
 {
 	struct ap_list *at;
-	ap_list_for_each(at, &m->waiters) {
-		struct machine_request *request =
-			ap_container_of(at, struct machine_request, link);
+	ap_list_for_each (at, &m->waiters) {
+		struct machine_request *request = ap_container_of(at, struct machine_request, link);
 		if (strcmp(request->label, label) == 0)
 			return true;
 	}
@@ -372,7 +369,8 @@ static int on_release(struct machine *m, const struct machine_event *event, int6
 	struct machine_slot *slot = &m->slots[event->slot];
 	if (slot->state != AP_AGENT_ACTIVE && !slot->aside)
 		return -ENOENT;
-	if (slot->releasing || slot->state == AP_AGENT_STOPPING || (event->token && event->token != slot->token))
+	if (slot->releasing || slot->state == AP_AGENT_STOPPING ||
+	    (event->token && event->token != slot->token))
 		return -ESTALE;
 	if (event->request)
 		event->request->slot = event->slot;
@@ -567,9 +565,8 @@ static int on_exited(struct machine *m, const struct machine_event *event, int64
 static void expire_waiters(struct machine *m, int64_t now, struct machine_effects *fx)
 {
 	struct ap_list *at, *next;
-	ap_list_for_each_safe(at, next, &m->waiters) {
-		struct machine_request *request =
-			ap_container_of(at, struct machine_request, link);
+	ap_list_for_each_safe (at, next, &m->waiters) {
+		struct machine_request *request = ap_container_of(at, struct machine_request, link);
 		if (request->deadline_ns > now) {
 			wake_by(m, request->deadline_ns);
 			continue;
@@ -692,7 +689,7 @@ static int on_shutdown(struct machine *m, const struct machine_event *event, int
 static void leave_aside(struct machine *m, struct machine_effects *fx)
 {
 	struct ap_list *at, *next;
-	ap_list_for_each_safe(at, next, &m->states[AP_AGENT_UNHEALTHY]) {
+	ap_list_for_each_safe (at, next, &m->states[AP_AGENT_UNHEALTHY]) {
 		struct machine_slot *slot = ap_container_of(at, struct machine_slot, link);
 		if (!slot->releasing)
 			slot_stop(m, slot, fx);
@@ -704,15 +701,15 @@ static const struct {
 		      struct machine_effects *);
 	bool outcome; /* names a slot and the generation it is about */
 } handlers[] = {
-	[MACHINE_ACQUIRE] = {on_acquire, false},     [MACHINE_CANCEL] = {on_cancel, false},
-	[MACHINE_RELEASE] = {on_release, false},     [MACHINE_RENEW] = {on_renew, false},
-	[MACHINE_KILL] = {on_kill, false},	     [MACHINE_SPAWNED] = {on_spawned, true},
-	[MACHINE_VALIDATED] = {on_validated, true},  [MACHINE_SAVED] = {on_saved, true},
-	[MACHINE_RECYCLED] = {on_recycled, true},    [MACHINE_STOPPED] = {on_stopped, true},
-	[MACHINE_EXITED] = {on_exited, true},	     [MACHINE_TIMER] = {on_timer, false},
-	[MACHINE_PASS] = {on_pass, false},	     [MACHINE_CONFIG] = {on_config, false},
-	[MACHINE_SCALE] = {on_scale, false},	     [MACHINE_DRAIN] = {on_drain, false},
-	[MACHINE_CLOSE] = {on_close, false},	     [MACHINE_OPEN] = {on_open, false},
+	[MACHINE_ACQUIRE] = {on_acquire, false},    [MACHINE_CANCEL] = {on_cancel, false},
+	[MACHINE_RELEASE] = {on_release, false},    [MACHINE_RENEW] = {on_renew, false},
+	[MACHINE_KILL] = {on_kill, false},	    [MACHINE_SPAWNED] = {on_spawned, true},
+	[MACHINE_VALIDATED] = {on_validated, true}, [MACHINE_SAVED] = {on_saved, true},
+	[MACHINE_RECYCLED] = {on_recycled, true},   [MACHINE_STOPPED] = {on_stopped, true},
+	[MACHINE_EXITED] = {on_exited, true},	    [MACHINE_TIMER] = {on_timer, false},
+	[MACHINE_PASS] = {on_pass, false},	    [MACHINE_CONFIG] = {on_config, false},
+	[MACHINE_SCALE] = {on_scale, false},	    [MACHINE_DRAIN] = {on_drain, false},
+	[MACHINE_CLOSE] = {on_close, false},	    [MACHINE_OPEN] = {on_open, false},
 	[MACHINE_SHUTDOWN] = {on_shutdown, false},
 };
 
@@ -721,8 +718,7 @@ int machine_step(struct machine *m, const struct machine_event *event, int64_t n
 {
 	fx->n = 0;
 	ap_list_init(&fx->answered);
-	if (handlers[event->type].outcome &&
-	    m->slots[event->slot].generation != event->generation)
+	if (handlers[event->type].outcome && m->slots[event->slot].generation != event->generation)
 		return -ESTALE;
 	int r = handlers[event->type].handle(m, event, now, fx);
 	if (r < 0)

@@ -3,8 +3,8 @@
  * daemon, the tests and a replay run the same code.
  *
  * Every agent is in a slot, every slot in exactly one list, that of its state; the counts are the
- * lengths of the lists, so they cannot drift. One function moves a slot; one, reconcile(), reserves.
- * The outcome of an effect comes back as an event that names slot and generation. */
+ * lengths of the lists, so they cannot drift. One function moves a slot; one, reconcile(),
+ * reserves. The outcome of an effect comes back as an event that names slot and generation. */
 #pragma once
 
 #include <stdbool.h>
@@ -54,8 +54,9 @@ struct machine_request {
 };
 
 struct machine_slot {
-	struct ap_list link;		 /* list of its state */
-	struct machine_request *request; /* that validates or releases it; NULL: none, or it gave up */
+	struct ap_list link; /* list of its state */
+	struct machine_request
+		*request; /* that validates or releases it; NULL: none, or it gave up */
 	enum ap_agent_state state;
 	uint32_t number;     /* of the name agent-N; never used twice */
 	uint32_t generation; /* of the running program */
@@ -96,23 +97,23 @@ struct machine_effects {
 };
 
 enum machine_event_type {
-	MACHINE_ACQUIRE,  /* request */
-	MACHINE_CANCEL,	  /* request: -EALREADY if it is answered */
-	MACHINE_RELEASE,  /* slot, token (0: whatever lease it has), discard, request or NULL */
-	MACHINE_RENEW,	  /* slot: its lease's time to live begins anew */
-	MACHINE_KILL,	  /* slot */
-	MACHINE_SPAWNED,  /* slot, generation, result */
+	MACHINE_ACQUIRE,   /* request */
+	MACHINE_CANCEL,	   /* request: -EALREADY if it is answered */
+	MACHINE_RELEASE,   /* slot, token (0: whatever lease it has), discard, request or NULL */
+	MACHINE_RENEW,	   /* slot: its lease's time to live begins anew */
+	MACHINE_KILL,	   /* slot */
+	MACHINE_SPAWNED,   /* slot, generation, result */
 	MACHINE_VALIDATED, /* slot, generation, result */
-	MACHINE_SAVED,	  /* slot, generation, result */
-	MACHINE_RECYCLED, /* slot, generation, result */
-	MACHINE_STOPPED,  /* slot, generation */
-	MACHINE_EXITED,	  /* slot, generation: the program ended by itself */
-	MACHINE_TIMER,	  /* wake_ns is reached */
-	MACHINE_PASS,	  /* a maintenance pass now */
-	MACHINE_CONFIG,	  /* the limits are other ones */
-	MACHINE_SCALE,	  /* target: a size, or -1 for automatic */
-	MACHINE_DRAIN,	  /* stop idle agents down to min_size */
-	MACHINE_CLOSE,	  /* grant nothing more */
+	MACHINE_SAVED,	   /* slot, generation, result */
+	MACHINE_RECYCLED,  /* slot, generation, result */
+	MACHINE_STOPPED,   /* slot, generation */
+	MACHINE_EXITED,	   /* slot, generation: the program ended by itself */
+	MACHINE_TIMER,	   /* wake_ns is reached */
+	MACHINE_PASS,	   /* a maintenance pass now */
+	MACHINE_CONFIG,	   /* the limits are other ones */
+	MACHINE_SCALE,	   /* target: a size, or -1 for automatic */
+	MACHINE_DRAIN,	   /* stop idle agents down to min_size */
+	MACHINE_CLOSE,	   /* grant nothing more */
 	MACHINE_OPEN,
 	MACHINE_SHUTDOWN, /* close, save every lease, stop every agent */
 };
@@ -161,11 +162,11 @@ unsigned machine_max_effects(const struct machine *machine);
 
 /* Takes one event. `effects` is emptied first. 0, or why the event was refused: nothing has changed
  * then, and a request that it brought has not been taken.
- * ACQUIRE: -ESHUTDOWN, -EEXIST (the label is leased or asked for), -ENOENT (no such agent). RELEASE:
- * -ENOENT, -ESTALE. KILL: -EBUSY, -ENOENT. SCALE: -ERANGE. An outcome of another generation is
- * -ESTALE.
- * The result of an acquirer's request: 0, -EAGAIN (none idle and the deadline was now), -ETIMEDOUT,
- * -ECANCELED, -ESHUTDOWN, -EHOSTDOWN (nothing can serve: spawn_error), or what failed under it. */
+ * ACQUIRE: -ESHUTDOWN, -EEXIST (the label is leased or asked for), -ENOENT (no such agent).
+ * RELEASE: -ENOENT, -ESTALE. KILL: -EBUSY, -ENOENT. SCALE: -ERANGE. An outcome of another
+ * generation is -ESTALE. The result of an acquirer's request: 0, -EAGAIN (none idle and the
+ * deadline was now), -ETIMEDOUT, -ECANCELED, -ESHUTDOWN, -EHOSTDOWN (nothing can serve:
+ * spawn_error), or what failed under it. */
 int machine_step(struct machine *machine, const struct machine_event *event, int64_t now_ns,
 		 struct machine_effects *effects);
 

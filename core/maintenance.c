@@ -1,6 +1,6 @@
 /* The maintenance thread: everything that is waited for with epoll, turned into events. It sleeps
- * until there is something: an end of a program, output, an answer of the backend, or the next of the
- * machine's deadlines. An idle pool wakes it for its maintenance passes only. */
+ * until there is something: an end of a program, output, an answer of the backend, or the next of
+ * the machine's deadlines. An idle pool wakes it for its maintenance passes only. */
 #include <errno.h>
 #include <poll.h>
 #include <signal.h>

@@ -48,7 +48,8 @@ const char *ap_scale_direction_name(enum ap_scale_direction direction)
 	return names[direction];
 }
 
-/* --- requests ---------------------------------------------------------------------------------- */
+/* --- requests ----------------------------------------------------------------------------------
+ */
 
 struct ap_request *ap_request_new(ap_request_done *done, void *data)
 {
@@ -121,7 +122,8 @@ void ap_request_cancel(struct ap_pool *pool, struct ap_request *request)
 		request_finish(request, -ECANCELED);
 }
 
-/* --- steps ------------------------------------------------------------------------------------- */
+/* --- steps -------------------------------------------------------------------------------------
+ */
 
 static const char *refusal(int error)
 {
@@ -171,8 +173,8 @@ static void grant_locked(struct ap_pool *pool, struct ap_request *request)
 	ap_buf_printf(&request->text, "agent-%u %s\n", number, request->machine.label);
 }
 
-/* Hands the effects of the step just made to workers. Returns the slot of a spawn for which there is
- * no memory, or -1. */
+/* Hands the effects of the step just made to workers. Returns the slot of a spawn for which there
+ * is no memory, or -1. */
 static int hand_out_locked(struct ap_pool *pool)
 {
 	int unmade = -1;
@@ -253,7 +255,8 @@ static int step_refused(int r, struct ap_err *err)
 	return r < 0 ? ap_err_set(err, r, "%s", refusal(r)) : r;
 }
 
-/* --- leases ------------------------------------------------------------------------------------ */
+/* --- leases ------------------------------------------------------------------------------------
+ */
 
 static unsigned agent_number(const char *name)
 {
@@ -291,7 +294,8 @@ int ap_pool_acquire(struct ap_pool *pool, const struct ap_acquire *acquire,
 	if (timeout == 0)
 		wanted->deadline_ns = 0;
 	int r = pool_step_locked(
-		pool, &(struct machine_event){.type = MACHINE_ACQUIRE, .request = wanted}, &answered);
+		pool, &(struct machine_event){.type = MACHINE_ACQUIRE, .request = wanted},
+		&answered);
 	pthread_mutex_unlock(&pool->lock);
 	pool_deliver(pool, &answered);
 	if (r < 0)
@@ -330,15 +334,16 @@ int ap_pool_release(struct ap_pool *pool, const char *label_or_agent, bool disca
 	int r = slot ? may_end_locked(pool, slot, uid, err)
 		     : ap_err_set(err, -ENOENT, "there is no lease '%s'", label_or_agent);
 	if (r == 0)
-		r = step_refused(pool_step_locked(pool,
-						  &(struct machine_event){
-							  .type = MACHINE_RELEASE,
-							  .slot = (unsigned)(slot - pool->machine.slots),
-							  .discard = discard,
-							  .request = request ? &request->machine : NULL,
-						  },
-						  &answered),
-				 err);
+		r = step_refused(
+			pool_step_locked(pool,
+					 &(struct machine_event){
+						 .type = MACHINE_RELEASE,
+						 .slot = (unsigned)(slot - pool->machine.slots),
+						 .discard = discard,
+						 .request = request ? &request->machine : NULL,
+					 },
+					 &answered),
+			err);
 	pthread_mutex_unlock(&pool->lock);
 	pool_deliver(pool, &answered);
 	if (r < 0)
@@ -373,25 +378,27 @@ int ap_pool_renew(struct ap_pool *pool, const char *label, uid_t uid, struct ap_
 	int r = slot ? may_end_locked(pool, slot, uid, err)
 		     : ap_err_set(err, -ENOENT, "there is no lease '%s'", label);
 	if (r == 0)
-		r = step_refused(pool_step_locked(pool,
-						  &(struct machine_event){
-							  .type = MACHINE_RENEW,
-							  .slot = (unsigned)(slot - pool->machine.slots),
-						  },
-						  &answered),
-				 err);
+		r = step_refused(
+			pool_step_locked(pool,
+					 &(struct machine_event){
+						 .type = MACHINE_RENEW,
+						 .slot = (unsigned)(slot - pool->machine.slots),
+					 },
+					 &answered),
+			err);
 	pthread_mutex_unlock(&pool->lock);
 	pool_deliver(pool, &answered);
 	return r;
 }
 
-/* --- the pool as a whole ----------------------------------------------------------------------- */
+/* --- the pool as a whole -----------------------------------------------------------------------
+ */
 
 int ap_pool_scale(struct ap_pool *pool, int target, struct ap_err *err)
 {
-	return step_refused(pool_step(pool, &(struct machine_event){.type = MACHINE_SCALE,
-								    .target = target}),
-			    err);
+	return step_refused(
+		pool_step(pool, &(struct machine_event){.type = MACHINE_SCALE, .target = target}),
+		err);
 }
 
 void ap_pool_maintain(struct ap_pool *pool)
@@ -492,7 +499,8 @@ void ap_pool_stats(struct ap_pool *pool, struct ap_stats *ret)
 	pthread_mutex_unlock(&pool->lock);
 }
 
-/* --- finding agents ---------------------------------------------------------------------------- */
+/* --- finding agents ----------------------------------------------------------------------------
+ */
 
 static int by_number(const void *a, const void *b)
 {
@@ -529,8 +537,7 @@ static struct ap_agent *agent_in_locked(struct ap_pool *pool, const struct machi
 struct ap_agent *ap_agent_get(struct ap_pool *pool, unsigned number)
 {
 	pthread_mutex_lock(&pool->lock);
-	struct ap_agent *agent =
-		agent_in_locked(pool, machine_find_number(&pool->machine, number));
+	struct ap_agent *agent = agent_in_locked(pool, machine_find_number(&pool->machine, number));
 	pthread_mutex_unlock(&pool->lock);
 	return agent;
 }
@@ -553,8 +560,8 @@ static struct ap_agent *lease_agent_locked(struct ap_pool *pool, struct machine_
 struct ap_agent *ap_agent_of_label(struct ap_pool *pool, const char *label, uint64_t *ret_token)
 {
 	pthread_mutex_lock(&pool->lock);
-	struct ap_agent *agent = lease_agent_locked(
-		pool, machine_find_label(&pool->machine, label), ret_token);
+	struct ap_agent *agent =
+		lease_agent_locked(pool, machine_find_label(&pool->machine, label), ret_token);
 	pthread_mutex_unlock(&pool->lock);
 	return agent;
 }
@@ -587,7 +594,8 @@ int ap_agent_kill(struct ap_pool *pool, struct ap_agent *agent, struct ap_err *e
 	return step_refused(r, err);
 }
 
-/* --- its life ---------------------------------------------------------------------------------- */
+/* --- its life ----------------------------------------------------------------------------------
+ */
 
 static uint64_t hash_of(const char *text)
 {
@@ -635,14 +643,16 @@ static int make_state_dir(struct ap_pool *pool, struct ap_err *err)
 {
 	const char *option = pool->config.text[AP_OPT_STATE_DIR];
 	AP_CLEANUP_FREE char *path = *option ? strdup(option) : default_state_dir(&pool->repo);
-	AP_CLEANUP_FREE char *worktrees = NULL, *agents = NULL;
+	AP_CLEANUP_FREE char *worktrees = NULL;
+	AP_CLEANUP_FREE char *agents = NULL;
 	if (!path)
 		return ap_err_errno(err, -ENOMEM, "state directory");
 	int r = make_dirs(path, err);
 	if (r < 0)
 		return r;
 	pool->state_dir = realpath(path, NULL);
-	if (!pool->state_dir)
+	/* whoever reaches the socket in it owns all agents */
+	if (!pool->state_dir || chmod(pool->state_dir, 0700) < 0)
 		return ap_err_errno(err, -errno, "%s", path);
 	if (asprintf(&worktrees, "%s/%s", pool->state_dir, POOL_WORKTREES) < 0 ||
 	    asprintf(&agents, "%s/%s", pool->state_dir, POOL_AGENTS) < 0)
@@ -679,12 +689,14 @@ static int lock_state_dir(struct ap_pool *pool, struct ap_err *err)
 	ssize_t n = pread(pool->lock_fd, holder, sizeof holder - 1, 0);
 	holder[n > 0 ? n : 0] = '\0';
 	holder[strcspn(holder, "\n")] = '\0';
-	return ap_err_set(err, -EBUSY,
-			  "%s is in use by process %s: unmount that pool or choose another -o state_dir",
-			  pool->state_dir, *holder ? holder : "unknown");
+	return ap_err_set(
+		err, -EBUSY,
+		"%s is in use by process %s: unmount that pool or choose another -o state_dir",
+		pool->state_dir, *holder ? holder : "unknown");
 }
 
-/* --- what a dead daemon left ------------------------------------------------------------------- */
+/* --- what a dead daemon left -------------------------------------------------------------------
+ */
 
 /* Waits until the keeper of a left agent, told to end by the end of its terminal, has ended. */
 static void await_keeper(const char *agent_dir)
@@ -701,7 +713,8 @@ static void await_keeper(const char *agent_dir)
 /* Saves the work of one left worktree to the branch it is on and removes it. */
 static void recover_worktree(struct ap_pool *pool, const char *name)
 {
-	AP_CLEANUP_FREE char *path = NULL, *agent_dir = NULL;
+	AP_CLEANUP_FREE char *path = NULL;
+	AP_CLEANUP_FREE char *agent_dir = NULL;
 	struct worktree worktree = {0};
 	struct worktree_lease lease;
 	struct ap_err err = {""};
@@ -803,8 +816,8 @@ int ap_pool_new(struct ap_pool **ret, struct ap_pool_options *options, struct ap
 	if (r == 0) {
 		int64_t lease = store_counter(pool->store, "next_lease", 1);
 		pool->machine.next_lease = (uint64_t)lease;
-		pool->effects.at = calloc(machine_max_effects(&pool->machine),
-					  sizeof *pool->effects.at);
+		pool->effects.at =
+			calloc(machine_max_effects(&pool->machine), sizeof *pool->effects.at);
 		if (!pool->effects.at)
 			r = ap_err_errno(err, -ENOMEM, "pool");
 	}

@@ -1,8 +1,8 @@
 /* What the files of the pool share. Not for fs/.
  *
- * Locks, in the order in which they are taken: pool->lock, then the worker pool's own. agent->output_lock
- * and the backend's are leaves, taken with none of these held. Under pool->lock: no I/O, no callback,
- * nothing that sleeps. */
+ * Locks, in the order in which they are taken: pool->lock, then the worker pool's own.
+ * agent->output_lock and the backend's are leaves, taken with none of these held. Under pool->lock:
+ * no I/O, no callback, nothing that sleeps. */
 #pragma once
 
 #include <pthread.h>
@@ -28,13 +28,13 @@ struct ap_request {
 	struct machine_request machine; /* of an acquirer or a releaser */
 	ap_request_done *done;
 	void *data;
-	atomic_int n_refs;     /* the caller's, and the pool's while it is submitted */
-	atomic_bool answered;  /* whoever sets it calls done */
-	bool in_machine;       /* the machine answers it */
-	struct ap_err err;     /* written before done, read after it */
-	struct ap_buf text;    /* likewise */
-	char base[256];	       /* of an acquirer */
-	struct ap_list link;   /* of a wait: agent->waits; pool->lock */
+	atomic_int n_refs;	/* the caller's, and the pool's while it is submitted */
+	atomic_bool answered;	/* whoever sets it calls done */
+	bool in_machine;	/* the machine answers it */
+	struct ap_err err;	/* written before done, read after it */
+	struct ap_buf text;	/* likewise */
+	char base[256];		/* of an acquirer */
+	struct ap_list link;	/* of a wait: agent->waits; pool->lock */
 	struct ap_agent *agent; /* of a wait */
 };
 
@@ -49,7 +49,7 @@ struct ap_agent {
 	struct ap_pool *pool;
 	unsigned number, slot;
 	char name[32];
-	char *dir;	     /* its directory in the state directory */
+	char *dir; /* its directory in the state directory */
 	char *worktree_path;
 	struct worker_lane lane; /* what is done to it, one after the other */
 
@@ -62,14 +62,14 @@ struct ap_agent {
 	unsigned n_starts; /* of its program: each has an output file of its own */
 
 	/* guarded by pool->lock */
-	bool gone;     /* its slot has been given up */
-	bool started;  /* it has a terminal: the worktree and the terminal's name stay as they are */
-	bool ending;   /* its program is being ended by us */
-	bool ended;    /* its program has ended */
+	bool gone;    /* its slot has been given up */
+	bool started; /* it has a terminal: the worktree and the terminal's name stay as they are */
+	bool ending;  /* its program is being ended by us */
+	bool ended;   /* its program has ended */
 	char ended_how[64];
-	int pid_fd;    /* of the terminal's keeper; -1: none */
-	pid_t program; /* 0: not known yet, or ended */
-	unsigned start; /* goes up with every start of the program */
+	int pid_fd;			 /* of the terminal's keeper; -1: none */
+	pid_t program;			 /* 0: not known yet, or ended */
+	unsigned start;			 /* goes up with every start of the program */
 	char base[WORKTREE_OID_MAX + 1]; /* of the lease, once granted */
 	struct ap_list prompts, waits;
 	unsigned n_prompts_queued, n_prompts_open;
@@ -121,11 +121,12 @@ struct ap_pool {
 	pthread_t maintenance;
 	bool maintenance_runs;
 	int epoll_fd, wake_fd, inotify_fd;
-	int64_t armed_ns;	   /* when it wakes by itself; pool->lock */
+	int64_t armed_ns; /* when it wakes by itself; pool->lock */
 	atomic_bool maintenance_end;
 };
 
-/* --- pool.c ------------------------------------------------------------------------------------ */
+/* --- pool.c ------------------------------------------------------------------------------------
+ */
 
 /* Steps the machine and sets its effects going. Takes the lock; not to be called with it. */
 int pool_step(struct ap_pool *pool, const struct machine_event *event);
@@ -139,7 +140,8 @@ void pool_deliver(struct ap_pool *pool, struct ap_list *answered);
  * Drops the pool's reference. */
 void request_answer(struct ap_request *request, int result);
 
-/* --- agent.c ----------------------------------------------------------------------------------- */
+/* --- agent.c -----------------------------------------------------------------------------------
+ */
 
 /* NULL on ENOMEM. Needs the lock: it is put into the pool's table. */
 struct ap_agent *agent_new_locked(struct ap_pool *pool, unsigned slot, unsigned number);
@@ -171,7 +173,8 @@ void agent_ended(struct ap_agent *agent);
 /* Ends the program and all that it started; returns when it is over. Lane only. -ETIMEDOUT. */
 int agent_end_program(struct ap_agent *agent, struct ap_err *err);
 
-/* --- jobs.c ------------------------------------------------------------------------------------ */
+/* --- jobs.c ------------------------------------------------------------------------------------
+ */
 
 /* Has a worker carry out an effect of the machine. pool->lock held. */
 void job_effect_locked(struct ap_agent *agent, const struct machine_effect *effect);
@@ -179,7 +182,8 @@ void job_effect_locked(struct ap_agent *agent, const struct machine_effect *effe
 /* Has a worker deliver the first prompt of the queue. pool->lock held. */
 void job_prompt_locked(struct ap_agent *agent);
 
-/* --- maintenance.c ----------------------------------------------------------------------------- */
+/* --- maintenance.c -----------------------------------------------------------------------------
+ */
 
 int maintenance_init(struct ap_pool *pool, struct ap_err *err);
 int maintenance_start(struct ap_pool *pool, struct ap_err *err);

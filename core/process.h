@@ -1,5 +1,6 @@
-/* Starting helpers: one program, run to its end within a time limit. The daemon never forks: helpers
- * are started by posix_spawn, in a process group of their own, so that a time limit ends all of it. */
+/* Starting helpers: one program, run to its end within a time limit. The daemon never forks:
+ * helpers are started by posix_spawn, in a process group of their own, so that a time limit ends
+ * all of it. */
 #pragma once
 
 #include <stdint.h>
@@ -15,9 +16,9 @@ struct process_run {
 	struct ap_buf *out;	 /* what it printed; NULL: thrown away */
 };
 
-/* Runs it and waits. Blocks up to limit_ns. Its exit code (0..255), or -ETIMEDOUT (ended), -ECHILD (it
- * died of a signal), -ENOENT, -ENOMEM, …; for all but 0 the sentence is the last line that it wrote to
- * stderr, or what became of it. */
+/* Runs it and waits. Blocks up to limit_ns. Its exit code (0..255), or -ETIMEDOUT (ended), -ECHILD
+ * (it died of a signal), -ENOENT, -ENOMEM, …; for all but 0 the sentence is the last line that it
+ * wrote to stderr, or what became of it. */
 int process_run(const struct process_run *run, struct ap_err *err);
 
 /* Removes a path with everything below it; a path that is not there is no failure. Blocks. */

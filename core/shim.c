@@ -1,9 +1,10 @@
 /* agentpool-shim DIR PROGRAM [ARG...]: what a pane of tmux really runs.
  *
  * Starts the program in the foreground of the terminal, as a shell starts a job, with a clean
- * environment; takes over every process that its descendants leave behind; and when the program ends,
- * or when it is told to end it (SIGTERM, SIGHUP), ends the whole tree before it writes the exit record
- * and ends itself. So no exit is missed whatever tmux notices, and nothing of an agent outlives it.
+ * environment; takes over every process that its descendants leave behind; and when the program
+ * ends, or when it is told to end it (SIGTERM, SIGHUP), ends the whole tree before it writes the
+ * exit record and ends itself. So no exit is missed whatever tmux notices, and nothing of an agent
+ * outlives it.
  *
  * Its records in DIR: `alive`, locked as long as it lives; `pid`, of the program; `exit`, one line
  * "code N TIME" or "signal N TIME". */
@@ -115,7 +116,8 @@ static void end_tree(pid_t program, int *status)
 	for (;;) {
 		int child_status;
 		bool grace = now_ms() < grace_over;
-		pid_t pid = wait_child(&child_status, grace ? (int)(grace_over - now_ms()) : 20, &told);
+		pid_t pid =
+			wait_child(&child_status, grace ? (int)(grace_over - now_ms()) : 20, &told);
 		if (pid < 0)
 			return;
 		if (pid == program)

@@ -50,10 +50,11 @@ static int store_prepare(struct store *store, const char *path, struct ap_err *e
 	if (sqlite3_exec(store->db, schema, NULL, NULL, NULL) != SQLITE_OK ||
 	    sqlite3_prepare_v2(store->db, "SELECT value FROM counter WHERE name = ?1", -1,
 			       &store->get, NULL) != SQLITE_OK ||
-	    sqlite3_prepare_v2(store->db,
-			       "INSERT INTO counter (name, value) VALUES (?1, ?2) ON CONFLICT (name) "
-			       "DO UPDATE SET value = max(value, ?2)",
-			       -1, &store->raise, NULL) != SQLITE_OK)
+	    sqlite3_prepare_v2(
+		    store->db,
+		    "INSERT INTO counter (name, value) VALUES (?1, ?2) ON CONFLICT (name) "
+		    "DO UPDATE SET value = max(value, ?2)",
+		    -1, &store->raise, NULL) != SQLITE_OK)
 		return store_error(store, -EIO, err, path);
 	return 0;
 }
@@ -88,8 +89,8 @@ int64_t store_counter(struct store *store, const char *name, int64_t initial)
 {
 	pthread_mutex_lock(&store->lock);
 	sqlite3_bind_text(store->get, 1, name, -1, SQLITE_STATIC);
-	int64_t value =
-		sqlite3_step(store->get) == SQLITE_ROW ? sqlite3_column_int64(store->get, 0) : initial;
+	int64_t value = sqlite3_step(store->get) == SQLITE_ROW ? sqlite3_column_int64(store->get, 0)
+							       : initial;
 	sqlite3_reset(store->get);
 	pthread_mutex_unlock(&store->lock);
 	return value;
@@ -100,8 +101,9 @@ int store_raise(struct store *store, const char *name, int64_t value, struct ap_
 	pthread_mutex_lock(&store->lock);
 	sqlite3_bind_text(store->raise, 1, name, -1, SQLITE_STATIC);
 	sqlite3_bind_int64(store->raise, 2, value);
-	int r = sqlite3_step(store->raise) == SQLITE_DONE ? 0
-							  : store_error(store, -EIO, err, "writing");
+	int r = sqlite3_step(store->raise) == SQLITE_DONE
+			? 0
+			: store_error(store, -EIO, err, "writing");
 	sqlite3_reset(store->raise);
 	pthread_mutex_unlock(&store->lock);
 	return r;

@@ -100,7 +100,8 @@ void ap_duration_format(int64_t ns, char *ret_text, size_t size)
 	for (size_t i = 0; i < N_DURATION_UNITS && ns != 0; i++) {
 		int64_t unit = duration_units[i].ns;
 		if (ns % unit == 0) {
-			snprintf(ret_text, size, "%" PRId64 "%s", ns / unit, duration_units[i].suffix);
+			snprintf(ret_text, size, "%" PRId64 "%s", ns / unit,
+				 duration_units[i].suffix);
 			return;
 		}
 	}

@@ -1,5 +1,5 @@
-/* Threads for what blocks. A job runs on one of a fixed few threads, in order of arrival; jobs of the
- * same lane run one after the other, so that what is done to one agent never overlaps. */
+/* Threads for what blocks. A job runs on one of a fixed few threads, in order of arrival; jobs of
+ * the same lane run one after the other, so that what is done to one agent never overlaps. */
 #pragma once
 
 #include "list.h"
@@ -13,8 +13,8 @@ struct worker_lane {
 };
 
 struct worker_job {
-	void (*run)(struct worker_job *job); /* may free the job */
-	struct worker_lane *lane;	     /* NULL: none. Lives until run() returned */
+	void (*run)(struct worker_job *job);		/* may free the job */
+	struct worker_lane *lane;			/* NULL: none. Lives until run() returned */
 	void (*lane_release)(struct worker_lane *lane); /* called after run(), if lane is set */
 	struct ap_list link;
 };

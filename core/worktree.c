@@ -41,12 +41,17 @@ static int git_run(const struct place *place, struct ap_buf *out, struct ap_err 
 		   const char *const *args)
 {
 	AP_CLEANUP_BUF struct ap_buf index = {0};
-	const char *env[] = {"GIT_OPTIONAL_LOCKS=0", "GIT_TERMINAL_PROMPT=0", "LC_ALL=C", NULL, NULL};
+	const char *env[] = {"GIT_OPTIONAL_LOCKS=0", "GIT_TERMINAL_PROMPT=0", "LC_ALL=C", NULL,
+			     NULL};
 	const char *argv[GIT_MAX_ARGS] = {
-		"git",	    "-c",
-		"core.fsmonitor=false",	 "-c",
-		"gc.auto=0",		 "-c",
-		"advice.detachedHead=false", "-c",
+		"git",
+		"-c",
+		"core.fsmonitor=false",
+		"-c",
+		"gc.auto=0",
+		"-c",
+		"advice.detachedHead=false",
+		"-c",
 		"commit.gpgSign=false",
 	};
 	size_t n = 9;
@@ -111,9 +116,9 @@ static int rev_parse(const struct place *place, const char *revision,
 	AP_CLEANUP_BUF struct ap_buf out = {0};
 	AP_CLEANUP_BUF struct ap_buf commit = {0};
 	ap_buf_printf(&commit, "%s^{commit}", revision);
-	int r = git_run(place, &out, err,
-			ARGS("rev-parse", "--verify", "--quiet", "--end-of-options",
-			     ap_buf_text(&commit)));
+	int r = git_run(
+		place, &out, err,
+		ARGS("rev-parse", "--verify", "--quiet", "--end-of-options", ap_buf_text(&commit)));
 	if (r != 0)
 		return r < 0 ? r : 1;
 	return oid_copy(ret_oid, &out, err);
@@ -125,9 +130,8 @@ int repo_open(struct repo *ret, const char *path, struct ap_err *err)
 	if (!real)
 		return ap_err_errno(err, -errno, "%s", path);
 	AP_CLEANUP_BUF struct ap_buf out = {0};
-	const char *argv[] = {"git",	   "-C",		     real,
-			      "rev-parse", "--path-format=absolute", "--git-common-dir",
-			      NULL};
+	const char *argv[] = {
+		"git", "-C", real, "rev-parse", "--path-format=absolute", "--git-common-dir", NULL};
 	struct process_run run = {
 		.argv = argv, .env = ARGS("LC_ALL=C"), .limit_ns = GIT_LIMIT, .out = &out};
 	int r = process_run(&run, err);
@@ -163,7 +167,7 @@ int repo_resolve(const struct repo *repo, const char *revision, char ret_oid[WOR
 	AP_CLEANUP_BUF struct ap_buf out = {0};
 	AP_CLEANUP_BUF struct ap_buf commit = {0};
 	ap_buf_printf(&commit, "%s^{commit}", revision);
-	const char *argv[] = {"git",	 "-C",	    repo->path,		"rev-parse",
+	const char *argv[] = {"git",	  "-C",	     repo->path,	 "rev-parse",
 			      "--verify", "--quiet", "--end-of-options", ap_buf_text(&commit),
 			      NULL};
 	struct process_run run = {
@@ -176,38 +180,44 @@ int repo_resolve(const struct repo *repo, const char *revision, char ret_oid[WOR
 	return oid_copy(ret_oid, &out, err);
 }
 
-/* --- life of a worktree ------------------------------------------------------------------------ */
+/* --- life of a worktree ------------------------------------------------------------------------
+ */
+
+/* The administrative directory that a worktree's `.git` file names, if it is one of the
+ * repository's: what an agent may have written there instead is not followed. */
+static int admin_dir_of(const struct repo *repo, const char *path, char **ret, struct ap_err *err)
+{
+	AP_CLEANUP_FREE char *link = NULL;
+	char text[PATH_MAX + 16];
+	if (asprintf(&link, "%s/.git", path) < 0) {
+		link = NULL;
+		return ap_err_errno(err, -ENOMEM, "%s", path);
+	}
+	AP_CLEANUP_CLOSE int fd = open(link, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
+	text[n > 0 ? n : 0] = '\0';
+	text[strcspn(text, "\n")] = '\0';
+	const char *dir = text + strlen("gitdir: ");
+	size_t common = strlen(repo->common_dir);
+	if (strncmp(text, "gitdir: ", strlen("gitdir: ")) != 0 ||
+	    strncmp(dir, repo->common_dir, common) != 0 ||
+	    strncmp(dir + common, "/worktrees/", strlen("/worktrees/")) != 0 || strstr(dir, "/../"))
+		return ap_err_set(err, -EIO, "%s is no worktree of %s", path, repo->path);
+	*ret = strdup(dir);
+	return *ret ? 0 : ap_err_errno(err, -ENOMEM, "%s", path);
+}
 
 int worktree_open(struct worktree *ret, const struct repo *repo, const char *path,
 		  struct ap_err *err)
 {
-	/* asked from the repository's side: the `.git` file in the worktree may be anything */
-	AP_CLEANUP_BUF struct ap_buf line = {0};
-	AP_CLEANUP_BUF struct ap_buf link = {0};
-	AP_CLEANUP_BUF struct ap_buf admin = {0};
-	struct place place = place_repo(repo);
 	AP_CLEANUP_FREE char *real = realpath(path, NULL);
+	char *admin_dir;
 	if (!real)
 		return ap_err_errno(err, -errno, "%s", path);
-	ap_buf_printf(&link, "%s/.git", real);
-	int fd = open(ap_buf_text(&link), O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-	char text[PATH_MAX + 16];
-	ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
-	if (fd >= 0)
-		close(fd);
-	if (n < 9 || memcmp(text, "gitdir: ", 8) != 0)
-		return ap_err_set(err, -EIO, "%s is no worktree", path);
-	text[n] = '\0';
-	text[strcspn(text, "\n")] = '\0';
-	size_t common = strlen(place.git_dir);
-	if (strncmp(text + 8, place.git_dir, common) != 0 ||
-	    strncmp(text + 8 + common, "/worktrees/", 11) != 0 || strstr(text, "/../"))
-		return ap_err_set(err, -EIO, "%s is no worktree of %s", path, repo->path);
-	ap_buf_adds(&admin, text + 8);
-	if (admin.failed)
-		return ap_err_errno(err, -ENOMEM, "%s", path);
-	*ret = (struct worktree){
-		.repo = repo, .path = ap_steal(real), .admin_dir = ap_steal(admin.data)};
+	int r = admin_dir_of(repo, real, &admin_dir, err);
+	if (r < 0)
+		return r;
+	*ret = (struct worktree){.repo = repo, .path = ap_steal(real), .admin_dir = admin_dir};
 	return 0;
 }
 
@@ -217,7 +227,8 @@ int worktree_add(struct worktree *ret, const struct repo *repo, const char *path
 	struct place place = place_repo(repo);
 	place.with_hooks = true; /* the user's post-checkout hook, as `git worktree add` runs it */
 	place.limit_ns = limit_ns;
-	int r = git_must(&place, NULL, err, ARGS("worktree", "add", "--quiet", "--detach", path, base));
+	int r = git_must(&place, NULL, err,
+			 ARGS("worktree", "add", "--quiet", "--detach", path, base));
 	if (r == 0)
 		r = worktree_open(ret, repo, path, err);
 	if (r < 0) { /* half-made things go */
@@ -257,8 +268,8 @@ int worktree_clean(const struct worktree *worktree, const char *base, struct ap_
 	/* an agent may have replaced the link to its repository: `clean` leaves `.git` alone */
 	AP_CLEANUP_BUF struct ap_buf link = {0};
 	ap_buf_printf(&link, "%s/.git", worktree->path);
-	AP_CLEANUP_CLOSE int fd =
-		open(ap_buf_text(&link), O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0666);
+	AP_CLEANUP_CLOSE int fd = open(ap_buf_text(&link),
+				       O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0666);
 	if (fd < 0)
 		return ap_err_errno(err, -errno, "%s", ap_buf_text(&link));
 	if (dprintf(fd, "gitdir: %s\n", worktree->admin_dir) < 0)
@@ -280,7 +291,8 @@ int worktree_remove(const struct worktree *worktree, struct ap_err *err)
 	return 0;
 }
 
-/* --- lease branches ---------------------------------------------------------------------------- */
+/* --- lease branches ----------------------------------------------------------------------------
+ */
 
 static void branch_name(char ret[AP_LABEL_MAX + 16], const char *label)
 {
@@ -304,7 +316,8 @@ int worktree_start(const struct worktree *worktree, const char *base_revision,
 		return r;
 	if (r == 0) {
 		lease->created = false;
-		r = git_run(&place, NULL, err, ARGS("checkout", "--quiet", "--force", branch, "--"));
+		r = git_run(&place, NULL, err,
+			    ARGS("checkout", "--quiet", "--force", branch, "--"));
 		if (r > 0 && strstr(err->text, "already "))
 			return -EBUSY; /* … checked out at, … used by worktree at */
 		return r > 0 ? -EIO : r;
@@ -313,9 +326,9 @@ int worktree_start(const struct worktree *worktree, const char *base_revision,
 	r = repo_resolve(worktree->repo, base_revision, lease->base, err);
 	if (r < 0)
 		return r;
-	return git_must(&place, NULL, err,
-			ARGS("checkout", "--quiet", "--force", "--no-track", "-b", branch,
-			     lease->base));
+	return git_must(
+		&place, NULL, err,
+		ARGS("checkout", "--quiet", "--force", "--no-track", "-b", branch, lease->base));
 }
 
 int worktree_resume(const struct worktree *worktree, struct worktree_lease *ret, struct ap_err *err)
@@ -367,18 +380,12 @@ static int commit_tree(const struct place *place, const char *tree, const char *
 		return r;
 	ap_buf_printf(&set_name, "user.name=%s", ap_buf_text(&name));
 	ap_buf_printf(&set_email, "user.email=%s", ap_buf_text(&email));
-	const char *args[] = {"-c",
-			      ap_buf_text(&set_name),
-			      "-c",
-			      ap_buf_text(&set_email),
-			      "commit-tree",
-			      "-m",
-			      message,
-			      "-p",
-			      parents[0],
-			      parents[1] ? "-p" : tree,
-			      parents[1],
-			      parents[1] ? tree : NULL,
+	const char *args[] = {"-c",	     ap_buf_text(&set_name),
+			      "-c",	     ap_buf_text(&set_email),
+			      "commit-tree", "-m",
+			      message,	     "-p",
+			      parents[0],    parents[1] ? "-p" : tree,
+			      parents[1],    parents[1] ? tree : NULL,
 			      NULL};
 	r = git_must(place, &out, err, args);
 	return r < 0 ? r : oid_copy(ret_oid, &out, err);
@@ -424,7 +431,7 @@ int worktree_save(const struct worktree *worktree, const struct worktree_lease *
 	struct place place = place_worktree(worktree);
 	char ref[AP_LABEL_MAX + 32];
 	char tip[WORKTREE_OID_MAX + 1] = "", head[WORKTREE_OID_MAX + 1], tree[WORKTREE_OID_MAX + 1],
-	     saved[WORKTREE_OID_MAX + 1];
+				    saved[WORKTREE_OID_MAX + 1];
 	branch_ref(ref, lease->label);
 	AP_CLEANUP_BUF struct ap_buf out = {0};
 	int r = git_must(&place, NULL, err, ARGS("add", "--all"));
@@ -446,14 +453,16 @@ int worktree_save(const struct worktree *worktree, const struct worktree_lease *
 		return ap_err_wrap(err, r, "saving the work of lease %s", lease->label);
 
 	if (lease->created && strcmp(saved, lease->base) == 0) {
-		/* nothing was made: no branch. HEAD first, git refuses a checked-out branch's end */
+		/* nothing was made: no branch. HEAD first, git refuses a checked-out branch's end
+		 */
 		r = git_must(&place, NULL, err,
 			     ARGS("update-ref", "--no-deref", "HEAD", lease->base));
 		if (r == 0 && *tip)
 			r = git_must(&place, NULL, err, ARGS("update-ref", "-d", ref, tip));
 	} else if (strcmp(saved, tip) != 0) {
-		r = git_must(&place, NULL, err, ARGS("update-ref", "-m", "agentpoolfs: lease ended", ref,
-						     saved, *tip ? tip : ""));
+		r = git_must(&place, NULL, err,
+			     ARGS("update-ref", "-m", "agentpoolfs: lease ended", ref, saved,
+				  *tip ? tip : ""));
 	}
 	return r < 0 ? ap_err_wrap(err, r, "branch of lease %s", lease->label) : 0;
 }
@@ -472,7 +481,8 @@ int worktree_discard(const struct worktree *worktree, const struct worktree_leas
 	return r;
 }
 
-/* --- looking ----------------------------------------------------------------------------------- */
+/* --- looking -----------------------------------------------------------------------------------
+ */
 
 int worktree_head(const struct worktree *worktree, struct ap_buf *out, struct ap_err *err)
 {
@@ -511,7 +521,8 @@ int worktree_diff(const struct worktree *worktree, const char *base, bool stat, 
 		return r;
 	struct place place = place_worktree(worktree);
 	place.index = scratch;
-	/* untracked files as "intended": they are seen by diff, and no object is written for them */
+	/* untracked files as "intended": they are seen by diff, and no object is written for them
+	 */
 	r = git_must(&place, NULL, err, ARGS("add", "--intent-to-add", "--", "."));
 	if (r == 0)
 		r = git_must(&place, out, err,

@@ -1,10 +1,11 @@
 /* Git: the repository, worktrees, lease branches, saving work, diff. The only user of git. Runs the
  * git program, so that every kind of repository works that it can read.
  *
- * A worktree is hostile ground: its agent may have changed or deleted anything in it, the `.git` file
- * included. So git is always told where the worktree's administrative directory is, and runs without
- * hooks, fsmonitor and external diff there, and within a time limit. Nothing here touches the user's
- * own checkout, index, stash or branches. All functions block; all may run in several threads. */
+ * A worktree is hostile ground: its agent may have changed or deleted anything in it, the `.git`
+ * file included. So git is always told where the worktree's administrative directory is, and runs
+ * without hooks, fsmonitor and external diff there, and within a time limit. Nothing here touches
+ * the user's own checkout, index, stash or branches. All functions block; all may run in several
+ * threads. */
 #pragma once
 
 #include <stdbool.h>
@@ -14,7 +15,7 @@
 #include "err.h"
 #include "text.h"
 
-#define WORKTREE_OID_MAX 64 /* hex digits of a sha256 */
+#define WORKTREE_OID_MAX       64 /* hex digits of a sha256 */
 #define WORKTREE_BRANCH_PREFIX "agentpool/"
 
 struct repo {
@@ -65,7 +66,8 @@ int worktree_start(const struct worktree *worktree, const char *base_revision,
 
 /* The lease whose branch a worktree that was taken up again is on: a label of "" if none. What the
  * lease once started from is not known: its branch counts as one that was there before. */
-int worktree_resume(const struct worktree *worktree, struct worktree_lease *ret, struct ap_err *err);
+int worktree_resume(const struct worktree *worktree, struct worktree_lease *ret,
+		    struct ap_err *err);
 
 /* Commits all changes, untracked files included and ignored ones not, to the lease's branch,
  * whatever branch or commit the agent has left HEAD on: its own commits are kept by the branch too.

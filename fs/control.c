@@ -13,17 +13,19 @@ int control_run(const struct control_command *commands, const struct tree_call *
 			return command->run(call, line);
 		ap_buf_printf(&known, " %s", command->name);
 	}
-	ap_err_set(call->err, -EINVAL, "'%.64s' is none of:%s", name ? name : "", ap_buf_text(&known));
+	ap_err_set(call->err, -EINVAL, "'%.64s' is none of:%s", name ? name : "",
+		   ap_buf_text(&known));
 	ap_buf_fini(&known);
 	return -EINVAL;
 }
 
-static int set_duration(const struct tree_call *call, const char *key, const char *text, int64_t *ret)
+static int set_duration(const struct tree_call *call, const char *key, const char *text,
+			int64_t *ret)
 {
 	int r = ap_duration_parse(text, ret);
 	if (r < 0)
-		ap_err_set(call->err, r, "%s: '%.64s' is not a duration such as 250ms, 30s or 5m", key,
-			   text);
+		ap_err_set(call->err, r, "%s: '%.64s' is not a duration such as 250ms, 30s or 5m",
+			   key, text);
 	return r;
 }
 
@@ -31,7 +33,8 @@ static int set_word(const struct tree_call *call, const char *key, const char *t
 		    size_t size)
 {
 	if (*text == '\0' || strlen(text) >= size)
-		return ap_err_set(call->err, -EINVAL, "%s: '%.64s' is empty or too long", key, text);
+		return ap_err_set(call->err, -EINVAL, "%s: '%.64s' is empty or too long", key,
+				  text);
 	strcpy(ret, text);
 	return 0;
 }
@@ -67,11 +70,12 @@ int control_acquire(const struct tree_call *call, char *line, struct ap_request 
 			*equals = '\0';
 			r = acquire_option(call, word, equals + 1, &acquire);
 		} else if (!first || !ap_label_valid(word)) {
-			r = ap_err_set(call->err, -EINVAL,
-				       first ? "'%.80s' is no label: letters, digits, '.', '_' and '-', "
-					       "64 at most"
-					     : "'%.80s' is one word too many",
-				       word);
+			r = ap_err_set(
+				call->err, -EINVAL,
+				first ? "'%.80s' is no label: letters, digits, '.', '_' and '-', "
+					"64 at most"
+				      : "'%.80s' is one word too many",
+				word);
 		} else {
 			strcpy(acquire.label, word);
 		}
@@ -86,7 +90,8 @@ int control_release(const struct tree_call *call, char *line, struct ap_request 
 	const char *lease = ap_word_next(&line), *how = ap_word_next(&line);
 	bool discard = how && strcmp(how, "discard") == 0;
 	if (!lease || (how && !discard) || ap_word_next(&line))
-		return ap_err_set(call->err, -EINVAL, "write LABEL or NAME, and discard or nothing");
+		return ap_err_set(call->err, -EINVAL,
+				  "write LABEL or NAME, and discard or nothing");
 	return ap_pool_release(call->pool, lease, discard, call->uid, request, call->err);
 }
 

@@ -1,5 +1,5 @@
-/* The command lines of control files. A line is cut into words; tables say which commands there are.
- * Parses and asks the pool; decides nothing. */
+/* The command lines of control files. A line is cut into words; tables say which commands there
+ * are. Parses and asks the pool; decides nothing. */
 #pragma once
 
 #include "tree.h"

@@ -1,4 +1,5 @@
-/* Why the last refused write of each user was refused. Bounded: the least recent user is forgotten. */
+/* Why the last refused write of each user was refused. Bounded: the least recent user is forgotten.
+ */
 #pragma once
 
 #include <sys/types.h>

@@ -59,7 +59,8 @@ struct daemon {
 	bool stopped;
 };
 
-/* --- options ----------------------------------------------------------------------------------- */
+/* --- options -----------------------------------------------------------------------------------
+ */
 
 static int pool_option(struct command_line *line, const char *name, const char *value,
 		       struct ap_err *err)
@@ -136,9 +137,9 @@ static const char *const *program_words(int *argc, char **argv)
 static int parse(struct command_line *line, int argc, char **argv)
 {
 	static const struct option options[] = {
-		{"list-files", no_argument, NULL, 'F'},	  {"list-options", no_argument, NULL, 'O'},
-		{"help", no_argument, NULL, 'h'},	  {"version", no_argument, NULL, 'V'},
-		{"foreground", no_argument, NULL, 'f'},	  {0},
+		{"list-files", no_argument, NULL, 'F'}, {"list-options", no_argument, NULL, 'O'},
+		{"help", no_argument, NULL, 'h'},	{"version", no_argument, NULL, 'V'},
+		{"foreground", no_argument, NULL, 'f'}, {0},
 	};
 	struct ap_err err;
 	line->program = program_words(&argc, argv);
@@ -189,7 +190,8 @@ static int parse(struct command_line *line, int argc, char **argv)
 	return 0;
 }
 
-/* --- the mount point --------------------------------------------------------------------------- */
+/* --- the mount point ---------------------------------------------------------------------------
+ */
 
 static bool mounted_by_us(const char *path)
 {
@@ -272,7 +274,8 @@ static int find_shim(char ret[PATH_MAX], struct ap_err *err)
 	return ap_err_set(err, -ENOENT, "agentpool-shim is not installed beside agentpoolfs");
 }
 
-/* --- the daemon's life ------------------------------------------------------------------------- */
+/* --- the daemon's life -------------------------------------------------------------------------
+ */
 
 /* Tells the process that was called how it went: an empty sentence means well. */
 static void report(struct daemon *daemon, const char *sentence)
@@ -316,7 +319,8 @@ static void stop_pool(struct daemon *daemon)
 		daemon->stopped = true;
 		unsigned n_kept = ap_pool_stop(daemon->pool, &err);
 		if (n_kept > 0)
-			fprintf(stderr, "agentpoolfs: %u worktrees are kept: %s\n", n_kept, err.text);
+			fprintf(stderr, "agentpoolfs: %u worktrees are kept: %s\n", n_kept,
+				err.text);
 	}
 	pthread_mutex_unlock(&daemon->stop_lock);
 }
@@ -362,9 +366,9 @@ static void block_signals(void)
 /* What a shell inside an agent, tmux or git left in our environment is not the agents'. */
 static void clean_environment(void)
 {
-	static const char *const names[] = {"TMUX",	     "TMUX_PANE",     "CLAUDECODE",
-					    "GIT_DIR",	     "GIT_WORK_TREE", "GIT_INDEX_FILE",
-					    "GIT_COMMON_DIR", "GIT_PREFIX",   "GIT_NAMESPACE"};
+	static const char *const names[] = {"TMUX",	      "TMUX_PANE",     "CLAUDECODE",
+					    "GIT_DIR",	      "GIT_WORK_TREE", "GIT_INDEX_FILE",
+					    "GIT_COMMON_DIR", "GIT_PREFIX",    "GIT_NAMESPACE"};
 	for (size_t i = 0; i < sizeof names / sizeof *names; i++)
 		unsetenv(names[i]);
 }
@@ -418,7 +422,8 @@ static int make_mount(struct daemon *daemon, struct ap_err *err)
 	if (!mount->session)
 		return ap_err_set(err, -EINVAL, "FUSE refuses an option: see -o in agentpoolfs(1)");
 	if (fuse_session_mount(mount->session, daemon->mountpoint) < 0)
-		return ap_err_set(err, -EIO, "cannot mount on %s: is /dev/fuse there, and fusermount3?",
+		return ap_err_set(err, -EIO,
+				  "cannot mount on %s: is /dev/fuse there, and fusermount3?",
 				  daemon->mountpoint);
 	return 0;
 }

@@ -1,10 +1,10 @@
 #include "node.h"
 
-#define ROOT_INO  1 /* FUSE_ROOT_ID: fixed by the protocol */
-#define ID_BITS	  48
-#define ROW_BITS  10
-#define ID_MASK	  ((UINT64_C(1) << ID_BITS) - 1)
-#define ROW_MASK  ((1u << ROW_BITS) - 1)
+#define ROOT_INO 1 /* FUSE_ROOT_ID: fixed by the protocol */
+#define ID_BITS	 48
+#define ROW_BITS 10
+#define ID_MASK	 ((UINT64_C(1) << ID_BITS) - 1)
+#define ROW_MASK ((1u << ROW_BITS) - 1)
 
 uint64_t node_pack(struct node node)
 {

@@ -11,9 +11,10 @@
 #include "../core/list.h"
 #include "last_error.h"
 
-/* A write shorter than this that does not end in a newline ends its line all the same, as with procfs:
- * `printf job > acquire`. A longer one is a program's full buffer: its last line goes on in the next. */
-#define BLOCK_SIZE 4096
+/* A write shorter than this that does not end in a newline ends its line all the same, as with
+ * procfs: `printf job > acquire`. A longer one is a program's full buffer: its last line goes on in
+ * the next. */
+#define BLOCK_SIZE   4096
 #define LINE_MAX_LEN 4096
 
 enum text_state {
@@ -53,10 +54,11 @@ struct open_file {
 	struct ap_buf work;
 	size_t work_from; /* bytes of it that earlier writes brought */
 	size_t write_size;
-	size_t done, line_len; /* bytes whose commands have had their effect; of the line under way */
-	bool submitting;       /* guarded by files->lock: submit() has not returned yet */
-	bool answered;	       /* likewise: the answer came before it did */
-	bool interrupted;      /* likewise: the writer is to die */
+	size_t done,
+		line_len; /* bytes whose commands have had their effect; of the line under way */
+	bool submitting;  /* guarded by files->lock: submit() has not returned yet */
+	bool answered;	  /* likewise: the answer came before it did */
+	bool interrupted; /* likewise: the writer is to die */
 	int answer;
 };
 
@@ -69,7 +71,7 @@ struct open_files {
 	struct ap_pool *pool;
 	struct parked_set *parked;
 	pthread_mutex_t lock;
-	struct slot *slots; /* the FUSE thread's own */
+	struct slot *slots;	      /* the FUSE thread's own */
 	uint32_t n_slots, first_free; /* no slot before first_free is free */
 };
 
@@ -100,7 +102,8 @@ static void file_unref(void *data)
 	free(file);
 }
 
-/* --- the table --------------------------------------------------------------------------------- */
+/* --- the table ---------------------------------------------------------------------------------
+ */
 
 struct open_files *open_files_new(struct ap_pool *pool, struct parked_set *parked)
 {
@@ -162,9 +165,11 @@ static struct open_file *table_find(struct open_files *files, uint64_t fh)
 	return files->slots[at].file;
 }
 
-/* --- open -------------------------------------------------------------------------------------- */
+/* --- open --------------------------------------------------------------------------------------
+ */
 
-/* libfuse 3.14 has no field for FOPEN_STREAM: the answer is made by hand, as the kernel reads it. */
+/* libfuse 3.14 has no field for FOPEN_STREAM: the answer is made by hand, as the kernel reads it.
+ */
 static int reply_open(fuse_req_t req, uint64_t fh, uint32_t flags)
 {
 	struct fuse_open_out out = {.fh = fh, .open_flags = flags};
@@ -202,7 +207,8 @@ void open_file_open(struct open_files *files, fuse_req_t req, struct node node,
 	int access_mode = fi->flags & O_ACCMODE;
 	mode_t mode = tree_mode(node);
 	/* root is above the modes, but there is no such text and no such command, as in kernfs */
-	if ((access_mode != O_WRONLY && !(mode & 0444)) || (access_mode != O_RDONLY && !(mode & 0222))) {
+	if ((access_mode != O_WRONLY && !(mode & 0444)) ||
+	    (access_mode != O_RDONLY && !(mode & 0222))) {
 		fuse_reply_err(req, EACCES);
 		return;
 	}
@@ -238,7 +244,8 @@ void open_file_open(struct open_files *files, fuse_req_t req, struct node node,
 	}
 }
 
-/* --- reading ----------------------------------------------------------------------------------- */
+/* --- reading -----------------------------------------------------------------------------------
+ */
 
 static void reply_slice(fuse_req_t req, const struct ap_buf *text, size_t at, size_t size)
 {
@@ -468,7 +475,8 @@ void open_file_read(struct open_files *files, fuse_req_t req, size_t size, off_t
 		read_text(file, req, size, offset);
 }
 
-/* --- writing ----------------------------------------------------------------------------------- */
+/* --- writing -----------------------------------------------------------------------------------
+ */
 
 /* The length of the line at the start of `text` with its newline; all of it if there is none. */
 static size_t line_length(const char *text, size_t len)
@@ -478,7 +486,8 @@ static size_t line_length(const char *text, size_t len)
 }
 
 /* Copies the line without its newline. 1: nothing to do, a comment. -EINVAL. */
-static int line_copy(struct open_file *file, const char *text, size_t len, char ret[LINE_MAX_LEN + 1])
+static int line_copy(struct open_file *file, const char *text, size_t len,
+		     char ret[LINE_MAX_LEN + 1])
 {
 	if (len > 0 && text[len - 1] == '\n')
 		len--;
@@ -506,8 +515,8 @@ static size_t whole_lines(const char *text, size_t len, size_t size)
 	return newline ? (size_t)(newline + 1 - text) : 0;
 }
 
-/* Lines whose commands are done at once. Returns the bytes that had their effect, or the error of the
- * first line. */
+/* Lines whose commands are done at once. Returns the bytes that had their effect, or the error of
+ * the first line. */
 static ssize_t run_lines(struct open_file *file, const char *text, size_t len)
 {
 	char line[LINE_MAX_LEN + 1];
@@ -527,8 +536,8 @@ static ssize_t run_lines(struct open_file *file, const char *text, size_t len)
 	return (ssize_t)done;
 }
 
-/* What the writer is told of `done` bytes that had their effect, of `whole`: earlier writes have been
- * told of some, and what goes on in the next write is taken too. */
+/* What the writer is told of `done` bytes that had their effect, of `whole`: earlier writes have
+ * been told of some, and what goes on in the next write is taken too. */
 static size_t written(const struct open_file *file, size_t done, size_t whole)
 {
 	if (done == whole)
@@ -677,9 +686,10 @@ static void submit_lines(struct open_file *file, fuse_req_t req, const char *tex
 	file->interrupted = false;
 	ap_buf_add(&file->work, text, len);
 	file_ref(file); /* the parked request's */
-	struct parked *writer = file->work.failed ? NULL
-						  : parked_new(file->files->parked, req,
-							       writer_interrupted, file_unref, file);
+	struct parked *writer = file->work.failed
+					? NULL
+					: parked_new(file->files->parked, req, writer_interrupted,
+						     file_unref, file);
 	if (!writer) {
 		file->work.failed = false;
 		file_unref(file);
@@ -692,7 +702,8 @@ static void submit_lines(struct open_file *file, fuse_req_t req, const char *tex
 	file_unref(file);
 }
 
-/* --- leases by handle -------------------------------------------------------------------------- */
+/* --- leases by handle --------------------------------------------------------------------------
+ */
 
 static void hold_done(struct ap_request *request, int result, void *data)
 {
@@ -762,7 +773,8 @@ static void hold(struct open_file *file, fuse_req_t req, const char *text, size_
 	}
 }
 
-/* --- texts that are taken whole ---------------------------------------------------------------- */
+/* --- texts that are taken whole ----------------------------------------------------------------
+ */
 
 static int take_piece(struct open_file *file, const char *data, size_t size)
 {
@@ -855,7 +867,8 @@ void open_file_write(struct open_files *files, fuse_req_t req, const char *data,
 		fuse_reply_write(req, written(file, (size_t)done, whole));
 }
 
-/* --- closing ----------------------------------------------------------------------------------- */
+/* --- closing -----------------------------------------------------------------------------------
+ */
 
 /* Comes at every close of a copy of the descriptor. It means something only to a line without its
  * newline that filled a program's buffer. */

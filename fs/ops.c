@@ -106,7 +106,8 @@ static void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to
 	if (r < 0)
 		fuse_reply_err(req, -r);
 	else
-		op_getattr(req, ino, fi); /* a size is taken and means nothing: `echo >` truncates */
+		op_getattr(req, ino,
+			   fi); /* a size is taken and means nothing: `echo >` truncates */
 }
 
 static void op_readlink(fuse_req_t req, fuse_ino_t ino)

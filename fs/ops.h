@@ -16,5 +16,6 @@ struct mount {
 
 extern const struct fuse_lowlevel_ops mount_ops; /* their user data is a struct mount */
 
-/* Has the kernel forget the agent of that name. Any thread that serves no request, without locks. */
+/* Has the kernel forget the agent of that name. Any thread that serves no request, without locks.
+ */
 void mount_forget_agent(struct mount *mount, const char *name);

@@ -10,8 +10,8 @@
 
 #include "../core/list.h"
 
-/* How often a request is looked at again that only harmless signals have interrupted: the kernel sends
- * no second INTERRUPT. */
+/* How often a request is looked at again that only harmless signals have interrupted: the kernel
+ * sends no second INTERRUPT. */
 #define LOOK_AGAIN_MS 100
 
 struct parked {
@@ -22,7 +22,8 @@ struct parked {
 	parked_interrupted *interrupted;
 	void (*data_free)(void *data);
 	void *data;
-	atomic_int n_refs; /* the answerer's; the list's, until claimed; the thread's while it looks */
+	atomic_int
+		n_refs; /* the answerer's; the list's, until claimed; the thread's while it looks */
 	atomic_bool claimed;
 	atomic_bool marked; /* INTERRUPT has come; not acted upon yet */
 };
@@ -48,8 +49,8 @@ void parked_unref(struct parked *parked)
 	free(parked);
 }
 
-/* libfuse calls this with the request's lock held, even from inside fuse_req_interrupt_func(): to reply
- * here would free what it still uses. It only marks. */
+/* libfuse calls this with the request's lock held, even from inside fuse_req_interrupt_func(): to
+ * reply here would free what it still uses. It only marks. */
 static void on_interrupt(fuse_req_t req, void *data)
 {
 	struct parked *parked = data;
@@ -96,7 +97,8 @@ fuse_req_t parked_claim(struct parked *parked)
 	return req;
 }
 
-/* --- interrupts -------------------------------------------------------------------------------- */
+/* --- interrupts --------------------------------------------------------------------------------
+ */
 
 static bool pending_mask(const char *status, const char *key, unsigned long long *mask)
 {
@@ -108,8 +110,8 @@ static bool pending_mask(const char *status, const char *key, unsigned long long
 	return true;
 }
 
-/* Whether all that interrupted the client is a signal that it does not even handle, such as the end of
- * a shell's background child. */
+/* Whether all that interrupted the client is a signal that it does not even handle, such as the end
+ * of a shell's background child. */
 static bool harmless(pid_t tid)
 {
 	static const int signals[] = {SIGCHLD, SIGWINCH, SIGCONT, SIGURG};
@@ -133,7 +135,7 @@ static bool harmless(pid_t tid)
 static struct parked *marked_locked(struct parked_set *set, unsigned skip)
 {
 	struct ap_list *at;
-	ap_list_for_each(at, &set->all) {
+	ap_list_for_each (at, &set->all) {
 		struct parked *parked = ap_container_of(at, struct parked, link);
 		if (atomic_load(&parked->marked) && skip-- == 0)
 			return parked;

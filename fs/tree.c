@@ -8,9 +8,12 @@
 #include <string.h>
 
 static const struct tree_table tables[NODE_N_DIRS] = {
-	[NODE_ROOT] = {"", tree_root},		       [NODE_STATS] = {"stats/", tree_stats},
-	[NODE_CONFIG] = {"config/", tree_config},      [NODE_AGENTS] = {"agents/", NULL},
-	[NODE_AGENT] = {"agents/NAME/", tree_agent},   [NODE_LEASES] = {"leases/", tree_lease},
+	[NODE_ROOT] = {"", tree_root},
+	[NODE_STATS] = {"stats/", tree_stats},
+	[NODE_CONFIG] = {"config/", tree_config},
+	[NODE_AGENTS] = {"agents/", NULL},
+	[NODE_AGENT] = {"agents/NAME/", tree_agent},
+	[NODE_LEASES] = {"leases/", tree_lease},
 };
 
 const struct tree_table *tree_table(enum node_dir dir)
@@ -150,7 +153,8 @@ static int list_agents(struct ap_pool *pool, bool leases, tree_add *add, void *d
 		struct node node = {.dir = NODE_AGENT, .id = numbers[i]};
 		if (agent && ap_agent_look(pool, agent, &info)) {
 			if (leases)
-				node = (struct node){.dir = NODE_LEASES, .row = 1, .id = info.token};
+				node = (struct node){
+					.dir = NODE_LEASES, .row = 1, .id = info.token};
 			if (!leases || info.label[0])
 				more = add(data, leases ? info.label : info.name, node, numbers[i]);
 		}

@@ -1,5 +1,5 @@
-/* The tree as data: a row is a file, a table is a directory. Mode, listing, --list-files and the man
- * page come from the rows; tree.c is the only walker of the tables. A row decides nothing: its
+/* The tree as data: a row is a file, a table is a directory. Mode, listing, --list-files and the
+ * man page come from the rows; tree.c is the only walker of the tables. A row decides nothing: its
  * handlers ask the pool and write text. */
 #pragma once
 
@@ -16,8 +16,8 @@ struct tree_call {
 	unsigned index;		/* of the row in its table */
 	uint64_t id;		/* of the node */
 	uid_t uid;
-	pid_t tid; /* thread of the caller; for display, never to authorise */
-	bool by_handle; /* acquire: the lease is to live on this open file */
+	pid_t tid;	    /* thread of the caller; for display, never to authorise */
+	bool by_handle;	    /* acquire: the lease is to live on this open file */
 	struct ap_err *err; /* where a refusal puts its sentence; never NULL */
 };
 
@@ -26,7 +26,7 @@ struct tree_row {
 	const char *doc; /* one line for people */
 
 	/* reading: at most one of these */
-	int (*show)(const struct tree_call *, struct ap_buf *out); /* text made at open */
+	int (*show)(const struct tree_call *, struct ap_buf *out);   /* text made at open */
 	int (*fetch)(const struct tree_call *, struct ap_request *); /* text made by the pool */
 	int (*link)(const struct tree_call *, struct ap_buf *out);   /* target of a symbolic link */
 	/* kept text, with its true size, read piece by piece */
@@ -34,19 +34,21 @@ struct tree_row {
 	int (*read)(const struct tree_call *, int64_t offset, size_t size, struct ap_request *);
 
 	/* writing: at most one of these */
-	int (*line)(const struct tree_call *, char *line);		/* one command, done at once */
-	int (*submit)(const struct tree_call *, char *line, struct ap_request *); /* answered later */
-	int (*take)(const struct tree_call *, const char *text, size_t len); /* all of it, at close */
+	int (*line)(const struct tree_call *, char *line); /* one command, done at once */
+	int (*submit)(const struct tree_call *, char *line,
+		      struct ap_request *); /* answered later */
+	int (*take)(const struct tree_call *, const char *text,
+		    size_t len); /* all of it, at close */
 
-	bool parks;	 /* a read may wait for long */
-	bool fresh;	 /* every lookup is another node, so that a parked writer is alone on its own */
-	bool holds;	 /* opened for reading and writing, the open file is the lease */
+	bool parks; /* a read may wait for long */
+	bool fresh; /* every lookup is another node, so that a parked writer is alone on its own */
+	bool holds; /* opened for reading and writing, the open file is the lease */
 	enum node_dir subdir; /* with is_dir: a directory */
 	bool is_dir;
 };
 
 struct tree_table {
-	const char *path;  /* as --list-files shows it */
+	const char *path;	     /* as --list-files shows it */
 	const struct tree_row *rows; /* ends with a row without a name */
 };
 
@@ -73,8 +75,9 @@ mode_t tree_mode(struct node node);
 /* Fills mode, size, links and number; owner and times are the caller's. -ENOENT when it is gone. */
 int tree_stat(struct ap_pool *pool, struct node node, struct stat *ret);
 
-/* Calls `add` for everything in a directory, with cookies that ascend and stay the same for the same
- * thing over calls: a reader goes on behind the last that it has seen. Ends when `add` says false. */
+/* Calls `add` for everything in a directory, with cookies that ascend and stay the same for the
+ * same thing over calls: a reader goes on behind the last that it has seen. Ends when `add` says
+ * false. */
 typedef bool tree_add(void *data, const char *name, struct node node, uint64_t cookie);
 int tree_list(struct ap_pool *pool, struct node dir, tree_add *add, void *data);
 

@@ -67,7 +67,8 @@ static int keys_line(const struct tree_call *call, char *line)
 
 static int no_words(const struct tree_call *call, char *rest)
 {
-	return ap_word_next(&rest) ? ap_err_set(call->err, -EINVAL, "this command takes no words") : 0;
+	return ap_word_next(&rest) ? ap_err_set(call->err, -EINVAL, "this command takes no words")
+				   : 0;
 }
 
 static int run_kill(const struct tree_call *call, char *rest)
@@ -116,7 +117,8 @@ enum {
 
 const struct tree_row tree_agent[] = {
 	VALUE(STATE, "state", "spawning, idle, validating, active, recycling, unhealthy, stopping"),
-	VALUE(ACTIVITY, "activity", "what the program does: starting, ready, busy, waiting, exited"),
+	VALUE(ACTIVITY, "activity",
+	      "what the program does: starting, ready, busy, waiting, exited"),
 	VALUE(WHY, "why", "what activity was concluded from"),
 	VALUE(LEASE, "lease", "the label; empty when not leased"),
 	VALUE(OWNER, "owner", "uid, pid, granted, expires and token of the lease, a line each"),

@@ -18,7 +18,8 @@ static const char readme[] =
 	"    cat screen output diff             look at what it did\n"
 	"    cd ../.. && echo fix-auth > release   the work is on branch agentpool/fix-auth\n"
 	"\n"
-	"acquire      [LABEL] [timeout=30s] [ttl=1h] [agent=NAME] [base=REF]; timeout=0 tries once\n"
+	"acquire      [LABEL] [timeout=30s] [ttl=1h] [agent=NAME] [base=REF]; timeout=0 tries "
+	"once\n"
 	"release      LABEL|NAME [discard]; rm leases/LABEL does the same and does not wait\n"
 	"scale        N, +N, -N or auto\n"
 	"ctl          warm, drain, maintain, close, open\n"
@@ -121,8 +122,8 @@ static void status_row(struct ap_buf *out, const struct ap_agent_info *a, int64_
 {
 	ap_buf_printf(out, "%-10s %-10s %-9s %8.0f %4u %4" PRIu64 "  %s\n", a->name,
 		      ap_agent_state_name(a->state), ap_activity_name(a->activity),
-		      (double)(now - a->created_ns) / (double)AP_SECOND, a->n_requests, a->n_prompts,
-		      a->label);
+		      (double)(now - a->created_ns) / (double)AP_SECOND, a->n_requests,
+		      a->n_prompts, a->label);
 }
 
 static int status(const struct tree_call *call, struct ap_buf *out)
@@ -133,7 +134,8 @@ static int status(const struct tree_call *call, struct ap_buf *out)
 	if (!numbers)
 		return -ENOMEM;
 	ap_pool_stats(call->pool, &s);
-	ap_buf_printf(out, "%u agents: %u active, %u idle, %u spawning; %u waiting; %u%% used%s\n\n",
+	ap_buf_printf(out,
+		      "%u agents: %u active, %u idle, %u spawning; %u waiting; %u%% used%s\n\n",
 		      s.n_total, s.n_active, s.n_idle, s.n_spawning, s.n_waiting, s.utilization,
 		      s.closed ? "; closed" : "");
 	ap_buf_adds(out, "AGENT      STATE      ACTIVITY   AGE(s)  REQ PROM  LEASE\n");
@@ -151,7 +153,8 @@ static int status(const struct tree_call *call, struct ap_buf *out)
 }
 
 const struct tree_row tree_root[] = {
-	{"README", "this tree and its idioms on one screen", .show = readme_show, .size = readme_size},
+	{"README", "this tree and its idioms on one screen", .show = readme_show,
+	 .size = readme_size},
 	{"acquire", "lease an agent: [LABEL] [timeout=DUR] [ttl=DUR] [agent=NAME] [base=REF]",
 	 .show = acquire_show, .submit = control_acquire, .fresh = true, .holds = true},
 	{"release", "end a lease, its work saved: LABEL|NAME [discard]", .submit = control_release,

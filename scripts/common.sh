@@ -1,3 +1,4 @@
+# shellcheck shell=bash disable=SC2034
 # Sourced by the other scripts: what the project needs from Debian 12, and how it is built.
 
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -34,7 +35,12 @@ build() {
     local dir=$1 log
     shift
     log=$(mktemp)
-    { [ -f "$dir/build.ninja" ] || meson setup "$dir" "$top" "$@"; } >"$log" 2>&1 &&
-        ninja -C "$dir" >>"$log" 2>&1 || { cat "$log" >&2; rm -f "$log"; return 1; }
-    rm -f "$log"
+    if { [ -f "$dir/build.ninja" ] || meson setup "$dir" "$top" "$@"; } >"$log" 2>&1 &&
+        ninja -C "$dir" >>"$log" 2>&1; then
+        rm -f "$log"
+    else
+        cat "$log" >&2
+        rm -f "$log"
+        return 1
+    fi
 }

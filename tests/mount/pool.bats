@@ -25,6 +25,19 @@ teardown() { common_teardown; }
     done
 }
 
+@test "a program that ends at once is EHOSTDOWN with the cause, not a storm of spawns" {
+    mkdir -p "$POOL"
+    "$AGENTPOOLFS" -f -o "state_dir=$STATE" "$REPO" "$POOL" -- false >"$DIR/log" 2>&1 3>&- &
+    DAEMON=$!
+    await pool_answers
+    await value_is "$POOL/stats/breaker" open
+    run bash -c "echo job > $POOL/acquire"
+    assert_failure
+    assert_output --partial "Host is down"
+    assert contains "$POOL/last_error" "'false' ended soon after its start (code 1)"
+    assert [ "$(cat "$POOL/stats/spawned_agents")" -le 4 ]
+}
+
 @test "a stray grep over the mount ends by itself and changes nothing" {
     mount_pool 2 2
     echo job > "$POOL/acquire"

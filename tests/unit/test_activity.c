@@ -90,7 +90,8 @@ static void shells_are_known(void **state)
 {
 	static const char *const bash[] = {"bash", NULL}, *const login[] = {"/bin/sh", "-l", NULL},
 				 *const script[] = {"bash", "x.sh", NULL},
-				 *const command[] = {"bash", "-c", "x", NULL}, *const cat[] = {"cat", NULL};
+				 *const command[] = {"bash", "-c", "x", NULL},
+				 *const cat[] = {"cat", NULL};
 	assert_true(activity_is_shell(bash));
 	assert_true(activity_is_shell(login));
 	assert_false(activity_is_shell(script));

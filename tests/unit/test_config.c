@@ -46,13 +46,14 @@ static void bad_values_keep_the_old(void **state)
 	static const struct {
 		const char *text;
 		int error;
-	} rows[] = {{"-1", -ERANGE}, {"0", -ERANGE},	{"11", -ERANGE}, {"", -EINVAL},
-		    {"x", -EINVAL},  {"0x5", -EINVAL},	{"1e9", -EINVAL}, {"5 5", -EINVAL},
-		    {"99999999999999999999", -ERANGE}};
+	} rows[] = {{"-1", -ERANGE},  {"0", -ERANGE},	{"11", -ERANGE},
+		    {"", -EINVAL},    {"x", -EINVAL},	{"0x5", -EINVAL},
+		    {"1e9", -EINVAL}, {"5 5", -EINVAL}, {"99999999999999999999", -ERANGE}};
 	for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
 		err.text[0] = '\0';
-		assert_int_equal(ap_config_set(&config, AP_OPT_MAX_POOL_SIZE, rows[i].text, false, &err),
-				 rows[i].error);
+		assert_int_equal(
+			ap_config_set(&config, AP_OPT_MAX_POOL_SIZE, rows[i].text, false, &err),
+			rows[i].error);
 		assert_non_null(strstr(err.text, "max_pool_size"));
 		assert_shows(AP_OPT_MAX_POOL_SIZE, "10");
 	}
@@ -76,12 +77,16 @@ static void mount_only_options(void **state)
 
 static void unheeded_options_are_refused(void **state)
 {
-	assert_int_equal(ap_config_set(&config, AP_OPT_RECYCLE_THRESHOLD, "5", false, &err), -EPERM);
+	assert_int_equal(ap_config_set(&config, AP_OPT_RECYCLE_THRESHOLD, "5", false, &err),
+			 -EPERM);
 	assert_int_equal(ap_config_set(&config, AP_OPT_RECYCLE_THRESHOLD, "5", true, &err), -EPERM);
 	assert_shows(AP_OPT_RECYCLE_THRESHOLD, "1000");
 }
 
-#define OPTION_TEST(sentence, function) {(sentence), (function), setup, teardown, NULL}
+#define OPTION_TEST(sentence, function)                                                            \
+	{                                                                                          \
+		(sentence), (function), setup, teardown, NULL                                      \
+	}
 
 int main(void)
 {
@@ -89,7 +94,8 @@ int main(void)
 		OPTION_TEST("every option has a row and a default", defaults_are_the_tables),
 		OPTION_TEST("a bad value is refused by name and keeps the old one",
 			    bad_values_keep_the_old),
-		OPTION_TEST("min over max is refused from either side", sizes_are_held_against_each_other),
+		OPTION_TEST("min over max is refused from either side",
+			    sizes_are_held_against_each_other),
 		OPTION_TEST("some options are for the command line only", mount_only_options),
 		OPTION_TEST("an option that the pool does not heed cannot be set",
 			    unheeded_options_are_refused),

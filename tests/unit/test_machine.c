@@ -53,8 +53,8 @@ static int step(struct machine_event event)
 static void succeed(struct machine_effect effect)
 {
 	static const enum machine_event_type outcomes[] = {
-		[EFFECT_SPAWN] = MACHINE_SPAWNED,    [EFFECT_VALIDATE] = MACHINE_VALIDATED,
-		[EFFECT_SAVE] = MACHINE_SAVED,	     [EFFECT_RECYCLE] = MACHINE_RECYCLED,
+		[EFFECT_SPAWN] = MACHINE_SPAWNED, [EFFECT_VALIDATE] = MACHINE_VALIDATED,
+		[EFFECT_SAVE] = MACHINE_SAVED,	  [EFFECT_RECYCLE] = MACHINE_RECYCLED,
 		[EFFECT_STOP] = MACHINE_STOPPED,
 	};
 	assert_int_equal(STEP(.type = outcomes[effect.type], .slot = effect.slot,
@@ -343,7 +343,8 @@ static void breaker_opens(void **state)
 	begin(1, 1);
 	STEP(.type = MACHINE_CONFIG);
 	for (int i = 0; i < 3; i++)
-		STEP(.type = MACHINE_SPAWNED, .slot = fx.at[0].slot, .generation = 1, .result = -ENOSPC);
+		STEP(.type = MACHINE_SPAWNED, .slot = fx.at[0].slot, .generation = 1,
+		     .result = -ENOSPC);
 	assert_int_equal(machine.breaker.state, BREAKER_OPEN);
 	assert_int_equal(machine_total(&machine), 0);
 	assert_int_equal(acquire(&a, "a", 100 * AP_SECOND), 0);
@@ -412,7 +413,8 @@ static void shuts_down(void **state)
 	assert_int_equal(machine.n_spawned, machine.n_terminated);
 }
 
-/* --- a random walk, every invariant after every step ------------------------------------------- */
+/* --- a random walk, every invariant after every step -------------------------------------------
+ */
 
 #define N_REQUESTS 12
 
@@ -437,7 +439,7 @@ static void check(struct world *world)
 	for (int i = 0; i < AP_N_AGENT_STATES; i++) {
 		unsigned n = 0;
 		struct ap_list *at;
-		ap_list_for_each(at, &machine.states[i]) {
+		ap_list_for_each (at, &machine.states[i]) {
 			assert_int_equal(ap_container_of(at, struct machine_slot, link)->state, i);
 			n++;
 		}
@@ -446,12 +448,13 @@ static void check(struct world *world)
 	}
 	assert_int_equal(sum, machine.n_slots);
 	assert_true(machine_total(&machine) <= machine.limits.max_size);
-	assert_int_equal(machine.n_spawned - machine.n_terminated + machine.n_in_state[AP_AGENT_SPAWNING],
+	assert_int_equal(machine.n_spawned - machine.n_terminated +
+				 machine.n_in_state[AP_AGENT_SPAWNING],
 			 machine_total(&machine));
 	/* a waiter that any agent will do never waits beside an idle one */
 	struct ap_list *at;
 	unsigned n_waiting = 0;
-	ap_list_for_each(at, &machine.waiters) {
+	ap_list_for_each (at, &machine.waiters) {
 		n_waiting++;
 		assert_true(machine.n_in_state[AP_AGENT_IDLE] == 0);
 	}
@@ -487,8 +490,8 @@ static void take_effects(struct world *world)
 static void finish_one(struct world *world)
 {
 	static const enum machine_event_type outcomes[] = {
-		[EFFECT_SPAWN] = MACHINE_SPAWNED,    [EFFECT_VALIDATE] = MACHINE_VALIDATED,
-		[EFFECT_SAVE] = MACHINE_SAVED,	     [EFFECT_RECYCLE] = MACHINE_RECYCLED,
+		[EFFECT_SPAWN] = MACHINE_SPAWNED, [EFFECT_VALIDATE] = MACHINE_VALIDATED,
+		[EFFECT_SAVE] = MACHINE_SAVED,	  [EFFECT_RECYCLE] = MACHINE_RECYCLED,
 		[EFFECT_STOP] = MACHINE_STOPPED,
 	};
 	static const int failures[] = {-EIO, -ENOSPC, -EBUSY, -EINVAL, -ECHILD};
@@ -603,33 +606,44 @@ static void random_walk(void **state)
 	free(world);
 }
 
-#define MACHINE_TEST(sentence, function) {(sentence), (function), NULL, end, NULL}
+#define MACHINE_TEST(sentence, function)                                                           \
+	{                                                                                          \
+		(sentence), (function), NULL, end, NULL                                            \
+	}
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		MACHINE_TEST("the warm minimum is spawned, max_spawning at once", warm_minimum),
-		MACHINE_TEST("a grant is validated, a release saved and recycled", grant_and_release),
+		MACHINE_TEST("a grant is validated, a release saved and recycled",
+			     grant_and_release),
 		MACHINE_TEST("waiters are served first come first served", first_come_first_served),
 		MACHINE_TEST("timeout 0 takes an idle agent or is EAGAIN at once", tries_once),
 		MACHINE_TEST("a waiter times out at its deadline and not before", times_out),
-		MACHINE_TEST("a cancelled acquirer leaves nothing, in the queue or half granted", cancels),
+		MACHINE_TEST("a cancelled acquirer leaves nothing, in the queue or half granted",
+			     cancels),
 		MACHINE_TEST("a label is leased once and asked for once", labels_are_unique),
-		MACHINE_TEST("a token of an ended lease is ESTALE and changes nothing", stale_tokens),
-		MACHINE_TEST("demand grows the pool to its maximum and never over", grows_on_demand),
+		MACHINE_TEST("a token of an ended lease is ESTALE and changes nothing",
+			     stale_tokens),
+		MACHINE_TEST("demand grows the pool to its maximum and never over",
+			     grows_on_demand),
 		MACHINE_TEST("idle agents over the minimum are retired after idle_timeout",
 			     shrinks_when_idle),
 		MACHINE_TEST("scaling never takes a leased agent away", spares_the_leased),
 		MACHINE_TEST("an unhealthy agent is replaced and the acquirer served another",
 			     unhealthy_is_replaced),
 		MACHINE_TEST("an acquirer's own fault costs no agent", acquirers_fault),
-		MACHINE_TEST("an agent whose work cannot be saved is set aside, and can be saved later",
-			     set_aside),
-		MACHINE_TEST("three failed spawns open the breaker, and acquirers fail with EHOSTDOWN",
-			     breaker_opens),
-		MACHINE_TEST("a program that ends at once is a failed spawn", fast_exits_are_failures),
+		MACHINE_TEST(
+			"an agent whose work cannot be saved is set aside, and can be saved later",
+			set_aside),
+		MACHINE_TEST(
+			"three failed spawns open the breaker, and acquirers fail with EHOSTDOWN",
+			breaker_opens),
+		MACHINE_TEST("a program that ends at once is a failed spawn",
+			     fast_exits_are_failures),
 		MACHINE_TEST("a lease ends with its ttl unless it is renewed", ttl_ends),
-		MACHINE_TEST("shutdown refuses acquirers, saves leases and stops every agent", shuts_down),
+		MACHINE_TEST("shutdown refuses acquirers, saves leases and stops every agent",
+			     shuts_down),
 		MACHINE_TEST("a random walk keeps every invariant and ends empty", random_walk),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -6,7 +6,8 @@ static void survives(void **state)
 {
 	for (int dir = 0; dir < NODE_N_DIRS; dir++) {
 		for (unsigned row = 0; row < 40; row++) {
-			struct node in = {.dir = (enum node_dir)dir, .row = row, .id = 123456789012};
+			struct node in = {
+				.dir = (enum node_dir)dir, .row = row, .id = 123456789012};
 			if (dir == NODE_ROOT && row == 0)
 				in.id = 0;
 			struct node out = node_unpack(node_pack(in));

@@ -9,7 +9,8 @@
 static void labels_are_checked(void **state)
 {
 	static const char *const good[] = {"a", "fix-auth", "A.b_c-9", "0", "a.locked"};
-	static const char *const bad[] = {"", ".a", "-a", "a/b", "a..b", "a.", "a.lock", "a b", "a\n", "ä"};
+	static const char *const bad[] = {"",	".a",	  "-a",	 "a/b", "a..b",
+					  "a.", "a.lock", "a b", "a\n", "ä"};
 	char longest[AP_LABEL_MAX + 2];
 	for (size_t i = 0; i < sizeof good / sizeof *good; i++)
 		assert_true(ap_label_valid(good[i]));
@@ -28,8 +29,12 @@ static void durations_are_read(void **state)
 	static const struct {
 		const char *text;
 		int64_t ns;
-	} rows[] = {{"0", 0},		     {"30", 30 * AP_SECOND},  {"250ms", 250 * AP_MS},
-		    {"1.5s", 1500 * AP_MS},  {"5m", 300 * AP_SECOND}, {"2h", 7200 * AP_SECOND},
+	} rows[] = {{"0", 0},
+		    {"30", 30 * AP_SECOND},
+		    {"250ms", 250 * AP_MS},
+		    {"1.5s", 1500 * AP_MS},
+		    {"5m", 300 * AP_SECOND},
+		    {"2h", 7200 * AP_SECOND},
 		    {"1d", 86400 * AP_SECOND}};
 	for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
 		int64_t ns = -1;
@@ -40,7 +45,8 @@ static void durations_are_read(void **state)
 
 static void bad_durations_are_refused(void **state)
 {
-	static const char *const bad[] = {"", "s", "1x", "1 s", "0x10", "1e9", ".5", "5.", "1..2s", "nan"};
+	static const char *const bad[] = {"",	 "s",  "1x", "1 s",   "0x10",
+					  "1e9", ".5", "5.", "1..2s", "nan"};
 	int64_t ns = 7;
 	for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
 		assert_int_equal(ap_duration_parse(bad[i], &ns), -EINVAL);
@@ -114,7 +120,8 @@ int main(void)
 		IT("labels are what can be a file name and a branch", labels_are_checked),
 		IT("durations have units, a bare number is seconds", durations_are_read),
 		IT("bad durations are refused and change nothing", bad_durations_are_refused),
-		IT("durations are written as they are read", durations_are_written_as_they_are_read),
+		IT("durations are written as they are read",
+		   durations_are_written_as_they_are_read),
 		IT("sizes have suffixes", sizes_are_read),
 		IT("words are cut at blanks and tabs", words_are_cut),
 		IT("control sequences are left out of plain text, also across pieces",

@@ -92,7 +92,8 @@ static void saves_everything(void **state)
 	free(shell("cd agent-1 && echo new > n && echo 2 >> a && rm d/b && echo x > x.o && "
 		   "echo staged > s && git add s"));
 	save(&lease);
-	assert_shell("cd 'my repo' && git ls-tree -r --name-only agentpool/job", ".gitignore\na\nn\ns");
+	assert_shell("cd 'my repo' && git ls-tree -r --name-only agentpool/job",
+		     ".gitignore\na\nn\ns");
 	assert_shell("cd 'my repo' && git show agentpool/job:a", "1\n2");
 	assert_shell("cd 'my repo' && git status --porcelain && git branch --show-current", "main");
 	assert_shell("cd 'my repo' && git log -1 --format='%an %s' agentpool/job", "u saved");
@@ -133,12 +134,15 @@ static void wherever_head_is(void **state)
 {
 	struct worktree_lease lease = start("job");
 	free(shell("cd agent-1 && echo 0 > zero && git add . && git commit -qm zero && "
-		   "git checkout -q --detach HEAD~ && echo 1 > one && git add . && git commit -qm side && "
+		   "git checkout -q --detach HEAD~ && echo 1 > one && git add . && git commit -qm "
+		   "side && "
 		   "git checkout -q -b other && echo 2 > two"));
 	save(&lease);
 	/* the files as they were, and both lines of commits */
-	assert_shell("cd 'my repo' && git ls-tree --name-only agentpool/job", ".gitignore\na\nd\none\ntwo");
-	assert_shell("cd 'my repo' && git log --format=%s agentpool/job | sort", "first\nsaved\nside\nzero");
+	assert_shell("cd 'my repo' && git ls-tree --name-only agentpool/job",
+		     ".gitignore\na\nd\none\ntwo");
+	assert_shell("cd 'my repo' && git log --format=%s agentpool/job | sort",
+		     "first\nsaved\nside\nzero");
 }
 
 static void deleted_branch(void **state)
@@ -163,9 +167,10 @@ static void deleted_link(void **state)
 static void unfinished_merge(void **state)
 {
 	struct worktree_lease lease = start("job");
-	free(shell("cd agent-1 && git checkout -q -b left && echo left > a && git commit -qam left && "
-		   "git checkout -q agentpool/job && echo right > a && git commit -qam right && "
-		   "! git merge -q left 2>/dev/null >&2"));
+	free(shell(
+		"cd agent-1 && git checkout -q -b left && echo left > a && git commit -qam left && "
+		"git checkout -q agentpool/job && echo right > a && git commit -qam right && "
+		"! git merge -q left 2>/dev/null >&2"));
 	save(&lease);
 	assert_shell("cd 'my repo' && git show agentpool/job:a | head -1", "<<<<<<< HEAD");
 	assert_int_equal(worktree_clean(&worktree, head, &err), 0);
@@ -175,9 +180,11 @@ static void unfinished_merge(void **state)
 static void hooks_stay_silent(void **state)
 {
 	struct worktree_lease lease = start("job");
-	free(shell("cd 'my repo' && mkdir -p .git/hooks && for h in pre-commit commit-msg post-commit "
-		   "post-checkout reference-transaction; do printf '#!/bin/sh\\ntouch \"'$PWD'/ran\"\\nexit 1\\n' "
-		   "> .git/hooks/$h; chmod +x .git/hooks/$h; done; cd ../agent-1; echo 1 > one"));
+	free(shell(
+		"cd 'my repo' && mkdir -p .git/hooks && for h in pre-commit commit-msg post-commit "
+		"post-checkout reference-transaction; do printf '#!/bin/sh\\ntouch "
+		"\"'$PWD'/ran\"\\nexit 1\\n' "
+		"> .git/hooks/$h; chmod +x .git/hooks/$h; done; cd ../agent-1; echo 1 > one"));
 	save(&lease);
 	assert_int_equal(worktree_clean(&worktree, head, &err), 0);
 	assert_shell("ls 'my repo'", "a\nd");
@@ -187,7 +194,8 @@ static void hooks_stay_silent(void **state)
 static void locked_index(void **state)
 {
 	struct worktree_lease lease = start("job");
-	free(shell("cd agent-1 && echo 1 > one && touch \"$(git rev-parse --git-dir)/index.lock\""));
+	free(shell(
+		"cd agent-1 && echo 1 > one && touch \"$(git rev-parse --git-dir)/index.lock\""));
 	assert_int_equal(worktree_save(&worktree, &lease, "saved", &err), -EIO);
 	assert_non_null(strstr(err.text, "job"));
 	assert_shell("cat agent-1/one", "1");
@@ -199,7 +207,8 @@ static void locked_index(void **state)
 static void checked_out_elsewhere(void **state)
 {
 	struct worktree_lease lease = {.label = "job"};
-	free(shell("cd 'my repo' && git branch agentpool/job && git worktree add -q ../mine agentpool/job"));
+	free(shell("cd 'my repo' && git branch agentpool/job && git worktree add -q ../mine "
+		   "agentpool/job"));
 	assert_int_equal(worktree_start(&worktree, "HEAD", &lease, &err), -EBUSY);
 }
 
@@ -253,8 +262,9 @@ static void diffs(void **state)
 static void removes(void **state)
 {
 	assert_int_equal(worktree_remove(&worktree, &err), 0);
-	assert_shell("ls; cd 'my repo'; git worktree list | wc -l; ls .git | grep -c worktrees || true",
-		     "my repo\n1\n0");
+	assert_shell(
+		"ls; cd 'my repo'; git worktree list | wc -l; ls .git | grep -c worktrees || true",
+		"my repo\n1\n0");
 }
 
 static void resumes_after_a_crash(void **state)
@@ -283,12 +293,16 @@ static void refuses_what_is_no_repository(void **state)
 	assert_int_equal(repo_open(&other, "/nowhere", &err), -ENOENT);
 }
 
-#define GIT_TEST(sentence, function) {(sentence), (function), setup, teardown, NULL}
+#define GIT_TEST(sentence, function)                                                               \
+	{                                                                                          \
+		(sentence), (function), setup, teardown, NULL                                      \
+	}
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		GIT_TEST("saving commits tracked, untracked, staged and deleted, not ignored", saves_everything),
+		GIT_TEST("saving commits tracked, untracked, staged and deleted, not ignored",
+			 saves_everything),
 		GIT_TEST("a branch without commits of its own is removed", empty_branches_go),
 		GIT_TEST("a label goes on from its branch", labels_resume),
 		GIT_TEST("the agent's own commits are kept", own_commits_are_kept),
@@ -304,8 +318,10 @@ int main(void)
 		GIT_TEST("discard throws work and branch away", discards),
 		GIT_TEST("diff has untracked and binary files and leaves the index alone", diffs),
 		GIT_TEST("removing leaves no trace in the repository", removes),
-		GIT_TEST("a worktree of a dead daemon is taken up and saved", resumes_after_a_crash),
-		GIT_TEST("what is no repository, or has no commit, is refused", refuses_what_is_no_repository),
+		GIT_TEST("a worktree of a dead daemon is taken up and saved",
+			 resumes_after_a_crash),
+		GIT_TEST("what is no repository, or has no commit, is refused",
+			 refuses_what_is_no_repository),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
