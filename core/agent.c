@@ -18,8 +18,7 @@
 /* The keeper asks, waits its grace and makes the tree end; it is given this long for it. */
 #define END_LIMIT (30 * AP_SECOND)
 
-/* --- its life ----------------------------------------------------------------------------------
- */
+/* --- its life --- */
 
 static int agent_name_paths(struct ap_agent *agent)
 {
@@ -129,8 +128,7 @@ void agent_leave(struct ap_agent *agent)
 	ap_agent_unref(agent);
 }
 
-/* --- its program -------------------------------------------------------------------------------
- */
+/* --- its program --- */
 
 static void read_record(const struct ap_agent *agent, const char *name, char *ret, size_t size)
 {
@@ -224,8 +222,7 @@ int agent_end_program(struct ap_agent *agent, struct ap_err *err)
 	}
 }
 
-/* --- what it prints ----------------------------------------------------------------------------
- */
+/* --- what it prints --- */
 
 void agent_raw_path(const struct ap_agent *agent, struct ap_buf *out)
 {
@@ -294,8 +291,7 @@ void agent_read_output(struct ap_agent *agent)
 	pthread_mutex_unlock(&pool->lock);
 }
 
-/* --- what it is doing --------------------------------------------------------------------------
- */
+/* --- what it is doing --- */
 
 static pid_t program_of(const struct ap_agent *agent)
 {
@@ -383,8 +379,7 @@ void agent_review(struct ap_agent *agent, int64_t now)
 	answer_waits(&waits, 0, activity);
 }
 
-/* --- what the mount asks of it -----------------------------------------------------------------
- */
+/* --- what the mount asks of it --- */
 
 int ap_agent_prompt(struct ap_pool *pool, struct ap_agent *agent, const char *text, size_t len,
 		    struct ap_err *err)

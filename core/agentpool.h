@@ -48,8 +48,7 @@ struct ap_pool;
 struct ap_agent;   /* one agent from spawn to stop; pinned by a reference */
 struct ap_request; /* something under way whose answer comes later */
 
-/* --- the pool's life ---------------------------------------------------------------------------
- */
+/* --- the pool's life --- */
 
 struct ap_pool_options {
 	const char *repo;	 /* path of the repository */
@@ -79,8 +78,7 @@ unsigned ap_pool_stop(struct ap_pool *pool, struct ap_err *err);
 /* Frees a pool that was never started or is stopped. */
 void ap_pool_free(struct ap_pool *pool);
 
-/* --- requests ----------------------------------------------------------------------------------
- */
+/* --- requests --- */
 
 /* `result` is 0 or a negative errno; ap_request_err() has the sentence, ap_request_text() the text.
  */
@@ -103,8 +101,7 @@ void ap_request_cancel(struct ap_pool *pool, struct ap_request *request);
 const struct ap_err *ap_request_err(const struct ap_request *request);
 struct ap_buf *ap_request_text(struct ap_request *request);
 
-/* --- leases ------------------------------------------------------------------------------------
- */
+/* --- leases --- */
 
 struct ap_acquire {
 	char label[AP_LABEL_MAX + 1]; /* "": the pool invents one */
@@ -143,8 +140,7 @@ void ap_pool_release_key(struct ap_pool *pool, struct ap_lease_key key);
 /* Begins the lease's time to live anew. -ESTALE, -ENOENT. */
 int ap_pool_renew(struct ap_pool *pool, const char *label, uid_t uid, struct ap_err *err);
 
-/* --- the pool as a whole -----------------------------------------------------------------------
- */
+/* --- the pool as a whole --- */
 
 int ap_pool_scale(struct ap_pool *pool, int target, struct ap_err *err); /* -1: auto; -ERANGE */
 void ap_pool_maintain(struct ap_pool *pool);				 /* one pass now */
@@ -170,8 +166,7 @@ struct ap_stats {
 
 void ap_pool_stats(struct ap_pool *pool, struct ap_stats *ret);
 
-/* --- agents ------------------------------------------------------------------------------------
- */
+/* --- agents --- */
 
 /* The numbers of the agents that there are, ascending; at most `max`. Returns how many. */
 unsigned ap_pool_agents(struct ap_pool *pool, unsigned *ret_numbers, unsigned max);

@@ -60,8 +60,7 @@ static struct backend_tmux *tmux_of(struct backend *backend)
 	return (struct backend_tmux *)backend;
 }
 
-/* --- the reader --------------------------------------------------------------------------------
- */
+/* --- the reader --- */
 
 static void command_free(struct tmux_command *command)
 {
@@ -169,8 +168,7 @@ static int tmux_fd(struct backend *backend)
 	return tmux_of(backend)->out_fd;
 }
 
-/* --- commands ----------------------------------------------------------------------------------
- */
+/* --- commands --- */
 
 /* Appends a word in tmux's single quotes, after a blank; `doubled` are characters that tmux would
  * expand in it, and that stand for themselves when they are written twice. */
@@ -274,8 +272,7 @@ static int tmux_run(struct backend_tmux *tmux, unsigned n_lines, const struct ap
 	return r;
 }
 
-/* --- what the pool asks ------------------------------------------------------------------------
- */
+/* --- what the pool asks --- */
 
 static void add_program(struct backend_tmux *tmux, const struct backend_spawn *spawn,
 			struct ap_buf *line)
@@ -415,8 +412,7 @@ static int tmux_capture(struct backend *backend, const struct backend_terminal *
 	return 0;
 }
 
-/* --- its life ----------------------------------------------------------------------------------
- */
+/* --- its life --- */
 
 static int tmux_cli(const char *socket, const char *const words[3], struct ap_buf *out)
 {

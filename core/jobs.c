@@ -56,8 +56,7 @@ static int resolve_base(struct ap_pool *pool, char ret[WORKTREE_OID_MAX + 1], st
 	return repo_resolve(&pool->repo, base, ret, err);
 }
 
-/* --- programs ----------------------------------------------------------------------------------
- */
+/* --- programs --- */
 
 enum start_kind { START_FIRST, START_CLEAN, START_AGAIN };
 
@@ -132,8 +131,7 @@ static void job_spawn(struct worker_job *job)
 	outcome(agent, MACHINE_SPAWNED, r);
 }
 
-/* --- leases ------------------------------------------------------------------------------------
- */
+/* --- leases --- */
 
 /* What the acquirer asked for; false when it has given up meanwhile. */
 static void wanted_lease(struct ap_agent *agent, struct worktree_lease *lease, char *ret_base,
@@ -294,8 +292,7 @@ void job_effect_locked(struct ap_agent *agent, const struct machine_effect *effe
 	worker_submit(agent->pool->workers, &agent->effect_job);
 }
 
-/* --- prompts and keys --------------------------------------------------------------------------
- */
+/* --- prompts and keys --- */
 
 /* Line ends become newlines, and what could drive the terminal is left out: a prompt is text. */
 static size_t clean_text(char *text, size_t len)
@@ -563,8 +560,7 @@ int ap_agent_restart(struct ap_pool *pool, struct ap_agent *agent, struct ap_err
 	return 0;
 }
 
-/* --- texts -------------------------------------------------------------------------------------
- */
+/* --- texts --- */
 
 static int diff_text(struct ap_agent *agent, bool stat, struct ap_buf *out, struct ap_err *err)
 {

@@ -156,7 +156,7 @@ static void lease_end(struct machine *m, struct machine_slot *slot, bool discard
 	effect_add(m, fx, EFFECT_SAVE, slot, discard);
 }
 
-/* --- reconcile: level-triggered, after every event ------------------------------------------- */
+/* --- reconcile: level-triggered, after every event --- */
 
 static struct machine_slot *idle_for(struct machine *m, const struct machine_request *request)
 {
@@ -295,7 +295,7 @@ static void reconcile(struct machine *m, int64_t now, struct machine_effects *fx
 		refuse_all(m, -EHOSTDOWN, fx);
 }
 
-/* --- events ---------------------------------------------------------------------------------- */
+/* --- events --- */
 
 static bool label_taken(struct machine *m, const char *label)
 {

@@ -1,23 +1,14 @@
 /* The shell round the machine: one lock, steps of the machine, effects handed to workers, answers
  * handed to who asked. Lives from the state directory's lock to the removal of what is in it. */
-#include <dirent.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
-#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "cleanup.h"
 #include "pool_internal.h"
-#include "process.h"
-
-/* What keepers of a dead daemon's agents are given to end. */
-#define ORPHAN_LIMIT (10 * AP_SECOND)
 
 const char *ap_agent_state_name(enum ap_agent_state state)
 {
@@ -48,8 +39,7 @@ const char *ap_scale_direction_name(enum ap_scale_direction direction)
 	return names[direction];
 }
 
-/* --- requests ----------------------------------------------------------------------------------
- */
+/* --- requests --- */
 
 struct ap_request *ap_request_new(ap_request_done *done, void *data)
 {
@@ -122,8 +112,7 @@ void ap_request_cancel(struct ap_pool *pool, struct ap_request *request)
 		request_finish(request, -ECANCELED);
 }
 
-/* --- steps -------------------------------------------------------------------------------------
- */
+/* --- steps --- */
 
 static const char *refusal(int error)
 {
@@ -255,10 +244,9 @@ static int step_refused(int r, struct ap_err *err)
 	return r < 0 ? ap_err_set(err, r, "%s", refusal(r)) : r;
 }
 
-/* --- leases ------------------------------------------------------------------------------------
- */
+/* --- leases --- */
 
-static unsigned agent_number(const char *name)
+unsigned agent_number(const char *name)
 {
 	int64_t number;
 	if (strncmp(name, "agent-", 6) != 0 || name[6] == '0' || name[6] == '+' || name[6] == '-' ||
@@ -391,8 +379,7 @@ int ap_pool_renew(struct ap_pool *pool, const char *label, uid_t uid, struct ap_
 	return r;
 }
 
-/* --- the pool as a whole -----------------------------------------------------------------------
- */
+/* --- the pool as a whole --- */
 
 int ap_pool_scale(struct ap_pool *pool, int target, struct ap_err *err)
 {
@@ -499,8 +486,7 @@ void ap_pool_stats(struct ap_pool *pool, struct ap_stats *ret)
 	pthread_mutex_unlock(&pool->lock);
 }
 
-/* --- finding agents ----------------------------------------------------------------------------
- */
+/* --- finding agents --- */
 
 static int by_number(const void *a, const void *b)
 {
@@ -594,180 +580,7 @@ int ap_agent_kill(struct ap_pool *pool, struct ap_agent *agent, struct ap_err *e
 	return step_refused(r, err);
 }
 
-/* --- its life ----------------------------------------------------------------------------------
- */
-
-static uint64_t hash_of(const char *text)
-{
-	uint64_t hash = 0xcbf29ce484222325u; /* FNV-1a, 64 bits */
-	for (; *text; text++)
-		hash = (hash ^ (unsigned char)*text) * 0x100000001b3u;
-	return hash;
-}
-
-/* By the XDG base directory specification: one directory a repository. */
-static char *default_state_dir(const struct repo *repo)
-{
-	const char *state = getenv("XDG_STATE_HOME"), *home = getenv("HOME");
-	const char *slash = strrchr(repo->path, '/');
-	char *path = NULL;
-	int n;
-	if (state && state[0] == '/')
-		n = asprintf(&path, "%s/agentpoolfs/%s-%016" PRIx64, state, slash + 1,
-			     hash_of(repo->common_dir));
-	else
-		n = asprintf(&path, "%s/.local/state/agentpoolfs/%s-%016" PRIx64,
-			     home ? home : "/root", slash + 1, hash_of(repo->common_dir));
-	return n < 0 ? NULL : path;
-}
-
-static int make_dirs(const char *path, struct ap_err *err)
-{
-	AP_CLEANUP_FREE char *partial = strdup(path);
-	if (!partial)
-		return ap_err_errno(err, -ENOMEM, "%s", path);
-	for (char *at = partial + 1;; at++) {
-		if (*at != '/' && *at != '\0')
-			continue;
-		char was = *at;
-		*at = '\0';
-		if (mkdir(partial, 0700) < 0 && errno != EEXIST)
-			return ap_err_errno(err, -errno, "%s", partial);
-		*at = was;
-		if (was == '\0')
-			return 0;
-	}
-}
-
-static int make_state_dir(struct ap_pool *pool, struct ap_err *err)
-{
-	const char *option = pool->config.text[AP_OPT_STATE_DIR];
-	AP_CLEANUP_FREE char *path = *option ? strdup(option) : default_state_dir(&pool->repo);
-	AP_CLEANUP_FREE char *worktrees = NULL;
-	AP_CLEANUP_FREE char *agents = NULL;
-	if (!path)
-		return ap_err_errno(err, -ENOMEM, "state directory");
-	int r = make_dirs(path, err);
-	if (r < 0)
-		return r;
-	pool->state_dir = realpath(path, NULL);
-	/* whoever reaches the socket in it owns all agents */
-	if (!pool->state_dir || chmod(pool->state_dir, 0700) < 0)
-		return ap_err_errno(err, -errno, "%s", path);
-	if (asprintf(&worktrees, "%s/%s", pool->state_dir, POOL_WORKTREES) < 0 ||
-	    asprintf(&agents, "%s/%s", pool->state_dir, POOL_AGENTS) < 0)
-		return ap_err_errno(err, -ENOMEM, "state directory");
-	r = make_dirs(worktrees, err);
-	return r < 0 ? r : make_dirs(agents, err);
-}
-
-static int state_file(const struct ap_pool *pool, const char *name, char **ret, struct ap_err *err)
-{
-	if (asprintf(ret, "%s/%s", pool->state_dir, name) < 0) {
-		*ret = NULL;
-		return ap_err_errno(err, -ENOMEM, "state directory");
-	}
-	return 0;
-}
-
-/* One daemon a state directory: the lock dies with the process. */
-static int lock_state_dir(struct ap_pool *pool, struct ap_err *err)
-{
-	AP_CLEANUP_FREE char *path = NULL;
-	char holder[32] = "";
-	int r = state_file(pool, "lock", &path, err);
-	if (r < 0)
-		return r;
-	pool->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-	if (pool->lock_fd < 0)
-		return ap_err_errno(err, -errno, "%s", path);
-	if (flock(pool->lock_fd, LOCK_EX | LOCK_NB) == 0) {
-		if (ftruncate(pool->lock_fd, 0) < 0 || dprintf(pool->lock_fd, "%d\n", getpid()) < 0)
-			return ap_err_errno(err, -errno, "%s", path);
-		return 0;
-	}
-	ssize_t n = pread(pool->lock_fd, holder, sizeof holder - 1, 0);
-	holder[n > 0 ? n : 0] = '\0';
-	holder[strcspn(holder, "\n")] = '\0';
-	return ap_err_set(
-		err, -EBUSY,
-		"%s is in use by process %s: unmount that pool or choose another -o state_dir",
-		pool->state_dir, *holder ? holder : "unknown");
-}
-
-/* --- what a dead daemon left -------------------------------------------------------------------
- */
-
-/* Waits until the keeper of a left agent, told to end by the end of its terminal, has ended. */
-static void await_keeper(const char *agent_dir)
-{
-	AP_CLEANUP_FREE char *path = NULL;
-	if (asprintf(&path, "%s/alive", agent_dir) < 0)
-		return;
-	AP_CLEANUP_CLOSE int fd = open(path, O_RDWR | O_CLOEXEC);
-	int64_t deadline = ap_clock_ns() + ORPHAN_LIMIT;
-	while (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) < 0 && ap_clock_ns() < deadline)
-		poll(NULL, 0, 20);
-}
-
-/* Saves the work of one left worktree to the branch it is on and removes it. */
-static void recover_worktree(struct ap_pool *pool, const char *name)
-{
-	AP_CLEANUP_FREE char *path = NULL;
-	AP_CLEANUP_FREE char *agent_dir = NULL;
-	struct worktree worktree = {0};
-	struct worktree_lease lease;
-	struct ap_err err = {""};
-	if (asprintf(&path, "%s/%s/%s", pool->state_dir, POOL_WORKTREES, name) < 0 ||
-	    asprintf(&agent_dir, "%s/%s/%s", pool->state_dir, POOL_AGENTS, name) < 0)
-		return;
-	await_keeper(agent_dir);
-	int r = worktree_open(&worktree, &pool->repo, path, &err);
-	if (r == 0)
-		r = worktree_resume(&worktree, &lease, &err);
-	if (r == 0 && lease.label[0])
-		r = worktree_save(&worktree, &lease,
-				  "agentpool: work of a lease whose pool was ended", &err);
-	if (r == 0)
-		r = worktree_remove(&worktree, &err);
-	if (r < 0) {
-		pool->n_aside++;
-		pool->aside_error = err;
-	}
-	worktree_fini(&worktree);
-}
-
-static void remove_records(struct ap_pool *pool, const char *name)
-{
-	AP_CLEANUP_FREE char *path = NULL;
-	if (asprintf(&path, "%s/%s/%s", pool->state_dir, POOL_AGENTS, name) < 0)
-		return;
-	await_keeper(path);
-	process_remove_tree(path, NULL);
-}
-
-static void for_each_left(struct ap_pool *pool, const char *subdir,
-			  void (*handle)(struct ap_pool *, const char *))
-{
-	AP_CLEANUP_FREE char *path = NULL;
-	if (asprintf(&path, "%s/%s", pool->state_dir, subdir) < 0)
-		return;
-	DIR *dir = opendir(path);
-	if (!dir)
-		return;
-	struct dirent *entry;
-	while ((entry = readdir(dir))) {
-		if (agent_number(entry->d_name))
-			handle(pool, entry->d_name);
-	}
-	closedir(dir);
-}
-
-static void recover(struct ap_pool *pool)
-{
-	for_each_left(pool, POOL_WORKTREES, recover_worktree);
-	for_each_left(pool, POOL_AGENTS, remove_records);
-}
+/* --- its life --- */
 
 int ap_pool_new(struct ap_pool **ret, struct ap_pool_options *options, struct ap_err *err)
 {
@@ -792,19 +605,12 @@ int ap_pool_new(struct ap_pool **ret, struct ap_pool_options *options, struct ap
 	pool->shim = strdup(options->shim);
 	unsigned n_slots = (unsigned)pool->config.number[AP_OPT_HARD_CAP];
 	pool->agents = calloc(n_slots, sizeof(struct ap_agent *));
-	AP_CLEANUP_FREE char *database = NULL;
 	if (!pool->mountpoint || !pool->shim || !pool->agents)
 		r = ap_err_errno(err, -ENOMEM, "pool");
 	if (r == 0)
 		r = repo_open(&pool->repo, options->repo, err);
 	if (r == 0)
-		r = make_state_dir(pool, err);
-	if (r == 0)
-		r = lock_state_dir(pool, err);
-	if (r == 0)
-		r = state_file(pool, "state.db", &database, err);
-	if (r == 0)
-		r = store_open(&pool->store, database, err);
+		r = state_dir_open(pool, err);
 	if (r == 0) {
 		struct machine_limits limits = limits_of(&pool->config);
 		int64_t number = store_counter(pool->store, "next_agent", 1);
@@ -835,7 +641,7 @@ int ap_pool_start(struct ap_pool *pool, struct ap_err *err)
 {
 	int r = backend_tmux_new(&pool->backend, pool->state_dir, pool->shim, err);
 	if (r == 0)
-		recover(pool);
+		state_dir_recover(pool);
 	if (r == 0 && !(pool->workers = worker_pool_new(POOL_N_WORKERS)))
 		r = ap_err_errno(err, -EAGAIN, "worker threads");
 	if (r == 0)
@@ -859,16 +665,6 @@ unsigned ap_pool_stop(struct ap_pool *pool, struct ap_err *err)
 	return n_aside;
 }
 
-static void remove_state(struct ap_pool *pool)
-{
-	static const char *const dirs[] = {POOL_AGENTS, POOL_WORKTREES};
-	for (size_t i = 0; i < sizeof dirs / sizeof *dirs; i++) {
-		AP_CLEANUP_FREE char *path = NULL;
-		if (state_file(pool, dirs[i], &path, NULL) == 0)
-			(void)rmdir(path); /* not empty: work that could not be saved */
-	}
-}
-
 void ap_pool_free(struct ap_pool *pool)
 {
 	if (!pool)
@@ -878,20 +674,15 @@ void ap_pool_free(struct ap_pool *pool)
 	if (pool->backend)
 		pool->backend->ops->free(pool->backend);
 	maintenance_fini(pool);
-	if (pool->state_dir && pool->store)
-		remove_state(pool);
-	store_close(pool->store);
+	state_dir_close(pool);
 	machine_fini(&pool->machine);
 	free(pool->effects.at);
 	free(pool->agents);
 	repo_fini(&pool->repo);
 	ap_config_fini(&pool->config);
-	if (pool->lock_fd >= 0)
-		close(pool->lock_fd);
 	pthread_cond_destroy(&pool->emptied);
 	pthread_mutex_destroy(&pool->lock);
 	free(pool->mountpoint);
 	free(pool->shim);
-	free(pool->state_dir);
 	free(pool);
 }

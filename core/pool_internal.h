@@ -125,8 +125,7 @@ struct ap_pool {
 	atomic_bool maintenance_end;
 };
 
-/* --- pool.c ------------------------------------------------------------------------------------
- */
+/* --- pool.c --- */
 
 /* Steps the machine and sets its effects going. Takes the lock; not to be called with it. */
 int pool_step(struct ap_pool *pool, const struct machine_event *event);
@@ -140,8 +139,21 @@ void pool_deliver(struct ap_pool *pool, struct ap_list *answered);
  * Drops the pool's reference. */
 void request_answer(struct ap_request *request, int result);
 
-/* --- agent.c -----------------------------------------------------------------------------------
- */
+/* The number of a name such as agent-7; 0 if it is none. */
+unsigned agent_number(const char *name);
+
+/* --- state_dir.c --- */
+
+/* Makes and locks the directory and opens the store. -EBUSY: another daemon has it, the sentence
+ * names it. Blocks. state_dir_close() undoes what was done of it. */
+int state_dir_open(struct ap_pool *pool, struct ap_err *err);
+void state_dir_close(struct ap_pool *pool);
+
+/* Ends and removes what a dead daemon left, the work of its leases saved; what cannot be saved is
+ * kept and counted. Needs that its terminals have been ended. Blocks. */
+void state_dir_recover(struct ap_pool *pool);
+
+/* --- agent.c --- */
 
 /* NULL on ENOMEM. Needs the lock: it is put into the pool's table. */
 struct ap_agent *agent_new_locked(struct ap_pool *pool, unsigned slot, unsigned number);
@@ -173,8 +185,7 @@ void agent_ended(struct ap_agent *agent);
 /* Ends the program and all that it started; returns when it is over. Lane only. -ETIMEDOUT. */
 int agent_end_program(struct ap_agent *agent, struct ap_err *err);
 
-/* --- jobs.c ------------------------------------------------------------------------------------
- */
+/* --- jobs.c --- */
 
 /* Has a worker carry out an effect of the machine. pool->lock held. */
 void job_effect_locked(struct ap_agent *agent, const struct machine_effect *effect);
@@ -182,8 +193,7 @@ void job_effect_locked(struct ap_agent *agent, const struct machine_effect *effe
 /* Has a worker deliver the first prompt of the queue. pool->lock held. */
 void job_prompt_locked(struct ap_agent *agent);
 
-/* --- maintenance.c -----------------------------------------------------------------------------
- */
+/* --- maintenance.c --- */
 
 int maintenance_init(struct ap_pool *pool, struct ap_err *err);
 int maintenance_start(struct ap_pool *pool, struct ap_err *err);

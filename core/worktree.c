@@ -130,8 +130,14 @@ int repo_open(struct repo *ret, const char *path, struct ap_err *err)
 	if (!real)
 		return ap_err_errno(err, -errno, "%s", path);
 	AP_CLEANUP_BUF struct ap_buf out = {0};
-	const char *argv[] = {
-		"git", "-C", real, "rev-parse", "--path-format=absolute", "--git-common-dir", NULL};
+	const char *argv[] = {"git",
+			      "-C",
+			      real,
+			      "rev-parse",
+			      "--path-format=absolute",
+			      "--git-dir",
+			      "--git-common-dir",
+			      NULL};
 	struct process_run run = {
 		.argv = argv, .env = ARGS("LC_ALL=C"), .limit_ns = GIT_LIMIT, .out = &out};
 	int r = process_run(&run, err);
@@ -140,22 +146,30 @@ int repo_open(struct repo *ret, const char *path, struct ap_err *err)
 	if (r > 0)
 		return ap_err_wrap(err, -EINVAL, "%s is not usable as a git repository", path);
 	trim_line(&out);
-	if (out.failed)
-		return ap_err_errno(err, -ENOMEM, "%s", path);
-	struct repo repo = {.path = ap_steal(real), .common_dir = ap_steal(out.data)};
+	const char *newline = strchr(ap_buf_text(&out), '\n');
+	if (out.failed || !newline)
+		return ap_err_set(err, -EIO, "git does not say where the repository %s is", path);
+	struct repo repo = {
+		.path = ap_steal(real),
+		.git_dir = strndup(out.data, (size_t)(newline - out.data)),
+		.common_dir = strdup(newline + 1),
+	};
 	char head[WORKTREE_OID_MAX + 1];
-	r = repo_resolve(&repo, "HEAD", head, NULL);
-	if (r < 0) {
+	if (!repo.git_dir || !repo.common_dir)
+		r = ap_err_errno(err, -ENOMEM, "%s", path);
+	else if (repo_resolve(&repo, "HEAD", head, NULL) < 0)
+		r = ap_err_set(err, -EINVAL, "%s has no commit yet: make a first one", path);
+	if (r < 0)
 		repo_fini(&repo);
-		return ap_err_set(err, -EINVAL, "%s has no commit yet: make a first one", path);
-	}
-	*ret = repo;
-	return 0;
+	else
+		*ret = repo;
+	return r;
 }
 
 void repo_fini(struct repo *repo)
 {
 	free(repo->path);
+	free(repo->git_dir);
 	free(repo->common_dir);
 	*repo = (struct repo){0};
 }
@@ -163,25 +177,15 @@ void repo_fini(struct repo *repo)
 int repo_resolve(const struct repo *repo, const char *revision, char ret_oid[WORKTREE_OID_MAX + 1],
 		 struct ap_err *err)
 {
-	/* the user's own HEAD: that of REPO, which may be a linked worktree */
-	AP_CLEANUP_BUF struct ap_buf out = {0};
-	AP_CLEANUP_BUF struct ap_buf commit = {0};
-	ap_buf_printf(&commit, "%s^{commit}", revision);
-	const char *argv[] = {"git",	  "-C",	     repo->path,	 "rev-parse",
-			      "--verify", "--quiet", "--end-of-options", ap_buf_text(&commit),
-			      NULL};
-	struct process_run run = {
-		.argv = argv, .env = ARGS("LC_ALL=C"), .limit_ns = GIT_LIMIT, .out = &out};
-	int r = process_run(&run, err);
-	if (r < 0)
-		return r;
+	struct place place = place_repo(repo);
+	place.git_dir = repo->git_dir; /* HEAD is the user's own there */
+	int r = rev_parse(&place, revision, ret_oid, err);
 	if (r > 0)
 		return ap_err_set(err, -EINVAL, "'%s' names no commit of %s", revision, repo->path);
-	return oid_copy(ret_oid, &out, err);
+	return r;
 }
 
-/* --- life of a worktree ------------------------------------------------------------------------
- */
+/* --- life of a worktree --- */
 
 /* The administrative directory that a worktree's `.git` file names, if it is one of the
  * repository's: what an agent may have written there instead is not followed. */
@@ -291,8 +295,7 @@ int worktree_remove(const struct worktree *worktree, struct ap_err *err)
 	return 0;
 }
 
-/* --- lease branches ----------------------------------------------------------------------------
- */
+/* --- lease branches --- */
 
 static void branch_name(char ret[AP_LABEL_MAX + 16], const char *label)
 {
@@ -481,8 +484,7 @@ int worktree_discard(const struct worktree *worktree, const struct worktree_leas
 	return r;
 }
 
-/* --- looking -----------------------------------------------------------------------------------
- */
+/* --- looking --- */
 
 int worktree_head(const struct worktree *worktree, struct ap_buf *out, struct ap_err *err)
 {

@@ -20,6 +20,7 @@
 
 struct repo {
 	char *path;	  /* what the user gave, made absolute */
+	char *git_dir;	  /* its own: another than common_dir where it is a linked worktree */
 	char *common_dir; /* the git directory that all its worktrees share */
 };
 

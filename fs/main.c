@@ -59,8 +59,7 @@ struct daemon {
 	bool stopped;
 };
 
-/* --- options -----------------------------------------------------------------------------------
- */
+/* --- options --- */
 
 static int pool_option(struct command_line *line, const char *name, const char *value,
 		       struct ap_err *err)
@@ -190,8 +189,7 @@ static int parse(struct command_line *line, int argc, char **argv)
 	return 0;
 }
 
-/* --- the mount point ---------------------------------------------------------------------------
- */
+/* --- the mount point --- */
 
 static bool mounted_by_us(const char *path)
 {
@@ -274,8 +272,7 @@ static int find_shim(char ret[PATH_MAX], struct ap_err *err)
 	return ap_err_set(err, -ENOENT, "agentpool-shim is not installed beside agentpoolfs");
 }
 
-/* --- the daemon's life -------------------------------------------------------------------------
- */
+/* --- the daemon's life --- */
 
 /* Tells the process that was called how it went: an empty sentence means well. */
 static void report(struct daemon *daemon, const char *sentence)

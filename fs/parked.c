@@ -97,8 +97,7 @@ fuse_req_t parked_claim(struct parked *parked)
 	return req;
 }
 
-/* --- interrupts --------------------------------------------------------------------------------
- */
+/* --- interrupts --- */
 
 static bool pending_mask(const char *status, const char *key, unsigned long long *mask)
 {

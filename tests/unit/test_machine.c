@@ -413,8 +413,7 @@ static void shuts_down(void **state)
 	assert_int_equal(machine.n_spawned, machine.n_terminated);
 }
 
-/* --- a random walk, every invariant after every step -------------------------------------------
- */
+/* --- a random walk, every invariant after every step --- */
 
 #define N_REQUESTS 12
 

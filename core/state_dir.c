@@ -1,0 +1,218 @@
+/* The state directory: where it is, the lock on it, the store in it, and what a dead daemon left
+ * there. */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "cleanup.h"
+#include "pool_internal.h"
+#include "process.h"
+
+/* What keepers of a dead daemon's agents are given to end. */
+#define ORPHAN_LIMIT (10 * AP_SECOND)
+
+static uint64_t hash_of(const char *text)
+{
+	uint64_t hash = 0xcbf29ce484222325u; /* FNV-1a, 64 bits */
+	for (; *text; text++)
+		hash = (hash ^ (unsigned char)*text) * 0x100000001b3u;
+	return hash;
+}
+
+/* By the XDG base directory specification: one directory a repository. */
+static char *default_state_dir(const struct repo *repo)
+{
+	const char *state = getenv("XDG_STATE_HOME"), *home = getenv("HOME");
+	const char *slash = strrchr(repo->path, '/');
+	char *path = NULL;
+	int n;
+	if (state && state[0] == '/')
+		n = asprintf(&path, "%s/agentpoolfs/%s-%016" PRIx64, state, slash + 1,
+			     hash_of(repo->common_dir));
+	else
+		n = asprintf(&path, "%s/.local/state/agentpoolfs/%s-%016" PRIx64,
+			     home ? home : "/root", slash + 1, hash_of(repo->common_dir));
+	return n < 0 ? NULL : path;
+}
+
+static int make_dirs(const char *path, struct ap_err *err)
+{
+	AP_CLEANUP_FREE char *partial = strdup(path);
+	if (!partial)
+		return ap_err_errno(err, -ENOMEM, "%s", path);
+	for (char *at = partial + 1;; at++) {
+		if (*at != '/' && *at != '\0')
+			continue;
+		char was = *at;
+		*at = '\0';
+		if (mkdir(partial, 0700) < 0 && errno != EEXIST)
+			return ap_err_errno(err, -errno, "%s", partial);
+		*at = was;
+		if (was == '\0')
+			return 0;
+	}
+}
+
+static int make_state_dir(struct ap_pool *pool, struct ap_err *err)
+{
+	const char *option = pool->config.text[AP_OPT_STATE_DIR];
+	AP_CLEANUP_FREE char *path = *option ? strdup(option) : default_state_dir(&pool->repo);
+	AP_CLEANUP_FREE char *worktrees = NULL;
+	AP_CLEANUP_FREE char *agents = NULL;
+	if (!path)
+		return ap_err_errno(err, -ENOMEM, "state directory");
+	int r = make_dirs(path, err);
+	if (r < 0)
+		return r;
+	pool->state_dir = realpath(path, NULL);
+	/* whoever reaches the socket in it owns all agents */
+	if (!pool->state_dir || chmod(pool->state_dir, 0700) < 0)
+		return ap_err_errno(err, -errno, "%s", path);
+	if (asprintf(&worktrees, "%s/%s", pool->state_dir, POOL_WORKTREES) < 0 ||
+	    asprintf(&agents, "%s/%s", pool->state_dir, POOL_AGENTS) < 0)
+		return ap_err_errno(err, -ENOMEM, "state directory");
+	r = make_dirs(worktrees, err);
+	return r < 0 ? r : make_dirs(agents, err);
+}
+
+static int state_file(const struct ap_pool *pool, const char *name, char **ret, struct ap_err *err)
+{
+	if (asprintf(ret, "%s/%s", pool->state_dir, name) < 0) {
+		*ret = NULL;
+		return ap_err_errno(err, -ENOMEM, "state directory");
+	}
+	return 0;
+}
+
+/* One daemon a state directory: the lock dies with the process. */
+static int lock_state_dir(struct ap_pool *pool, struct ap_err *err)
+{
+	AP_CLEANUP_FREE char *path = NULL;
+	char holder[32] = "";
+	int r = state_file(pool, "lock", &path, err);
+	if (r < 0)
+		return r;
+	pool->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	if (pool->lock_fd < 0)
+		return ap_err_errno(err, -errno, "%s", path);
+	if (flock(pool->lock_fd, LOCK_EX | LOCK_NB) == 0) {
+		if (ftruncate(pool->lock_fd, 0) < 0 || dprintf(pool->lock_fd, "%d\n", getpid()) < 0)
+			return ap_err_errno(err, -errno, "%s", path);
+		return 0;
+	}
+	ssize_t n = pread(pool->lock_fd, holder, sizeof holder - 1, 0);
+	holder[n > 0 ? n : 0] = '\0';
+	holder[strcspn(holder, "\n")] = '\0';
+	return ap_err_set(
+		err, -EBUSY,
+		"%s is in use by process %s: unmount that pool or choose another -o state_dir",
+		pool->state_dir, *holder ? holder : "unknown");
+}
+
+int state_dir_open(struct ap_pool *pool, struct ap_err *err)
+{
+	AP_CLEANUP_FREE char *database = NULL;
+	int r = make_state_dir(pool, err);
+	if (r == 0)
+		r = lock_state_dir(pool, err);
+	if (r == 0)
+		r = state_file(pool, "state.db", &database, err);
+	if (r == 0)
+		r = store_open(&pool->store, database, err);
+	return r;
+}
+
+/* --- what a dead daemon left --- */
+
+/* Waits until the keeper of a left agent, told to end by the end of its terminal, has ended. */
+static void await_keeper(const char *agent_dir)
+{
+	AP_CLEANUP_FREE char *path = NULL;
+	if (asprintf(&path, "%s/alive", agent_dir) < 0)
+		return;
+	AP_CLEANUP_CLOSE int fd = open(path, O_RDWR | O_CLOEXEC);
+	int64_t deadline = ap_clock_ns() + ORPHAN_LIMIT;
+	while (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) < 0 && ap_clock_ns() < deadline)
+		poll(NULL, 0, 20);
+}
+
+/* Saves the work of one left worktree to the branch it is on and removes it. */
+static void recover_worktree(struct ap_pool *pool, const char *name)
+{
+	AP_CLEANUP_FREE char *path = NULL;
+	AP_CLEANUP_FREE char *agent_dir = NULL;
+	struct worktree worktree = {0};
+	struct worktree_lease lease;
+	struct ap_err err = {""};
+	if (asprintf(&path, "%s/%s/%s", pool->state_dir, POOL_WORKTREES, name) < 0 ||
+	    asprintf(&agent_dir, "%s/%s/%s", pool->state_dir, POOL_AGENTS, name) < 0)
+		return;
+	await_keeper(agent_dir);
+	int r = worktree_open(&worktree, &pool->repo, path, &err);
+	if (r == 0)
+		r = worktree_resume(&worktree, &lease, &err);
+	if (r == 0 && lease.label[0])
+		r = worktree_save(&worktree, &lease,
+				  "agentpool: work of a lease whose pool was ended", &err);
+	if (r == 0)
+		r = worktree_remove(&worktree, &err);
+	if (r < 0) {
+		pool->n_aside++;
+		pool->aside_error = err;
+	}
+	worktree_fini(&worktree);
+}
+
+static void remove_records(struct ap_pool *pool, const char *name)
+{
+	AP_CLEANUP_FREE char *path = NULL;
+	if (asprintf(&path, "%s/%s/%s", pool->state_dir, POOL_AGENTS, name) < 0)
+		return;
+	await_keeper(path);
+	process_remove_tree(path, NULL);
+}
+
+static void for_each_left(struct ap_pool *pool, const char *subdir,
+			  void (*handle)(struct ap_pool *, const char *))
+{
+	AP_CLEANUP_FREE char *path = NULL;
+	if (asprintf(&path, "%s/%s", pool->state_dir, subdir) < 0)
+		return;
+	DIR *dir = opendir(path);
+	if (!dir)
+		return;
+	struct dirent *entry;
+	while ((entry = readdir(dir))) {
+		if (agent_number(entry->d_name))
+			handle(pool, entry->d_name);
+	}
+	closedir(dir);
+}
+
+void state_dir_recover(struct ap_pool *pool)
+{
+	for_each_left(pool, POOL_WORKTREES, recover_worktree);
+	for_each_left(pool, POOL_AGENTS, remove_records);
+}
+
+void state_dir_close(struct ap_pool *pool)
+{
+	static const char *const dirs[] = {POOL_AGENTS, POOL_WORKTREES};
+	for (size_t i = 0; pool->store && i < sizeof dirs / sizeof *dirs; i++) {
+		AP_CLEANUP_FREE char *path = NULL;
+		if (state_file(pool, dirs[i], &path, NULL) == 0)
+			(void)rmdir(path); /* not empty: work that could not be saved */
+	}
+	store_close(pool->store);
+	if (pool->lock_fd >= 0)
+		close(pool->lock_fd);
+	free(pool->state_dir);
+}

@@ -1,0 +1,74 @@
+/* Leases by handle: the open file is the lease. It is asked for by a write, granted to a read, and
+ * ends when the last copy of the descriptor is closed. */
+#include <errno.h>
+
+#include "last_error.h"
+#include "open_file_internal.h"
+
+static void hold_done(struct ap_request *request, int result, void *data)
+{
+	struct open_file *file = data;
+	struct ap_lease_key lease = ap_request_lease(request);
+	pthread_mutex_lock(&file->files->lock);
+	bool closed = file->closed;
+	if (result == 0 && !closed) {
+		file->lease = lease;
+		file->granted = true;
+		ap_buf_fini(&file->text);
+		file->text = *ap_request_text(request);
+		*ap_request_text(request) = (struct ap_buf){0};
+	}
+	pthread_mutex_unlock(&file->files->lock);
+	if (result < 0)
+		last_error_set(file->call.uid, ap_request_err(request)->text);
+	request_over(file, request);
+	if (result == 0 && closed)
+		ap_pool_release_key(file->files->pool, lease);
+	text_complete(file, result);
+	file_unref(file);
+}
+
+/* Writing asks, reading waits: the write returns at once. */
+static int hold_line(struct open_file *file, const char *text, size_t len)
+{
+	char line[LINE_MAX_LEN + 1];
+	int r = line_copy(file, text, len, line);
+	if (r != 0)
+		return r < 0 ? r : 0;
+	struct ap_request *request = ap_request_new(hold_done, file);
+	if (!request)
+		return -ENOMEM;
+	pthread_mutex_lock(&file->files->lock);
+	bool taken = file->request || file->granted;
+	if (!taken) {
+		file->request = request;
+		file->text_state = TEXT_COMING;
+		file->text.len = file->cursor = 0;
+	}
+	pthread_mutex_unlock(&file->files->lock);
+	if (taken) {
+		ap_request_free(request);
+		return ap_err_set(&file->err, -EBUSY, "this handle has asked for a lease already");
+	}
+	file_ref(file);
+	r = file->row->submit(&file->call, line, request);
+	if (r < 0) {
+		request_over(file, request);
+		text_complete(file, r);
+		file_unref(file);
+	}
+	return r;
+}
+
+void hold(struct open_file *file, fuse_req_t req, const char *text, size_t len)
+{
+	size_t n = line_length(text, len);
+	int r = n == len ? hold_line(file, text, len)
+			 : ap_err_set(&file->err, -EINVAL, "one line asks for one lease");
+	if (r < 0) {
+		refused(file, r);
+		fuse_reply_err(req, -r);
+	} else {
+		fuse_reply_write(req, len);
+	}
+}

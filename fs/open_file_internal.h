@@ -1,0 +1,119 @@
+/* What the files of an open file share: open_file.c (life, table), reading.c, writing.c, holding.c.
+ */
+#pragma once
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "../core/list.h"
+#include "open_file.h"
+
+enum text_state {
+	TEXT_NONE,   /* nothing was asked for yet */
+	TEXT_COMING, /* readers wait */
+	TEXT_READY,
+	TEXT_FAILED, /* text_error */
+};
+
+struct open_file {
+	atomic_uint n_refs; /* the table's; of each request and parked request under way */
+	struct open_files *files;
+	const struct tree_row *row;
+	struct tree_call call; /* with the agent pinned; uid and tid are those of the last write */
+	struct ap_err err;     /* of call */
+	bool by_handle;	       /* it is a lease, or will be */
+	bool stream;	       /* offsets mean nothing: `cursor` counts */
+
+	/* the FUSE thread's own */
+	struct ap_buf pending; /* written: a line that goes on, or the text so far */
+	bool taking;	       /* the pool knows that a text is being written */
+	bool broken;	       /* a piece of the text was refused: none of it is taken */
+
+	/* guarded by files->lock */
+	enum text_state text_state;
+	int text_error;
+	struct ap_buf text;
+	size_t cursor;
+	struct ap_list readers;	    /* struct reader */
+	struct ap_request *request; /* under way, with our reference; at most one */
+	struct ap_lease_key lease;  /* the last one granted through this file */
+	bool granted;		    /* by_handle: it is held */
+	bool closed;		    /* RELEASE has come */
+
+	/* a parked write: its lines are submitted one after the other */
+	struct parked *writer;
+	struct ap_buf work;
+	size_t work_from; /* bytes of it that earlier writes brought */
+	size_t write_size;
+	size_t done,
+		line_len; /* bytes whose commands have had their effect; of the line under way */
+	bool submitting;  /* guarded by files->lock: submit() has not returned yet */
+	bool answered;	  /* likewise: the answer came before it did */
+	bool interrupted; /* likewise: the writer is to die */
+	int answer;
+};
+
+struct slot {
+	struct open_file *file;
+	uint32_t generation;
+};
+
+struct open_files {
+	struct ap_pool *pool;
+	struct parked_set *parked;
+	pthread_mutex_t lock;
+	struct slot *slots;	      /* the FUSE thread's own */
+	uint32_t n_slots, first_free; /* no slot before first_free is free */
+};
+
+/* A parked read. Freed with its parked request. */
+struct reader {
+	struct ap_list link; /* file->readers; files->lock */
+	struct open_file *file;
+	struct parked *parked;
+	size_t size;
+	off_t offset;
+	bool interrupted; /* before it was in the list; files->lock */
+};
+
+void file_ref(struct open_file *file);
+void file_unref(void *file); /* fits as what frees the data of a parked request */
+
+/* The open file of a handle, or NULL. */
+struct open_file *open_file_find(struct open_files *files, uint64_t fh);
+
+/* Takes the request that has been answered off the file and drops our reference. */
+void request_over(struct open_file *file, struct ap_request *request);
+
+/* --- reading.c --- */
+
+/* Text that is made at open: what is read later is this. */
+int text_make(struct open_file *file);
+
+/* The text has come (0), or the reason why not: all who wait are answered. */
+void text_complete(struct open_file *file, int result);
+
+/* --- writing.c --- */
+
+#define LINE_MAX_LEN 4096
+
+/* The length of the line at the start of `text` with its newline; all of it if there is none. */
+size_t line_length(const char *text, size_t len);
+
+/* Copies the line without its newline. 1: nothing to do, a comment. -EINVAL. */
+int line_copy(struct open_file *file, const char *text, size_t len, char ret[LINE_MAX_LEN + 1]);
+
+/* Has last_error say why: the sentence in file->err, or that of the errno. */
+void refused(struct open_file *file, int error);
+
+/* Lines whose commands are done at once. Returns the bytes that had their effect, or the error of
+ * the first line. */
+ssize_t run_lines(struct open_file *file, const char *text, size_t len);
+
+/* The last close of a file that takes a text whole. */
+void take_end(struct open_file *file);
+
+/* --- holding.c --- */
+
+/* A write through a handle that is to be a lease. Replies. */
+void hold(struct open_file *file, fuse_req_t req, const char *text, size_t len);

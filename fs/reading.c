@@ -1,0 +1,232 @@
+/* Reading an open file: text that is there, text that is still to come, pieces of kept text. */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "open_file_internal.h"
+
+int text_make(struct open_file *file)
+{
+	int r = file->row->show(&file->call, &file->text);
+	if (r == 0 && file->text.failed)
+		r = -ENOMEM;
+	file->text_state = r < 0 ? TEXT_FAILED : TEXT_READY;
+	return r;
+}
+
+static void reply_slice(fuse_req_t req, const struct ap_buf *text, size_t at, size_t size)
+{
+	size_t left = at < text->len ? text->len - at : 0;
+	fuse_reply_buf(req, left ? text->data + at : NULL, size < left ? size : left);
+}
+
+/* Replies with what is ready. False: it is still to come. */
+static bool reply_text_locked(struct open_file *file, fuse_req_t req, size_t size, off_t offset)
+{
+	if (file->text_state == TEXT_FAILED) {
+		fuse_reply_err(req, -file->text_error);
+		return true;
+	}
+	if (file->text_state != TEXT_READY)
+		return false;
+	size_t at = file->stream ? file->cursor : (size_t)offset;
+	size_t left = at < file->text.len ? file->text.len - at : 0;
+	file->cursor = at + (size < left ? size : left);
+	reply_slice(req, &file->text, at, size);
+	return true;
+}
+
+static void reader_free(void *data)
+{
+	struct reader *reader = data;
+	file_unref(reader->file);
+	free(reader);
+}
+
+static void reader_interrupted(struct parked *parked, void *data)
+{
+	struct reader *reader = data;
+	struct open_files *files = reader->file->files;
+	pthread_mutex_lock(&files->lock);
+	bool listed = !ap_list_empty(&reader->link);
+	ap_list_remove(&reader->link);
+	reader->interrupted = true;
+	pthread_mutex_unlock(&files->lock);
+	if (!listed)
+		return; /* it is not in the list yet, or being answered */
+	fuse_req_t req = parked_claim(parked);
+	if (req)
+		fuse_reply_err(req, EINTR);
+	parked_unref(parked);
+}
+
+static struct reader *reader_new(struct open_file *file, fuse_req_t req, size_t size, off_t offset,
+				 parked_interrupted *interrupted)
+{
+	struct reader *reader = calloc(1, sizeof *reader);
+	if (!reader)
+		return NULL;
+	ap_list_init(&reader->link);
+	reader->file = file;
+	file_ref(file);
+	reader->size = size;
+	reader->offset = offset;
+	reader->parked = parked_new(file->files->parked, req, interrupted, reader_free, reader);
+	if (!reader->parked) {
+		reader_free(reader);
+		return NULL;
+	}
+	return reader;
+}
+
+void text_complete(struct open_file *file, int result)
+{
+	struct ap_list readers;
+	ap_list_init(&readers);
+	pthread_mutex_lock(&file->files->lock);
+	file->text_state = result < 0 ? TEXT_FAILED : TEXT_READY;
+	file->text_error = result;
+	ap_list_splice(&file->readers, &readers);
+	pthread_mutex_unlock(&file->files->lock);
+	for (;;) { /* an interrupt may take one out under us */
+		struct reader *reader = NULL;
+		pthread_mutex_lock(&file->files->lock);
+		if (!ap_list_empty(&readers)) {
+			reader = ap_container_of(readers.next, struct reader, link);
+			ap_list_remove(&reader->link);
+		}
+		pthread_mutex_unlock(&file->files->lock);
+		if (!reader)
+			return;
+		struct parked *parked = reader->parked;
+		fuse_req_t req = parked_claim(parked);
+		pthread_mutex_lock(&file->files->lock);
+		if (req)
+			reply_text_locked(file, req, reader->size, reader->offset);
+		pthread_mutex_unlock(&file->files->lock);
+		parked_unref(parked);
+	}
+}
+
+static void fetch_done(struct ap_request *request, int result, void *data)
+{
+	struct open_file *file = data;
+	pthread_mutex_lock(&file->files->lock);
+	if (result == 0) {
+		ap_buf_fini(&file->text);
+		file->text = *ap_request_text(request);
+		*ap_request_text(request) = (struct ap_buf){0};
+	}
+	pthread_mutex_unlock(&file->files->lock);
+	request_over(file, request);
+	text_complete(file, result);
+	file_unref(file);
+}
+
+static void fetch_start(struct open_file *file)
+{
+	struct ap_request *request = ap_request_new(fetch_done, file);
+	if (!request) {
+		text_complete(file, -ENOMEM);
+		return;
+	}
+	file_ref(file);
+	pthread_mutex_lock(&file->files->lock);
+	file->request = request;
+	pthread_mutex_unlock(&file->files->lock);
+	int r = file->row->fetch(&file->call, request);
+	if (r < 0) {
+		request_over(file, request);
+		text_complete(file, r);
+		file_unref(file);
+	}
+}
+
+/* Reads what is made once for this open file: replied to at once if it is there, else parked. */
+static void read_text(struct open_file *file, fuse_req_t req, size_t size, off_t offset)
+{
+	struct open_files *files = file->files;
+	pthread_mutex_lock(&files->lock);
+	bool replied = reply_text_locked(file, req, size, offset);
+	bool nothing_asked = !replied && file->text_state == TEXT_NONE && file->by_handle;
+	pthread_mutex_unlock(&files->lock);
+	if (replied)
+		return;
+	if (nothing_asked) { /* a lease by handle: what is wanted is written first */
+		fuse_reply_err(req, EINVAL);
+		return;
+	}
+	struct reader *reader = reader_new(file, req, size, offset, reader_interrupted);
+	if (!reader) {
+		fuse_reply_err(req, ENOMEM);
+		return;
+	}
+	pthread_mutex_lock(&files->lock);
+	bool start = file->text_state == TEXT_NONE;
+	bool came = file->text_state == TEXT_READY || file->text_state == TEXT_FAILED;
+	bool interrupted = reader->interrupted;
+	if (!interrupted)
+		ap_list_append(&file->readers, &reader->link);
+	if (start)
+		file->text_state = TEXT_COMING;
+	int result = file->text_state == TEXT_FAILED ? file->text_error : 0;
+	pthread_mutex_unlock(&files->lock);
+	if (interrupted) {
+		struct parked *parked = reader->parked;
+		if (parked_claim(parked))
+			fuse_reply_err(req, EINTR);
+		parked_unref(parked);
+	}
+	if (start)
+		fetch_start(file);
+	else if (came) /* between the two looks */
+		text_complete(file, result);
+}
+
+/* A piece of kept text: each read is a request of its own. */
+static void piece_interrupted(struct parked *parked, void *data)
+{
+	(void)data;
+	fuse_req_t req = parked_claim(parked);
+	if (req)
+		fuse_reply_err(req, EINTR);
+}
+
+static void piece_done(struct ap_request *request, int result, void *data)
+{
+	struct parked *parked = data;
+	fuse_req_t req = parked_claim(parked);
+	if (req && result < 0)
+		fuse_reply_err(req, -result);
+	else if (req)
+		reply_slice(req, ap_request_text(request), 0, ap_request_text(request)->len);
+	ap_request_free(request);
+	parked_unref(parked);
+}
+
+static void read_piece(struct open_file *file, fuse_req_t req, size_t size, off_t offset)
+{
+	struct reader *reader = reader_new(file, req, size, offset, piece_interrupted);
+	struct ap_request *request = reader ? ap_request_new(piece_done, reader->parked) : NULL;
+	int r = request ? file->row->read(&file->call, offset, size, request) : -ENOMEM;
+	if (!reader)
+		fuse_reply_err(req, ENOMEM);
+	if (r == 0 || !reader)
+		return;
+	ap_request_free(request);
+	struct parked *parked = reader->parked;
+	if (parked_claim(parked))
+		fuse_reply_err(req, -r);
+	parked_unref(parked);
+}
+
+void open_file_read(struct open_files *files, fuse_req_t req, size_t size, off_t offset,
+		    struct fuse_file_info *fi)
+{
+	struct open_file *file = open_file_find(files, fi->fh);
+	if (!file)
+		fuse_reply_err(req, EBADF);
+	else if (file->row->read)
+		read_piece(file, req, size, offset);
+	else
+		read_text(file, req, size, offset);
+}

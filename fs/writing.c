@@ -1,0 +1,327 @@
+/* Writing to an open file: lines that are done at once, lines that are answered later while the
+ * write is parked, and texts that are taken whole at the last close. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "last_error.h"
+#include "open_file_internal.h"
+
+/* A write shorter than this that does not end in a newline ends its line all the same, as with
+ * procfs: `printf job > acquire`. A longer one is a program's full buffer: its last line goes on in
+ * the next. */
+#define BLOCK_SIZE 4096
+
+size_t line_length(const char *text, size_t len)
+{
+	const char *newline = memchr(text, '\n', len);
+	return newline ? (size_t)(newline + 1 - text) : len;
+}
+
+int line_copy(struct open_file *file, const char *text, size_t len, char ret[LINE_MAX_LEN + 1])
+{
+	if (len > 0 && text[len - 1] == '\n')
+		len--;
+	if (len > LINE_MAX_LEN)
+		return ap_err_set(&file->err, -EINVAL, "the line is longer than %d bytes",
+				  LINE_MAX_LEN);
+	if (memchr(text, '\0', len))
+		return ap_err_set(&file->err, -EINVAL, "the line has a NUL in it");
+	memcpy(ret, text, len);
+	ret[len] = '\0';
+	return ret[0] == '#';
+}
+
+void refused(struct open_file *file, int error)
+{
+	last_error_set(file->call.uid, file->err.text[0] ? file->err.text : strerror(-error));
+}
+
+/* The part of `text` that is whole lines, or all of it where the last line ends with the write. */
+static size_t whole_lines(const char *text, size_t len, size_t size)
+{
+	if (size < BLOCK_SIZE)
+		return len;
+	const char *newline = memrchr(text, '\n', len);
+	return newline ? (size_t)(newline + 1 - text) : 0;
+}
+
+ssize_t run_lines(struct open_file *file, const char *text, size_t len)
+{
+	char line[LINE_MAX_LEN + 1];
+	size_t done = 0;
+	while (done < len) {
+		size_t n = line_length(text + done, len - done);
+		file->err.text[0] = '\0';
+		int r = line_copy(file, text + done, n, line);
+		if (r == 0)
+			r = file->row->line(&file->call, line);
+		if (r < 0) {
+			refused(file, r);
+			return done ? (ssize_t)done : r;
+		}
+		done += n;
+	}
+	return (ssize_t)done;
+}
+
+/* What the writer is told of `done` bytes that had their effect, of `whole`: earlier writes have
+ * been told of some, and what goes on in the next write is taken too. */
+static size_t written(const struct open_file *file, size_t done, size_t whole)
+{
+	if (done == whole)
+		return file->write_size;
+	return done > file->work_from ? done - file->work_from : 0;
+}
+
+static void write_finish(struct open_file *file, int result)
+{
+	struct parked *writer = file->writer;
+	struct ap_lease_key lease = file->lease;
+	bool acquired = result == 0 && file->row->holds && lease.token;
+	size_t n = written(file, file->done, file->work.len);
+	file->writer = NULL;
+	pthread_mutex_lock(&file->files->lock);
+	bool interrupted = file->interrupted;
+	pthread_mutex_unlock(&file->files->lock);
+	if (acquired && interrupted)
+		result = -ECANCELED;
+	fuse_req_t req = parked_claim(writer);
+	int r = -ENOENT;
+	if (req && result < 0 && (n == 0 || interrupted))
+		r = fuse_reply_err(req, -result);
+	else if (req)
+		r = fuse_reply_write(req, n);
+	/* the writer was killed in the moment of the grant: nobody has heard of the lease */
+	if (acquired && (r == -ENOENT || interrupted))
+		ap_pool_release_key(file->files->pool, lease);
+	parked_unref(writer);
+}
+
+static void write_continue(struct open_file *file);
+
+static void submit_done(struct ap_request *request, int result, void *data)
+{
+	struct open_file *file = data;
+	struct open_files *files = file->files;
+	if (result < 0)
+		last_error_set(file->call.uid, ap_request_err(request)->text);
+	pthread_mutex_lock(&files->lock);
+	if (result == 0)
+		file->lease = ap_request_lease(request);
+	file->answer = result;
+	file->answered = true;
+	bool inside = file->submitting;
+	pthread_mutex_unlock(&files->lock);
+	request_over(file, request);
+	if (!inside) {
+		if (result == 0) {
+			file->done += file->line_len;
+			write_continue(file);
+		} else {
+			write_finish(file, result);
+		}
+	}
+	file_unref(file);
+}
+
+/* Submits one line. 0: answered with success; 1: the answer is to come; or negative errno. */
+static int submit_line(struct open_file *file, char *line)
+{
+	struct open_files *files = file->files;
+	struct ap_request *request = ap_request_new(submit_done, file);
+	if (!request)
+		return -ENOMEM;
+	file_ref(file);
+	ap_request_ref(request);
+	pthread_mutex_lock(&files->lock);
+	file->request = request;
+	file->submitting = true;
+	file->answered = false;
+	pthread_mutex_unlock(&files->lock);
+	int r = file->row->submit(&file->call, line, request);
+	pthread_mutex_lock(&files->lock);
+	file->submitting = false;
+	bool answered = file->answered, interrupted = file->interrupted;
+	int answer = file->answer;
+	pthread_mutex_unlock(&files->lock);
+	if (r < 0) {
+		refused(file, r);
+		request_over(file, request);
+		file_unref(file);
+	} else if (answered) {
+		r = answer;
+	} else {
+		if (interrupted) /* while it was being submitted */
+			ap_request_cancel(files->pool, request);
+		r = 1;
+	}
+	ap_request_free(request);
+	return r;
+}
+
+static void write_continue(struct open_file *file)
+{
+	char line[LINE_MAX_LEN + 1];
+	int r = 0;
+	while (r == 0 && file->done < file->work.len) {
+		pthread_mutex_lock(&file->files->lock);
+		bool interrupted = file->interrupted;
+		pthread_mutex_unlock(&file->files->lock);
+		if (interrupted) {
+			r = -ECANCELED;
+			break;
+		}
+		const char *at = file->work.data + file->done;
+		file->line_len = line_length(at, file->work.len - file->done);
+		file->err.text[0] = '\0';
+		r = line_copy(file, at, file->line_len, line);
+		if (r < 0)
+			refused(file, r);
+		else
+			r = r == 1 ? 0 : submit_line(file, line);
+		if (r == 1)
+			return; /* submit_done goes on */
+		if (r == 0)
+			file->done += file->line_len;
+	}
+	write_finish(file, r);
+}
+
+static void writer_interrupted(struct parked *parked, void *data)
+{
+	struct open_file *file = data;
+	struct open_files *files = file->files;
+	(void)parked;
+	pthread_mutex_lock(&files->lock);
+	file->interrupted = true;
+	struct ap_request *request = file->submitting ? NULL : file->request;
+	if (request)
+		ap_request_ref(request);
+	pthread_mutex_unlock(&files->lock);
+	if (!request)
+		return; /* who submits looks at `interrupted` afterwards */
+	ap_request_cancel(files->pool, request);
+	ap_request_free(request);
+}
+
+/* Commands that are answered later: the write is parked. It is alone on its node, so that no other
+ * writer waits for the lock that the kernel holds meanwhile. */
+static void submit_lines(struct open_file *file, fuse_req_t req, const char *text, size_t len)
+{
+	file->work.len = 0;
+	file->done = 0;
+	file->lease.token = 0;
+	file->interrupted = false;
+	ap_buf_add(&file->work, text, len);
+	file_ref(file); /* the parked request's */
+	struct parked *writer = file->work.failed
+					? NULL
+					: parked_new(file->files->parked, req, writer_interrupted,
+						     file_unref, file);
+	if (!writer) {
+		file->work.failed = false;
+		file_unref(file);
+		fuse_reply_err(req, ENOMEM);
+		return;
+	}
+	file->writer = writer;
+	file_ref(file); /* ours: the last answer may close it under us */
+	write_continue(file);
+	file_unref(file);
+}
+
+/* --- texts that are taken whole --- */
+
+static int take_piece(struct open_file *file, const char *data, size_t size)
+{
+	struct ap_agent_info info;
+	struct ap_pool *pool = file->files->pool;
+	if (!ap_agent_look(pool, file->call.agent, &info))
+		return ap_err_set(&file->err, -ENODEV, "the agent is gone");
+	if (info.activity == AP_ACTIVITY_EXITED)
+		return ap_err_set(&file->err, -EIO, "the program of %s has ended: restart it",
+				  info.name);
+	int64_t max = ap_pool_config_number(pool, AP_OPT_MAX_PROMPT);
+	if ((int64_t)(file->pending.len + size) > max)
+		return ap_err_set(&file->err, -EMSGSIZE, "the prompt is over max_prompt");
+	ap_buf_add(&file->pending, data, size);
+	if (file->pending.failed)
+		return -ENOMEM;
+	if (!file->taking)
+		ap_agent_prompt_open(pool, file->call.agent, true);
+	file->taking = true;
+	return 0;
+}
+
+static void take(struct open_file *file, fuse_req_t req, const char *data, size_t size)
+{
+	int r = file->broken ? -EIO : take_piece(file, data, size);
+	if (r < 0) {
+		file->broken = true;
+		refused(file, r);
+		fuse_reply_err(req, -r);
+	} else {
+		fuse_reply_write(req, size);
+	}
+}
+
+void take_end(struct open_file *file)
+{
+	if (!file->taking)
+		return;
+	if (!file->broken) {
+		int r = file->row->take(&file->call, file->pending.data, file->pending.len);
+		if (r < 0) /* nobody can be told any more but by last_error */
+			refused(file, r);
+	}
+	ap_agent_prompt_open(file->files->pool, file->call.agent, false);
+}
+
+/* --- what a write is --- */
+
+void open_file_write(struct open_files *files, fuse_req_t req, const char *data, size_t size,
+		     struct fuse_file_info *fi)
+{
+	struct open_file *file = open_file_find(files, fi->fh);
+	if (!file) {
+		fuse_reply_err(req, EBADF);
+		return;
+	}
+	const struct fuse_ctx *ctx = fuse_req_ctx(req);
+	file->call.uid = ctx->uid;
+	file->call.tid = ctx->pid;
+	file->call.err = &file->err;
+	file->err.text[0] = '\0';
+	if (file->row->take) {
+		take(file, req, data, size);
+		return;
+	}
+	if (file->by_handle) {
+		hold(file, req, data, size);
+		return;
+	}
+	file->work_from = file->pending.len;
+	file->write_size = size;
+	ap_buf_add(&file->pending, data, size);
+	size_t whole = whole_lines(ap_buf_text(&file->pending), file->pending.len, size);
+	if (file->pending.failed || file->pending.len - whole > LINE_MAX_LEN) {
+		int error = file->pending.failed ? ENOMEM : EINVAL;
+		ap_buf_fini(&file->pending);
+		ap_err_set(&file->err, -error, "the line is longer than %d bytes", LINE_MAX_LEN);
+		refused(file, -error);
+		fuse_reply_err(req, error);
+		return;
+	}
+	if (file->row->submit) {
+		submit_lines(file, req, file->pending.data, whole);
+		ap_buf_drop(&file->pending, whole);
+		return;
+	}
+	ssize_t done = run_lines(file, file->pending.data, whole);
+	ap_buf_drop(&file->pending, whole);
+	if (done < 0)
+		fuse_reply_err(req, (int)-done);
+	else
+		fuse_reply_write(req, written(file, (size_t)done, whole));
+}
