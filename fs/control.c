@@ -6,13 +6,14 @@
 
 int control_run(const struct control_command *commands, const struct tree_call *call, char *line)
 {
-	char *name = ap_word_next(&line);
-	struct ap_buf known = {0};
-	for (const struct control_command *command = commands; command->name; command++) {
-		if (name && strcmp(name, command->name) == 0)
+	const char *name = ap_word_next(&line);
+	for (const struct control_command *command = commands; name && command->name; command++) {
+		if (strcmp(name, command->name) == 0)
 			return command->run(call, line);
-		ap_buf_printf(&known, " %s", command->name);
 	}
+	struct ap_buf known = {0};
+	for (const struct control_command *command = commands; command->name; command++)
+		ap_buf_printf(&known, " %s", command->name);
 	ap_err_set(call->err, -EINVAL, "'%.64s' is none of:%s", name ? name : "",
 		   ap_buf_text(&known));
 	ap_buf_fini(&known);

@@ -20,6 +20,7 @@ void file_unref(void *data)
 	ap_buf_fini(&file->pending);
 	ap_buf_fini(&file->text);
 	ap_buf_fini(&file->work);
+	ap_buf_fini(&file->refused);
 	free(file);
 }
 

@@ -51,6 +51,8 @@ struct open_file {
 	bool answered;	  /* likewise: the answer came before it did */
 	bool interrupted; /* likewise: the writer is to die */
 	int answer;
+	struct ap_buf refused; /* the last write, when it was refused whole */
+	int refused_error;
 };
 
 struct slot {

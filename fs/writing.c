@@ -86,6 +86,12 @@ static void write_finish(struct open_file *file, int result)
 	pthread_mutex_unlock(&file->files->lock);
 	if (acquired && interrupted)
 		result = -ECANCELED;
+	file->refused.len = 0;
+	if (result < 0 && n == 0) {
+		ap_buf_add(&file->refused, file->work.data + file->work_from,
+			   file->work.len - file->work_from);
+		file->refused_error = result;
+	}
 	fuse_req_t req = parked_claim(writer);
 	int r = -ENOENT;
 	if (req && result < 0 && (n == 0 || interrupted))
@@ -205,6 +211,17 @@ static void writer_interrupted(struct parked *parked, void *data)
 	ap_request_free(request);
 }
 
+/* Whether a write is the refused one once more. Libraries that buffer (Python's, for one) write
+ * again what was refused when they close, and would so be granted a lease that nobody knows of:
+ * they get the same answer, once. */
+static bool repeats_refused(struct open_file *file, const char *data, size_t size)
+{
+	bool repeats = size > 0 && file->refused.len == size &&
+		       memcmp(file->refused.data, data, size) == 0;
+	file->refused.len = 0;
+	return repeats;
+}
+
 /* Commands that are answered later: the write is parked. It is alone on its node, so that no other
  * writer waits for the lock that the kernel holds meanwhile. */
 static void submit_lines(struct open_file *file, fuse_req_t req, const char *text, size_t len)
@@ -299,6 +316,10 @@ void open_file_write(struct open_files *files, fuse_req_t req, const char *data,
 	}
 	if (file->by_handle) {
 		hold(file, req, data, size);
+		return;
+	}
+	if (file->row->submit && repeats_refused(file, data, size)) {
+		fuse_reply_err(req, -file->refused_error);
 		return;
 	}
 	file->work_from = file->pending.len;

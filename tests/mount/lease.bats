@@ -116,6 +116,24 @@ PY
     echo a > "$POOL/release"
 }
 
+@test "a library that writes a refused line again when it closes asks for nothing" {
+    mount_pool 1 1
+    echo a > "$POOL/acquire"
+    run python3 - "$POOL" <<'PY'
+import sys, time
+start = time.monotonic()
+try:
+    with open(sys.argv[1] + "/acquire", "w") as f: # flushes at close, and again when that failed
+        f.write("x timeout=1\n")
+except TimeoutError:
+    print("timed out", round(time.monotonic() - start))
+PY
+    assert_output "timed out 1"
+    echo a > "$POOL/release"
+    await value_is "$POOL/stats/idle_agents" 1
+    assert_equal "$(cat "$POOL/stats/total_requests")" 1
+}
+
 @test "a waiter that is killed leaves no waiter and no process" {
     mount_pool 1 1
     echo a > "$POOL/acquire"
