@@ -34,7 +34,8 @@ struct backend_ops {
 	int (*spawn)(struct backend *, const struct backend_spawn *, struct backend_terminal *ret,
 		     struct ap_err *);
 
-	/* Starts a program anew in the terminal of one that has ended. */
+	/* Starts a program anew in the terminal of one that has ended. Of the terminal only
+	 * `keeper` is changed: others may use it meanwhile. */
 	int (*respawn)(struct backend *, const struct backend_spawn *, struct backend_terminal *,
 		       struct ap_err *);
 

@@ -304,13 +304,9 @@ static void add_recorder(const struct backend_spawn *spawn, const char *target, 
 	ap_buf_adds(line, "\n");
 }
 
-static int read_terminal(struct ap_buf *out, struct backend_terminal *ret, struct ap_err *err)
+static int unexpected(const struct ap_buf *out, struct ap_err *err)
 {
-	int keeper = 0;
-	if (sscanf(ap_buf_text(out), "%15s %d", ret->pane, &keeper) != 2 || keeper <= 1)
-		return ap_err_set(err, -EIO, "tmux: unexpected answer '%.80s'", ap_buf_text(out));
-	ret->keeper = keeper;
-	return 0;
+	return ap_err_set(err, -EIO, "tmux: unexpected answer '%.80s'", ap_buf_text(out));
 }
 
 static int tmux_spawn(struct backend *backend, const struct backend_spawn *spawn,
@@ -326,7 +322,13 @@ static int tmux_spawn(struct backend *backend, const struct backend_spawn *spawn
 	add_program(tmux, spawn, &lines);
 	add_recorder(spawn, ap_buf_text(&target), &lines);
 	int r = tmux_run(tmux, 2, &lines, &out, err);
-	return r < 0 ? r : read_terminal(&out, ret, err);
+	if (r < 0)
+		return r;
+	int keeper;
+	if (sscanf(ap_buf_text(&out), "%15s %d", ret->pane, &keeper) != 2)
+		return unexpected(&out, err);
+	ret->keeper = keeper;
+	return 0;
 }
 
 static int tmux_respawn(struct backend *backend, const struct backend_spawn *spawn,
@@ -343,9 +345,15 @@ static int tmux_respawn(struct backend *backend, const struct backend_spawn *spa
 	add_recorder(spawn, terminal->pane, &lines);
 	ap_buf_adds(&lines, "display-message -p -t");
 	quote(&lines, terminal->pane);
-	ap_buf_adds(&lines, " '#{pane_id} #{pane_pid}'\n");
+	ap_buf_adds(&lines, " '#{pane_pid}'\n");
 	int r = tmux_run(tmux, 4, &lines, &out, err);
-	return r < 0 ? r : read_terminal(&out, terminal, err);
+	if (r < 0)
+		return r;
+	int keeper;
+	if (sscanf(ap_buf_text(&out), "%d", &keeper) != 1)
+		return unexpected(&out, err);
+	terminal->keeper = keeper;
+	return 0;
 }
 
 static int one_command(struct backend_tmux *tmux, const char *command, const char *pane,
