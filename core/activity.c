@@ -131,6 +131,9 @@ struct activity activity_conclude(const struct activity_input *in, int64_t now)
 	else if (in->output_ns == 0 && now < in->started_ns + SILENCE)
 		because(&result, AP_ACTIVITY_STARTING, in->started_ns + SILENCE,
 			"start: nothing printed yet");
+	else if (in->is_shell && !in->look.known && now < in->started_ns + SILENCE)
+		because(&result, AP_ACTIVITY_STARTING, now + SHELL_SETTLE,
+			"start: the shell is not there yet");
 	else if (!in->is_shell || !conclude_shell(in, now, &result))
 		conclude_silence(in, now, &result);
 	if (!in->started_ready && result.activity == AP_ACTIVITY_BUSY)

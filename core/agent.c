@@ -140,6 +140,25 @@ static void read_record(const struct ap_agent *agent, const char *name, char *re
 	ret[strcspn(ret, "\n")] = '\0';
 }
 
+/* A record of the program before would be taken for this one's. */
+static void remove_record(const struct ap_agent *agent, const char *name)
+{
+	AP_CLEANUP_BUF struct ap_buf path = {0};
+	ap_buf_printf(&path, "%s/%s", agent->dir, name);
+	unlink(ap_buf_text(&path));
+}
+
+void agent_starts(struct ap_agent *agent)
+{
+	remove_record(agent, "pid");
+	remove_record(agent, "exit");
+	pthread_mutex_lock(&agent->pool->lock);
+	agent->activity = AP_ACTIVITY_STARTING;
+	agent->entered_ns = agent->output_ns = 0;
+	agent->started_ns = ap_clock_ns();
+	pthread_mutex_unlock(&agent->pool->lock);
+}
+
 int agent_started(struct ap_agent *agent, struct ap_err *err)
 {
 	struct ap_pool *pool = agent->pool;
@@ -155,9 +174,6 @@ int agent_started(struct ap_agent *agent, struct ap_err *err)
 	agent->program = 0;
 	agent->start++;
 	agent->ended_how[0] = '\0';
-	agent->activity = AP_ACTIVITY_STARTING;
-	agent->entered_ns = agent->output_ns = 0;
-	agent->started_ns = ap_clock_ns();
 	agent->recheck_ns = agent->started_ns;
 	int r = maintenance_watch_keeper(pool, agent, pid_fd);
 	pthread_mutex_unlock(&pool->lock);
@@ -316,10 +332,10 @@ static void activity_set_locked(struct ap_agent *agent, const struct activity *c
 	if (concluded->activity == AP_ACTIVITY_EXITED || !prompted_locked(agent))
 		return;
 	agent->activity = AP_ACTIVITY_BUSY;
-	snprintf(agent->why, sizeof agent->why, "prompt: %s",
-		 agent->delivering	     ? "being submitted"
-		 : agent->n_prompts_open > 0 ? "being written"
-					     : "queued");
+	const char *prompt = agent->delivering		 ? "being submitted"
+			     : agent->n_prompts_open > 0 ? "being written"
+							 : "queued";
+	snprintf(agent->why, sizeof agent->why, "prompt: %s; %.96s", prompt, concluded->why);
 }
 
 void agent_forget_prompts_locked(struct ap_agent *agent)

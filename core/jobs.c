@@ -90,6 +90,7 @@ static int start_program(struct ap_agent *agent, enum start_kind kind, struct ap
 		.record_dir = agent->dir,
 		.output_file = ap_buf_text(&raw),
 	};
+	agent_starts(agent);
 	int r = kind == START_FIRST ? ops->spawn(pool->backend, &spawn, &agent->terminal, err)
 				    : ops->respawn(pool->backend, &spawn, &agent->terminal, err);
 	if (r < 0)

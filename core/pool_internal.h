@@ -178,6 +178,9 @@ int agent_output_begin(struct ap_agent *agent, struct ap_err *err);
 /* Where the terminal's bytes are appended. */
 void agent_raw_path(const struct ap_agent *agent, struct ap_buf *out);
 
+/* Takes note that a program is about to be started: what is printed from now on is its own. */
+void agent_starts(struct ap_agent *agent);
+
 /* Takes note of a program that was started in agent->terminal, or that has ended. */
 int agent_started(struct ap_agent *agent, struct ap_err *err);
 void agent_ended(struct ap_agent *agent);

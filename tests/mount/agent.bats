@@ -39,6 +39,22 @@ changed"
     assert contains "$DIR/message" "agent-1"
 }
 
+@test "an agent that was recycled answers prompts as fast as a new one" {
+    mount_pool 1 1
+    for i in 1 2 3 4 5; do
+        echo job > "$POOL/acquire"
+        prompt "echo $i >> count"
+        local start=$EPOCHREALTIME
+        assert_equal "$(wait_for_job)" ready
+        local took=$(( (${EPOCHREALTIME/./} - ${start/./}) / 1000 ))
+        refute contains "$POOL/leases/job/why" silence # it is known by its process, not by waiting
+        echo "$i: $took ms"
+        assert [ $took -lt 2000 ]
+        echo job > "$POOL/release"
+    done
+    assert_equal "$(git -C "$REPO" show agentpool/job:count | tr '\n' ' ')" "1 2 3 4 5 "
+}
+
 @test "the next lease starts clean from the newest HEAD" {
     mount_pool 1 1
     REPO_CHANGED=yes

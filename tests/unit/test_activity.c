@@ -77,6 +77,16 @@ static void starting_until_ready(void **state)
 	assert_concludes(&in, AP_ACTIVITY_STARTING);
 }
 
+static void not_there_yet(void **state)
+{
+	struct activity_input in = shell();
+	in.look = (struct activity_look){0};
+	in.started_ready = false;
+	in.started_ns = NOW - 100 * AP_MS;
+	assert_concludes(&in, AP_ACTIVITY_STARTING);
+	assert_true(activity_conclude(&in, NOW).recheck_ns < NOW + 100 * AP_MS);
+}
+
 static void end_is_told(void **state)
 {
 	struct activity_input in = shell();
@@ -116,6 +126,7 @@ int main(void)
 		IT("a prompt is not done before it shows", not_yet_seen),
 		IT("any other program is ready when it has been silent", silence_decides),
 		IT("busy before it was ever ready is starting", starting_until_ready),
+		IT("a shell whose process is not known yet is looked at again soon", not_there_yet),
 		IT("a program that has ended is exited, and why says how", end_is_told),
 		IT("interactive shells are known by their command line", shells_are_known),
 		IT("a look at a running process says that it runs", looks_at_processes),
