@@ -102,11 +102,19 @@ static void take_waits_locked(struct ap_agent *agent, bool all, struct ap_list *
 		ap_list_splice(&agent->waits, ret);
 }
 
-static void answer_waits(struct ap_list *waits, int result, enum ap_activity activity)
+static void answer_waits(struct ap_pool *pool, struct ap_list *waits, int result,
+			 enum ap_activity activity)
 {
-	while (!ap_list_empty(waits)) {
-		struct ap_request *request = ap_container_of(waits->next, struct ap_request, link);
-		ap_list_remove(&request->link);
+	for (;;) { /* a cancel may take one out under us */
+		struct ap_request *request = NULL;
+		pthread_mutex_lock(&pool->lock);
+		if (!ap_list_empty(waits)) {
+			request = ap_container_of(waits->next, struct ap_request, link);
+			ap_list_remove(&request->link);
+		}
+		pthread_mutex_unlock(&pool->lock);
+		if (!request)
+			return;
 		if (result == 0)
 			ap_buf_printf(&request->text, "%s\n", ap_activity_name(activity));
 		request_answer(request, result);
@@ -122,7 +130,7 @@ void agent_leave(struct ap_agent *agent)
 	pool->agents[agent->slot] = NULL;
 	take_waits_locked(agent, true, &waits);
 	pthread_mutex_unlock(&pool->lock);
-	answer_waits(&waits, -ENODEV, AP_ACTIVITY_EXITED);
+	answer_waits(pool, &waits, -ENODEV, AP_ACTIVITY_EXITED);
 	if (pool->agent_gone)
 		pool->agent_gone(pool->observer, agent->number, agent->name);
 	ap_agent_unref(agent);
@@ -170,7 +178,8 @@ int agent_started(struct ap_agent *agent, struct ap_err *err)
 		close(agent->pid_fd);
 	agent->pid_fd = pid_fd;
 	agent->started = true;
-	agent->ending = agent->ended = agent->started_ready = false;
+	agent->ending = agent->ended = agent->started_ready = agent->restarting = false;
+	agent->prompt_error.text[0] = '\0';
 	agent->program = 0;
 	agent->start++;
 	agent->ended_how[0] = '\0';
@@ -181,7 +190,29 @@ int agent_started(struct ap_agent *agent, struct ap_err *err)
 	return r < 0 ? ap_err_errno(err, r, "the keeper of %s", agent->name) : 0;
 }
 
-void agent_ended(struct ap_agent *agent)
+void agent_restarts(struct ap_agent *agent)
+{
+	pthread_mutex_lock(&agent->pool->lock);
+	agent->restarting = true;
+	agent->ended = agent->started_ready = false;
+	agent->activity = AP_ACTIVITY_STARTING;
+	snprintf(agent->why, sizeof agent->why, "start: asked for");
+	pthread_mutex_unlock(&agent->pool->lock);
+}
+
+void agent_restart_failed(struct ap_agent *agent, const struct ap_err *err)
+{
+	pthread_mutex_lock(&agent->pool->lock);
+	agent->restarting = false;
+	agent->ended = true;
+	agent->prompt_error = *err;
+	agent->recheck_ns = ap_clock_ns();
+	pthread_mutex_unlock(&agent->pool->lock);
+	maintenance_poke(agent->pool);
+}
+
+/* `start` is that of the program that was seen to end. */
+void agent_ended(struct ap_agent *agent, unsigned start)
 {
 	struct ap_pool *pool = agent->pool;
 	char how[sizeof agent->ended_how];
@@ -192,6 +223,10 @@ void agent_ended(struct ap_agent *agent)
 	struct ap_list answered;
 	ap_list_init(&answered);
 	pthread_mutex_lock(&pool->lock);
+	if (agent->start != start || agent->restarting) {
+		pthread_mutex_unlock(&pool->lock);
+		return;
+	}
 	agent->ended = true;
 	agent->program = 0;
 	snprintf(agent->ended_how, sizeof agent->ended_how, "%s", how);
@@ -329,6 +364,9 @@ static void activity_set_locked(struct ap_agent *agent, const struct activity *c
 	memcpy(agent->why, concluded->why, sizeof agent->why);
 	if (concluded->activity == AP_ACTIVITY_READY)
 		agent->started_ready = true;
+	if (agent->prompt_error.text[0])
+		snprintf(agent->why, sizeof agent->why, "prompt not submitted: %.100s",
+			 agent->prompt_error.text);
 	if (concluded->activity == AP_ACTIVITY_EXITED || !prompted_locked(agent))
 		return;
 	agent->activity = AP_ACTIVITY_BUSY;
@@ -365,7 +403,7 @@ void agent_review(struct ap_agent *agent, int64_t now)
 
 	struct ap_list waits;
 	pthread_mutex_lock(&pool->lock);
-	if (!agent->started || agent->gone) {
+	if (!agent->started || agent->gone || agent->restarting) {
 		pthread_mutex_unlock(&pool->lock);
 		return;
 	}
@@ -392,7 +430,7 @@ void agent_review(struct ap_agent *agent, int64_t now)
 	take_waits_locked(agent, false, &waits);
 	enum ap_activity activity = agent->activity;
 	pthread_mutex_unlock(&pool->lock);
-	answer_waits(&waits, 0, activity);
+	answer_waits(pool, &waits, 0, activity);
 }
 
 /* --- what the mount asks of it --- */

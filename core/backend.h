@@ -23,8 +23,9 @@ struct backend_spawn {
 };
 
 struct backend_terminal {
-	char pane[16]; /* the backend's own name of the terminal */
-	pid_t keeper;  /* process that starts and ends the program's whole tree; ends after it */
+	char session[32]; /* the backend's own names; "" before it was spawned */
+	char pane[16];
+	pid_t keeper; /* process that starts and ends the program's whole tree; ends after it */
 };
 
 struct backend_ops {

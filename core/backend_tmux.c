@@ -317,6 +317,8 @@ static int tmux_spawn(struct backend *backend, const struct backend_spawn *spawn
 	AP_CLEANUP_BUF struct ap_buf out = {0};
 	AP_CLEANUP_BUF struct ap_buf target = {0};
 	ap_buf_printf(&target, "=%s:", spawn->name);
+	/* known before it is there: what is half made can be removed */
+	snprintf(ret->session, sizeof ret->session, "%s", spawn->name);
 	ap_buf_adds(&lines, "new-session -d -P -F '#{pane_id} #{pane_pid}' -x 200 -y 50 -s");
 	quote(&lines, spawn->name);
 	add_program(tmux, spawn, &lines);
@@ -371,7 +373,11 @@ static int one_command(struct backend_tmux *tmux, const char *command, const cha
 static int tmux_remove(struct backend *backend, const struct backend_terminal *terminal,
 		       struct ap_err *err)
 {
-	return one_command(tmux_of(backend), "kill-session -t", terminal->pane, NULL, NULL, err);
+	char target[sizeof terminal->session + 2];
+	if (!terminal->session[0])
+		return 0; /* an empty target would be our own session */
+	snprintf(target, sizeof target, "=%s", terminal->session);
+	return one_command(tmux_of(backend), "kill-session -t", target, NULL, NULL, err);
 }
 
 static int tmux_paste(struct backend *backend, const struct backend_terminal *terminal,

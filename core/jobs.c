@@ -18,6 +18,8 @@
 
 /* Longest line that a terminal in canonical mode takes whole: N_TTY_BUF_SIZE less its end. */
 #define CANONICAL_LINE 4095
+/* Keys of one write: a line has 4096 bytes at most, and a blank between two. */
+#define KEYS_MAX 2048
 
 static void outcome(struct ap_agent *agent, enum machine_event_type type, int result)
 {
@@ -182,6 +184,8 @@ static void job_validate(struct worker_job *job)
 		r = check_health(agent, &err);
 	if (r == 0)
 		r = worktree_start(&agent->worktree, base, &agent->lease, &err);
+	if (r == 0)
+		r = lease_record_write(agent, &err);
 	if (r == 0) {
 		pthread_mutex_lock(&pool->lock);
 		memcpy(agent->base, agent->lease.base, sizeof agent->base);
@@ -240,6 +244,7 @@ static void job_recycle(struct worker_job *job)
 	if (r == 0)
 		r = worktree_clean(&agent->worktree, base, &err);
 	if (r == 0) {
+		lease_record_remove(agent);
 		pthread_mutex_lock(&pool->lock);
 		agent_forget_prompts_locked(agent);
 		pthread_mutex_unlock(&pool->lock);
@@ -271,7 +276,8 @@ static void job_stop(struct worker_job *job)
 			pool->aside_error = err;
 		pthread_mutex_unlock(&pool->lock);
 	}
-	process_remove_tree(agent->dir, NULL);
+	if (r == 0 && !keep) /* else the lease's record stays with the worktree */
+		process_remove_tree(agent->dir, NULL);
 	agent_leave(agent);
 	outcome(agent, MACHINE_STOPPED, 0);
 }
@@ -492,10 +498,10 @@ static void job_keys(struct worker_job *worker_job)
 {
 	struct agent_job *job = ap_container_of(worker_job, struct agent_job, job);
 	struct ap_pool *pool = job->agent->pool;
-	const char *keys[256];
+	const char *keys[KEYS_MAX + 1];
 	size_t n = 0;
 	char *cursor = job->keys;
-	while (n < sizeof keys / sizeof *keys - 1 && (keys[n] = ap_word_next(&cursor)))
+	while (n < KEYS_MAX && (keys[n] = ap_word_next(&cursor)))
 		n++;
 	keys[n] = NULL;
 	if (n > 0)
@@ -536,16 +542,12 @@ static void job_restart(struct worker_job *worker_job)
 {
 	struct agent_job *job = ap_container_of(worker_job, struct agent_job, job);
 	struct ap_agent *agent = job->agent;
-	struct ap_pool *pool = agent->pool;
 	struct ap_err err = {""};
 	int r = agent_end_program(agent, &err);
 	if (r == 0)
 		r = start_program(agent, START_AGAIN, &err);
-	if (r < 0) {
-		pthread_mutex_lock(&pool->lock);
-		agent->prompt_error = err;
-		pthread_mutex_unlock(&pool->lock);
-	}
+	if (r < 0)
+		agent_restart_failed(agent, &err);
 	agent_job_free(job);
 }
 
@@ -557,6 +559,7 @@ int ap_agent_restart(struct ap_pool *pool, struct ap_agent *agent, struct ap_err
 	struct agent_job *job = agent_job_new(agent, NULL, job_restart, "");
 	if (!job)
 		return ap_err_errno(err, -ENOMEM, "restart");
+	agent_restarts(agent);
 	agent_job_in_lane(job);
 	return 0;
 }

@@ -315,6 +315,16 @@ static void label_invent(struct machine *m, struct machine_request *request)
 	while (label_taken(m, request->label));
 }
 
+/* One that tries once does not wait. */
+static void refuse_if_once(struct machine *m, struct machine_request *request,
+			   struct machine_effects *fx)
+{
+	if (request->state != REQUEST_WAITING || !request->once)
+		return;
+	waiter_remove(m, request);
+	answer(fx, request, -EAGAIN);
+}
+
 static int on_acquire(struct machine *m, const struct machine_event *event, int64_t now,
 		      struct machine_effects *fx)
 {
@@ -331,13 +341,10 @@ static int on_acquire(struct machine *m, const struct machine_event *event, int6
 	request->n_tries = 0;
 	ap_list_append(&m->waiters, &request->link);
 	m->n_waiting++;
-	bool once = request->deadline_ns <= now;
+	request->once = request->deadline_ns <= now;
 	reconcile(m, now, fx);
-	if (request->state == REQUEST_WAITING && once) {
-		waiter_remove(m, request);
-		answer(fx, request, -EAGAIN);
-	}
-	if (once)
+	refuse_if_once(m, request, fx);
+	if (request->once)
 		request->deadline_ns = AP_FOREVER; /* an agent is there: it may be made ready */
 	wake_by(m, request->deadline_ns);
 	return 0;
@@ -478,16 +485,22 @@ static int on_validated(struct machine *m, const struct machine_event *event, in
 		slot_settle(m, slot, now, fx);
 		return 0;
 	}
-	if (request && ++request->n_tries < MAX_TRIES && !m->closed) {
-		request->state = REQUEST_WAITING; /* unnoticed: first in the queue again */
+	slot_move(m, slot, AP_AGENT_UNHEALTHY);
+	slot_stop(m, slot, fx);
+	if (!request)
+		return 0;
+	if (request->agent) {
+		answer(fx, request, -ENOENT); /* the only one that would have done */
+	} else if (m->closed || ++request->n_tries >= MAX_TRIES) {
+		answer(fx, request, m->closed ? -ESHUTDOWN : -EIO);
+	} else { /* unnoticed: first in the queue again */
+		request->state = REQUEST_WAITING;
 		ap_list_insert_after(&m->waiters, &request->link);
 		m->n_waiting++;
 		wake_by(m, request->deadline_ns);
-	} else if (request) {
-		answer(fx, request, event->result);
+		serve(m, fx);
+		refuse_if_once(m, request, fx);
 	}
-	slot_move(m, slot, AP_AGENT_UNHEALTHY);
-	slot_stop(m, slot, fx);
 	return 0;
 }
 
@@ -558,6 +571,8 @@ static int on_exited(struct machine *m, const struct machine_event *event, int64
 	if (slot->state == AP_AGENT_IDLE) {
 		slot_move(m, slot, AP_AGENT_UNHEALTHY);
 		slot_stop(m, slot, fx);
+	} else if (slot->state == AP_AGENT_SPAWNING || slot->state == AP_AGENT_RECYCLING) {
+		slot->stop_after = true; /* before its effect was reported */
 	}
 	return 0;
 }
@@ -612,19 +627,15 @@ static int on_pass(struct machine *m, const struct machine_event *event, int64_t
 static int on_timer(struct machine *m, const struct machine_event *event, int64_t now,
 		    struct machine_effects *fx)
 {
-	m->wake_ns = m->pass_due_ns;
+	m->wake_ns = AP_FOREVER;
+	if (m->pass_due_ns <= now)
+		on_pass(m, event, now, fx);
+	wake_by(m, m->pass_due_ns);
 	if (m->breaker.state == BREAKER_OPEN && m->breaker.retry_ns > now)
 		wake_by(m, m->breaker.retry_ns);
 	expire_waiters(m, now, fx);
 	for (unsigned i = 0; i < m->n_slots; i++)
 		expire_slot(m, &m->slots[i], now, fx);
-	if (m->pass_due_ns <= now) {
-		m->wake_ns = AP_FOREVER;
-		on_pass(m, event, now, fx);
-		for (unsigned i = 0; i < m->n_slots; i++)
-			expire_slot(m, &m->slots[i], now, fx);
-		expire_waiters(m, now, fx);
-	}
 	return 0;
 }
 
@@ -681,6 +692,8 @@ static int on_shutdown(struct machine *m, const struct machine_event *event, int
 		struct machine_slot *slot = &m->slots[i];
 		if (machine_slot_leased(slot))
 			lease_end(m, slot, false, NULL, fx);
+		else if (slot->state == AP_AGENT_VALIDATING)
+			slot_answer(slot, fx, -ESHUTDOWN); /* ended as soon as it is granted */
 	}
 	return 0;
 }

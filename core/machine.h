@@ -47,6 +47,7 @@ struct machine_request {
 	struct ap_list link; /* queue of acquirers, or answered */
 	enum machine_request_state state;
 	unsigned n_tries; /* agents that failed under this request */
+	bool once;	  /* its deadline was now: it takes an idle agent or none */
 	/* the answer */
 	int result; /* 0 or negative errno */
 	unsigned slot;

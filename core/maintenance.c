@@ -85,12 +85,13 @@ static void on_keeper(struct ap_pool *pool, unsigned number)
 		return;
 	pthread_mutex_lock(&pool->lock);
 	struct pollfd keeper = {.fd = agent->pid_fd, .events = POLLIN};
+	unsigned start = agent->start;
 	bool over = agent->pid_fd >= 0 && poll(&keeper, 1, 0) == 1 && keeper.revents;
 	if (over)
 		(void)epoll_ctl(pool->epoll_fd, EPOLL_CTL_DEL, agent->pid_fd, NULL);
 	pthread_mutex_unlock(&pool->lock);
 	if (over)
-		agent_ended(agent);
+		agent_ended(agent, start);
 	ap_agent_unref(agent);
 }
 

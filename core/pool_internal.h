@@ -66,6 +66,7 @@ struct ap_agent {
 	bool started; /* it has a terminal: the worktree and the terminal's name stay as they are */
 	bool ending;  /* its program is being ended by us */
 	bool ended;   /* its program has ended */
+	bool restarting; /* it was asked to start again: as good as started */
 	char ended_how[64];
 	int pid_fd;			 /* of the terminal's keeper; -1: none */
 	pid_t program;			 /* 0: not known yet, or ended */
@@ -149,6 +150,11 @@ unsigned agent_number(const char *name);
 int state_dir_open(struct ap_pool *pool, struct ap_err *err);
 void state_dir_close(struct ap_pool *pool);
 
+/* What the next daemon needs to save an agent's lease, whatever the agent did to its worktree.
+ * Lane. */
+int lease_record_write(const struct ap_agent *agent, struct ap_err *err);
+void lease_record_remove(const struct ap_agent *agent);
+
 /* Ends and removes what a dead daemon left, the work of its leases saved; what cannot be saved is
  * kept and counted. Needs that its terminals have been ended. Blocks. */
 void state_dir_recover(struct ap_pool *pool);
@@ -181,9 +187,13 @@ void agent_raw_path(const struct ap_agent *agent, struct ap_buf *out);
 /* Takes note that a program is about to be started: what is printed from now on is its own. */
 void agent_starts(struct ap_agent *agent);
 
+/* Takes note that it is to be started again: from now on it takes prompts and is waited for. */
+void agent_restarts(struct ap_agent *agent);
+void agent_restart_failed(struct ap_agent *agent, const struct ap_err *err);
+
 /* Takes note of a program that was started in agent->terminal, or that has ended. */
 int agent_started(struct ap_agent *agent, struct ap_err *err);
-void agent_ended(struct ap_agent *agent);
+void agent_ended(struct ap_agent *agent, unsigned start);
 
 /* Ends the program and all that it started; returns when it is over. Lane only. -ETIMEDOUT. */
 int agent_end_program(struct ap_agent *agent, struct ap_err *err);

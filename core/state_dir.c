@@ -144,11 +144,69 @@ static void await_keeper(const char *agent_dir)
 		poll(NULL, 0, 20);
 }
 
-/* Saves the work of one left worktree to the branch it is on and removes it. */
+/* --- the record of a lease: "LABEL BASE CREATED\nADMIN_DIR\n" --- */
+
+static char *record_path(const char *agent_dir)
+{
+	char *path;
+	return asprintf(&path, "%s/lease", agent_dir) < 0 ? NULL : path;
+}
+
+int lease_record_write(const struct ap_agent *agent, struct ap_err *err)
+{
+	AP_CLEANUP_FREE char *path = record_path(agent->dir);
+	AP_CLEANUP_FREE char *temporary = NULL;
+	if (!path || asprintf(&temporary, "%s.new", path) < 0)
+		return ap_err_errno(err, -ENOMEM, "%s", agent->name);
+	FILE *file = fopen(temporary, "we");
+	if (!file)
+		return ap_err_errno(err, -errno, "%s", temporary);
+	fprintf(file, "%s %s %d\n%s\n", agent->lease.label, agent->lease.base, agent->lease.created,
+		agent->worktree.admin_dir);
+	bool failed = ferror(file);
+	if (fclose(file) != 0 || failed || rename(temporary, path) < 0)
+		return ap_err_errno(err, errno ? -errno : -EIO, "%s", path);
+	return 0;
+}
+
+void lease_record_remove(const struct ap_agent *agent)
+{
+	AP_CLEANUP_FREE char *path = record_path(agent->dir);
+	if (path)
+		unlink(path);
+}
+
+/* False when there is none: the agent was not leased. */
+static bool lease_record_read(const char *agent_dir, struct worktree_lease *ret,
+			      char **ret_admin_dir)
+{
+	AP_CLEANUP_FREE char *path = record_path(agent_dir);
+	FILE *file = path ? fopen(path, "re") : NULL;
+	int created;
+	size_t size = 0;
+	if (!file)
+		return false;
+	*ret_admin_dir = NULL;
+	bool whole = fscanf(file, "%64s %64s %d\n", ret->label, ret->base, &created) == 3 &&
+		     getline(ret_admin_dir, &size, file) > 1;
+	fclose(file);
+	if (!whole) {
+		free(*ret_admin_dir);
+		return false;
+	}
+	(*ret_admin_dir)[strcspn(*ret_admin_dir, "\n")] = '\0';
+	ret->created = created;
+	return true;
+}
+
+/* --- recovery --- */
+
+/* Saves the work of one left worktree to its lease's branch and removes it. */
 static void recover_worktree(struct ap_pool *pool, const char *name)
 {
 	AP_CLEANUP_FREE char *path = NULL;
 	AP_CLEANUP_FREE char *agent_dir = NULL;
+	AP_CLEANUP_FREE char *admin_dir = NULL;
 	struct worktree worktree = {0};
 	struct worktree_lease lease;
 	struct ap_err err = {""};
@@ -156,28 +214,33 @@ static void recover_worktree(struct ap_pool *pool, const char *name)
 	    asprintf(&agent_dir, "%s/%s/%s", pool->state_dir, POOL_AGENTS, name) < 0)
 		return;
 	await_keeper(agent_dir);
-	int r = worktree_open(&worktree, &pool->repo, path, &err);
-	if (r == 0)
-		r = worktree_resume(&worktree, &lease, &err);
-	if (r == 0 && lease.label[0])
+	bool leased = lease_record_read(agent_dir, &lease, &admin_dir);
+	int r = worktree_open(&worktree, &pool->repo, path, admin_dir, &err);
+	if (r == 0 && leased)
 		r = worktree_save(&worktree, &lease,
 				  "agentpool: work of a lease whose pool was ended", &err);
 	if (r == 0)
 		r = worktree_remove(&worktree, &err);
-	if (r < 0) {
+	if (r == 0) {
+		process_remove_tree(agent_dir, NULL);
+	} else { /* the record stays with the worktree: the next start tries again */
 		pool->n_aside++;
 		pool->aside_error = err;
 	}
 	worktree_fini(&worktree);
 }
 
+/* What is left of an agent without a worktree. */
 static void remove_records(struct ap_pool *pool, const char *name)
 {
-	AP_CLEANUP_FREE char *path = NULL;
-	if (asprintf(&path, "%s/%s/%s", pool->state_dir, POOL_AGENTS, name) < 0)
+	AP_CLEANUP_FREE char *worktree = NULL;
+	AP_CLEANUP_FREE char *agent_dir = NULL;
+	if (asprintf(&worktree, "%s/%s/%s", pool->state_dir, POOL_WORKTREES, name) < 0 ||
+	    asprintf(&agent_dir, "%s/%s/%s", pool->state_dir, POOL_AGENTS, name) < 0)
 		return;
-	await_keeper(path);
-	process_remove_tree(path, NULL);
+	await_keeper(agent_dir);
+	if (access(worktree, F_OK) < 0)
+		process_remove_tree(agent_dir, NULL);
 }
 
 static void for_each_left(struct ap_pool *pool, const char *subdir,

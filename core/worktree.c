@@ -43,18 +43,15 @@ static int git_run(const struct place *place, struct ap_buf *out, struct ap_err 
 	AP_CLEANUP_BUF struct ap_buf index = {0};
 	const char *env[] = {"GIT_OPTIONAL_LOCKS=0", "GIT_TERMINAL_PROMPT=0", "LC_ALL=C", NULL,
 			     NULL};
-	const char *argv[GIT_MAX_ARGS] = {
-		"git",
-		"-c",
-		"core.fsmonitor=false",
-		"-c",
-		"gc.auto=0",
-		"-c",
-		"advice.detachedHead=false",
-		"-c",
-		"commit.gpgSign=false",
-	};
-	size_t n = 9;
+	const char *argv[GIT_MAX_ARGS] = {"git"};
+	static const char *const settings[] = {"core.fsmonitor=false", "core.quotePath=false",
+					       "gc.auto=0", "advice.detachedHead=false",
+					       "commit.gpgSign=false"};
+	size_t n = 1;
+	for (size_t i = 0; i < sizeof settings / sizeof *settings; i++) {
+		argv[n++] = "-c";
+		argv[n++] = settings[i];
+	}
 	if (!place->with_hooks) {
 		argv[n++] = "-c";
 		argv[n++] = "core.hooksPath=/dev/null";
@@ -212,16 +209,20 @@ static int admin_dir_of(const struct repo *repo, const char *path, char **ret, s
 }
 
 int worktree_open(struct worktree *ret, const struct repo *repo, const char *path,
-		  struct ap_err *err)
+		  const char *admin_dir, struct ap_err *err)
 {
 	AP_CLEANUP_FREE char *real = realpath(path, NULL);
-	char *admin_dir;
+	char *admin = NULL;
 	if (!real)
 		return ap_err_errno(err, -errno, "%s", path);
-	int r = admin_dir_of(repo, real, &admin_dir, err);
+	int r = 0;
+	if (!admin_dir)
+		r = admin_dir_of(repo, real, &admin, err);
+	else if (!(admin = strdup(admin_dir)))
+		r = ap_err_errno(err, -ENOMEM, "%s", path);
 	if (r < 0)
 		return r;
-	*ret = (struct worktree){.repo = repo, .path = ap_steal(real), .admin_dir = admin_dir};
+	*ret = (struct worktree){.repo = repo, .path = ap_steal(real), .admin_dir = admin};
 	return 0;
 }
 
@@ -234,7 +235,7 @@ int worktree_add(struct worktree *ret, const struct repo *repo, const char *path
 	int r = git_must(&place, NULL, err,
 			 ARGS("worktree", "add", "--quiet", "--detach", path, base));
 	if (r == 0)
-		r = worktree_open(ret, repo, path, err);
+		r = worktree_open(ret, repo, path, NULL, err);
 	if (r < 0) { /* half-made things go */
 		place = place_repo(repo);
 		git_run(&place, NULL, NULL, ARGS("worktree", "remove", "-f", "-f", path));
@@ -257,11 +258,32 @@ bool worktree_present(const struct worktree *worktree)
 	       access(worktree->admin_dir, X_OK) == 0;
 }
 
+/* Ends what an agent left unfinished and what would hold the next lease on the last one's branch.
+ */
+static int forget_unfinished(const struct worktree *worktree, struct ap_err *err)
+{
+	static const char *const traces[] = {"rebase-merge", "rebase-apply", "sequencer",
+					     "BISECT_LOG",   "BISECT_START", "BISECT_TERMS",
+					     "BISECT_NAMES", "refs"};
+	for (size_t i = 0; i < sizeof traces / sizeof *traces; i++) {
+		AP_CLEANUP_BUF struct ap_buf path = {0};
+		ap_buf_printf(&path, "%s/%s", worktree->admin_dir, traces[i]);
+		int r = access(ap_buf_text(&path), F_OK) == 0
+				? process_remove_tree(ap_buf_text(&path), err)
+				: 0;
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
 int worktree_clean(const struct worktree *worktree, const char *base, struct ap_err *err)
 {
 	struct place place = place_worktree(worktree);
+	int r = forget_unfinished(worktree, err);
 	/* reset ends an unfinished merge, cherry-pick or revert */
-	int r = git_must(&place, NULL, err, ARGS("reset", "--quiet", "--hard"));
+	if (r == 0)
+		r = git_must(&place, NULL, err, ARGS("reset", "--quiet", "--hard"));
 	if (r == 0)
 		r = git_must(&place, NULL, err,
 			     ARGS("checkout", "--quiet", "--force", "--detach", base));
@@ -332,24 +354,6 @@ int worktree_start(const struct worktree *worktree, const char *base_revision,
 	return git_must(
 		&place, NULL, err,
 		ARGS("checkout", "--quiet", "--force", "--no-track", "-b", branch, lease->base));
-}
-
-int worktree_resume(const struct worktree *worktree, struct worktree_lease *ret, struct ap_err *err)
-{
-	static const char prefix[] = "refs/heads/" WORKTREE_BRANCH_PREFIX;
-	struct place place = place_worktree(worktree);
-	AP_CLEANUP_BUF struct ap_buf ref = {0};
-	*ret = (struct worktree_lease){.created = false};
-	int r = git_run(&place, &ref, err, ARGS("symbolic-ref", "--quiet", "HEAD"));
-	if (r < 0)
-		return r;
-	trim_line(&ref);
-	if (r > 0 || strncmp(ap_buf_text(&ref), prefix, sizeof prefix - 1) != 0 ||
-	    ref.len - (sizeof prefix - 1) > AP_LABEL_MAX)
-		return 0;
-	memcpy(ret->label, ref.data + sizeof prefix - 1, ref.len - (sizeof prefix - 1) + 1);
-	r = rev_parse(&place, "HEAD", ret->base, err);
-	return r > 0 ? ap_err_set(err, -EIO, "%s has no commit", ap_buf_text(&ref)) : r;
 }
 
 /* Who the saving commits are by: the user as configured, else the pool. */
@@ -428,6 +432,40 @@ static int commit_on(const struct place *place, const char *tip, const char *hea
 	return commit_tree(place, tree, parents, message, ret_oid, err);
 }
 
+/* Takes it out of the index again, so that it can be saved as files once it is none any more. */
+static int refuse_path(const struct place *place, const char *path, size_t len, struct ap_err *err)
+{
+	AP_CLEANUP_FREE char *name = strndup(path, len);
+	if (name)
+		git_run(place, NULL, NULL, ARGS("reset", "--quiet", "--", name));
+	return ap_err_set(err, -EIO, "%.*s is a git repository of its own", (int)len, path);
+}
+
+/* A repository inside the worktree is only named by a tree, not held: its work would go with the
+ * cleaning. -EIO names the first one that the lease made or changed. */
+static int refuse_nested(const struct place *place, const char *base, struct ap_err *err)
+{
+	const char *const *const looks[] = {
+		ARGS("diff-index", "--cached", "--raw", base),
+		ARGS("diff-files", "--raw", "--ignore-submodules=none"),
+	};
+	for (size_t i = 0; i < sizeof looks / sizeof *looks; i++) {
+		AP_CLEANUP_BUF struct ap_buf out = {0};
+		int r = git_must(place, &out, err, looks[i]);
+		if (r < 0)
+			return r;
+		for (const char *line = ap_buf_text(&out); *line;) { /* ":OLD NEW …<tab>PATH" */
+			size_t len = strcspn(line, "\n");
+			const char *path = memchr(line, '\t', len);
+			if (path && len > 14 && strncmp(line + 8, "160000", 6) == 0)
+				return refuse_path(place, path + 1, (size_t)(line + len - path - 1),
+						   err);
+			line += len + (line[len] == '\n');
+		}
+	}
+	return 0;
+}
+
 int worktree_save(const struct worktree *worktree, const struct worktree_lease *lease,
 		  const char *message, struct ap_err *err)
 {
@@ -438,6 +476,8 @@ int worktree_save(const struct worktree *worktree, const struct worktree_lease *
 	branch_ref(ref, lease->label);
 	AP_CLEANUP_BUF struct ap_buf out = {0};
 	int r = git_must(&place, NULL, err, ARGS("add", "--all"));
+	if (r == 0)
+		r = refuse_nested(&place, lease->base, err);
 	if (r == 0)
 		r = git_must(&place, &out, err, ARGS("write-tree"));
 	if (r == 0)
@@ -455,12 +495,12 @@ int worktree_save(const struct worktree *worktree, const struct worktree_lease *
 	if (r < 0)
 		return ap_err_wrap(err, r, "saving the work of lease %s", lease->label);
 
-	if (lease->created && strcmp(saved, lease->base) == 0) {
-		/* nothing was made: no branch. HEAD first, git refuses a checked-out branch's end
-		 */
-		r = git_must(&place, NULL, err,
-			     ARGS("update-ref", "--no-deref", "HEAD", lease->base));
-		if (r == 0 && *tip)
+	/* off the branch: the next lease of the label may be in another worktree */
+	r = git_must(&place, NULL, err, ARGS("update-ref", "--no-deref", "HEAD", saved));
+	if (r < 0)
+		return ap_err_wrap(err, r, "branch of lease %s", lease->label);
+	if (lease->created && strcmp(saved, lease->base) == 0) { /* nothing was made: no branch */
+		if (*tip)
 			r = git_must(&place, NULL, err, ARGS("update-ref", "-d", ref, tip));
 	} else if (strcmp(saved, tip) != 0) {
 		r = git_must(&place, NULL, err,

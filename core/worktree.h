@@ -42,9 +42,11 @@ struct worktree {
 int worktree_add(struct worktree *ret, const struct repo *repo, const char *path, const char *base,
 		 int64_t limit_ns, struct ap_err *err);
 
-/* Takes an existing worktree up again, such as a dead daemon left. */
+/* Takes an existing worktree up again, such as a dead daemon left. `admin_dir` is its
+ * administrative directory if that is known; NULL: the one that its `.git` file names, if it is the
+ * repository's. */
 int worktree_open(struct worktree *ret, const struct repo *repo, const char *path,
-		  struct ap_err *err);
+		  const char *admin_dir, struct ap_err *err);
 
 /* Frees the description; the worktree stays. */
 void worktree_fini(struct worktree *worktree);
@@ -64,11 +66,6 @@ struct worktree_lease {
  * checked out elsewhere; -EINVAL: no such revision; anything else is the worktree's fault. */
 int worktree_start(const struct worktree *worktree, const char *base_revision,
 		   struct worktree_lease *lease, struct ap_err *err);
-
-/* The lease whose branch a worktree that was taken up again is on: a label of "" if none. What the
- * lease once started from is not known: its branch counts as one that was there before. */
-int worktree_resume(const struct worktree *worktree, struct worktree_lease *ret,
-		    struct ap_err *err);
 
 /* Commits all changes, untracked files included and ignored ones not, to the lease's branch,
  * whatever branch or commit the agent has left HEAD on: its own commits are kept by the branch too.

@@ -427,13 +427,13 @@ static int make_mount(struct daemon *daemon, struct ap_err *err)
 
 static void unmake(struct daemon *daemon)
 {
-	if (daemon->mount.session) {
+	ap_pool_free(daemon->pool); /* its workers answer what is still parked */
+	if (daemon->mount.session)
 		fuse_session_unmount(daemon->mount.session);
-		fuse_session_destroy(daemon->mount.session);
-	}
-	ap_pool_free(daemon->pool);
 	open_files_free(daemon->mount.files);
 	parked_set_free(daemon->parked);
+	if (daemon->mount.session)
+		fuse_session_destroy(daemon->mount.session);
 	free((void *)daemon->program[0]);
 	free(daemon->mountpoint);
 }

@@ -89,7 +89,8 @@ struct open_file *open_file_find(struct open_files *files, uint64_t fh)
 void request_over(struct open_file *file, struct ap_request *request)
 {
 	pthread_mutex_lock(&file->files->lock);
-	file->request = NULL;
+	if (file->request == request) /* the next line's may be there already */
+		file->request = NULL;
 	pthread_mutex_unlock(&file->files->lock);
 	ap_request_free(request);
 }

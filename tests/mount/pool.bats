@@ -189,7 +189,9 @@ teardown() { common_teardown; }
 @test "after kill -9 of the daemon the next mount cleans up, the work saved" {
     mount_pool 2 2
     echo job > "$POOL/acquire"
+    git -C "$(readlink "$POOL/leases/job/worktree")" checkout -q --detach # wherever the agent was
     echo unsaved > "$(readlink "$POOL/leases/job/worktree")/unsaved"
+    rm "$(readlink "$POOL/leases/job/worktree")/.git"
     kill -9 "$DAEMON"
     await gone "$DAEMON"
     wait "$DAEMON" || true

@@ -413,6 +413,48 @@ static void shuts_down(void **state)
 	assert_int_equal(machine.n_spawned, machine.n_terminated);
 }
 
+static void shuts_down_while_validating(void **state)
+{
+	struct machine_request a;
+	begin(1, 1);
+	warm();
+	acquire(&a, "a", AP_SECOND);
+	struct machine_effect validate = fx.at[0];
+	STEP(.type = MACHINE_SHUTDOWN);
+	assert_int_equal(a.result, -ESHUTDOWN);
+	succeed(validate);
+	settle();
+	assert_int_equal(machine_total(&machine), 0);
+}
+
+static void once_does_not_wait(void **state)
+{
+	struct machine_request a, b;
+	begin(2, 2);
+	warm();
+	acquire(&a, "a", AP_SECOND);
+	settle();
+	acquire(&b, "b", 0);
+	struct machine_effect validate = fx.at[0];
+	STEP(.type = MACHINE_VALIDATED, .slot = validate.slot, .generation = validate.generation,
+	     .result = -ENOTDIR);
+	assert_int_equal(b.result, -EAGAIN);
+	assert_int_equal(machine.n_waiting, 0);
+}
+
+static void retry_is_not_forgotten(void **state)
+{
+	begin(1, 1);
+	STEP(.type = MACHINE_CONFIG);
+	for (int i = 0; i < 3; i++)
+		STEP(.type = MACHINE_SPAWNED, .slot = fx.at[0].slot, .generation = 1,
+		     .result = -ENOSPC);
+	machine.breaker.retry_ns = machine.pass_due_ns + AP_SECOND;
+	now = machine.pass_due_ns;
+	STEP(.type = MACHINE_TIMER);
+	assert_true(machine.wake_ns <= machine.breaker.retry_ns);
+}
+
 /* --- a random walk, every invariant after every step --- */
 
 #define N_REQUESTS 12
@@ -643,6 +685,12 @@ int main(void)
 		MACHINE_TEST("a lease ends with its ttl unless it is renewed", ttl_ends),
 		MACHINE_TEST("shutdown refuses acquirers, saves leases and stops every agent",
 			     shuts_down),
+		MACHINE_TEST("shutdown does not wait for an acquirer that is being validated",
+			     shuts_down_while_validating),
+		MACHINE_TEST("timeout 0 does not wait either when its agent turns out unhealthy",
+			     once_does_not_wait),
+		MACHINE_TEST("a maintenance pass does not forget the breaker's retry",
+			     retry_is_not_forgotten),
 		MACHINE_TEST("a random walk keeps every invariant and ends empty", random_walk),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -177,6 +177,41 @@ static void unfinished_merge(void **state)
 	assert_shell("cd agent-1 && git status | tail -1", "nothing to commit, working tree clean");
 }
 
+static void unfinished_rebase(void **state)
+{
+	struct worktree_lease lease = start("job");
+	free(shell(
+		"cd agent-1 && git checkout -q -b left && echo left > a && git commit -qam left && "
+		"git checkout -q agentpool/job && echo right > a && git commit -qam right && "
+		"! git rebase -q left 2>/dev/null >&2"));
+	save(&lease);
+	assert_int_equal(worktree_clean(&worktree, head, &err), 0);
+	assert_shell("cd agent-1 && git status | head -2 | tail -1",
+		     "nothing to commit, working tree clean");
+	free(shell(
+		"git -C 'my repo' worktree add -q ../mine agentpool/job")); /* not held any more */
+}
+
+static void off_the_branch(void **state)
+{
+	struct worktree_lease lease = start("job");
+	free(shell("echo 1 > agent-1/one"));
+	save(&lease);
+	/* saved, not cleaned yet: the label can go on elsewhere */
+	free(shell("git -C 'my repo' worktree add -q ../mine agentpool/job && cat mine/one"));
+}
+
+static void nested_repository(void **state)
+{
+	struct worktree_lease lease = start("job");
+	free(shell(
+		"cd agent-1 && git init -q 'sub dir' && cd 'sub dir' && git config user.name a && "
+		"git config user.email a@e && echo 1 > one && git add . && git commit -qm mine"));
+	assert_int_equal(worktree_save(&worktree, &lease, "saved", &err), -EIO);
+	assert_non_null(strstr(err.text, "sub dir"));
+	assert_shell("cat 'agent-1/sub dir/one'", "1");
+}
+
 static void hooks_stay_silent(void **state)
 {
 	struct worktree_lease lease = start("job");
@@ -270,12 +305,14 @@ static void removes(void **state)
 static void resumes_after_a_crash(void **state)
 {
 	struct worktree again;
-	struct worktree_lease lease;
-	start("job");
-	free(shell("echo 1 > agent-1/one"));
-	assert_int_equal(worktree_open(&again, &repo, path, &err), 0);
-	assert_int_equal(worktree_resume(&again, &lease, &err), 0);
-	assert_string_equal(lease.label, "job");
+	struct worktree_lease lease = start("job");
+	free(shell("cd agent-1 && git checkout -q -b other && echo 1 > one"));
+	assert_int_equal(worktree_open(&again, &repo, path, NULL, &err), 0);
+	assert_string_equal(again.admin_dir, worktree.admin_dir);
+	worktree_fini(&again);
+	free(shell("rm agent-1/.git"));
+	assert_int_equal(worktree_open(&again, &repo, path, NULL, &err), -EIO);
+	assert_int_equal(worktree_open(&again, &repo, path, worktree.admin_dir, &err), 0);
 	assert_int_equal(worktree_save(&again, &lease, "saved", &err), 0);
 	assert_shell("cd 'my repo' && git show agentpool/job:one", "1");
 	worktree_fini(&again);
@@ -310,6 +347,11 @@ int main(void)
 		GIT_TEST("work is on the branch although the agent deleted it", deleted_branch),
 		GIT_TEST("work is saved although the agent deleted .git", deleted_link),
 		GIT_TEST("an unfinished merge is saved as it stands and cleaned", unfinished_merge),
+		GIT_TEST("an unfinished rebase is saved and does not reach the next lease",
+			 unfinished_rebase),
+		GIT_TEST("a saved label can go on in another worktree at once", off_the_branch),
+		GIT_TEST("a repository inside the worktree fails the saving and is kept",
+			 nested_repository),
 		GIT_TEST("no hook of the repository runs", hooks_stay_silent),
 		GIT_TEST("a locked index fails the saving and loses nothing", locked_index),
 		GIT_TEST("a branch checked out elsewhere is EBUSY", checked_out_elsewhere),
