@@ -16,7 +16,7 @@
 
 #define BIT(state) (1u << AP_AGENT_##state)
 
-/* Legal moves: research and reasons stand in DESIGN; anything else is a programming error. */
+/* Legal moves; anything else is a programming error. */
 static const unsigned legal_moves[AP_N_AGENT_STATES] = {
 	[AP_AGENT_FREE] = BIT(SPAWNING),
 	[AP_AGENT_SPAWNING] = BIT(IDLE) | BIT(STOPPING),
