@@ -4,32 +4,19 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <poll.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/pidfd.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "cleanup.h"
 #include "pool_internal.h"
 
-/* The keeper asks, waits its grace and makes the tree end; it is given this long for it. */
+/* The backend asks, waits its grace and makes the processes end; it is given this long for it. */
 #define END_LIMIT (30 * AP_SECOND)
 
 /* --- its life --- */
-
-static int agent_name_paths(struct ap_agent *agent)
-{
-	const char *state_dir = agent->pool->state_dir;
-	snprintf(agent->name, sizeof agent->name, "agent-%u", agent->number);
-	if (asprintf(&agent->dir, "%s/%s/%s", state_dir, POOL_AGENTS, agent->name) < 0)
-		agent->dir = NULL;
-	if (asprintf(&agent->worktree_path, "%s/%s/%s", state_dir, POOL_WORKTREES, agent->name) < 0)
-		agent->worktree_path = NULL;
-	return agent->dir && agent->worktree_path ? 0 : -ENOMEM;
-}
 
 struct ap_agent *agent_new_locked(struct ap_pool *pool, unsigned slot, unsigned number)
 {
@@ -40,7 +27,10 @@ struct ap_agent *agent_new_locked(struct ap_pool *pool, unsigned slot, unsigned 
 	agent->pool = pool;
 	agent->slot = slot;
 	agent->number = number;
-	agent->pid_fd = agent->raw_fd = agent->plain_fd = agent->watch = -1;
+	snprintf(agent->name, sizeof agent->name, "agent-%u", number);
+	agent->dir = state_dir_path(pool, POOL_AGENTS, agent->name);
+	agent->worktree_path = state_dir_path(pool, POOL_WORKTREES, agent->name);
+	agent->over_fd = agent->holder_fd = agent->raw_fd = agent->plain_fd = agent->watch = -1;
 	agent->recheck_ns = AP_FOREVER;
 	agent->started_ns = ap_clock_ns();
 	snprintf(agent->why, sizeof agent->why, "start: being made");
@@ -48,7 +38,7 @@ struct ap_agent *agent_new_locked(struct ap_pool *pool, unsigned slot, unsigned 
 	ap_list_init(&agent->waits);
 	worker_lane_init(&agent->lane);
 	pthread_mutex_init(&agent->output_lock, NULL);
-	if (agent_name_paths(agent) < 0) {
+	if (!agent->dir || !agent->worktree_path) {
 		ap_agent_unref(agent);
 		return NULL;
 	}
@@ -63,7 +53,7 @@ void agent_ref(struct ap_agent *agent)
 
 static void agent_free(struct ap_agent *agent)
 {
-	const int fds[] = {agent->pid_fd, agent->raw_fd, agent->plain_fd};
+	const int fds[] = {agent->over_fd, agent->holder_fd, agent->raw_fd, agent->plain_fd};
 	for (size_t i = 0; i < sizeof fds / sizeof *fds; i++) {
 		if (fds[i] >= 0)
 			close(fds[i]);
@@ -132,7 +122,7 @@ void agent_leave(struct ap_agent *agent)
 	pthread_mutex_unlock(&pool->lock);
 	answer_waits(pool, &waits, -ENODEV, AP_ACTIVITY_EXITED);
 	if (pool->agent_gone)
-		pool->agent_gone(pool->observer, agent->number, agent->name);
+		pool->agent_gone(pool->observer, agent->name);
 	ap_agent_unref(agent);
 }
 
@@ -148,8 +138,7 @@ static void read_record(const struct ap_agent *agent, const char *name, char *re
 	ret[strcspn(ret, "\n")] = '\0';
 }
 
-/* A record of the program before would be taken for this one's. */
-static void remove_record(const struct ap_agent *agent, const char *name)
+void agent_remove_record(const struct ap_agent *agent, const char *name)
 {
 	AP_CLEANUP_BUF struct ap_buf path = {0};
 	ap_buf_printf(&path, "%s/%s", agent->dir, name);
@@ -158,8 +147,9 @@ static void remove_record(const struct ap_agent *agent, const char *name)
 
 void agent_starts(struct ap_agent *agent)
 {
-	remove_record(agent, "pid");
-	remove_record(agent, "exit");
+	/* those of the program before would be taken for this one's */
+	agent_remove_record(agent, "pid");
+	agent_remove_record(agent, "exit");
 	pthread_mutex_lock(&agent->pool->lock);
 	agent->activity = AP_ACTIVITY_STARTING;
 	agent->entered_ns = agent->output_ns = 0;
@@ -170,13 +160,15 @@ void agent_starts(struct ap_agent *agent)
 int agent_started(struct ap_agent *agent, struct ap_err *err)
 {
 	struct ap_pool *pool = agent->pool;
-	int pid_fd = pidfd_open(agent->terminal.keeper, 0);
-	if (pid_fd < 0)
-		return ap_err_errno(err, -errno, "the keeper of %s", agent->name);
+	int over_fd = pool->backend->ops->over_fd(pool->backend, &agent->terminal, err);
+	if (over_fd < 0)
+		return over_fd;
 	pthread_mutex_lock(&pool->lock);
-	if (agent->pid_fd >= 0)
-		close(agent->pid_fd);
-	agent->pid_fd = pid_fd;
+	if (agent->over_fd >= 0)
+		close(agent->over_fd);
+	agent->over_fd = over_fd;
+	agent->running = agent->terminal;
+	cpu_average_begin(&agent->cpu, ap_clock_ns());
 	agent->started = true;
 	agent->ending = agent->ended = agent->started_ready = agent->restarting = false;
 	agent->prompt_error.text[0] = '\0';
@@ -184,10 +176,10 @@ int agent_started(struct ap_agent *agent, struct ap_err *err)
 	agent->start++;
 	agent->ended_how[0] = '\0';
 	agent->recheck_ns = agent->started_ns;
-	int r = maintenance_watch_keeper(pool, agent, pid_fd);
+	int r = maintenance_watch_over(pool, agent, over_fd);
 	pthread_mutex_unlock(&pool->lock);
 	maintenance_poke(pool);
-	return r < 0 ? ap_err_errno(err, r, "the keeper of %s", agent->name) : 0;
+	return r < 0 ? ap_err_errno(err, r, "the end of %s", agent->name) : 0;
 }
 
 void agent_restarts(struct ap_agent *agent)
@@ -238,15 +230,18 @@ void agent_ended(struct ap_agent *agent, unsigned start)
 		pool->spawn_error_ns = ap_clock_ns();
 	}
 	if (!agent->ending && !agent->gone)
-		pool_step_locked(pool,
-				 &(struct machine_event){
-					 .type = MACHINE_EXITED,
-					 .slot = agent->slot,
-					 .generation = slot->generation,
-				 },
-				 &answered);
+		pool_step_locked(
+			pool, &(struct machine_event){.type = MACHINE_EXITED, .slot = agent->slot},
+			&answered);
 	pthread_mutex_unlock(&pool->lock);
 	pool_deliver(pool, &answered);
+}
+
+void agent_forget_holder_locked(struct ap_agent *agent)
+{
+	if (agent->holder_fd >= 0)
+		close(agent->holder_fd);
+	agent->holder_fd = -1;
 }
 
 int agent_end_program(struct ap_agent *agent, struct ap_err *err)
@@ -254,13 +249,13 @@ int agent_end_program(struct ap_agent *agent, struct ap_err *err)
 	struct ap_pool *pool = agent->pool;
 	pthread_mutex_lock(&pool->lock);
 	agent->ending = true;
-	AP_CLEANUP_CLOSE int pid_fd = agent->pid_fd >= 0 ? dup(agent->pid_fd) : -1;
+	AP_CLEANUP_CLOSE int over_fd =
+		agent->over_fd >= 0 ? fcntl(agent->over_fd, F_DUPFD_CLOEXEC, 0) : -1;
 	pthread_mutex_unlock(&pool->lock);
-	if (pid_fd < 0)
+	if (over_fd < 0)
 		return 0;
-	fcntl(pid_fd, F_SETFD, FD_CLOEXEC);
-	(void)pidfd_send_signal(pid_fd, SIGTERM, NULL, 0); /* fails when it has ended */
-	struct pollfd over = {.fd = pid_fd, .events = POLLIN};
+	pool->backend->ops->end(pool->backend, &agent->terminal, over_fd);
+	struct pollfd over = {.fd = over_fd, .events = POLLIN};
 	int64_t deadline = ap_clock_ns() + END_LIMIT;
 	for (;;) {
 		int64_t left = deadline - ap_clock_ns();
@@ -435,8 +430,54 @@ void agent_review(struct ap_agent *agent, int64_t now)
 
 /* --- what the mount asks of it --- */
 
-int ap_agent_prompt(struct ap_pool *pool, struct ap_agent *agent, const char *text, size_t len,
-		    struct ap_err *err)
+static int prompt_refused_locked(const struct ap_pool *pool, const struct ap_agent *agent,
+				 size_t len, struct ap_err *err)
+{
+	if ((int64_t)len > pool->config.number[AP_OPT_MAX_PROMPT])
+		return ap_err_set(err, -EMSGSIZE, "a prompt of %zu bytes is over max_prompt", len);
+	if (agent->gone)
+		return ap_err_set(err, -ENODEV, "%s is gone", agent->name);
+	if (agent->ended)
+		return ap_err_set(err, -EIO, "the program of %s has ended (%s): restart it",
+				  agent->name, agent->ended_how);
+	if (agent->n_prompts_queued >= POOL_PROMPTS_MAX ||
+	    agent->prompt_bytes + len > POOL_PROMPT_BYTES)
+		return ap_err_set(err, -EAGAIN, "%u prompts are queued for %s already",
+				  agent->n_prompts_queued, agent->name);
+	return 0;
+}
+
+int ap_agent_prompt_begin(struct ap_pool *pool, struct ap_agent *agent, uint64_t token,
+			  struct ap_err *err)
+{
+	pthread_mutex_lock(&pool->lock);
+	int r = prompt_refused_locked(pool, agent, 0, err);
+	if (r == 0)
+		r = pool_refused(machine_may_prompt(&pool->machine,
+						    &pool->machine.slots[agent->slot], token,
+						    ap_clock_ns()),
+				 err);
+	if (r == 0) {
+		agent->n_prompts_open++;
+		agent->recheck_ns = ap_clock_ns();
+		if (agent->activity != AP_ACTIVITY_STARTING)
+			agent->activity = AP_ACTIVITY_BUSY;
+	}
+	pthread_mutex_unlock(&pool->lock);
+	return r;
+}
+
+void ap_agent_prompt_end(struct ap_pool *pool, struct ap_agent *agent)
+{
+	pthread_mutex_lock(&pool->lock);
+	agent->n_prompts_open--;
+	agent->recheck_ns = ap_clock_ns();
+	pthread_mutex_unlock(&pool->lock);
+	maintenance_poke(pool);
+}
+
+int ap_agent_prompt(struct ap_pool *pool, struct ap_agent *agent, uint64_t token, const char *text,
+		    size_t len, struct ap_err *err)
 {
 	struct prompt *prompt = malloc(sizeof *prompt + len + 1);
 	if (!prompt)
@@ -448,18 +489,14 @@ int ap_agent_prompt(struct ap_pool *pool, struct ap_agent *agent, const char *te
 	struct ap_list answered;
 	ap_list_init(&answered);
 	pthread_mutex_lock(&pool->lock);
-	int r = 0;
-	if ((int64_t)len > pool->config.number[AP_OPT_MAX_PROMPT])
-		r = ap_err_set(err, -EMSGSIZE, "a prompt of %zu bytes is over max_prompt", len);
-	else if (agent->gone)
-		r = ap_err_set(err, -ENODEV, "%s is gone", agent->name);
-	else if (agent->ended)
-		r = ap_err_set(err, -EIO, "the program of %s has ended (%s): restart it",
-			       agent->name, agent->ended_how);
-	else if (agent->n_prompts_queued >= POOL_PROMPTS_MAX ||
-		 agent->prompt_bytes + len > POOL_PROMPT_BYTES)
-		r = ap_err_set(err, -EAGAIN, "%u prompts are queued for %s already",
-			       agent->n_prompts_queued, agent->name);
+	int r = prompt_refused_locked(pool, agent, len, err);
+	if (r == 0)
+		r = pool_refused(pool_step_locked(pool,
+						  &(struct machine_event){.type = MACHINE_PROMPT,
+									  .slot = agent->slot,
+									  .token = token},
+						  &answered),
+				 err);
 	if (r == 0) {
 		ap_list_append(&agent->prompts, &prompt->link);
 		agent->n_prompts_queued++;
@@ -468,8 +505,6 @@ int ap_agent_prompt(struct ap_pool *pool, struct ap_agent *agent, const char *te
 		if (agent->activity != AP_ACTIVITY_STARTING)
 			agent->activity = AP_ACTIVITY_BUSY;
 		agent->recheck_ns = ap_clock_ns();
-		struct machine_event renew = {.type = MACHINE_RENEW, .slot = agent->slot};
-		pool_step_locked(pool, &renew, &answered); /* refused when it is not leased */
 	}
 	pthread_mutex_unlock(&pool->lock);
 	pool_deliver(pool, &answered);
@@ -480,17 +515,20 @@ int ap_agent_prompt(struct ap_pool *pool, struct ap_agent *agent, const char *te
 	return r;
 }
 
-void ap_agent_prompt_open(struct ap_pool *pool, struct ap_agent *agent, bool open)
+void ap_agent_transitions(struct ap_pool *pool, struct ap_agent *agent, struct ap_buf *out)
 {
+	struct transition transitions[AP_TRANSITIONS];
 	pthread_mutex_lock(&pool->lock);
-	agent->n_prompts_open += open ? 1 : -1u;
-	agent->recheck_ns = ap_clock_ns();
-	if (open && agent->activity != AP_ACTIVITY_EXITED &&
-	    agent->activity != AP_ACTIVITY_STARTING)
-		agent->activity = AP_ACTIVITY_BUSY;
+	unsigned n = agent->n_transitions;
+	memcpy(transitions, agent->transitions, sizeof transitions);
 	pthread_mutex_unlock(&pool->lock);
-	if (!open)
-		maintenance_poke(pool);
+	for (unsigned i = n > AP_TRANSITIONS ? n - AP_TRANSITIONS : 0; i < n; i++) {
+		const struct transition *at = &transitions[i % AP_TRANSITIONS];
+		char when[32];
+		ap_clock_rfc3339(at->at_ns, when, sizeof when);
+		ap_buf_printf(out, "%s %s %s %s\n", when, ap_agent_state_name(at->from),
+			      ap_agent_state_name(at->to), ap_reason_name(at->reason));
+	}
 }
 
 bool ap_agent_look(struct ap_pool *pool, struct ap_agent *agent, struct ap_agent_info *ret)
@@ -513,14 +551,14 @@ bool ap_agent_look(struct ap_pool *pool, struct ap_agent *agent, struct ap_agent
 		ret->n_prompts = agent->n_prompts;
 	}
 	if (there && slot->state == AP_AGENT_ACTIVE) {
-		memcpy(ret->label, slot->label, sizeof ret->label);
+		memcpy(ret->label, slot->label.text, sizeof ret->label);
 		memcpy(ret->base, agent->base, sizeof ret->base);
-		snprintf(ret->branch, sizeof ret->branch, WORKTREE_BRANCH_PREFIX "%s", slot->label);
+		snprintf(ret->branch, sizeof ret->branch, WORKTREE_BRANCH_PREFIX "%s", ret->label);
 		ret->owner_uid = slot->uid;
 		ret->owner_pid = slot->pid;
 		ret->token = slot->token;
 		ret->granted_ns = slot->granted_ns;
-		ret->expires_ns = slot->expires_ns == AP_FOREVER ? 0 : slot->expires_ns;
+		ret->expires_ns = slot->ttl_ns > 0 ? slot->deadline_ns : 0;
 	}
 	pthread_mutex_unlock(&pool->lock);
 	ret->output_size = atomic_load(&agent->output_size);

@@ -15,6 +15,7 @@
 #include "clock.h"
 #include "config.h"
 #include "err.h"
+#include "reason.h"
 #include "text.h"
 
 enum ap_agent_state {
@@ -56,9 +57,8 @@ struct ap_pool_options {
 	const char *const *argv; /* the program and its arguments, NULL at the end */
 	const char *mountpoint;	 /* absolute; told to agents, never touched */
 	const char *shim;	 /* path of the program that starts agents */
-	/* Agents or leases came or went. Called from any thread without a lock; `name` is gone as
-	 * an agent's name, or NULL when only something appeared. */
-	void (*agent_gone)(void *data, unsigned number, const char *name);
+	/* The agent of that name is gone. Called from any thread, without a lock. */
+	void (*agent_gone)(void *data, const char *name);
 	void *data;
 };
 
@@ -104,13 +104,15 @@ struct ap_buf *ap_request_text(struct ap_request *request);
 /* --- leases --- */
 
 struct ap_acquire {
-	char label[AP_LABEL_MAX + 1]; /* "": the pool invents one */
-	char agent[32];		      /* only this agent; "": any */
-	char base[256];		      /* what a new branch starts from; "": config/base */
-	int64_t timeout_ns;	      /* -1: config/acquire_timeout; 0: try once */
-	int64_t ttl_ns;		      /* -1: config/lease_ttl; 0: without end */
+	char label[AP_LABEL_MAX + 1];	 /* "": the pool invents one */
+	char agent[32];			 /* only this agent; "": any */
+	char affinity[AP_LABEL_MAX + 1]; /* the agent that last served this key is preferred; "" */
+	char base[256];			 /* what a new branch starts from; "": config/base */
+	int64_t timeout_ns;		 /* -1: config/acquire_timeout; 0: try once */
+	int64_t ttl_ns;			 /* -1: config/lease_ttl; 0: without end */
 	uid_t uid;
-	pid_t pid;
+	pid_t pid;	/* who asks, for display */
+	pid_t holder;	/* the lease ends when this process does; 0: none */
 	bool by_handle; /* the lease ends with the caller's handle */
 };
 
@@ -119,9 +121,10 @@ struct ap_lease_key {
 	uint64_t token; /* of the lease; never used twice */
 };
 
-/* Queues an acquirer. Refused at once: -EINVAL, -EEXIST, -ENOENT, -ESHUTDOWN. Answered later: 0,
- * -EAGAIN, -ETIMEDOUT, -EBUSY (the label's branch is checked out elsewhere), -ESHUTDOWN,
- * -EHOSTDOWN, -ECANCELED. The text of a granted one is `AGENT LABEL\n`. */
+/* Queues an acquirer. Refused at once: -EINVAL, -EEXIST, -ENOENT, -ESRCH (no such holder),
+ * -ESHUTDOWN, -EAGAIN (the queue is full). Answered later: 0, -EAGAIN, -ETIMEDOUT, -EBUSY (the
+ * label's branch is checked out elsewhere), -ESHUTDOWN, -EHOSTDOWN, -ECANCELED. The text of a
+ * granted one is `AGENT LABEL\n`. */
 int ap_pool_acquire(struct ap_pool *pool, const struct ap_acquire *acquire,
 		    struct ap_request *request, struct ap_err *err);
 
@@ -147,9 +150,18 @@ void ap_pool_maintain(struct ap_pool *pool);				 /* one pass now */
 void ap_pool_warm(struct ap_pool *pool);
 void ap_pool_drain(struct ap_pool *pool);
 void ap_pool_close(struct ap_pool *pool); /* grant nothing more */
+void ap_pool_reset_breaker(struct ap_pool *pool);
+
+/* Writes the settings made at run time and the counters to the state store, or makes the settings
+ * that are in it effective. */
+int ap_pool_save(struct ap_pool *pool, struct ap_request *request, struct ap_err *err);
+int ap_pool_load(struct ap_pool *pool, struct ap_request *request, struct ap_err *err);
 int ap_pool_open(struct ap_pool *pool, struct ap_err *err);
 
+/* Sets an option, or only says whether it would be taken. */
 int ap_pool_config_set(struct ap_pool *pool, enum ap_option option, const char *text,
+		       struct ap_err *err);
+int ap_pool_config_try(struct ap_pool *pool, enum ap_option option, const char *text,
 		       struct ap_err *err);
 void ap_pool_config_show(struct ap_pool *pool, enum ap_option option, struct ap_buf *out);
 int64_t ap_pool_config_number(struct ap_pool *pool, enum ap_option option);
@@ -202,22 +214,35 @@ struct ap_agent_info {
 /* One consistent look. False when the agent is gone. */
 bool ap_agent_look(struct ap_pool *pool, struct ap_agent *agent, struct ap_agent_info *ret);
 
-/* Takes a prompt to be submitted as one message when the program is ready for it. The agent is busy
- * from now on. -EIO (the program has ended), -EAGAIN (queue full), -EMSGSIZE, -ENODEV, -ENOMEM. */
-int ap_agent_prompt(struct ap_pool *pool, struct ap_agent *agent, const char *text, size_t len,
-		    struct ap_err *err);
+/* What is asked of an agent on behalf of a lease names its token: -ESTALE when the lease has ended
+ * meanwhile. Token 0 is whatever lease it has, or none. */
 
-/* A prompt is being written: counts the agent busy until the matching call with false. */
-void ap_agent_prompt_open(struct ap_pool *pool, struct ap_agent *agent, bool open);
+/* A prompt of up to `len` bytes is being written. 0: it counts the agent busy until it is taken or
+ * given up. -EIO (the program has ended), -EAGAIN (queue full), -EMSGSIZE, -EDQUOT, -ESTALE,
+ * -ENODEV. */
+int ap_agent_prompt_begin(struct ap_pool *pool, struct ap_agent *agent, uint64_t token,
+			  struct ap_err *err);
+void ap_agent_prompt_end(struct ap_pool *pool, struct ap_agent *agent);
+
+/* Takes a prompt to be submitted as one message when the program is ready for it. The agent is busy
+ * from now on. Errors as above, and -ENOMEM. */
+int ap_agent_prompt(struct ap_pool *pool, struct ap_agent *agent, uint64_t token, const char *text,
+		    size_t len, struct ap_err *err);
 
 /* Has keys typed, in tmux's names, separated by blanks; in order with the prompts before it.
- * -EINVAL, -EIO (the program has ended), -ENODEV. */
-int ap_agent_keys(struct ap_pool *pool, struct ap_agent *agent, const char *keys,
+ * -EINVAL, -EIO (the program has ended), -ESTALE, -ENODEV. */
+int ap_agent_keys(struct ap_pool *pool, struct ap_agent *agent, uint64_t token, const char *keys,
 		  struct ap_err *err);
 
-/* Commands: end it (its work is saved), start its program anew in the same worktree. */
+/* Commands: end it (its work is saved); recycle it, at once or when its lease ends; start its
+ * program anew in the same worktree. -EBUSY, -ENODEV. */
 int ap_agent_kill(struct ap_pool *pool, struct ap_agent *agent, struct ap_err *err);
+int ap_agent_recycle(struct ap_pool *pool, struct ap_agent *agent, struct ap_err *err);
 int ap_agent_restart(struct ap_pool *pool, struct ap_agent *agent, struct ap_err *err);
+
+/* Its last AP_TRANSITIONS changes of state, oldest first, a line each: time, from, to, reason. */
+#define AP_TRANSITIONS 64
+void ap_agent_transitions(struct ap_pool *pool, struct ap_agent *agent, struct ap_buf *out);
 
 /* What is read of an agent and takes time; the text comes with the request. */
 enum ap_agent_text {
@@ -225,7 +250,10 @@ enum ap_agent_text {
 	AP_TEXT_WAIT,	/* the activity, once it is ready, waiting or exited */
 	AP_TEXT_DIFF,	/* worktree against base, untracked files included */
 	AP_TEXT_DIFFSTAT,
-	AP_TEXT_HEAD, /* the worktree's commit */
+	AP_TEXT_HEAD,	/* the worktree's commit */
+	AP_TEXT_MEMORY, /* of its process tree: bytes */
+	AP_TEXT_CPU,	/* percent of one CPU, averaged over a minute */
+	AP_TEXT_TASKS,	/* processes */
 };
 int ap_agent_text(struct ap_pool *pool, struct ap_agent *agent, enum ap_agent_text what,
 		  struct ap_request *request, struct ap_err *err);

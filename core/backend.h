@@ -8,6 +8,7 @@
 
 #include "buf.h"
 #include "err.h"
+#include "process_tree.h"
 
 struct backend;
 
@@ -17,15 +18,16 @@ struct backend_spawn {
 	const char *dir;  /* working directory */
 	const char *const *argv;
 	const char *const *env; /* NAME=VALUE over the server's; NULL at the end */
-	const char
-		*record_dir; /* the keeper's records: `pid`, `alive` (locked), `exit` at the end */
+	/* the keeper's records: `pid`, `alive` (locked), `exit` at the end */
+	const char *record_dir;
 	const char *output_file; /* where everything it prints is appended */
 };
 
 struct backend_terminal {
 	char session[32]; /* the backend's own names; "" before it was spawned */
 	char pane[16];
-	pid_t keeper; /* process that starts and ends the program's whole tree; ends after it */
+	pid_t keeper; /* starts and ends the program's whole tree, and ends after it; 0: no process
+		       */
 };
 
 struct backend_ops {
@@ -39,6 +41,14 @@ struct backend_ops {
 	 * `keeper` is changed: others may use it meanwhile. */
 	int (*respawn)(struct backend *, const struct backend_spawn *, struct backend_terminal *,
 		       struct ap_err *);
+
+	/* A descriptor that can be read once the program and all that it started are over. The
+	 * caller closes it. Does not block. */
+	int (*over_fd)(struct backend *, const struct backend_terminal *, struct ap_err *);
+
+	/* Asks the program and all that it started to end, and makes them after a grace. Does not
+	 * wait for it: that is what over_fd is for, and which it is given. Does not block. */
+	void (*end)(struct backend *, const struct backend_terminal *, int over_fd);
 
 	/* Removes a terminal whose program has ended. */
 	int (*remove)(struct backend *, const struct backend_terminal *, struct ap_err *);
@@ -55,6 +65,12 @@ struct backend_ops {
 	int (*capture)(struct backend *, const struct backend_terminal *, struct ap_buf *,
 		       struct ap_err *);
 
+	/* Whether the program reads whole lines, as the terminal edits them. */
+	bool (*canonical)(struct backend *, const struct backend_terminal *);
+
+	/* What the program and all that it started use. -ESRCH, -ENOSYS. */
+	int (*usage)(struct backend *, const struct backend_terminal *, struct process_usage *ret);
+
 	/* A descriptor to watch, or -1, and what to call when it can be read. Do not block. */
 	int (*fd)(struct backend *);
 	void (*ready)(struct backend *);
@@ -67,11 +83,12 @@ struct backend {
 	const struct backend_ops *ops;
 };
 
-/* tmux with a server of its own under `state_dir`, driven through one client in control mode. Its
- * replies come in by ops->ready: start the thread that calls it before the first command.
+/* The backend of a pool: which one is chosen by what is linked, backend_tmux.c or backend_fake.c.
+ *
+ * tmux is a server of its own under `state_dir`, driven through one client in control mode. Replies
+ * come in by ops->ready: start the thread that calls it before the first command.
  * Blocks until the server answers. */
-int backend_tmux_new(struct backend **ret, const char *state_dir, const char *shim,
-		     struct ap_err *err);
+int backend_new(struct backend **ret, const char *state_dir, const char *shim, struct ap_err *err);
 
 /* Sets up a started backend; needs the thread that calls ops->ready. */
-int backend_tmux_configure(struct backend *backend, struct ap_err *err);
+int backend_configure(struct backend *backend, struct ap_err *err);

@@ -15,6 +15,7 @@
 #include <sys/pidfd.h>
 #include <sys/un.h>
 #include <sys/wait.h>
+#include <termios.h>
 #include <unistd.h>
 
 #include "backend.h"
@@ -426,6 +427,42 @@ static int tmux_capture(struct backend *backend, const struct backend_terminal *
 	return 0;
 }
 
+/* --- the process behind a terminal --- */
+
+static int keeper_over_fd(struct backend *backend, const struct backend_terminal *terminal,
+			  struct ap_err *err)
+{
+	(void)backend;
+	int pid_fd = pidfd_open(terminal->keeper, 0);
+	return pid_fd < 0 ? ap_err_errno(err, -errno, "the keeper of %s", terminal->session)
+			  : pid_fd;
+}
+
+static void keeper_end(struct backend *backend, const struct backend_terminal *terminal,
+		       int over_fd)
+{
+	(void)backend;
+	(void)terminal;
+	(void)pidfd_send_signal(over_fd, SIGTERM, NULL, 0); /* fails when it has ended */
+}
+
+static bool keeper_canonical(struct backend *backend, const struct backend_terminal *terminal)
+{
+	char path[64];
+	struct termios modes;
+	(void)backend;
+	snprintf(path, sizeof path, "/proc/%d/fd/0", (int)terminal->keeper);
+	AP_CLEANUP_CLOSE int fd = open(path, O_RDONLY | O_NOCTTY | O_NONBLOCK | O_CLOEXEC);
+	return fd >= 0 && tcgetattr(fd, &modes) == 0 && (modes.c_lflag & ICANON);
+}
+
+static int keeper_usage(struct backend *backend, const struct backend_terminal *terminal,
+			struct process_usage *ret)
+{
+	(void)backend;
+	return process_tree_usage(terminal->keeper, ret);
+}
+
 /* --- its life --- */
 
 static int tmux_cli(const char *socket, const char *const words[3], struct ap_buf *out)
@@ -512,7 +549,7 @@ static int start_client(struct backend_tmux *tmux, struct ap_err *err)
 	return r ? ap_err_errno(err, -r, "cannot run 'tmux'") : 0;
 }
 
-int backend_tmux_configure(struct backend *backend, struct ap_err *err)
+int backend_configure(struct backend *backend, struct ap_err *err)
 {
 	static const char options[] = "set-option -g remain-on-exit on\n"
 				      "set-option -g status off\n"
@@ -534,13 +571,16 @@ static const struct backend_ops tmux_ops = {
 	.paste = tmux_paste,
 	.keys = tmux_keys,
 	.capture = tmux_capture,
+	.over_fd = keeper_over_fd,
+	.end = keeper_end,
+	.canonical = keeper_canonical,
+	.usage = keeper_usage,
 	.fd = tmux_fd,
 	.ready = tmux_ready,
 	.free = tmux_free,
 };
 
-int backend_tmux_new(struct backend **ret, const char *state_dir, const char *shim,
-		     struct ap_err *err)
+int backend_new(struct backend **ret, const char *state_dir, const char *shim, struct ap_err *err)
 {
 	struct backend_tmux *tmux = calloc(1, sizeof *tmux);
 	AP_CLEANUP_BUF struct ap_buf socket = {0};

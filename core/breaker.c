@@ -25,6 +25,12 @@ unsigned breaker_allowance(struct breaker *breaker, unsigned n_spawning, int64_t
 
 void breaker_succeeded(struct breaker *breaker)
 {
+	if (breaker->state != BREAKER_OPEN)
+		breaker_reset(breaker);
+}
+
+void breaker_reset(struct breaker *breaker)
+{
 	*breaker = (struct breaker){.state = BREAKER_CLOSED};
 }
 

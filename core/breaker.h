@@ -19,7 +19,11 @@ struct breaker {
  * is over becomes half-open by this. */
 unsigned breaker_allowance(struct breaker *breaker, unsigned n_spawning, int64_t now_ns);
 
+/* Closes it; an open one takes no notice: that spawn began before the failures. */
 void breaker_succeeded(struct breaker *breaker);
+
+/* Closes it, whatever it knows. */
+void breaker_reset(struct breaker *breaker);
 
 /* `random` decides the jitter: backoff is 1 s doubling up to 300 s, times 0.5 to 1.5. */
 void breaker_failed(struct breaker *breaker, int64_t now_ns, uint32_t random);

@@ -25,26 +25,26 @@ const struct ap_option_row ap_options[AP_N_OPTIONS] = {
 	[AP_OPT_IDLE_TIMEOUT] = {"idle_timeout", .type = DURATION_OF(0, CENTURY), .initial = "5m",
 				 .doc = "an idle agent above the minimum is retired after this"},
 	[AP_OPT_RECYCLE_THRESHOLD] = {"recycle_threshold", .type = NUMBER_OF(0, INT32_MAX),
-				      .when = AP_WHEN_UNHEEDED, .initial = "1000",
+				      .initial = "1000",
 				      .doc = "requests an agent serves before it is recycled"},
 	[AP_OPT_MAINTENANCE_INTERVAL] = {"maintenance_interval",
-					 .type = DURATION_OF(100 * AP_MS, CENTURY),
+					 .type = DURATION_OF(100 * AP_MS, CENTURY), .word = "auto",
 					 .initial = "30s",
-					 .doc = "time between maintenance passes"},
+					 .doc = "time between maintenance passes; auto adapts it"},
 	[AP_OPT_MAX_MEMORY_MB] = {"max_memory_mb", .type = NUMBER_OF(0, INT32_MAX),
-				  .when = AP_WHEN_UNHEEDED, .initial = "512",
+				  .initial = "512",
 				  .doc = "memory quota of an agent's process tree, MiB"},
 	[AP_OPT_MAX_CPU_PERCENT] = {"max_cpu_percent", .type = NUMBER_OF(0, 409600),
-				    .when = AP_WHEN_UNHEEDED, .initial = "80",
+				    .initial = "80",
 				    .doc = "CPU quota, percent of one CPU over a minute"},
 	[AP_OPT_MAX_INSTANCE_AGE] = {"max_instance_age", .type = DURATION_OF(0, CENTURY),
-				     .when = AP_WHEN_UNHEEDED, .initial = "1h",
+				     .initial = "1h",
 				     .doc = "an agent older than this is recycled"},
 	[AP_OPT_MAX_RECYCLES_PER_ID] = {"max_recycles_per_id", .type = NUMBER_OF(0, INT32_MAX),
-					.when = AP_WHEN_UNHEEDED, .initial = "100",
+					.initial = "100",
 					.doc = "recycles after which an agent gets a new name"},
 	[AP_OPT_REQUESTS_PER_QUOTA] = {"requests_per_quota", .type = NUMBER_OF(0, INT32_MAX),
-				       .when = AP_WHEN_UNHEEDED, .initial = "5000",
+				       .initial = "5000",
 				       .doc = "prompts an agent takes in 24 hours"},
 	[AP_OPT_ACQUIRE_TIMEOUT] = {"acquire_timeout", .type = DURATION_OF(0, CENTURY),
 				    .initial = "30s",
@@ -55,25 +55,23 @@ const struct ap_option_row ap_options[AP_N_OPTIONS] = {
 				  .initial = "60s", .doc = "time limit of each step of a spawn"},
 	[AP_OPT_MAX_SPAWNING] = {"max_spawning", .type = NUMBER_OF(1, 4), .initial = "2",
 				 .doc = "spawns under way at once"},
-	[AP_OPT_SCALE_POLICY] = {"scale_policy", .type = CHOICE_OF("utilization"),
-				 .when = AP_WHEN_UNHEEDED, .initial = "utilization",
-				 .doc = "what decides the pool's size"},
+	[AP_OPT_SCALE_POLICY] = {"scale_policy", .type = CHOICE_OF("utilization spare"),
+				 .initial = "utilization", .doc = "what decides the pool's size"},
 	[AP_OPT_SCALE_UP_AT] = {"scale_up_at", .type = NUMBER_OF(1, 100), .initial = "80",
 				.doc = "grow above this utilization, percent"},
-	[AP_OPT_SCALE_DOWN_AT] = {"scale_down_at", .type = NUMBER_OF(0, 100),
-				  .when = AP_WHEN_UNHEEDED, .initial = "20",
+	[AP_OPT_SCALE_DOWN_AT] = {"scale_down_at", .type = NUMBER_OF(0, 100), .initial = "20",
 				  .doc = "shrink below this utilization, percent"},
 	[AP_OPT_SCALE_DOWN_WINDOW] = {"scale_down_window", .type = DURATION_OF(0, CENTURY),
-				      .when = AP_WHEN_UNHEEDED, .initial = "5m",
+				      .initial = "5m",
 				      .doc = "how long utilization must be low before shrinking"},
-	[AP_OPT_MIN_IDLE] = {"min_idle", .type = NUMBER_OF(0, 4096), .when = AP_WHEN_UNHEEDED,
-			     .initial = "2", .doc = "policy spare: idle agents at least"},
-	[AP_OPT_MAX_IDLE] = {"max_idle", .type = NUMBER_OF(0, 4096), .when = AP_WHEN_UNHEEDED,
-			     .initial = "6", .doc = "policy spare: idle agents at most"},
+	[AP_OPT_MIN_IDLE] = {"min_idle", .type = NUMBER_OF(0, 4096), .initial = "2",
+			     .doc = "policy spare: idle agents at least"},
+	[AP_OPT_MAX_IDLE] = {"max_idle", .type = NUMBER_OF(0, 4096), .initial = "6",
+			     .doc = "policy spare: idle agents at most"},
 	[AP_OPT_BASE] = {"base", .type = AP_TYPE_TEXT, .initial = "HEAD",
 			 .doc = "what a new lease's branch starts from, resolved at grant"},
 	[AP_OPT_ON_RELEASE] = {"on_release", .type = CHOICE_OF("auto restart clear keep"),
-			       .when = AP_WHEN_UNHEEDED, .initial = "auto",
+			       .initial = "auto",
 			       .doc = "how a program is made ready for the next lease"},
 	[AP_OPT_PROGRAM] =
 		{"program", .type = AP_TYPE_TEXT, .when = AP_WHEN_MOUNT, .initial = "bash",
@@ -116,6 +114,10 @@ static int value_parse(const struct ap_option_row *row, const char *text, int64_
 		[AP_TYPE_SIZE] = {ap_size_parse, "a number of bytes such as 4096, 64K or 1M"},
 	};
 	int64_t value = 0;
+	if (row->word && strcmp(text, row->word) == 0) {
+		*ret = 0;
+		return 0;
+	}
 	int r = types[row->type].parse(text, &value);
 	if (r == -EINVAL)
 		return ap_err_set(err, r, "%s: '%.64s' is not %s", row->name, text,
@@ -136,12 +138,26 @@ static bool choice_valid(const char *choices, const char *word)
 	return false;
 }
 
+unsigned ap_config_choice(const struct ap_config *config, enum ap_option option)
+{
+	const char *word = config->text[option], *at = ap_options[option].choices;
+	size_t len = strlen(word);
+	unsigned place = 0;
+	while (strncmp(at, word, len) != 0 || (at[len] != ' ' && at[len] != '\0')) {
+		at = strchr(at, ' ') + 1; /* it is one of them */
+		place++;
+	}
+	return place;
+}
+
 static int text_parse(const struct ap_option_row *row, const char *text, char **ret,
 		      struct ap_err *err)
 {
 	if (strlen(text) >= AP_OPTION_TEXT_MAX)
 		return ap_err_set(err, -EINVAL, "%s: longer than %d bytes", row->name,
 				  AP_OPTION_TEXT_MAX - 1);
+	if (*text == '\0' && *row->initial)
+		return ap_err_set(err, -EINVAL, "%s: it cannot be empty", row->name);
 	if (row->type == AP_TYPE_CHOICE && !choice_valid(row->choices, text))
 		return ap_err_set(err, -EINVAL, "%s: '%.64s' is none of: %s", row->name, text,
 				  row->choices);
@@ -174,6 +190,21 @@ void ap_config_fini(struct ap_config *config)
 	*config = (struct ap_config){0};
 }
 
+int ap_config_copy(struct ap_config *ret, const struct ap_config *from)
+{
+	struct ap_config copy = *from;
+	bool failed = false;
+	for (int i = 0; i < AP_N_OPTIONS; i++) {
+		copy.text[i] = from->text[i] ? strdup(from->text[i]) : NULL;
+		failed = failed || (from->text[i] && !copy.text[i]);
+	}
+	if (failed)
+		ap_config_fini(&copy);
+	else
+		*ret = copy;
+	return failed ? -ENOMEM : 0;
+}
+
 int ap_option_find(const char *name)
 {
 	for (int i = 0; i < AP_N_OPTIONS; i++) {
@@ -195,40 +226,124 @@ int ap_config_check(const struct ap_config *config, struct ap_err *err)
 		return ap_err_set(err, -ERANGE,
 				  "min_pool_size %" PRId64 " is over max_pool_size %" PRId64, min,
 				  max);
+	if (config->number[AP_OPT_SCALE_DOWN_AT] >= config->number[AP_OPT_SCALE_UP_AT])
+		return ap_err_set(
+			err, -ERANGE, "scale_down_at %" PRId64 " is not below scale_up_at %" PRId64,
+			config->number[AP_OPT_SCALE_DOWN_AT], config->number[AP_OPT_SCALE_UP_AT]);
+	if (config->number[AP_OPT_MIN_IDLE] > config->number[AP_OPT_MAX_IDLE])
+		return ap_err_set(err, -ERANGE, "min_idle %" PRId64 " is over max_idle %" PRId64,
+				  config->number[AP_OPT_MIN_IDLE], config->number[AP_OPT_MAX_IDLE]);
 	return 0;
+}
+
+/* Whether the option may be set now, and to that. On the command line the options come one by one:
+ * whether they fit each other is checked when all are there. */
+static int check(const struct ap_config *config, enum ap_option option, const char *text,
+		 bool at_mount, int64_t *ret, struct ap_err *err)
+{
+	const struct ap_option_row *row = &ap_options[option];
+	AP_CLEANUP_FREE char *copy = NULL;
+	int r = row_is_text(row) ? text_parse(row, text, &copy, err)
+				 : value_parse(row, text, ret, err);
+	if (r < 0)
+		return r;
+	if (row->when == AP_WHEN_UNHEEDED)
+		return ap_err_set(err, -EPERM,
+				  "%s: this version does not act on it, so it stays %s", row->name,
+				  *row->initial ? row->initial : "empty");
+	if (at_mount)
+		return 0;
+	if (row->when == AP_WHEN_MOUNT)
+		return ap_err_set(err, -EPERM, "%s: set at mount only, with -o %s=VALUE", row->name,
+				  row->name);
+	struct ap_config changed = *config;
+	if (!row_is_text(row))
+		changed.number[option] = *ret;
+	return ap_config_check(&changed, err);
+}
+
+int ap_config_try(const struct ap_config *config, enum ap_option option, const char *text,
+		  struct ap_err *err)
+{
+	int64_t value = 0;
+	return check(config, option, text, false, &value, err);
 }
 
 int ap_config_set(struct ap_config *config, enum ap_option option, const char *text, bool at_mount,
 		  struct ap_err *err)
 {
 	const struct ap_option_row *row = &ap_options[option];
-	if (row->when == AP_WHEN_UNHEEDED)
-		return ap_err_set(err, -EPERM,
-				  "%s: this version does not act on it, so it stays %s", row->name,
-				  *row->initial ? row->initial : "empty");
-	if (row->when == AP_WHEN_MOUNT && !at_mount)
-		return ap_err_set(err, -EPERM, "%s: set at mount only, with -o %s=VALUE", row->name,
-				  row->name);
-	if (row_is_text(row)) {
-		AP_CLEANUP_FREE char *copy = NULL;
-		int r = text_parse(row, text, &copy, err);
-		if (r < 0)
-			return r;
-		char *old = config->text[option];
-		config->text[option] = ap_steal(copy);
-		free(old);
-		return 0;
-	}
-	int64_t old = config->number[option], value = 0;
-	int r = value_parse(row, text, &value, err);
+	int64_t value = 0;
+	int r = check(config, option, text, at_mount, &value, err);
 	if (r < 0)
 		return r;
-	config->number[option] = value;
-	/* on the command line the options come one by one: they are checked when all are there */
-	r = at_mount ? 0 : ap_config_check(config, err);
-	if (r < 0)
-		config->number[option] = old;
-	return r;
+	if (row_is_text(row)) {
+		char *copy = NULL;
+		r = text_parse(row, text, &copy, err);
+		if (r < 0)
+			return r;
+		free(config->text[option]);
+		config->text[option] = copy;
+	} else {
+		config->number[option] = value;
+	}
+	config->origin[option] = at_mount ? AP_ORIGIN_MOUNT : AP_ORIGIN_SET;
+	return 0;
+}
+
+/* --- profiles --- */
+
+static const struct profile {
+	const char *name;
+	struct {
+		enum ap_option option;
+		const char *value;
+	} settings[11];
+} profiles[] = {
+	{"development",
+	 {{AP_OPT_MIN_POOL_SIZE, "1"},
+	  {AP_OPT_MAX_POOL_SIZE, "3"},
+	  {AP_OPT_IDLE_TIMEOUT, "30s"},
+	  {AP_OPT_RECYCLE_THRESHOLD, "100"},
+	  {AP_OPT_MAINTENANCE_INTERVAL, "5s"}}},
+	{"production",
+	 {{AP_OPT_MIN_POOL_SIZE, "4"},
+	  {AP_OPT_MAX_POOL_SIZE, "10"},
+	  {AP_OPT_IDLE_TIMEOUT, "5m"},
+	  {AP_OPT_RECYCLE_THRESHOLD, "1000"},
+	  {AP_OPT_MAINTENANCE_INTERVAL, "30s"},
+	  {AP_OPT_MAX_MEMORY_MB, "1024"},
+	  {AP_OPT_MAX_CPU_PERCENT, "90"},
+	  {AP_OPT_MAX_INSTANCE_AGE, "2h"},
+	  {AP_OPT_MAX_RECYCLES_PER_ID, "100"},
+	  {AP_OPT_REQUESTS_PER_QUOTA, "5000"}}},
+	{"high-load",
+	 {{AP_OPT_MIN_POOL_SIZE, "8"},
+	  {AP_OPT_MAX_POOL_SIZE, "10"},
+	  {AP_OPT_IDLE_TIMEOUT, "2m"},
+	  {AP_OPT_RECYCLE_THRESHOLD, "5000"},
+	  {AP_OPT_MAINTENANCE_INTERVAL, "10s"},
+	  {AP_OPT_MAX_MEMORY_MB, "2048"},
+	  {AP_OPT_MAX_CPU_PERCENT, "95"},
+	  {AP_OPT_MAX_INSTANCE_AGE, "1h"},
+	  {AP_OPT_MAX_RECYCLES_PER_ID, "200"},
+	  {AP_OPT_REQUESTS_PER_QUOTA, "10000"}}},
+};
+
+int ap_config_profile(struct ap_config *config, const char *name, struct ap_err *err)
+{
+	for (size_t i = 0; i < sizeof profiles / sizeof *profiles; i++) {
+		const struct profile *profile = &profiles[i];
+		int r = 0;
+		if (strcmp(profile->name, name) != 0)
+			continue;
+		for (size_t j = 0; r == 0 && profile->settings[j].value; j++)
+			r = ap_config_set(config, profile->settings[j].option,
+					  profile->settings[j].value, true, err);
+		return r;
+	}
+	return ap_err_set(err, -EINVAL,
+			  "profile: '%.64s' is none of: development production high-load", name);
 }
 
 void ap_config_show(const struct ap_config *config, enum ap_option option, struct ap_buf *out)
@@ -241,6 +356,10 @@ void ap_config_show(const struct ap_config *config, enum ap_option option, struc
 		ap_buf_adds(out, config->text[option]);
 		break;
 	case AP_TYPE_DURATION:
+		if (row->word && config->number[option] == 0) {
+			ap_buf_adds(out, row->word);
+			break;
+		}
 		ap_duration_format(config->number[option], text, sizeof text);
 		ap_buf_adds(out, text);
 		break;

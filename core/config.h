@@ -46,7 +46,8 @@ enum ap_option {
 
 enum ap_option_type {
 	AP_TYPE_NUMBER,	  /* a whole number */
-	AP_TYPE_DURATION, /* ns */
+	AP_TYPE_DURATION, /* ns; 0 where the option takes a word instead of a duration, and has it
+			   */
 	AP_TYPE_SIZE,	  /* bytes */
 	AP_TYPE_TEXT,	  /* one line */
 	AP_TYPE_CHOICE,	  /* one of the words in `choices` */
@@ -55,8 +56,13 @@ enum ap_option_type {
 enum ap_option_when {
 	AP_WHEN_ANYTIME,
 	AP_WHEN_MOUNT,	  /* on the command line only */
-	AP_WHEN_UNHEEDED, /* reads as its default; the pool does not act on it, so no one may set it
-			   */
+	AP_WHEN_UNHEEDED, /* reads as its default: the pool does not act on it, no one may set it */
+};
+
+enum ap_option_origin {
+	AP_ORIGIN_DEFAULT,
+	AP_ORIGIN_MOUNT, /* the command line */
+	AP_ORIGIN_SET,	 /* at run time */
 };
 
 struct ap_option_row {
@@ -66,6 +72,7 @@ struct ap_option_row {
 	const char *initial; /* default, as a user would write it */
 	int64_t min, max;    /* of the number, ns or bytes */
 	const char *choices; /* of AP_TYPE_CHOICE: words with a blank between */
+	const char *word;    /* of AP_TYPE_DURATION: what may stand for 0; NULL: nothing */
 	const char *doc;     /* one line for people */
 };
 
@@ -76,14 +83,28 @@ extern const struct ap_option_row ap_options[AP_N_OPTIONS];
 struct ap_config {
 	int64_t number[AP_N_OPTIONS]; /* value of NUMBER, DURATION and SIZE */
 	char *text[AP_N_OPTIONS];     /* value of TEXT and CHOICE, owned */
+	uint8_t origin[AP_N_OPTIONS]; /* enum ap_option_origin */
 };
 
 /* Sets every option to its default. -ENOMEM. */
 int ap_config_init(struct ap_config *config);
 void ap_config_fini(struct ap_config *config);
 
+/* -ENOMEM: `ret` is left as it was. */
+int ap_config_copy(struct ap_config *ret, const struct ap_config *from);
+
 /* The option of that name, or -ENOENT. */
 int ap_option_find(const char *name);
+
+/* The place of a CHOICE's value among its words, from 0. */
+unsigned ap_config_choice(const struct ap_config *config, enum ap_option option);
+
+/* Sets the options of a profile: development, production or high-load. -EINVAL: no such one. */
+int ap_config_profile(struct ap_config *config, const char *profile, struct ap_err *err);
+
+/* Whether ap_config_set() would take it. */
+int ap_config_try(const struct ap_config *config, enum ap_option option, const char *text,
+		  struct ap_err *err);
 
 /* Sets one option from its text. -EINVAL, -ERANGE (also where it contradicts another option),
  * -EPERM (only at mount, or not heeded), -ENOMEM; the old value stays then. `at_mount` lifts the
@@ -91,7 +112,8 @@ int ap_option_find(const char *name);
 int ap_config_set(struct ap_config *config, enum ap_option option, const char *text, bool at_mount,
 		  struct ap_err *err);
 
-/* Whether the values fit each other: min_pool_size <= max_pool_size <= hard_cap. -ERANGE. */
+/* Whether the values fit each other: min_pool_size <= max_pool_size <= hard_cap, scale_down_at <
+ * scale_up_at, min_idle <= max_idle. -ERANGE. */
 int ap_config_check(const struct ap_config *config, struct ap_err *err);
 
 /* Appends the value as text, without a newline. */

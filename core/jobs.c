@@ -9,7 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <termios.h>
 #include <unistd.h>
 
 #include "cleanup.h"
@@ -20,13 +19,16 @@
 #define CANONICAL_LINE 4095
 /* Keys of one write: a line has 4096 bytes at most, and a blank between two. */
 #define KEYS_MAX 2048
+/* Fencing tokens are written down in advance, so that a grant need not wait for the disk. */
+#define TOKEN_BLOCK 65536
 
-static void outcome(struct ap_agent *agent, enum machine_event_type type, int result)
+/* Reports how the agent's effect went. Refused when the machine does not wait for it any more. */
+static void outcome(struct ap_agent *agent, int result)
 {
 	pool_step(agent->pool, &(struct machine_event){
-				       .type = type,
+				       .type = machine_outcome(agent->effect.type),
 				       .slot = agent->effect.slot,
-				       .generation = agent->effect.generation,
+				       .effect = agent->effect.id,
 				       .result = result,
 			       });
 }
@@ -100,9 +102,8 @@ static int start_program(struct ap_agent *agent, enum start_kind kind, struct ap
 	return agent_started(agent, err);
 }
 
-static void job_spawn(struct worker_job *job)
+static void job_spawn(struct ap_agent *agent)
 {
-	struct ap_agent *agent = ap_container_of(job, struct ap_agent, effect_job);
 	struct ap_pool *pool = agent->pool;
 	struct ap_err err = {""};
 	char base[WORKTREE_OID_MAX + 1];
@@ -115,23 +116,11 @@ static void job_spawn(struct worker_job *job)
 	if (r == 0)
 		r = worktree_add(&agent->worktree, &pool->repo, agent->worktree_path, base,
 				 ap_pool_config_number(pool, AP_OPT_SPAWN_TIMEOUT), &err);
-	if (r == 0) {
+	if (r == 0)
 		r = start_program(agent, START_FIRST, &err);
-		if (r < 0) {
-			agent_end_program(agent, NULL);
-			pool->backend->ops->remove(pool->backend, &agent->terminal, NULL);
-			worktree_remove(&agent->worktree, NULL);
-		}
-	}
-	if (r < 0) {
-		process_remove_tree(agent->dir, NULL);
-		pthread_mutex_lock(&pool->lock);
-		pool->spawn_error = err;
-		pool->spawn_error_ns = ap_clock_ns();
-		pthread_mutex_unlock(&pool->lock);
-		agent_leave(agent);
-	}
-	outcome(agent, MACHINE_SPAWNED, r);
+	if (r < 0) /* what was made of it is removed by the stop that follows */
+		pool_note_spawn_error(pool, &err);
+	outcome(agent, r);
 }
 
 /* --- leases --- */
@@ -151,16 +140,15 @@ static void wanted_lease(struct ap_agent *agent, struct worktree_lease *lease, c
 			base = request->base;
 	}
 	snprintf(ret_base, size, "%s", base);
-	memcpy(lease->label, slot->label, sizeof lease->label);
+	memcpy(lease->label, slot->label.text, sizeof lease->label);
 	pthread_mutex_unlock(&pool->lock);
 }
 
 static int check_health(struct ap_agent *agent, struct ap_err *err)
 {
 	pthread_mutex_lock(&agent->pool->lock);
-	bool ended = agent->ended;
-	struct pollfd keeper = {.fd = agent->pid_fd, .events = POLLIN};
-	ended = ended || (poll(&keeper, 1, 0) == 1 && keeper.revents);
+	struct pollfd over = {.fd = agent->over_fd, .events = POLLIN};
+	bool ended = agent->ended || (poll(&over, 1, 0) == 1 && over.revents);
 	pthread_mutex_unlock(&agent->pool->lock);
 	if (ended)
 		return ap_err_set(err, -ECHILD, "the program of %s has ended", agent->name);
@@ -169,21 +157,38 @@ static int check_health(struct ap_agent *agent, struct ap_err *err)
 	return 0;
 }
 
-static void job_validate(struct worker_job *job)
+/* Numbers that are spent are in the store before anyone sees them; tokens in blocks. */
+static int keep_numbers(struct ap_agent *agent, struct ap_err *err)
 {
-	struct ap_agent *agent = ap_container_of(job, struct ap_agent, effect_job);
+	struct ap_pool *pool = agent->pool;
+	uint64_t number, token;
+	int r = 0;
+	pthread_mutex_lock(&pool->lock);
+	token = pool->machine.slots[agent->slot].token;
+	pthread_mutex_unlock(&pool->lock);
+	if (sscanf(agent->lease.label, "lease-%" SCNu64, &number) == 1)
+		r = store_raise(pool->store, "next_lease", (int64_t)number + 1, err);
+	if (r == 0 && token >= atomic_load(&pool->tokens_kept)) {
+		uint64_t kept = token + TOKEN_BLOCK;
+		r = store_raise(pool->store, "next_token", (int64_t)kept, err);
+		if (r == 0) /* another worker may have gone further: at worst it is written again */
+			atomic_store(&pool->tokens_kept, kept);
+	}
+	return r;
+}
+
+static void job_validate(struct ap_agent *agent)
+{
 	struct ap_pool *pool = agent->pool;
 	struct ap_err err = {""};
 	char base[AP_OPTION_TEXT_MAX];
 	wanted_lease(agent, &agent->lease, base, sizeof base);
-	uint64_t number;
-	int r = 0;
-	if (sscanf(agent->lease.label, "lease-%" SCNu64, &number) == 1)
-		r = store_raise(pool->store, "next_lease", (int64_t)number + 1, &err);
+	int r = keep_numbers(agent, &err);
 	if (r == 0)
 		r = check_health(agent, &err);
 	if (r == 0)
 		r = worktree_start(&agent->worktree, base, &agent->lease, &err);
+	agent->lease_open = r == 0;
 	if (r == 0)
 		r = lease_record_write(agent, &err);
 	if (r == 0) {
@@ -194,109 +199,198 @@ static void job_validate(struct worker_job *job)
 	} else {
 		tell_request(agent, &err);
 	}
-	outcome(agent, MACHINE_VALIDATED, r);
+	outcome(agent, r);
 }
 
 static int save_lease(struct ap_agent *agent, struct ap_err *err)
 {
-	if (agent->effect.discard)
+	if (agent->effect.type == EFFECT_SAVE && agent->effect.discard)
 		return worktree_discard(&agent->worktree, &agent->lease, err);
 	char when[32];
 	AP_CLEANUP_BUF struct ap_buf message = {0};
+	pthread_mutex_lock(&agent->pool->lock);
+	uint32_t generation = agent->pool->machine.slots[agent->slot].generation;
+	pthread_mutex_unlock(&agent->pool->lock);
 	ap_clock_rfc3339(ap_clock_ns(), when, sizeof when);
 	ap_buf_printf(&message,
 		      "agentpool: work of lease %s\n\nAgent: %s, generation %" PRIu32 "\nEnded: %s",
-		      agent->lease.label, agent->name, agent->effect.generation, when);
+		      agent->lease.label, agent->name, generation, when);
 	if (message.failed)
 		return ap_err_errno(err, -ENOMEM, "%s", agent->name);
 	return worktree_save(&agent->worktree, &agent->lease, ap_buf_text(&message), err);
 }
 
-static void job_save(struct worker_job *job)
+static void note_aside(struct ap_agent *agent, const struct ap_err *err)
 {
-	struct ap_agent *agent = ap_container_of(job, struct ap_agent, effect_job);
-	struct ap_pool *pool = agent->pool;
+	pthread_mutex_lock(&agent->pool->lock);
+	agent->pool->aside_error = *err;
+	pthread_mutex_unlock(&agent->pool->lock);
+}
+
+static void job_save(struct ap_agent *agent)
+{
 	struct ap_err err = {""};
 	/* the program first: what it still writes belongs to the lease */
-	int r = agent_end_program(agent, &err);
+	int r = agent->effect.restart ? agent_end_program(agent, &err) : 0;
 	if (r == 0)
 		r = save_lease(agent, &err);
 	if (r < 0) {
 		ap_err_wrap(&err, r, "%s is set aside with its work in %s", agent->name,
 			    agent->worktree_path);
 		tell_request(agent, &err);
-		pthread_mutex_lock(&pool->lock);
-		pool->aside_error = err;
-		pthread_mutex_unlock(&pool->lock);
+		note_aside(agent, &err);
+	} else {
+		agent->lease_open = false;
 	}
-	outcome(agent, MACHINE_SAVED, r < 0 ? -EIO : 0);
+	outcome(agent, r < 0 ? -EIO : 0);
 }
 
-static void job_recycle(struct worker_job *job)
+static bool has_ended(struct ap_agent *agent)
 {
-	struct ap_agent *agent = ap_container_of(job, struct ap_agent, effect_job);
+	pthread_mutex_lock(&agent->pool->lock);
+	bool ended = agent->ended;
+	pthread_mutex_unlock(&agent->pool->lock);
+	return ended;
+}
+
+static void job_recycle(struct ap_agent *agent)
+{
 	struct ap_pool *pool = agent->pool;
 	struct ap_err err = {""};
 	char base[WORKTREE_OID_MAX + 1];
-	int r = agent_end_program(agent, &err);
+	bool restart = agent->effect.restart || has_ended(agent);
+	int r = restart ? agent_end_program(agent, &err) : 0;
+	if (r == 0 && agent->lease_open) /* it was granted too late for its acquirer */
+		r = save_lease(agent, &err);
+	agent->lease_open = agent->lease_open && r < 0;
 	if (r == 0)
 		r = resolve_base(pool, base, &err);
 	if (r == 0)
 		r = worktree_clean(&agent->worktree, base, &err);
 	if (r == 0) {
-		lease_record_remove(agent);
+		agent_remove_record(agent, "lease");
 		pthread_mutex_lock(&pool->lock);
 		agent_forget_prompts_locked(agent);
 		pthread_mutex_unlock(&pool->lock);
+	}
+	if (r == 0 && restart)
 		r = start_program(agent, START_CLEAN, &err);
-	}
-	if (r < 0) {
-		pthread_mutex_lock(&pool->lock);
-		pool->spawn_error = err;
-		pool->spawn_error_ns = ap_clock_ns();
-		pthread_mutex_unlock(&pool->lock);
-	}
-	outcome(agent, MACHINE_RECYCLED, r);
+	if (r < 0)
+		pool_note_spawn_error(pool, &err);
+	outcome(agent, r);
 }
 
-static void job_stop(struct worker_job *job)
+static void job_drain(struct ap_agent *agent)
 {
-	struct ap_agent *agent = ap_container_of(job, struct ap_agent, effect_job);
+	outcome(agent, agent_end_program(agent, NULL));
+}
+
+/* Ends what is left, however far its making or its lease had come. */
+static void job_stop(struct ap_agent *agent)
+{
 	struct ap_pool *pool = agent->pool;
 	struct ap_err err = {""};
 	bool keep = agent->effect.discard;
 	int r = agent_end_program(agent, &err);
+	if (r == 0 && !keep && agent->lease_open)
+		r = save_lease(agent, &err);
 	pool->backend->ops->remove(pool->backend, &agent->terminal, NULL);
-	if (r == 0 && !keep)
+	if (r == 0 && !keep && agent->worktree.path)
 		r = worktree_remove(&agent->worktree, &err);
-	if (r < 0 || keep) {
+	if (r < 0)
+		note_aside(agent, &err);
+	if (r == 0 && !keep) { /* else the lease's record stays with the worktree */
+		process_remove_tree(agent->dir, NULL);
+	} else {
 		pthread_mutex_lock(&pool->lock);
 		pool->n_aside++;
-		if (r < 0)
-			pool->aside_error = err;
 		pthread_mutex_unlock(&pool->lock);
 	}
-	if (r == 0 && !keep) /* else the lease's record stays with the worktree */
-		process_remove_tree(agent->dir, NULL);
 	agent_leave(agent);
-	outcome(agent, MACHINE_STOPPED, 0);
+	outcome(agent, 0);
 }
 
-void job_effect_locked(struct ap_agent *agent, const struct machine_effect *effect)
+static void job_effect(struct worker_job *job)
 {
-	static void (*const jobs[])(struct worker_job *) = {
+	static void (*const jobs[N_EFFECTS])(struct ap_agent *) = {
 		[EFFECT_SPAWN] = job_spawn, [EFFECT_VALIDATE] = job_validate,
 		[EFFECT_SAVE] = job_save,   [EFFECT_RECYCLE] = job_recycle,
-		[EFFECT_STOP] = job_stop,
+		[EFFECT_DRAIN] = job_drain, [EFFECT_STOP] = job_stop,
 	};
-	agent->effect = *effect;
-	agent->effect_job = (struct worker_job){
-		.run = jobs[effect->type],
-		.lane = &agent->lane,
-		.lane_release = agent_lane_release,
-	};
+	struct ap_agent *agent = ap_container_of(job, struct ap_agent, effect_job);
+	pthread_mutex_lock(&agent->pool->lock);
+	agent->effect = agent->next_effect;
+	agent->effect_queued = false;
+	pthread_mutex_unlock(&agent->pool->lock);
+	jobs[agent->effect.type](agent);
+}
+
+static void agent_submit(struct ap_agent *agent, struct worker_job *job,
+			 void (*run)(struct worker_job *))
+{
+	*job = (struct worker_job){
+		.run = run, .lane = &agent->lane, .lane_release = agent_lane_release};
 	agent_ref(agent); /* the lane's, until lane_release */
-	worker_submit(agent->pool->workers, &agent->effect_job);
+	worker_submit(agent->pool->workers, job);
+}
+
+/* One that has not begun gives way: the machine does not wait for it any more. */
+void job_effect_locked(struct ap_agent *agent, const struct machine_effect *effect)
+{
+	agent->next_effect = *effect;
+	if (!agent->effect_queued)
+		agent_submit(agent, &agent->effect_job, job_effect);
+	agent->effect_queued = true;
+}
+
+/* --- health and usage --- */
+
+/* What its process tree uses now; the CPU's average is brought up to now by it. */
+static int agent_usage(struct ap_agent *agent, struct process_usage *ret, double *ret_percent)
+{
+	struct ap_pool *pool = agent->pool;
+	pthread_mutex_lock(&pool->lock);
+	struct backend_terminal running = agent->running;
+	unsigned start = agent->start;
+	pthread_mutex_unlock(&pool->lock);
+	int r = pool->backend->ops->usage(pool->backend, &running, ret);
+	pthread_mutex_lock(&pool->lock);
+	if (r == 0 && agent->start == start)
+		cpu_average_add(&agent->cpu, ret->cpu_ns, ap_clock_ns());
+	*ret_percent = agent->cpu.percent;
+	pthread_mutex_unlock(&pool->lock);
+	return r;
+}
+
+static void job_probe(struct worker_job *job)
+{
+	struct ap_agent *agent = ap_container_of(job, struct ap_agent, probe_job);
+	struct process_usage usage = {0};
+	double percent = 0;
+	int r = check_health(agent, NULL);
+	if (r == 0) /* a tree that cannot be looked at is no illness */
+		(void)agent_usage(agent, &usage, &percent);
+	pthread_mutex_lock(&agent->pool->lock);
+	uint32_t id = agent->probe;
+	agent->probe = 0;
+	pthread_mutex_unlock(&agent->pool->lock);
+	pool_step_agent(agent, (struct machine_event){.type = MACHINE_PROBED,
+						      .effect = id,
+						      .result = r,
+						      .memory = usage.memory,
+						      .cpu = (unsigned)percent});
+	ap_agent_unref(agent);
+}
+
+void job_probe_locked(struct ap_agent *agent, uint32_t id)
+{
+	bool under_way = agent->probe != 0;
+	agent->probe = id;
+	if (under_way) /* it answers for this one too */
+		return;
+	agent->probe_job = (struct worker_job){.run = job_probe};
+	agent_ref(agent); /* the job's; not in the lane: it is to see what is done there for long */
+	worker_submit(agent->pool->workers, &agent->probe_job);
 }
 
 /* --- prompts and keys --- */
@@ -318,15 +412,6 @@ static size_t clean_text(char *text, size_t len)
 	if (n > 0 && text[n - 1] == '\n')
 		n--; /* the shell's own */
 	return n;
-}
-
-static bool terminal_is_canonical(const struct ap_agent *agent)
-{
-	char path[64];
-	struct termios modes;
-	snprintf(path, sizeof path, "/proc/%d/fd/0", (int)agent->terminal.keeper);
-	AP_CLEANUP_CLOSE int fd = open(path, O_RDONLY | O_NOCTTY | O_NONBLOCK | O_CLOEXEC);
-	return fd >= 0 && tcgetattr(fd, &modes) == 0 && (modes.c_lflag & ICANON);
 }
 
 static bool has_long_line(const char *text, size_t len)
@@ -389,7 +474,7 @@ static int type_prompt(struct ap_agent *agent, char *text, size_t len, struct ap
 	AP_CLEANUP_BUF struct ap_buf file = {0};
 	AP_CLEANUP_BUF struct ap_buf before = {0};
 	len = clean_text(text, len);
-	if (has_long_line(text, len) && terminal_is_canonical(agent))
+	if (has_long_line(text, len) && ops->canonical(pool->backend, &agent->terminal))
 		return ap_err_set(err, -EMSGSIZE,
 				  "a line over %d bytes would be cut by the terminal of %s",
 				  CANONICAL_LINE, agent->name);
@@ -447,10 +532,7 @@ static void job_prompt(struct worker_job *job)
 void job_prompt_locked(struct ap_agent *agent)
 {
 	agent->delivering = true;
-	agent->prompt_job = (struct worker_job){
-		.run = job_prompt, .lane = &agent->lane, .lane_release = agent_lane_release};
-	agent_ref(agent);
-	worker_submit(agent->pool->workers, &agent->prompt_job);
+	agent_submit(agent, &agent->prompt_job, job_prompt);
 }
 
 /* A job of its own memory: something asked of one agent, once. */
@@ -488,10 +570,7 @@ static void agent_job_free(struct agent_job *job)
 
 static void agent_job_in_lane(struct agent_job *job)
 {
-	job->job.lane = &job->agent->lane;
-	job->job.lane_release = agent_lane_release;
-	agent_ref(job->agent);
-	worker_submit(job->agent->pool->workers, &job->job);
+	agent_submit(job->agent, &job->job, job->job.run);
 }
 
 static void job_keys(struct worker_job *worker_job)
@@ -525,10 +604,21 @@ static int running(struct ap_pool *pool, struct ap_agent *agent, bool even_ended
 	return r;
 }
 
-int ap_agent_keys(struct ap_pool *pool, struct ap_agent *agent, const char *keys,
+static int same_lease(struct ap_pool *pool, struct ap_agent *agent, uint64_t token,
+		      struct ap_err *err)
+{
+	pthread_mutex_lock(&pool->lock);
+	bool same = token == 0 || token == pool->machine.slots[agent->slot].token;
+	pthread_mutex_unlock(&pool->lock);
+	return pool_refused(same ? 0 : -ESTALE, err);
+}
+
+int ap_agent_keys(struct ap_pool *pool, struct ap_agent *agent, uint64_t token, const char *keys,
 		  struct ap_err *err)
 {
 	int r = running(pool, agent, false, err);
+	if (r == 0)
+		r = same_lease(pool, agent, token, err);
 	if (r < 0)
 		return r;
 	struct agent_job *job = agent_job_new(agent, NULL, job_keys, keys);
@@ -579,6 +669,26 @@ static int diff_text(struct ap_agent *agent, bool stat, struct ap_buf *out, stru
 	return worktree_diff(&agent->worktree, base, stat, ap_buf_text(&scratch), out, err);
 }
 
+static int usage_text(struct ap_agent *agent, enum ap_agent_text what, struct ap_buf *out,
+		      struct ap_err *err)
+{
+	struct process_usage usage;
+	double percent;
+	int r = agent_usage(agent, &usage, &percent);
+	if (r == -ESRCH) { /* it has ended */
+		usage = (struct process_usage){0};
+		percent = 0;
+	} else if (r < 0) {
+		return ap_err_errno(err, r, "the processes of %s", agent->name);
+	}
+	if (what == AP_TEXT_CPU)
+		ap_buf_printf(out, "%.1f\n", percent);
+	else
+		ap_buf_printf(out, "%" PRIu64 "\n",
+			      what == AP_TEXT_MEMORY ? usage.memory : usage.n_processes);
+	return 0;
+}
+
 static void job_text(struct worker_job *worker_job)
 {
 	struct agent_job *job = ap_container_of(worker_job, struct agent_job, job);
@@ -597,6 +707,11 @@ static void job_text(struct worker_job *worker_job)
 		break;
 	case AP_TEXT_HEAD:
 		r = worktree_head(&agent->worktree, out, err);
+		break;
+	case AP_TEXT_MEMORY:
+	case AP_TEXT_CPU:
+	case AP_TEXT_TASKS:
+		r = usage_text(agent, job->what, out, err);
 		break;
 	case AP_TEXT_WAIT:
 		break;
@@ -648,7 +763,6 @@ static int wait_text(struct ap_pool *pool, struct ap_agent *agent, struct ap_req
 	bool gone = agent->gone;
 	activity = agent->activity;
 	if (!gone && (activity == AP_ACTIVITY_BUSY || activity == AP_ACTIVITY_STARTING)) {
-		request->agent = agent;
 		ap_list_append(&agent->waits, &request->link);
 		parked = true;
 	}
@@ -677,4 +791,47 @@ int ap_agent_text(struct ap_pool *pool, struct ap_agent *agent, enum ap_agent_te
 	job->what = what;
 	worker_submit(pool->workers, &job->job);
 	return 0;
+}
+
+/* --- the state store --- */
+
+struct store_job {
+	struct worker_job job;
+	struct ap_pool *pool;
+	struct ap_request *request; /* with a reference */
+	bool load;
+};
+
+static void job_store(struct worker_job *worker_job)
+{
+	struct store_job *job = ap_container_of(worker_job, struct store_job, job);
+	struct ap_err *err = &job->request->err;
+	int r = job->load ? state_dir_load(job->pool, false, err) : state_dir_save(job->pool, err);
+	request_answer(job->request, r);
+	free(job);
+}
+
+static int store_submit(struct ap_pool *pool, bool load, struct ap_request *request,
+			struct ap_err *err)
+{
+	struct store_job *job = calloc(1, sizeof *job);
+	if (!job)
+		return ap_err_errno(err, -ENOMEM, "state store");
+	job->job.run = job_store;
+	job->pool = pool;
+	job->load = load;
+	job->request = request;
+	ap_request_ref(request);
+	worker_submit(pool->workers, &job->job);
+	return 0;
+}
+
+int ap_pool_save(struct ap_pool *pool, struct ap_request *request, struct ap_err *err)
+{
+	return store_submit(pool, false, request, err);
+}
+
+int ap_pool_load(struct ap_pool *pool, struct ap_request *request, struct ap_err *err)
+{
+	return store_submit(pool, true, request, err);
 }

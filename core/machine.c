@@ -9,10 +9,21 @@
 
 #include "clock.h"
 
-/* A program that ends sooner than this after its spawn makes the spawn a failure. */
+/* A program that ends sooner than this after its start makes the start a failure. */
 #define PROVEN_AFTER (5 * AP_SECOND)
 /* Agents that may fail under one acquirer before the failure is the acquirer's answer. */
 #define MAX_TRIES 2
+/* What the work of a lease, an orderly end and a removal are given. */
+#define SAVE_LIMIT  (600 * AP_SECOND)
+#define DRAIN_LIMIT (60 * AP_SECOND)
+#define STOP_LIMIT  (120 * AP_SECOND)
+/* Bounds of the adapted interval between maintenance passes. */
+#define PASS_FIRST    (30 * AP_SECOND)
+#define PASS_SHORTEST AP_SECOND
+#define PASS_LONGEST  (120 * AP_SECOND)
+#define QUIET_PASSES  3 /* in a row that make it longer */
+/* What requests_per_quota is counted over. */
+#define QUOTA_SPAN (24 * 3600 * AP_SECOND)
 
 #define BIT(state) (1u << AP_AGENT_##state)
 
@@ -22,9 +33,9 @@ static const unsigned legal_moves[AP_N_AGENT_STATES] = {
 	[AP_AGENT_SPAWNING] = BIT(IDLE) | BIT(STOPPING),
 	[AP_AGENT_IDLE] =
 		BIT(VALIDATING) | BIT(RECYCLING) | BIT(DRAINING) | BIT(UNHEALTHY) | BIT(STOPPING),
-	[AP_AGENT_VALIDATING] = BIT(IDLE) | BIT(ACTIVE) | BIT(UNHEALTHY) | BIT(STOPPING),
+	[AP_AGENT_VALIDATING] = BIT(IDLE) | BIT(ACTIVE) | BIT(UNHEALTHY),
 	[AP_AGENT_ACTIVE] = BIT(RECYCLING) | BIT(DRAINING) | BIT(UNHEALTHY) | BIT(STOPPING),
-	[AP_AGENT_RECYCLING] = BIT(IDLE) | BIT(UNHEALTHY) | BIT(STOPPING),
+	[AP_AGENT_RECYCLING] = BIT(IDLE) | BIT(STOPPING),
 	[AP_AGENT_UNHEALTHY] = BIT(RECYCLING) | BIT(STOPPING),
 	[AP_AGENT_DRAINING] = BIT(STOPPING),
 	[AP_AGENT_STOPPING] = BIT(FREE),
@@ -36,32 +47,100 @@ static void wake_by(struct machine *m, int64_t at_ns)
 		m->wake_ns = at_ns;
 }
 
-static unsigned slot_index(const struct machine *m, const struct machine_slot *slot)
+static uint32_t random_next(struct machine *m)
 {
-	return (unsigned)(slot - m->slots);
+	/* xorshift32: Marsaglia, 2003 */
+	m->random ^= m->random << 13;
+	m->random ^= m->random >> 17;
+	m->random ^= m->random << 5;
+	return m->random;
 }
 
-/* The only function that changes a slot's state. IDLE is entered at the front: last used first. */
-static void slot_move(struct machine *m, struct machine_slot *slot, enum ap_agent_state to)
+/* --- labels --- */
+
+static struct ap_list *label_bucket(const struct machine *m, const char *text)
+{
+	return &m->labels[ap_hash(text) & (m->n_labels - 1)];
+}
+
+static struct machine_label *label_find(const struct machine *m, const char *text)
+{
+	struct ap_list *at, *bucket = label_bucket(m, text);
+	ap_list_for_each (at, bucket) {
+		struct machine_label *label = ap_container_of(at, struct machine_label, link);
+		if (strcmp(label->text, text) == 0)
+			return label;
+	}
+	return NULL;
+}
+
+static void label_add(struct machine *m, struct machine_label *label)
+{
+	ap_list_insert_after(label_bucket(m, label->text), &label->link);
+}
+
+static void label_invent(struct machine *m, struct machine_label *label)
+{
+	do
+		snprintf(label->text, sizeof label->text, "lease-%" PRIu64, m->next_lease++);
+	while (label_find(m, label->text));
+}
+
+/* The label of an acquirer becomes the slot's. */
+static void label_hand_over(struct machine *m, struct machine_label *from, struct machine_label *to)
+{
+	ap_list_remove(&from->link);
+	memcpy(to->text, from->text, sizeof to->text);
+	label_add(m, to);
+}
+
+/* --- slots --- */
+
+/* The only function that changes a slot's state. IDLE is entered at the front: last used first.
+ * Whatever is under way for the old state does not count any more. */
+static void slot_move(struct machine *m, struct machine_slot *slot, enum ap_agent_state to,
+		      enum ap_reason reason, struct machine_effects *fx)
 {
 	assert(legal_moves[slot->state] & (1u << to));
+	assert(fx->n_moves < machine_max_effects(m));
+	fx->moves[fx->n_moves++] = (struct machine_move){
+		.slot = machine_slot_index(m, slot),
+		.from = slot->state,
+		.to = to,
+		.reason = reason,
+	};
 	ap_list_remove(&slot->link);
 	m->n_in_state[slot->state]--;
 	slot->state = to;
+	slot->effect = slot->probe = 0;
+	slot->deadline_ns = AP_FOREVER;
 	m->n_in_state[to]++;
 	ap_list_insert_after(&m->states[to], &slot->link);
 }
 
-static void effect_add(struct machine *m, struct machine_effects *fx, enum machine_effect_type type,
-		       struct machine_slot *slot, bool discard)
+static struct machine_effect *effect_add(struct machine *m, struct machine_effects *fx,
+					 enum machine_effect_type type, struct machine_slot *slot)
 {
 	assert(fx->n < machine_max_effects(m));
-	fx->at[fx->n++] = (struct machine_effect){
-		.type = type,
-		.slot = slot_index(m, slot),
-		.generation = slot->generation,
-		.discard = discard,
-	};
+	struct machine_effect *effect = &fx->at[fx->n++];
+	if (++m->next_effect == 0) /* 0 is none */
+		m->next_effect = 1;
+	*effect = (struct machine_effect){
+		.type = type, .slot = machine_slot_index(m, slot), .id = m->next_effect};
+	return effect;
+}
+
+/* The one effect that the slot's state waits for, and for how long. */
+static struct machine_effect *effect_begin(struct machine *m, struct machine_effects *fx,
+					   enum machine_effect_type type, struct machine_slot *slot,
+					   int64_t deadline_ns)
+{
+	struct machine_effect *effect = effect_add(m, fx, type, slot);
+	m->n_begun++;
+	slot->effect = effect->id;
+	slot->deadline_ns = deadline_ns;
+	wake_by(m, deadline_ns);
+	return effect;
 }
 
 static void answer(struct machine_effects *fx, struct machine_request *request, int result)
@@ -78,22 +157,27 @@ static void slot_answer(struct machine_slot *slot, struct machine_effects *fx, i
 	slot->request = NULL;
 }
 
-static void slot_prove(struct machine *m, struct machine_slot *slot)
+/* A start of its program is on probation: an early end is a failed spawn. */
+static void slot_unprove(struct machine *m, struct machine_slot *slot, int64_t now)
 {
 	if (slot->proven)
-		return;
-	slot->proven = true;
-	m->n_unproven--;
-	breaker_succeeded(&m->breaker);
+		m->n_unproven++;
+	slot->proven = false;
+	slot->started_ns = now;
 }
 
-static uint32_t random_next(struct machine *m)
+static void slot_disown(struct machine *m, struct machine_slot *slot)
 {
-	/* xorshift32: Marsaglia, 2003 */
-	m->random ^= m->random << 13;
-	m->random ^= m->random >> 17;
-	m->random ^= m->random << 5;
-	return m->random;
+	if (!slot->proven)
+		m->n_unproven--;
+	slot->proven = true;
+}
+
+static void slot_prove(struct machine *m, struct machine_slot *slot)
+{
+	if (!slot->proven)
+		breaker_succeeded(&m->breaker);
+	slot_disown(m, slot);
 }
 
 static void spawn_failed(struct machine *m, int error, int64_t now)
@@ -104,69 +188,167 @@ static void spawn_failed(struct machine *m, int error, int64_t now)
 		wake_by(m, m->breaker.retry_ns);
 }
 
-static void slot_disown(struct machine *m, struct machine_slot *slot)
+static void slot_mark(struct machine *m, struct machine_slot *slot, enum ap_reason reason)
 {
-	if (!slot->proven)
-		m->n_unproven--;
-	slot->proven = true;
+	if (!slot->recycle != !reason)
+		m->n_marked += reason ? 1 : -1u;
+	slot->recycle = (uint8_t)reason;
 }
 
-static void slot_stop(struct machine *m, struct machine_slot *slot, struct machine_effects *fx)
+static void slot_set_aside(struct machine *m, struct machine_slot *slot, bool aside)
+{
+	if (slot->aside != aside)
+		m->n_aside += aside ? 1 : -1u;
+	slot->aside = aside;
+}
+
+static void slot_stop(struct machine *m, struct machine_slot *slot, enum ap_reason reason,
+		      int64_t now, struct machine_effects *fx)
 {
 	slot_disown(m, slot);
-	slot_move(m, slot, AP_AGENT_STOPPING);
-	effect_add(m, fx, EFFECT_STOP, slot, slot->aside);
+	slot_mark(m, slot, AP_REASON_NONE);
+	slot_move(m, slot, AP_AGENT_STOPPING, reason, fx);
+	effect_begin(m, fx, EFFECT_STOP, slot, ap_clock_after(now, STOP_LIMIT))->discard =
+		slot->aside;
 }
 
-static void slot_free(struct machine *m, struct machine_slot *slot)
+/* The orderly end of an agent that is well. */
+static void slot_drain(struct machine *m, struct machine_slot *slot, enum ap_reason reason,
+		       int64_t now, struct machine_effects *fx)
 {
-	slot_move(m, slot, AP_AGENT_FREE);
-	struct ap_list link = slot->link;
-	*slot = (struct machine_slot){.link = link, .state = AP_AGENT_FREE, .proven = true};
+	slot_disown(m, slot);
+	slot_mark(m, slot, AP_REASON_NONE);
+	slot_move(m, slot, AP_AGENT_DRAINING, reason, fx);
+	effect_begin(m, fx, EFFECT_DRAIN, slot, ap_clock_after(now, DRAIN_LIMIT));
 }
 
-/* Becomes idle, or is stopped where that was asked for meanwhile. */
-static void slot_settle(struct machine *m, struct machine_slot *slot, int64_t now,
-			struct machine_effects *fx)
+/* Made ready for the next lease; `counted` it is a recycling, else the end of a lease. */
+static void slot_clean(struct machine *m, struct machine_slot *slot, enum ap_reason reason,
+		       bool counted, int64_t now, struct machine_effects *fx)
+{
+	slot_move(m, slot, AP_AGENT_RECYCLING, reason, fx);
+	slot_mark(m, slot, counted ? reason : AP_REASON_NONE);
+	effect_begin(m, fx, EFFECT_RECYCLE, slot, ap_clock_after(now, m->limits.spawn_timeout_ns))
+		->restart = counted || !m->limits.keep_program;
+}
+
+/* Recycled, or replaced under a new name when that has been done often enough. */
+static void slot_recycle(struct machine *m, struct machine_slot *slot, enum ap_reason reason,
+			 int64_t now, struct machine_effects *fx)
+{
+	if (!recycling_spent(&m->limits.recycling, slot->n_recycles))
+		slot_clean(m, slot, reason, true, now, fx);
+	else if (slot->state == AP_AGENT_UNHEALTHY)
+		slot_stop(m, slot, AP_REASON_RECYCLES, now, fx);
+	else
+		slot_drain(m, slot, AP_REASON_RECYCLES, now, fx);
+}
+
+/* Found ill where nobody holds it. One that was ill from its start on would be so again. */
+static void slot_sicken(struct machine *m, struct machine_slot *slot, enum ap_reason reason,
+			int64_t now, struct machine_effects *fx)
+{
+	slot_move(m, slot, AP_AGENT_UNHEALTHY, reason, fx);
+	if (!slot->proven)
+		spawn_failed(m, -ECHILD, now);
+	if (m->shutdown || !slot->proven)
+		slot_stop(m, slot, reason, now, fx);
+	else
+		slot_recycle(m, slot, AP_REASON_UNHEALTHY, now, fx);
+}
+
+/* Becomes idle, or ends where that was asked for meanwhile. */
+static void slot_settle(struct machine *m, struct machine_slot *slot, enum ap_reason reason,
+			int64_t now, struct machine_effects *fx)
 {
 	slot->used_ns = now;
-	if (slot->stop_after || m->shutdown)
-		slot_stop(m, slot, fx);
-	else
-		slot_move(m, slot, AP_AGENT_IDLE);
+	if (slot->retire) {
+		slot_stop(m, slot, slot->retire, now, fx);
+		return;
+	}
+	slot_move(m, slot, AP_AGENT_IDLE, reason, fx);
+	wake_by(m, recycling_expiry(&m->limits.recycling, slot->started_ns, slot->jitter));
+	if (!slot->proven)
+		wake_by(m, slot->started_ns + PROVEN_AFTER);
 }
+
+static void generation_begin(struct machine *m, struct machine_slot *slot)
+{
+	slot->generation++;
+	slot->jitter = (uint16_t)random_next(m);
+	slot->n_served = 0;
+	slot->n_memory_over = 0;
+	slot->cpu_over = false;
+}
+
+static void slot_free(struct machine *m, struct machine_slot *slot, struct machine_effects *fx)
+{
+	if (slot->born)
+		m->n_terminated++;
+	slot_set_aside(m, slot, false);
+	ap_list_remove(&slot->label.link);
+	slot_move(m, slot, AP_AGENT_FREE, AP_REASON_STOPPED, fx);
+	struct ap_list link = slot->link;
+	*slot = (struct machine_slot){
+		.link = link,
+		.state = AP_AGENT_FREE,
+		.deadline_ns = AP_FOREVER,
+		.proven = true,
+		.label.in_slot = true,
+	};
+	ap_list_init(&slot->label.link);
+}
+
+/* --- leases --- */
 
 static void lease_clear(struct machine_slot *slot)
 {
-	slot->label[0] = '\0';
+	ap_list_remove(&slot->label.link);
+	slot->label.text[0] = '\0';
 	slot->token = 0;
-	slot->granted_ns = slot->expires_ns = slot->ttl_ns = 0;
+	slot->granted_ns = slot->ttl_ns = 0;
 	slot->uid = 0;
 	slot->pid = 0;
-	slot->by_handle = slot->releasing = false;
+	slot->by_handle = false;
+	slot->leaving = AP_REASON_NONE;
 }
 
-static void lease_end(struct machine *m, struct machine_slot *slot, bool discard,
-		      struct machine_request *request, struct machine_effects *fx)
+static void lease_end(struct machine *m, struct machine_slot *slot, enum ap_reason reason,
+		      bool discard, int64_t now, struct machine_effects *fx)
 {
-	slot->releasing = true;
-	slot->request = request;
-	if (request)
-		request->state = REQUEST_RELEASING;
-	effect_add(m, fx, EFFECT_SAVE, slot, discard);
+	slot->leaving = (uint8_t)reason;
+	struct machine_effect *save =
+		effect_begin(m, fx, EFFECT_SAVE, slot, ap_clock_after(now, SAVE_LIMIT));
+	save->discard = discard;
+	save->restart = !m->limits.keep_program || slot->retire || slot->recycle || m->shutdown ||
+			slot->aside;
 }
 
 /* --- reconcile: level-triggered, after every event --- */
 
-static struct machine_slot *idle_for(struct machine *m, const struct machine_request *request)
+static struct machine_slot *idle_for(const struct machine *m, const struct machine_request *request)
 {
+	const struct ap_list *idle = &m->states[AP_AGENT_IDLE];
+	struct machine_slot *found = NULL;
 	struct ap_list *at;
-	ap_list_for_each (at, &m->states[AP_AGENT_IDLE]) {
+	ap_list_for_each (at, idle) {
 		struct machine_slot *slot = ap_container_of(at, struct machine_slot, link);
-		if (request->agent == 0 || request->agent == slot->number)
+		if (request->agent && request->agent != slot->number)
+			continue;
+		if (!request->affinity || slot->affinity == request->affinity)
 			return slot;
+		if (!found)
+			found = slot;
 	}
-	return NULL;
+	return found;
+}
+
+static void waiter_add(struct machine *m, struct machine_request *request, struct ap_list *at)
+{
+	request->state = REQUEST_WAITING;
+	ap_list_insert_after(at, &request->link);
+	m->n_waiting++;
+	wake_by(m, request->deadline_ns);
 }
 
 static void waiter_remove(struct machine *m, struct machine_request *request)
@@ -175,24 +357,37 @@ static void waiter_remove(struct machine *m, struct machine_request *request)
 	m->n_waiting--;
 }
 
+static void waiter_refuse(struct machine *m, struct machine_request *request, int error,
+			  struct machine_effects *fx)
+{
+	waiter_remove(m, request);
+	ap_list_remove(&request->label.link);
+	answer(fx, request, error);
+}
+
 static void reserve(struct machine *m, struct machine_slot *slot, struct machine_request *request,
-		    struct machine_effects *fx)
+		    int64_t now, struct machine_effects *fx)
 {
 	waiter_remove(m, request);
 	request->state = REQUEST_VALIDATING;
-	request->slot = slot_index(m, slot);
+	request->slot = machine_slot_index(m, slot);
+	if (request->token == 0)
+		request->token = m->next_token++;
 	slot->request = request;
+	slot->token = request->token;
 	slot->uid = request->uid;
 	slot->pid = request->pid;
 	slot->by_handle = request->by_handle;
 	slot->ttl_ns = request->ttl_ns;
-	memcpy(slot->label, request->label, sizeof slot->label);
-	slot_move(m, slot, AP_AGENT_VALIDATING);
-	effect_add(m, fx, EFFECT_VALIDATE, slot, false);
+	if (request->affinity)
+		slot->affinity = request->affinity;
+	label_hand_over(m, &request->label, &slot->label);
+	slot_move(m, slot, AP_AGENT_VALIDATING, AP_REASON_ACQUIRE, fx);
+	effect_begin(m, fx, EFFECT_VALIDATE, slot, ap_clock_after(now, m->limits.spawn_timeout_ns));
 }
 
 /* Idle agents to the waiters in their order; one that wants a certain agent is passed over. */
-static void serve(struct machine *m, struct machine_effects *fx)
+static void serve(struct machine *m, int64_t now, struct machine_effects *fx)
 {
 	struct ap_list *at, *next;
 	ap_list_for_each_safe (at, next, &m->waiters) {
@@ -201,25 +396,23 @@ static void serve(struct machine *m, struct machine_effects *fx)
 		struct machine_request *request = ap_container_of(at, struct machine_request, link);
 		struct machine_slot *slot = idle_for(m, request);
 		if (slot)
-			reserve(m, slot, request, fx);
+			reserve(m, slot, request, now, fx);
 	}
 }
 
-static unsigned size_wanted(const struct machine *m)
+/* Idle agents that are marked, a tenth of the pool at once; who was asked for is not kept waiting.
+ * Where acquirers wait there is none. */
+static void recycle_marked(struct machine *m, int64_t now, struct machine_effects *fx)
 {
-	if (m->shutdown)
-		return 0;
-	if (m->target >= 0)
-		return (unsigned)m->target;
-	struct scaling_sample sample;
-	machine_sample(m, &sample);
-	unsigned desired = scaling_desired(&sample, m->limits.scale_up_at);
-	/* what comes back from a lease or a spawn serves a waiter too */
-	unsigned coming = m->n_in_state[AP_AGENT_SPAWNING] + m->n_in_state[AP_AGENT_RECYCLING];
-	unsigned ready = coming + m->n_in_state[AP_AGENT_IDLE];
-	if (m->n_waiting > ready && sample.n_total + m->n_waiting - ready > desired)
-		desired = sample.n_total + m->n_waiting - ready;
-	return desired > m->limits.min_size ? desired : m->limits.min_size;
+	unsigned most = machine_total(m) / 10 > 0 ? machine_total(m) / 10 : 1;
+	struct ap_list *at, *next;
+	ap_list_for_each_safe (at, next, &m->states[AP_AGENT_IDLE]) {
+		struct machine_slot *slot = ap_container_of(at, struct machine_slot, link);
+		if (!slot->recycle ||
+		    (slot->recycle != AP_REASON_ASKED && m->n_in_state[AP_AGENT_RECYCLING] >= most))
+			continue;
+		slot_recycle(m, slot, slot->recycle, now, fx);
+	}
 }
 
 static void note_scaled(struct machine *m, enum ap_scale_direction direction, int64_t now)
@@ -230,39 +423,33 @@ static void note_scaled(struct machine *m, enum ap_scale_direction direction, in
 
 static void grow(struct machine *m, unsigned wanted, int64_t now, struct machine_effects *fx)
 {
-	if (wanted > m->limits.max_size)
-		wanted = m->limits.max_size;
-	while (machine_total(m) < wanted &&
+	while (machine_live(m) < wanted && machine_total(m) < m->limits.max_size &&
 	       m->n_in_state[AP_AGENT_SPAWNING] < m->limits.max_spawning &&
 	       breaker_allowance(&m->breaker, m->n_unproven, now) > 0) {
-		if (machine_total(m) >= m->limits.min_size)
+		if (machine_live(m) >= m->limits.min_size)
 			note_scaled(m, AP_SCALE_UP, now);
 		struct machine_slot *slot =
 			ap_container_of(m->states[AP_AGENT_FREE].next, struct machine_slot, link);
 		slot->number = m->next_number++;
-		slot->generation = 1;
 		slot->created_ns = slot->used_ns = now;
-		slot->proven = false;
-		m->n_unproven++;
-		slot_move(m, slot, AP_AGENT_SPAWNING);
-		effect_add(m, fx, EFFECT_SPAWN, slot, false);
+		slot_unprove(m, slot, now);
+		generation_begin(m, slot);
+		slot_move(m, slot, AP_AGENT_SPAWNING, AP_REASON_DEMAND, fx);
+		effect_begin(m, fx, EFFECT_SPAWN, slot,
+			     ap_clock_after(now, m->limits.spawn_timeout_ns));
 	}
 }
 
-static struct machine_slot *idle_longest(struct machine *m)
+/* Ends idle agents, the one that idles longest first. */
+static void retire_idle(struct machine *m, unsigned down_to, int64_t idle_since,
+			enum ap_reason reason, int64_t now, struct machine_effects *fx)
 {
-	if (m->n_in_state[AP_AGENT_IDLE] == 0)
-		return NULL;
-	return ap_container_of(m->states[AP_AGENT_IDLE].prev, struct machine_slot, link);
-}
-
-static void retire_idle(struct machine *m, unsigned down_to, int64_t idle_since, int64_t now,
-			struct machine_effects *fx)
-{
-	struct machine_slot *slot;
-	while (machine_total(m) - m->n_in_state[AP_AGENT_STOPPING] > down_to &&
-	       (slot = idle_longest(m)) && slot->used_ns <= idle_since) {
-		slot_stop(m, slot, fx);
+	while (m->n_in_state[AP_AGENT_IDLE] > 0 && machine_live(m) > down_to) {
+		struct machine_slot *slot =
+			ap_container_of(m->states[AP_AGENT_IDLE].prev, struct machine_slot, link);
+		if (slot->used_ns > idle_since)
+			return;
+		slot_drain(m, slot, reason, now, fx);
 		note_scaled(m, AP_SCALE_DOWN, now);
 	}
 }
@@ -270,59 +457,90 @@ static void retire_idle(struct machine *m, unsigned down_to, int64_t idle_since,
 static void refuse_all(struct machine *m, int error, struct machine_effects *fx)
 {
 	struct ap_list *at, *next;
+	ap_list_for_each_safe (at, next, &m->waiters)
+		waiter_refuse(m, ap_container_of(at, struct machine_request, link), error, fx);
+}
+
+static void refuse_waiters_of(struct machine *m, unsigned number, struct machine_effects *fx)
+{
+	struct ap_list *at, *next;
 	ap_list_for_each_safe (at, next, &m->waiters) {
 		struct machine_request *request = ap_container_of(at, struct machine_request, link);
-		waiter_remove(m, request);
-		answer(fx, request, error);
+		if (request->agent == number)
+			waiter_refuse(m, request, -ENOENT, fx);
 	}
 }
 
-static bool hopeless(const struct machine *m)
+static unsigned policy_size(const struct machine *m, const struct scaling_sample *sample,
+			    unsigned (*ask)(const struct scaling_sample *,
+					    const struct scaling_limits *))
 {
-	return m->breaker.state == BREAKER_OPEN && machine_total(m) == 0;
+	unsigned size = ask(sample, &m->limits.scaling);
+	if (size < m->limits.min_size)
+		size = m->limits.min_size;
+	return size < m->limits.max_size ? size : m->limits.max_size;
+}
+
+/* The policy's size: up at once, down one step for every window through which it was too large. */
+static void scale_by_policy(struct machine *m, int64_t now, struct machine_effects *fx)
+{
+	const struct scaling_policy *policy = &scaling_policies[m->limits.policy];
+	struct scaling_sample sample;
+	machine_sample(m, &sample);
+	unsigned size = scaling_size(&sample);
+	unsigned wanted = policy_size(m, &sample, policy->desired);
+	unsigned ready = sample.n_coming + sample.n_idle;
+	/* whatever the policy says: who waits is served */
+	if (sample.n_waiting > ready && wanted < size + sample.n_waiting - ready)
+		wanted = size + sample.n_waiting - ready;
+	if (wanted >= size) {
+		m->low_since_ns = AP_FOREVER;
+		grow(m, wanted, now, fx);
+		return;
+	}
+	if (m->low_since_ns == AP_FOREVER)
+		m->low_since_ns = now;
+	if (ap_clock_after(m->low_since_ns, m->limits.scale_down_window_ns) <= now) {
+		retire_idle(m, m->limits.scale_down_window_ns ? size - 1 : wanted, AP_FOREVER,
+			    AP_REASON_SCALE, now, fx);
+		m->low_since_ns = m->limits.scale_down_window_ns ? now : AP_FOREVER;
+	}
+	if (m->low_since_ns != AP_FOREVER)
+		wake_by(m, ap_clock_after(m->low_since_ns, m->limits.scale_down_window_ns));
 }
 
 static void reconcile(struct machine *m, int64_t now, struct machine_effects *fx)
 {
-	serve(m, fx);
-	unsigned wanted = size_wanted(m);
-	grow(m, wanted, now, fx);
-	if (m->shutdown || m->target >= 0)
-		retire_idle(m, wanted, AP_FOREVER, now, fx);
-	else if (machine_total(m) > m->limits.max_size)
-		retire_idle(m, m->limits.max_size, AP_FOREVER, now, fx);
-	if (hopeless(m))
-		refuse_all(m, -EHOSTDOWN, fx);
-}
-
-/* --- events --- */
-
-static bool label_taken(struct machine *m, const char *label)
-{
-	struct ap_list *at;
-	ap_list_for_each (at, &m->waiters) {
-		struct machine_request *request = ap_container_of(at, struct machine_request, link);
-		if (strcmp(request->label, label) == 0)
-			return true;
+	if (m->n_waiting > 0)
+		serve(m, now, fx);
+	if (m->n_marked > 0)
+		recycle_marked(m, now, fx);
+	if (m->shutdown) {
+		retire_idle(m, 0, AP_FOREVER, AP_REASON_SHUTDOWN, now, fx);
+	} else if (m->target >= 0) {
+		grow(m, (unsigned)m->target, now, fx);
+		retire_idle(m, (unsigned)m->target, AP_FOREVER, AP_REASON_SCALE, now, fx);
+	} else {
+		scale_by_policy(m, now, fx);
+		retire_idle(m, m->limits.max_size, AP_FOREVER, AP_REASON_SCALE, now, fx);
 	}
-	return machine_find_label(m, label);
+	if (m->n_waiting > 0 && m->breaker.state == BREAKER_OPEN && machine_live(m) == 0)
+		refuse_all(m, -EHOSTDOWN, fx); /* nothing can serve */
 }
 
-static void label_invent(struct machine *m, struct machine_request *request)
-{
-	do
-		snprintf(request->label, sizeof request->label, "lease-%" PRIu64, m->next_lease++);
-	while (label_taken(m, request->label));
-}
+/* --- what acquirers and holders ask for --- */
 
 /* One that tries once does not wait. */
 static void refuse_if_once(struct machine *m, struct machine_request *request,
 			   struct machine_effects *fx)
 {
-	if (request->state != REQUEST_WAITING || !request->once)
-		return;
-	waiter_remove(m, request);
-	answer(fx, request, -EAGAIN);
+	if (request->state == REQUEST_WAITING && request->once)
+		waiter_refuse(m, request, -EAGAIN, fx);
+}
+
+static bool can_come_to_serve(const struct machine_slot *slot)
+{
+	return slot && slot->state != AP_AGENT_DRAINING && slot->state != AP_AGENT_STOPPING;
 }
 
 static int on_acquire(struct machine *m, const struct machine_event *event, int64_t now,
@@ -331,22 +549,25 @@ static int on_acquire(struct machine *m, const struct machine_event *event, int6
 	struct machine_request *request = event->request;
 	if (m->closed)
 		return -ESHUTDOWN;
-	if (request->agent && !machine_find_number(m, request->agent))
+	if (request->agent && !can_come_to_serve(machine_find_number(m, request->agent)))
 		return -ENOENT;
-	if (request->label[0] && label_taken(m, request->label))
+	if (request->label.text[0] && label_find(m, request->label.text))
 		return -EEXIST;
-	if (!request->label[0])
-		label_invent(m, request);
-	request->state = REQUEST_WAITING;
+	if (m->n_waiting >= m->limits.max_waiting)
+		return -EAGAIN;
+	if (!request->label.text[0])
+		label_invent(m, &request->label);
+	request->label.in_slot = false;
+	label_add(m, &request->label);
 	request->n_tries = 0;
-	ap_list_append(&m->waiters, &request->link);
-	m->n_waiting++;
+	request->token = 0;
 	request->once = request->deadline_ns <= now;
-	reconcile(m, now, fx);
-	refuse_if_once(m, request, fx);
-	if (request->once)
+	waiter_add(m, request, m->waiters.prev);
+	if (request->once) {
+		serve(m, now, fx);
+		refuse_if_once(m, request, fx);
 		request->deadline_ns = AP_FOREVER; /* an agent is there: it may be made ready */
-	wake_by(m, request->deadline_ns);
+	}
 	return 0;
 }
 
@@ -356,18 +577,17 @@ static int on_cancel(struct machine *m, const struct machine_event *event, int64
 	struct machine_request *request = event->request;
 	switch (request->state) {
 	case REQUEST_WAITING:
-		waiter_remove(m, request);
-		break;
+		waiter_refuse(m, request, -ECANCELED, fx);
+		return 0;
 	case REQUEST_VALIDATING:
 	case REQUEST_RELEASING:
-		m->slots[request->slot].request = NULL;
-		break;
+		slot_answer(&m->slots[request->slot], fx, -ECANCELED);
+		return 0;
 	case REQUEST_NEW:
 	case REQUEST_ANSWERED:
-		return -EALREADY;
+		break;
 	}
-	answer(fx, request, -ECANCELED);
-	return 0;
+	return -EALREADY;
 }
 
 static int on_release(struct machine *m, const struct machine_event *event, int64_t now,
@@ -376,12 +596,16 @@ static int on_release(struct machine *m, const struct machine_event *event, int6
 	struct machine_slot *slot = &m->slots[event->slot];
 	if (slot->state != AP_AGENT_ACTIVE && !slot->aside)
 		return -ENOENT;
-	if (slot->releasing || slot->state == AP_AGENT_STOPPING ||
+	if (slot->leaving || slot->state == AP_AGENT_STOPPING ||
 	    (event->token && event->token != slot->token))
 		return -ESTALE;
-	if (event->request)
+	slot->request = event->request;
+	if (event->request) {
 		event->request->slot = event->slot;
-	lease_end(m, slot, event->discard, event->request, fx);
+		event->request->state = REQUEST_RELEASING;
+	}
+	lease_end(m, slot, event->reason ? event->reason : AP_REASON_RELEASE, event->discard, now,
+		  fx);
 	return 0;
 }
 
@@ -389,10 +613,37 @@ static int on_renew(struct machine *m, const struct machine_event *event, int64_
 		    struct machine_effects *fx)
 {
 	struct machine_slot *slot = &m->slots[event->slot];
-	if (!machine_slot_leased(slot))
+	if (!machine_slot_leased(slot) || (event->token && event->token != slot->token))
 		return -ESTALE;
 	if (slot->ttl_ns > 0)
-		slot->expires_ns = ap_clock_after(now, slot->ttl_ns);
+		slot->deadline_ns = ap_clock_after(now, slot->ttl_ns);
+	return 0;
+}
+
+int machine_may_prompt(const struct machine *m, const struct machine_slot *slot, uint64_t token,
+		       int64_t now)
+{
+	if (token && token != slot->token)
+		return -ESTALE;
+	bool same_span = now - slot->quota_from_ns < QUOTA_SPAN;
+	if (m->limits.max_prompts > 0 && same_span && slot->n_prompts >= m->limits.max_prompts)
+		return -EDQUOT;
+	return 0;
+}
+
+static int on_prompt(struct machine *m, const struct machine_event *event, int64_t now,
+		     struct machine_effects *fx)
+{
+	struct machine_slot *slot = &m->slots[event->slot];
+	int r = machine_may_prompt(m, slot, event->token, now);
+	if (r < 0)
+		return r;
+	if (slot->n_prompts == 0 || now - slot->quota_from_ns >= QUOTA_SPAN) {
+		slot->quota_from_ns = now;
+		slot->n_prompts = 0;
+	}
+	slot->n_prompts++;
+	(void)on_renew(m, event, now, fx); /* refused when it is not leased */
 	return 0;
 }
 
@@ -406,39 +657,59 @@ static int on_kill(struct machine *m, const struct machine_event *event, int64_t
 	case AP_AGENT_VALIDATING:
 		return -EBUSY;
 	case AP_AGENT_IDLE:
-		slot_stop(m, slot, fx);
+		slot_stop(m, slot, AP_REASON_KILL, now, fx);
 		break;
 	case AP_AGENT_ACTIVE:
-		if (!slot->releasing)
-			lease_end(m, slot, false, NULL, fx);
-		break;
 	case AP_AGENT_UNHEALTHY:
-		if (slot->aside && !slot->releasing)
-			lease_end(m, slot, false, NULL, fx);
+		slot->retire = AP_REASON_KILL;
+		if (!slot->leaving)
+			lease_end(m, slot, AP_REASON_KILL, false, now, fx);
 		break;
 	default:
+		slot->retire = AP_REASON_KILL;
 		break;
 	}
-	slot->stop_after = true;
 	return 0;
+}
+
+static int on_recycle(struct machine *m, const struct machine_event *event, int64_t now,
+		      struct machine_effects *fx)
+{
+	struct machine_slot *slot = &m->slots[event->slot];
+	switch (slot->state) {
+	case AP_AGENT_FREE:
+		return -ENOENT;
+	case AP_AGENT_IDLE:
+	case AP_AGENT_VALIDATING:
+	case AP_AGENT_ACTIVE:
+		slot_mark(m, slot, AP_REASON_ASKED); /* reconcile() takes the idle ones */
+		return 0;
+	case AP_AGENT_RECYCLING:
+		return 0; /* it is being made as new */
+	default:
+		return -EBUSY;
+	}
+}
+
+/* --- outcomes of effects --- */
+
+static enum ap_reason failure(int error)
+{
+	return error == -ETIMEDOUT ? AP_REASON_TIMEOUT : AP_REASON_FAILED;
 }
 
 static int on_spawned(struct machine *m, const struct machine_event *event, int64_t now,
 		      struct machine_effects *fx)
 {
 	struct machine_slot *slot = &m->slots[event->slot];
-	if (slot->state != AP_AGENT_SPAWNING)
-		return -ESTALE;
 	if (event->result < 0) {
-		slot_disown(m, slot);
-		slot_move(m, slot, AP_AGENT_STOPPING); /* nothing is left to stop */
-		slot_free(m, slot);
+		slot_stop(m, slot, failure(event->result), now, fx);
 		spawn_failed(m, event->result, now);
 		return 0;
 	}
+	slot->born = true;
 	m->n_spawned++;
-	wake_by(m, slot->created_ns + PROVEN_AFTER);
-	slot_settle(m, slot, now, fx);
+	slot_settle(m, slot, AP_REASON_SPAWNED, now, fx);
 	return 0;
 }
 
@@ -451,27 +722,42 @@ static bool acquirer_at_fault(int error)
 static void grant(struct machine *m, struct machine_slot *slot, int64_t now,
 		  struct machine_effects *fx)
 {
-	slot_move(m, slot, AP_AGENT_ACTIVE);
-	slot->token = m->next_token++;
+	slot_move(m, slot, AP_AGENT_ACTIVE, AP_REASON_GRANT, fx);
 	slot->granted_ns = now;
 	if (!slot->request) { /* the acquirer gave up meanwhile */
-		lease_end(m, slot, false, NULL, fx);
+		lease_end(m, slot, m->shutdown ? AP_REASON_SHUTDOWN : AP_REASON_CANCELLED, false,
+			  now, fx);
 		return;
 	}
 	slot->n_requests++;
+	slot->n_served++;
 	m->n_grants++;
-	slot->expires_ns = slot->ttl_ns > 0 ? ap_clock_after(now, slot->ttl_ns) : AP_FOREVER;
-	wake_by(m, slot->expires_ns);
-	slot->request->token = slot->token;
+	if (slot->ttl_ns > 0)
+		slot->deadline_ns = ap_clock_after(now, slot->ttl_ns);
+	wake_by(m, slot->deadline_ns);
 	slot_answer(slot, fx, 0);
+}
+
+/* The agent failed under its acquirer, who is served another, unnoticed: first in the queue. */
+static void try_again(struct machine *m, struct machine_request *request, int64_t now,
+		      struct machine_effects *fx)
+{
+	if (m->closed) {
+		answer(fx, request, -ESHUTDOWN);
+	} else if (++request->n_tries >= MAX_TRIES) {
+		answer(fx, request, -EIO);
+	} else {
+		label_add(m, &request->label);
+		waiter_add(m, request, &m->waiters);
+		serve(m, now, fx);
+		refuse_if_once(m, request, fx);
+	}
 }
 
 static int on_validated(struct machine *m, const struct machine_event *event, int64_t now,
 			struct machine_effects *fx)
 {
 	struct machine_slot *slot = &m->slots[event->slot];
-	if (slot->state != AP_AGENT_VALIDATING)
-		return -ESTALE;
 	if (event->result == 0) {
 		grant(m, slot, now, fx);
 		return 0;
@@ -482,54 +768,74 @@ static int on_validated(struct machine *m, const struct machine_event *event, in
 	if (acquirer_at_fault(event->result)) {
 		if (request)
 			answer(fx, request, event->result);
-		slot_settle(m, slot, now, fx);
+		slot_settle(m, slot, AP_REASON_REFUSED, now, fx);
 		return 0;
 	}
-	slot_move(m, slot, AP_AGENT_UNHEALTHY);
-	slot_stop(m, slot, fx);
-	if (!request)
-		return 0;
-	if (request->agent) {
-		answer(fx, request, -ENOENT); /* the only one that would have done */
-	} else if (m->closed || ++request->n_tries >= MAX_TRIES) {
-		answer(fx, request, m->closed ? -ESHUTDOWN : -EIO);
-	} else { /* unnoticed: first in the queue again */
-		request->state = REQUEST_WAITING;
-		ap_list_insert_after(&m->waiters, &request->link);
-		m->n_waiting++;
-		wake_by(m, request->deadline_ns);
-		serve(m, fx);
-		refuse_if_once(m, request, fx);
-	}
+	slot_sicken(m, slot, event->result == -ETIMEDOUT ? AP_REASON_TIMEOUT : AP_REASON_UNHEALTHY,
+		    now, fx);
+	if (request)
+		try_again(m, request, now, fx);
 	return 0;
+}
+
+/* A label that stays to be seen: it is where the work is. */
+static void set_aside(struct machine *m, struct machine_slot *slot, int64_t now,
+		      struct machine_effects *fx)
+{
+	slot_disown(m, slot);
+	slot_mark(m, slot, AP_REASON_NONE);
+	slot->leaving = slot->retire = AP_REASON_NONE;
+	slot->token = 0;
+	slot->effect = 0;
+	slot->deadline_ns = AP_FOREVER;
+	if (slot->state == AP_AGENT_ACTIVE)
+		slot_move(m, slot, AP_AGENT_UNHEALTHY, AP_REASON_UNSAVED, fx);
+	slot_set_aside(m, slot, true);
+	if (m->shutdown)
+		slot_stop(m, slot, AP_REASON_SHUTDOWN, now, fx);
+}
+
+static void check_recycling(struct machine *m, struct machine_slot *slot, int64_t now)
+{
+	if (slot->recycle)
+		return;
+	struct recycling_sample sample = {
+		.started_ns = slot->started_ns,
+		.jitter = slot->jitter,
+		.n_requests = slot->n_served,
+		.n_memory_over = slot->n_memory_over,
+		.cpu_over = slot->cpu_over,
+	};
+	slot_mark(m, slot, recycling_due(&m->limits.recycling, &sample, now));
 }
 
 static int on_saved(struct machine *m, const struct machine_event *event, int64_t now,
 		    struct machine_effects *fx)
 {
 	struct machine_slot *slot = &m->slots[event->slot];
-	if (!slot->releasing)
-		return -ESTALE;
+	enum ap_reason reason = slot->leaving;
 	slot_answer(slot, fx, event->result);
-	slot->releasing = false;
-	slot->token = 0;
-	if (event->result < 0) { /* the label stays to be seen: it is where the work is */
-		if (slot->state == AP_AGENT_ACTIVE)
-			slot_move(m, slot, AP_AGENT_UNHEALTHY);
-		slot->aside = true;
-		slot->stop_after = false;
+	if (event->result < 0) {
+		set_aside(m, slot, now, fx);
 		return 0;
 	}
 	bool was_aside = slot->aside;
-	slot->aside = false;
+	slot_set_aside(m, slot, false);
 	lease_clear(slot);
-	if (slot->stop_after || m->shutdown || was_aside) {
-		slot_stop(m, slot, fx);
+	if (slot->retire || was_aside) {
+		slot_stop(m, slot, slot->retire ? slot->retire : reason, now, fx);
+		return 0;
+	}
+	if (m->shutdown) {
+		slot_drain(m, slot, AP_REASON_SHUTDOWN, now, fx);
 		return 0;
 	}
 	slot_prove(m, slot);
-	slot_move(m, slot, AP_AGENT_RECYCLING);
-	effect_add(m, fx, EFFECT_RECYCLE, slot, false);
+	check_recycling(m, slot, now);
+	if (slot->recycle)
+		slot_recycle(m, slot, slot->recycle, now, fx);
+	else
+		slot_clean(m, slot, reason, false, now, fx);
 	return 0;
 }
 
@@ -537,16 +843,27 @@ static int on_recycled(struct machine *m, const struct machine_event *event, int
 		       struct machine_effects *fx)
 {
 	struct machine_slot *slot = &m->slots[event->slot];
-	if (slot->state != AP_AGENT_RECYCLING)
-		return -ESTALE;
 	if (event->result < 0) {
-		slot_move(m, slot, AP_AGENT_UNHEALTHY);
-		slot_stop(m, slot, fx);
+		slot_stop(m, slot, failure(event->result), now, fx);
 		spawn_failed(m, event->result, now);
 		return 0;
 	}
-	slot->generation++;
-	slot_settle(m, slot, now, fx);
+	bool counted = slot->recycle;
+	if (counted) {
+		slot_mark(m, slot, AP_REASON_NONE);
+		slot->n_recycles++;
+		m->n_recycled++;
+		generation_begin(m, slot);
+		slot_unprove(m, slot, now);
+	}
+	slot_settle(m, slot, counted ? AP_REASON_RECYCLED : AP_REASON_CLEANED, now, fx);
+	return 0;
+}
+
+static int on_drained(struct machine *m, const struct machine_event *event, int64_t now,
+		      struct machine_effects *fx)
+{
+	slot_stop(m, &m->slots[event->slot], AP_REASON_DRAINED, now, fx);
 	return 0;
 }
 
@@ -554,10 +871,30 @@ static int on_stopped(struct machine *m, const struct machine_event *event, int6
 		      struct machine_effects *fx)
 {
 	struct machine_slot *slot = &m->slots[event->slot];
-	if (slot->state != AP_AGENT_STOPPING)
-		return -ESTALE;
-	m->n_terminated++;
-	slot_free(m, slot);
+	unsigned number = slot->number;
+	slot_free(m, slot, fx);
+	refuse_waiters_of(m, number, fx);
+	return 0;
+}
+
+static int on_probed(struct machine *m, const struct machine_event *event, int64_t now,
+		     struct machine_effects *fx)
+{
+	struct machine_slot *slot = &m->slots[event->slot];
+	const struct recycling_limits *limits = &m->limits.recycling;
+	slot->probe = 0;
+	if (event->result < 0) {
+		if (slot->state == AP_AGENT_IDLE) /* a leased one is its holder's */
+			slot_sicken(m, slot, AP_REASON_UNHEALTHY, now, fx);
+		return 0;
+	}
+	bool over = limits->max_memory > 0 && event->memory > limits->max_memory;
+	if (!over)
+		slot->n_memory_over = 0;
+	else if (slot->n_memory_over < UINT8_MAX)
+		slot->n_memory_over++;
+	slot->cpu_over = limits->max_cpu > 0 && event->cpu > limits->max_cpu;
+	check_recycling(m, slot, now);
 	return 0;
 }
 
@@ -565,62 +902,150 @@ static int on_exited(struct machine *m, const struct machine_event *event, int64
 		     struct machine_effects *fx)
 {
 	struct machine_slot *slot = &m->slots[event->slot];
-	if (!slot->proven)
-		spawn_failed(m, -ECHILD, now);
-	/* a leased agent stays as it is: its holder sees `exited` and may restart it */
-	if (slot->state == AP_AGENT_IDLE) {
-		slot_move(m, slot, AP_AGENT_UNHEALTHY);
-		slot_stop(m, slot, fx);
-	} else if (slot->state == AP_AGENT_SPAWNING || slot->state == AP_AGENT_RECYCLING) {
-		slot->stop_after = true; /* before its effect was reported */
+	switch ((enum ap_agent_state)slot->state) {
+	case AP_AGENT_IDLE:
+		slot_sicken(m, slot, AP_REASON_EXITED, now, fx);
+		break;
+	case AP_AGENT_SPAWNING: /* before its effect was reported */
+	case AP_AGENT_RECYCLING:
+		if (!slot->retire && !slot->proven)
+			spawn_failed(m, -ECHILD, now);
+		slot->retire = AP_REASON_EXITED;
+		break;
+	case AP_AGENT_VALIDATING: /* it may be too late for the health check to see it */
+		if (!slot->proven)
+			spawn_failed(m, -ECHILD, now);
+		slot_disown(m, slot);
+		break;
+	case AP_AGENT_ACTIVE: /* stays as it is: its holder sees `exited` and may restart it */
+		slot_disown(m, slot);
+		break;
+	default:
+		break;
 	}
 	return 0;
 }
+
+/* --- time --- */
 
 static void expire_waiters(struct machine *m, int64_t now, struct machine_effects *fx)
 {
 	struct ap_list *at, *next;
 	ap_list_for_each_safe (at, next, &m->waiters) {
 		struct machine_request *request = ap_container_of(at, struct machine_request, link);
-		if (request->deadline_ns > now) {
+		if (request->deadline_ns <= now)
+			waiter_refuse(m, request, -ETIMEDOUT, fx);
+		else
 			wake_by(m, request->deadline_ns);
-			continue;
-		}
-		waiter_remove(m, request);
-		answer(fx, request, -ETIMEDOUT);
+	}
+}
+
+/* The state has lasted too long: it comes to its one successor. What is still under way for it is
+ * not awaited any more; the successor's effect is carried out behind it. */
+static void slot_overdue(struct machine *m, struct machine_slot *slot, int64_t now,
+			 struct machine_effects *fx)
+{
+	const struct machine_event late = {.slot = machine_slot_index(m, slot),
+					   .result = -ETIMEDOUT};
+	switch ((enum ap_agent_state)slot->state) {
+	case AP_AGENT_SPAWNING:
+		on_spawned(m, &late, now, fx);
+		break;
+	case AP_AGENT_VALIDATING:
+		on_validated(m, &late, now, fx);
+		break;
+	case AP_AGENT_ACTIVE:
+		if (slot->leaving)
+			on_saved(m, &late, now, fx);
+		else
+			lease_end(m, slot, AP_REASON_TTL, false, now, fx);
+		break;
+	case AP_AGENT_UNHEALTHY: /* set aside, and being saved once more */
+		on_saved(m, &late, now, fx);
+		break;
+	case AP_AGENT_RECYCLING:
+		on_recycled(m, &late, now, fx);
+		break;
+	case AP_AGENT_DRAINING:
+		on_drained(m, &late, now, fx);
+		break;
+	case AP_AGENT_STOPPING: /* never given up: what may live counts against max_size */
+		slot->deadline_ns = ap_clock_after(now, STOP_LIMIT);
+		break;
+	case AP_AGENT_FREE:
+	case AP_AGENT_IDLE:
+	case AP_N_AGENT_STATES:
+		break;
 	}
 }
 
 static void expire_slot(struct machine *m, struct machine_slot *slot, int64_t now,
 			struct machine_effects *fx)
 {
-	if (machine_slot_leased(slot)) {
-		if (slot->expires_ns <= now)
-			lease_end(m, slot, false, NULL, fx);
-		else
-			wake_by(m, slot->expires_ns);
-	}
+	if (slot->deadline_ns <= now)
+		slot_overdue(m, slot, now, fx);
+	wake_by(m, slot->deadline_ns);
 	if (slot->state == AP_AGENT_VALIDATING && slot->request) {
 		if (slot->request->deadline_ns <= now)
 			slot_answer(slot, fx, -ETIMEDOUT);
 		else
 			wake_by(m, slot->request->deadline_ns);
 	}
-	if (!slot->proven && slot->state != AP_AGENT_SPAWNING) {
-		if (slot->created_ns + PROVEN_AFTER <= now)
+	if (slot->state != AP_AGENT_IDLE && slot->state != AP_AGENT_ACTIVE)
+		return;
+	if (!slot->proven) {
+		if (slot->started_ns + PROVEN_AFTER <= now)
 			slot_prove(m, slot);
 		else
-			wake_by(m, slot->created_ns + PROVEN_AFTER);
+			wake_by(m, slot->started_ns + PROVEN_AFTER);
+	}
+	int64_t expiry = recycling_expiry(&m->limits.recycling, slot->started_ns, slot->jitter);
+	if (expiry <= now)
+		check_recycling(m, slot, now);
+	else
+		wake_by(m, expiry);
+}
+
+/* What a pass finds to do shortens an adapted interval, three that find nothing make it longer. */
+static int64_t pass_interval(struct machine *m)
+{
+	if (m->limits.pass_ns > 0)
+		return m->limits.pass_ns;
+	if (m->n_begun != m->pass_begun) {
+		m->n_quiet = 0;
+		m->pass_ns /= 2;
+	} else if (++m->n_quiet >= QUIET_PASSES) {
+		m->pass_ns = m->pass_ns / 2 * 3;
+	}
+	m->pass_begun = m->n_begun;
+	if (m->pass_ns < PASS_SHORTEST)
+		m->pass_ns = PASS_SHORTEST;
+	return m->pass_ns = m->pass_ns < PASS_LONGEST ? m->pass_ns : PASS_LONGEST;
+}
+
+static void probe_all(struct machine *m, enum ap_agent_state state, struct machine_effects *fx)
+{
+	struct ap_list *at;
+	ap_list_for_each (at, &m->states[state]) {
+		struct machine_slot *slot = ap_container_of(at, struct machine_slot, link);
+		slot->probe = effect_add(m, fx, EFFECT_PROBE, slot)->id;
 	}
 }
 
 static int on_pass(struct machine *m, const struct machine_event *event, int64_t now,
 		   struct machine_effects *fx)
 {
-	m->pass_due_ns = ap_clock_after(now, m->limits.pass_ns);
+	m->pass_due_ns = ap_clock_after(now, pass_interval(m));
 	wake_by(m, m->pass_due_ns);
-	if (m->limits.idle_timeout_ns > 0 && m->n_waiting == 0 && m->target < 0)
-		retire_idle(m, m->limits.min_size, now - m->limits.idle_timeout_ns, now, fx);
+	if (m->limits.idle_timeout_ns > 0 && m->n_waiting == 0 && m->target < 0) {
+		const struct scaling_policy *policy = &scaling_policies[m->limits.policy];
+		struct scaling_sample sample;
+		machine_sample(m, &sample);
+		retire_idle(m, policy_size(m, &sample, policy->floor),
+			    now - m->limits.idle_timeout_ns, AP_REASON_IDLE, now, fx);
+	}
+	probe_all(m, AP_AGENT_IDLE, fx);
+	probe_all(m, AP_AGENT_ACTIVE, fx);
 	return 0;
 }
 
@@ -628,25 +1053,30 @@ static int on_timer(struct machine *m, const struct machine_event *event, int64_
 		    struct machine_effects *fx)
 {
 	m->wake_ns = AP_FOREVER;
+	expire_waiters(m, now, fx);
+	for (unsigned i = 0; i < m->n_slots; i++)
+		expire_slot(m, &m->slots[i], now, fx);
 	if (m->pass_due_ns <= now)
 		on_pass(m, event, now, fx);
 	wake_by(m, m->pass_due_ns);
 	if (m->breaker.state == BREAKER_OPEN && m->breaker.retry_ns > now)
 		wake_by(m, m->breaker.retry_ns);
-	expire_waiters(m, now, fx);
-	for (unsigned i = 0; i < m->n_slots; i++)
-		expire_slot(m, &m->slots[i], now, fx);
 	return 0;
 }
+
+/* --- the pool as a whole --- */
 
 static int on_config(struct machine *m, const struct machine_event *event, int64_t now,
 		     struct machine_effects *fx)
 {
-	if (m->pass_due_ns > ap_clock_after(now, m->limits.pass_ns)) {
-		m->pass_due_ns = ap_clock_after(now, m->limits.pass_ns);
-		wake_by(m, m->pass_due_ns);
-	}
-	return 0;
+	int64_t pass = m->limits.pass_ns > 0 ? m->limits.pass_ns : m->pass_ns;
+	if (m->pass_due_ns > ap_clock_after(now, pass))
+		m->pass_due_ns = ap_clock_after(now, pass);
+	if (m->target > (int)m->limits.max_size)
+		m->target = (int)m->limits.max_size;
+	if (m->target >= 0 && m->target < (int)m->limits.min_size)
+		m->target = (int)m->limits.min_size;
+	return on_timer(m, event, now, fx); /* what is due under the new limits */
 }
 
 static int on_scale(struct machine *m, const struct machine_event *event, int64_t now,
@@ -662,7 +1092,7 @@ static int on_scale(struct machine *m, const struct machine_event *event, int64_
 static int on_drain(struct machine *m, const struct machine_event *event, int64_t now,
 		    struct machine_effects *fx)
 {
-	retire_idle(m, m->limits.min_size, AP_FOREVER, now, fx);
+	retire_idle(m, m->limits.min_size, AP_FOREVER, AP_REASON_DRAIN, now, fx);
 	return 0;
 }
 
@@ -683,6 +1113,13 @@ static int on_open(struct machine *m, const struct machine_event *event, int64_t
 	return 0;
 }
 
+static int on_reset_breaker(struct machine *m, const struct machine_event *event, int64_t now,
+			    struct machine_effects *fx)
+{
+	breaker_reset(&m->breaker);
+	return 0;
+}
+
 static int on_shutdown(struct machine *m, const struct machine_event *event, int64_t now,
 		       struct machine_effects *fx)
 {
@@ -691,73 +1128,100 @@ static int on_shutdown(struct machine *m, const struct machine_event *event, int
 	for (unsigned i = 0; i < m->n_slots; i++) {
 		struct machine_slot *slot = &m->slots[i];
 		if (machine_slot_leased(slot))
-			lease_end(m, slot, false, NULL, fx);
+			lease_end(m, slot, AP_REASON_SHUTDOWN, false, now, fx);
 		else if (slot->state == AP_AGENT_VALIDATING)
 			slot_answer(slot, fx, -ESHUTDOWN); /* ended as soon as it is granted */
+		else if (slot->aside && !slot->leaving)	   /* let go; its worktree is kept */
+			slot_stop(m, slot, AP_REASON_SHUTDOWN, now, fx);
 	}
 	return 0;
 }
 
-/* What was set aside is let go; its worktree is kept. */
-static void leave_aside(struct machine *m, struct machine_effects *fx)
+typedef int handler(struct machine *, const struct machine_event *, int64_t,
+		    struct machine_effects *);
+
+static handler *const handlers[N_MACHINE_EVENTS] = {
+	[MACHINE_ACQUIRE] = on_acquire,
+	[MACHINE_CANCEL] = on_cancel,
+	[MACHINE_RELEASE] = on_release,
+	[MACHINE_RENEW] = on_renew,
+	[MACHINE_PROMPT] = on_prompt,
+	[MACHINE_KILL] = on_kill,
+	[MACHINE_RECYCLE] = on_recycle,
+	[MACHINE_SPAWNED] = on_spawned,
+	[MACHINE_VALIDATED] = on_validated,
+	[MACHINE_SAVED] = on_saved,
+	[MACHINE_RECYCLED] = on_recycled,
+	[MACHINE_DRAINED] = on_drained,
+	[MACHINE_STOPPED] = on_stopped,
+	[MACHINE_PROBED] = on_probed,
+	[MACHINE_EXITED] = on_exited,
+	[MACHINE_TIMER] = on_timer,
+	[MACHINE_PASS] = on_pass,
+	[MACHINE_CONFIG] = on_config,
+	[MACHINE_SCALE] = on_scale,
+	[MACHINE_DRAIN] = on_drain,
+	[MACHINE_CLOSE] = on_close,
+	[MACHINE_OPEN] = on_open,
+	[MACHINE_RESET_BREAKER] = on_reset_breaker,
+	[MACHINE_SHUTDOWN] = on_shutdown,
+};
+
+enum machine_event_type machine_outcome(enum machine_effect_type effect)
 {
-	struct ap_list *at, *next;
-	ap_list_for_each_safe (at, next, &m->states[AP_AGENT_UNHEALTHY]) {
-		struct machine_slot *slot = ap_container_of(at, struct machine_slot, link);
-		if (!slot->releasing)
-			slot_stop(m, slot, fx);
-	}
+	static const enum machine_event_type outcomes[N_EFFECTS] = {
+		[EFFECT_SPAWN] = MACHINE_SPAWNED, [EFFECT_VALIDATE] = MACHINE_VALIDATED,
+		[EFFECT_SAVE] = MACHINE_SAVED,	  [EFFECT_RECYCLE] = MACHINE_RECYCLED,
+		[EFFECT_DRAIN] = MACHINE_DRAINED, [EFFECT_STOP] = MACHINE_STOPPED,
+		[EFFECT_PROBE] = MACHINE_PROBED,
+	};
+	return outcomes[effect];
 }
 
-static const struct {
-	int (*handle)(struct machine *, const struct machine_event *, int64_t,
-		      struct machine_effects *);
-	bool outcome; /* names a slot and the generation it is about */
-} handlers[] = {
-	[MACHINE_ACQUIRE] = {on_acquire, false},    [MACHINE_CANCEL] = {on_cancel, false},
-	[MACHINE_RELEASE] = {on_release, false},    [MACHINE_RENEW] = {on_renew, false},
-	[MACHINE_KILL] = {on_kill, false},	    [MACHINE_SPAWNED] = {on_spawned, true},
-	[MACHINE_VALIDATED] = {on_validated, true}, [MACHINE_SAVED] = {on_saved, true},
-	[MACHINE_RECYCLED] = {on_recycled, true},   [MACHINE_STOPPED] = {on_stopped, true},
-	[MACHINE_EXITED] = {on_exited, true},	    [MACHINE_TIMER] = {on_timer, false},
-	[MACHINE_PASS] = {on_pass, false},	    [MACHINE_CONFIG] = {on_config, false},
-	[MACHINE_SCALE] = {on_scale, false},	    [MACHINE_DRAIN] = {on_drain, false},
-	[MACHINE_CLOSE] = {on_close, false},	    [MACHINE_OPEN] = {on_open, false},
-	[MACHINE_SHUTDOWN] = {on_shutdown, false},
-};
+/* Whether an outcome is of the effect that its slot waits for. */
+static bool awaited(const struct machine *m, const struct machine_event *event)
+{
+	const struct machine_slot *slot = &m->slots[event->slot];
+	switch (event->type) {
+	case MACHINE_SPAWNED:
+	case MACHINE_VALIDATED:
+	case MACHINE_SAVED:
+	case MACHINE_RECYCLED:
+	case MACHINE_DRAINED:
+	case MACHINE_STOPPED:
+		return event->effect == slot->effect;
+	case MACHINE_PROBED:
+		return event->effect == slot->probe;
+	default:
+		return true;
+	}
+}
 
 int machine_step(struct machine *m, const struct machine_event *event, int64_t now,
 		 struct machine_effects *fx)
 {
-	fx->n = 0;
+	fx->n = fx->n_moves = 0;
 	ap_list_init(&fx->answered);
-	if (handlers[event->type].outcome && m->slots[event->slot].generation != event->generation)
+	if (!awaited(m, event))
 		return -ESTALE;
-	int r = handlers[event->type].handle(m, event, now, fx);
+	int r = handlers[event->type](m, event, now, fx);
 	if (r < 0)
 		return r;
 	reconcile(m, now, fx);
-	if (m->shutdown)
-		leave_aside(m, fx);
 	return 0;
 }
 
 unsigned machine_max_effects(const struct machine *m)
 {
-	/* in one step a slot leaves a state at most a few times: spawned, settled, stopped */
-	return 4 * m->n_slots;
+	/* in one step a slot leaves a state at most a few times: spawned, settled, probed, drained
+	 */
+	return 6 * m->n_slots;
 }
 
-struct machine_slot *machine_find_label(const struct machine *m, const char *label)
+struct machine_slot *machine_find_label(const struct machine *m, const char *text)
 {
-	for (unsigned i = 0; i < m->n_slots; i++) {
-		struct machine_slot *slot = &m->slots[i];
-		if ((slot->state == AP_AGENT_ACTIVE || slot->state == AP_AGENT_VALIDATING ||
-		     slot->aside) &&
-		    strcmp(slot->label, label) == 0)
-			return slot;
-	}
-	return NULL;
+	struct machine_label *label = label_find(m, text);
+	return label && label->in_slot ? ap_container_of(label, struct machine_slot, label) : NULL;
 }
 
 struct machine_slot *machine_find_number(const struct machine *m, unsigned number)
@@ -775,6 +1239,13 @@ unsigned machine_total(const struct machine *m)
 	return m->n_slots - m->n_in_state[AP_AGENT_FREE];
 }
 
+unsigned machine_live(const struct machine *m)
+{
+	const unsigned *n = m->n_in_state;
+	return n[AP_AGENT_SPAWNING] + n[AP_AGENT_IDLE] + n[AP_AGENT_VALIDATING] +
+	       n[AP_AGENT_ACTIVE] + n[AP_AGENT_RECYCLING];
+}
+
 void machine_sample(const struct machine *m, struct scaling_sample *ret)
 {
 	const unsigned *n = m->n_in_state;
@@ -783,7 +1254,6 @@ void machine_sample(const struct machine *m, struct scaling_sample *ret)
 		.n_idle = n[AP_AGENT_IDLE],
 		.n_coming = n[AP_AGENT_SPAWNING] + n[AP_AGENT_RECYCLING],
 		.n_waiting = m->n_waiting,
-		.n_total = machine_total(m),
 	};
 }
 
@@ -793,31 +1263,46 @@ int machine_init(struct machine *m, unsigned n_slots, const struct machine_limit
 	*m = (struct machine){
 		.limits = *limits,
 		.n_slots = n_slots,
+		.n_labels = 256,
 		.target = -1,
 		.next_number = next_number,
 		.next_token = 1,
 		.next_lease = 1,
 		.random = seed ? seed : 1,
+		.low_since_ns = AP_FOREVER,
+		.pass_ns = PASS_FIRST,
 		.scale_direction = AP_SCALE_NONE,
 	};
+	while (m->n_labels < 2 * n_slots)
+		m->n_labels *= 2;
 	m->slots = calloc(n_slots, sizeof *m->slots);
-	if (!m->slots)
+	m->labels = calloc(m->n_labels, sizeof *m->labels);
+	if (!m->slots || !m->labels) {
+		machine_fini(m);
 		return -ENOMEM;
+	}
 	ap_list_init(&m->waiters);
+	for (unsigned i = 0; i < m->n_labels; i++)
+		ap_list_init(&m->labels[i]);
 	for (int i = 0; i < AP_N_AGENT_STATES; i++)
 		ap_list_init(&m->states[i]);
 	for (unsigned i = 0; i < n_slots; i++) {
-		m->slots[i].state = AP_AGENT_FREE;
-		m->slots[i].proven = true;
-		ap_list_append(&m->states[AP_AGENT_FREE], &m->slots[i].link);
+		struct machine_slot *slot = &m->slots[i];
+		slot->proven = slot->label.in_slot = true;
+		slot->deadline_ns = AP_FOREVER;
+		ap_list_init(&slot->label.link);
+		ap_list_append(&m->states[AP_AGENT_FREE], &slot->link);
 	}
 	m->n_in_state[AP_AGENT_FREE] = n_slots;
-	m->pass_due_ns = m->wake_ns = ap_clock_after(now_ns, limits->pass_ns);
+	m->pass_due_ns = m->wake_ns =
+		ap_clock_after(now_ns, limits->pass_ns > 0 ? limits->pass_ns : m->pass_ns);
 	return 0;
 }
 
 void machine_fini(struct machine *m)
 {
 	free(m->slots);
+	free(m->labels);
 	m->slots = NULL;
+	m->labels = NULL;
 }

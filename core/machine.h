@@ -4,7 +4,9 @@
  *
  * Every agent is in a slot, every slot in exactly one list, that of its state; the counts are the
  * lengths of the lists, so they cannot drift. One function moves a slot; one, reconcile(),
- * reserves. The outcome of an effect comes back as an event that names slot and generation. */
+ * reserves. A state in which an agent does not rest has an absolute deadline, and one state that it
+ * comes to then. The outcome of an effect comes back as an event that names slot and effect; one
+ * that comes after its deadline is refused. */
 #pragma once
 
 #include <stdbool.h>
@@ -14,14 +16,32 @@
 #include "agentpool.h"
 #include "breaker.h"
 #include "list.h"
+#include "reason.h"
+#include "recycling.h"
 #include "scaling.h"
 #include "text.h"
 
 /* What of the configuration the machine obeys. Set before MACHINE_CONFIG is stepped. */
 struct machine_limits {
-	unsigned min_size, max_size, max_spawning, scale_up_at;
-	int64_t idle_timeout_ns; /* 0: never */
-	int64_t pass_ns;	 /* between maintenance passes */
+	unsigned min_size, max_size; /* kept ready at least; never more, not for a moment */
+	unsigned max_spawning;
+	unsigned max_waiting; /* acquirers in the queue */
+	unsigned max_prompts; /* of one agent in 24 h; 0: no limit */
+	enum scaling_policy_id policy;
+	struct scaling_limits scaling;
+	struct recycling_limits recycling;
+	int64_t scale_down_window_ns;
+	int64_t idle_timeout_ns;  /* 0: never */
+	int64_t spawn_timeout_ns; /* also of making an agent ready */
+	int64_t pass_ns;	  /* between maintenance passes; 0: adapted to what they find */
+	bool keep_program;	  /* it goes on running over the end of a lease */
+};
+
+/* A label in the machine's index: an acquirer's in the queue, or a slot's. */
+struct machine_label {
+	struct ap_list link;
+	bool in_slot;
+	char text[AP_LABEL_MAX + 1];
 };
 
 enum machine_request_state {
@@ -36,8 +56,9 @@ enum machine_request_state {
  * that brings it in until it stands in machine_effects.answered. */
 struct machine_request {
 	/* of an acquirer, set by the caller; the machine fills an empty label in */
-	char label[AP_LABEL_MAX + 1];
+	struct machine_label label;
 	unsigned agent;	     /* number of the only agent that will do; 0: any */
+	uint64_t affinity;   /* hash of a key: an agent that last served it is preferred; 0: none */
 	int64_t deadline_ns; /* at or before now: only if an agent is idle */
 	int64_t ttl_ns;	     /* 0: without end */
 	uid_t uid;
@@ -51,83 +72,115 @@ struct machine_request {
 	/* the answer */
 	int result; /* 0 or negative errno */
 	unsigned slot;
-	uint64_t token; /* of the lease granted */
+	uint64_t token; /* of the lease granted: drawn when an agent is first reserved, so that the
+			   order of tokens is that of arrival */
 };
 
 struct machine_slot {
-	struct ap_list link; /* list of its state */
+	struct ap_list link;	    /* list of its state */
+	struct machine_label label; /* of the lease; empty without one */
 	struct machine_request
-		*request; /* that validates or releases it; NULL: none, or it gave up */
-	enum ap_agent_state state;
-	uint32_t number;     /* of the name agent-N; never used twice */
-	uint32_t generation; /* of the running program */
-	uint32_t n_requests, n_recycles;
-	int64_t created_ns, used_ns; /* spawned; last became idle */
-	/* the lease; label and token are 0 without one */
-	uint64_t token; /* strictly increasing over all leases of a pool */
-	int64_t granted_ns, expires_ns, ttl_ns;
+		*request;  /* that validates or releases it; NULL: none, or it gave up */
+	uint64_t token;	   /* of the lease, strictly increasing over all of a pool; 0: none */
+	uint64_t affinity; /* of the last lease that had one */
+	int64_t granted_ns, ttl_ns;
+	int64_t deadline_ns; /* when it leaves its state by itself: ACTIVE: end of the lease */
+	int64_t created_ns, used_ns, started_ns; /* spawned; last became idle; generation's begin */
+	int64_t quota_from_ns;			 /* when its 24 h of prompts began */
+	uint32_t number;			 /* of the name agent-N; never used twice */
+	uint32_t generation;			 /* goes up when it is recycled */
+	uint32_t effect, probe; /* that is under way and whose outcome counts; 0: none */
+	uint32_t n_requests;	/* leases served */
+	uint32_t n_served;	/* of them in this generation */
+	uint32_t n_recycles, n_prompts;
 	uid_t uid;
 	pid_t pid;
-	bool by_handle;
-	bool releasing;	 /* ACTIVE: the work is being saved */
-	bool stop_after; /* to be stopped at the next chance instead of becoming idle */
-	bool aside;	 /* UNHEALTHY: saving failed, the worktree is kept as it is */
-	bool proven;	 /* alive long enough that its spawn counts as a success */
-	char label[AP_LABEL_MAX + 1];
+	uint16_t jitter;       /* of this generation's age */
+	uint8_t state;	       /* enum ap_agent_state */
+	uint8_t recycle;       /* enum ap_reason: marked to be recycled; 0: not */
+	uint8_t retire;	       /* enum ap_reason: to be ended at the next chance; 0: not */
+	uint8_t leaving;       /* enum ap_reason: why its lease ends; 0: it does not */
+	uint8_t n_memory_over; /* samples in a row */
+	bool by_handle : 1;
+	bool aside : 1;	 /* UNHEALTHY: saving failed, the worktree is kept as it is */
+	bool proven : 1; /* alive long enough that its start counts as a success */
+	bool born : 1;	 /* it was spawned, and counts as terminated when it ends */
+	bool cpu_over : 1;
 };
 
 enum machine_effect_type {
 	EFFECT_SPAWN,	 /* make worktree and program -> SPAWNED */
 	EFFECT_VALIDATE, /* is it healthy; put its worktree on the label's branch -> VALIDATED */
 	EFFECT_SAVE,	 /* commit the lease's work to its branch -> SAVED */
-	EFFECT_RECYCLE,	 /* clean worktree, program anew -> RECYCLED */
-	EFFECT_STOP,	 /* end the program, remove the worktree -> STOPPED */
+	EFFECT_RECYCLE,	 /* clean worktree, ready for the next lease -> RECYCLED */
+	EFFECT_DRAIN,	 /* end the program in order -> DRAINED */
+	EFFECT_STOP,	 /* end what is left of it, remove the worktree -> STOPPED */
+	EFFECT_PROBE,	 /* look after health and usage, beside the others -> PROBED */
+	N_EFFECTS,
 };
 
 struct machine_effect {
 	enum machine_effect_type type;
 	unsigned slot;
-	uint32_t generation;
+	uint32_t id;  /* its outcome names it */
 	bool discard; /* SAVE: throw the work away; STOP: keep the worktree */
+	bool restart; /* SAVE: end the program first; RECYCLE: start it anew */
+};
+
+struct machine_move {
+	unsigned slot;
+	enum ap_agent_state from, to;
+	enum ap_reason reason;
 };
 
 struct machine_effects {
 	struct ap_list answered; /* requests whose answer is known, in order */
-	unsigned n;
-	struct machine_effect *at; /* room for machine_max_effects() */
+	unsigned n, n_moves;
+	struct machine_effect *at;  /* room for machine_max_effects() */
+	struct machine_move *moves; /* likewise: every change of state, in order */
 };
 
 enum machine_event_type {
-	MACHINE_ACQUIRE,   /* request */
-	MACHINE_CANCEL,	   /* request: -EALREADY if it is answered */
-	MACHINE_RELEASE,   /* slot, token (0: whatever lease it has), discard, request or NULL */
-	MACHINE_RENEW,	   /* slot: its lease's time to live begins anew */
-	MACHINE_KILL,	   /* slot */
-	MACHINE_SPAWNED,   /* slot, generation, result */
-	MACHINE_VALIDATED, /* slot, generation, result */
-	MACHINE_SAVED,	   /* slot, generation, result */
-	MACHINE_RECYCLED,  /* slot, generation, result */
-	MACHINE_STOPPED,   /* slot, generation */
-	MACHINE_EXITED,	   /* slot, generation: the program ended by itself */
-	MACHINE_TIMER,	   /* wake_ns is reached */
-	MACHINE_PASS,	   /* a maintenance pass now */
-	MACHINE_CONFIG,	   /* the limits are other ones */
-	MACHINE_SCALE,	   /* target: a size, or -1 for automatic */
-	MACHINE_DRAIN,	   /* stop idle agents down to min_size */
-	MACHINE_CLOSE,	   /* grant nothing more */
+	MACHINE_ACQUIRE, /* request */
+	MACHINE_CANCEL,	 /* request: -EALREADY if it is answered */
+	MACHINE_RELEASE, /* slot, token (0: whatever lease it has), reason, discard, request or NULL
+			  */
+	MACHINE_RENEW,	 /* slot, token: its lease's time to live begins anew */
+	MACHINE_PROMPT,	 /* slot, token: counted against its quota; renews */
+	MACHINE_KILL,	 /* slot */
+	MACHINE_RECYCLE, /* slot: at once, or when its lease ends */
+	MACHINE_SPAWNED, /* slot, effect, result; as the next five */
+	MACHINE_VALIDATED,
+	MACHINE_SAVED,
+	MACHINE_RECYCLED,
+	MACHINE_DRAINED,
+	MACHINE_STOPPED,
+	MACHINE_PROBED, /* and memory, cpu_over */
+	MACHINE_EXITED, /* slot: the program ended by itself */
+	MACHINE_TIMER,	/* wake_ns is reached */
+	MACHINE_PASS,	/* a maintenance pass now */
+	MACHINE_CONFIG, /* the limits are other ones */
+	MACHINE_SCALE,	/* target: a size, or -1 for automatic */
+	MACHINE_DRAIN,	/* retire idle agents down to min_size */
+	MACHINE_CLOSE,	/* grant nothing more */
 	MACHINE_OPEN,
+	MACHINE_RESET_BREAKER,
 	MACHINE_SHUTDOWN, /* close, save every lease, stop every agent */
+	N_MACHINE_EVENTS,
 };
 
 struct machine_event {
 	enum machine_event_type type;
 	struct machine_request *request;
 	unsigned slot;
-	uint32_t generation;
+	uint32_t effect;
 	int result;
 	uint64_t token;
+	enum ap_reason reason; /* NONE: AP_REASON_RELEASE */
 	bool discard;
 	int target;
+	uint64_t memory; /* bytes */
+	unsigned cpu;	 /* percent of one CPU */
 };
 
 struct machine {
@@ -136,16 +189,24 @@ struct machine {
 	unsigned n_slots;
 	struct ap_list states[AP_N_AGENT_STATES]; /* slots by state; IDLE: last used first */
 	unsigned n_in_state[AP_N_AGENT_STATES];
+	unsigned n_aside, n_unproven,
+		n_marked;	/* of them: set aside; on probation; to be recycled */
 	struct ap_list waiters; /* requests, first come first */
-	unsigned n_waiting, n_unproven;
+	unsigned n_waiting;
+	struct ap_list *labels; /* n_labels buckets by hash, owned; a power of two */
+	unsigned n_labels;
 	struct breaker breaker;
 	int target; /* manual size; -1: automatic */
 	bool closed, shutdown;
-	uint32_t next_number;
+	uint32_t next_number, next_effect;
 	uint64_t next_token, next_lease;
-	uint32_t random; /* state of the generator for jitter */
-	int64_t wake_ns; /* step MACHINE_TIMER then; may be early, is never late */
-	int64_t pass_due_ns;
+	uint32_t random;      /* state of the generator for jitter */
+	int64_t wake_ns;      /* step MACHINE_TIMER then; may be early, is never late */
+	int64_t low_since_ns; /* the policy has wanted a smaller pool since; AP_FOREVER: it does not
+			       */
+	int64_t pass_due_ns, pass_ns; /* the next pass; the adapted interval */
+	uint64_t n_begun, pass_begun; /* effects that a state waits for: ever; at the last pass */
+	unsigned n_quiet;	      /* passes in a row between which there were none */
 	/* counters; they never fall */
 	uint64_t n_grants, n_recycled, n_spawned, n_terminated;
 	int64_t scaled_ns; /* last scale step; 0: none */
@@ -158,18 +219,22 @@ int machine_init(struct machine *machine, unsigned n_slots, const struct machine
 		 uint32_t next_number, uint32_t seed, int64_t now_ns);
 void machine_fini(struct machine *machine);
 
-/* How many effects one step can name at most. */
+/* How many effects, and how many moves, one step can name at most. */
 unsigned machine_max_effects(const struct machine *machine);
 
 /* Takes one event. `effects` is emptied first. 0, or why the event was refused: nothing has changed
  * then, and a request that it brought has not been taken.
- * ACQUIRE: -ESHUTDOWN, -EEXIST (the label is leased or asked for), -ENOENT (no such agent).
- * RELEASE: -ENOENT, -ESTALE. KILL: -EBUSY, -ENOENT. SCALE: -ERANGE. An outcome of another
- * generation is -ESTALE. The result of an acquirer's request: 0, -EAGAIN (none idle and the
- * deadline was now), -ETIMEDOUT, -ECANCELED, -ESHUTDOWN, -EHOSTDOWN (nothing can serve:
- * spawn_error), or what failed under it. */
+ * ACQUIRE: -ESHUTDOWN, -EEXIST (the label is leased or asked for), -ENOENT (no such agent), -EAGAIN
+ * (the queue is full). RELEASE, RENEW: -ENOENT, -ESTALE. PROMPT: -ESTALE, -EDQUOT. KILL, RECYCLE:
+ * -EBUSY, -ENOENT. SCALE: -ERANGE. An outcome that is not awaited any more: -ESTALE.
+ * The result of an acquirer's request: 0, -EAGAIN (none idle and the deadline was now), -ETIMEDOUT,
+ * -ECANCELED, -ESHUTDOWN, -ENOENT (its agent is gone), -EHOSTDOWN (nothing can serve: spawn_error),
+ * or what failed under it. */
 int machine_step(struct machine *machine, const struct machine_event *event, int64_t now_ns,
 		 struct machine_effects *effects);
+
+/* The event that brings an effect's outcome. */
+enum machine_event_type machine_outcome(enum machine_effect_type effect);
 
 /* Slots by what users call them; NULL if there is none. */
 struct machine_slot *machine_find_label(const struct machine *machine, const char *label);
@@ -178,10 +243,25 @@ struct machine_slot *machine_find_number(const struct machine *machine, unsigned
 /* All but FREE: what counts against max_size. */
 unsigned machine_total(const struct machine *machine);
 
+/* Of them those that serve or will: neither ending nor set aside. */
+unsigned machine_live(const struct machine *machine);
+
 void machine_sample(const struct machine *machine, struct scaling_sample *ret);
+
+/* Whether a prompt would be taken: 0, -ESTALE, -EDQUOT. Token 0: whatever lease it has. */
+int machine_may_prompt(const struct machine *machine, const struct machine_slot *slot,
+		       uint64_t token, int64_t now_ns);
 
 /* Whether the slot's lease is held: granted and not being ended. */
 static inline bool machine_slot_leased(const struct machine_slot *slot)
 {
-	return slot->state == AP_AGENT_ACTIVE && !slot->releasing;
+	return slot->state == AP_AGENT_ACTIVE && !slot->leaving;
 }
+
+static inline unsigned machine_slot_index(const struct machine *machine,
+					  const struct machine_slot *slot)
+{
+	return (unsigned)(slot - machine->slots);
+}
+
+_Static_assert(sizeof(struct machine_slot) <= 256, "an agent costs at most 256 bytes");

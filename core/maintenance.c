@@ -11,7 +11,7 @@
 
 #include "pool_internal.h"
 
-enum source { SOURCE_WAKE, SOURCE_BACKEND, SOURCE_INOTIFY, SOURCE_KEEPER };
+enum source { SOURCE_WAKE, SOURCE_BACKEND, SOURCE_INOTIFY, SOURCE_OVER, SOURCE_HOLDER };
 
 static uint64_t source_pack(enum source source, unsigned number)
 {
@@ -24,9 +24,14 @@ static int watch(struct ap_pool *pool, int fd, enum source source, unsigned numb
 	return epoll_ctl(pool->epoll_fd, EPOLL_CTL_ADD, fd, &event) < 0 ? -errno : 0;
 }
 
-int maintenance_watch_keeper(struct ap_pool *pool, const struct ap_agent *agent, int pid_fd)
+int maintenance_watch_over(struct ap_pool *pool, const struct ap_agent *agent, int over_fd)
 {
-	return watch(pool, pid_fd, SOURCE_KEEPER, agent->number);
+	return watch(pool, over_fd, SOURCE_OVER, agent->number);
+}
+
+int maintenance_watch_holder(struct ap_pool *pool, const struct ap_agent *agent, int pid_fd)
+{
+	return watch(pool, pid_fd, SOURCE_HOLDER, agent->number);
 }
 
 int maintenance_watch_output(struct ap_pool *pool, const char *path)
@@ -77,21 +82,45 @@ static void on_inotify(struct ap_pool *pool)
 	}
 }
 
-/* A keeper's descriptor may have been replaced since the event was made: it is asked again. */
-static void on_keeper(struct ap_pool *pool, unsigned number)
+/* Whether a descriptor that was watched for its end has seen it; it is watched no more then. It may
+ * have been replaced since the event was made: it is asked again. */
+static bool has_ended_locked(struct ap_pool *pool, int fd)
 {
-	struct ap_agent *agent = ap_agent_get(pool, number);
-	if (!agent)
-		return;
+	struct pollfd end = {.fd = fd, .events = POLLIN};
+	if (fd < 0 || poll(&end, 1, 0) != 1 || !end.revents)
+		return false;
+	(void)epoll_ctl(pool->epoll_fd, EPOLL_CTL_DEL, fd, NULL);
+	return true;
+}
+
+static void on_over(struct ap_pool *pool, struct ap_agent *agent)
+{
 	pthread_mutex_lock(&pool->lock);
-	struct pollfd keeper = {.fd = agent->pid_fd, .events = POLLIN};
 	unsigned start = agent->start;
-	bool over = agent->pid_fd >= 0 && poll(&keeper, 1, 0) == 1 && keeper.revents;
-	if (over)
-		(void)epoll_ctl(pool->epoll_fd, EPOLL_CTL_DEL, agent->pid_fd, NULL);
+	bool over = has_ended_locked(pool, agent->over_fd);
 	pthread_mutex_unlock(&pool->lock);
 	if (over)
 		agent_ended(agent, start);
+}
+
+static void on_holder(struct ap_pool *pool, struct ap_agent *agent)
+{
+	pthread_mutex_lock(&pool->lock);
+	uint64_t token = pool->machine.slots[agent->slot].token;
+	bool over = !agent->gone && has_ended_locked(pool, agent->holder_fd);
+	pthread_mutex_unlock(&pool->lock);
+	if (over) /* refused when the lease is ending already */
+		pool_step_agent(agent, (struct machine_event){.type = MACHINE_RELEASE,
+							      .token = token,
+							      .reason = AP_REASON_HOLDER});
+}
+
+static void on_agent(struct ap_pool *pool, unsigned number,
+		     void (*handle)(struct ap_pool *, struct ap_agent *))
+{
+	struct ap_agent *agent = ap_agent_get(pool, number);
+	if (agent)
+		handle(pool, agent);
 	ap_agent_unref(agent);
 }
 
@@ -108,8 +137,11 @@ static void on_event(struct ap_pool *pool, const struct epoll_event *event)
 	case SOURCE_INOTIFY:
 		on_inotify(pool);
 		break;
-	case SOURCE_KEEPER:
-		on_keeper(pool, (unsigned)event->data.u64);
+	case SOURCE_OVER:
+		on_agent(pool, (unsigned)event->data.u64, on_over);
+		break;
+	case SOURCE_HOLDER:
+		on_agent(pool, (unsigned)event->data.u64, on_holder);
 		break;
 	}
 }
@@ -202,7 +234,8 @@ int maintenance_init(struct ap_pool *pool, struct ap_err *err)
 int maintenance_start(struct ap_pool *pool, struct ap_err *err)
 {
 	sigset_t all, before;
-	int r = watch(pool, pool->backend->ops->fd(pool->backend), SOURCE_BACKEND, 0);
+	int fd = pool->backend->ops->fd(pool->backend);
+	int r = fd >= 0 ? watch(pool, fd, SOURCE_BACKEND, 0) : 0;
 	if (r < 0)
 		return ap_err_errno(err, r, "maintenance thread");
 	sigfillset(&all);

@@ -1,10 +1,12 @@
 /* The shell round the machine: one lock, steps of the machine, effects handed to workers, answers
  * handed to who asked. Lives from the state directory's lock to the removal of what is in it. */
+#include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/pidfd.h>
 #include <unistd.h>
 
 #include "cleanup.h"
@@ -51,6 +53,8 @@ struct ap_request *ap_request_new(ap_request_done *done, void *data)
 	request->data = data;
 	ap_list_init(&request->link);
 	ap_list_init(&request->machine.link);
+	ap_list_init(&request->machine.label.link);
+	request->holder_fd = -1;
 	return request;
 }
 
@@ -64,6 +68,8 @@ void ap_request_free(struct ap_request *request)
 	if (!request || atomic_fetch_sub(&request->n_refs, 1) != 1)
 		return;
 	ap_buf_fini(&request->text);
+	if (request->holder_fd >= 0)
+		close(request->holder_fd);
 	free(request);
 }
 
@@ -132,7 +138,13 @@ static const char *refusal(int error)
 	case -ECANCELED:
 		return "interrupted";
 	case -EBUSY:
-		return "the agent is being made ready for an acquirer";
+		return "the agent is on its way into or out of the pool";
+	case -ENODEV:
+		return "the agent is gone";
+	case -EIO:
+		return "the agents that were to serve it failed";
+	case -EDQUOT:
+		return "the agent has taken its requests_per_quota prompts of 24 hours";
 	case -ERANGE:
 		return "the size is not between min_pool_size and max_pool_size";
 	}
@@ -152,64 +164,103 @@ static void explain_locked(struct ap_pool *pool, struct ap_request *request)
 		ap_err_set(&request->err, result, "%s", refusal(result));
 }
 
-/* Gives the lease's key and text to the acquirer. */
+/* Gives the lease's key and text to the acquirer, and the holder's process to the agent. */
 static void grant_locked(struct ap_pool *pool, struct ap_request *request)
 {
 	if (request->machine.result < 0 || request->machine.token == 0)
 		return;
-	unsigned number = pool->machine.slots[request->machine.slot].number;
-	request->machine.agent = number;
-	ap_buf_printf(&request->text, "agent-%u %s\n", number, request->machine.label);
+	struct ap_agent *agent = pool->agents[request->machine.slot];
+	request->machine.agent = agent->number;
+	ap_buf_printf(&request->text, "%s %s\n", agent->name, request->machine.label.text);
+	if (request->holder_fd < 0)
+		return;
+	agent->holder_fd = request->holder_fd;
+	request->holder_fd = -1;
+	(void)maintenance_watch_holder(pool, agent, agent->holder_fd); /* ENOMEM: ttl is left */
 }
 
-/* Hands the effects of the step just made to workers. Returns the slot of a spawn for which there
- * is no memory, or -1. */
-static int hand_out_locked(struct ap_pool *pool)
+/* Outcomes of effects for which there is no agent: no memory for one, or none to stop. */
+struct unmade {
+	unsigned n;
+	struct machine_event events[8]; /* max_spawning is 4, and one was stepped */
+};
+
+/* Hands the effects of the step just made to workers. */
+static void hand_out_locked(struct ap_pool *pool, struct unmade *unmade)
 {
-	int unmade = -1;
 	for (unsigned i = 0; i < pool->effects.n; i++) {
 		const struct machine_effect *effect = &pool->effects.at[i];
 		struct ap_agent *agent = pool->agents[effect->slot];
 		if (effect->type == EFFECT_SPAWN)
 			agent = agent_new_locked(pool, effect->slot,
 						 pool->machine.slots[effect->slot].number);
-		if (agent)
+		if (agent && effect->type == EFFECT_PROBE) {
+			job_probe_locked(agent, effect->id);
+		} else if (agent) {
 			job_effect_locked(agent, effect);
-		else
-			unmade = (int)effect->slot;
+		} else {
+			assert(unmade->n < sizeof unmade->events / sizeof *unmade->events);
+			unmade->events[unmade->n++] =
+				(struct machine_event){.type = machine_outcome(effect->type),
+						       .slot = effect->slot,
+						       .effect = effect->id,
+						       .result = -ENOMEM};
+		}
 	}
-	return unmade;
+}
+
+/* Keeps what happened to the agents' states. */
+static void note_moves_locked(struct ap_pool *pool, int64_t now)
+{
+	for (unsigned i = 0; i < pool->effects.n_moves; i++) {
+		const struct machine_move *move = &pool->effects.moves[i];
+		struct ap_agent *agent = pool->agents[move->slot];
+		if (!agent || move->to == AP_AGENT_FREE)
+			continue;
+		agent->transitions[agent->n_transitions++ % AP_TRANSITIONS] =
+			(struct transition){.at_ns = now,
+					    .from = (uint8_t)move->from,
+					    .to = (uint8_t)move->to,
+					    .reason = (uint8_t)move->reason};
+		if (move->from == AP_AGENT_ACTIVE)
+			agent_forget_holder_locked(agent);
+		if (move->reason == AP_REASON_TIMEOUT && move->from != AP_AGENT_VALIDATING) {
+			ap_err_set(&pool->spawn_error, 0, "%s took longer than spawn_timeout",
+				   agent->name);
+			pool->spawn_error_ns = now;
+		}
+	}
+}
+
+/* Takes the answered requests of the step just made, in order. */
+static void collect_locked(struct ap_pool *pool, struct ap_list *answered)
+{
+	struct ap_list *at, *next;
+	ap_list_for_each_safe (at, next, &pool->effects.answered) {
+		struct machine_request *request = ap_container_of(at, struct machine_request, link);
+		struct ap_request *asked = ap_container_of(request, struct ap_request, machine);
+		ap_list_remove(at);
+		grant_locked(pool, asked);
+		explain_locked(pool, asked);
+		ap_list_append(answered, at);
+	}
 }
 
 int pool_step_locked(struct ap_pool *pool, const struct machine_event *event,
 		     struct ap_list *answered)
 {
-	struct machine_event next = *event;
-	int result = 0;
+	struct unmade unmade = {.n = 0};
+	int64_t now = ap_clock_ns();
 	ap_list_init(answered);
-	for (bool first = true;; first = false) {
-		int r = machine_step(&pool->machine, &next, ap_clock_ns(), &pool->effects);
-		if (first)
-			result = r;
-		if (r < 0)
+	int result = machine_step(&pool->machine, event, now, &pool->effects);
+	for (int r = result; r == 0;) {
+		collect_locked(pool, answered);
+		hand_out_locked(pool, &unmade);
+		note_moves_locked(pool, now);
+		if (unmade.n == 0)
 			break;
-		while (!ap_list_empty(&pool->effects.answered)) {
-			struct machine_request *machine_request = ap_container_of(
-				pool->effects.answered.next, struct machine_request, link);
-			struct ap_request *request =
-				ap_container_of(machine_request, struct ap_request, machine);
-			ap_list_remove(&machine_request->link);
-			grant_locked(pool, request);
-			explain_locked(pool, request);
-			ap_list_append(answered, &machine_request->link);
-		}
-		int unmade = hand_out_locked(pool);
-		if (unmade < 0)
-			break;
-		next = (struct machine_event){.type = MACHINE_SPAWNED,
-					      .slot = (unsigned)unmade,
-					      .generation = 1,
-					      .result = -ENOMEM};
+		struct machine_event next = unmade.events[--unmade.n];
+		r = machine_step(&pool->machine, &next, now, &pool->effects);
 	}
 	if (pool->machine.wake_ns < pool->armed_ns)
 		maintenance_poke(pool);
@@ -239,7 +290,28 @@ int pool_step(struct ap_pool *pool, const struct machine_event *event)
 	return r;
 }
 
-static int step_refused(int r, struct ap_err *err)
+int pool_step_agent(struct ap_agent *agent, struct machine_event event)
+{
+	struct ap_pool *pool = agent->pool;
+	struct ap_list answered;
+	ap_list_init(&answered);
+	event.slot = agent->slot;
+	pthread_mutex_lock(&pool->lock);
+	int r = agent->gone ? -ENODEV : pool_step_locked(pool, &event, &answered);
+	pthread_mutex_unlock(&pool->lock);
+	pool_deliver(pool, &answered);
+	return r;
+}
+
+void pool_note_spawn_error(struct ap_pool *pool, const struct ap_err *err)
+{
+	pthread_mutex_lock(&pool->lock);
+	pool->spawn_error = *err;
+	pool->spawn_error_ns = ap_clock_ns();
+	pthread_mutex_unlock(&pool->lock);
+}
+
+int pool_refused(int r, struct ap_err *err)
 {
 	return r < 0 ? ap_err_set(err, r, "%s", refusal(r)) : r;
 }
@@ -260,14 +332,21 @@ int ap_pool_acquire(struct ap_pool *pool, const struct ap_acquire *acquire,
 {
 	struct machine_request *wanted = &request->machine;
 	int64_t now = ap_clock_ns();
-	memcpy(wanted->label, acquire->label, sizeof wanted->label);
-	if (wanted->label[0] && !ap_label_valid(wanted->label))
-		return ap_err_set(err, -EINVAL, "'%s' is no label", wanted->label);
+	memcpy(wanted->label.text, acquire->label, sizeof wanted->label.text);
+	if (acquire->label[0] && !ap_label_valid(acquire->label))
+		return ap_err_set(err, -EINVAL, "'%s' is no label", acquire->label);
 	if (acquire->agent[0] && (wanted->agent = agent_number(acquire->agent)) == 0)
 		return ap_err_set(err, -ENOENT, "there is no agent '%s'", acquire->agent);
 	snprintf(request->base, sizeof request->base, "%s", acquire->base);
+	if (acquire->holder) {
+		request->holder_fd = pidfd_open(acquire->holder, 0);
+		if (request->holder_fd < 0)
+			return ap_err_errno(err, -errno, "pid %d", (int)acquire->holder);
+	}
+	if (acquire->affinity[0])
+		wanted->affinity = ap_hash(acquire->affinity);
 	wanted->uid = acquire->uid;
-	wanted->pid = acquire->pid;
+	wanted->pid = acquire->holder ? acquire->holder : acquire->pid;
 	wanted->by_handle = acquire->by_handle;
 	request->in_machine = true;
 
@@ -288,7 +367,7 @@ int ap_pool_acquire(struct ap_pool *pool, const struct ap_acquire *acquire,
 	pool_deliver(pool, &answered);
 	if (r < 0)
 		ap_request_free(request);
-	return step_refused(r, err);
+	return pool_refused(r, err);
 }
 
 /* The slot of a lease by its label, or by the name of its agent. */
@@ -305,85 +384,67 @@ static int may_end_locked(struct ap_pool *pool, const struct machine_slot *slot,
 {
 	if (uid == 0 || uid == pool->owner || uid == slot->uid)
 		return 0;
-	return ap_err_set(err, -EPERM, "lease %s is not yours", slot->label);
+	return ap_err_set(err, -EPERM, "lease %s is not yours", slot->label.text);
+}
+
+/* Steps an event about a lease on behalf of `uid`. */
+static int lease_step(struct ap_pool *pool, const char *word, uid_t uid, struct machine_event event,
+		      struct ap_err *err)
+{
+	struct ap_list answered;
+	ap_list_init(&answered);
+	pthread_mutex_lock(&pool->lock);
+	const struct machine_slot *slot = lease_find_locked(pool, word);
+	int r = slot ? may_end_locked(pool, slot, uid, err)
+		     : ap_err_set(err, -ENOENT, "there is no lease '%s'", word);
+	if (r == 0) {
+		event.slot = machine_slot_index(&pool->machine, slot);
+		r = pool_refused(pool_step_locked(pool, &event, &answered), err);
+	}
+	pthread_mutex_unlock(&pool->lock);
+	pool_deliver(pool, &answered);
+	return r;
 }
 
 int ap_pool_release(struct ap_pool *pool, const char *label_or_agent, bool discard, uid_t uid,
 		    struct ap_request *request, struct ap_err *err)
 {
-	struct ap_list answered;
-	ap_list_init(&answered);
 	if (request) {
 		request->in_machine = true;
 		ap_request_ref(request);
 	}
-	pthread_mutex_lock(&pool->lock);
-	const struct machine_slot *slot = lease_find_locked(pool, label_or_agent);
-	int r = slot ? may_end_locked(pool, slot, uid, err)
-		     : ap_err_set(err, -ENOENT, "there is no lease '%s'", label_or_agent);
-	if (r == 0)
-		r = step_refused(
-			pool_step_locked(pool,
-					 &(struct machine_event){
-						 .type = MACHINE_RELEASE,
-						 .slot = (unsigned)(slot - pool->machine.slots),
-						 .discard = discard,
-						 .request = request ? &request->machine : NULL,
-					 },
-					 &answered),
-			err);
-	pthread_mutex_unlock(&pool->lock);
-	pool_deliver(pool, &answered);
+	int r = lease_step(pool, label_or_agent, uid,
+			   (struct machine_event){
+				   .type = MACHINE_RELEASE,
+				   .discard = discard,
+				   .request = request ? &request->machine : NULL,
+			   },
+			   err);
 	if (r < 0)
 		ap_request_free(request);
 	return r;
 }
 
-void ap_pool_release_key(struct ap_pool *pool, struct ap_lease_key key)
-{
-	struct ap_list answered;
-	ap_list_init(&answered);
-	pthread_mutex_lock(&pool->lock);
-	const struct machine_slot *slot = machine_find_number(&pool->machine, key.agent);
-	if (slot) /* refused when it is another lease by now */
-		pool_step_locked(pool,
-				 &(struct machine_event){
-					 .type = MACHINE_RELEASE,
-					 .slot = (unsigned)(slot - pool->machine.slots),
-					 .token = key.token,
-				 },
-				 &answered);
-	pthread_mutex_unlock(&pool->lock);
-	pool_deliver(pool, &answered);
-}
-
 int ap_pool_renew(struct ap_pool *pool, const char *label, uid_t uid, struct ap_err *err)
 {
-	struct ap_list answered;
-	ap_list_init(&answered);
-	pthread_mutex_lock(&pool->lock);
-	const struct machine_slot *slot = machine_find_label(&pool->machine, label);
-	int r = slot ? may_end_locked(pool, slot, uid, err)
-		     : ap_err_set(err, -ENOENT, "there is no lease '%s'", label);
-	if (r == 0)
-		r = step_refused(
-			pool_step_locked(pool,
-					 &(struct machine_event){
-						 .type = MACHINE_RENEW,
-						 .slot = (unsigned)(slot - pool->machine.slots),
-					 },
-					 &answered),
-			err);
-	pthread_mutex_unlock(&pool->lock);
-	pool_deliver(pool, &answered);
-	return r;
+	return lease_step(pool, label, uid, (struct machine_event){.type = MACHINE_RENEW}, err);
+}
+
+void ap_pool_release_key(struct ap_pool *pool, struct ap_lease_key key)
+{
+	struct ap_agent *agent = ap_agent_get(pool, key.agent);
+	if (agent) /* refused when it is another lease by now */
+		pool_step_agent(agent, (struct machine_event){.type = MACHINE_RELEASE,
+							      .token = key.token,
+							      .reason = AP_REASON_HANDLE});
+	ap_agent_unref(agent);
 }
 
 /* --- the pool as a whole --- */
 
 int ap_pool_scale(struct ap_pool *pool, int target, struct ap_err *err)
 {
-	return step_refused(
+	return pool_refused(
 		pool_step(pool, &(struct machine_event){.type = MACHINE_SCALE, .target = target}),
 		err);
 }
@@ -408,9 +469,14 @@ void ap_pool_close(struct ap_pool *pool)
 	pool_step(pool, &(struct machine_event){.type = MACHINE_CLOSE});
 }
 
+void ap_pool_reset_breaker(struct ap_pool *pool)
+{
+	pool_step(pool, &(struct machine_event){.type = MACHINE_RESET_BREAKER});
+}
+
 int ap_pool_open(struct ap_pool *pool, struct ap_err *err)
 {
-	return step_refused(pool_step(pool, &(struct machine_event){.type = MACHINE_OPEN}), err);
+	return pool_refused(pool_step(pool, &(struct machine_event){.type = MACHINE_OPEN}), err);
 }
 
 static struct machine_limits limits_of(const struct ap_config *config)
@@ -420,10 +486,37 @@ static struct machine_limits limits_of(const struct ap_config *config)
 		.min_size = (unsigned)number[AP_OPT_MIN_POOL_SIZE],
 		.max_size = (unsigned)number[AP_OPT_MAX_POOL_SIZE],
 		.max_spawning = (unsigned)number[AP_OPT_MAX_SPAWNING],
-		.scale_up_at = (unsigned)number[AP_OPT_SCALE_UP_AT],
+		.max_waiting = POOL_WAITERS_MAX,
+		.max_prompts = (unsigned)number[AP_OPT_REQUESTS_PER_QUOTA],
+		.policy = (enum scaling_policy_id)ap_config_choice(config, AP_OPT_SCALE_POLICY),
+		.scaling =
+			{
+				.min_size = (unsigned)number[AP_OPT_MIN_POOL_SIZE],
+				.up_at = (unsigned)number[AP_OPT_SCALE_UP_AT],
+				.down_at = (unsigned)number[AP_OPT_SCALE_DOWN_AT],
+				.min_idle = (unsigned)number[AP_OPT_MIN_IDLE],
+				.max_idle = (unsigned)number[AP_OPT_MAX_IDLE],
+			},
+		.recycling =
+			{
+				.max_age_ns = number[AP_OPT_MAX_INSTANCE_AGE],
+				.max_requests = (unsigned)number[AP_OPT_RECYCLE_THRESHOLD],
+				.max_recycles = (unsigned)number[AP_OPT_MAX_RECYCLES_PER_ID],
+				.max_memory = (uint64_t)number[AP_OPT_MAX_MEMORY_MB] << 20,
+				.max_cpu = (unsigned)number[AP_OPT_MAX_CPU_PERCENT],
+			},
+		.scale_down_window_ns = number[AP_OPT_SCALE_DOWN_WINDOW],
 		.idle_timeout_ns = number[AP_OPT_IDLE_TIMEOUT],
+		.spawn_timeout_ns = number[AP_OPT_SPAWN_TIMEOUT],
 		.pass_ns = number[AP_OPT_MAINTENANCE_INTERVAL],
+		.keep_program = strcmp(config->text[AP_OPT_ON_RELEASE], "keep") == 0,
 	};
+}
+
+void pool_obey_config_locked(struct ap_pool *pool, struct ap_list *answered)
+{
+	pool->machine.limits = limits_of(&pool->config);
+	pool_step_locked(pool, &(struct machine_event){.type = MACHINE_CONFIG}, answered);
 }
 
 int ap_pool_config_set(struct ap_pool *pool, enum ap_option option, const char *text,
@@ -433,12 +526,19 @@ int ap_pool_config_set(struct ap_pool *pool, enum ap_option option, const char *
 	ap_list_init(&answered);
 	pthread_mutex_lock(&pool->lock);
 	int r = ap_config_set(&pool->config, option, text, false, err);
-	if (r == 0) {
-		pool->machine.limits = limits_of(&pool->config);
-		pool_step_locked(pool, &(struct machine_event){.type = MACHINE_CONFIG}, &answered);
-	}
+	if (r == 0)
+		pool_obey_config_locked(pool, &answered);
 	pthread_mutex_unlock(&pool->lock);
 	pool_deliver(pool, &answered);
+	return r;
+}
+
+int ap_pool_config_try(struct ap_pool *pool, enum ap_option option, const char *text,
+		       struct ap_err *err)
+{
+	pthread_mutex_lock(&pool->lock);
+	int r = ap_config_try(&pool->config, option, text, err);
+	pthread_mutex_unlock(&pool->lock);
 	return r;
 }
 
@@ -467,7 +567,7 @@ void ap_pool_stats(struct ap_pool *pool, struct ap_stats *ret)
 	*ret = (struct ap_stats){
 		.n_active = m->n_in_state[AP_AGENT_ACTIVE],
 		.n_idle = m->n_in_state[AP_AGENT_IDLE],
-		.n_total = sample.n_total,
+		.n_total = machine_total(m),
 		.n_spawning = m->n_in_state[AP_AGENT_SPAWNING],
 		.n_waiting = m->n_waiting,
 		.utilization = scaling_utilization(&sample),
@@ -567,17 +667,14 @@ struct ap_agent *ap_agent_of_token(struct ap_pool *pool, uint64_t token)
 
 int ap_agent_kill(struct ap_pool *pool, struct ap_agent *agent, struct ap_err *err)
 {
-	struct ap_list answered;
-	ap_list_init(&answered);
-	pthread_mutex_lock(&pool->lock);
-	int r = agent->gone ? -ENOENT
-			    : pool_step_locked(pool,
-					       &(struct machine_event){.type = MACHINE_KILL,
-								       .slot = agent->slot},
-					       &answered);
-	pthread_mutex_unlock(&pool->lock);
-	pool_deliver(pool, &answered);
-	return step_refused(r, err);
+	return pool_refused(pool_step_agent(agent, (struct machine_event){.type = MACHINE_KILL}),
+			    err);
+}
+
+int ap_agent_recycle(struct ap_pool *pool, struct ap_agent *agent, struct ap_err *err)
+{
+	return pool_refused(pool_step_agent(agent, (struct machine_event){.type = MACHINE_RECYCLE}),
+			    err);
 }
 
 /* --- its life --- */
@@ -620,11 +717,13 @@ int ap_pool_new(struct ap_pool **ret, struct ap_pool_options *options, struct ap
 			ap_err_errno(err, r, "pool");
 	}
 	if (r == 0) {
-		int64_t lease = store_counter(pool->store, "next_lease", 1);
-		pool->machine.next_lease = (uint64_t)lease;
-		pool->effects.at =
-			calloc(machine_max_effects(&pool->machine), sizeof *pool->effects.at);
-		if (!pool->effects.at)
+		unsigned most = machine_max_effects(&pool->machine);
+		state_dir_load_counters(pool);
+		(void)state_dir_load(pool, true, NULL); /* unfit for the command line: left out */
+		pool->machine.limits = limits_of(&pool->config);
+		pool->effects.at = calloc(most, sizeof *pool->effects.at);
+		pool->effects.moves = calloc(most, sizeof *pool->effects.moves);
+		if (!pool->effects.at || !pool->effects.moves)
 			r = ap_err_errno(err, -ENOMEM, "pool");
 	}
 	if (r == 0)
@@ -639,7 +738,7 @@ int ap_pool_new(struct ap_pool **ret, struct ap_pool_options *options, struct ap
 
 int ap_pool_start(struct ap_pool *pool, struct ap_err *err)
 {
-	int r = backend_tmux_new(&pool->backend, pool->state_dir, pool->shim, err);
+	int r = backend_new(&pool->backend, pool->state_dir, pool->shim, err);
 	if (r == 0)
 		state_dir_recover(pool);
 	if (r == 0 && !(pool->workers = worker_pool_new(POOL_N_WORKERS)))
@@ -647,7 +746,7 @@ int ap_pool_start(struct ap_pool *pool, struct ap_err *err)
 	if (r == 0)
 		r = maintenance_start(pool, err);
 	if (r == 0)
-		r = backend_tmux_configure(pool->backend, err);
+		r = backend_configure(pool->backend, err);
 	if (r == 0)
 		ap_pool_warm(pool);
 	return r;
@@ -662,6 +761,7 @@ unsigned ap_pool_stop(struct ap_pool *pool, struct ap_err *err)
 	*err = pool->aside_error;
 	unsigned n_aside = pool->n_aside;
 	pthread_mutex_unlock(&pool->lock);
+	(void)state_dir_save_counters(pool, NULL); /* they go on where they were last saved */
 	return n_aside;
 }
 
@@ -677,6 +777,7 @@ void ap_pool_free(struct ap_pool *pool)
 	state_dir_close(pool);
 	machine_fini(&pool->machine);
 	free(pool->effects.at);
+	free(pool->effects.moves);
 	free(pool->agents);
 	repo_fini(&pool->repo);
 	ap_config_fini(&pool->config);

@@ -19,23 +19,30 @@
 #include "worktree.h"
 
 #define POOL_N_WORKERS	  6
+#define POOL_WAITERS_MAX  10000	      /* acquirers in the queue */
 #define POOL_PROMPTS_MAX  64	      /* prompts queued for one agent */
 #define POOL_PROMPT_BYTES (8 << 20)   /* of them, together */
 #define POOL_WORKTREES	  "worktrees" /* directories in the state directory */
 #define POOL_AGENTS	  "agents"
 
+/* The last changes of an agent's state, in a ring. */
+struct transition {
+	int64_t at_ns;
+	uint8_t from, to, reason; /* enum ap_agent_state, enum ap_reason */
+};
+
 struct ap_request {
 	struct machine_request machine; /* of an acquirer or a releaser */
 	ap_request_done *done;
 	void *data;
-	atomic_int n_refs;	/* the caller's, and the pool's while it is submitted */
-	atomic_bool answered;	/* whoever sets it calls done */
-	bool in_machine;	/* the machine answers it */
-	struct ap_err err;	/* written before done, read after it */
-	struct ap_buf text;	/* likewise */
-	char base[256];		/* of an acquirer */
-	struct ap_list link;	/* of a wait: agent->waits; pool->lock */
-	struct ap_agent *agent; /* of a wait */
+	atomic_int n_refs;    /* the caller's, and the pool's while it is submitted */
+	atomic_bool answered; /* whoever sets it calls done */
+	bool in_machine;      /* the machine answers it */
+	struct ap_err err;    /* written before done, read after it */
+	struct ap_buf text;   /* likewise */
+	char base[256];	      /* of an acquirer */
+	int holder_fd;	      /* of an acquirer's process that the lease ends with; -1: none */
+	struct ap_list link;  /* of a wait: agent->waits; pool->lock */
 };
 
 struct prompt {
@@ -54,21 +61,31 @@ struct ap_agent {
 	struct worker_lane lane; /* what is done to it, one after the other */
 
 	/* only what runs in the lane touches these */
-	struct worker_job effect_job; /* of the one effect of its slot that is under way */
-	struct machine_effect effect;
+	struct machine_effect effect; /* that is being carried out */
 	struct worktree worktree;
 	struct backend_terminal terminal;
 	struct worktree_lease lease;
+	bool lease_open;   /* the worktree is on the lease's branch, and its work not saved yet */
 	unsigned n_starts; /* of its program: each has an output file of its own */
 
 	/* guarded by pool->lock */
-	bool gone;    /* its slot has been given up */
+	struct worker_job effect_job;	   /* queued or running; no more than one waits */
+	struct machine_effect next_effect; /* the last one given to it */
+	bool effect_queued;		   /* and not taken up yet */
+	struct worker_job probe_job;
+	uint32_t probe; /* id of the probe under way; 0: none */
+	struct cpu_average cpu;
+	struct transition transitions[AP_TRANSITIONS];
+	unsigned n_transitions; /* ever */
+	int holder_fd;		/* of the process that its lease ends with; -1: none */
+	bool gone;		/* its slot has been given up */
 	bool started; /* it has a terminal: the worktree and the terminal's name stay as they are */
 	bool ending;  /* its program is being ended by us */
 	bool ended;   /* its program has ended */
 	bool restarting; /* it was asked to start again: as good as started */
 	char ended_how[64];
-	int pid_fd;			 /* of the terminal's keeper; -1: none */
+	int over_fd; /* can be read when program and processes are over; -1: none */
+	struct backend_terminal running; /* the terminal as it was when its program was started */
 	pid_t program;			 /* 0: not known yet, or ended */
 	unsigned start;			 /* goes up with every start of the program */
 	char base[WORKTREE_OID_MAX + 1]; /* of the lease, once granted */
@@ -97,7 +114,7 @@ struct ap_pool {
 	const char *const *argv;
 	bool is_shell;
 	char *mountpoint, *shim, *state_dir;
-	void (*agent_gone)(void *data, unsigned number, const char *name);
+	void (*agent_gone)(void *data, const char *name);
 	void *observer;
 	uid_t owner;
 	int lock_fd; /* the state directory's lock */
@@ -116,13 +133,13 @@ struct ap_pool {
 	int64_t spawn_error_ns;
 	struct ap_err aside_error; /* where work lies that could not be saved */
 	unsigned n_aside;
-	bool stopping;
 
 	/* maintenance.c */
 	pthread_t maintenance;
 	bool maintenance_runs;
 	int epoll_fd, wake_fd, inotify_fd;
-	int64_t armed_ns; /* when it wakes by itself; pool->lock */
+	int64_t armed_ns;	      /* when it wakes by itself; pool->lock */
+	_Atomic uint64_t tokens_kept; /* tokens below this are spent, says the store */
 	atomic_bool maintenance_end;
 };
 
@@ -135,6 +152,18 @@ int pool_step(struct ap_pool *pool, const struct machine_event *event);
 int pool_step_locked(struct ap_pool *pool, const struct machine_event *event,
 		     struct ap_list *answered);
 void pool_deliver(struct ap_pool *pool, struct ap_list *answered);
+
+/* Steps one event about the agent's slot. Takes the lock. -ENODEV: it is gone. */
+int pool_step_agent(struct ap_agent *agent, struct machine_event event);
+
+/* The result of a step, with its sentence where it was refused. */
+int pool_refused(int result, struct ap_err *err);
+
+/* Has it known why spawning failed. Takes the lock. */
+void pool_note_spawn_error(struct ap_pool *pool, const struct ap_err *err);
+
+/* Makes the configuration effective, as it is now. */
+void pool_obey_config_locked(struct ap_pool *pool, struct ap_list *answered);
 
 /* Answers a request that the machine does not know: done is called unless it was answered before.
  * Drops the pool's reference. */
@@ -150,10 +179,23 @@ unsigned agent_number(const char *name);
 int state_dir_open(struct ap_pool *pool, struct ap_err *err);
 void state_dir_close(struct ap_pool *pool);
 
+/* "STATE_DIR/SUBDIR/NAME", owned by the caller; NULL on ENOMEM. */
+char *state_dir_path(const struct ap_pool *pool, const char *subdir, const char *name);
+
 /* What the next daemon needs to save an agent's lease, whatever the agent did to its worktree.
  * Lane. */
 int lease_record_write(const struct ap_agent *agent, struct ap_err *err);
-void lease_record_remove(const struct ap_agent *agent);
+
+/* Writes the settings made at run time and the counters to the store. Takes the lock. Blocks. */
+int state_dir_save(struct ap_pool *pool, struct ap_err *err);
+int state_dir_save_counters(struct ap_pool *pool, struct ap_err *err);
+
+/* Makes the settings of the store effective, all or none: -ERANGE when they do not fit the others.
+ * At start those stay that the command line has set. Takes the lock. Blocks. */
+int state_dir_load(struct ap_pool *pool, bool at_start, struct ap_err *err);
+
+/* Begins the machine's counters where the store's end. */
+void state_dir_load_counters(struct ap_pool *pool);
 
 /* Ends and removes what a dead daemon left, the work of its leases saved; what cannot be saved is
  * kept and counted. Needs that its terminals have been ended. Blocks. */
@@ -184,6 +226,9 @@ int agent_output_begin(struct ap_agent *agent, struct ap_err *err);
 /* Where the terminal's bytes are appended. */
 void agent_raw_path(const struct ap_agent *agent, struct ap_buf *out);
 
+/* Removes one of the keeper's or our own records. Any thread. */
+void agent_remove_record(const struct ap_agent *agent, const char *name);
+
 /* Takes note that a program is about to be started: what is printed from now on is its own. */
 void agent_starts(struct ap_agent *agent);
 
@@ -195,6 +240,9 @@ void agent_restart_failed(struct ap_agent *agent, const struct ap_err *err);
 int agent_started(struct ap_agent *agent, struct ap_err *err);
 void agent_ended(struct ap_agent *agent, unsigned start);
 
+/* Lets go of the process that its lease ends with. pool->lock held. */
+void agent_forget_holder_locked(struct ap_agent *agent);
+
 /* Ends the program and all that it started; returns when it is over. Lane only. -ETIMEDOUT. */
 int agent_end_program(struct ap_agent *agent, struct ap_err *err);
 
@@ -202,6 +250,9 @@ int agent_end_program(struct ap_agent *agent, struct ap_err *err);
 
 /* Has a worker carry out an effect of the machine. pool->lock held. */
 void job_effect_locked(struct ap_agent *agent, const struct machine_effect *effect);
+
+/* Has a worker look after the agent's health and usage, unless one does. pool->lock held. */
+void job_probe_locked(struct ap_agent *agent, uint32_t id);
 
 /* Has a worker deliver the first prompt of the queue. pool->lock held. */
 void job_prompt_locked(struct ap_agent *agent);
@@ -216,7 +267,9 @@ void maintenance_fini(struct ap_pool *pool);
 /* Makes the thread look at timers, or at agents whose recheck_ns has come. Any thread, any lock. */
 void maintenance_poke(struct ap_pool *pool);
 
-/* Watches a terminal's keeper and its output; they are let go by closing. -errno. */
-int maintenance_watch_keeper(struct ap_pool *pool, const struct ap_agent *agent, int pid_fd);
+/* Watches for the end of an agent's program, and of its lease's holder, and for output; descriptors
+ * are let go by closing. -errno. */
+int maintenance_watch_over(struct ap_pool *pool, const struct ap_agent *agent, int over_fd);
+int maintenance_watch_holder(struct ap_pool *pool, const struct ap_agent *agent, int pid_fd);
 int maintenance_watch_output(struct ap_pool *pool, const char *path);
 void maintenance_unwatch_output(struct ap_pool *pool, int watch);

@@ -1,17 +1,44 @@
 /* What size the pool should have. Pure functions of counts, asked by the machine on every event, so
- * that a burst is answered at once. */
+ * that a burst is answered at once. A policy is a row: a further one is a function and a row. */
 #pragma once
 
+#include <stdint.h>
+
 struct scaling_sample {
-	unsigned n_active, n_idle, n_coming; /* coming: spawning, validating, recycling */
-	unsigned n_waiting;
-	unsigned n_total;
+	unsigned n_active; /* serve a lease, or are being made ready for one */
+	unsigned n_idle;
+	unsigned n_coming;  /* spawning or recycling: a slow start is capacity, no panic */
+	unsigned n_waiting; /* acquirers */
 };
+
+/* What a policy obeys. */
+struct scaling_limits {
+	unsigned min_size;
+	unsigned up_at, down_at;     /* percent */
+	unsigned min_idle, max_idle; /* of policy spare */
+};
+
+enum scaling_policy_id { SCALING_UTILIZATION, SCALING_SPARE, SCALING_N_POLICIES };
+
+struct scaling_policy {
+	const char *name; /* as config/scale_policy has it */
+
+	/* The size that there should be. Over the present size it is gone to at once, under it step
+	 * by step, each when this has said so for a whole scale_down_window. */
+	unsigned (*desired)(const struct scaling_sample *, const struct scaling_limits *);
+
+	/* Agents that idle for long are retired, but never below this size. */
+	unsigned (*floor)(const struct scaling_sample *, const struct scaling_limits *);
+};
+
+extern const struct scaling_policy scaling_policies[SCALING_N_POLICIES];
+
+/* Agents that serve or can. */
+static inline unsigned scaling_size(const struct scaling_sample *sample)
+{
+	return sample->n_active + sample->n_idle + sample->n_coming;
+}
 
 /* Percent of the agents that serve or are asked for, of those that serve or could: 0 for an empty
  * pool without waiters. */
 unsigned scaling_utilization(const struct scaling_sample *sample);
-
-/* Policy utilization: one agent more (or as many as wait) when utilization is over `up_at` percent,
- * else as many as there are. Agents on their way count as capacity: a slow start is no panic. */
-unsigned scaling_desired(const struct scaling_sample *sample, unsigned up_at);

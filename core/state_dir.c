@@ -19,12 +19,10 @@
 /* What keepers of a dead daemon's agents are given to end. */
 #define ORPHAN_LIMIT (10 * AP_SECOND)
 
-static uint64_t hash_of(const char *text)
+char *state_dir_path(const struct ap_pool *pool, const char *subdir, const char *name)
 {
-	uint64_t hash = 0xcbf29ce484222325u; /* FNV-1a, 64 bits */
-	for (; *text; text++)
-		hash = (hash ^ (unsigned char)*text) * 0x100000001b3u;
-	return hash;
+	char *path;
+	return asprintf(&path, "%s/%s/%s", pool->state_dir, subdir, name) < 0 ? NULL : path;
 }
 
 /* By the XDG base directory specification: one directory a repository. */
@@ -36,10 +34,10 @@ static char *default_state_dir(const struct repo *repo)
 	int n;
 	if (state && state[0] == '/')
 		n = asprintf(&path, "%s/agentpoolfs/%s-%016" PRIx64, state, slash + 1,
-			     hash_of(repo->common_dir));
+			     ap_hash(repo->common_dir));
 	else
 		n = asprintf(&path, "%s/.local/state/agentpoolfs/%s-%016" PRIx64,
-			     home ? home : "/root", slash + 1, hash_of(repo->common_dir));
+			     home ? home : "/root", slash + 1, ap_hash(repo->common_dir));
 	return n < 0 ? NULL : path;
 }
 
@@ -169,13 +167,6 @@ int lease_record_write(const struct ap_agent *agent, struct ap_err *err)
 	return 0;
 }
 
-void lease_record_remove(const struct ap_agent *agent)
-{
-	AP_CLEANUP_FREE char *path = record_path(agent->dir);
-	if (path)
-		unlink(path);
-}
-
 /* False when there is none: the agent was not leased. */
 static bool lease_record_read(const char *agent_dir, struct worktree_lease *ret,
 			      char **ret_admin_dir)
@@ -204,14 +195,13 @@ static bool lease_record_read(const char *agent_dir, struct worktree_lease *ret,
 /* Saves the work of one left worktree to its lease's branch and removes it. */
 static void recover_worktree(struct ap_pool *pool, const char *name)
 {
-	AP_CLEANUP_FREE char *path = NULL;
-	AP_CLEANUP_FREE char *agent_dir = NULL;
+	AP_CLEANUP_FREE char *path = state_dir_path(pool, POOL_WORKTREES, name);
+	AP_CLEANUP_FREE char *agent_dir = state_dir_path(pool, POOL_AGENTS, name);
 	AP_CLEANUP_FREE char *admin_dir = NULL;
 	struct worktree worktree = {0};
 	struct worktree_lease lease;
 	struct ap_err err = {""};
-	if (asprintf(&path, "%s/%s/%s", pool->state_dir, POOL_WORKTREES, name) < 0 ||
-	    asprintf(&agent_dir, "%s/%s/%s", pool->state_dir, POOL_AGENTS, name) < 0)
+	if (!path || !agent_dir)
 		return;
 	await_keeper(agent_dir);
 	bool leased = lease_record_read(agent_dir, &lease, &admin_dir);
@@ -233,10 +223,9 @@ static void recover_worktree(struct ap_pool *pool, const char *name)
 /* What is left of an agent without a worktree. */
 static void remove_records(struct ap_pool *pool, const char *name)
 {
-	AP_CLEANUP_FREE char *worktree = NULL;
-	AP_CLEANUP_FREE char *agent_dir = NULL;
-	if (asprintf(&worktree, "%s/%s/%s", pool->state_dir, POOL_WORKTREES, name) < 0 ||
-	    asprintf(&agent_dir, "%s/%s/%s", pool->state_dir, POOL_AGENTS, name) < 0)
+	AP_CLEANUP_FREE char *worktree = state_dir_path(pool, POOL_WORKTREES, name);
+	AP_CLEANUP_FREE char *agent_dir = state_dir_path(pool, POOL_AGENTS, name);
+	if (!worktree || !agent_dir)
 		return;
 	await_keeper(agent_dir);
 	if (access(worktree, F_OK) < 0)
@@ -264,6 +253,126 @@ void state_dir_recover(struct ap_pool *pool)
 {
 	for_each_left(pool, POOL_WORKTREES, recover_worktree);
 	for_each_left(pool, POOL_AGENTS, remove_records);
+}
+
+/* --- settings and counters --- */
+
+#define SETTING_SCALE "scale" /* the size set by hand */
+
+static uint64_t *counter_of(struct ap_pool *pool, unsigned i, const char **ret_name)
+{
+	struct machine *m = &pool->machine;
+	static const char *const names[] = {"total_requests", "total_recycles", "spawned_agents"};
+	uint64_t *const counters[] = {&m->n_grants, &m->n_recycled, &m->n_spawned};
+	if (i >= sizeof names / sizeof *names)
+		return NULL;
+	*ret_name = names[i];
+	return counters[i];
+}
+
+void state_dir_load_counters(struct ap_pool *pool)
+{
+	const char *name;
+	uint64_t *counter;
+	for (unsigned i = 0; (counter = counter_of(pool, i, &name)); i++)
+		*counter = (uint64_t)store_counter(pool->store, name, 0);
+	pool->machine.n_terminated = pool->machine.n_spawned; /* whatever there was is over */
+	pool->machine.next_lease = (uint64_t)store_counter(pool->store, "next_lease", 1);
+	pool->machine.next_token = (uint64_t)store_counter(pool->store, "next_token", 1);
+	pool->tokens_kept = pool->machine.next_token;
+}
+
+int state_dir_save_counters(struct ap_pool *pool, struct ap_err *err)
+{
+	const char *name;
+	int r = 0;
+	for (unsigned i = 0; r == 0 && counter_of(pool, i, &name); i++) {
+		pthread_mutex_lock(&pool->lock);
+		int64_t value = (int64_t)*counter_of(pool, i, &name);
+		pthread_mutex_unlock(&pool->lock);
+		r = store_raise(pool->store, name, value, err);
+	}
+	return r;
+}
+
+int state_dir_save(struct ap_pool *pool, struct ap_err *err)
+{
+	struct store_setting settings[AP_N_OPTIONS + 1];
+	unsigned n = 0;
+	int r = 0;
+	pthread_mutex_lock(&pool->lock);
+	for (int i = 0; i < AP_N_OPTIONS; i++) {
+		struct ap_buf value = {0};
+		if (pool->config.origin[i] != AP_ORIGIN_SET)
+			continue;
+		ap_config_show(&pool->config, (enum ap_option)i, &value);
+		if (value.failed)
+			r = ap_err_errno(err, -ENOMEM, "settings");
+		settings[n++] = (struct store_setting){ap_options[i].name, value.data};
+	}
+	if (pool->machine.target >= 0) {
+		settings[n] = (struct store_setting){SETTING_SCALE, NULL};
+		if (asprintf(&settings[n].value, "%d", pool->machine.target) < 0)
+			r = ap_err_errno(err, -ENOMEM, "settings");
+		else
+			n++;
+	}
+	pthread_mutex_unlock(&pool->lock);
+	if (r == 0)
+		r = store_settings_write(pool->store, settings, n, err);
+	for (unsigned i = 0; i < n; i++)
+		free(settings[i].value);
+	return r < 0 ? r : state_dir_save_counters(pool, err);
+}
+
+struct loading {
+	struct ap_config config;
+	bool at_start;
+	int target;
+	struct ap_err *err;
+};
+
+/* What the command line says goes before what is stored. */
+static int take_setting(void *data, const char *name, const char *value)
+{
+	struct loading *loading = data;
+	int option = ap_option_find(name);
+	if (strcmp(name, SETTING_SCALE) == 0)
+		loading->target = atoi(value);
+	if (option < 0 || ap_options[option].when != AP_WHEN_ANYTIME ||
+	    (loading->at_start && loading->config.origin[option] == AP_ORIGIN_MOUNT))
+		return 0;
+	int r = ap_config_set(&loading->config, (enum ap_option)option, value, true, loading->err);
+	loading->config.origin[option] = AP_ORIGIN_SET;
+	return r;
+}
+
+int state_dir_load(struct ap_pool *pool, bool at_start, struct ap_err *err)
+{
+	struct loading loading = {.at_start = at_start, .target = -1, .err = err};
+	struct ap_list answered;
+	ap_list_init(&answered);
+	pthread_mutex_lock(&pool->lock);
+	int r = ap_config_copy(&loading.config, &pool->config);
+	pthread_mutex_unlock(&pool->lock);
+	if (r < 0)
+		return ap_err_errno(err, r, "settings");
+	r = store_settings_read(pool->store, take_setting, &loading, err);
+	if (r == 0)
+		r = ap_config_check(&loading.config, err);
+	if (r == 0) {
+		pthread_mutex_lock(&pool->lock);
+		struct ap_config old = pool->config;
+		pool->config = loading.config;
+		loading.config = old;
+		pool->machine.target = loading.target;
+		if (!at_start)
+			pool_obey_config_locked(pool, &answered);
+		pthread_mutex_unlock(&pool->lock);
+		pool_deliver(pool, &answered);
+	}
+	ap_config_fini(&loading.config);
+	return r;
 }
 
 void state_dir_close(struct ap_pool *pool)

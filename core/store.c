@@ -46,6 +46,8 @@ static int store_prepare(struct store *store, const char *path, struct ap_err *e
 		"PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;"
 		"CREATE TABLE IF NOT EXISTS counter"
 		" (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;"
+		"CREATE TABLE IF NOT EXISTS setting"
+		" (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;"
 		"PRAGMA user_version = 1;";
 	if (sqlite3_exec(store->db, schema, NULL, NULL, NULL) != SQLITE_OK ||
 	    sqlite3_prepare_v2(store->db, "SELECT value FROM counter WHERE name = ?1", -1,
@@ -105,6 +107,57 @@ int store_raise(struct store *store, const char *name, int64_t value, struct ap_
 			? 0
 			: store_error(store, -EIO, err, "writing");
 	sqlite3_reset(store->raise);
+	pthread_mutex_unlock(&store->lock);
+	return r;
+}
+
+static int settings_replace(struct store *store, const struct store_setting *settings, unsigned n)
+{
+	sqlite3_stmt *insert = NULL;
+	int r = sqlite3_exec(store->db, "BEGIN IMMEDIATE; DELETE FROM setting;", NULL, NULL, NULL);
+	if (r == SQLITE_OK)
+		r = sqlite3_prepare_v2(store->db,
+				       "INSERT INTO setting (name, value) VALUES (?1, ?2)", -1,
+				       &insert, NULL);
+	for (unsigned i = 0; r == SQLITE_OK && i < n; i++) {
+		sqlite3_bind_text(insert, 1, settings[i].name, -1, SQLITE_STATIC);
+		sqlite3_bind_text(insert, 2, settings[i].value, -1, SQLITE_STATIC);
+		r = sqlite3_step(insert) == SQLITE_DONE ? SQLITE_OK : SQLITE_ERROR;
+		sqlite3_reset(insert);
+	}
+	sqlite3_finalize(insert);
+	return r == SQLITE_OK ? sqlite3_exec(store->db, "COMMIT", NULL, NULL, NULL) : r;
+}
+
+int store_settings_write(struct store *store, const struct store_setting *settings, unsigned n,
+			 struct ap_err *err)
+{
+	pthread_mutex_lock(&store->lock);
+	int r = settings_replace(store, settings, n) == SQLITE_OK
+			? 0
+			: store_error(store, -EIO, err, "writing");
+	if (r < 0) /* fails where the transaction has been given up already */
+		(void)sqlite3_exec(store->db, "ROLLBACK", NULL, NULL, NULL);
+	pthread_mutex_unlock(&store->lock);
+	return r;
+}
+
+int store_settings_read(struct store *store,
+			int (*take)(void *data, const char *name, const char *value), void *data,
+			struct ap_err *err)
+{
+	sqlite3_stmt *query = NULL;
+	int r = 0, step = SQLITE_DONE;
+	pthread_mutex_lock(&store->lock);
+	if (sqlite3_prepare_v2(store->db, "SELECT name, value FROM setting", -1, &query, NULL) !=
+	    SQLITE_OK)
+		r = store_error(store, -EIO, err, "reading");
+	while (r == 0 && (step = sqlite3_step(query)) == SQLITE_ROW)
+		r = take(data, (const char *)sqlite3_column_text(query, 0),
+			 (const char *)sqlite3_column_text(query, 1));
+	if (r == 0 && step != SQLITE_DONE)
+		r = store_error(store, -EIO, err, "reading");
+	sqlite3_finalize(query);
 	pthread_mutex_unlock(&store->lock);
 	return r;
 }

@@ -1,5 +1,5 @@
 /* The state store: what must outlive the daemon, in one SQLite database of the state directory. The
- * only user of SQLite. Knows names of counters, not what they count. */
+ * only user of SQLite. Knows names of counters and settings, not what they mean. */
 #pragma once
 
 #include <stdint.h>
@@ -17,3 +17,19 @@ int64_t store_counter(struct store *store, const char *name, int64_t initial);
 
 /* Makes the counter at least `value`; it is on disk when this returns. Any thread. Blocks. */
 int store_raise(struct store *store, const char *name, int64_t value, struct ap_err *err);
+
+struct store_setting {
+	const char *name;
+	char *value;
+};
+
+/* Replaces all settings by these, in one transaction; they are on disk when this returns. Any
+ * thread. Blocks. */
+int store_settings_write(struct store *store, const struct store_setting *settings, unsigned n,
+			 struct ap_err *err);
+
+/* Calls `take` with every setting, until it says that it failed; its error is returned. Any thread.
+ * Blocks. */
+int store_settings_read(struct store *store,
+			int (*take)(void *data, const char *name, const char *value), void *data,
+			struct ap_err *err);

@@ -19,6 +19,14 @@ static bool ends_with(const char *text, size_t len, const char *end)
 	return len >= n && memcmp(text + len - n, end, n) == 0;
 }
 
+uint64_t ap_hash(const char *text)
+{
+	uint64_t hash = 0xcbf29ce484222325u;
+	for (; *text; text++)
+		hash = (hash ^ (unsigned char)*text) * 0x100000001b3u;
+	return hash;
+}
+
 bool ap_label_valid(const char *label)
 {
 	size_t len = strlen(label);

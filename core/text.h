@@ -30,6 +30,9 @@ void ap_duration_format(int64_t ns, char *ret_text, size_t size);
 /* A number of bytes, with an optional suffix K, M or G. -EINVAL, -ERANGE. */
 int ap_size_parse(const char *text, int64_t *ret);
 
+/* FNV-1a, 64 bits. */
+uint64_t ap_hash(const char *text);
+
 /* Where the removal of control sequences stands between two pieces of a terminal's output. */
 struct ap_plain {
 	uint8_t state;

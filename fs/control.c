@@ -4,12 +4,19 @@
 #include <stdio.h>
 #include <string.h>
 
-int control_run(const struct control_command *commands, const struct tree_call *call, char *line)
+int control_run(const struct control_command *commands, const struct tree_call *call, char *line,
+		struct ap_request *request)
 {
 	const char *name = ap_word_next(&line);
 	for (const struct control_command *command = commands; name && command->name; command++) {
-		if (strcmp(name, command->name) == 0)
-			return command->run(call, line);
+		if (strcmp(name, command->name) != 0)
+			continue;
+		if (ap_word_next(&line))
+			return ap_err_set(call->err, -EINVAL, "%s takes no words", name);
+		if (command->submit)
+			return command->submit(call, request);
+		int r = command->run(call);
+		return r < 0 ? r : 1;
 	}
 	struct ap_buf known = {0};
 	for (const struct control_command *command = commands; command->name; command++)
@@ -40,6 +47,18 @@ static int set_word(const struct tree_call *call, const char *key, const char *t
 	return 0;
 }
 
+static int set_pid(const struct tree_call *call, const char *text, pid_t *ret)
+{
+	int64_t number;
+	int r = ap_number_parse(text, &number);
+	if (r < 0)
+		return ap_err_set(call->err, r, "pid: '%.64s' is not a number", text);
+	if (number < 1 || number > INT32_MAX)
+		return ap_err_set(call->err, -ERANGE, "pid: '%.64s' is out of its range", text);
+	*ret = (pid_t)number;
+	return 0;
+}
+
 static int acquire_option(const struct tree_call *call, const char *key, const char *value,
 			  struct ap_acquire *acquire)
 {
@@ -47,11 +66,16 @@ static int acquire_option(const struct tree_call *call, const char *key, const c
 		return set_duration(call, key, value, &acquire->timeout_ns);
 	if (strcmp(key, "ttl") == 0)
 		return set_duration(call, key, value, &acquire->ttl_ns);
+	if (strcmp(key, "pid") == 0)
+		return set_pid(call, value, &acquire->holder);
+	if (strcmp(key, "affinity") == 0)
+		return set_word(call, key, value, acquire->affinity, sizeof acquire->affinity);
 	if (strcmp(key, "agent") == 0)
 		return set_word(call, key, value, acquire->agent, sizeof acquire->agent);
 	if (strcmp(key, "base") == 0)
 		return set_word(call, key, value, acquire->base, sizeof acquire->base);
-	return ap_err_set(call->err, -EINVAL, "'%.64s' is none of: timeout ttl agent base", key);
+	return ap_err_set(call->err, -EINVAL,
+			  "'%.64s' is none of: timeout ttl pid agent affinity base", key);
 }
 
 int control_acquire(const struct tree_call *call, char *line, struct ap_request *request)

@@ -8,14 +8,18 @@
 struct control_command {
 	const char *name;
 	const char *doc;
-	int (*run)(const struct tree_call *, char *rest);
+	/* one of these */
+	int (*run)(const struct tree_call *); /* 0: done; or negative errno */
+	int (*submit)(const struct tree_call *, struct ap_request *); /* 0: answered later */
 };
 
-/* Runs the command of a line; the table ends with a row without a name. -EINVAL: there is no such
- * command, the sentence lists them. */
-int control_run(const struct control_command *commands, const struct tree_call *call, char *line);
+/* Runs the command of a line; the table ends with a row without a name. 0: the request is
+ * submitted, 1: it is done and the request was not needed. -EINVAL: there is no such command, the
+ * sentence lists them. */
+int control_run(const struct control_command *commands, const struct tree_call *call, char *line,
+		struct ap_request *request);
 
-/* acquire: `[LABEL] [timeout=DUR] [ttl=DUR] [agent=NAME] [base=REF]`. */
+/* acquire: `[LABEL] [timeout=DUR] [ttl=DUR] [pid=N] [agent=NAME] [affinity=KEY] [base=REF]`. */
 int control_acquire(const struct tree_call *call, char *line, struct ap_request *request);
 
 /* release: `LABEL|NAME [discard]`. */

@@ -14,9 +14,7 @@ static void hold_done(struct ap_request *request, int result, void *data)
 	if (result == 0 && !closed) {
 		file->lease = lease;
 		file->granted = true;
-		ap_buf_fini(&file->text);
-		file->text = *ap_request_text(request);
-		*ap_request_text(request) = (struct ap_buf){0};
+		text_take_locked(file, request);
 	}
 	pthread_mutex_unlock(&file->files->lock);
 	if (result < 0)

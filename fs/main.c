@@ -65,10 +65,13 @@ static int pool_option(struct command_line *line, const char *name, const char *
 		       struct ap_err *err)
 {
 	int option = ap_option_find(name);
-	if (option < 0)
+	bool profile = strcmp(name, "profile") == 0;
+	if (option < 0 && !profile)
 		return 1; /* FUSE's */
 	if (!value)
 		return ap_err_set(err, -EINVAL, "-o %s needs a value: -o %s=VALUE", name, name);
+	if (profile)
+		return ap_config_profile(&line->config, value, err);
 	return ap_config_set(&line->config, (enum ap_option)option, value, true, err);
 }
 
@@ -116,6 +119,9 @@ static void list_options(void)
 	for (int i = 0; i < AP_N_OPTIONS; i++)
 		printf("%-22s %-12s %s\n", ap_options[i].name,
 		       *ap_options[i].initial ? ap_options[i].initial : "-", ap_options[i].doc);
+	printf("%-22s %-12s %s\n", "profile", "-",
+	       "values of several options: development, production or high-load; later ones "
+	       "override");
 }
 
 /* Cuts the words behind -- off. */
@@ -299,10 +305,9 @@ static void on_answers(void *data)
 		close(null_fd);
 }
 
-static void on_agent_gone(void *data, unsigned number, const char *name)
+static void on_agent_gone(void *data, const char *name)
 {
 	struct daemon *daemon = data;
-	(void)number;
 	if (!atomic_load(&daemon->loop_left))
 		mount_forget_agent(&daemon->mount, name);
 }

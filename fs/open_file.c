@@ -116,6 +116,7 @@ static struct open_file *file_new(struct open_files *files, struct node node, in
 	ap_list_init(&file->readers);
 	file->by_handle = file->row->holds && (open_flags & O_ACCMODE) == O_RDWR;
 	file->stream = file->by_handle || file->row->parks || file->row->take;
+	file->append = open_flags & O_APPEND;
 	return file;
 }
 
@@ -142,6 +143,9 @@ void open_file_open(struct open_files *files, fuse_req_t req, struct node node,
 	file->call.uid = ctx->uid;
 	file->call.tid = ctx->pid;
 	file->call.by_handle = file->by_handle;
+	struct ap_agent_info info;
+	if (r == 0 && file->call.agent && ap_agent_look(files->pool, file->call.agent, &info))
+		file->call.token = info.token;
 	if (r == 0 && access_mode != O_WRONLY && file->row->show && !file->by_handle)
 		r = text_make(file);
 	uint64_t fh = 0;
@@ -155,7 +159,7 @@ void open_file_open(struct open_files *files, fuse_req_t req, struct node node,
 	uint32_t flags = FOPEN_DIRECT_IO;
 	if (file->stream)
 		flags |= FOPEN_STREAM | FOPEN_NONSEEKABLE;
-	if (!file->row->line && !file->row->submit)
+	if (!file->row->line && !file->row->submit && !file->row->set)
 		flags |= FOPEN_NOFLUSH;
 	if (reply_open(req, fh, flags) < 0) { /* interrupted: no RELEASE will come */
 		table_remove(files, fh);
@@ -172,7 +176,9 @@ void open_file_flush(struct open_files *files, fuse_req_t req, struct fuse_file_
 	struct open_file *file = open_file_find(files, fi->fh);
 	int r = 0;
 	if (file && file->pending.len > 0 && !file->row->take) {
-		if (file->row->line) {
+		if (file->row->set) {
+			r = value_end(file);
+		} else if (file->row->line) {
 			ssize_t done = run_lines(file, file->pending.data, file->pending.len);
 			r = done < 0 ? (int)done : 0;
 		} else {

@@ -1,5 +1,5 @@
-/* What the files of an open file share: open_file.c (life, table), reading.c, writing.c, holding.c.
- */
+/* What the files of an open file share: its life and the table in open_file.c, then reading.c,
+ * writing.c and holding.c. */
 #pragma once
 
 #include <pthread.h>
@@ -23,6 +23,7 @@ struct open_file {
 	struct ap_err err;     /* of call */
 	bool by_handle;	       /* it is a lease, or will be */
 	bool stream;	       /* offsets mean nothing: `cursor` counts */
+	bool append;	       /* opened with O_APPEND */
 
 	/* the FUSE thread's own */
 	struct ap_buf pending; /* written: a line that goes on, or the text so far */
@@ -45,8 +46,8 @@ struct open_file {
 	struct ap_buf work;
 	size_t work_from; /* bytes of it that earlier writes brought */
 	size_t write_size;
-	size_t done,
-		line_len; /* bytes whose commands have had their effect; of the line under way */
+	size_t done;	  /* bytes whose commands have had their effect */
+	size_t line_len;  /* of the line under way */
 	bool submitting;  /* guarded by files->lock: submit() has not returned yet */
 	bool answered;	  /* likewise: the answer came before it did */
 	bool interrupted; /* likewise: the writer is to die */
@@ -92,6 +93,9 @@ void request_over(struct open_file *file, struct ap_request *request);
 /* Text that is made at open: what is read later is this. */
 int text_make(struct open_file *file);
 
+/* Moves the text that a request brought to the file. files->lock held. */
+void text_take_locked(struct open_file *file, struct ap_request *request);
+
 /* The text has come (0), or the reason why not: all who wait are answered. */
 void text_complete(struct open_file *file, int result);
 
@@ -111,6 +115,9 @@ void refused(struct open_file *file, int error);
 /* Lines whose commands are done at once. Returns the bytes that had their effect, or the error of
  * the first line. */
 ssize_t run_lines(struct open_file *file, const char *text, size_t len);
+
+/* A value that came without a newline is taken when it is closed. */
+int value_end(struct open_file *file);
 
 /* The last close of a file that takes a text whole. */
 void take_end(struct open_file *file);

@@ -13,6 +13,22 @@ int text_make(struct open_file *file)
 	return r;
 }
 
+void text_take_locked(struct open_file *file, struct ap_request *request)
+{
+	ap_buf_fini(&file->text);
+	file->text = *ap_request_text(request);
+	*ap_request_text(request) = (struct ap_buf){0};
+}
+
+/* Replies with an error, unless there was a reply, and drops the parked request. */
+static void parked_fail(struct parked *parked, int error)
+{
+	fuse_req_t req = parked_claim(parked);
+	if (req)
+		fuse_reply_err(req, -error);
+	parked_unref(parked);
+}
+
 static void reply_slice(fuse_req_t req, const struct ap_buf *text, size_t at, size_t size)
 {
 	size_t left = at < text->len ? text->len - at : 0;
@@ -51,12 +67,8 @@ static void reader_interrupted(struct parked *parked, void *data)
 	ap_list_remove(&reader->link);
 	reader->interrupted = true;
 	pthread_mutex_unlock(&files->lock);
-	if (!listed)
-		return; /* it is not in the list yet, or being answered */
-	fuse_req_t req = parked_claim(parked);
-	if (req)
-		fuse_reply_err(req, EINTR);
-	parked_unref(parked);
+	if (listed) /* else it is not in the list yet, or being answered */
+		parked_fail(parked, -EINTR);
 }
 
 static struct reader *reader_new(struct open_file *file, fuse_req_t req, size_t size, off_t offset,
@@ -111,11 +123,8 @@ static void fetch_done(struct ap_request *request, int result, void *data)
 {
 	struct open_file *file = data;
 	pthread_mutex_lock(&file->files->lock);
-	if (result == 0) {
-		ap_buf_fini(&file->text);
-		file->text = *ap_request_text(request);
-		*ap_request_text(request) = (struct ap_buf){0};
-	}
+	if (result == 0)
+		text_take_locked(file, request);
 	pthread_mutex_unlock(&file->files->lock);
 	request_over(file, request);
 	text_complete(file, result);
@@ -170,12 +179,8 @@ static void read_text(struct open_file *file, fuse_req_t req, size_t size, off_t
 		file->text_state = TEXT_COMING;
 	int result = file->text_state == TEXT_FAILED ? file->text_error : 0;
 	pthread_mutex_unlock(&files->lock);
-	if (interrupted) {
-		struct parked *parked = reader->parked;
-		if (parked_claim(parked))
-			fuse_reply_err(req, EINTR);
-		parked_unref(parked);
-	}
+	if (interrupted)
+		parked_fail(reader->parked, -EINTR);
 	if (start)
 		fetch_start(file);
 	else if (came) /* between the two looks */
@@ -213,10 +218,7 @@ static void read_piece(struct open_file *file, fuse_req_t req, size_t size, off_
 	if (r == 0 || !reader)
 		return;
 	ap_request_free(request);
-	struct parked *parked = reader->parked;
-	if (parked_claim(parked))
-		fuse_reply_err(req, -r);
-	parked_unref(parked);
+	parked_fail(reader->parked, r);
 }
 
 void open_file_read(struct open_files *files, fuse_req_t req, size_t size, off_t offset,

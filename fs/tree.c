@@ -16,11 +16,6 @@ static const struct tree_table tables[NODE_N_DIRS] = {
 	[NODE_LEASES] = {"leases/", tree_lease},
 };
 
-const struct tree_table *tree_table(enum node_dir dir)
-{
-	return &tables[dir];
-}
-
 const struct tree_row *tree_row(struct node node)
 {
 	return node.row ? &tables[node.dir].rows[node.row - 1] : NULL;
@@ -108,7 +103,7 @@ static mode_t row_mode(const struct tree_row *row)
 	mode_t mode = S_IFREG;
 	if (row->show || row->fetch || row->read)
 		mode |= 0444;
-	if (row->line || row->submit || row->take)
+	if (row->line || row->submit || row->set || row->take)
 		mode |= 0200;
 	return mode;
 }

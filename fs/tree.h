@@ -15,6 +15,7 @@ struct tree_call {
 	struct ap_agent *agent; /* in agents/NAME: pinned; else NULL */
 	unsigned index;		/* of the row in its table */
 	uint64_t id;		/* of the node */
+	uint64_t token; /* of the lease that the agent had when the file was opened; 0: none */
 	uid_t uid;
 	pid_t tid;	    /* thread of the caller; for display, never to authorise */
 	bool by_handle;	    /* acquire: the lease is to live on this open file */
@@ -35,8 +36,10 @@ struct tree_row {
 
 	/* writing: at most one of these */
 	int (*line)(const struct tree_call *, char *line); /* one command, done at once */
-	int (*submit)(const struct tree_call *, char *line,
-		      struct ap_request *); /* answered later */
+	/* one command; 0: answered later, 1: done at once, without the request */
+	int (*submit)(const struct tree_call *, char *line, struct ap_request *);
+	/* one value, written in one piece; `try`: say only whether it would be taken */
+	int (*set)(const struct tree_call *, char *value, bool try);
 	int (*take)(const struct tree_call *, const char *text,
 		    size_t len); /* all of it, at close */
 
@@ -55,7 +58,6 @@ struct tree_table {
 extern const struct tree_row tree_root[], tree_stats[], tree_agent[], tree_lease[];
 extern struct tree_row tree_config[]; /* filled by tree_config_init(), before anything else here */
 void tree_config_init(void);
-const struct tree_table *tree_table(enum node_dir dir);
 
 /* The row of a node, or NULL for a directory. */
 const struct tree_row *tree_row(struct node node);

@@ -55,43 +55,63 @@ static int worktree_link(const struct tree_call *call, struct ap_buf *out)
 	return 0;
 }
 
+static int fetch_memory(const struct tree_call *call, struct ap_request *request)
+{
+	return ap_agent_text(call->pool, call->agent, AP_TEXT_MEMORY, request, call->err);
+}
+
+static int fetch_cpu(const struct tree_call *call, struct ap_request *request)
+{
+	return ap_agent_text(call->pool, call->agent, AP_TEXT_CPU, request, call->err);
+}
+
+static int fetch_tasks(const struct tree_call *call, struct ap_request *request)
+{
+	return ap_agent_text(call->pool, call->agent, AP_TEXT_TASKS, request, call->err);
+}
+
+static int transitions_show(const struct tree_call *call, struct ap_buf *out)
+{
+	ap_agent_transitions(call->pool, call->agent, out);
+	return 0;
+}
+
 static int prompt_take(const struct tree_call *call, const char *text, size_t len)
 {
-	return ap_agent_prompt(call->pool, call->agent, text, len, call->err);
+	return ap_agent_prompt(call->pool, call->agent, call->token, text, len, call->err);
 }
 
 static int keys_line(const struct tree_call *call, char *line)
 {
-	return ap_agent_keys(call->pool, call->agent, line, call->err);
+	return ap_agent_keys(call->pool, call->agent, call->token, line, call->err);
 }
 
-static int no_words(const struct tree_call *call, char *rest)
+static int run_kill(const struct tree_call *call)
 {
-	return ap_word_next(&rest) ? ap_err_set(call->err, -EINVAL, "this command takes no words")
-				   : 0;
+	return ap_agent_kill(call->pool, call->agent, call->err);
 }
 
-static int run_kill(const struct tree_call *call, char *rest)
+static int run_recycle(const struct tree_call *call)
 {
-	int r = no_words(call, rest);
-	return r < 0 ? r : ap_agent_kill(call->pool, call->agent, call->err);
+	return ap_agent_recycle(call->pool, call->agent, call->err);
 }
 
-static int run_restart(const struct tree_call *call, char *rest)
+static int run_restart(const struct tree_call *call)
 {
-	int r = no_words(call, rest);
-	return r < 0 ? r : ap_agent_restart(call->pool, call->agent, call->err);
+	return ap_agent_restart(call->pool, call->agent, call->err);
 }
 
 static const struct control_command commands[] = {
-	{"kill", "end the agent; the work of its lease is saved", run_kill},
-	{"restart", "start its program anew in the same worktree", run_restart},
+	{"kill", "end the agent; the work of its lease is saved", run_kill, NULL},
+	{"recycle", "make it as new, at once or when its lease ends", run_recycle, NULL},
+	{"restart", "start its program anew in the same worktree", run_restart, NULL},
 	{0},
 };
 
 static int ctl_line(const struct tree_call *call, char *line)
 {
-	return control_run(commands, call, line);
+	int r = control_run(commands, call, line, NULL);
+	return r < 0 ? r : 0;
 }
 
 enum {
@@ -108,6 +128,7 @@ enum {
 	REQUESTS,
 	PROMPTS,
 	RECYCLES,
+	GENERATION,
 	BRANCH,
 	BASE,
 	N_VALUES,
@@ -116,7 +137,8 @@ enum {
 #define VALUE(index, text, about) [index] = {.name = (text), .doc = (about), .show = show}
 
 const struct tree_row tree_agent[] = {
-	VALUE(STATE, "state", "spawning, idle, validating, active, recycling, unhealthy, stopping"),
+	VALUE(STATE, "state",
+	      "spawning, idle, validating, active, recycling, unhealthy, draining, stopping"),
 	VALUE(ACTIVITY, "activity",
 	      "what the program does: starting, ready, busy, waiting, exited"),
 	VALUE(WHY, "why", "what activity was concluded from"),
@@ -130,8 +152,15 @@ const struct tree_row tree_agent[] = {
 	VALUE(REQUESTS, "requests", "leases it has served"),
 	VALUE(PROMPTS, "prompts", "prompts of this lease"),
 	VALUE(RECYCLES, "recycles", "times it was recycled"),
+	VALUE(GENERATION, "generation", "1, and one more for every recycling"),
 	VALUE(BRANCH, "branch", "the lease's branch"),
 	VALUE(BASE, "base", "commit that the lease started from"),
+	{"transitions", "its last 64 changes of state: time, from, to, reason",
+	 .show = transitions_show},
+	{"memory", "bytes, of its whole process tree", .fetch = fetch_memory},
+	{"cpu", "percent of one CPU over the last minute, of its whole process tree",
+	 .fetch = fetch_cpu},
+	{"tasks", "processes of its tree", .fetch = fetch_tasks},
 	{"head", "commit of the worktree now", .fetch = fetch_head},
 	{"worktree", "absolute path of the worktree", .link = worktree_link},
 	{"prompt", "what is written until the last close is one prompt", .take = prompt_take},
@@ -142,7 +171,7 @@ const struct tree_row tree_agent[] = {
 	 .fetch = fetch_wait, .parks = true},
 	{"diff", "worktree against base, untracked files included", .fetch = fetch_diff},
 	{"diffstat", "summary of diff", .fetch = fetch_diffstat},
-	{"ctl", "kill, restart", .line = ctl_line},
+	{"ctl", "kill, recycle, restart", .line = ctl_line},
 	{0},
 };
 
@@ -211,6 +240,9 @@ static int show(const struct tree_call *call, struct ap_buf *out)
 		break;
 	case RECYCLES:
 		ap_buf_printf(out, "%u\n", a.n_recycles);
+		break;
+	case GENERATION:
+		ap_buf_printf(out, "%u\n", a.generation);
 		break;
 	case BRANCH:
 		if (a.branch[0])

@@ -12,13 +12,14 @@ static int show(const struct tree_call *call, struct ap_buf *out)
 	return 0;
 }
 
-static int set(const struct tree_call *call, char *line)
+static int set(const struct tree_call *call, char *value, bool try)
 {
-	char *text = line + strspn(line, " \t");
+	char *text = value + strspn(value, " \t");
 	size_t len = strlen(text);
 	while (len > 0 && strchr(" \t", text[len - 1]))
 		text[--len] = '\0';
-	return ap_pool_config_set(call->pool, (enum ap_option)call->index, text, call->err);
+	return (try ? ap_pool_config_try
+		    : ap_pool_config_set)(call->pool, (enum ap_option)call->index, text, call->err);
 }
 
 void tree_config_init(void)
@@ -28,6 +29,6 @@ void tree_config_init(void)
 			.name = ap_options[i].name,
 			.doc = ap_options[i].doc,
 			.show = show,
-			.line = set,
+			.set = set,
 		};
 }

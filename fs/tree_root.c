@@ -18,11 +18,13 @@ static const char readme[] =
 	"    cat screen output diff             look at what it did\n"
 	"    cd ../.. && echo fix-auth > release   the work is on branch agentpool/fix-auth\n"
 	"\n"
-	"acquire      [LABEL] [timeout=30s] [ttl=1h] [agent=NAME] [base=REF]; timeout=0 tries "
-	"once\n"
+	"acquire      [LABEL] [timeout=30s] [ttl=1h] [pid=N] [agent=NAME] [affinity=KEY] "
+	"[base=REF];\n"
+	"             timeout=0 tries once; the lease ends by itself with ttl, or with process "
+	"pid\n"
 	"release      LABEL|NAME [discard]; rm leases/LABEL does the same and does not wait\n"
 	"scale        N, +N, -N or auto\n"
-	"ctl          warm, drain, maintain, close, open\n"
+	"ctl          warm, drain, save, load, maintain, close, open, reset-breaker\n"
 	"status       a table of the agents          last_error  why your last write was refused\n"
 	"stats/       one value a file               config/     one value a file, writable\n"
 	"agents/NAME/ state activity why lease owner prompt keys screen output wait diff ctl ...\n"
@@ -54,7 +56,8 @@ static int acquire_show(const struct tree_call *call, struct ap_buf *out)
 	struct ap_stats stats;
 	ap_pool_stats(call->pool, &stats);
 	ap_buf_printf(out,
-		      "write: [LABEL] [timeout=DUR] [ttl=DUR] [agent=NAME] [base=REF]\n"
+		      "write: [LABEL] [timeout=DUR] [ttl=DUR] [pid=N] [agent=NAME] [affinity=KEY] "
+		      "[base=REF]\n"
 		      "%u waiting\n",
 		      stats.n_waiting);
 	return 0;
@@ -69,47 +72,66 @@ static int scale_show(const struct tree_call *call, struct ap_buf *out)
 	return 0;
 }
 
-static int run_warm(const struct tree_call *call, char *rest)
+static int run_warm(const struct tree_call *call)
 {
 	ap_pool_warm(call->pool);
 	return 0;
 }
 
-static int run_drain(const struct tree_call *call, char *rest)
+static int run_drain(const struct tree_call *call)
 {
 	ap_pool_drain(call->pool);
 	return 0;
 }
 
-static int run_maintain(const struct tree_call *call, char *rest)
+static int submit_save(const struct tree_call *call, struct ap_request *request)
+{
+	return ap_pool_save(call->pool, request, call->err);
+}
+
+static int submit_load(const struct tree_call *call, struct ap_request *request)
+{
+	return ap_pool_load(call->pool, request, call->err);
+}
+
+static int run_maintain(const struct tree_call *call)
 {
 	ap_pool_maintain(call->pool);
 	return 0;
 }
 
-static int run_close(const struct tree_call *call, char *rest)
+static int run_close(const struct tree_call *call)
 {
 	ap_pool_close(call->pool);
 	return 0;
 }
 
-static int run_open(const struct tree_call *call, char *rest)
+static int run_open(const struct tree_call *call)
 {
 	return ap_pool_open(call->pool, call->err);
 }
 
+static int run_reset_breaker(const struct tree_call *call)
+{
+	ap_pool_reset_breaker(call->pool);
+	return 0;
+}
+
 static const struct control_command commands[] = {
-	{"warm", "make agents up to min_pool_size now", run_warm},
-	{"drain", "retire idle agents down to min_pool_size now", run_drain},
-	{"maintain", "one maintenance pass now", run_maintain},
-	{"close", "grant nothing more", run_close},
-	{"open", "grant again", run_open},
+	{"warm", "make agents up to min_pool_size now", run_warm, NULL},
+	{"drain", "retire idle agents down to min_pool_size now", run_drain, NULL},
+	{"save", "write settings and counters to the state store now", NULL, submit_save},
+	{"load", "make the settings of the state store effective now", NULL, submit_load},
+	{"maintain", "one maintenance pass now", run_maintain, NULL},
+	{"close", "grant nothing more", run_close, NULL},
+	{"open", "grant again", run_open, NULL},
+	{"reset-breaker", "spawn again, whatever failed before", run_reset_breaker, NULL},
 	{0},
 };
 
-static int ctl_line(const struct tree_call *call, char *line)
+static int ctl_submit(const struct tree_call *call, char *line, struct ap_request *request)
 {
-	return control_run(commands, call, line);
+	return control_run(commands, call, line, request);
 }
 
 static int last_error(const struct tree_call *call, struct ap_buf *out)
@@ -155,12 +177,15 @@ static int status(const struct tree_call *call, struct ap_buf *out)
 const struct tree_row tree_root[] = {
 	{"README", "this tree and its idioms on one screen", .show = readme_show,
 	 .size = readme_size},
-	{"acquire", "lease an agent: [LABEL] [timeout=DUR] [ttl=DUR] [agent=NAME] [base=REF]",
+	{"acquire",
+	 "lease an agent: [LABEL] [timeout=DUR] [ttl=DUR] [pid=N] [agent=NAME] [affinity=KEY] "
+	 "[base=REF]",
 	 .show = acquire_show, .submit = control_acquire, .fresh = true, .holds = true},
 	{"release", "end a lease, its work saved: LABEL|NAME [discard]", .submit = control_release,
 	 .fresh = true},
 	{"scale", "size of the pool: N, +N, -N or auto", .show = scale_show, .line = control_scale},
-	{"ctl", "warm, drain, maintain, close, open", .line = ctl_line},
+	{"ctl", "warm, drain, save, load, maintain, close, open, reset-breaker",
+	 .submit = ctl_submit, .fresh = true},
 	{"status", "a table for people", .show = status},
 	{"last_error", "why your last refused write was refused", .show = last_error},
 	{"stats", "one value a file", .is_dir = true, .subdir = NODE_STATS},

@@ -146,15 +146,18 @@ static int submit_line(struct open_file *file, char *line)
 	file->answered = false;
 	pthread_mutex_unlock(&files->lock);
 	int r = file->row->submit(&file->call, line, request);
+	bool submitted = r == 0;
 	pthread_mutex_lock(&files->lock);
 	file->submitting = false;
 	bool answered = file->answered, interrupted = file->interrupted;
 	int answer = file->answer;
 	pthread_mutex_unlock(&files->lock);
-	if (r < 0) {
-		refused(file, r);
+	if (!submitted) {
+		if (r < 0)
+			refused(file, r);
 		request_over(file, request);
 		file_unref(file);
+		r = r < 0 ? r : 0;
 	} else if (answered) {
 		r = answer;
 	} else {
@@ -252,23 +255,18 @@ static void submit_lines(struct open_file *file, fuse_req_t req, const char *tex
 
 static int take_piece(struct open_file *file, const char *data, size_t size)
 {
-	struct ap_agent_info info;
 	struct ap_pool *pool = file->files->pool;
-	if (!ap_agent_look(pool, file->call.agent, &info))
-		return ap_err_set(&file->err, -ENODEV, "the agent is gone");
-	if (info.activity == AP_ACTIVITY_EXITED)
-		return ap_err_set(&file->err, -EIO, "the program of %s has ended: restart it",
-				  info.name);
 	int64_t max = ap_pool_config_number(pool, AP_OPT_MAX_PROMPT);
 	if ((int64_t)(file->pending.len + size) > max)
 		return ap_err_set(&file->err, -EMSGSIZE, "the prompt is over max_prompt");
+	if (!file->taking) {
+		int r = ap_agent_prompt_begin(pool, file->call.agent, file->call.token, &file->err);
+		if (r < 0)
+			return r;
+		file->taking = true;
+	}
 	ap_buf_add(&file->pending, data, size);
-	if (file->pending.failed)
-		return -ENOMEM;
-	if (!file->taking)
-		ap_agent_prompt_open(pool, file->call.agent, true);
-	file->taking = true;
-	return 0;
+	return file->pending.failed ? -ENOMEM : 0;
 }
 
 static void take(struct open_file *file, fuse_req_t req, const char *data, size_t size)
@@ -292,7 +290,64 @@ void take_end(struct open_file *file)
 		if (r < 0) /* nobody can be told any more but by last_error */
 			refused(file, r);
 	}
-	ap_agent_prompt_open(file->files->pool, file->call.agent, false);
+	ap_agent_prompt_end(file->files->pool, file->call.agent);
+}
+
+/* --- values --- */
+
+/* A value with a newline is taken at once. One without is looked at, so that a bad one is refused
+ * where a shell can tell, and taken when the file is closed: until then it may be the beginning of
+ * another, and that is refused too. */
+static int value_piece(struct open_file *file, const char *data, size_t size)
+{
+	char value[LINE_MAX_LEN + 1];
+	const char *newline = memchr(data, '\n', size);
+	if (file->append)
+		return ap_err_set(
+			&file->err, -EINVAL,
+			"a value is replaced, not appended to: write with > instead of >>");
+	if (file->pending.len > 0) {
+		ap_buf_fini(&file->pending);
+		return ap_err_set(&file->err, -EINVAL, "a value is written in one piece");
+	}
+	if (newline && newline != data + size - 1)
+		return ap_err_set(&file->err, -EINVAL, "one value, not several lines");
+	size_t len = newline ? size - 1 : size;
+	if (len > LINE_MAX_LEN)
+		return ap_err_set(&file->err, -EINVAL, "the value is longer than %d bytes",
+				  LINE_MAX_LEN);
+	if (memchr(data, '\0', len))
+		return ap_err_set(&file->err, -EINVAL, "the value has a NUL in it");
+	memcpy(value, data, len);
+	value[len] = '\0';
+	int r = file->row->set(&file->call, value, !newline);
+	if (r == 0 && !newline) {
+		ap_buf_add(&file->pending, data, size);
+		r = file->pending.failed ? -ENOMEM : 0;
+	}
+	return r;
+}
+
+int value_end(struct open_file *file)
+{
+	file->err.text[0] = '\0';
+	int r = file->row->set(&file->call, file->pending.data, false);
+	if (r < 0)
+		refused(file, r);
+	return r;
+}
+
+static void value_write(struct open_file *file, fuse_req_t req, const char *data, size_t size)
+{
+	int r = value_piece(file, data, size);
+	if (r < 0) {
+		/* the sentence names the file, whoever found the fault */
+		ap_err_wrap(&file->err, r, "%s", file->row->name);
+		refused(file, r);
+		fuse_reply_err(req, -r);
+	} else {
+		fuse_reply_write(req, size);
+	}
 }
 
 /* --- what a write is --- */
@@ -312,6 +367,10 @@ void open_file_write(struct open_files *files, fuse_req_t req, const char *data,
 	file->err.text[0] = '\0';
 	if (file->row->take) {
 		take(file, req, data, size);
+		return;
+	}
+	if (file->row->set) {
+		value_write(file, req, data, size);
 		return;
 	}
 	if (file->by_handle) {

@@ -112,7 +112,7 @@ teardown() { common_teardown; }
     assert_equal "$(cat "$POOL/config/max_pool_size")" 3
     run bash -c "echo 1 > $POOL/config/hard_cap"
     assert_output --partial "Operation not permitted"
-    run bash -c "echo 1 > $POOL/config/recycle_threshold"
+    run bash -c "echo yes > $POOL/config/persist"
     assert_output --partial "Operation not permitted"
 }
 

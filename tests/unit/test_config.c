@@ -77,10 +77,44 @@ static void mount_only_options(void **state)
 
 static void unheeded_options_are_refused(void **state)
 {
-	assert_int_equal(ap_config_set(&config, AP_OPT_RECYCLE_THRESHOLD, "5", false, &err),
-			 -EPERM);
-	assert_int_equal(ap_config_set(&config, AP_OPT_RECYCLE_THRESHOLD, "5", true, &err), -EPERM);
-	assert_shows(AP_OPT_RECYCLE_THRESHOLD, "1000");
+	assert_int_equal(ap_config_set(&config, AP_OPT_PERSIST, "yes", false, &err), -EPERM);
+	assert_int_equal(ap_config_set(&config, AP_OPT_PERSIST, "yes", true, &err), -EPERM);
+	assert_shows(AP_OPT_PERSIST, "no");
+	/* garbage is garbage all the same */
+	assert_int_equal(ap_config_set(&config, AP_OPT_OUTPUT_LIMIT, "x", false, &err), -EINVAL);
+}
+
+static void profiles_set_several(void **state)
+{
+	assert_int_equal(ap_config_profile(&config, "production", &err), 0);
+	assert_shows(AP_OPT_MIN_POOL_SIZE, "4");
+	assert_shows(AP_OPT_MAX_INSTANCE_AGE, "2h");
+	assert_int_equal(ap_config_set(&config, AP_OPT_MIN_POOL_SIZE, "2", true, &err), 0);
+	assert_shows(AP_OPT_MIN_POOL_SIZE, "2");
+	assert_int_equal(ap_config_profile(&config, "prod", &err), -EINVAL);
+}
+
+static void values_must_fit(void **state)
+{
+	assert_int_equal(ap_config_set(&config, AP_OPT_SCALE_DOWN_AT, "80", false, &err), -ERANGE);
+	assert_int_equal(ap_config_set(&config, AP_OPT_MIN_IDLE, "7", false, &err), -ERANGE);
+	assert_int_equal(ap_config_set(&config, AP_OPT_MAX_IDLE, "7", false, &err), 0);
+	assert_int_equal(ap_config_set(&config, AP_OPT_MIN_IDLE, "7", false, &err), 0);
+	assert_int_equal(ap_config_try(&config, AP_OPT_MAX_IDLE, "9", &err), 0);
+	assert_shows(AP_OPT_MAX_IDLE, "7");
+}
+
+static void choices_have_places(void **state)
+{
+	assert_int_equal(ap_config_choice(&config, AP_OPT_SCALE_POLICY), 0);
+	assert_int_equal(ap_config_set(&config, AP_OPT_SCALE_POLICY, "spare", false, &err), 0);
+	assert_int_equal(ap_config_choice(&config, AP_OPT_SCALE_POLICY), 1);
+	assert_int_equal(ap_config_set(&config, AP_OPT_SCALE_POLICY, "", false, &err), -EINVAL);
+	assert_int_equal(ap_config_set(&config, AP_OPT_BASE, "", false, &err), -EINVAL);
+	assert_int_equal(ap_config_set(&config, AP_OPT_MAINTENANCE_INTERVAL, "auto", false, &err),
+			 0);
+	assert_shows(AP_OPT_MAINTENANCE_INTERVAL, "auto");
+	assert_int_equal(ap_config_set(&config, AP_OPT_IDLE_TIMEOUT, "auto", false, &err), -EINVAL);
 }
 
 #define OPTION_TEST(sentence, function)                                                            \
@@ -99,6 +133,10 @@ int main(void)
 		OPTION_TEST("some options are for the command line only", mount_only_options),
 		OPTION_TEST("an option that the pool does not heed cannot be set",
 			    unheeded_options_are_refused),
+		OPTION_TEST("a profile sets several options, and later ones override it",
+			    profiles_set_several),
+		OPTION_TEST("values that contradict each other are refused", values_must_fit),
+		OPTION_TEST("a choice is one of its words", choices_have_places),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,163 @@
+#include "process_tree.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "buf.h"
+#include "cleanup.h"
+#include "clock.h"
+
+/* A tree that is larger than this is not followed further: it changes under us anyway. */
+#define TREE_MAX 65536
+
+#define AVERAGED_OVER (60 * AP_SECOND)
+
+/* What a file of /proc holds, as a string. */
+static int read_proc(struct ap_buf *out, pid_t pid, const char *name)
+{
+	char path[64];
+	snprintf(path, sizeof path, "/proc/%d/%s", (int)pid, name);
+	AP_CLEANUP_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	out->len = 0;
+	for (;;) {
+		if (!ap_buf_reserve(out, 1024))
+			return -ENOMEM;
+		ssize_t n = read(fd, out->data + out->len, 1023);
+		if (n < 0)
+			return -errno;
+		out->len += (size_t)n;
+		out->data[out->len] = '\0';
+		if (n == 0)
+			return 0;
+	}
+}
+
+/* The time that a process has used, and those of its children that it has waited for. */
+static int64_t cpu_of(const char *stat)
+{
+	const char *name_end = strrchr(stat, ')'); /* the name may hold blanks and parentheses */
+	uint64_t user = 0, system = 0;
+	int64_t children_user = 0, children_system = 0;
+	if (!name_end || sscanf(name_end + 1,
+				" %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %" SCNu64 " %" SCNu64
+				" %" SCNd64 " %" SCNd64,
+				&user, &system, &children_user, &children_system) != 4)
+		return 0;
+	int64_t ticks = (int64_t)(user + system) + children_user + children_system;
+	return ticks * (AP_SECOND / sysconf(_SC_CLK_TCK));
+}
+
+static uint64_t memory_of(pid_t pid, struct ap_buf *text)
+{
+	uint64_t kib, pages;
+	const char *pss = read_proc(text, pid, "smaps_rollup") == 0
+				  ? strstr(ap_buf_text(text), "\nPss:")
+				  : NULL;
+	if (pss && sscanf(pss, "\nPss: %" SCNu64, &kib) == 1)
+		return kib * 1024;
+	/* not ours to look into so closely */
+	if (read_proc(text, pid, "statm") == 0 &&
+	    sscanf(ap_buf_text(text), "%*u %" SCNu64, &pages) == 1)
+		return pages * (uint64_t)sysconf(_SC_PAGESIZE);
+	return 0;
+}
+
+struct pids {
+	pid_t *at;
+	size_t n, room;
+};
+
+static int pids_add(struct pids *pids, const char *text)
+{
+	for (char *end; *text; text = end) {
+		pid_t pid = (pid_t)strtol(text, &end, 10);
+		if (end == text)
+			break;
+		if (pids->n == pids->room) {
+			size_t room = pids->room ? 2 * pids->room : 64;
+			pid_t *at = realloc(pids->at, room * sizeof *at);
+			if (!at)
+				return -ENOMEM;
+			pids->at = at;
+			pids->room = room;
+		}
+		pids->at[pids->n++] = pid;
+	}
+	return 0;
+}
+
+/* The children of a process are listed by the thread that started them. */
+static int add_children(struct pids *pids, pid_t pid, struct ap_buf *text)
+{
+	char path[64];
+	snprintf(path, sizeof path, "/proc/%d/task", (int)pid);
+	DIR *tasks = opendir(path);
+	struct dirent *task;
+	int r = tasks ? 0 : -errno;
+	while (r == 0 && (task = readdir(tasks))) {
+		if (task->d_name[0] == '.')
+			continue;
+		snprintf(path, sizeof path, "task/%.16s/children", task->d_name);
+		r = read_proc(text, pid, path);
+		r = r < 0 ? r : pids_add(pids, ap_buf_text(text));
+	}
+	if (tasks)
+		closedir(tasks);
+	return r;
+}
+
+int process_tree_usage(pid_t root, struct process_usage *ret)
+{
+	AP_CLEANUP_BUF struct ap_buf text = {0};
+	struct process_usage usage = {0};
+	struct pids pids = {0};
+	char proc[32];
+	snprintf(proc, sizeof proc, "/proc/%d", (int)root);
+	if (access(proc, F_OK) < 0)
+		return -ESRCH;
+	int r = add_children(&pids, root, &text);
+	if (r == -ENOENT)
+		r = access(proc, F_OK) < 0 ? -ESRCH : -ENOSYS;
+	for (size_t i = 0; r == 0 && i < pids.n && i < TREE_MAX; i++) {
+		if (read_proc(&text, pids.at[i], "stat") < 0)
+			continue; /* it has ended meanwhile */
+		usage.n_processes++;
+		usage.cpu_ns += cpu_of(ap_buf_text(&text));
+		usage.memory += memory_of(pids.at[i], &text);
+		(void)add_children(&pids, pids.at[i], &text);
+	}
+	/* what the keeper has waited for was taken over from its descendants */
+	if (r == 0 && read_proc(&text, root, "stat") == 0)
+		usage.cpu_ns += cpu_of(ap_buf_text(&text));
+	free(pids.at);
+	if (r == 0)
+		*ret = usage;
+	return r;
+}
+
+void cpu_average_begin(struct cpu_average *average, int64_t now)
+{
+	*average = (struct cpu_average){.at_ns = now};
+}
+
+void cpu_average_add(struct cpu_average *average, int64_t cpu_ns, int64_t now)
+{
+	if (average->at_ns && now > average->at_ns) {
+		int64_t span = now - average->at_ns;
+		/* less than before: a process has ended whose time nobody was told of */
+		int64_t used = cpu_ns > average->cpu_ns ? cpu_ns - average->cpu_ns : 0;
+		double percent = 100.0 * (double)used / (double)span;
+		average->percent += (percent - average->percent) * (double)span /
+				    (double)(AVERAGED_OVER + span);
+	}
+	average->cpu_ns = cpu_ns;
+	average->at_ns = now;
+}
