@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <math.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -378,7 +379,7 @@ static void job_probe(struct worker_job *job)
 						      .effect = id,
 						      .result = r,
 						      .memory = usage.memory,
-						      .cpu = (unsigned)percent});
+						      .cpu = (unsigned)ceil(percent)});
 	ap_agent_unref(agent);
 }
 

@@ -180,7 +180,7 @@ struct machine_event {
 	bool discard;
 	int target;
 	uint64_t memory; /* bytes */
-	unsigned cpu;	 /* percent of one CPU */
+	unsigned cpu;	 /* percent of one CPU, rounded up */
 };
 
 struct machine {

@@ -19,6 +19,38 @@ static bool ends_with(const char *text, size_t len, const char *end)
 	return len >= n && memcmp(text + len - n, end, n) == 0;
 }
 
+/* The length of the UTF-8 sequence at `text`, or 0 if it is none. Overlong forms and surrogates are
+ * let through: they do no harm where this is shown. */
+static size_t utf8_length(const unsigned char *text)
+{
+	size_t n = text[0] < 0x80   ? 1
+		   : text[0] < 0xc2 ? 0
+		   : text[0] < 0xe0 ? 2
+		   : text[0] < 0xf0 ? 3
+		   : text[0] < 0xf5 ? 4
+				    : 0;
+	for (size_t i = 1; i < n; i++) {
+		if ((text[i] & 0xc0) != 0x80)
+			return 0;
+	}
+	return n;
+}
+
+void ap_text_tame(char *text)
+{
+	unsigned char *at = (unsigned char *)text;
+	while (*at) {
+		size_t n = utf8_length(at);
+		/* C1 controls are two bytes, 0xc2 0x80..0x9f */
+		bool control = *at < 0x20 || *at == 0x7f || (*at == 0xc2 && n == 2 && at[1] < 0xa0);
+		for (size_t i = 0; control && i < n; i++)
+			at[i] = '?';
+		if (n == 0)
+			*at = '?';
+		at += n ? n : 1;
+	}
+}
+
 uint64_t ap_hash(const char *text)
 {
 	uint64_t hash = 0xcbf29ce484222325u;

@@ -30,6 +30,10 @@ void ap_duration_format(int64_t ns, char *ret_text, size_t size);
 /* A number of bytes, with an optional suffix K, M or G. -EINVAL, -ERANGE. */
 int ap_size_parse(const char *text, int64_t *ret);
 
+/* Puts '?' for what a terminal would obey or could not show: control characters, and bytes that are
+ * no UTF-8. In place. */
+void ap_text_tame(char *text);
+
 /* FNV-1a, 64 bits. */
 uint64_t ap_hash(const char *text);
 

@@ -32,6 +32,7 @@ void last_error_set(uid_t uid, const char *text)
 	memmove(&users[1], &users[0], place * sizeof users[0]);
 	users[0].uid = uid;
 	snprintf(users[0].text, sizeof users[0].text, "%s", text);
+	ap_text_tame(users[0].text); /* it may quote what was written */
 	pthread_mutex_unlock(&lock);
 }
 

@@ -114,6 +114,14 @@ static void control_sequences_are_left_out(void **state)
 	assert_plain("\xc3\xa4\b\xc3\xb6", "\xc3\xb6");
 }
 
+static void taming(void **state)
+{
+	char text[] = "a\tb\033[31m \x7f \xc3\xb6 \xff\xfe \xe2\x82 \xc2\x9b"
+		      "c";
+	ap_text_tame(text);
+	assert_string_equal(text, "a?b?[31m ? \xc3\xb6 ?? ?? ??c");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -124,6 +132,7 @@ int main(void)
 		   durations_are_written_as_they_are_read),
 		IT("sizes have suffixes", sizes_are_read),
 		IT("words are cut at blanks and tabs", words_are_cut),
+		IT("what a terminal would obey is tamed, what it can show is kept", taming),
 		IT("control sequences are left out of plain text, also across pieces",
 		   control_sequences_are_left_out),
 	};
