@@ -58,40 +58,41 @@ static uint32_t random_next(struct machine *m)
 
 /* --- labels --- */
 
-static struct ap_list *label_bucket(const struct machine *m, const char *text)
+static struct ap_list *label_bucket(const struct machine *m, uint32_t hash)
 {
-	return &m->labels[ap_hash(text) & (m->n_labels - 1)];
+	return &m->labels[hash & (m->n_labels - 1)];
 }
 
-static struct machine_label *label_find(const struct machine *m, const char *text)
+static struct machine_label *label_find_hashed(const struct machine *m, const char *text,
+					       uint32_t hash)
 {
-	struct ap_list *at, *bucket = label_bucket(m, text);
+	struct ap_list *at, *bucket = label_bucket(m, hash);
 	ap_list_for_each (at, bucket) {
 		struct machine_label *label = ap_container_of(at, struct machine_label, link);
-		if (strcmp(label->text, text) == 0)
+		if (label->hash == hash && strcmp(label->text, text) == 0)
 			return label;
 	}
 	return NULL;
 }
 
+static struct machine_label *label_find(const struct machine *m, const char *text)
+{
+	return label_find_hashed(m, text, (uint32_t)ap_hash(text));
+}
+
 static void label_add(struct machine *m, struct machine_label *label)
 {
-	ap_list_insert_after(label_bucket(m, label->text), &label->link);
+	ap_list_insert_after(label_bucket(m, label->hash), &label->link);
 }
 
-static void label_invent(struct machine *m, struct machine_label *label)
+static uint32_t label_invent(struct machine *m, struct machine_label *label)
 {
-	do
+	uint32_t hash;
+	do {
 		snprintf(label->text, sizeof label->text, "lease-%" PRIu64, m->next_lease++);
-	while (label_find(m, label->text));
-}
-
-/* The label of an acquirer becomes the slot's. */
-static void label_hand_over(struct machine *m, struct machine_label *from, struct machine_label *to)
-{
-	ap_list_remove(&from->link);
-	memcpy(to->text, from->text, sizeof to->text);
-	label_add(m, to);
+		hash = (uint32_t)ap_hash(label->text);
+	} while (label_find_hashed(m, label->text, hash));
+	return hash;
 }
 
 /* --- slots --- */
@@ -180,12 +181,17 @@ static void slot_prove(struct machine *m, struct machine_slot *slot)
 	slot_disown(m, slot);
 }
 
+static void wake_for_retry(struct machine *m, int64_t now)
+{
+	if (m->breaker.state == BREAKER_OPEN && m->breaker.retry_ns > now)
+		wake_by(m, m->breaker.retry_ns);
+}
+
 static void spawn_failed(struct machine *m, int error, int64_t now)
 {
 	m->spawn_error = error;
 	breaker_failed(&m->breaker, now, random_next(m));
-	if (m->breaker.state == BREAKER_OPEN)
-		wake_by(m, m->breaker.retry_ns);
+	wake_for_retry(m, now);
 }
 
 static void slot_mark(struct machine *m, struct machine_slot *slot, enum ap_reason reason)
@@ -257,6 +263,14 @@ static void slot_sicken(struct machine *m, struct machine_slot *slot, enum ap_re
 		slot_recycle(m, slot, AP_REASON_UNHEALTHY, now, fx);
 }
 
+/* Age and probation end in IDLE and ACTIVE only: called on the way in. */
+static void wake_for_age(struct machine *m, const struct machine_slot *slot)
+{
+	wake_by(m, recycling_expiry(&m->limits.recycling, slot->started_ns, slot->jitter));
+	if (!slot->proven)
+		wake_by(m, slot->started_ns + PROVEN_AFTER);
+}
+
 /* Becomes idle, or ends where that was asked for meanwhile. */
 static void slot_settle(struct machine *m, struct machine_slot *slot, enum ap_reason reason,
 			int64_t now, struct machine_effects *fx)
@@ -267,9 +281,7 @@ static void slot_settle(struct machine *m, struct machine_slot *slot, enum ap_re
 		return;
 	}
 	slot_move(m, slot, AP_AGENT_IDLE, reason, fx);
-	wake_by(m, recycling_expiry(&m->limits.recycling, slot->started_ns, slot->jitter));
-	if (!slot->proven)
-		wake_by(m, slot->started_ns + PROVEN_AFTER);
+	wake_for_age(m, slot);
 }
 
 static void generation_begin(struct machine *m, struct machine_slot *slot)
@@ -346,6 +358,7 @@ static struct machine_slot *idle_for(const struct machine *m, const struct machi
 static void waiter_add(struct machine *m, struct machine_request *request, struct ap_list *at)
 {
 	request->state = REQUEST_WAITING;
+	label_add(m, &request->label);
 	ap_list_insert_after(at, &request->link);
 	m->n_waiting++;
 	wake_by(m, request->deadline_ns);
@@ -354,6 +367,7 @@ static void waiter_add(struct machine *m, struct machine_request *request, struc
 static void waiter_remove(struct machine *m, struct machine_request *request)
 {
 	ap_list_remove(&request->link);
+	ap_list_remove(&request->label.link);
 	m->n_waiting--;
 }
 
@@ -361,14 +375,13 @@ static void waiter_refuse(struct machine *m, struct machine_request *request, in
 			  struct machine_effects *fx)
 {
 	waiter_remove(m, request);
-	ap_list_remove(&request->label.link);
 	answer(fx, request, error);
 }
 
+/* The agent is the acquirer's, who is in the queue no more. */
 static void reserve(struct machine *m, struct machine_slot *slot, struct machine_request *request,
 		    int64_t now, struct machine_effects *fx)
 {
-	waiter_remove(m, request);
 	request->state = REQUEST_VALIDATING;
 	request->slot = machine_slot_index(m, slot);
 	if (request->token == 0)
@@ -381,7 +394,9 @@ static void reserve(struct machine *m, struct machine_slot *slot, struct machine
 	slot->ttl_ns = request->ttl_ns;
 	if (request->affinity)
 		slot->affinity = request->affinity;
-	label_hand_over(m, &request->label, &slot->label);
+	memcpy(slot->label.text, request->label.text, sizeof slot->label.text);
+	slot->label.hash = request->label.hash;
+	label_add(m, &slot->label);
 	slot_move(m, slot, AP_AGENT_VALIDATING, AP_REASON_ACQUIRE, fx);
 	effect_begin(m, fx, EFFECT_VALIDATE, slot, ap_clock_after(now, m->limits.spawn_timeout_ns));
 }
@@ -395,8 +410,10 @@ static void serve(struct machine *m, int64_t now, struct machine_effects *fx)
 			return;
 		struct machine_request *request = ap_container_of(at, struct machine_request, link);
 		struct machine_slot *slot = idle_for(m, request);
-		if (slot)
-			reserve(m, slot, request, now, fx);
+		if (!slot)
+			continue;
+		waiter_remove(m, request);
+		reserve(m, slot, request, now, fx);
 	}
 }
 
@@ -471,9 +488,8 @@ static void refuse_waiters_of(struct machine *m, unsigned number, struct machine
 	}
 }
 
-static unsigned policy_size(const struct machine *m, const struct scaling_sample *sample,
-			    unsigned (*ask)(const struct scaling_sample *,
-					    const struct scaling_limits *))
+static unsigned policy_size(const struct machine *m, struct scaling_sample sample,
+			    unsigned (*ask)(struct scaling_sample, const struct scaling_limits *))
 {
 	unsigned size = ask(sample, &m->limits.scaling);
 	if (size < m->limits.min_size)
@@ -485,10 +501,9 @@ static unsigned policy_size(const struct machine *m, const struct scaling_sample
 static void scale_by_policy(struct machine *m, int64_t now, struct machine_effects *fx)
 {
 	const struct scaling_policy *policy = &scaling_policies[m->limits.policy];
-	struct scaling_sample sample;
-	machine_sample(m, &sample);
-	unsigned size = scaling_size(&sample);
-	unsigned wanted = policy_size(m, &sample, policy->desired);
+	struct scaling_sample sample = machine_sample(m);
+	unsigned size = scaling_size(sample);
+	unsigned wanted = policy_size(m, sample, policy->desired);
 	unsigned ready = sample.n_coming + sample.n_idle;
 	/* whatever the policy says: who waits is served */
 	if (sample.n_waiting > ready && wanted < size + sample.n_waiting - ready)
@@ -518,6 +533,7 @@ static void reconcile(struct machine *m, int64_t now, struct machine_effects *fx
 	if (m->shutdown) {
 		retire_idle(m, 0, AP_FOREVER, AP_REASON_SHUTDOWN, now, fx);
 	} else if (m->target >= 0) {
+		m->low_since_ns = AP_FOREVER;
 		grow(m, (unsigned)m->target, now, fx);
 		retire_idle(m, (unsigned)m->target, AP_FOREVER, AP_REASON_SCALE, now, fx);
 	} else {
@@ -551,22 +567,29 @@ static int on_acquire(struct machine *m, const struct machine_event *event, int6
 		return -ESHUTDOWN;
 	if (request->agent && !can_come_to_serve(machine_find_number(m, request->agent)))
 		return -ENOENT;
-	if (request->label.text[0] && label_find(m, request->label.text))
+	uint32_t hash = (uint32_t)ap_hash(request->label.text);
+	if (request->label.text[0] && label_find_hashed(m, request->label.text, hash))
 		return -EEXIST;
 	if (m->n_waiting >= m->limits.max_waiting)
 		return -EAGAIN;
-	if (!request->label.text[0])
-		label_invent(m, &request->label);
+	request->label.hash = request->label.text[0] ? hash : label_invent(m, &request->label);
 	request->label.in_slot = false;
-	label_add(m, &request->label);
 	request->n_tries = 0;
 	request->token = 0;
 	request->once = request->deadline_ns <= now;
+	if (request->once)
+		request->deadline_ns =
+			AP_FOREVER; /* where an agent is there, it may be made ready */
+	struct machine_slot *slot = m->n_waiting == 0 ? idle_for(m, request) : NULL;
+	if (slot) {
+		wake_by(m, request->deadline_ns);
+		reserve(m, slot, request, now, fx);
+		return 0;
+	}
 	waiter_add(m, request, m->waiters.prev);
 	if (request->once) {
 		serve(m, now, fx);
 		refuse_if_once(m, request, fx);
-		request->deadline_ns = AP_FOREVER; /* an agent is there: it may be made ready */
 	}
 	return 0;
 }
@@ -623,7 +646,7 @@ static int on_renew(struct machine *m, const struct machine_event *event, int64_
 int machine_may_prompt(const struct machine *m, const struct machine_slot *slot, uint64_t token,
 		       int64_t now)
 {
-	if (token && token != slot->token)
+	if (slot->state == AP_AGENT_FREE || (token && token != slot->token))
 		return -ESTALE;
 	bool same_span = now - slot->quota_from_ns < QUOTA_SPAN;
 	if (m->limits.max_prompts > 0 && same_span && slot->n_prompts >= m->limits.max_prompts)
@@ -708,6 +731,7 @@ static int on_spawned(struct machine *m, const struct machine_event *event, int6
 		return 0;
 	}
 	slot->born = true;
+	slot->started_ns = now; /* however long its making took */
 	m->n_spawned++;
 	slot_settle(m, slot, AP_REASON_SPAWNED, now, fx);
 	return 0;
@@ -723,6 +747,7 @@ static void grant(struct machine *m, struct machine_slot *slot, int64_t now,
 		  struct machine_effects *fx)
 {
 	slot_move(m, slot, AP_AGENT_ACTIVE, AP_REASON_GRANT, fx);
+	wake_for_age(m, slot);
 	slot->granted_ns = now;
 	if (!slot->request) { /* the acquirer gave up meanwhile */
 		lease_end(m, slot, m->shutdown ? AP_REASON_SHUTDOWN : AP_REASON_CANCELLED, false,
@@ -738,7 +763,21 @@ static void grant(struct machine *m, struct machine_slot *slot, int64_t now,
 	slot_answer(slot, fx, 0);
 }
 
-/* The agent failed under its acquirer, who is served another, unnoticed: first in the queue. */
+/* Behind those who were reserved an agent before it, before all others. */
+static struct ap_list *place_in_queue(struct machine *m, uint64_t token)
+{
+	struct ap_list *at = &m->waiters;
+	while (at->next != &m->waiters) {
+		struct machine_request *next =
+			ap_container_of(at->next, struct machine_request, link);
+		if (next->token == 0 || next->token > token)
+			break;
+		at = at->next;
+	}
+	return at;
+}
+
+/* The agent failed under its acquirer, who is served another, unnoticed. */
 static void try_again(struct machine *m, struct machine_request *request, int64_t now,
 		      struct machine_effects *fx)
 {
@@ -746,9 +785,10 @@ static void try_again(struct machine *m, struct machine_request *request, int64_
 		answer(fx, request, -ESHUTDOWN);
 	} else if (++request->n_tries >= MAX_TRIES) {
 		answer(fx, request, -EIO);
+	} else if (request->deadline_ns <= now) {
+		answer(fx, request, -ETIMEDOUT);
 	} else {
-		label_add(m, &request->label);
-		waiter_add(m, request, &m->waiters);
+		waiter_add(m, request, place_in_queue(m, request->token));
 		serve(m, now, fx);
 		refuse_if_once(m, request, fx);
 	}
@@ -1039,9 +1079,7 @@ static int on_pass(struct machine *m, const struct machine_event *event, int64_t
 	wake_by(m, m->pass_due_ns);
 	if (m->limits.idle_timeout_ns > 0 && m->n_waiting == 0 && m->target < 0) {
 		const struct scaling_policy *policy = &scaling_policies[m->limits.policy];
-		struct scaling_sample sample;
-		machine_sample(m, &sample);
-		retire_idle(m, policy_size(m, &sample, policy->floor),
+		retire_idle(m, policy_size(m, machine_sample(m), policy->floor),
 			    now - m->limits.idle_timeout_ns, AP_REASON_IDLE, now, fx);
 	}
 	probe_all(m, AP_AGENT_IDLE, fx);
@@ -1059,8 +1097,7 @@ static int on_timer(struct machine *m, const struct machine_event *event, int64_
 	if (m->pass_due_ns <= now)
 		on_pass(m, event, now, fx);
 	wake_by(m, m->pass_due_ns);
-	if (m->breaker.state == BREAKER_OPEN && m->breaker.retry_ns > now)
-		wake_by(m, m->breaker.retry_ns);
+	wake_for_retry(m, now);
 	return 0;
 }
 
@@ -1189,12 +1226,18 @@ static bool awaited(const struct machine *m, const struct machine_event *event)
 	case MACHINE_RECYCLED:
 	case MACHINE_DRAINED:
 	case MACHINE_STOPPED:
-		return event->effect == slot->effect;
+		return event->effect && event->effect == slot->effect;
 	case MACHINE_PROBED:
-		return event->effect == slot->probe;
+		return event->effect && event->effect == slot->probe;
 	default:
 		return true;
 	}
+}
+
+/* Events that change nothing that reconcile() looks at. */
+static bool concerns_holder_only(enum machine_event_type type)
+{
+	return type == MACHINE_RELEASE || type == MACHINE_RENEW || type == MACHINE_PROMPT;
 }
 
 int machine_step(struct machine *m, const struct machine_event *event, int64_t now,
@@ -1205,10 +1248,9 @@ int machine_step(struct machine *m, const struct machine_event *event, int64_t n
 	if (!awaited(m, event))
 		return -ESTALE;
 	int r = handlers[event->type](m, event, now, fx);
-	if (r < 0)
-		return r;
-	reconcile(m, now, fx);
-	return 0;
+	if (r == 0 && !concerns_holder_only(event->type))
+		reconcile(m, now, fx);
+	return r;
 }
 
 unsigned machine_max_effects(const struct machine *m)
@@ -1246,10 +1288,10 @@ unsigned machine_live(const struct machine *m)
 	       n[AP_AGENT_ACTIVE] + n[AP_AGENT_RECYCLING];
 }
 
-void machine_sample(const struct machine *m, struct scaling_sample *ret)
+struct scaling_sample machine_sample(const struct machine *m)
 {
 	const unsigned *n = m->n_in_state;
-	*ret = (struct scaling_sample){
+	return (struct scaling_sample){
 		.n_active = n[AP_AGENT_ACTIVE] + n[AP_AGENT_VALIDATING],
 		.n_idle = n[AP_AGENT_IDLE],
 		.n_coming = n[AP_AGENT_SPAWNING] + n[AP_AGENT_RECYCLING],

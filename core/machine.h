@@ -40,6 +40,7 @@ struct machine_limits {
 /* A label in the machine's index: an acquirer's in the queue, or a slot's. */
 struct machine_label {
 	struct ap_list link;
+	uint32_t hash; /* of the text, while it is in the index */
 	bool in_slot;
 	char text[AP_LABEL_MAX + 1];
 };
@@ -246,7 +247,7 @@ unsigned machine_total(const struct machine *machine);
 /* Of them those that serve or will: neither ending nor set aside. */
 unsigned machine_live(const struct machine *machine);
 
-void machine_sample(const struct machine *machine, struct scaling_sample *ret);
+struct scaling_sample machine_sample(const struct machine *machine);
 
 /* Whether a prompt would be taken: 0, -ESTALE, -EDQUOT. Token 0: whatever lease it has. */
 int machine_may_prompt(const struct machine *machine, const struct machine_slot *slot,

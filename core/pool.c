@@ -559,10 +559,9 @@ int64_t ap_pool_config_number(struct ap_pool *pool, enum ap_option option)
 
 void ap_pool_stats(struct ap_pool *pool, struct ap_stats *ret)
 {
-	struct scaling_sample sample;
 	pthread_mutex_lock(&pool->lock);
 	const struct machine *m = &pool->machine;
-	machine_sample(m, &sample);
+	struct scaling_sample sample = machine_sample(m);
 	sample.n_waiting = 0; /* what serves now, of what could */
 	*ret = (struct ap_stats){
 		.n_active = m->n_in_state[AP_AGENT_ACTIVE],
@@ -570,7 +569,7 @@ void ap_pool_stats(struct ap_pool *pool, struct ap_stats *ret)
 		.n_total = machine_total(m),
 		.n_spawning = m->n_in_state[AP_AGENT_SPAWNING],
 		.n_waiting = m->n_waiting,
-		.utilization = scaling_utilization(&sample),
+		.utilization = scaling_utilization(sample),
 		.n_requests = m->n_grants,
 		.n_recycles = m->n_recycled,
 		.n_spawned = m->n_spawned,

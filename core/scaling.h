@@ -25,20 +25,20 @@ struct scaling_policy {
 
 	/* The size that there should be. Over the present size it is gone to at once, under it step
 	 * by step, each when this has said so for a whole scale_down_window. */
-	unsigned (*desired)(const struct scaling_sample *, const struct scaling_limits *);
+	unsigned (*desired)(struct scaling_sample, const struct scaling_limits *);
 
 	/* Agents that idle for long are retired, but never below this size. */
-	unsigned (*floor)(const struct scaling_sample *, const struct scaling_limits *);
+	unsigned (*floor)(struct scaling_sample, const struct scaling_limits *);
 };
 
 extern const struct scaling_policy scaling_policies[SCALING_N_POLICIES];
 
 /* Agents that serve or can. */
-static inline unsigned scaling_size(const struct scaling_sample *sample)
+static inline unsigned scaling_size(struct scaling_sample sample)
 {
-	return sample->n_active + sample->n_idle + sample->n_coming;
+	return sample.n_active + sample.n_idle + sample.n_coming;
 }
 
 /* Percent of the agents that serve or are asked for, of those that serve or could: 0 for an empty
  * pool without waiters. */
-unsigned scaling_utilization(const struct scaling_sample *sample);
+unsigned scaling_utilization(struct scaling_sample sample);

@@ -1,0 +1,122 @@
+"""mutants.py [--keep]: breaks the machine on purpose, one way at a time; and the model test has to see each.
+
+A mutant is a text of the source and what stands there instead. A text that is not there exactly once is a stale
+mutant, and a failure: the machine has changed, and the mutant has to follow. Prints TAP.
+"""
+import os
+import subprocess
+import sys
+import tempfile
+
+top = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+SOURCES = ["machine", "scaling", "breaker", "recycling", "reason", "text", "buf", "clock", "err"]
+FLAGS = ["gcc", "-std=gnu11", "-D_GNU_SOURCE", "-O1", "-w", "-I", top + "/core", "-I", top + "/tests/model"]
+
+MUTANTS = [
+    ("waiters are served last come first", "machine",
+     "\twaiter_add(m, request, m->waiters.prev);", "\twaiter_add(m, request, &m->waiters);"),
+    ("a retried acquirer goes to the end of the queue", "machine",
+     "waiter_add(m, request, place_in_queue(m, request->token));", "waiter_add(m, request, m->waiters.prev);"),
+    ("agents that stop do not count", "machine",
+     "return m->n_slots - m->n_in_state[AP_AGENT_FREE];",
+     "return m->n_slots - m->n_in_state[AP_AGENT_FREE] - m->n_in_state[AP_AGENT_STOPPING];"),
+    ("a label is not cleared", "machine",
+     "\tap_list_remove(&slot->label.link);\n\tslot->label.text[0] = '\\0';", "\tslot->label.text[0] = '\\0';"),
+    ("a second lease gets the token of the first", "machine",
+     "request->token = m->next_token++;", "request->token = m->next_token;"),
+    ("a retried acquirer draws a new token", "machine",
+     "\tif (request->token == 0)\n\t\trequest->token", "\tif (true)\n\t\trequest->token"),
+    ("a stale token releases", "machine",
+     "\tif (slot->leaving || slot->state == AP_AGENT_STOPPING ||\n\t    (event->token && event->token != slot->token))",
+     "\tif (slot->leaving || slot->state == AP_AGENT_STOPPING)"),
+    ("a state has no deadline", "machine",
+     "\tslot->deadline_ns = deadline_ns;\n\twake_by(m, deadline_ns);", "\twake_by(m, deadline_ns);"),
+    ("a deadline is slept over", "machine",
+     "\tslot->deadline_ns = deadline_ns;\n\twake_by(m, deadline_ns);", "\tslot->deadline_ns = deadline_ns;"),
+    ("a late outcome counts", "machine",
+     "\tif (!awaited(m, event))", "\tif (false)"),
+    ("what a state waited for counts in the next", "machine",
+     "slot->effect = slot->probe = 0;", "slot->probe = 0;"),
+    ("an agent that does not stop is given up", "machine",
+     "slot->deadline_ns = ap_clock_after(now, STOP_LIMIT);\n\t\tbreak;",
+     "on_stopped(m, &late, now, fx);\n\t\tbreak;"),
+    ("a leased agent is recycled under its holder", "machine",
+     "ap_list_for_each_safe (at, next, &m->states[AP_AGENT_IDLE]) {",
+     "ap_list_for_each_safe (at, next, &m->states[m->n_in_state[AP_AGENT_IDLE] ? AP_AGENT_IDLE : AP_AGENT_ACTIVE]) {"),
+    ("an acquirer that gave up is answered again", "machine",
+     "\t\tanswer(fx, slot->request, result);\n\tslot->request = NULL;", "\t\tanswer(fx, slot->request, result);"),
+    ("the pool is one larger than its maximum", "machine",
+     "machine_total(m) < m->limits.max_size &&", "machine_total(m) <= m->limits.max_size &&"),
+    ("the breaker is not asked", "machine",
+     "breaker_allowance(&m->breaker, m->n_unproven, now) > 0", "breaker_allowance(&m->breaker, m->n_unproven, now) + 1 > 0"),
+    ("a half-open breaker lets two through", "breaker",
+     "return n_spawning == 0 ? 1 : 0;", "return n_spawning < 2 ? 1 : 0;"),
+    ("the pool never shrinks", "machine",
+     "\t\tslot_drain(m, slot, reason, now, fx);\n\t\tnote_scaled", "\t\treturn;\n\t\tnote_scaled"),
+    ("the pool shrinks at once", "machine",
+     "retire_idle(m, m->limits.scale_down_window_ns ? size - 1 : wanted, AP_FOREVER,",
+     "retire_idle(m, wanted, AP_FOREVER,"),
+    ("the quota is off by one", "machine",
+     "slot->n_prompts >= m->limits.max_prompts", "slot->n_prompts > m->limits.max_prompts"),
+    ("the last used agent is served last", "machine",
+     "ap_list_insert_after(&m->states[to], &slot->link);", "ap_list_append(&m->states[to], &slot->link);"),
+    ("spare counts acquirers as idle", "scaling",
+     "unsigned busy = sample.n_active + sample.n_waiting;", "unsigned busy = sample.n_active;"),
+    ("an agent is recycled one request late", "recycling",
+     "sample->n_requests >= limits->max_requests", "sample->n_requests > limits->max_requests"),
+    ("the work of a lease is not saved on shutdown", "machine",
+     "\t\tif (machine_slot_leased(slot))\n\t\t\tlease_end(m, slot, AP_REASON_SHUTDOWN",
+     "\t\tif (machine_slot_leased(slot))\n\t\t\tslot_stop(m, slot, AP_REASON_SHUTDOWN, now, fx);\n"
+     "\t\telse if (false)\n\t\t\tlease_end(m, slot, AP_REASON_SHUTDOWN"),
+]
+
+
+def run(command, **kwargs):
+    return subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **kwargs).returncode
+
+
+def objects(sources, directory):
+    made = []
+    for path in sources:
+        target = os.path.join(directory, os.path.basename(path) + ".o")
+        subprocess.run(FLAGS + ["-c", path, "-o", target], check=True)
+        made.append(target)
+    return made
+
+
+def survives(linked, directory):
+    program = directory + "/test_model"
+    subprocess.run(["gcc"] + linked + ["-o", program, "-lpthread"], check=True)
+    try:
+        return run([program, "--steps", "60000"], timeout=60) == 0
+    except subprocess.TimeoutExpired:
+        return False
+
+
+def main():
+    failed = 0
+    with tempfile.TemporaryDirectory() as directory:
+        model = objects([os.path.join(top, "tests/model", name) for name in sorted(os.listdir(top + "/tests/model"))
+                         if name.endswith(".c")], directory)
+        core = dict(zip(SOURCES, objects(["%s/core/%s.c" % (top, name) for name in SOURCES], directory)))
+        good = survives(model + list(core.values()), directory)
+        print("%sok 1 - the machine as it is passes" % ("" if good else "not "), flush=True)
+        failed += not good
+        for number, (name, file, old, new) in enumerate(MUTANTS, 2):
+            with open("%s/core/%s.c" % (top, file)) as source:
+                text = source.read()
+            verdict = "not ok %d - stale mutant: %s" % (number, name)
+            if text.count(old) == 1:
+                path = "%s/mutant_%s.c" % (directory, file)
+                with open(path, "w") as mutant:
+                    mutant.write(text.replace(old, new))
+                linked = model + objects([path], directory) + [o for n, o in core.items() if n != file]
+                dead = not survives(linked, directory)
+                verdict = "%s %d - mutant killed: %s" % ("ok" if dead else "not ok", number, name)
+            failed += verdict.startswith("not")
+            print(verdict, flush=True)
+        print("1..%d" % (len(MUTANTS) + 1))
+    return 1 if failed else 0
+
+
+sys.exit(main())
