@@ -76,6 +76,8 @@ static void settle(void)
 	for (unsigned i = 0; i < fx.n; i++)
 		queue[n++] = fx.at[i];
 	for (unsigned i = 0; i < n; i++) {
+		if (queue[i].type == EFFECT_PROBE) /* beside the others; a move ends it */
+			continue;
 		succeed(queue[i]);
 		for (unsigned j = 0; j < fx.n; j++)
 			queue[n++] = fx.at[j];
@@ -462,6 +464,293 @@ static void retry_is_not_forgotten(void **state)
 	assert_true(machine.wake_ns <= machine.breaker.retry_ns);
 }
 
+/* An idle pool of that size on which probation is over. */
+static void settled_pool(unsigned size)
+{
+	begin(size, size);
+	warm();
+	now += 6 * AP_SECOND;
+	STEP(.type = MACHINE_TIMER);
+	assert_int_equal(machine.n_unproven, 0);
+}
+
+static void lease_and_release(const char *label)
+{
+	struct machine_request request;
+	assert_int_equal(acquire(&request, label, AP_SECOND), 0);
+	settle();
+	assert_int_equal(request.result, 0);
+	STEP(.type = MACHINE_RELEASE, .slot = request.slot);
+	settle();
+}
+
+static void overdue_spawn(void **state)
+{
+	begin(1, 1);
+	STEP(.type = MACHINE_CONFIG);
+	struct machine_effect spawn = fx.at[0];
+	now += machine.limits.spawn_timeout_ns;
+	STEP(.type = MACHINE_TIMER);
+	assert_int_equal(fx.at[0].type, EFFECT_STOP);
+	assert_int_equal(fx.moves[0].reason, AP_REASON_TIMEOUT);
+	assert_int_equal(report(spawn, 0), -ESTALE); /* it comes late */
+	assert_int_equal(machine.n_spawned, 0);
+}
+
+static void overdue_saving(void **state)
+{
+	struct machine_request a, release = {0};
+	settled_pool(1);
+	acquire(&a, "a", AP_SECOND);
+	settle();
+	STEP(.type = MACHINE_RELEASE, .slot = a.slot, .request = &release);
+	struct machine_effect save = fx.at[0];
+	now = slot_of(&a)->deadline_ns;
+	STEP(.type = MACHINE_TIMER);
+	assert_int_equal(release.result, -ETIMEDOUT);
+	assert_int_equal(slot_of(&a)->state, AP_AGENT_UNHEALTHY);
+	assert_true(slot_of(&a)->aside);
+	assert_int_equal(report(save, 0), -ESTALE);
+	assert_int_equal(STEP(.type = MACHINE_RELEASE, .slot = a.slot), 0); /* once more */
+}
+
+static void overdue_stop(void **state)
+{
+	settled_pool(1);
+	STEP(.type = MACHINE_KILL, .slot = 0);
+	now += 3600 * AP_SECOND;
+	STEP(.type = MACHINE_TIMER);
+	assert_int_equal(machine.n_in_state[AP_AGENT_STOPPING], 1); /* it may live: it counts */
+	assert_int_equal(machine_total(&machine), 1);
+	assert_true(machine.wake_ns > now);
+}
+
+static void recycled_by_requests(void **state)
+{
+	settled_pool(1);
+	machine.limits.recycling.max_requests = 2;
+	lease_and_release("a");
+	assert_int_equal(machine.n_recycled, 0);
+	lease_and_release("b");
+	assert_int_equal(machine.n_recycled, 1);
+	assert_int_equal(machine.slots[0].generation, 2);
+	assert_int_equal(machine.slots[0].number, 1);
+	assert_int_equal(machine.slots[0].n_requests, 2);
+	assert_int_equal(machine.slots[0].n_served, 0);
+}
+
+static void recycled_by_age(void **state)
+{
+	settled_pool(2);
+	machine.limits.recycling.max_age_ns = 100 * AP_SECOND;
+	STEP(.type = MACHINE_CONFIG);
+	int64_t first = AP_FOREVER;
+	for (unsigned i = 0; i < 2; i++) {
+		const struct machine_slot *slot = &machine.slots[i];
+		int64_t expiry =
+			recycling_expiry(&machine.limits.recycling, slot->started_ns, slot->jitter);
+		assert_in_range(expiry - slot->started_ns, 90 * AP_SECOND, 100 * AP_SECOND);
+		first = expiry < first ? expiry : first;
+	}
+	assert_true(machine.wake_ns <= first);
+	now += 100 * AP_SECOND;
+	STEP(.type = MACHINE_TIMER);
+	assert_int_equal(machine.n_in_state[AP_AGENT_RECYCLING], 1); /* one at a time */
+	settle();
+	assert_int_equal(machine.n_recycled, 2);
+}
+
+static void probe(unsigned slot, uint64_t memory, unsigned cpu, int result)
+{
+	STEP(.type = MACHINE_PASS);
+	STEP(.type = MACHINE_PROBED, .slot = slot, .effect = machine.slots[slot].probe,
+	     .memory = memory, .cpu = cpu, .result = result);
+}
+
+static void recycled_by_memory(void **state)
+{
+	settled_pool(1);
+	machine.limits.recycling.max_memory = 100;
+	probe(0, 101, 0, 0);
+	probe(0, 101, 0, 0);
+	probe(0, 100, 0, 0); /* a peak */
+	probe(0, 101, 0, 0);
+	probe(0, 101, 0, 0);
+	assert_int_equal(machine.n_in_state[AP_AGENT_IDLE], 1);
+	probe(0, 101, 0, 0);
+	assert_int_equal(fx.moves[0].reason, AP_REASON_MEMORY);
+	assert_int_equal(machine.n_in_state[AP_AGENT_RECYCLING], 1);
+}
+
+static void marked_under_its_holder(void **state)
+{
+	struct machine_request a;
+	settled_pool(1);
+	machine.limits.recycling.max_cpu = 80;
+	acquire(&a, "a", AP_SECOND);
+	settle();
+	probe(0, 0, 81, 0);
+	assert_int_equal(machine.slots[0].state, AP_AGENT_ACTIVE);
+	probe(0, 0, 0, 0); /* it stays marked */
+	STEP(.type = MACHINE_RELEASE, .slot = 0);
+	succeed(fx.at[0]);
+	assert_int_equal(fx.moves[0].reason, AP_REASON_CPU);
+	assert_true(fx.at[0].restart);
+	settle();
+	assert_int_equal(machine.n_recycled, 1);
+}
+
+static void found_ill(void **state)
+{
+	settled_pool(1);
+	probe(0, 0, 0, -ENOTDIR);
+	assert_int_equal(machine.n_in_state[AP_AGENT_RECYCLING], 1);
+	settle();
+	assert_int_equal(machine.slots[0].number, 1);
+	assert_int_equal(machine.n_recycled, 1);
+}
+
+static void spent(void **state)
+{
+	settled_pool(1);
+	machine.limits.recycling.max_recycles = 1;
+	STEP(.type = MACHINE_RECYCLE, .slot = 0);
+	settle();
+	STEP(.type = MACHINE_RECYCLE, .slot = 0);
+	assert_int_equal(fx.at[0].type, EFFECT_DRAIN);
+	assert_int_equal(fx.moves[0].reason, AP_REASON_RECYCLES);
+	settle();
+	assert_int_equal(machine.slots[0].number, 2);
+	assert_int_equal(machine.n_in_state[AP_AGENT_IDLE], 1);
+}
+
+static void prompts_have_a_quota(void **state)
+{
+	settled_pool(1);
+	machine.limits.max_prompts = 2;
+	assert_int_equal(STEP(.type = MACHINE_PROMPT, .slot = 0), 0);
+	assert_int_equal(STEP(.type = MACHINE_PROMPT, .slot = 0), 0);
+	assert_int_equal(STEP(.type = MACHINE_PROMPT, .slot = 0), -EDQUOT);
+	now += 24 * 3600 * AP_SECOND;
+	assert_int_equal(STEP(.type = MACHINE_PROMPT, .slot = 0), 0);
+	assert_int_equal(STEP(.type = MACHINE_PROMPT, .slot = 0, .token = 99), -ESTALE);
+}
+
+static void affinity_is_preferred(void **state)
+{
+	struct machine_request a = {.label.text = "a", .affinity = 7}, b, c = a, d = a;
+	settled_pool(2);
+	STEP(.type = MACHINE_ACQUIRE, .request = &a);
+	settle();
+	acquire(&b, "b", AP_SECOND);
+	settle();
+	STEP(.type = MACHINE_RELEASE, .slot = a.slot);
+	settle();
+	STEP(.type = MACHINE_RELEASE, .slot = b.slot); /* the last one to idle */
+	settle();
+	STEP(.type = MACHINE_ACQUIRE, .request = &c);
+	settle();
+	assert_int_equal(c.slot, a.slot);
+	d.label.text[0] = 'd';
+	STEP(.type = MACHINE_ACQUIRE, .request = &d); /* it does not wait */
+	settle();
+	assert_int_equal(d.result, 0);
+	assert_int_equal(d.slot, b.slot);
+}
+
+static void its_agent_ends(void **state)
+{
+	struct machine_request a, b = {.label.text = "b", .agent = 1};
+	settled_pool(1);
+	acquire(&a, "a", AP_SECOND);
+	settle();
+	b.deadline_ns = now + 100 * AP_SECOND;
+	assert_int_equal(STEP(.type = MACHINE_ACQUIRE, .request = &b), 0);
+	STEP(.type = MACHINE_KILL, .slot = a.slot);
+	settle();
+	assert_int_equal(b.result, -ENOENT);
+}
+
+static void spare_is_kept(void **state)
+{
+	struct machine_request a;
+	begin(1, N_SLOTS);
+	machine.limits.policy = SCALING_SPARE;
+	machine.limits.scaling.min_idle = 2;
+	machine.limits.scaling.max_idle = 3;
+	machine.limits.scale_down_window_ns = 10 * AP_SECOND;
+	warm();
+	assert_int_equal(machine.n_in_state[AP_AGENT_IDLE], 2);
+	acquire(&a, "a", AP_SECOND);
+	settle();
+	assert_int_equal(machine.n_in_state[AP_AGENT_IDLE], 2);
+	STEP(.type = MACHINE_SCALE, .target = 6);
+	settle();
+	STEP(.type = MACHINE_SCALE, .target = -1);
+	assert_int_equal(machine.n_in_state[AP_AGENT_IDLE], 5);
+	now += 10 * AP_SECOND;
+	STEP(.type = MACHINE_TIMER);
+	assert_int_equal(machine.n_in_state[AP_AGENT_IDLE], 4); /* a step a window */
+	now += 10 * AP_SECOND;
+	STEP(.type = MACHINE_TIMER);
+	assert_int_equal(machine.n_in_state[AP_AGENT_IDLE], 3);
+	now += 100 * AP_SECOND;
+	STEP(.type = MACHINE_TIMER);
+	assert_int_equal(machine.n_in_state[AP_AGENT_IDLE], 3);
+}
+
+static void passes_adapt(void **state)
+{
+	settled_pool(1);
+	machine.limits.pass_ns = 0;
+	STEP(.type = MACHINE_CONFIG);
+	int64_t shortest = AP_FOREVER, longest = 0;
+	for (int i = 0; i < 40; i++) {
+		if (i < 10)
+			lease_and_release("a");
+		now = machine.pass_due_ns;
+		STEP(.type = MACHINE_TIMER);
+		int64_t interval = machine.pass_due_ns - now;
+		shortest = interval < shortest ? interval : shortest;
+		longest = interval > longest ? interval : longest;
+	}
+	assert_int_equal(shortest, AP_SECOND);
+	assert_int_equal(longest, 120 * AP_SECOND);
+}
+
+static void tokens_in_order_of_arrival(void **state)
+{
+	struct machine_request a, b;
+	settled_pool(2);
+	acquire(&a, "a", 100 * AP_SECOND);
+	struct machine_effect first = fx.at[0];
+	acquire(&b, "b", 100 * AP_SECOND);
+	succeed(fx.at[0]); /* b is made ready sooner */
+	succeed(first);
+	assert_true(a.token < b.token);
+}
+
+static void queue_is_bounded(void **state)
+{
+	struct machine_request a, b, c;
+	settled_pool(1);
+	machine.limits.max_waiting = 1;
+	acquire(&a, "a", AP_SECOND);
+	settle();
+	assert_int_equal(acquire(&b, "b", AP_SECOND), 0);
+	assert_int_equal(acquire(&c, "c", AP_SECOND), -EAGAIN);
+}
+
+static void breaker_is_reset(void **state)
+{
+	begin(1, 1);
+	STEP(.type = MACHINE_CONFIG);
+	fail_spawns(3);
+	assert_int_equal(fx.n, 0);
+	STEP(.type = MACHINE_RESET_BREAKER);
+	assert_int_equal(fx.at[0].type, EFFECT_SPAWN);
+}
+
 #define MACHINE_TEST(sentence, function)                                                           \
 	{                                                                                          \
 		(sentence), (function), NULL, end, NULL                                            \
@@ -506,6 +795,33 @@ int main(void)
 			     once_does_not_wait),
 		MACHINE_TEST("a maintenance pass does not forget the breaker's retry",
 			     retry_is_not_forgotten),
+		MACHINE_TEST("a spawn that lasts too long is stopped, and its late outcome refused",
+			     overdue_spawn),
+		MACHINE_TEST("a saving that lasts too long sets the agent aside", overdue_saving),
+		MACHINE_TEST("an agent that does not stop goes on to count", overdue_stop),
+		MACHINE_TEST("an agent is recycled after so many requests, under its name",
+			     recycled_by_requests),
+		MACHINE_TEST(
+			"idle agents are recycled at their age, up to a tenth early, one by one",
+			recycled_by_age),
+		MACHINE_TEST("memory over the quota three times in a row recycles",
+			     recycled_by_memory),
+		MACHINE_TEST("a leased agent over a quota is recycled when its lease ends",
+			     marked_under_its_holder),
+		MACHINE_TEST("an idle agent that is found ill is made as new", found_ill),
+		MACHINE_TEST("an agent recycled often enough is replaced under a new name", spent),
+		MACHINE_TEST("prompts have a quota of 24 hours, and a stale token none",
+			     prompts_have_a_quota),
+		MACHINE_TEST("affinity is preferred and not waited for", affinity_is_preferred),
+		MACHINE_TEST("who waits for one agent is refused when that ends", its_agent_ends),
+		MACHINE_TEST("policy spare keeps idle agents, and shrinks a step a window",
+			     spare_is_kept),
+		MACHINE_TEST("the adapted interval is between a second and two minutes",
+			     passes_adapt),
+		MACHINE_TEST("tokens are in the order of arrival, whoever is ready first",
+			     tokens_in_order_of_arrival),
+		MACHINE_TEST("a full queue refuses at once", queue_is_bounded),
+		MACHINE_TEST("a breaker that is reset lets spawning begin", breaker_is_reset),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
