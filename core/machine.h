@@ -3,10 +3,10 @@
  * daemon, the tests and a replay run the same code.
  *
  * Every agent is in a slot, every slot in exactly one list, that of its state; the counts are the
- * lengths of the lists, so they cannot drift. One function moves a slot; one, reconcile(),
- * reserves. A state in which an agent does not rest has an absolute deadline, and one state that it
- * comes to then. The outcome of an effect comes back as an event that names slot and effect; one
- * that comes after its deadline is refused. */
+ * lengths of the lists, so they cannot drift. One function moves a slot; one, reserve(), gives an
+ * agent to an acquirer; one, reconcile(), sizes the pool. A state in which an agent does not rest
+ * has an absolute deadline, and one state that it comes to then. The outcome of an effect comes
+ * back as an event that names slot and effect; one that comes after its deadline is refused. */
 #pragma once
 
 #include <stdbool.h>

@@ -301,23 +301,21 @@ void take_end(struct open_file *file)
 static int value_piece(struct open_file *file, const char *data, size_t size)
 {
 	char value[LINE_MAX_LEN + 1];
-	const char *newline = memchr(data, '\n', size);
-	if (file->append)
-		return ap_err_set(
-			&file->err, -EINVAL,
-			"a value is replaced, not appended to: write with > instead of >>");
-	if (file->pending.len > 0) {
-		ap_buf_fini(&file->pending);
-		return ap_err_set(&file->err, -EINVAL, "a value is written in one piece");
-	}
-	if (newline && newline != data + size - 1)
-		return ap_err_set(&file->err, -EINVAL, "one value, not several lines");
+	const char *newline = memchr(data, '\n', size), *fault = NULL;
 	size_t len = newline ? size - 1 : size;
-	if (len > LINE_MAX_LEN)
-		return ap_err_set(&file->err, -EINVAL, "the value is longer than %d bytes",
-				  LINE_MAX_LEN);
-	if (memchr(data, '\0', len))
-		return ap_err_set(&file->err, -EINVAL, "the value has a NUL in it");
+	if (file->append)
+		fault = "a value is replaced, not appended to: write with > instead of >>";
+	else if (file->pending.len > 0)
+		fault = "a value is written in one piece";
+	else if (newline && newline != data + size - 1)
+		fault = "one value, not several lines";
+	else if (len > LINE_MAX_LEN)
+		fault = "the value is too long";
+	else if (memchr(data, '\0', len))
+		fault = "the value has a NUL in it";
+	ap_buf_fini(&file->pending);
+	if (fault)
+		return ap_err_set(&file->err, -EINVAL, "%s: %s", file->row->name, fault);
 	memcpy(value, data, len);
 	value[len] = '\0';
 	int r = file->row->set(&file->call, value, !newline);
@@ -341,8 +339,6 @@ static void value_write(struct open_file *file, fuse_req_t req, const char *data
 {
 	int r = value_piece(file, data, size);
 	if (r < 0) {
-		/* the sentence names the file, whoever found the fault */
-		ap_err_wrap(&file->err, r, "%s", file->row->name);
 		refused(file, r);
 		fuse_reply_err(req, -r);
 	} else {
