@@ -1,4 +1,5 @@
-/* The machine with a virtual clock and no world: the test answers the effects itself. */
+/* The machine with a virtual clock and no world: the test answers the effects itself. Every step of
+ * every test checks that the reported moves lead from the states before to the states after. */
 #include "unit.h"
 
 #include <errno.h>
@@ -9,30 +10,41 @@
 #include "clock.h"
 #include "machine.h"
 
-#define N_SLOTS 10
+#define N_SLOTS 20
+#define DAY	(24 * 3600 * AP_SECOND)
 
 static struct machine machine;
 static struct machine_effects fx;
 static int64_t now;
 
+/* What the moves reported so far make of each slot. */
+static enum ap_agent_state reported[N_SLOTS];
+
+/* Effects whose outcome has not been stepped, in order. */
+static struct machine_effect under_way[512];
+static unsigned n_under_way;
+
+/* --- the world --- */
+
 static const struct machine_limits limits_default = {
-	.min_size = 1,
-	.max_size = N_SLOTS,
 	.max_spawning = 2,
-	.max_waiting = 1000,
-	.scaling = {.min_size = 1, .up_at = 80, .down_at = 20, .min_idle = 2, .max_idle = 6},
-	.scale_down_window_ns = 3600 * AP_SECOND,
+	.max_waiting = 100,
+	.policy = SCALING_UTILIZATION,
+	.scaling = {.up_at = 80, .down_at = 20, .min_idle = 1, .max_idle = 2},
+	.scale_down_window_ns = 300 * AP_SECOND,
 	.spawn_timeout_ns = 60 * AP_SECOND,
-	.idle_timeout_ns = 300 * AP_SECOND,
 	.pass_ns = 30 * AP_SECOND,
 };
 
+/* A pool without agents yet. A test sets further limits in machine.limits before it warms it. */
 static void begin(unsigned min, unsigned max)
 {
 	struct machine_limits limits = limits_default;
 	limits.min_size = limits.scaling.min_size = min;
 	limits.max_size = max;
 	now = 1000 * AP_SECOND;
+	n_under_way = 0;
+	memset(reported, 0, sizeof reported);
 	assert_int_equal(machine_init(&machine, N_SLOTS, &limits, 1, 42, now), 0);
 	fx.at = calloc(machine_max_effects(&machine), sizeof *fx.at);
 	fx.moves = calloc(machine_max_effects(&machine), sizeof *fx.moves);
@@ -48,58 +60,108 @@ static int end(void **state)
 	return 0;
 }
 
+static void check_moves(void)
+{
+	for (unsigned i = 0; i < fx.n_moves; i++) {
+		const struct machine_move *move = &fx.moves[i];
+		assert_int_equal(move->from, reported[move->slot]);
+		assert_int_not_equal(move->reason, AP_REASON_NONE);
+		reported[move->slot] = move->to;
+	}
+	for (unsigned i = 0; i < N_SLOTS; i++)
+		assert_int_equal(reported[i], machine.slots[i].state);
+}
+
 static int step(struct machine_event event)
 {
-	return machine_step(&machine, &event, now, &fx);
+	int r = machine_step(&machine, &event, now, &fx);
+	check_moves();
+	for (unsigned i = 0; i < fx.n; i++) {
+		assert_true(n_under_way < sizeof under_way / sizeof *under_way);
+		under_way[n_under_way++] = fx.at[i];
+	}
+	return r;
 }
 
 #define STEP(...) step((struct machine_event){__VA_ARGS__})
 
-/* The outcome of one effect. */
-static int report(struct machine_effect effect, int result)
+/* The first effect of a type that is under way; its outcome is the test's to give now. */
+static struct machine_effect take(enum machine_effect_type type)
+{
+	for (unsigned i = 0; i < n_under_way; i++) {
+		struct machine_effect effect = under_way[i];
+		if (effect.type != type)
+			continue;
+		n_under_way--;
+		memmove(&under_way[i], &under_way[i + 1], (n_under_way - i) * sizeof *under_way);
+		return effect;
+	}
+	fail_msg("no effect of type %d is under way", type);
+	return (struct machine_effect){.type = N_EFFECTS};
+}
+
+static unsigned n_effects(enum machine_effect_type type)
+{
+	unsigned n = 0;
+	for (unsigned i = 0; i < n_under_way; i++)
+		n += under_way[i].type == type;
+	return n;
+}
+
+static int finish(struct machine_effect effect, int result)
 {
 	return STEP(.type = machine_outcome(effect.type), .slot = effect.slot, .effect = effect.id,
 		    .result = result);
 }
 
-/* As a world in which all goes well would have it. */
-static void succeed(struct machine_effect effect)
-{
-	assert_int_equal(report(effect, 0), 0);
-}
-
 /* Lets everything that is under way succeed, and what follows from it. */
 static void settle(void)
 {
-	struct machine_effect queue[256];
-	unsigned n = 0;
-	for (unsigned i = 0; i < fx.n; i++)
-		queue[n++] = fx.at[i];
-	for (unsigned i = 0; i < n; i++) {
-		if (queue[i].type == EFFECT_PROBE) /* beside the others; a move ends it */
-			continue;
-		succeed(queue[i]);
-		for (unsigned j = 0; j < fx.n; j++)
-			queue[n++] = fx.at[j];
-		assert_true(n < 200);
-	}
-}
-
-/* The spawn under way fails, is cleaned up, and so are those that follow it. */
-static void fail_spawns(int n)
-{
-	for (int i = 0; i < n; i++) {
-		report(fx.at[0], -ENOSPC);
-		assert_int_equal(fx.at[0].type, EFFECT_STOP);
-		succeed(fx.at[0]);
+	for (int i = 0; n_under_way > 0; i++) {
+		assert_true(i < 1000);
+		struct machine_effect effect = take(under_way[0].type);
+		const struct machine_slot *slot = &machine.slots[effect.slot];
+		bool awaited = effect.id == slot->effect || effect.id == slot->probe;
+		assert_int_equal(finish(effect, 0), awaited ? 0 : -ESTALE);
 	}
 }
 
 static void warm(void)
 {
-	STEP(.type = MACHINE_CONFIG);
+	assert_int_equal(STEP(.type = MACHINE_CONFIG), 0);
 	settle();
 }
+
+/* The clock goes on; what is due is done, nothing of it finished. */
+static void later(int64_t span_ns)
+{
+	now += span_ns;
+	assert_int_equal(STEP(.type = MACHINE_TIMER), 0);
+	assert_true(machine.wake_ns > now);
+}
+
+/* A pool of agents that are well and idle, their starts proven. */
+static void begin_idle(unsigned min, unsigned max)
+{
+	begin(min, max);
+	warm();
+	later(6 * AP_SECOND);
+	settle();
+	assert_int_equal(machine.n_in_state[AP_AGENT_IDLE], min);
+}
+
+static void scale(int target)
+{
+	assert_int_equal(STEP(.type = MACHINE_SCALE, .target = target), 0);
+	settle();
+}
+
+static unsigned count(enum ap_agent_state state)
+{
+	return machine.n_in_state[state];
+}
+
+/* --- leases --- */
 
 static int acquire(struct machine_request *request, const char *label, int64_t timeout_ns)
 {
@@ -108,720 +170,2410 @@ static int acquire(struct machine_request *request, const char *label, int64_t t
 	return STEP(.type = MACHINE_ACQUIRE, .request = request);
 }
 
+static int acquire_agent(struct machine_request *request, unsigned agent)
+{
+	*request = (struct machine_request){.deadline_ns = AP_FOREVER, .agent = agent};
+	return STEP(.type = MACHINE_ACQUIRE, .request = request);
+}
+
+static int acquire_near(struct machine_request *request, uint64_t affinity)
+{
+	*request = (struct machine_request){.deadline_ns = AP_FOREVER, .affinity = affinity};
+	return STEP(.type = MACHINE_ACQUIRE, .request = request);
+}
+
+static void assert_granted(const struct machine_request *request)
+{
+	assert_int_equal(request->state, REQUEST_ANSWERED);
+	assert_int_equal(request->result, 0);
+}
+
+static void lease(struct machine_request *request, const char *label)
+{
+	assert_int_equal(acquire(request, label, AP_FOREVER / 2), 0);
+	settle();
+	assert_granted(request);
+}
+
+static void release(const struct machine_request *request)
+{
+	assert_int_equal(
+		STEP(.type = MACHINE_RELEASE, .slot = request->slot, .token = request->token), 0);
+	settle();
+}
+
 static struct machine_slot *slot_of(const struct machine_request *request)
 {
 	return &machine.slots[request->slot];
 }
 
-static void warm_minimum(void **state)
+static struct machine_slot *first_in(enum ap_agent_state state)
 {
-	begin(3, 10);
-	STEP(.type = MACHINE_CONFIG);
-	assert_int_equal(fx.n, 2); /* max_spawning */
-	settle();
-	assert_int_equal(machine.n_in_state[AP_AGENT_IDLE], 3);
-	assert_int_equal(machine.n_spawned, 3);
-	assert_int_equal(machine.scale_direction, AP_SCALE_NONE);
+	assert_true(count(state) > 0);
+	return ap_container_of(machine.states[state].next, struct machine_slot, link);
 }
 
-static void grant_and_release(void **state)
+static unsigned index_of(const struct machine_slot *slot)
+{
+	return machine_slot_index(&machine, slot);
+}
+
+/* One agent, leased. */
+static void begin_leased(struct machine_request *request)
+{
+	begin_idle(1, 1);
+	lease(request, "job");
+}
+
+/* The last reason that the last step gave for a move to a state. */
+static enum ap_reason reason_to(enum ap_agent_state state)
+{
+	for (unsigned i = fx.n_moves; i-- > 0;) {
+		if (fx.moves[i].to == state)
+			return fx.moves[i].reason;
+	}
+	return AP_REASON_NONE;
+}
+
+static void release_serves_the_next(void **state)
+{
+	struct machine_request a, b;
+	begin_leased(&a);
+	acquire(&b, "b", 100 * AP_SECOND);
+	release(&a);
+	assert_granted(&b);
+	assert_int_equal(b.slot, a.slot);
+}
+
+static void grant_is_validated(void **state)
 {
 	struct machine_request a;
-	begin(1, 1);
-	warm();
+	begin_idle(1, 1);
 	assert_int_equal(acquire(&a, "job", AP_SECOND), 0);
-	settle();
-	assert_int_equal(a.state, REQUEST_ANSWERED);
-	assert_int_equal(a.result, 0);
+	assert_int_equal(a.state, REQUEST_VALIDATING);
+	assert_int_equal(finish(take(EFFECT_VALIDATE), 0), 0);
+	assert_granted(&a);
+	assert_ptr_equal(fx.answered.next, &a.link);
 	assert_int_equal(slot_of(&a)->state, AP_AGENT_ACTIVE);
-	assert_string_equal(slot_of(&a)->label.text, "job");
-	assert_int_equal(machine.n_grants, 1);
+	assert_ptr_equal(machine_find_label(&machine, "job"), slot_of(&a));
+}
+
+static void release_saves_and_cleans(void **state)
+{
+	struct machine_request a;
+	begin_leased(&a);
 	assert_int_equal(STEP(.type = MACHINE_RELEASE, .slot = a.slot), 0);
-	assert_int_equal(fx.at[0].type, EFFECT_SAVE);
-	settle();
-	assert_int_equal(machine.n_in_state[AP_AGENT_IDLE], 1);
+	assert_false(machine_slot_leased(slot_of(&a)));
+	assert_int_equal(finish(take(EFFECT_SAVE), 0), 0);
+	assert_int_equal(slot_of(&a)->state, AP_AGENT_RECYCLING);
 	assert_null(machine_find_label(&machine, "job"));
+	assert_int_equal(finish(take(EFFECT_RECYCLE), 0), 0);
+	assert_int_equal(slot_of(&a)->state, AP_AGENT_IDLE);
+}
+
+static void discard_reaches_the_effect(void **state)
+{
+	struct machine_request a;
+	begin_leased(&a);
+	STEP(.type = MACHINE_RELEASE, .slot = a.slot, .discard = true);
+	assert_true(take(EFFECT_SAVE).discard);
+}
+
+static void program_restarts_between_leases(void **state)
+{
+	struct machine_request a;
+	begin_leased(&a);
+	STEP(.type = MACHINE_RELEASE, .slot = a.slot);
+	struct machine_effect save = take(EFFECT_SAVE);
+	assert_true(save.restart);
+	finish(save, 0);
+	assert_true(take(EFFECT_RECYCLE).restart);
+}
+
+static void program_kept_between_leases(void **state)
+{
+	struct machine_request a;
+	begin_leased(&a);
+	machine.limits.keep_program = true;
+	STEP(.type = MACHINE_RELEASE, .slot = a.slot);
+	struct machine_effect save = take(EFFECT_SAVE);
+	assert_false(save.restart);
+	finish(save, 0);
+	assert_false(take(EFFECT_RECYCLE).restart);
+}
+
+static void release_is_answered_when_saved(void **state)
+{
+	struct machine_request a, r = {0};
+	begin_leased(&a);
+	STEP(.type = MACHINE_RELEASE, .slot = a.slot, .request = &r);
+	assert_int_equal(r.state, REQUEST_RELEASING);
+	finish(take(EFFECT_SAVE), 0);
+	assert_granted(&r);
+	assert_int_equal(slot_of(&a)->state, AP_AGENT_RECYCLING);
+}
+
+static void cancelled_release_goes_on(void **state)
+{
+	struct machine_request a, r = {0};
+	begin_leased(&a);
+	STEP(.type = MACHINE_RELEASE, .slot = a.slot, .request = &r);
+	assert_int_equal(STEP(.type = MACHINE_CANCEL, .request = &r), 0);
+	assert_int_equal(r.result, -ECANCELED);
+	settle();
+	assert_int_equal(count(AP_AGENT_IDLE), 1);
 }
 
 static void first_come_first_served(void **state)
 {
-	struct machine_request first, waiters[20];
-	begin(1, 1);
-	warm();
-	acquire(&first, "first", AP_SECOND);
-	settle();
-	for (int i = 0; i < 20; i++)
+	struct machine_request waiters[20];
+	begin_idle(1, 1);
+	lease(&waiters[0], "first");
+	for (int i = 1; i < 20; i++)
 		assert_int_equal(acquire(&waiters[i], "", 100 * AP_SECOND), 0);
-	assert_int_equal(machine.n_waiting, 20);
-	unsigned slot = first.slot;
-	for (int i = 0; i < 20; i++) {
-		STEP(.type = MACHINE_RELEASE, .slot = slot);
-		settle();
-		assert_int_equal(waiters[i].state, REQUEST_ANSWERED);
-		assert_int_equal(waiters[i].result, 0);
-		if (i < 19)
-			assert_int_equal(waiters[i + 1].state, REQUEST_WAITING);
+	assert_int_equal(machine.n_waiting, 19);
+	for (int i = 1; i < 20; i++) {
+		assert_int_equal(waiters[i].state, REQUEST_WAITING);
+		release(&waiters[i - 1]);
+		assert_granted(&waiters[i]);
 	}
+}
+
+static void tokens_in_order_of_arrival(void **state)
+{
+	struct machine_request a, b, c;
+	begin_idle(3, 3);
+	acquire(&a, "a", AP_SECOND);
+	acquire(&b, "b", AP_SECOND);
+	acquire(&c, "c", AP_SECOND);
+	struct machine_effect first = take(EFFECT_VALIDATE);
+	settle(); /* b and c are granted before a */
+	finish(first, 0);
+	assert_true(a.token < b.token);
+	assert_true(b.token < c.token);
+}
+
+static void token_kept_over_a_failed_agent(void **state)
+{
+	struct machine_request a, b;
+	begin_idle(2, 2);
+	acquire(&a, "a", 100 * AP_SECOND);
+	acquire(&b, "b", 100 * AP_SECOND);
+	finish(take(EFFECT_VALIDATE), -ECHILD);
+	settle();
+	assert_granted(&a);
+	assert_granted(&b);
+	assert_true(a.token < b.token);
+	assert_int_equal(slot_of(&a)->token, a.token);
 }
 
 static void tries_once(void **state)
 {
 	struct machine_request a, b;
-	begin(1, 1);
-	warm();
+	begin_idle(1, 1);
 	assert_int_equal(acquire(&a, "a", 0), 0);
 	settle();
-	assert_int_equal(a.result, 0);
+	assert_granted(&a);
 	assert_int_equal(acquire(&b, "b", 0), 0);
 	assert_int_equal(b.state, REQUEST_ANSWERED);
 	assert_int_equal(b.result, -EAGAIN);
 	assert_int_equal(machine.n_waiting, 0);
 }
 
+static void once_does_not_wait(void **state)
+{
+	struct machine_request a, b;
+	begin_idle(2, 2);
+	lease(&a, "a");
+	acquire(&b, "b", 0);
+	finish(take(EFFECT_VALIDATE), -ENOTDIR);
+	assert_int_equal(b.result, -EAGAIN);
+	assert_int_equal(machine.n_waiting, 0);
+}
+
+static void once_lets_validation_take_its_time(void **state)
+{
+	struct machine_request a;
+	begin_idle(1, 1);
+	acquire(&a, "a", 0);
+	later(10 * AP_SECOND);
+	settle();
+	assert_granted(&a);
+}
+
 static void times_out(void **state)
 {
 	struct machine_request a, b;
-	begin(1, 1);
-	warm();
-	acquire(&a, "a", AP_SECOND);
-	settle();
+	begin_leased(&a);
 	acquire(&b, "b", AP_SECOND);
 	assert_true(machine.wake_ns <= now + AP_SECOND);
-	now += AP_SECOND - 1;
-	STEP(.type = MACHINE_TIMER);
+	later(AP_SECOND - 1);
 	assert_int_equal(b.state, REQUEST_WAITING);
-	now += 1;
-	STEP(.type = MACHINE_TIMER);
+	later(1);
+	assert_int_equal(b.state, REQUEST_ANSWERED);
 	assert_int_equal(b.result, -ETIMEDOUT);
-	assert_true(machine.wake_ns > now);
 }
 
-static void cancels(void **state)
+static void times_out_while_validated(void **state)
 {
-	struct machine_request a, b, c;
-	begin(1, 1);
-	warm();
-	acquire(&a, "a", AP_SECOND); /* being made ready */
-	struct machine_effect validate = fx.at[0];
-	acquire(&b, "b", 100 * AP_SECOND);
-	assert_int_equal(STEP(.type = MACHINE_CANCEL, .request = &b), 0);
-	assert_int_equal(b.result, -ECANCELED);
-	assert_int_equal(STEP(.type = MACHINE_CANCEL, .request = &a), 0);
-	assert_int_equal(a.result, -ECANCELED);
-	assert_int_equal(STEP(.type = MACHINE_CANCEL, .request = &a), -EALREADY);
-	succeed(validate); /* nobody wants it any more */
+	struct machine_request a;
+	begin_idle(1, 1);
+	acquire(&a, "a", AP_SECOND);
+	assert_true(machine.wake_ns <= now + AP_SECOND);
+	later(AP_SECOND);
+	assert_int_equal(a.result, -ETIMEDOUT);
 	settle();
-	assert_int_equal(machine.n_in_state[AP_AGENT_IDLE], 1);
+	assert_int_equal(count(AP_AGENT_IDLE), 1);
 	assert_int_equal(machine.n_grants, 0);
-	acquire(&c, "a", AP_SECOND);
-	settle();
-	assert_int_equal(c.result, 0);
 }
 
-static void labels_are_unique(void **state)
-{
-	struct machine_request a, b, c;
-	begin(1, 1);
-	warm();
-	acquire(&a, "job", AP_SECOND);
-	settle();
-	assert_int_equal(acquire(&b, "job", AP_SECOND), -EEXIST);
-	assert_int_equal(acquire(&b, "other", AP_SECOND), 0);
-	assert_int_equal(acquire(&c, "other", AP_SECOND), -EEXIST);
-}
-
-static void stale_tokens(void **state)
-{
-	struct machine_request a, b;
-	begin(1, 1);
-	warm();
-	acquire(&a, "a", AP_SECOND);
-	settle();
-	uint64_t token = a.token;
-	STEP(.type = MACHINE_RELEASE, .slot = a.slot, .token = token);
-	struct machine_effect saving = fx.at[0];
-	assert_int_equal(STEP(.type = MACHINE_RELEASE, .slot = a.slot, .token = token), -ESTALE);
-	succeed(saving);
-	settle();
-	acquire(&b, "b", AP_SECOND);
-	settle();
-	assert_int_equal(b.result, 0);
-	assert_true(b.token > token);
-	assert_int_equal(STEP(.type = MACHINE_RELEASE, .slot = b.slot, .token = token), -ESTALE);
-	assert_int_equal(slot_of(&b)->state, AP_AGENT_ACTIVE);
-}
-
-static void grows_on_demand(void **state)
-{
-	struct machine_request requests[N_SLOTS + 2];
-	begin(1, N_SLOTS);
-	warm();
-	for (int i = 0; i < N_SLOTS + 2; i++) {
-		acquire(&requests[i], "", 100 * AP_SECOND);
-		settle();
-		assert_true(machine_total(&machine) <= N_SLOTS);
-	}
-	assert_int_equal(machine.n_in_state[AP_AGENT_ACTIVE], N_SLOTS);
-	assert_int_equal(machine.n_waiting, 2);
-	assert_int_equal(machine.scale_direction, AP_SCALE_UP);
-}
-
-static void shrinks_when_idle(void **state)
-{
-	begin(1, N_SLOTS);
-	STEP(.type = MACHINE_SCALE, .target = 5);
-	settle();
-	assert_int_equal(machine.n_in_state[AP_AGENT_IDLE], 5);
-	STEP(.type = MACHINE_SCALE, .target = -1);
-	settle();
-	assert_int_equal(machine.n_in_state[AP_AGENT_IDLE], 5);
-	now += 301 * AP_SECOND;
-	STEP(.type = MACHINE_TIMER);
-	settle();
-	assert_int_equal(machine.n_in_state[AP_AGENT_IDLE], 1);
-	assert_int_equal(machine.scale_direction, AP_SCALE_DOWN);
-	assert_int_equal(machine.n_terminated, 4);
-}
-
-static void spares_the_leased(void **state)
-{
-	struct machine_request a, b;
-	begin(1, 4);
-	STEP(.type = MACHINE_SCALE, .target = 4);
-	settle();
-	acquire(&a, "a", AP_SECOND);
-	settle();
-	acquire(&b, "b", AP_SECOND);
-	settle();
-	assert_int_equal(STEP(.type = MACHINE_SCALE, .target = 1), 0);
-	settle();
-	assert_int_equal(machine_total(&machine), 2);
-	assert_int_equal(slot_of(&a)->state, AP_AGENT_ACTIVE);
-	assert_int_equal(slot_of(&b)->state, AP_AGENT_ACTIVE);
-	STEP(.type = MACHINE_RELEASE, .slot = a.slot);
-	settle();
-	assert_int_equal(machine_total(&machine), 1);
-	assert_int_equal(STEP(.type = MACHINE_SCALE, .target = 5), -ERANGE);
-	assert_int_equal(STEP(.type = MACHINE_SCALE, .target = 0), -ERANGE);
-}
-
-static void unhealthy_is_replaced(void **state)
-{
-	struct machine_request a;
-	begin(2, 2);
-	warm();
-	acquire(&a, "a", 100 * AP_SECOND);
-	struct machine_effect validate = fx.at[0];
-	assert_int_equal(report(validate, -ECHILD), 0);
-	settle();
-	assert_int_equal(a.result, 0);
-	assert_int_not_equal(a.slot, validate.slot);
-	assert_int_equal(machine.n_in_state[AP_AGENT_IDLE], 1);
-}
-
-static void acquirers_fault(void **state)
-{
-	struct machine_request a;
-	begin(1, 1);
-	warm();
-	acquire(&a, "a", 100 * AP_SECOND);
-	struct machine_effect validate = fx.at[0];
-	report(validate, -EBUSY);
-	assert_int_equal(a.result, -EBUSY);
-	assert_int_equal(machine.n_in_state[AP_AGENT_IDLE], 1);
-}
-
-static void set_aside(void **state)
-{
-	struct machine_request a, release = {0};
-	begin(1, 1);
-	warm();
-	acquire(&a, "a", AP_SECOND);
-	settle();
-	STEP(.type = MACHINE_RELEASE, .slot = a.slot, .request = &release);
-	assert_int_equal(release.state, REQUEST_RELEASING);
-	report(fx.at[0], -EIO);
-	assert_int_equal(release.result, -EIO);
-	assert_int_equal(machine.n_in_state[AP_AGENT_UNHEALTHY], 1);
-	assert_int_equal(fx.n, 0); /* its worktree is not touched */
-	/* again, when the disk has room */
-	release = (struct machine_request){0};
-	assert_int_equal(STEP(.type = MACHINE_RELEASE, .slot = a.slot, .request = &release), 0);
-	settle();
-	assert_int_equal(release.result, 0);
-	assert_int_equal(machine.n_in_state[AP_AGENT_IDLE], 1);
-}
-
-static void breaker_opens(void **state)
+static void times_out_beside_a_slow_spawn(void **state)
 {
 	struct machine_request a;
 	begin(1, 1);
 	STEP(.type = MACHINE_CONFIG);
-	fail_spawns(3);
-	assert_int_equal(machine.breaker.state, BREAKER_OPEN);
-	assert_int_equal(machine_total(&machine), 0);
-	assert_int_equal(acquire(&a, "a", 100 * AP_SECOND), 0);
-	assert_int_equal(a.result, -EHOSTDOWN); /* at once: nothing can serve */
-	now = machine.breaker.retry_ns;
-	assert_true(machine.wake_ns <= now);
-	STEP(.type = MACHINE_TIMER);
-	assert_int_equal(fx.n, 1); /* one probe */
+	acquire(&a, "a", AP_SECOND);
+	later(AP_SECOND);
+	assert_int_equal(a.result, -ETIMEDOUT);
 	settle();
-	now += 6 * AP_SECOND;
-	STEP(.type = MACHINE_TIMER);
-	assert_int_equal(machine.breaker.state, BREAKER_CLOSED);
+	assert_int_equal(count(AP_AGENT_IDLE), 1);
 }
 
-static void fast_exits_are_failures(void **state)
+static void cancels_a_waiter(void **state)
 {
-	begin(1, 1);
-	warm();
-	int n_spawns = 0;
-	for (int i = 0; i < 20 && machine.breaker.state != BREAKER_OPEN; i++, n_spawns++) {
-		unsigned slot = (unsigned)(ap_container_of(machine.states[AP_AGENT_IDLE].next,
-							   struct machine_slot, link) -
-					   machine.slots);
-		STEP(.type = MACHINE_EXITED, .slot = slot);
-		settle();
-	}
-	assert_int_equal(n_spawns, 3);
+	struct machine_request a, b, c;
+	begin_leased(&a);
+	acquire(&b, "b", 100 * AP_SECOND);
+	assert_int_equal(STEP(.type = MACHINE_CANCEL, .request = &b), 0);
+	assert_int_equal(b.result, -ECANCELED);
+	assert_int_equal(machine.n_waiting, 0);
+	assert_int_equal(acquire(&c, "b", 100 * AP_SECOND), 0); /* the label is free again */
+}
+
+static void cancels_half_granted(void **state)
+{
+	struct machine_request a, b;
+	begin_idle(1, 1);
+	acquire(&a, "a", AP_SECOND);
+	assert_int_equal(STEP(.type = MACHINE_CANCEL, .request = &a), 0);
+	assert_int_equal(a.result, -ECANCELED);
+	assert_int_equal(finish(take(EFFECT_VALIDATE), 0), 0);
+	assert_int_equal(n_effects(EFFECT_SAVE), 1);
+	settle();
+	assert_int_equal(count(AP_AGENT_IDLE), 1);
+	assert_int_equal(machine.n_grants, 0);
+	lease(&b, "a");
+}
+
+static void cancels_an_answered(void **state)
+{
+	struct machine_request a;
+	begin_leased(&a);
+	assert_int_equal(STEP(.type = MACHINE_CANCEL, .request = &a), -EALREADY);
+	assert_int_equal(slot_of(&a)->state, AP_AGENT_ACTIVE);
+}
+
+static void label_leased_once(void **state)
+{
+	struct machine_request a, b;
+	begin_leased(&a);
+	assert_int_equal(acquire(&b, "job", AP_SECOND), -EEXIST);
+}
+
+static void label_asked_once(void **state)
+{
+	struct machine_request a, b, c;
+	begin_leased(&a);
+	assert_int_equal(acquire(&b, "other", AP_SECOND), 0);
+	assert_int_equal(acquire(&c, "other", AP_SECOND), -EEXIST);
+	assert_int_equal(machine.n_waiting, 1);
+}
+
+static void label_invented(void **state)
+{
+	struct machine_request a, b;
+	begin_idle(2, 2);
+	lease(&a, "lease-1"); /* what it would invent */
+	lease(&b, "");
+	assert_string_not_equal(slot_of(&b)->label.text, "");
+	assert_string_not_equal(slot_of(&b)->label.text, "lease-1");
+	assert_string_equal(b.label.text, slot_of(&b)->label.text);
+}
+
+static void second_release_is_stale(void **state)
+{
+	struct machine_request a;
+	begin_leased(&a);
+	STEP(.type = MACHINE_RELEASE, .slot = a.slot, .token = a.token);
+	assert_int_equal(STEP(.type = MACHINE_RELEASE, .slot = a.slot, .token = a.token), -ESTALE);
+	assert_int_equal(n_effects(EFFECT_SAVE), 1);
+}
+
+static void old_token_is_stale(void **state)
+{
+	struct machine_request a, b;
+	begin_leased(&a);
+	release(&a);
+	lease(&b, "b");
+	assert_true(b.token > a.token);
+	assert_int_equal(STEP(.type = MACHINE_RELEASE, .slot = b.slot, .token = a.token), -ESTALE);
+	assert_int_equal(STEP(.type = MACHINE_RENEW, .slot = b.slot, .token = a.token), -ESTALE);
+	assert_int_equal(STEP(.type = MACHINE_PROMPT, .slot = b.slot, .token = a.token), -ESTALE);
+	assert_true(machine_slot_leased(slot_of(&b)));
+	assert_int_equal(slot_of(&b)->n_prompts, 0);
+}
+
+static void release_of_an_idle_agent(void **state)
+{
+	begin_idle(1, 1);
+	assert_int_equal(STEP(.type = MACHINE_RELEASE, .slot = index_of(first_in(AP_AGENT_IDLE))),
+			 -ENOENT);
+	assert_int_equal(count(AP_AGENT_IDLE), 1);
+}
+
+static void queue_full(void **state)
+{
+	struct machine_request a, b, c;
+	begin_leased(&a);
+	machine.limits.max_waiting = 1;
+	assert_int_equal(acquire(&b, "b", AP_SECOND), 0);
+	assert_int_equal(acquire(&c, "c", AP_SECOND), -EAGAIN);
+	assert_int_equal(machine.n_waiting, 1);
+	assert_int_equal(STEP(.type = MACHINE_CANCEL, .request = &b), 0);
+	assert_int_equal(acquire(&c, "c", AP_SECOND), 0); /* refused, it left nothing */
+}
+
+static void close_refuses(void **state)
+{
+	struct machine_request a, b, c;
+	begin_leased(&a);
+	acquire(&b, "b", AP_SECOND);
+	assert_int_equal(STEP(.type = MACHINE_CLOSE), 0);
+	assert_int_equal(b.result, -ESHUTDOWN);
+	assert_int_equal(acquire(&c, "c", AP_SECOND), -ESHUTDOWN);
+	assert_true(machine_slot_leased(slot_of(&a)));
+}
+
+static void close_lets_half_granted_go_on(void **state)
+{
+	struct machine_request a;
+	begin_idle(1, 1);
+	acquire(&a, "a", AP_SECOND);
+	STEP(.type = MACHINE_CLOSE);
+	settle();
+	assert_granted(&a);
+}
+
+static void close_does_not_try_again(void **state)
+{
+	struct machine_request a;
+	begin_idle(2, 2);
+	acquire(&a, "a", AP_SECOND);
+	STEP(.type = MACHINE_CLOSE);
+	finish(take(EFFECT_VALIDATE), -ECHILD);
+	assert_int_equal(a.result, -ESHUTDOWN);
+}
+
+static void open_admits(void **state)
+{
+	struct machine_request a;
+	begin_idle(1, 1);
+	STEP(.type = MACHINE_CLOSE);
+	assert_int_equal(STEP(.type = MACHINE_OPEN), 0);
+	lease(&a, "a");
+}
+
+static void shutdown_is_not_opened(void **state)
+{
+	begin_idle(1, 1);
+	STEP(.type = MACHINE_SHUTDOWN);
+	assert_int_equal(STEP(.type = MACHINE_OPEN), -ESHUTDOWN);
+}
+
+static void last_used_first(void **state)
+{
+	struct machine_request a, b, c;
+	begin_idle(3, 3);
+	lease(&a, "a");
+	lease(&b, "b");
+	release(&b);
+	release(&a);
+	lease(&c, "c");
+	assert_int_equal(c.slot, a.slot);
+}
+
+static void affinity_prefers(void **state)
+{
+	struct machine_request a, b, c;
+	begin_idle(3, 3);
+	acquire_near(&a, 7);
+	settle();
+	lease(&b, "b");
+	release(&a);
+	release(&b); /* idle last, and so first for all others */
+	acquire_near(&c, 7);
+	settle();
+	assert_granted(&c);
+	assert_int_equal(c.slot, a.slot);
+}
+
+static void affinity_does_not_wait(void **state)
+{
+	struct machine_request a, b;
+	begin_idle(2, 2);
+	acquire_near(&a, 7);
+	settle();
+	acquire_near(&b, 7);
+	settle();
+	assert_granted(&b);
+	assert_int_not_equal(b.slot, a.slot);
+}
+
+static void wanted_agent_is_waited_for(void **state)
+{
+	struct machine_request a, b;
+	begin_idle(2, 2);
+	lease(&a, "a");
+	assert_int_equal(acquire_agent(&b, slot_of(&a)->number), 0);
+	settle();
+	assert_int_equal(b.state, REQUEST_WAITING);
+	assert_int_equal(count(AP_AGENT_IDLE), 1);
+	release(&a);
+	assert_granted(&b);
+	assert_int_equal(b.slot, a.slot);
+}
+
+static void wanted_agent_is_passed_over(void **state)
+{
+	struct machine_request a, b, c;
+	begin_idle(2, 2);
+	lease(&a, "a");
+	acquire_agent(&b, slot_of(&a)->number);
+	lease(&c, "c");
+	assert_int_equal(b.state, REQUEST_WAITING);
+}
+
+static void wanted_agent_unknown(void **state)
+{
+	struct machine_request a;
+	begin_idle(1, 1);
+	assert_int_equal(acquire_agent(&a, 77), -ENOENT);
+}
+
+static void wanted_agent_ends(void **state)
+{
+	struct machine_request a, b;
+	begin_leased(&a);
+	acquire_agent(&b, slot_of(&a)->number);
+	STEP(.type = MACHINE_KILL, .slot = a.slot);
+	settle();
+	assert_int_equal(b.state, REQUEST_ANSWERED);
+	assert_int_equal(b.result, -ENOENT);
+}
+
+static void wanted_agent_ending(void **state)
+{
+	struct machine_request a;
+	begin_idle(1, 1);
+	unsigned number = first_in(AP_AGENT_IDLE)->number;
+	STEP(.type = MACHINE_KILL, .slot = index_of(first_in(AP_AGENT_IDLE)));
+	assert_int_equal(acquire_agent(&a, number), -ENOENT);
 }
 
 static void ttl_ends(void **state)
 {
 	struct machine_request a = {.deadline_ns = 0, .ttl_ns = 10 * AP_SECOND, .label.text = "a"};
-	begin(1, 1);
-	warm();
+	begin_idle(1, 1);
 	STEP(.type = MACHINE_ACQUIRE, .request = &a);
 	settle();
-	now += 9 * AP_SECOND;
-	assert_int_equal(STEP(.type = MACHINE_RENEW, .slot = a.slot), 0);
-	now += 9 * AP_SECOND;
-	STEP(.type = MACHINE_TIMER);
-	assert_int_equal(slot_of(&a)->state, AP_AGENT_ACTIVE);
-	assert_true(machine.wake_ns <= now + AP_SECOND);
-	now += AP_SECOND;
-	STEP(.type = MACHINE_TIMER);
-	settle();
-	assert_int_equal(machine.n_in_state[AP_AGENT_IDLE], 1);
+	assert_true(machine.wake_ns <= now + 10 * AP_SECOND);
+	later(10 * AP_SECOND - 1);
+	assert_true(machine_slot_leased(slot_of(&a)));
+	later(1);
+	assert_int_equal(n_effects(EFFECT_SAVE), 1);
+	assert_int_equal(finish(take(EFFECT_SAVE), 0), 0);
+	assert_int_equal(reason_to(AP_AGENT_RECYCLING), AP_REASON_TTL);
 }
+
+static void renew_begins_ttl_anew(void **state)
+{
+	struct machine_request a = {.ttl_ns = 10 * AP_SECOND};
+	begin_idle(1, 1);
+	STEP(.type = MACHINE_ACQUIRE, .request = &a);
+	settle();
+	later(9 * AP_SECOND);
+	assert_int_equal(STEP(.type = MACHINE_RENEW, .slot = a.slot, .token = a.token), 0);
+	later(9 * AP_SECOND);
+	assert_true(machine_slot_leased(slot_of(&a)));
+	later(AP_SECOND);
+	assert_false(machine_slot_leased(slot_of(&a)));
+}
+
+static void prompt_renews(void **state)
+{
+	struct machine_request a = {.ttl_ns = 10 * AP_SECOND};
+	begin_idle(1, 1);
+	STEP(.type = MACHINE_ACQUIRE, .request = &a);
+	settle();
+	later(9 * AP_SECOND);
+	assert_int_equal(STEP(.type = MACHINE_PROMPT, .slot = a.slot, .token = a.token), 0);
+	later(9 * AP_SECOND);
+	assert_true(machine_slot_leased(slot_of(&a)));
+}
+
+static void renew_of_an_ended_lease(void **state)
+{
+	struct machine_request a;
+	begin_leased(&a);
+	STEP(.type = MACHINE_RELEASE, .slot = a.slot);
+	assert_int_equal(STEP(.type = MACHINE_RENEW, .slot = a.slot, .token = a.token), -ESTALE);
+}
+
+static void grants_are_counted_on_every_path(void **state)
+{
+	struct machine_request a, b, c;
+	begin_idle(1, 2);
+	lease(&a, "a"); /* idle */
+	lease(&b, "b"); /* spawned for it */
+	acquire(&c, "c", 100 * AP_SECOND);
+	release(&a); /* handed over */
+	assert_granted(&c);
+	assert_int_equal(machine.n_grants, 3);
+}
+
+static void counters_do_not_fall(void **state)
+{
+	struct machine_request a;
+	begin_leased(&a);
+	STEP(.type = MACHINE_KILL, .slot = a.slot);
+	settle();
+	assert_int_equal(machine.n_grants, 1);
+	assert_int_equal(machine.n_spawned, 2);
+	assert_int_equal(machine.n_terminated, 1);
+}
+
+static void capacity_survives_many_leases(void **state)
+{
+	struct machine_request a, b, c;
+	begin_idle(2, 2);
+	machine.limits.recycling.max_requests = 2;
+	for (int i = 0; i < 20; i++) {
+		lease(&a, "a");
+		release(&a);
+	}
+	assert_int_equal(count(AP_AGENT_IDLE), 2);
+	lease(&a, "a");
+	lease(&b, "b");
+	assert_int_equal(acquire(&c, "c", 0), 0);
+	assert_int_equal(c.result, -EAGAIN);
+}
+
+/* --- validation and saving --- */
+
+static void failed_agent_goes_unnoticed(void **state)
+{
+	struct machine_request a;
+	begin_idle(2, 2);
+	acquire(&a, "a", 100 * AP_SECOND);
+	struct machine_effect validate = take(EFFECT_VALIDATE);
+	assert_int_equal(finish(validate, -ECHILD), 0);
+	assert_int_equal(a.state, REQUEST_VALIDATING);
+	settle();
+	assert_granted(&a);
+	assert_int_not_equal(a.slot, validate.slot);
+}
+
+static void failed_agent_keeps_the_place_in_the_queue(void **state)
+{
+	struct machine_request a, b;
+	begin_idle(1, 1);
+	acquire(&a, "a", 100 * AP_SECOND);
+	acquire(&b, "b", 100 * AP_SECOND);
+	finish(take(EFFECT_VALIDATE), -ECHILD);
+	settle();
+	assert_granted(&a);
+	assert_int_equal(b.state, REQUEST_WAITING);
+}
+
+static void second_failed_agent_is_the_answer(void **state)
+{
+	struct machine_request a;
+	begin_idle(3, 3);
+	acquire(&a, "a", 100 * AP_SECOND);
+	finish(take(EFFECT_VALIDATE), -ECHILD);
+	finish(take(EFFECT_VALIDATE), -ECHILD);
+	assert_int_equal(a.state, REQUEST_ANSWERED);
+	assert_int_equal(a.result, -EIO);
+	assert_null(machine_find_label(&machine, "a"));
+}
+
+static void acquirers_fault(void **state)
+{
+	struct machine_request a;
+	begin_idle(1, 1);
+	acquire(&a, "a", 100 * AP_SECOND);
+	finish(take(EFFECT_VALIDATE), -EBUSY);
+	assert_int_equal(a.result, -EBUSY);
+	assert_int_equal(reason_to(AP_AGENT_IDLE), AP_REASON_REFUSED);
+	assert_null(machine_find_label(&machine, "a"));
+}
+
+static void unsaved_is_set_aside(void **state)
+{
+	struct machine_request a, r = {0};
+	begin_leased(&a);
+	STEP(.type = MACHINE_RELEASE, .slot = a.slot, .request = &r);
+	finish(take(EFFECT_SAVE), -EIO);
+	assert_int_equal(r.result, -EIO);
+	assert_int_equal(slot_of(&a)->state, AP_AGENT_UNHEALTHY);
+	assert_true(slot_of(&a)->aside);
+	assert_int_equal(n_under_way, 0); /* its worktree is not touched */
+	assert_ptr_equal(machine_find_label(&machine, "job"), slot_of(&a));
+}
+
+static void set_aside_counts_against_the_maximum(void **state)
+{
+	struct machine_request a, b;
+	begin_leased(&a);
+	STEP(.type = MACHINE_RELEASE, .slot = a.slot);
+	finish(take(EFFECT_SAVE), -EIO);
+	acquire(&b, "b", 100 * AP_SECOND);
+	assert_int_equal(b.state, REQUEST_WAITING);
+	assert_int_equal(machine_total(&machine), 1);
+}
+
+static void set_aside_is_saved_later(void **state)
+{
+	struct machine_request a, r = {0};
+	begin_leased(&a);
+	STEP(.type = MACHINE_RELEASE, .slot = a.slot);
+	finish(take(EFFECT_SAVE), -EIO);
+	assert_int_equal(STEP(.type = MACHINE_RELEASE, .slot = a.slot, .request = &r), 0);
+	assert_int_equal(finish(take(EFFECT_SAVE), 0), 0);
+	assert_granted(&r);
+	assert_int_equal(slot_of(&a)->state, AP_AGENT_STOPPING);
+	assert_false(take(EFFECT_STOP).discard);
+}
+
+/* --- what a state may last --- */
+
+static void overdue_spawning(void **state)
+{
+	begin(1, 1);
+	STEP(.type = MACHINE_CONFIG);
+	struct machine_effect spawn = take(EFFECT_SPAWN);
+	assert_true(machine.wake_ns <= now + 60 * AP_SECOND);
+	later(60 * AP_SECOND - 1);
+	assert_int_equal(machine.slots[spawn.slot].state, AP_AGENT_SPAWNING);
+	later(1);
+	assert_int_equal(machine.slots[spawn.slot].state, AP_AGENT_STOPPING);
+	assert_int_equal(reason_to(AP_AGENT_STOPPING), AP_REASON_TIMEOUT);
+	assert_int_equal(machine.breaker.n_failures, 1);
+	assert_int_equal(finish(spawn, 0), -ESTALE);
+	assert_int_equal(machine.slots[spawn.slot].state, AP_AGENT_STOPPING);
+	assert_int_equal(machine.n_spawned, 0);
+}
+
+static void overdue_validating(void **state)
+{
+	struct machine_request a;
+	begin_idle(1, 1);
+	acquire(&a, "a", 1000 * AP_SECOND);
+	struct machine_effect validate = take(EFFECT_VALIDATE);
+	later(60 * AP_SECOND - 1);
+	assert_int_equal(machine.slots[validate.slot].state, AP_AGENT_VALIDATING);
+	later(1);
+	assert_int_equal(reason_to(AP_AGENT_UNHEALTHY), AP_REASON_TIMEOUT);
+	assert_int_equal(machine.slots[validate.slot].state, AP_AGENT_RECYCLING);
+	assert_int_equal(a.state, REQUEST_WAITING);
+	assert_int_equal(finish(validate, 0), -ESTALE);
+	assert_int_equal(a.state, REQUEST_WAITING);
+	settle();
+	assert_granted(&a);
+}
+
+static void overdue_saving(void **state)
+{
+	struct machine_request a, r = {0};
+	begin_leased(&a);
+	STEP(.type = MACHINE_RELEASE, .slot = a.slot, .request = &r);
+	struct machine_effect save = take(EFFECT_SAVE);
+	later(600 * AP_SECOND - 1);
+	assert_int_equal(slot_of(&a)->state, AP_AGENT_ACTIVE);
+	later(1);
+	assert_int_equal(r.result, -ETIMEDOUT);
+	assert_int_equal(slot_of(&a)->state, AP_AGENT_UNHEALTHY);
+	assert_int_equal(reason_to(AP_AGENT_UNHEALTHY), AP_REASON_UNSAVED);
+	assert_int_equal(finish(save, 0), -ESTALE);
+	assert_int_equal(slot_of(&a)->state, AP_AGENT_UNHEALTHY);
+}
+
+static void overdue_saving_again(void **state)
+{
+	struct machine_request a, r = {0};
+	begin_leased(&a);
+	STEP(.type = MACHINE_RELEASE, .slot = a.slot);
+	finish(take(EFFECT_SAVE), -EIO);
+	STEP(.type = MACHINE_RELEASE, .slot = a.slot, .request = &r);
+	struct machine_effect save = take(EFFECT_SAVE);
+	later(600 * AP_SECOND);
+	assert_int_equal(r.result, -ETIMEDOUT);
+	assert_int_equal(slot_of(&a)->state, AP_AGENT_UNHEALTHY);
+	assert_true(slot_of(&a)->aside);
+	assert_int_equal(finish(save, 0), -ESTALE);
+}
+
+static void overdue_recycling(void **state)
+{
+	struct machine_request a;
+	begin_leased(&a);
+	STEP(.type = MACHINE_RELEASE, .slot = a.slot);
+	finish(take(EFFECT_SAVE), 0);
+	struct machine_effect recycle = take(EFFECT_RECYCLE);
+	later(60 * AP_SECOND - 1);
+	assert_int_equal(slot_of(&a)->state, AP_AGENT_RECYCLING);
+	later(1);
+	assert_int_equal(slot_of(&a)->state, AP_AGENT_STOPPING);
+	assert_int_equal(reason_to(AP_AGENT_STOPPING), AP_REASON_TIMEOUT);
+	assert_int_equal(finish(recycle, 0), -ESTALE);
+	assert_int_equal(slot_of(&a)->state, AP_AGENT_STOPPING);
+}
+
+static void overdue_draining(void **state)
+{
+	begin_idle(2, 2);
+	machine.limits.min_size = machine.limits.scaling.min_size = 1;
+	STEP(.type = MACHINE_DRAIN);
+	struct machine_effect drain = take(EFFECT_DRAIN);
+	later(60 * AP_SECOND - 1);
+	assert_int_equal(machine.slots[drain.slot].state, AP_AGENT_DRAINING);
+	later(1);
+	assert_int_equal(machine.slots[drain.slot].state, AP_AGENT_STOPPING);
+	assert_int_equal(finish(drain, 0), -ESTALE);
+	assert_int_equal(machine.slots[drain.slot].state, AP_AGENT_STOPPING);
+	assert_int_equal(n_effects(EFFECT_STOP), 1);
+}
+
+static void overdue_stopping(void **state)
+{
+	begin_idle(1, 1);
+	STEP(.type = MACHINE_KILL, .slot = index_of(first_in(AP_AGENT_IDLE)));
+	struct machine_effect stop = take(EFFECT_STOP);
+	for (int i = 0; i < 3; i++) {
+		later(120 * AP_SECOND);
+		assert_int_equal(machine.slots[stop.slot].state, AP_AGENT_STOPPING);
+	}
+	assert_int_equal(machine_total(&machine), 1); /* what may live is not spawned beside */
+	assert_int_equal(finish(stop, 0), 0);
+	assert_int_equal(machine.n_terminated, 1);
+}
+
+static void resting_states_have_no_deadline(void **state)
+{
+	struct machine_request a;
+	begin_idle(2, 2);
+	lease(&a, "a");
+	later(DAY);
+	settle();
+	assert_true(machine_slot_leased(slot_of(&a)));
+	assert_int_equal(count(AP_AGENT_IDLE), 1);
+	assert_int_equal(machine.n_terminated, 0);
+}
+
+static void outcome_of_an_other_effect(void **state)
+{
+	begin(1, 1);
+	STEP(.type = MACHINE_CONFIG);
+	struct machine_effect spawn = take(EFFECT_SPAWN);
+	spawn.id++;
+	assert_int_equal(finish(spawn, 0), -ESTALE);
+	assert_int_equal(count(AP_AGENT_SPAWNING), 1);
+}
+
+/* --- recycling --- */
+
+static void recycles_at_release_by_requests(void **state)
+{
+	struct machine_request a;
+	begin_idle(1, 1);
+	machine.limits.recycling.max_requests = 2;
+	lease(&a, "a");
+	release(&a);
+	assert_int_equal(machine.n_recycled, 0);
+	lease(&a, "a");
+	STEP(.type = MACHINE_RELEASE, .slot = a.slot);
+	finish(take(EFFECT_SAVE), 0);
+	assert_int_equal(reason_to(AP_AGENT_RECYCLING), AP_REASON_REQUESTS);
+	settle();
+	assert_int_equal(machine.n_recycled, 1);
+	assert_int_equal(slot_of(&a)->generation, 2);
+	assert_int_equal(slot_of(&a)->n_served, 0);
+	assert_int_equal(slot_of(&a)->n_requests, 2);
+}
+
+static void cleaning_is_no_recycling(void **state)
+{
+	struct machine_request a;
+	begin_leased(&a);
+	release(&a);
+	assert_int_equal(machine.n_recycled, 0);
+	assert_int_equal(slot_of(&a)->generation, 1);
+	assert_int_equal(slot_of(&a)->n_recycles, 0);
+}
+
+static void recycling_keeps_the_name(void **state)
+{
+	begin_idle(1, 1);
+	struct machine_slot *slot = first_in(AP_AGENT_IDLE);
+	unsigned number = slot->number;
+	STEP(.type = MACHINE_RECYCLE, .slot = index_of(slot));
+	settle();
+	assert_int_equal(slot->number, number);
+	assert_int_equal(slot->generation, 2);
+	assert_int_equal(slot->n_recycles, 1);
+	assert_int_equal(machine.n_spawned, 1);
+}
+
+static void recycles_by_age(void **state)
+{
+	begin(1, 1);
+	machine.limits.recycling.max_age_ns = 3600 * AP_SECOND;
+	warm();
+	assert_true(machine.wake_ns <= now + 3600 * AP_SECOND);
+	later(3239 * AP_SECOND); /* under nine tenths: whatever the jitter */
+	settle();
+	assert_int_equal(machine.n_recycled, 0);
+	later(361 * AP_SECOND);
+	assert_int_equal(reason_to(AP_AGENT_RECYCLING), AP_REASON_AGE);
+	settle();
+	assert_int_equal(machine.n_recycled, 1);
+	later(3239 * AP_SECOND); /* its age began anew */
+	settle();
+	assert_int_equal(machine.n_recycled, 1);
+}
+
+static void ages_are_spread(void **state)
+{
+	begin(10, 10);
+	warm();
+	for (unsigned i = 1; i < N_SLOTS / 2; i++)
+		assert_int_not_equal(machine.slots[i].jitter, machine.slots[i - 1].jitter);
+}
+
+static void age_is_drawn_once_a_generation(void **state)
+{
+	struct machine_request a;
+	begin_idle(1, 1);
+	uint16_t jitter = first_in(AP_AGENT_IDLE)->jitter;
+	lease(&a, "a");
+	later(30 * AP_SECOND);
+	settle();
+	release(&a);
+	assert_int_equal(slot_of(&a)->jitter, jitter);
+	STEP(.type = MACHINE_RECYCLE, .slot = a.slot);
+	settle();
+	assert_int_not_equal(slot_of(&a)->jitter, jitter);
+}
+
+static void wakes_for_age(void **state)
+{
+	begin(1, 1);
+	machine.limits.recycling.max_age_ns = 100 * AP_SECOND;
+	machine.limits.pass_ns = 1000 * AP_SECOND;
+	warm();
+	for (int i = 0; i < 10 && machine.n_recycled == 0; i++) {
+		later(machine.wake_ns - now);
+		settle();
+	}
+	assert_int_equal(machine.n_recycled, 1);
+	assert_true(now <= 1100 * AP_SECOND);
+}
+
+static void active_is_recycled_at_release(void **state)
+{
+	struct machine_request a;
+	begin(1, 1);
+	machine.limits.recycling.max_age_ns = 3600 * AP_SECOND;
+	warm();
+	lease(&a, "a");
+	later(3700 * AP_SECOND);
+	settle();
+	assert_true(machine_slot_leased(slot_of(&a)));
+	assert_int_equal(slot_of(&a)->recycle, AP_REASON_AGE);
+	STEP(.type = MACHINE_RELEASE, .slot = a.slot);
+	struct machine_effect save = take(EFFECT_SAVE);
+	assert_true(save.restart);
+	finish(save, 0);
+	assert_int_equal(reason_to(AP_AGENT_RECYCLING), AP_REASON_AGE);
+	assert_true(take(EFFECT_RECYCLE).restart);
+}
+
+static struct machine_effect probe(void)
+{
+	STEP(.type = MACHINE_PASS);
+	return take(EFFECT_PROBE);
+}
+
+static int usage(struct machine_effect effect, uint64_t memory, unsigned cpu)
+{
+	return STEP(.type = MACHINE_PROBED, .slot = effect.slot, .effect = effect.id,
+		    .memory = memory, .cpu = cpu);
+}
+
+static void recycles_by_memory(void **state)
+{
+	begin_idle(1, 1);
+	machine.limits.recycling.max_memory = 1000;
+	for (int i = 0; i < 3; i++) {
+		assert_int_equal(machine.n_in_state[AP_AGENT_RECYCLING], 0);
+		assert_int_equal(usage(probe(), 1001, 0), 0);
+	}
+	assert_int_equal(reason_to(AP_AGENT_RECYCLING), AP_REASON_MEMORY);
+}
+
+static void memory_in_a_row(void **state)
+{
+	begin_idle(1, 1);
+	machine.limits.recycling.max_memory = 1000;
+	usage(probe(), 1001, 0);
+	usage(probe(), 1001, 0);
+	usage(probe(), 1000, 0);
+	usage(probe(), 1001, 0);
+	usage(probe(), 1001, 0);
+	assert_int_equal(count(AP_AGENT_IDLE), 1);
+}
+
+static void recycles_by_cpu(void **state)
+{
+	begin_idle(1, 1);
+	machine.limits.recycling.max_cpu = 80;
+	usage(probe(), 0, 80);
+	assert_int_equal(count(AP_AGENT_IDLE), 1);
+	usage(probe(), 0, 81);
+	assert_int_equal(reason_to(AP_AGENT_RECYCLING), AP_REASON_CPU);
+}
+
+static void recycles_when_asked(void **state)
+{
+	begin_idle(1, 1);
+	assert_int_equal(STEP(.type = MACHINE_RECYCLE, .slot = index_of(first_in(AP_AGENT_IDLE))),
+			 0);
+	assert_int_equal(reason_to(AP_AGENT_RECYCLING), AP_REASON_ASKED);
+	assert_true(take(EFFECT_RECYCLE).restart);
+}
+
+static void recycles_an_active_when_asked(void **state)
+{
+	struct machine_request a;
+	begin_leased(&a);
+	assert_int_equal(STEP(.type = MACHINE_RECYCLE, .slot = a.slot), 0);
+	assert_true(machine_slot_leased(slot_of(&a)));
+	release(&a);
+	assert_int_equal(machine.n_recycled, 1);
+}
+
+static void recycling_of_an_ending_agent(void **state)
+{
+	begin_idle(1, 1);
+	unsigned slot = index_of(first_in(AP_AGENT_IDLE));
+	STEP(.type = MACHINE_KILL, .slot = slot);
+	assert_int_equal(STEP(.type = MACHINE_RECYCLE, .slot = slot), -EBUSY);
+	assert_int_equal(STEP(.type = MACHINE_RECYCLE, .slot = N_SLOTS - 1), -ENOENT);
+}
+
+static void unhealthy_is_recycled_in_place(void **state)
+{
+	begin_idle(1, 1);
+	struct machine_slot *slot = first_in(AP_AGENT_IDLE);
+	unsigned number = slot->number;
+	finish(probe(), -ECHILD);
+	assert_int_equal(slot->state, AP_AGENT_RECYCLING);
+	assert_int_equal(reason_to(AP_AGENT_RECYCLING), AP_REASON_UNHEALTHY);
+	settle();
+	assert_int_equal(slot->number, number);
+	assert_int_equal(slot->n_recycles, 1);
+}
+
+static void ill_from_its_start_is_stopped(void **state)
+{
+	begin(1, 1);
+	warm();
+	struct machine_slot *slot = first_in(AP_AGENT_IDLE);
+	finish(probe(), -ECHILD);
+	assert_int_equal(slot->state, AP_AGENT_STOPPING);
+	assert_int_equal(machine.breaker.n_failures, 1);
+}
+
+static void ill_while_leased_is_left_alone(void **state)
+{
+	struct machine_request a;
+	begin_leased(&a);
+	assert_int_equal(finish(probe(), -ECHILD), 0);
+	assert_true(machine_slot_leased(slot_of(&a)));
+}
+
+static void one_of_few_at_once(void **state)
+{
+	begin(5, 5);
+	machine.limits.recycling.max_age_ns = 1000 * AP_SECOND;
+	warm();
+	later(1100 * AP_SECOND);
+	assert_int_equal(machine.n_marked, 5);
+	assert_int_equal(count(AP_AGENT_RECYCLING), 1);
+	finish(take(EFFECT_RECYCLE), 0);
+	assert_int_equal(count(AP_AGENT_RECYCLING), 1);
+	assert_int_equal(machine.n_recycled, 1);
+	settle();
+	assert_int_equal(machine.n_recycled, 5);
+}
+
+static void a_tenth_of_many_at_once(void **state)
+{
+	begin(20, 20);
+	machine.limits.recycling.max_age_ns = 1000 * AP_SECOND;
+	warm();
+	later(1100 * AP_SECOND);
+	assert_int_equal(count(AP_AGENT_RECYCLING), 2);
+}
+
+static void asked_for_are_not_held_up(void **state)
+{
+	begin_idle(3, 3);
+	for (unsigned i = 0; i < 3; i++)
+		STEP(.type = MACHINE_RECYCLE, .slot = i);
+	assert_int_equal(count(AP_AGENT_RECYCLING), 3);
+}
+
+static void marked_still_serve(void **state)
+{
+	struct machine_request a;
+	begin(2, 2);
+	machine.limits.recycling.max_age_ns = 1000 * AP_SECOND;
+	warm();
+	later(1100 * AP_SECOND); /* one is recycled, the other waits for its turn */
+	assert_int_equal(count(AP_AGENT_IDLE), 1);
+	acquire(&a, "a", AP_SECOND);
+	finish(take(EFFECT_VALIDATE), 0);
+	assert_granted(&a);
+}
+
+static void replaced_when_recycled_often(void **state)
+{
+	begin_idle(1, 1);
+	machine.limits.recycling.max_recycles = 2;
+	unsigned number = first_in(AP_AGENT_IDLE)->number;
+	for (int i = 0; i < 2; i++) {
+		STEP(.type = MACHINE_RECYCLE, .slot = index_of(first_in(AP_AGENT_IDLE)));
+		settle();
+		assert_int_equal(first_in(AP_AGENT_IDLE)->number, number);
+	}
+	STEP(.type = MACHINE_RECYCLE, .slot = index_of(first_in(AP_AGENT_IDLE)));
+	assert_int_equal(reason_to(AP_AGENT_DRAINING), AP_REASON_RECYCLES);
+	settle();
+	assert_int_equal(count(AP_AGENT_IDLE), 1);
+	assert_int_not_equal(first_in(AP_AGENT_IDLE)->number, number);
+	assert_int_equal(first_in(AP_AGENT_IDLE)->n_recycles, 0);
+}
+
+static void unhealthy_and_recycled_often(void **state)
+{
+	begin_idle(1, 1);
+	machine.limits.recycling.max_recycles = 1;
+	struct machine_slot *slot = first_in(AP_AGENT_IDLE);
+	slot->n_recycles = 1;
+	finish(probe(), -ECHILD);
+	assert_int_equal(slot->state, AP_AGENT_STOPPING);
+	assert_int_equal(reason_to(AP_AGENT_STOPPING), AP_REASON_RECYCLES);
+}
+
+static void failed_recycling_is_replaced(void **state)
+{
+	struct machine_request a;
+	begin_leased(&a);
+	unsigned number = slot_of(&a)->number;
+	STEP(.type = MACHINE_RELEASE, .slot = a.slot);
+	finish(take(EFFECT_SAVE), 0);
+	finish(take(EFFECT_RECYCLE), -EIO);
+	assert_int_equal(reason_to(AP_AGENT_STOPPING), AP_REASON_FAILED);
+	assert_int_equal(machine.spawn_error, -EIO);
+	assert_int_equal(machine.breaker.n_failures, 1);
+	settle();
+	assert_int_equal(count(AP_AGENT_IDLE), 1);
+	assert_int_not_equal(first_in(AP_AGENT_IDLE)->number, number);
+}
+
+static void no_limit_no_recycling(void **state)
+{
+	struct machine_request a;
+	begin_idle(1, 1);
+	machine.limits.recycling = (struct recycling_limits){0};
+	for (int i = 0; i < 50; i++) {
+		lease(&a, "a");
+		usage(probe(), UINT64_MAX, 1000);
+		release(&a);
+	}
+	later(400 * DAY);
+	settle();
+	assert_int_equal(machine.n_recycled, 0);
+	assert_int_equal(machine.n_terminated, 0);
+}
+
+/* --- quota of prompts --- */
+
+static void prompts_over_quota(void **state)
+{
+	struct machine_request a;
+	begin_leased(&a);
+	machine.limits.max_prompts = 2;
+	assert_int_equal(STEP(.type = MACHINE_PROMPT, .slot = a.slot, .token = a.token), 0);
+	assert_int_equal(STEP(.type = MACHINE_PROMPT, .slot = a.slot, .token = a.token), 0);
+	assert_int_equal(machine_may_prompt(&machine, slot_of(&a), a.token, now), -EDQUOT);
+	assert_int_equal(STEP(.type = MACHINE_PROMPT, .slot = a.slot, .token = a.token), -EDQUOT);
+	assert_true(machine_slot_leased(slot_of(&a)));
+}
+
+static void prompts_again_next_day(void **state)
+{
+	struct machine_request a;
+	begin_leased(&a);
+	machine.limits.max_prompts = 1;
+	STEP(.type = MACHINE_PROMPT, .slot = a.slot, .token = a.token);
+	now += DAY - 1;
+	assert_int_equal(STEP(.type = MACHINE_PROMPT, .slot = a.slot, .token = a.token), -EDQUOT);
+	now += 1;
+	assert_int_equal(STEP(.type = MACHINE_PROMPT, .slot = a.slot, .token = a.token), 0);
+	assert_int_equal(STEP(.type = MACHINE_PROMPT, .slot = a.slot, .token = a.token), -EDQUOT);
+}
+
+static void quota_outlives_leases(void **state)
+{
+	struct machine_request a;
+	begin_leased(&a);
+	machine.limits.max_prompts = 1;
+	STEP(.type = MACHINE_PROMPT, .slot = a.slot, .token = a.token);
+	release(&a);
+	lease(&a, "b");
+	assert_int_equal(STEP(.type = MACHINE_PROMPT, .slot = a.slot, .token = a.token), -EDQUOT);
+}
+
+/* --- size --- */
+
+static void warm_minimum(void **state)
+{
+	begin(3, 10);
+	STEP(.type = MACHINE_CONFIG);
+	assert_int_equal(n_effects(EFFECT_SPAWN), 2); /* max_spawning */
+	finish(take(EFFECT_SPAWN), 0);
+	assert_int_equal(n_effects(EFFECT_SPAWN), 2);
+	settle();
+	assert_int_equal(count(AP_AGENT_IDLE), 3);
+	assert_int_equal(machine.n_spawned, 3);
+	assert_int_equal(machine.scale_direction, AP_SCALE_NONE);
+}
+
+static void never_over_the_maximum(void **state)
+{
+	struct machine_request requests[64];
+	begin(1, 4);
+	machine.limits.max_spawning = 10;
+	warm();
+	for (int i = 0; i < 64; i++) {
+		assert_int_equal(acquire(&requests[i], "", 100 * AP_SECOND), 0);
+		assert_true(machine_total(&machine) <= 4);
+	}
+	settle();
+	assert_int_equal(count(AP_AGENT_ACTIVE), 4);
+	assert_int_equal(machine.n_waiting, 60);
+}
+
+static void ending_agents_count(void **state)
+{
+	struct machine_request a;
+	begin_idle(1, 1);
+	STEP(.type = MACHINE_KILL, .slot = index_of(first_in(AP_AGENT_IDLE)));
+	acquire(&a, "a", 100 * AP_SECOND);
+	assert_int_equal(machine_total(&machine), 1);
+	assert_int_equal(n_effects(EFFECT_SPAWN), 0);
+	finish(take(EFFECT_STOP), 0);
+	assert_int_equal(n_effects(EFFECT_SPAWN), 1);
+}
+
+static void utilization_up_at_once(void **state)
+{
+	struct machine_request a;
+	begin_idle(1, 10);
+	lease(&a, "a");
+	assert_int_equal(machine_total(&machine), 2);
+	assert_int_equal(machine.scale_direction, AP_SCALE_UP);
+	assert_int_equal(machine.scaled_ns, now);
+}
+
+static void utilization_at_its_bound(void **state)
+{
+	struct machine_request requests[5];
+	begin_idle(5, 10);
+	for (int i = 0; i < 4; i++)
+		lease(&requests[i], "");
+	assert_int_equal(machine_total(&machine), 5); /* 80 % */
+	lease(&requests[4], "");
+	assert_true(machine_total(&machine) > 5);
+}
+
+static void slow_starts_are_capacity(void **state)
+{
+	struct machine_request a, b;
+	begin_idle(1, 10);
+	acquire(&a, "a", 100 * AP_SECOND);
+	acquire(&b, "b", 100 * AP_SECOND);
+	unsigned total = machine_total(&machine);
+	for (int i = 0; i < 10; i++)
+		STEP(.type = MACHINE_TIMER);
+	assert_int_equal(machine_total(&machine), total);
+}
+
+static void utilization_down_by_steps(void **state)
+{
+	begin_idle(1, 10);
+	scale(5);
+	scale(-1);
+	assert_int_equal(count(AP_AGENT_IDLE), 5);
+	assert_true(machine.wake_ns <= now + 300 * AP_SECOND);
+	later(300 * AP_SECOND - 1);
+	settle();
+	assert_int_equal(machine_total(&machine), 5);
+	for (unsigned n = 4; n > 0; n--) {
+		later(n == 4 ? 1 : 300 * AP_SECOND);
+		assert_int_equal(reason_to(AP_AGENT_DRAINING), AP_REASON_SCALE);
+		settle();
+		assert_int_equal(machine_total(&machine), n);
+	}
+	assert_int_equal(machine.scale_direction, AP_SCALE_DOWN);
+	later(300 * AP_SECOND);
+	settle();
+	assert_int_equal(machine_total(&machine), 1);
+}
+
+static void load_begins_the_window_anew(void **state)
+{
+	struct machine_request a;
+	begin_idle(1, 10);
+	scale(4);
+	scale(-1);
+	later(200 * AP_SECOND);
+	settle();
+	lease(&a, "a"); /* 25 % */
+	release(&a);
+	later(200 * AP_SECOND);
+	settle();
+	assert_int_equal(machine_total(&machine), 4);
+	later(100 * AP_SECOND);
+	settle();
+	assert_int_equal(machine_total(&machine), 3);
+}
+
+static void no_window_no_delay(void **state)
+{
+	begin_idle(1, 10);
+	machine.limits.scale_down_window_ns = 0;
+	machine.limits.policy = SCALING_SPARE;
+	scale(5);
+	scale(-1);
+	assert_int_equal(machine_total(&machine), 2); /* max_idle */
+}
+
+static void spare_keeps_min_idle(void **state)
+{
+	struct machine_request requests[4];
+	begin(1, 10);
+	machine.limits.policy = SCALING_SPARE;
+	machine.limits.scaling.min_idle = 2;
+	machine.limits.scaling.max_idle = 3;
+	warm();
+	assert_int_equal(count(AP_AGENT_IDLE), 2);
+	for (int i = 0; i < 4; i++) {
+		lease(&requests[i], "");
+		assert_int_equal(count(AP_AGENT_IDLE), 2);
+	}
+}
+
+static void spare_trims_to_max_idle(void **state)
+{
+	struct machine_request requests[4];
+	begin(1, 10);
+	machine.limits.policy = SCALING_SPARE;
+	machine.limits.scaling.min_idle = 2;
+	machine.limits.scaling.max_idle = 3;
+	warm();
+	for (int i = 0; i < 4; i++)
+		lease(&requests[i], "");
+	for (int i = 0; i < 4; i++)
+		release(&requests[i]);
+	assert_int_equal(count(AP_AGENT_IDLE), 6);
+	for (int i = 0; i < 10; i++) {
+		later(300 * AP_SECOND);
+		settle();
+	}
+	assert_int_equal(count(AP_AGENT_IDLE), 3);
+}
+
+static void manual_target(void **state)
+{
+	begin_idle(1, 10);
+	scale(5);
+	assert_int_equal(count(AP_AGENT_IDLE), 5);
+	later(4000 * AP_SECOND); /* the policy is not asked */
+	settle();
+	assert_int_equal(count(AP_AGENT_IDLE), 5);
+	scale(2);
+	assert_int_equal(machine_total(&machine), 2);
+}
+
+static void target_is_not_exceeded_by_demand(void **state)
+{
+	struct machine_request a, b, c;
+	begin_idle(1, 10);
+	scale(2);
+	lease(&a, "a");
+	lease(&b, "b");
+	acquire(&c, "c", AP_SECOND);
+	assert_int_equal(machine_total(&machine), 2);
+	assert_int_equal(c.state, REQUEST_WAITING);
+}
+
+static void target_out_of_range(void **state)
+{
+	begin_idle(1, 4);
+	assert_int_equal(STEP(.type = MACHINE_SCALE, .target = 5), -ERANGE);
+	assert_int_equal(STEP(.type = MACHINE_SCALE, .target = 0), -ERANGE);
+	assert_int_equal(machine.target, -1);
+}
+
+static void target_follows_the_limits(void **state)
+{
+	begin_idle(1, 10);
+	scale(8);
+	machine.limits.max_size = 3;
+	warm();
+	assert_int_equal(machine.target, 3);
+	assert_int_equal(machine_total(&machine), 3);
+}
+
+static void spares_the_leased(void **state)
+{
+	struct machine_request a, b;
+	begin_idle(1, 4);
+	scale(4);
+	lease(&a, "a");
+	lease(&b, "b");
+	scale(1);
+	assert_int_equal(machine_total(&machine), 2);
+	assert_true(machine_slot_leased(slot_of(&a)));
+	assert_true(machine_slot_leased(slot_of(&b)));
+	release(&a);
+	assert_int_equal(machine_total(&machine), 1);
+}
+
+static void drains_the_idle(void **state)
+{
+	struct machine_request a;
+	begin_idle(1, 10);
+	scale(5);
+	scale(-1);
+	lease(&a, "a");
+	STEP(.type = MACHINE_DRAIN);
+	assert_int_equal(count(AP_AGENT_DRAINING), 4);
+	assert_int_equal(reason_to(AP_AGENT_DRAINING), AP_REASON_DRAIN);
+	assert_true(machine_slot_leased(slot_of(&a)));
+}
+
+static void drains_to_the_minimum(void **state)
+{
+	begin_idle(2, 10);
+	scale(5);
+	scale(-1);
+	STEP(.type = MACHINE_DRAIN);
+	settle();
+	assert_int_equal(count(AP_AGENT_IDLE), 2);
+}
+
+static void draining_serves_nobody(void **state)
+{
+	struct machine_request a;
+	begin_idle(1, 2);
+	scale(2);
+	scale(-1);
+	STEP(.type = MACHINE_DRAIN);
+	struct machine_effect drain = take(EFFECT_DRAIN);
+	lease(&a, "a");
+	assert_int_not_equal(a.slot, drain.slot);
+}
+
+static void lower_maximum_retires(void **state)
+{
+	begin_idle(1, 10);
+	scale(6);
+	scale(-1);
+	machine.limits.max_size = 3;
+	warm();
+	assert_int_equal(machine_total(&machine), 3);
+}
+
+static void shrinks_when_idle(void **state)
+{
+	begin_idle(1, 10);
+	machine.limits.idle_timeout_ns = 300 * AP_SECOND;
+	machine.limits.scale_down_window_ns = DAY;
+	scale(5);
+	scale(-1);
+	later(290 * AP_SECOND);
+	settle();
+	assert_int_equal(machine_total(&machine), 5);
+	later(30 * AP_SECOND);
+	assert_int_equal(reason_to(AP_AGENT_DRAINING), AP_REASON_IDLE);
+	settle();
+	assert_int_equal(machine_total(&machine), 1);
+	assert_int_equal(machine.n_terminated, 4);
+}
+
+static void idles_from_its_return(void **state)
+{
+	struct machine_request a, b;
+	begin_idle(1, 2);
+	machine.limits.idle_timeout_ns = 300 * AP_SECOND;
+	machine.limits.scale_down_window_ns = DAY;
+	lease(&a, "a");
+	lease(&b, "b");
+	later(3000 * AP_SECOND);
+	settle();
+	release(&a);
+	release(&b);
+	later(30 * AP_SECOND);
+	settle();
+	assert_int_equal(count(AP_AGENT_IDLE), 2);
+}
+
+static void longest_idle_goes_first(void **state)
+{
+	struct machine_request a;
+	begin_idle(1, 3);
+	scale(3);
+	lease(&a, "a");
+	release(&a);
+	scale(1);
+	assert_ptr_equal(first_in(AP_AGENT_IDLE), slot_of(&a));
+}
+
+static void idle_timeout_leaves_the_spare(void **state)
+{
+	begin(1, 10);
+	machine.limits.policy = SCALING_SPARE;
+	machine.limits.scaling.min_idle = 3;
+	machine.limits.scaling.max_idle = 5;
+	machine.limits.idle_timeout_ns = 300 * AP_SECOND;
+	warm();
+	later(1000 * AP_SECOND);
+	settle();
+	assert_int_equal(machine.n_terminated, 0);
+	assert_int_equal(count(AP_AGENT_IDLE), 3);
+}
+
+static void counts_are_those_of_now(void **state)
+{
+	struct machine_request a, b;
+	begin_idle(2, 2);
+	lease(&a, "a");
+	acquire(&b, "b", AP_SECOND);
+	struct scaling_sample sample = machine_sample(&machine);
+	assert_int_equal(sample.n_active, 2);
+	assert_int_equal(sample.n_idle, 0);
+	assert_int_equal(sample.n_coming, 0);
+	assert_int_equal(sample.n_waiting, 0);
+}
+
+/* --- maintenance passes --- */
+
+static void pass_probes(void **state)
+{
+	struct machine_request a;
+	begin_idle(2, 2);
+	lease(&a, "a");
+	later(machine.pass_due_ns - now);
+	assert_int_equal(n_effects(EFFECT_PROBE), 2);
+	assert_int_equal(machine.n_in_state[AP_AGENT_IDLE], 1); /* beside what they do */
+}
+
+static void pass_does_not_probe_the_coming(void **state)
+{
+	begin(1, 1);
+	STEP(.type = MACHINE_CONFIG);
+	STEP(.type = MACHINE_PASS);
+	assert_int_equal(n_effects(EFFECT_PROBE), 0);
+}
+
+static void probe_of_before_is_stale(void **state)
+{
+	struct machine_request a;
+	begin_idle(1, 1);
+	struct machine_effect old = probe();
+	acquire(&a, "a", AP_SECOND);
+	assert_int_equal(finish(old, -ECHILD), -ESTALE);
+	settle();
+	assert_granted(&a);
+}
+
+static void fixed_interval(void **state)
+{
+	begin_idle(1, 1);
+	for (int i = 0; i < 10; i++) {
+		later(machine.pass_due_ns - now);
+		settle();
+		assert_int_equal(machine.pass_due_ns - now, 30 * AP_SECOND);
+	}
+}
+
+static void quiet_passes_lengthen(void **state)
+{
+	begin(1, 1);
+	machine.limits.pass_ns = 0;
+	warm();
+	STEP(.type = MACHINE_PASS); /* takes note of the start */
+	int64_t first = machine.pass_ns;
+	STEP(.type = MACHINE_PASS);
+	STEP(.type = MACHINE_PASS);
+	assert_int_equal(machine.pass_ns, first);
+	STEP(.type = MACHINE_PASS);
+	assert_int_equal(machine.pass_ns, first / 2 * 3);
+	for (int i = 0; i < 30; i++)
+		STEP(.type = MACHINE_PASS);
+	assert_int_equal(machine.pass_ns, 120 * AP_SECOND);
+	assert_int_equal(machine.pass_due_ns, now + 120 * AP_SECOND);
+}
+
+static void busy_passes_shorten(void **state)
+{
+	struct machine_request a;
+	begin(1, 1);
+	machine.limits.pass_ns = 0;
+	warm();
+	STEP(.type = MACHINE_PASS);
+	int64_t last = machine.pass_ns;
+	for (int i = 0; i < 10; i++) {
+		settle();
+		lease(&a, "a");
+		release(&a);
+		STEP(.type = MACHINE_PASS);
+		assert_int_equal(machine.pass_ns, last / 2 > AP_SECOND ? last / 2 : AP_SECOND);
+		last = machine.pass_ns;
+	}
+	assert_int_equal(last, AP_SECOND);
+}
+
+static void shorter_interval_holds_at_once(void **state)
+{
+	begin_idle(1, 1);
+	machine.limits.pass_ns = 2 * AP_SECOND;
+	STEP(.type = MACHINE_CONFIG);
+	assert_true(machine.pass_due_ns <= now + 2 * AP_SECOND);
+	assert_true(machine.wake_ns <= machine.pass_due_ns);
+}
+
+/* --- the breaker --- */
+
+static void fail_spawns(int n)
+{
+	for (int i = 0; i < n; i++) {
+		assert_int_equal(finish(take(EFFECT_SPAWN), -ENOSPC), 0);
+		assert_int_equal(finish(take(EFFECT_STOP), 0), 0);
+	}
+}
+
+/* No agent, and no start before the retry. */
+static void begin_broken(unsigned max)
+{
+	begin(1, max);
+	STEP(.type = MACHINE_CONFIG);
+	fail_spawns(3);
+	assert_int_equal(machine.breaker.state, BREAKER_OPEN);
+}
+
+static void breaker_opens(void **state)
+{
+	begin_broken(1);
+	assert_int_equal(machine_total(&machine), 0);
+	assert_int_equal(n_effects(EFFECT_SPAWN), 0);
+	assert_int_equal(machine.spawn_error, -ENOSPC);
+	assert_int_equal(machine.n_spawned, 0);
+	assert_int_equal(machine.n_terminated, 0);
+}
+
+static void broken_serves_nobody(void **state)
+{
+	struct machine_request a;
+	begin_broken(1);
+	assert_int_equal(acquire(&a, "a", 100 * AP_SECOND), 0);
+	assert_int_equal(a.state, REQUEST_ANSWERED);
+	assert_int_equal(a.result, -EHOSTDOWN);
+}
+
+static void breaking_refuses_who_waits(void **state)
+{
+	struct machine_request a;
+	begin(1, 1);
+	STEP(.type = MACHINE_CONFIG);
+	acquire(&a, "a", 100 * AP_SECOND);
+	fail_spawns(2);
+	assert_int_equal(a.state, REQUEST_WAITING);
+	fail_spawns(1);
+	assert_int_equal(a.result, -EHOSTDOWN);
+}
+
+static void failed_spawn_is_repeated(void **state)
+{
+	struct machine_request a;
+	begin(1, 1);
+	STEP(.type = MACHINE_CONFIG);
+	acquire(&a, "a", 100 * AP_SECOND);
+	finish(take(EFFECT_SPAWN), -ENOSPC);
+	assert_int_equal(reason_to(AP_AGENT_STOPPING), AP_REASON_FAILED);
+	settle();
+	assert_granted(&a);
+}
+
+static void half_open_lets_one(void **state)
+{
+	begin_broken(10);
+	machine.limits.min_size = 5;
+	assert_true(machine.wake_ns <= machine.breaker.retry_ns);
+	later(machine.breaker.retry_ns - now);
+	assert_int_equal(machine.breaker.state, BREAKER_HALF_OPEN);
+	assert_int_equal(n_effects(EFFECT_SPAWN), 1);
+	finish(take(EFFECT_SPAWN), 0);
+	assert_int_equal(n_effects(EFFECT_SPAWN), 0); /* not before it has lived a while */
+	later(5 * AP_SECOND - 1);
+	assert_int_equal(n_effects(EFFECT_SPAWN), 0);
+	later(1);
+	assert_int_equal(machine.breaker.state, BREAKER_CLOSED);
+	settle();
+	assert_int_equal(count(AP_AGENT_IDLE), 5);
+}
+
+static void half_open_opens_again(void **state)
+{
+	begin_broken(1);
+	later(machine.breaker.retry_ns - now);
+	fail_spawns(1);
+	assert_int_equal(machine.breaker.state, BREAKER_OPEN);
+	assert_true(machine.breaker.retry_ns > now);
+	assert_true(machine.wake_ns <= machine.breaker.retry_ns);
+}
+
+static void early_exits_open_the_breaker(void **state)
+{
+	begin(1, 1);
+	warm();
+	for (int i = 0; i < 3; i++) {
+		assert_int_equal(machine.breaker.state, BREAKER_CLOSED);
+		STEP(.type = MACHINE_EXITED, .slot = index_of(first_in(AP_AGENT_IDLE)));
+		settle();
+	}
+	assert_int_equal(machine.breaker.state, BREAKER_OPEN);
+	assert_int_equal(machine_total(&machine), 0);
+}
+
+static void late_exits_do_not(void **state)
+{
+	begin_idle(1, 1);
+	for (int i = 0; i < 10; i++) {
+		STEP(.type = MACHINE_EXITED, .slot = index_of(first_in(AP_AGENT_IDLE)));
+		settle();
+		later(6 * AP_SECOND);
+		settle();
+	}
+	assert_int_equal(machine.breaker.state, BREAKER_CLOSED);
+	assert_int_equal(machine.breaker.n_failures, 0);
+}
+
+static void breaker_is_reset(void **state)
+{
+	begin_broken(1);
+	assert_int_equal(STEP(.type = MACHINE_RESET_BREAKER), 0);
+	assert_int_equal(machine.breaker.state, BREAKER_CLOSED);
+	assert_int_equal(n_effects(EFFECT_SPAWN), 1);
+}
+
+static void retry_is_not_forgotten(void **state)
+{
+	begin_broken(1);
+	machine.breaker.retry_ns = machine.pass_due_ns + AP_SECOND;
+	later(machine.pass_due_ns - now);
+	assert_true(machine.wake_ns <= machine.breaker.retry_ns);
+}
+
+/* --- the program ends by itself --- */
+
+static int exits(unsigned slot)
+{
+	return STEP(.type = MACHINE_EXITED, .slot = slot);
+}
+
+static void exits_spawning(void **state)
+{
+	begin(1, 1);
+	STEP(.type = MACHINE_CONFIG);
+	struct machine_effect spawn = take(EFFECT_SPAWN);
+	exits(spawn.slot);
+	assert_int_equal(machine.breaker.n_failures, 1);
+	finish(spawn, 0);
+	assert_int_equal(machine.slots[spawn.slot].state, AP_AGENT_STOPPING);
+	assert_int_equal(reason_to(AP_AGENT_STOPPING), AP_REASON_EXITED);
+	assert_int_equal(machine.breaker.n_failures, 1);
+}
+
+static void exits_idle(void **state)
+{
+	struct machine_request a;
+	begin_idle(1, 1);
+	struct machine_slot *slot = first_in(AP_AGENT_IDLE);
+	exits(index_of(slot));
+	assert_int_equal(reason_to(AP_AGENT_UNHEALTHY), AP_REASON_EXITED);
+	assert_int_equal(slot->state, AP_AGENT_RECYCLING);
+	acquire(&a, "a", 0); /* it is not handed out dead */
+	assert_int_equal(a.result, -EAGAIN);
+}
+
+static void exits_validating(void **state)
+{
+	struct machine_request a;
+	begin_idle(1, 1);
+	acquire(&a, "a", 100 * AP_SECOND);
+	struct machine_effect validate = take(EFFECT_VALIDATE);
+	exits(validate.slot);
+	assert_int_equal(machine.slots[validate.slot].state, AP_AGENT_VALIDATING);
+	finish(validate, -ECHILD);
+	assert_int_equal(machine.slots[validate.slot].state, AP_AGENT_RECYCLING);
+	settle();
+	assert_granted(&a);
+}
+
+static void exits_active(void **state)
+{
+	struct machine_request a;
+	begin_leased(&a);
+	exits(a.slot);
+	assert_true(machine_slot_leased(slot_of(&a)));
+	release(&a);
+	assert_int_equal(count(AP_AGENT_IDLE), 1);
+}
+
+static void exits_recycling(void **state)
+{
+	struct machine_request a;
+	begin_leased(&a);
+	STEP(.type = MACHINE_RELEASE, .slot = a.slot);
+	finish(take(EFFECT_SAVE), 0);
+	exits(a.slot);
+	finish(take(EFFECT_RECYCLE), 0);
+	assert_int_equal(slot_of(&a)->state, AP_AGENT_STOPPING);
+	assert_int_equal(reason_to(AP_AGENT_STOPPING), AP_REASON_EXITED);
+}
+
+static void exits_set_aside(void **state)
+{
+	struct machine_request a;
+	begin_leased(&a);
+	STEP(.type = MACHINE_RELEASE, .slot = a.slot);
+	finish(take(EFFECT_SAVE), -EIO);
+	exits(a.slot);
+	assert_int_equal(slot_of(&a)->state, AP_AGENT_UNHEALTHY);
+	assert_true(slot_of(&a)->aside);
+}
+
+static void exits_ending(void **state)
+{
+	begin_idle(1, 2);
+	scale(2);
+	scale(-1);
+	STEP(.type = MACHINE_DRAIN);
+	struct machine_effect drain = take(EFFECT_DRAIN);
+	exits(drain.slot);
+	assert_int_equal(machine.slots[drain.slot].state, AP_AGENT_DRAINING);
+	finish(drain, 0);
+	exits(drain.slot);
+	assert_int_equal(machine.slots[drain.slot].state, AP_AGENT_STOPPING);
+	settle();
+	exits(drain.slot);
+	assert_int_equal(machine.slots[drain.slot].state, AP_AGENT_FREE);
+	assert_int_equal(machine.n_terminated, 1);
+}
+
+/* --- kill --- */
+
+static int kill_slot(unsigned slot)
+{
+	return STEP(.type = MACHINE_KILL, .slot = slot);
+}
+
+static void kills_nothing(void **state)
+{
+	begin_idle(1, 2);
+	assert_int_equal(kill_slot(N_SLOTS - 1), -ENOENT);
+}
+
+static void kills_spawning(void **state)
+{
+	begin(1, 1);
+	STEP(.type = MACHINE_CONFIG);
+	struct machine_effect spawn = take(EFFECT_SPAWN);
+	assert_int_equal(kill_slot(spawn.slot), 0);
+	finish(spawn, 0);
+	assert_int_equal(machine.slots[spawn.slot].state, AP_AGENT_STOPPING);
+	assert_int_equal(reason_to(AP_AGENT_STOPPING), AP_REASON_KILL);
+	assert_int_equal(machine.breaker.n_failures, 0);
+}
+
+static void kills_idle(void **state)
+{
+	begin_idle(1, 1);
+	struct machine_slot *slot = first_in(AP_AGENT_IDLE);
+	assert_int_equal(kill_slot(index_of(slot)), 0);
+	assert_int_equal(slot->state, AP_AGENT_STOPPING);
+	assert_int_equal(reason_to(AP_AGENT_STOPPING), AP_REASON_KILL);
+}
+
+static void kills_validating(void **state)
+{
+	struct machine_request a;
+	begin_idle(1, 1);
+	acquire(&a, "a", AP_SECOND);
+	assert_int_equal(kill_slot(a.slot), -EBUSY);
+	settle();
+	assert_granted(&a);
+}
+
+static void kills_active(void **state)
+{
+	struct machine_request a;
+	begin_leased(&a);
+	assert_int_equal(kill_slot(a.slot), 0);
+	assert_false(machine_slot_leased(slot_of(&a)));
+	finish(take(EFFECT_SAVE), 0);
+	assert_int_equal(slot_of(&a)->state, AP_AGENT_STOPPING);
+	assert_int_equal(reason_to(AP_AGENT_STOPPING), AP_REASON_KILL);
+}
+
+static void kills_released(void **state)
+{
+	struct machine_request a, r = {0};
+	begin_leased(&a);
+	STEP(.type = MACHINE_RELEASE, .slot = a.slot, .request = &r);
+	assert_int_equal(kill_slot(a.slot), 0);
+	assert_int_equal(n_effects(EFFECT_SAVE), 1);
+	finish(take(EFFECT_SAVE), 0);
+	assert_granted(&r);
+	assert_int_equal(slot_of(&a)->state, AP_AGENT_STOPPING);
+}
+
+static void kills_recycling(void **state)
+{
+	begin_idle(1, 1);
+	unsigned slot = index_of(first_in(AP_AGENT_IDLE));
+	STEP(.type = MACHINE_RECYCLE, .slot = slot);
+	assert_int_equal(kill_slot(slot), 0);
+	finish(take(EFFECT_RECYCLE), 0);
+	assert_int_equal(machine.slots[slot].state, AP_AGENT_STOPPING);
+	assert_int_equal(reason_to(AP_AGENT_STOPPING), AP_REASON_KILL);
+}
+
+static void kills_set_aside(void **state)
+{
+	struct machine_request a;
+	begin_leased(&a);
+	STEP(.type = MACHINE_RELEASE, .slot = a.slot);
+	finish(take(EFFECT_SAVE), -EIO);
+	assert_int_equal(kill_slot(a.slot), 0);
+	finish(take(EFFECT_SAVE), -EIO); /* still no room: the work is not lost */
+	assert_int_equal(slot_of(&a)->state, AP_AGENT_UNHEALTHY);
+	assert_int_equal(kill_slot(a.slot), 0);
+	finish(take(EFFECT_SAVE), 0);
+	assert_int_equal(slot_of(&a)->state, AP_AGENT_STOPPING);
+}
+
+static void kills_draining(void **state)
+{
+	begin_idle(1, 2);
+	scale(2);
+	scale(-1);
+	STEP(.type = MACHINE_DRAIN);
+	struct machine_effect drain = take(EFFECT_DRAIN);
+	assert_int_equal(kill_slot(drain.slot), 0);
+	finish(drain, 0);
+	settle();
+	assert_int_equal(machine.n_terminated, 1);
+}
+
+static void kills_stopping(void **state)
+{
+	begin_idle(1, 1);
+	unsigned slot = index_of(first_in(AP_AGENT_IDLE));
+	kill_slot(slot);
+	assert_int_equal(kill_slot(slot), 0);
+	settle();
+	assert_int_equal(machine.n_terminated, 1);
+}
+
+static void killed_is_replaced(void **state)
+{
+	begin_idle(1, 1);
+	unsigned number = first_in(AP_AGENT_IDLE)->number;
+	kill_slot(index_of(first_in(AP_AGENT_IDLE)));
+	settle();
+	assert_int_equal(count(AP_AGENT_IDLE), 1);
+	assert_true(first_in(AP_AGENT_IDLE)->number > number);
+}
+
+/* --- shutdown --- */
 
 static void shuts_down(void **state)
 {
 	struct machine_request a, b, c;
-	begin(2, 2);
-	warm();
-	acquire(&a, "a", AP_SECOND);
-	settle();
-	acquire(&b, "b", AP_SECOND);
-	settle();
-	acquire(&c, "c", AP_SECOND);
+	begin_idle(3, 3);
+	lease(&a, "a");
+	lease(&b, "b");
 	STEP(.type = MACHINE_SHUTDOWN);
-	assert_int_equal(c.result, -ESHUTDOWN);
-	assert_int_equal(fx.at[0].type, EFFECT_SAVE);
+	assert_int_equal(n_effects(EFFECT_SAVE), 2);
+	assert_int_equal(n_effects(EFFECT_DRAIN), 1);
 	settle();
 	assert_int_equal(machine_total(&machine), 0);
 	assert_int_equal(acquire(&c, "c", AP_SECOND), -ESHUTDOWN);
 	assert_int_equal(machine.n_spawned, machine.n_terminated);
 }
 
+static void shuts_down_who_waits(void **state)
+{
+	struct machine_request a, b;
+	begin_leased(&a);
+	acquire(&b, "b", AP_SECOND);
+	STEP(.type = MACHINE_SHUTDOWN);
+	assert_int_equal(b.result, -ESHUTDOWN);
+}
+
 static void shuts_down_while_validating(void **state)
 {
 	struct machine_request a;
-	begin(1, 1);
-	warm();
+	begin_idle(1, 1);
 	acquire(&a, "a", AP_SECOND);
-	struct machine_effect validate = fx.at[0];
 	STEP(.type = MACHINE_SHUTDOWN);
 	assert_int_equal(a.result, -ESHUTDOWN);
-	succeed(validate);
 	settle();
 	assert_int_equal(machine_total(&machine), 0);
 }
 
-static void once_does_not_wait(void **state)
+static void shuts_down_while_spawning(void **state)
 {
-	struct machine_request a, b;
 	begin(2, 2);
-	warm();
-	acquire(&a, "a", AP_SECOND);
-	settle();
-	acquire(&b, "b", 0);
-	struct machine_effect validate = fx.at[0];
-	report(validate, -ENOTDIR);
-	assert_int_equal(b.result, -EAGAIN);
-	assert_int_equal(machine.n_waiting, 0);
-}
-
-static void retry_is_not_forgotten(void **state)
-{
-	begin(1, 1);
 	STEP(.type = MACHINE_CONFIG);
-	fail_spawns(3);
-	machine.breaker.retry_ns = machine.pass_due_ns + AP_SECOND;
-	now = machine.pass_due_ns;
-	STEP(.type = MACHINE_TIMER);
-	assert_true(machine.wake_ns <= machine.breaker.retry_ns);
-}
-
-/* An idle pool of that size on which probation is over. */
-static void settled_pool(unsigned size)
-{
-	begin(size, size);
-	warm();
-	now += 6 * AP_SECOND;
-	STEP(.type = MACHINE_TIMER);
-	assert_int_equal(machine.n_unproven, 0);
-}
-
-static void lease_and_release(const char *label)
-{
-	struct machine_request request;
-	assert_int_equal(acquire(&request, label, AP_SECOND), 0);
+	STEP(.type = MACHINE_SHUTDOWN);
 	settle();
-	assert_int_equal(request.result, 0);
-	STEP(.type = MACHINE_RELEASE, .slot = request.slot);
+	assert_int_equal(machine_total(&machine), 0);
+	assert_int_equal(machine.n_terminated, 2);
+}
+
+static void shuts_down_while_releasing(void **state)
+{
+	struct machine_request a, r = {0};
+	begin_leased(&a);
+	STEP(.type = MACHINE_RELEASE, .slot = a.slot, .request = &r);
+	STEP(.type = MACHINE_SHUTDOWN);
+	assert_int_equal(n_effects(EFFECT_SAVE), 1);
 	settle();
+	assert_granted(&r);
+	assert_int_equal(machine_total(&machine), 0);
 }
 
-static void overdue_spawn(void **state)
-{
-	begin(1, 1);
-	STEP(.type = MACHINE_CONFIG);
-	struct machine_effect spawn = fx.at[0];
-	now += machine.limits.spawn_timeout_ns;
-	STEP(.type = MACHINE_TIMER);
-	assert_int_equal(fx.at[0].type, EFFECT_STOP);
-	assert_int_equal(fx.moves[0].reason, AP_REASON_TIMEOUT);
-	assert_int_equal(report(spawn, 0), -ESTALE); /* it comes late */
-	assert_int_equal(machine.n_spawned, 0);
-}
-
-static void overdue_saving(void **state)
-{
-	struct machine_request a, release = {0};
-	settled_pool(1);
-	acquire(&a, "a", AP_SECOND);
-	settle();
-	STEP(.type = MACHINE_RELEASE, .slot = a.slot, .request = &release);
-	struct machine_effect save = fx.at[0];
-	now = slot_of(&a)->deadline_ns;
-	STEP(.type = MACHINE_TIMER);
-	assert_int_equal(release.result, -ETIMEDOUT);
-	assert_int_equal(slot_of(&a)->state, AP_AGENT_UNHEALTHY);
-	assert_true(slot_of(&a)->aside);
-	assert_int_equal(report(save, 0), -ESTALE);
-	assert_int_equal(STEP(.type = MACHINE_RELEASE, .slot = a.slot), 0); /* once more */
-}
-
-static void overdue_stop(void **state)
-{
-	settled_pool(1);
-	STEP(.type = MACHINE_KILL, .slot = 0);
-	now += 3600 * AP_SECOND;
-	STEP(.type = MACHINE_TIMER);
-	assert_int_equal(machine.n_in_state[AP_AGENT_STOPPING], 1); /* it may live: it counts */
-	assert_int_equal(machine_total(&machine), 1);
-	assert_true(machine.wake_ns > now);
-}
-
-static void recycled_by_requests(void **state)
-{
-	settled_pool(1);
-	machine.limits.recycling.max_requests = 2;
-	lease_and_release("a");
-	assert_int_equal(machine.n_recycled, 0);
-	lease_and_release("b");
-	assert_int_equal(machine.n_recycled, 1);
-	assert_int_equal(machine.slots[0].generation, 2);
-	assert_int_equal(machine.slots[0].number, 1);
-	assert_int_equal(machine.slots[0].n_requests, 2);
-	assert_int_equal(machine.slots[0].n_served, 0);
-}
-
-static void recycled_by_age(void **state)
-{
-	settled_pool(2);
-	machine.limits.recycling.max_age_ns = 100 * AP_SECOND;
-	STEP(.type = MACHINE_CONFIG);
-	int64_t first = AP_FOREVER;
-	for (unsigned i = 0; i < 2; i++) {
-		const struct machine_slot *slot = &machine.slots[i];
-		int64_t expiry =
-			recycling_expiry(&machine.limits.recycling, slot->started_ns, slot->jitter);
-		assert_in_range(expiry - slot->started_ns, 90 * AP_SECOND, 100 * AP_SECOND);
-		first = expiry < first ? expiry : first;
-	}
-	assert_true(machine.wake_ns <= first);
-	now += 100 * AP_SECOND;
-	STEP(.type = MACHINE_TIMER);
-	assert_int_equal(machine.n_in_state[AP_AGENT_RECYCLING], 1); /* one at a time */
-	settle();
-	assert_int_equal(machine.n_recycled, 2);
-}
-
-static void probe(unsigned slot, uint64_t memory, unsigned cpu, int result)
-{
-	STEP(.type = MACHINE_PASS);
-	STEP(.type = MACHINE_PROBED, .slot = slot, .effect = machine.slots[slot].probe,
-	     .memory = memory, .cpu = cpu, .result = result);
-}
-
-static void recycled_by_memory(void **state)
-{
-	settled_pool(1);
-	machine.limits.recycling.max_memory = 100;
-	probe(0, 101, 0, 0);
-	probe(0, 101, 0, 0);
-	probe(0, 100, 0, 0); /* a peak */
-	probe(0, 101, 0, 0);
-	probe(0, 101, 0, 0);
-	assert_int_equal(machine.n_in_state[AP_AGENT_IDLE], 1);
-	probe(0, 101, 0, 0);
-	assert_int_equal(fx.moves[0].reason, AP_REASON_MEMORY);
-	assert_int_equal(machine.n_in_state[AP_AGENT_RECYCLING], 1);
-}
-
-static void marked_under_its_holder(void **state)
+static void shutdown_keeps_what_is_not_saved(void **state)
 {
 	struct machine_request a;
-	settled_pool(1);
-	machine.limits.recycling.max_cpu = 80;
-	acquire(&a, "a", AP_SECOND);
-	settle();
-	probe(0, 0, 81, 0);
-	assert_int_equal(machine.slots[0].state, AP_AGENT_ACTIVE);
-	probe(0, 0, 0, 0); /* it stays marked */
-	STEP(.type = MACHINE_RELEASE, .slot = 0);
-	succeed(fx.at[0]);
-	assert_int_equal(fx.moves[0].reason, AP_REASON_CPU);
-	assert_true(fx.at[0].restart);
-	settle();
-	assert_int_equal(machine.n_recycled, 1);
+	begin_leased(&a);
+	STEP(.type = MACHINE_SHUTDOWN);
+	finish(take(EFFECT_SAVE), -EIO);
+	struct machine_effect stop = take(EFFECT_STOP);
+	assert_true(stop.discard);
+	finish(stop, 0);
+	assert_int_equal(machine_total(&machine), 0);
 }
 
-static void found_ill(void **state)
+static void shutdown_lets_go_what_is_set_aside(void **state)
 {
-	settled_pool(1);
-	probe(0, 0, 0, -ENOTDIR);
-	assert_int_equal(machine.n_in_state[AP_AGENT_RECYCLING], 1);
-	settle();
-	assert_int_equal(machine.slots[0].number, 1);
-	assert_int_equal(machine.n_recycled, 1);
-}
-
-static void spent(void **state)
-{
-	settled_pool(1);
-	machine.limits.recycling.max_recycles = 1;
-	STEP(.type = MACHINE_RECYCLE, .slot = 0);
-	settle();
-	STEP(.type = MACHINE_RECYCLE, .slot = 0);
-	assert_int_equal(fx.at[0].type, EFFECT_DRAIN);
-	assert_int_equal(fx.moves[0].reason, AP_REASON_RECYCLES);
-	settle();
-	assert_int_equal(machine.slots[0].number, 2);
-	assert_int_equal(machine.n_in_state[AP_AGENT_IDLE], 1);
-}
-
-static void prompts_have_a_quota(void **state)
-{
-	settled_pool(1);
-	machine.limits.max_prompts = 2;
-	assert_int_equal(STEP(.type = MACHINE_PROMPT, .slot = 0), 0);
-	assert_int_equal(STEP(.type = MACHINE_PROMPT, .slot = 0), 0);
-	assert_int_equal(STEP(.type = MACHINE_PROMPT, .slot = 0), -EDQUOT);
-	now += 24 * 3600 * AP_SECOND;
-	assert_int_equal(STEP(.type = MACHINE_PROMPT, .slot = 0), 0);
-	assert_int_equal(STEP(.type = MACHINE_PROMPT, .slot = 0, .token = 99), -ESTALE);
-}
-
-static void affinity_is_preferred(void **state)
-{
-	struct machine_request a = {.label.text = "a", .affinity = 7}, b, c = a, d = a;
-	settled_pool(2);
-	STEP(.type = MACHINE_ACQUIRE, .request = &a);
-	settle();
-	acquire(&b, "b", AP_SECOND);
-	settle();
+	struct machine_request a;
+	begin_leased(&a);
 	STEP(.type = MACHINE_RELEASE, .slot = a.slot);
-	settle();
-	STEP(.type = MACHINE_RELEASE, .slot = b.slot); /* the last one to idle */
-	settle();
-	STEP(.type = MACHINE_ACQUIRE, .request = &c);
-	settle();
-	assert_int_equal(c.slot, a.slot);
-	d.label.text[0] = 'd';
-	STEP(.type = MACHINE_ACQUIRE, .request = &d); /* it does not wait */
-	settle();
-	assert_int_equal(d.result, 0);
-	assert_int_equal(d.slot, b.slot);
+	finish(take(EFFECT_SAVE), -EIO);
+	STEP(.type = MACHINE_SHUTDOWN);
+	assert_true(take(EFFECT_STOP).discard);
+	assert_int_equal(slot_of(&a)->state, AP_AGENT_STOPPING);
 }
 
-static void its_agent_ends(void **state)
+static void shutdown_recycles_nothing(void **state)
 {
-	struct machine_request a, b = {.label.text = "b", .agent = 1};
-	settled_pool(1);
-	acquire(&a, "a", AP_SECOND);
+	begin_idle(1, 1);
+	struct machine_effect ill = probe();
+	STEP(.type = MACHINE_CLOSE);
+	machine.shutdown = true; /* found ill between two steps of it */
+	finish(ill, -ECHILD);
+	assert_int_equal(n_effects(EFFECT_RECYCLE), 0);
 	settle();
-	b.deadline_ns = now + 100 * AP_SECOND;
-	assert_int_equal(STEP(.type = MACHINE_ACQUIRE, .request = &b), 0);
-	STEP(.type = MACHINE_KILL, .slot = a.slot);
-	settle();
-	assert_int_equal(b.result, -ENOENT);
+	assert_int_equal(machine_total(&machine), 0);
 }
 
-static void spare_is_kept(void **state)
+/* --- the step itself --- */
+
+static void moves_are_reported(void **state)
 {
 	struct machine_request a;
-	begin(1, N_SLOTS);
-	machine.limits.policy = SCALING_SPARE;
-	machine.limits.scaling.min_idle = 2;
-	machine.limits.scaling.max_idle = 3;
-	machine.limits.scale_down_window_ns = 10 * AP_SECOND;
-	warm();
-	assert_int_equal(machine.n_in_state[AP_AGENT_IDLE], 2);
-	acquire(&a, "a", AP_SECOND);
-	settle();
-	assert_int_equal(machine.n_in_state[AP_AGENT_IDLE], 2);
-	STEP(.type = MACHINE_SCALE, .target = 6);
-	settle();
-	STEP(.type = MACHINE_SCALE, .target = -1);
-	assert_int_equal(machine.n_in_state[AP_AGENT_IDLE], 5);
-	now += 10 * AP_SECOND;
-	STEP(.type = MACHINE_TIMER);
-	assert_int_equal(machine.n_in_state[AP_AGENT_IDLE], 4); /* a step a window */
-	now += 10 * AP_SECOND;
-	STEP(.type = MACHINE_TIMER);
-	assert_int_equal(machine.n_in_state[AP_AGENT_IDLE], 3);
-	now += 100 * AP_SECOND;
-	STEP(.type = MACHINE_TIMER);
-	assert_int_equal(machine.n_in_state[AP_AGENT_IDLE], 3);
+	begin_leased(&a);
+	STEP(.type = MACHINE_RELEASE, .slot = a.slot, .reason = AP_REASON_HANDLE);
+	assert_int_equal(fx.n_moves, 0);
+	finish(take(EFFECT_SAVE), 0);
+	assert_int_equal(fx.n_moves, 1);
+	assert_int_equal(fx.moves[0].slot, a.slot);
+	assert_int_equal(fx.moves[0].from, AP_AGENT_ACTIVE);
+	assert_int_equal(fx.moves[0].to, AP_AGENT_RECYCLING);
+	assert_int_equal(fx.moves[0].reason, AP_REASON_HANDLE);
 }
 
-static void passes_adapt(void **state)
+static void life_is_reported_with_its_reasons(void **state)
 {
-	settled_pool(1);
-	machine.limits.pass_ns = 0;
+	struct machine_request a;
+	begin(1, 1);
 	STEP(.type = MACHINE_CONFIG);
-	int64_t shortest = AP_FOREVER, longest = 0;
-	for (int i = 0; i < 40; i++) {
-		if (i < 10)
-			lease_and_release("a");
-		now = machine.pass_due_ns;
-		STEP(.type = MACHINE_TIMER);
-		int64_t interval = machine.pass_due_ns - now;
-		shortest = interval < shortest ? interval : shortest;
-		longest = interval > longest ? interval : longest;
-	}
-	assert_int_equal(shortest, AP_SECOND);
-	assert_int_equal(longest, 120 * AP_SECOND);
+	assert_int_equal(reason_to(AP_AGENT_SPAWNING), AP_REASON_DEMAND);
+	finish(take(EFFECT_SPAWN), 0);
+	assert_int_equal(reason_to(AP_AGENT_IDLE), AP_REASON_SPAWNED);
+	acquire(&a, "a", AP_SECOND);
+	assert_int_equal(reason_to(AP_AGENT_VALIDATING), AP_REASON_ACQUIRE);
+	finish(take(EFFECT_VALIDATE), 0);
+	assert_int_equal(reason_to(AP_AGENT_ACTIVE), AP_REASON_GRANT);
+	STEP(.type = MACHINE_RELEASE, .slot = a.slot);
+	finish(take(EFFECT_SAVE), 0);
+	assert_int_equal(reason_to(AP_AGENT_RECYCLING), AP_REASON_RELEASE);
+	finish(take(EFFECT_RECYCLE), 0);
+	assert_int_equal(reason_to(AP_AGENT_IDLE), AP_REASON_CLEANED);
+	STEP(.type = MACHINE_RECYCLE, .slot = a.slot);
+	finish(take(EFFECT_RECYCLE), 0);
+	assert_int_equal(reason_to(AP_AGENT_IDLE), AP_REASON_RECYCLED);
+	STEP(.type = MACHINE_SHUTDOWN);
+	assert_int_equal(reason_to(AP_AGENT_DRAINING), AP_REASON_SHUTDOWN);
+	finish(take(EFFECT_DRAIN), 0);
+	assert_int_equal(reason_to(AP_AGENT_STOPPING), AP_REASON_DRAINED);
+	finish(take(EFFECT_STOP), 0);
+	assert_int_equal(reason_to(AP_AGENT_FREE), AP_REASON_STOPPED);
 }
 
-static void tokens_in_order_of_arrival(void **state)
+static void refused_event_changes_nothing(void **state)
 {
 	struct machine_request a, b;
-	settled_pool(2);
-	acquire(&a, "a", 100 * AP_SECOND);
-	struct machine_effect first = fx.at[0];
-	acquire(&b, "b", 100 * AP_SECOND);
-	succeed(fx.at[0]); /* b is made ready sooner */
-	succeed(first);
-	assert_true(a.token < b.token);
+	begin_leased(&a);
+	struct machine before = machine;
+	struct machine_slot slots[N_SLOTS];
+	memcpy(slots, machine.slots, sizeof slots);
+	STEP(.type = MACHINE_RELEASE, .slot = a.slot, .token = a.token + 1);
+	STEP(.type = MACHINE_SAVED, .slot = a.slot, .effect = 9999);
+	STEP(.type = MACHINE_SCALE, .target = 99);
+	acquire(&b, "job", AP_SECOND);
+	assert_memory_equal(&before, &machine, sizeof machine);
+	assert_memory_equal(slots, machine.slots, sizeof slots);
 }
 
-static void queue_is_bounded(void **state)
+static void outcomes_belong_to_effects(void **state)
 {
-	struct machine_request a, b, c;
-	settled_pool(1);
-	machine.limits.max_waiting = 1;
-	acquire(&a, "a", AP_SECOND);
-	settle();
-	assert_int_equal(acquire(&b, "b", AP_SECOND), 0);
-	assert_int_equal(acquire(&c, "c", AP_SECOND), -EAGAIN);
+	assert_int_equal(machine_outcome(EFFECT_SPAWN), MACHINE_SPAWNED);
+	assert_int_equal(machine_outcome(EFFECT_VALIDATE), MACHINE_VALIDATED);
+	assert_int_equal(machine_outcome(EFFECT_SAVE), MACHINE_SAVED);
+	assert_int_equal(machine_outcome(EFFECT_RECYCLE), MACHINE_RECYCLED);
+	assert_int_equal(machine_outcome(EFFECT_DRAIN), MACHINE_DRAINED);
+	assert_int_equal(machine_outcome(EFFECT_STOP), MACHINE_STOPPED);
+	assert_int_equal(machine_outcome(EFFECT_PROBE), MACHINE_PROBED);
 }
 
-static void breaker_is_reset(void **state)
+static void numbers_are_not_used_twice(void **state)
 {
-	begin(1, 1);
-	STEP(.type = MACHINE_CONFIG);
-	fail_spawns(3);
-	assert_int_equal(fx.n, 0);
-	STEP(.type = MACHINE_RESET_BREAKER);
-	assert_int_equal(fx.at[0].type, EFFECT_SPAWN);
+	unsigned last = 0;
+	begin_idle(1, 1);
+	for (int i = 0; i < 5; i++) {
+		const struct machine_slot *slot = first_in(AP_AGENT_IDLE);
+		assert_true(slot->number > last);
+		assert_ptr_equal(machine_find_number(&machine, slot->number), slot);
+		last = slot->number;
+		kill_slot(index_of(slot));
+		settle();
+		assert_null(machine_find_number(&machine, last));
+	}
 }
 
 #define MACHINE_TEST(sentence, function)                                                           \
 	{                                                                                          \
-		(sentence), (function), NULL, end, NULL                                            \
+		.name = (sentence), .test_func = (function), .teardown_func = end                  \
 	}
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {
-		MACHINE_TEST("the warm minimum is spawned, max_spawning at once", warm_minimum),
-		MACHINE_TEST("a grant is validated, a release saved and recycled",
-			     grant_and_release),
+	const struct CMUnitTest leases[] = {
+		MACHINE_TEST("an acquirer has its agent when it is validated", grant_is_validated),
+		MACHINE_TEST("a released agent is saved, cleaned and idle again",
+			     release_saves_and_cleans),
+		MACHINE_TEST("a released agent serves who waits", release_serves_the_next),
+		MACHINE_TEST("a release may throw the work away", discard_reaches_the_effect),
+		MACHINE_TEST("the program is started anew between leases",
+			     program_restarts_between_leases),
+		MACHINE_TEST("the program goes on between leases with keep_program",
+			     program_kept_between_leases),
+		MACHINE_TEST("a release is answered when the work is saved",
+			     release_is_answered_when_saved),
+		MACHINE_TEST("a release whose caller gave up goes on", cancelled_release_goes_on),
 		MACHINE_TEST("waiters are served first come first served", first_come_first_served),
+		MACHINE_TEST("tokens are in order of arrival, whoever is granted first",
+			     tokens_in_order_of_arrival),
+		MACHINE_TEST("an acquirer whose agent failed keeps its token",
+			     token_kept_over_a_failed_agent),
 		MACHINE_TEST("timeout 0 takes an idle agent or is EAGAIN at once", tries_once),
-		MACHINE_TEST("a waiter times out at its deadline and not before", times_out),
-		MACHINE_TEST("a cancelled acquirer leaves nothing, in the queue or half granted",
-			     cancels),
-		MACHINE_TEST("a label is leased once and asked for once", labels_are_unique),
-		MACHINE_TEST("a token of an ended lease is ESTALE and changes nothing",
-			     stale_tokens),
-		MACHINE_TEST("demand grows the pool to its maximum and never over",
-			     grows_on_demand),
-		MACHINE_TEST("idle agents over the minimum are retired after idle_timeout",
-			     shrinks_when_idle),
-		MACHINE_TEST("scaling never takes a leased agent away", spares_the_leased),
-		MACHINE_TEST("an unhealthy agent is replaced and the acquirer served another",
-			     unhealthy_is_replaced),
-		MACHINE_TEST("an acquirer's own fault costs no agent", acquirers_fault),
-		MACHINE_TEST(
-			"an agent whose work cannot be saved is set aside, and can be saved later",
-			set_aside),
-		MACHINE_TEST(
-			"three failed spawns open the breaker, and acquirers fail with EHOSTDOWN",
-			breaker_opens),
-		MACHINE_TEST("a program that ends at once is a failed spawn",
-			     fast_exits_are_failures),
-		MACHINE_TEST("a lease ends with its ttl unless it is renewed", ttl_ends),
-		MACHINE_TEST("shutdown refuses acquirers, saves leases and stops every agent",
-			     shuts_down),
-		MACHINE_TEST("shutdown does not wait for an acquirer that is being validated",
-			     shuts_down_while_validating),
 		MACHINE_TEST("timeout 0 does not wait either when its agent turns out unhealthy",
 			     once_does_not_wait),
+		MACHINE_TEST("timeout 0 lets the validation of its agent take its time",
+			     once_lets_validation_take_its_time),
+		MACHINE_TEST("a waiter times out at its deadline and not before", times_out),
+		MACHINE_TEST("an acquirer times out while its agent is validated",
+			     times_out_while_validated),
+		MACHINE_TEST("a slow spawn does not hold up a deadline",
+			     times_out_beside_a_slow_spawn),
+		MACHINE_TEST("a cancelled waiter leaves nothing in the queue", cancels_a_waiter),
+		MACHINE_TEST("an acquirer that is cancelled half granted leaves an idle agent",
+			     cancels_half_granted),
+		MACHINE_TEST("an answered request cannot be cancelled", cancels_an_answered),
+		MACHINE_TEST("a label is leased once", label_leased_once),
+		MACHINE_TEST("a label is asked for once", label_asked_once),
+		MACHINE_TEST("an invented label is one that nobody has", label_invented),
+		MACHINE_TEST("a second release is ESTALE and saves nothing twice",
+			     second_release_is_stale),
+		MACHINE_TEST("the token of an ended lease is ESTALE and changes nothing",
+			     old_token_is_stale),
+		MACHINE_TEST("an agent that is not leased is not released",
+			     release_of_an_idle_agent),
+		MACHINE_TEST("a full queue is EAGAIN", queue_full),
+		MACHINE_TEST("close refuses acquirers and leaves leases alone", close_refuses),
+		MACHINE_TEST("close lets an acquirer whose agent is validated have it",
+			     close_lets_half_granted_go_on),
+		MACHINE_TEST("a closed pool does not try another agent", close_does_not_try_again),
+		MACHINE_TEST("open admits acquirers again", open_admits),
+		MACHINE_TEST("a pool that shuts down is not opened", shutdown_is_not_opened),
+		MACHINE_TEST("the agent used last is granted first", last_used_first),
+		MACHINE_TEST("affinity prefers the agent that last served the key",
+			     affinity_prefers),
+		MACHINE_TEST("affinity takes another agent rather than wait",
+			     affinity_does_not_wait),
+		MACHINE_TEST("who wants a certain agent waits for it, beside idle ones",
+			     wanted_agent_is_waited_for),
+		MACHINE_TEST("who wants a certain agent holds nobody else up",
+			     wanted_agent_is_passed_over),
+		MACHINE_TEST("an agent that there is not is ENOENT", wanted_agent_unknown),
+		MACHINE_TEST("who waits for an agent that ends has ENOENT", wanted_agent_ends),
+		MACHINE_TEST("an agent that is being ended is ENOENT", wanted_agent_ending),
+		MACHINE_TEST("a lease ends with its time to live", ttl_ends),
+		MACHINE_TEST("renewing begins the time to live anew", renew_begins_ttl_anew),
+		MACHINE_TEST("a prompt renews the lease", prompt_renews),
+		MACHINE_TEST("a lease that is being ended is not renewed", renew_of_an_ended_lease),
+		MACHINE_TEST("a grant is counted on every path to it",
+			     grants_are_counted_on_every_path),
+		MACHINE_TEST("no counter falls when an agent ends", counters_do_not_fall),
+		MACHINE_TEST("leases and recyclings leave the capacity as it was",
+			     capacity_survives_many_leases),
+		MACHINE_TEST("an agent that fails validation is replaced unnoticed",
+			     failed_agent_goes_unnoticed),
+		MACHINE_TEST("an acquirer whose agent failed is first in the queue",
+			     failed_agent_keeps_the_place_in_the_queue),
+		MACHINE_TEST("the second agent that fails is the acquirer's answer",
+			     second_failed_agent_is_the_answer),
+		MACHINE_TEST("an acquirer's own fault costs no agent", acquirers_fault),
+		MACHINE_TEST("an agent whose work cannot be saved is set aside",
+			     unsaved_is_set_aside),
+		MACHINE_TEST("what is set aside counts against the maximum",
+			     set_aside_counts_against_the_maximum),
+		MACHINE_TEST("what is set aside can be saved later, and ends then",
+			     set_aside_is_saved_later),
+	};
+	const struct CMUnitTest deadlines[] = {
+		MACHINE_TEST("a spawn that lasts too long has failed and is stopped",
+			     overdue_spawning),
+		MACHINE_TEST("a validation that lasts too long makes the agent unhealthy",
+			     overdue_validating),
+		MACHINE_TEST("saving that lasts too long sets the agent aside", overdue_saving),
+		MACHINE_TEST("saving once more that lasts too long leaves it set aside",
+			     overdue_saving_again),
+		MACHINE_TEST("recycling that lasts too long stops the agent", overdue_recycling),
+		MACHINE_TEST("draining that lasts too long stops the agent", overdue_draining),
+		MACHINE_TEST("stopping is never given up", overdue_stopping),
+		MACHINE_TEST("an agent may be idle or leased for ever",
+			     resting_states_have_no_deadline),
+		MACHINE_TEST("the outcome of an effect that is not awaited is ESTALE",
+			     outcome_of_an_other_effect),
+	};
+	const struct CMUnitTest recycling[] = {
+		MACHINE_TEST("an agent that served enough leases is recycled at release",
+			     recycles_at_release_by_requests),
+		MACHINE_TEST("being cleaned after a lease is not being recycled",
+			     cleaning_is_no_recycling),
+		MACHINE_TEST("a recycled agent keeps its name", recycling_keeps_the_name),
+		MACHINE_TEST("an idle agent is recycled between nine tenths of max_age and all",
+			     recycles_by_age),
+		MACHINE_TEST("agents made together do not grow old together", ages_are_spread),
+		MACHINE_TEST("the jitter of age is drawn once a generation",
+			     age_is_drawn_once_a_generation),
+		MACHINE_TEST("age is a reason to wake", wakes_for_age),
+		MACHINE_TEST("a leased agent is marked and recycled at its release",
+			     active_is_recycled_at_release),
+		MACHINE_TEST("three samples over the memory quota recycle", recycles_by_memory),
+		MACHINE_TEST("samples over the memory quota count in a row only", memory_in_a_row),
+		MACHINE_TEST("a sample over the CPU quota recycles", recycles_by_cpu),
+		MACHINE_TEST("an idle agent is recycled when asked", recycles_when_asked),
+		MACHINE_TEST("a leased agent that is asked to is recycled at its release",
+			     recycles_an_active_when_asked),
+		MACHINE_TEST("an agent that ends or is none is not recycled",
+			     recycling_of_an_ending_agent),
+		MACHINE_TEST("an unhealthy idle agent is recycled in place",
+			     unhealthy_is_recycled_in_place),
+		MACHINE_TEST("an agent that is ill from its start on is stopped",
+			     ill_from_its_start_is_stopped),
+		MACHINE_TEST("an unhealthy leased agent is its holder's",
+			     ill_while_leased_is_left_alone),
+		MACHINE_TEST("of a few idle agents one is recycled at once", one_of_few_at_once),
+		MACHINE_TEST("of many idle agents a tenth is recycled at once",
+			     a_tenth_of_many_at_once),
+		MACHINE_TEST("agents asked to are recycled whatever the others do",
+			     asked_for_are_not_held_up),
+		MACHINE_TEST("an idle agent that waits to be recycled still serves",
+			     marked_still_serve),
+		MACHINE_TEST("an agent recycled max_recycles times is replaced under a new name",
+			     replaced_when_recycled_often),
+		MACHINE_TEST("so is an unhealthy one", unhealthy_and_recycled_often),
+		MACHINE_TEST("an agent whose recycling fails is replaced",
+			     failed_recycling_is_replaced),
+		MACHINE_TEST("a limit of 0 never recycles", no_limit_no_recycling),
+		MACHINE_TEST("a prompt over requests_per_quota is EDQUOT", prompts_over_quota),
+		MACHINE_TEST("prompts are allowed again after 24 h", prompts_again_next_day),
+		MACHINE_TEST("the quota is the agent's, not the lease's", quota_outlives_leases),
+	};
+	const struct CMUnitTest size[] = {
+		MACHINE_TEST("the warm minimum is spawned, max_spawning at once", warm_minimum),
+		MACHINE_TEST("a burst never makes more agents than the maximum",
+			     never_over_the_maximum),
+		MACHINE_TEST("an agent that is being stopped counts against the maximum",
+			     ending_agents_count),
+		MACHINE_TEST("utilization over up_at grows the pool at once",
+			     utilization_up_at_once),
+		MACHINE_TEST("utilization at up_at does not", utilization_at_its_bound),
+		MACHINE_TEST("agents that are still starting are not started again",
+			     slow_starts_are_capacity),
+		MACHINE_TEST("utilization under down_at retires one agent a window",
+			     utilization_down_by_steps),
+		MACHINE_TEST("load in between begins the window anew", load_begins_the_window_anew),
+		MACHINE_TEST("without a window the pool shrinks at once", no_window_no_delay),
+		MACHINE_TEST("spare keeps min_idle agents beside the leased", spare_keeps_min_idle),
+		MACHINE_TEST("spare trims idle agents to max_idle", spare_trims_to_max_idle),
+		MACHINE_TEST("a manual size holds until it is automatic again", manual_target),
+		MACHINE_TEST("demand does not exceed a manual size",
+			     target_is_not_exceeded_by_demand),
+		MACHINE_TEST("a manual size outside of the limits is ERANGE", target_out_of_range),
+		MACHINE_TEST("a manual size follows the limits", target_follows_the_limits),
+		MACHINE_TEST("scaling never takes a leased agent away", spares_the_leased),
+		MACHINE_TEST("drain retires idle agents and leaves leases alone", drains_the_idle),
+		MACHINE_TEST("drain leaves the minimum", drains_to_the_minimum),
+		MACHINE_TEST("an agent that is being retired serves nobody",
+			     draining_serves_nobody),
+		MACHINE_TEST("a lower maximum retires idle agents", lower_maximum_retires),
+		MACHINE_TEST("idle agents over the minimum are retired after idle_timeout",
+			     shrinks_when_idle),
+		MACHINE_TEST("an agent idles from its return on, not from its lease",
+			     idles_from_its_return),
+		MACHINE_TEST("the agent that idles longest is retired first",
+			     longest_idle_goes_first),
+		MACHINE_TEST("idle_timeout leaves the spare agents of policy spare",
+			     idle_timeout_leaves_the_spare),
+		MACHINE_TEST("the counts are those of the last step", counts_are_those_of_now),
+		MACHINE_TEST("a pass probes idle and leased agents", pass_probes),
+		MACHINE_TEST("a pass does not probe agents that are coming",
+			     pass_does_not_probe_the_coming),
+		MACHINE_TEST("a probe from before a change of state is ESTALE",
+			     probe_of_before_is_stale),
+		MACHINE_TEST("a fixed interval between passes stays", fixed_interval),
+		MACHINE_TEST("three quiet passes make the adapted interval longer, to its bound",
+			     quiet_passes_lengthen),
+		MACHINE_TEST("work between passes makes the adapted interval shorter, to its bound",
+			     busy_passes_shorten),
+		MACHINE_TEST("a shorter interval holds at once", shorter_interval_holds_at_once),
+	};
+	const struct CMUnitTest breaker[] = {
+		MACHINE_TEST("three failed spawns in a row open the breaker", breaker_opens),
+		MACHINE_TEST("an acquirer that nothing can serve has EHOSTDOWN at once",
+			     broken_serves_nobody),
+		MACHINE_TEST("who waits when nothing can serve any more has EHOSTDOWN",
+			     breaking_refuses_who_waits),
+		MACHINE_TEST("a failed spawn is repeated for who waits", failed_spawn_is_repeated),
+		MACHINE_TEST("half-open lets exactly one start through, which has to live 5 s",
+			     half_open_lets_one),
+		MACHINE_TEST("half-open opens again when its start fails", half_open_opens_again),
+		MACHINE_TEST("a program that ends at once is a failed spawn",
+			     early_exits_open_the_breaker),
+		MACHINE_TEST("a program that ends later is none", late_exits_do_not),
+		MACHINE_TEST("reset-breaker starts agents at once", breaker_is_reset),
 		MACHINE_TEST("a maintenance pass does not forget the breaker's retry",
 			     retry_is_not_forgotten),
-		MACHINE_TEST("a spawn that lasts too long is stopped, and its late outcome refused",
-			     overdue_spawn),
-		MACHINE_TEST("a saving that lasts too long sets the agent aside", overdue_saving),
-		MACHINE_TEST("an agent that does not stop goes on to count", overdue_stop),
-		MACHINE_TEST("an agent is recycled after so many requests, under its name",
-			     recycled_by_requests),
-		MACHINE_TEST(
-			"idle agents are recycled at their age, up to a tenth early, one by one",
-			recycled_by_age),
-		MACHINE_TEST("memory over the quota three times in a row recycles",
-			     recycled_by_memory),
-		MACHINE_TEST("a leased agent over a quota is recycled when its lease ends",
-			     marked_under_its_holder),
-		MACHINE_TEST("an idle agent that is found ill is made as new", found_ill),
-		MACHINE_TEST("an agent recycled often enough is replaced under a new name", spent),
-		MACHINE_TEST("prompts have a quota of 24 hours, and a stale token none",
-			     prompts_have_a_quota),
-		MACHINE_TEST("affinity is preferred and not waited for", affinity_is_preferred),
-		MACHINE_TEST("who waits for one agent is refused when that ends", its_agent_ends),
-		MACHINE_TEST("policy spare keeps idle agents, and shrinks a step a window",
-			     spare_is_kept),
-		MACHINE_TEST("the adapted interval is between a second and two minutes",
-			     passes_adapt),
-		MACHINE_TEST("tokens are in the order of arrival, whoever is ready first",
-			     tokens_in_order_of_arrival),
-		MACHINE_TEST("a full queue refuses at once", queue_is_bounded),
-		MACHINE_TEST("a breaker that is reset lets spawning begin", breaker_is_reset),
 	};
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	const struct CMUnitTest ends[] = {
+		MACHINE_TEST("an exit while spawning is one failed spawn", exits_spawning),
+		MACHINE_TEST("an exit while idle recycles, and the dead agent serves nobody",
+			     exits_idle),
+		MACHINE_TEST("an exit while validating is left to the validation",
+			     exits_validating),
+		MACHINE_TEST("an exit while leased leaves the lease", exits_active),
+		MACHINE_TEST("an exit while recycling stops the agent", exits_recycling),
+		MACHINE_TEST("an exit of what is set aside changes nothing", exits_set_aside),
+		MACHINE_TEST("an exit while ending changes nothing", exits_ending),
+		MACHINE_TEST("a kill of no agent is ENOENT", kills_nothing),
+		MACHINE_TEST("an agent killed while spawning is stopped then", kills_spawning),
+		MACHINE_TEST("an agent killed while idle is stopped", kills_idle),
+		MACHINE_TEST("an agent is not killed while validating", kills_validating),
+		MACHINE_TEST("an agent killed while leased is saved and stopped", kills_active),
+		MACHINE_TEST("an agent killed while released is saved once and stopped",
+			     kills_released),
+		MACHINE_TEST("an agent killed while recycling is stopped then", kills_recycling),
+		MACHINE_TEST("what is set aside is not killed before it is saved", kills_set_aside),
+		MACHINE_TEST("an agent killed while draining ends once", kills_draining),
+		MACHINE_TEST("an agent killed while stopping ends once", kills_stopping),
+		MACHINE_TEST("a killed agent is replaced under a new name", killed_is_replaced),
+		MACHINE_TEST("shutdown saves every lease and stops every agent", shuts_down),
+		MACHINE_TEST("shutdown refuses who waits", shuts_down_who_waits),
+		MACHINE_TEST("shutdown does not wait for an acquirer that is being validated",
+			     shuts_down_while_validating),
+		MACHINE_TEST("shutdown ends agents that are still spawning",
+			     shuts_down_while_spawning),
+		MACHINE_TEST("shutdown saves a lease that is being released once",
+			     shuts_down_while_releasing),
+		MACHINE_TEST("shutdown keeps the worktree of what cannot be saved",
+			     shutdown_keeps_what_is_not_saved),
+		MACHINE_TEST("shutdown lets go what is set aside, and keeps its worktree",
+			     shutdown_lets_go_what_is_set_aside),
+		MACHINE_TEST("shutdown recycles nothing", shutdown_recycles_nothing),
+		MACHINE_TEST("a change of state is reported once, with its reason",
+			     moves_are_reported),
+		MACHINE_TEST("a life is reported with the reason of every step",
+			     life_is_reported_with_its_reasons),
+		MACHINE_TEST("a refused event changes nothing", refused_event_changes_nothing),
+		IT("every effect has the event of its outcome", outcomes_belong_to_effects),
+		MACHINE_TEST("a name is never used twice", numbers_are_not_used_twice),
+	};
+	return cmocka_run_group_tests(leases, NULL, NULL) +
+	       cmocka_run_group_tests(deadlines, NULL, NULL) +
+	       cmocka_run_group_tests(recycling, NULL, NULL) +
+	       cmocka_run_group_tests(size, NULL, NULL) +
+	       cmocka_run_group_tests(breaker, NULL, NULL) +
+	       cmocka_run_group_tests(ends, NULL, NULL);
 }

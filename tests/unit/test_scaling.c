@@ -57,13 +57,56 @@ static void spare_keeps_idle(void **state)
 			 7);
 }
 
+static void utilization_of_nothing(void **state)
+{
+	assert_int_equal(scaling_utilization((struct scaling_sample){0}), 0);
+	assert_int_equal(scaling_utilization((struct scaling_sample){.n_waiting = 1}), 100);
+	assert_int_equal(utilization((struct scaling_sample){.n_waiting = 3}), 3);
+}
+
+static void coming_is_capacity(void **state)
+{
+	struct scaling_sample sample = {.n_active = 1, .n_coming = 3};
+	assert_int_equal(scaling_size(sample), 4);
+	assert_int_equal(scaling_utilization(sample), 25);
+	assert_int_equal(spare(sample), 4); /* three of them spare */
+}
+
+static void utilization_floor_is_the_minimum(void **state)
+{
+	struct scaling_sample sample = {.n_active = 5, .n_idle = 9};
+	assert_int_equal(scaling_policies[SCALING_UTILIZATION].floor(sample, &limits), 1);
+}
+
+static void spare_floor_is_not_under_the_minimum(void **state)
+{
+	struct scaling_limits large = limits;
+	large.min_size = 6;
+	struct scaling_sample sample = {.n_active = 1, .n_idle = 9};
+	assert_int_equal(scaling_policies[SCALING_SPARE].floor(sample, &large), 6);
+}
+
+static void policies_have_names(void **state)
+{
+	assert_string_equal(scaling_policies[SCALING_UTILIZATION].name, "utilization");
+	assert_string_equal(scaling_policies[SCALING_SPARE].name, "spare");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(strictly_between),
-		cmocka_unit_test(agrees_with_what_is_shown),
-		cmocka_unit_test(as_many_as_wait),
-		cmocka_unit_test(spare_keeps_idle),
+		IT("utilization grows over up_at and shrinks under down_at, not at them",
+		   strictly_between),
+		IT("utilization does what the shown percentage says", agrees_with_what_is_shown),
+		IT("utilization grows by as many as wait", as_many_as_wait),
+		IT("spare keeps between min_idle and max_idle beside the busy", spare_keeps_idle),
+		IT("an empty pool is used when somebody waits", utilization_of_nothing),
+		IT("agents that are coming are capacity", coming_is_capacity),
+		IT("under utilization idle agents go down to the minimum",
+		   utilization_floor_is_the_minimum),
+		IT("under spare idle agents go down to the minimum, not below",
+		   spare_floor_is_not_under_the_minimum),
+		IT("a policy has the name that the configuration knows", policies_have_names),
 	};
 	return cmocka_run_group_tests_name("scaling", tests, NULL, NULL);
 }
