@@ -525,7 +525,7 @@ void ap_agent_transitions(struct ap_pool *pool, struct ap_agent *agent, struct a
 	for (unsigned i = n > AP_TRANSITIONS ? n - AP_TRANSITIONS : 0; i < n; i++) {
 		const struct transition *at = &transitions[i % AP_TRANSITIONS];
 		char when[32];
-		ap_clock_rfc3339(at->at_ns, when, sizeof when);
+		ap_clock_rfc3339_us(at->at_ns, when, sizeof when);
 		ap_buf_printf(out, "%s %s %s %s\n", when, ap_agent_state_name(at->from),
 			      ap_agent_state_name(at->to), ap_reason_name(at->reason));
 	}

@@ -174,6 +174,7 @@ struct ap_stats {
 	bool closed;
 	int target; /* manual size, -1: automatic */
 	const char *breaker, *spawn_backend;
+	unsigned n_templates;
 };
 
 void ap_pool_stats(struct ap_pool *pool, struct ap_stats *ret);

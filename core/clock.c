@@ -20,11 +20,31 @@ int64_t ap_clock_after(int64_t now_ns, int64_t span_ns)
 	return span_ns >= AP_FOREVER - now_ns ? AP_FOREVER : now_ns + span_ns;
 }
 
-void ap_clock_rfc3339(int64_t at_ns, char *ret_text, size_t size)
+static int64_t wall_of(int64_t at_ns)
 {
-	time_t wall = (time_t)((clock_read(CLOCK_REALTIME) - ap_clock_ns() + at_ns) / AP_SECOND);
+	return clock_read(CLOCK_REALTIME) - ap_clock_ns() + at_ns;
+}
+
+/* RFC 3339 in UTC with `fraction`, which ends in Z, for the part of a second. */
+static void format(int64_t wall_ns, const char *fraction, char *ret_text, size_t size)
+{
+	time_t wall = (time_t)(wall_ns / AP_SECOND);
 	struct tm tm;
 	gmtime_r(&wall, &tm);
-	if (strftime(ret_text, size, "%Y-%m-%dT%H:%M:%SZ", &tm) == 0 && size > 0)
-		ret_text[0] = '\0';
+	size_t n = strftime(ret_text, size, "%Y-%m-%dT%H:%M:%S", &tm);
+	if (size > 0)
+		snprintf(ret_text + n, size - n, "%s", n ? fraction : "");
+}
+
+void ap_clock_rfc3339(int64_t at_ns, char *ret_text, size_t size)
+{
+	format(wall_of(at_ns), "Z", ret_text, size);
+}
+
+void ap_clock_rfc3339_us(int64_t at_ns, char *ret_text, size_t size)
+{
+	char fraction[16];
+	int64_t wall_ns = wall_of(at_ns);
+	snprintf(fraction, sizeof fraction, ".%06dZ", (int)(wall_ns % AP_SECOND / 1000));
+	format(wall_ns, fraction, ret_text, size);
 }

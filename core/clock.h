@@ -17,3 +17,6 @@ int64_t ap_clock_after(int64_t now_ns, int64_t span_ns);
 
 /* Writes the wall time of a monotonic instant as RFC 3339 in UTC, such as 2026-11-23T10:00:00Z. */
 void ap_clock_rfc3339(int64_t at_ns, char *ret_text, size_t size);
+
+/* The same to the microsecond; needs 28 bytes. */
+void ap_clock_rfc3339_us(int64_t at_ns, char *ret_text, size_t size);

@@ -5,14 +5,17 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <math.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "cleanup.h"
+#include "file.h"
 #include "pool_internal.h"
 #include "process.h"
 
@@ -22,6 +25,10 @@
 #define KEYS_MAX 2048
 /* Fencing tokens are written down in advance, so that a grant need not wait for the disk. */
 #define TOKEN_BLOCK 65536
+#define NAME_BLOCK  32
+/* Ports of agents: below those that the kernel gives out by itself, from 32768 on. */
+#define PORT_FIRST 20000
+#define PORTS	   12000
 
 /* Reports how the agent's effect went. Refused when the machine does not wait for it any more. */
 static void outcome(struct ap_agent *agent, int result)
@@ -53,7 +60,7 @@ static char *config_text(struct ap_pool *pool, enum ap_option option)
 	return text;
 }
 
-static int resolve_base(struct ap_pool *pool, char ret[WORKTREE_OID_MAX + 1], struct ap_err *err)
+static int resolve_base(struct ap_pool *pool, char ret[GIT_OID_MAX + 1], struct ap_err *err)
 {
 	AP_CLEANUP_FREE char *base = config_text(pool, AP_OPT_BASE);
 	if (!base)
@@ -61,7 +68,124 @@ static int resolve_base(struct ap_pool *pool, char ret[WORKTREE_OID_MAX + 1], st
 	return repo_resolve(&pool->repo, base, ret, err);
 }
 
+/* --- behind the callers --- */
+
+static void job_tidy(struct worker_job *job)
+{
+	struct ap_pool *pool = ap_container_of(job, struct ap_pool, tidy_job);
+	atomic_store(&pool->tidying, false); /* what comes from now on is another job's */
+	templates_prepare(pool->templates);
+	templates_empty_trash(pool->templates);
+}
+
+/* Has what templates_discard() moved away removed, and the next worktree prepared, behind the
+ * caller. */
+static void tidy_soon(struct ap_pool *pool)
+{
+	if (atomic_exchange(&pool->tidying, true))
+		return;
+	pool->tidy_job = (struct worker_job){.run = job_tidy};
+	worker_submit(pool->workers, &pool->tidy_job);
+}
+
 /* --- programs --- */
+
+/* What an agent's programs find in their environment. */
+struct agent_env {
+	struct ap_buf dir, name, worktree, port;
+	const char *words[5];
+};
+
+static void agent_env_fini(struct agent_env *env)
+{
+	ap_buf_fini(&env->dir);
+	ap_buf_fini(&env->name);
+	ap_buf_fini(&env->worktree);
+	ap_buf_fini(&env->port);
+}
+
+static int agent_env_init(struct agent_env *env, const struct ap_agent *agent, struct ap_err *err)
+{
+	ap_buf_printf(&env->dir, "AGENTPOOL_DIR=%s/agents/%s", agent->pool->mountpoint,
+		      agent->name);
+	ap_buf_printf(&env->name, "AGENTPOOL_NAME=%s", agent->name);
+	ap_buf_printf(&env->worktree, "AGENTPOOL_WORKTREE=%s", agent->worktree.path);
+	ap_buf_printf(&env->port, "AGENTPOOL_PORT=%u", agent->port);
+	const char *words[] = {ap_buf_text(&env->dir), ap_buf_text(&env->name),
+			       ap_buf_text(&env->worktree), ap_buf_text(&env->port), NULL};
+	memcpy(env->words, words, sizeof words);
+	if (env->dir.failed || env->name.failed || env->worktree.failed || env->port.failed)
+		return ap_err_errno(err, -ENOMEM, "%s", agent->name);
+	return 0;
+}
+
+/* The last line that a file has from an offset on. */
+static void last_line(int fd, off_t from, char *ret, size_t size)
+{
+	off_t end = lseek(fd, 0, SEEK_END);
+	off_t at = end - (off_t)size + 1 > from ? end - (off_t)size + 1 : from;
+	ssize_t n = pread(fd, ret, size - 1, at);
+	while (n > 0 && (ret[n - 1] == '\n' || ret[n - 1] == '\r'))
+		n--;
+	ret[n > 0 ? n : 0] = '\0';
+	char *newline = strrchr(ret, '\n');
+	if (newline)
+		memmove(ret, newline + 1, strlen(newline));
+}
+
+/* Runs the command of an option in the agent's worktree, as its programs are run, what it prints
+ * into the agent's output. Whatever it leaves in its process group ends with it. */
+static int run_command(struct ap_agent *agent, enum ap_option option, struct ap_err *err)
+{
+	struct ap_pool *pool = agent->pool;
+	AP_CLEANUP_FREE char *command = config_text(pool, option);
+	AP_CLEANUP_BUF struct ap_buf raw = {0};
+	struct agent_env env __attribute__((cleanup(agent_env_fini))) = {.words = {NULL}};
+	if (!command)
+		return ap_err_errno(err, -ENOMEM, "%s", agent->name);
+	if (!*command)
+		return 0;
+	agent_raw_path(agent, &raw);
+	AP_CLEANUP_CLOSE int log = open(ap_buf_text(&raw), O_RDWR | O_APPEND | O_CLOEXEC);
+	if (log < 0)
+		return ap_err_errno(err, -errno, "%s", ap_buf_text(&raw));
+	int r = agent_env_init(&env, agent, err);
+	if (r < 0)
+		return r;
+	off_t from = lseek(log, 0, SEEK_END);
+	r = process_run(
+		&(struct process_run){
+			.argv = (const char *const[]){"/bin/sh", "-c", command, NULL},
+			.env = env.words,
+			.dir = agent->worktree.path,
+			.limit_ns = ap_pool_config_number(pool, AP_OPT_SPAWN_TIMEOUT),
+			.log_fd = log,
+			.kill_group = true,
+		},
+		err);
+	if (r > 0) {
+		char line[256];
+		last_line(log, from, line, sizeof line);
+		ap_err_set(err, -EIO, "exit code %d%s%.200s", r, *line ? ": " : "", line);
+		r = -EIO;
+	}
+	if (r < 0)
+		ap_err_wrap(err, r, "%s", ap_options[option].name);
+	return r;
+}
+
+/* Its failure does not keep the worktree: it is said where what it printed is. */
+static void run_teardown(struct ap_agent *agent)
+{
+	struct ap_err err = {""};
+	AP_CLEANUP_BUF struct ap_buf raw = {0};
+	if (agent->n_starts == 0 || run_command(agent, AP_OPT_TEARDOWN, &err) == 0)
+		return;
+	agent_raw_path(agent, &raw);
+	AP_CLEANUP_CLOSE int log = open(ap_buf_text(&raw), O_WRONLY | O_APPEND | O_CLOEXEC);
+	if (log >= 0) /* fails on a full disk */
+		(void)dprintf(log, "agentpoolfs: %s\n", err.text);
+}
 
 enum start_kind { START_FIRST, START_CLEAN, START_AGAIN };
 
@@ -72,61 +196,106 @@ static int start_program(struct ap_agent *agent, enum start_kind kind, struct ap
 	struct ap_pool *pool = agent->pool;
 	const struct backend_ops *ops = pool->backend->ops;
 	AP_CLEANUP_BUF struct ap_buf raw = {0};
-	AP_CLEANUP_BUF struct ap_buf dir = {0};
-	AP_CLEANUP_BUF struct ap_buf name = {0};
-	AP_CLEANUP_BUF struct ap_buf worktree = {0};
-	if (kind != START_AGAIN) {
-		int r = agent_output_begin(agent, err);
-		if (r < 0)
-			return r;
-	}
+	struct agent_env env __attribute__((cleanup(agent_env_fini))) = {.words = {NULL}};
+	int r = kind == START_AGAIN ? 0 : agent_output_begin(agent, err);
+	if (r == 0 && kind != START_AGAIN) /* the worktree is new */
+		r = run_command(agent, AP_OPT_SETUP, err);
+	if (r == 0)
+		r = agent_env_init(&env, agent, err);
+	if (r < 0)
+		return r;
 	agent_raw_path(agent, &raw);
-	ap_buf_printf(&dir, "AGENTPOOL_DIR=%s/agents/%s", pool->mountpoint, agent->name);
-	ap_buf_printf(&name, "AGENTPOOL_NAME=%s", agent->name);
-	ap_buf_printf(&worktree, "AGENTPOOL_WORKTREE=%s", agent->worktree.path);
-	if (raw.failed || dir.failed || name.failed || worktree.failed)
-		return ap_err_errno(err, -ENOMEM, "%s", agent->name);
-	const char *env[] = {ap_buf_text(&dir), ap_buf_text(&name), ap_buf_text(&worktree), NULL};
 	struct backend_spawn spawn = {
 		.name = agent->name,
 		.dir = agent->worktree.path,
 		.argv = pool->argv,
-		.env = env,
+		.env = env.words,
 		.record_dir = agent->dir,
 		.output_file = ap_buf_text(&raw),
 	};
 	agent_starts(agent);
-	int r = kind == START_FIRST ? ops->spawn(pool->backend, &spawn, &agent->terminal, err)
-				    : ops->respawn(pool->backend, &spawn, &agent->terminal, err);
+	r = kind == START_FIRST ? ops->spawn(pool->backend, &spawn, &agent->terminal, err)
+				: ops->respawn(pool->backend, &spawn, &agent->terminal, err);
 	if (r < 0)
 		return ap_err_wrap(err, r, "starting %s", agent->name);
 	return agent_started(agent, err);
+}
+
+/* A port for the agent's own use: one that nobody listens on now, and no other agent of the pool
+ * has. Pools begin at places of their own, as far as chance has it. */
+static void choose_port(struct ap_agent *agent)
+{
+	struct ap_pool *pool = agent->pool;
+	unsigned first = (unsigned)(ap_hash(pool->state_dir) % PORTS),
+		 n_slots = pool->machine.n_slots;
+	for (unsigned tries = 0; tries < PORTS / n_slots; tries++) {
+		unsigned port = PORT_FIRST + (first + tries * n_slots + agent->slot) % PORTS;
+		struct sockaddr_in address = {.sin_family = AF_INET,
+					      .sin_port = htons((uint16_t)port),
+					      .sin_addr = {htonl(INADDR_LOOPBACK)}};
+		AP_CLEANUP_CLOSE int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+		bool free_now =
+			fd < 0 || bind(fd, (struct sockaddr *)&address, sizeof address) == 0;
+		bool taken = false;
+		pthread_mutex_lock(&pool->lock);
+		for (unsigned i = 0; i < n_slots; i++)
+			taken = taken || (pool->agents[i] && pool->agents[i]->port == port);
+		if (free_now && !taken)
+			agent->port = port;
+		pthread_mutex_unlock(&pool->lock);
+		if (agent->port)
+			return;
+	}
+}
+
+/* Where its worktree stands, for who asks whether it is to be brought forward. */
+static void note_commit(struct ap_agent *agent)
+{
+	pthread_mutex_lock(&agent->pool->lock);
+	memcpy(agent->commit, agent->worktree.commit, sizeof agent->commit);
+	pthread_mutex_unlock(&agent->pool->lock);
+}
+
+/* A name is spent, says the store, before anything carries it; a block of them at a time, so that
+ * few spawns wait for the disk. */
+static int keep_name(const struct ap_agent *agent, struct ap_err *err)
+{
+	struct ap_pool *pool = agent->pool;
+	if (agent->number < atomic_load(&pool->names_kept))
+		return 0;
+	int r = store_raise(pool->store, "next_agent", (int64_t)agent->number + NAME_BLOCK, err);
+	if (r == 0) /* another worker may have gone further: at worst it is written again */
+		atomic_store(&pool->names_kept, agent->number + NAME_BLOCK);
+	return r;
 }
 
 static void job_spawn(struct ap_agent *agent)
 {
 	struct ap_pool *pool = agent->pool;
 	struct ap_err err = {""};
-	char base[WORKTREE_OID_MAX + 1];
-	/* the name is spent before anything carries it */
-	int r = store_raise(pool->store, "next_agent", (int64_t)agent->number + 1, &err);
+	char base[GIT_OID_MAX + 1];
+	int r = keep_name(agent, &err);
 	if (r == 0)
 		r = resolve_base(pool, base, &err);
 	if (r == 0 && mkdir(agent->dir, 0700) < 0)
 		r = ap_err_errno(&err, -errno, "%s", agent->dir);
 	if (r == 0)
-		r = worktree_add(&agent->worktree, &pool->repo, agent->worktree_path, base,
+		r = worktree_add(&agent->worktree, pool->templates, agent->name, base,
 				 ap_pool_config_number(pool, AP_OPT_SPAWN_TIMEOUT), &err);
-	if (r == 0)
+	if (r == 0) {
+		note_commit(agent);
+		choose_port(agent);
 		r = start_program(agent, START_FIRST, &err);
+	}
 	if (r < 0) /* what was made of it is removed by the stop that follows */
 		pool_note_spawn_error(pool, &err);
 	outcome(agent, r);
+	tidy_soon(pool);
 }
 
 /* --- leases --- */
 
-/* What the acquirer asked for; false when it has given up meanwhile. */
+/* What the acquirer asked for; of one that has given up meanwhile, what the configuration says. */
 static void wanted_lease(struct ap_agent *agent, struct worktree_lease *lease, char *ret_base,
 			 size_t size)
 {
@@ -188,10 +357,16 @@ static void job_validate(struct ap_agent *agent)
 	if (r == 0)
 		r = check_health(agent, &err);
 	if (r == 0)
-		r = worktree_start(&agent->worktree, base, &agent->lease, &err);
-	agent->lease_open = r == 0;
-	if (r == 0)
+		r = worktree_plan(&agent->worktree, base, &agent->lease, &err);
+	if (r == 0) /* before the branch is there: a branch without a record would stay for ever */
 		r = lease_record_write(agent, &err);
+	if (r == 0) {
+		r = worktree_start(&agent->worktree, &agent->lease, &err);
+		agent->lease_open = r != -EBUSY;
+	}
+	if (!agent->lease_open)
+		agent_remove_record(agent, "lease");
+	note_commit(agent);
 	if (r == 0) {
 		pthread_mutex_lock(&pool->lock);
 		memcpy(agent->base, agent->lease.base, sizeof agent->base);
@@ -203,19 +378,28 @@ static void job_validate(struct ap_agent *agent)
 	outcome(agent, r);
 }
 
+void lease_message(const char *label, const char *name, unsigned generation, struct ap_buf *ret)
+{
+	char when[32];
+	ap_clock_rfc3339(ap_clock_ns(), when, sizeof when);
+	ap_buf_printf(ret, "agentpool: work of lease %s\n\nAgent: %s, generation %u\nEnded: %s",
+		      label, name, generation, when);
+}
+
+unsigned agent_generation(const struct ap_agent *agent)
+{
+	pthread_mutex_lock(&agent->pool->lock);
+	unsigned generation = agent->pool->machine.slots[agent->slot].generation;
+	pthread_mutex_unlock(&agent->pool->lock);
+	return generation;
+}
+
 static int save_lease(struct ap_agent *agent, struct ap_err *err)
 {
 	if (agent->effect.type == EFFECT_SAVE && agent->effect.discard)
 		return worktree_discard(&agent->worktree, &agent->lease, err);
-	char when[32];
 	AP_CLEANUP_BUF struct ap_buf message = {0};
-	pthread_mutex_lock(&agent->pool->lock);
-	uint32_t generation = agent->pool->machine.slots[agent->slot].generation;
-	pthread_mutex_unlock(&agent->pool->lock);
-	ap_clock_rfc3339(ap_clock_ns(), when, sizeof when);
-	ap_buf_printf(&message,
-		      "agentpool: work of lease %s\n\nAgent: %s, generation %" PRIu32 "\nEnded: %s",
-		      agent->lease.label, agent->name, generation, when);
+	lease_message(agent->lease.label, agent->name, agent_generation(agent), &message);
 	if (message.failed)
 		return ap_err_errno(err, -ENOMEM, "%s", agent->name);
 	return worktree_save(&agent->worktree, &agent->lease, ap_buf_text(&message), err);
@@ -258,7 +442,7 @@ static void job_recycle(struct ap_agent *agent)
 {
 	struct ap_pool *pool = agent->pool;
 	struct ap_err err = {""};
-	char base[WORKTREE_OID_MAX + 1];
+	char base[GIT_OID_MAX + 1];
 	bool restart = agent->effect.restart || has_ended(agent);
 	int r = restart ? agent_end_program(agent, &err) : 0;
 	if (r == 0 && agent->lease_open) /* it was granted too late for its acquirer */
@@ -266,19 +450,25 @@ static void job_recycle(struct ap_agent *agent)
 	agent->lease_open = agent->lease_open && r < 0;
 	if (r == 0)
 		r = resolve_base(pool, base, &err);
-	if (r == 0)
-		r = worktree_clean(&agent->worktree, base, &err);
+	if (r == 0) {
+		run_teardown(agent);
+		r = worktree_clean(&agent->worktree, base, !restart,
+				   ap_pool_config_number(pool, AP_OPT_SPAWN_TIMEOUT), &err);
+	}
+	note_commit(agent);
 	if (r == 0) {
 		agent_remove_record(agent, "lease");
 		pthread_mutex_lock(&pool->lock);
 		agent_forget_prompts_locked(agent);
 		pthread_mutex_unlock(&pool->lock);
 	}
-	if (r == 0 && restart)
-		r = start_program(agent, START_CLEAN, &err);
+	if (r == 0)
+		r = restart ? start_program(agent, START_CLEAN, &err)
+			    : run_command(agent, AP_OPT_SETUP, &err);
 	if (r < 0)
 		pool_note_spawn_error(pool, &err);
 	outcome(agent, r);
+	tidy_soon(pool);
 }
 
 static void job_drain(struct ap_agent *agent)
@@ -296,19 +486,23 @@ static void job_stop(struct ap_agent *agent)
 	if (r == 0 && !keep && agent->lease_open)
 		r = save_lease(agent, &err);
 	pool->backend->ops->remove(pool->backend, &agent->terminal, NULL);
-	if (r == 0 && !keep && agent->worktree.path)
+	if (r == 0 && !keep && agent->worktree.path) {
+		run_teardown(agent);
 		r = worktree_remove(&agent->worktree, &err);
+	}
 	if (r < 0)
 		note_aside(agent, &err);
 	if (r == 0 && !keep) { /* else the lease's record stays with the worktree */
 		process_remove_tree(agent->dir, NULL);
 	} else {
+		worktree_leave(&agent->worktree);
 		pthread_mutex_lock(&pool->lock);
 		pool->n_aside++;
 		pthread_mutex_unlock(&pool->lock);
 	}
 	agent_leave(agent);
 	outcome(agent, 0);
+	tidy_soon(pool);
 }
 
 static void job_effect(struct worker_job *job)
@@ -344,6 +538,44 @@ void job_effect_locked(struct ap_agent *agent, const struct machine_effect *effe
 	agent->effect_queued = true;
 }
 
+/* A job of its own memory: something asked of one agent, once. */
+struct agent_job {
+	struct worker_job job;
+	struct ap_agent *agent;	    /* with a reference */
+	struct ap_request *request; /* with a reference, or NULL */
+	enum ap_agent_text what;
+	int64_t offset;
+	size_t size;
+	char keys[];
+};
+
+static struct agent_job *agent_job_new(struct ap_agent *agent, struct ap_request *request,
+				       void (*run)(struct worker_job *), const char *keys)
+{
+	struct agent_job *job = calloc(1, sizeof *job + strlen(keys) + 1);
+	if (!job)
+		return NULL;
+	job->job.run = run;
+	job->agent = agent;
+	agent_ref(agent);
+	job->request = request;
+	if (request)
+		ap_request_ref(request);
+	strcpy(job->keys, keys);
+	return job;
+}
+
+static void agent_job_free(struct agent_job *job)
+{
+	ap_agent_unref(job->agent);
+	free(job);
+}
+
+static void agent_job_in_lane(struct agent_job *job)
+{
+	agent_submit(job->agent, &job->job, job->job.run);
+}
+
 /* --- health and usage --- */
 
 /* What its process tree uses now; the CPU's average is brought up to now by it. */
@@ -363,6 +595,27 @@ static int agent_usage(struct ap_agent *agent, struct process_usage *ret, double
 	return r;
 }
 
+static void job_forward(struct worker_job *worker_job);
+
+/* Keeps templates and idle agents where new leases begin. */
+static void follow_base(struct ap_agent *agent)
+{
+	struct ap_pool *pool = agent->pool;
+	char base[GIT_OID_MAX + 1];
+	if (resolve_base(pool, base, NULL) < 0) /* the next lease says so */
+		return;
+	pthread_mutex_lock(&pool->lock);
+	bool behind = !agent->gone && strcmp(agent->commit, base) != 0 &&
+		      pool->machine.slots[agent->slot].state == AP_AGENT_IDLE;
+	pthread_mutex_unlock(&pool->lock);
+	struct agent_job *job = behind ? agent_job_new(agent, NULL, job_forward, "") : NULL;
+	if (job)
+		agent_job_in_lane(job);
+	(void)templates_follow(pool->templates, base,
+			       ap_pool_config_number(pool, AP_OPT_SPAWN_TIMEOUT), NULL);
+	tidy_soon(pool);
+}
+
 static void job_probe(struct worker_job *job)
 {
 	struct ap_agent *agent = ap_container_of(job, struct ap_agent, probe_job);
@@ -380,6 +633,7 @@ static void job_probe(struct worker_job *job)
 						      .result = r,
 						      .memory = usage.memory,
 						      .cpu = (unsigned)ceil(percent)});
+	follow_base(agent);
 	ap_agent_unref(agent);
 }
 
@@ -392,6 +646,23 @@ void job_probe_locked(struct ap_agent *agent, uint32_t id)
 	agent->probe_job = (struct worker_job){.run = job_probe};
 	agent_ref(agent); /* the job's; not in the lane: it is to see what is done there for long */
 	worker_submit(agent->pool->workers, &agent->probe_job);
+}
+
+/* Brings an agent forward that serves nobody; who is granted it meanwhile waits in the lane. */
+static void job_forward(struct worker_job *worker_job)
+{
+	struct agent_job *job = ap_container_of(worker_job, struct agent_job, job);
+	struct ap_agent *agent = job->agent;
+	char base[GIT_OID_MAX + 1];
+	pthread_mutex_lock(&agent->pool->lock);
+	enum ap_agent_state state = agent->pool->machine.slots[agent->slot].state;
+	bool serves_nobody = !agent->gone && !agent->lease_open &&
+			     (state == AP_AGENT_IDLE || state == AP_AGENT_VALIDATING);
+	pthread_mutex_unlock(&agent->pool->lock);
+	if (serves_nobody && resolve_base(agent->pool, base, NULL) == 0)
+		(void)worktree_forward(&agent->worktree, base, NULL); /* a grant tries it again */
+	note_commit(agent);
+	agent_job_free(job);
 }
 
 /* --- prompts and keys --- */
@@ -428,21 +699,6 @@ static bool has_long_line(const char *text, size_t len)
 		text = newline + 1;
 	}
 	return false;
-}
-
-static int write_file(const char *path, const char *data, size_t len, struct ap_err *err)
-{
-	AP_CLEANUP_CLOSE int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-	if (fd < 0)
-		return ap_err_errno(err, -errno, "%s", path);
-	while (len > 0) {
-		ssize_t n = write(fd, data, len);
-		if (n < 0)
-			return ap_err_errno(err, -errno, "%s", path);
-		data += n;
-		len -= (size_t)n;
-	}
-	return 0;
 }
 
 /* A program that draws its own input takes a moment to show a paste, and an Enter before that would
@@ -482,7 +738,7 @@ static int type_prompt(struct ap_agent *agent, char *text, size_t len, struct ap
 	ap_buf_printf(&file, "%s/prompt", agent->dir);
 	int r = 0;
 	if (len > 0) {
-		r = write_file(ap_buf_text(&file), text, len, err);
+		r = file_write(ap_buf_text(&file), text, len, err);
 		if (r == 0 && !pool->is_shell)
 			r = ops->capture(pool->backend, &agent->terminal, &before, err);
 		if (r == 0)
@@ -534,44 +790,6 @@ void job_prompt_locked(struct ap_agent *agent)
 {
 	agent->delivering = true;
 	agent_submit(agent, &agent->prompt_job, job_prompt);
-}
-
-/* A job of its own memory: something asked of one agent, once. */
-struct agent_job {
-	struct worker_job job;
-	struct ap_agent *agent;	    /* with a reference */
-	struct ap_request *request; /* with a reference, or NULL */
-	enum ap_agent_text what;
-	int64_t offset;
-	size_t size;
-	char keys[];
-};
-
-static struct agent_job *agent_job_new(struct ap_agent *agent, struct ap_request *request,
-				       void (*run)(struct worker_job *), const char *keys)
-{
-	struct agent_job *job = calloc(1, sizeof *job + strlen(keys) + 1);
-	if (!job)
-		return NULL;
-	job->job.run = run;
-	job->agent = agent;
-	agent_ref(agent);
-	job->request = request;
-	if (request)
-		ap_request_ref(request);
-	strcpy(job->keys, keys);
-	return job;
-}
-
-static void agent_job_free(struct agent_job *job)
-{
-	ap_agent_unref(job->agent);
-	free(job);
-}
-
-static void agent_job_in_lane(struct agent_job *job)
-{
-	agent_submit(job->agent, &job->job, job->job.run);
 }
 
 static void job_keys(struct worker_job *worker_job)
@@ -660,7 +878,7 @@ int ap_agent_restart(struct ap_pool *pool, struct ap_agent *agent, struct ap_err
 static int diff_text(struct ap_agent *agent, bool stat, struct ap_buf *out, struct ap_err *err)
 {
 	static atomic_uint n_diffs;
-	char base[WORKTREE_OID_MAX + 1];
+	char base[GIT_OID_MAX + 1];
 	AP_CLEANUP_BUF struct ap_buf scratch = {0};
 	pthread_mutex_lock(&agent->pool->lock);
 	bool leased = agent->pool->machine.slots[agent->slot].state == AP_AGENT_ACTIVE;

@@ -210,7 +210,7 @@ static void hand_out_locked(struct ap_pool *pool, struct unmade *unmade)
 }
 
 /* Keeps what happened to the agents' states. */
-static void note_moves_locked(struct ap_pool *pool, int64_t now)
+static void note_moves_locked(struct ap_pool *pool, const struct machine_event *event, int64_t now)
 {
 	for (unsigned i = 0; i < pool->effects.n_moves; i++) {
 		const struct machine_move *move = &pool->effects.moves[i];
@@ -224,7 +224,10 @@ static void note_moves_locked(struct ap_pool *pool, int64_t now)
 					    .reason = (uint8_t)move->reason};
 		if (move->from == AP_AGENT_ACTIVE)
 			agent_forget_holder_locked(agent);
-		if (move->reason == AP_REASON_TIMEOUT && move->from != AP_AGENT_VALIDATING) {
+		/* whoever gave up by himself has said why */
+		bool told = event->slot == move->slot && event->result == -ETIMEDOUT;
+		if (move->reason == AP_REASON_TIMEOUT && move->from != AP_AGENT_VALIDATING &&
+		    !told) {
 			ap_err_set(&pool->spawn_error, 0, "%s took longer than spawn_timeout",
 				   agent->name);
 			pool->spawn_error_ns = now;
@@ -253,13 +256,14 @@ int pool_step_locked(struct ap_pool *pool, const struct machine_event *event,
 	int64_t now = ap_clock_ns();
 	ap_list_init(answered);
 	int result = machine_step(&pool->machine, event, now, &pool->effects);
+	struct machine_event next = *event;
 	for (int r = result; r == 0;) {
 		collect_locked(pool, answered);
 		hand_out_locked(pool, &unmade);
-		note_moves_locked(pool, now);
+		note_moves_locked(pool, &next, now);
 		if (unmade.n == 0)
 			break;
-		struct machine_event next = unmade.events[--unmade.n];
+		next = unmade.events[--unmade.n];
 		r = machine_step(&pool->machine, &next, now, &pool->effects);
 	}
 	if (pool->machine.wake_ns < pool->armed_ns)
@@ -479,6 +483,9 @@ int ap_pool_open(struct ap_pool *pool, struct ap_err *err)
 	return pool_refused(pool_step(pool, &(struct machine_event){.type = MACHINE_OPEN}), err);
 }
 
+/* Teardown, the files, setup, the program: each has the time limit of its own. */
+#define SPAWN_STEPS 4
+
 static struct machine_limits limits_of(const struct ap_config *config)
 {
 	const int64_t *number = config->number;
@@ -507,7 +514,7 @@ static struct machine_limits limits_of(const struct ap_config *config)
 			},
 		.scale_down_window_ns = number[AP_OPT_SCALE_DOWN_WINDOW],
 		.idle_timeout_ns = number[AP_OPT_IDLE_TIMEOUT],
-		.spawn_timeout_ns = number[AP_OPT_SPAWN_TIMEOUT],
+		.spawn_timeout_ns = SPAWN_STEPS * number[AP_OPT_SPAWN_TIMEOUT],
 		.pass_ns = number[AP_OPT_MAINTENANCE_INTERVAL],
 		.keep_program = strcmp(config->text[AP_OPT_ON_RELEASE], "keep") == 0,
 	};
@@ -559,6 +566,8 @@ int64_t ap_pool_config_number(struct ap_pool *pool, enum ap_option option)
 
 void ap_pool_stats(struct ap_pool *pool, struct ap_stats *ret)
 {
+	struct templates_stats templates;
+	templates_look(pool->templates, &templates);
 	pthread_mutex_lock(&pool->lock);
 	const struct machine *m = &pool->machine;
 	struct scaling_sample sample = machine_sample(m);
@@ -580,7 +589,8 @@ void ap_pool_stats(struct ap_pool *pool, struct ap_stats *ret)
 		.closed = m->closed,
 		.target = m->target,
 		.breaker = breaker_state_name(m->breaker.state),
-		.spawn_backend = "git worktree",
+		.spawn_backend = spawn_backend_name(templates_backend(pool->templates)),
+		.n_templates = templates.n,
 	};
 	pthread_mutex_unlock(&pool->lock);
 }
@@ -678,6 +688,17 @@ int ap_agent_recycle(struct ap_pool *pool, struct ap_agent *agent, struct ap_err
 
 /* --- its life --- */
 
+static int choose_spawn_backend(struct ap_pool *pool, struct ap_err *err)
+{
+	const struct spawn_backend *backend;
+	int r = spawn_backend_choose(&backend, pool->config.text[AP_OPT_SPAWN_BACKEND],
+				     pool->state_dir, err);
+	if (r < 0)
+		return r;
+	pool->templates = templates_new(&pool->repo, pool->state_dir, backend);
+	return pool->templates ? 0 : ap_err_errno(err, -ENOMEM, "pool");
+}
+
 int ap_pool_new(struct ap_pool **ret, struct ap_pool_options *options, struct ap_err *err)
 {
 	int r = ap_config_check(&options->config, err);
@@ -707,6 +728,8 @@ int ap_pool_new(struct ap_pool **ret, struct ap_pool_options *options, struct ap
 		r = repo_open(&pool->repo, options->repo, err);
 	if (r == 0)
 		r = state_dir_open(pool, err);
+	if (r == 0)
+		r = choose_spawn_backend(pool, err);
 	if (r == 0) {
 		struct machine_limits limits = limits_of(&pool->config);
 		int64_t number = store_counter(pool->store, "next_agent", 1);
@@ -760,7 +783,8 @@ unsigned ap_pool_stop(struct ap_pool *pool, struct ap_err *err)
 	*err = pool->aside_error;
 	unsigned n_aside = pool->n_aside;
 	pthread_mutex_unlock(&pool->lock);
-	(void)state_dir_save_counters(pool, NULL); /* they go on where they were last saved */
+	(void)state_dir_save_counters(pool, NULL);   /* they go on where they were last saved */
+	(void)state_dir_save_next_agent(pool, NULL); /* some names are left out then */
 	return n_aside;
 }
 

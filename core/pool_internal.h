@@ -23,6 +23,7 @@
 #define POOL_PROMPTS_MAX  64	      /* prompts queued for one agent */
 #define POOL_PROMPT_BYTES (8 << 20)   /* of them, together */
 #define POOL_WORKTREES	  "worktrees" /* directories in the state directory */
+#define POOL_LAYERS	  "layers"
 #define POOL_AGENTS	  "agents"
 
 /* The last changes of an agent's state, in a ring. */
@@ -88,7 +89,9 @@ struct ap_agent {
 	struct backend_terminal running; /* the terminal as it was when its program was started */
 	pid_t program;			 /* 0: not known yet, or ended */
 	unsigned start;			 /* goes up with every start of the program */
-	char base[WORKTREE_OID_MAX + 1]; /* of the lease, once granted */
+	char base[GIT_OID_MAX + 1];	 /* of the lease, once granted */
+	char commit[GIT_OID_MAX + 1]; /* where its worktree was last put; "": its lease's affair */
+	unsigned port;		      /* for its own use; 0: none chosen yet */
 	struct ap_list prompts, waits;
 	unsigned n_prompts_queued, n_prompts_open;
 	size_t prompt_bytes;
@@ -121,6 +124,9 @@ struct ap_pool {
 	struct store *store;
 	struct backend *backend;
 	struct worker_pool *workers;
+	struct templates *templates;
+	struct worker_job tidy_job;
+	atomic_bool tidying; /* it is queued */
 	int64_t started_ns;
 
 	pthread_mutex_t lock;	/* of what follows */
@@ -140,6 +146,7 @@ struct ap_pool {
 	int epoll_fd, wake_fd, inotify_fd;
 	int64_t armed_ns;	      /* when it wakes by itself; pool->lock */
 	_Atomic uint64_t tokens_kept; /* tokens below this are spent, says the store */
+	atomic_uint names_kept;	      /* likewise the numbers of agents */
 	atomic_bool maintenance_end;
 };
 
@@ -186,9 +193,15 @@ char *state_dir_path(const struct ap_pool *pool, const char *subdir, const char 
  * Lane. */
 int lease_record_write(const struct ap_agent *agent, struct ap_err *err);
 
+/* What the commit says that saves a lease's work. */
+void lease_message(const char *label, const char *name, unsigned generation, struct ap_buf *ret);
+
 /* Writes the settings made at run time and the counters to the store. Takes the lock. Blocks. */
 int state_dir_save(struct ap_pool *pool, struct ap_err *err);
 int state_dir_save_counters(struct ap_pool *pool, struct ap_err *err);
+
+/* Gives back the names that were kept in advance. No agent is there, and none is made any more. */
+int state_dir_save_next_agent(struct ap_pool *pool, struct ap_err *err);
 
 /* Makes the settings of the store effective, all or none: -ERANGE when they do not fit the others.
  * At start those stay that the command line has set. Takes the lock. Blocks. */
@@ -206,6 +219,7 @@ void state_dir_recover(struct ap_pool *pool);
 /* NULL on ENOMEM. Needs the lock: it is put into the pool's table. */
 struct ap_agent *agent_new_locked(struct ap_pool *pool, unsigned slot, unsigned number);
 void agent_ref(struct ap_agent *agent);
+unsigned agent_generation(const struct ap_agent *agent);
 void agent_lane_release(struct worker_lane *lane);
 
 /* Takes it out of the table and answers who waits for it. */

@@ -7,6 +7,7 @@
 #include <spawn.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/pidfd.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -43,13 +44,15 @@ static const char **environ_with(const char *const *extra)
 		if (!overridden)
 			env[used++] = environ[i];
 	}
-	for (size_t j = 0; j < n_extra; j++)
-		env[used++] = extra[j];
+	for (size_t j = 0; j < n_extra; j++) {
+		if (strchr(extra[j], '='))
+			env[used++] = extra[j];
+	}
 	return env;
 }
 
-static int spawn_with_pipes(const struct process_run *run, const int out[2], const int errs[2],
-			    pid_t *ret_pid)
+/* Starts it with these as its standard input, output and error. */
+static int spawn_with(const struct process_run *run, int in, int out, int errs, pid_t *ret_pid)
 {
 	AP_CLEANUP_FREE const char **env = environ_with(run->env);
 	if (!env)
@@ -58,9 +61,9 @@ static int spawn_with_pipes(const struct process_run *run, const int out[2], con
 	posix_spawnattr_t attr;
 	posix_spawn_file_actions_init(&actions);
 	posix_spawnattr_init(&attr);
-	posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
-	posix_spawn_file_actions_adddup2(&actions, out[1], STDOUT_FILENO);
-	posix_spawn_file_actions_adddup2(&actions, errs[1], STDERR_FILENO);
+	posix_spawn_file_actions_adddup2(&actions, in, STDIN_FILENO);
+	posix_spawn_file_actions_adddup2(&actions, out, STDOUT_FILENO);
+	posix_spawn_file_actions_adddup2(&actions, errs, STDERR_FILENO);
 	if (run->dir)
 		posix_spawn_file_actions_addchdir_np(&actions, run->dir);
 	sigset_t none;
@@ -72,6 +75,50 @@ static int spawn_with_pipes(const struct process_run *run, const int out[2], con
 	posix_spawn_file_actions_destroy(&actions);
 	posix_spawnattr_destroy(&attr);
 	return -r;
+}
+
+/* What the program reads: a file without a name, or nothing. */
+static int input_open(const struct ap_buf *in)
+{
+	if (!in)
+		return open("/dev/null", O_RDONLY | O_CLOEXEC);
+	int fd = memfd_create("input", MFD_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	for (size_t done = 0; done < in->len;) {
+		ssize_t n = write(fd, in->data + done, in->len - done);
+		if (n < 0) {
+			close(fd);
+			return -errno;
+		}
+		done += (size_t)n;
+	}
+	(void)lseek(fd, 0, SEEK_SET);
+	return fd;
+}
+
+int process_open(const struct process_run *run, pid_t *ret_pid, int *ret_in_fd, int *ret_out_fd,
+		 struct ap_err *err)
+{
+	int in[2] = {-1, -1}, out[2] = {-1, -1};
+	AP_CLEANUP_CLOSE int errs = open("/dev/null", O_WRONLY | O_CLOEXEC);
+	int r = errs < 0 || pipe2(in, O_CLOEXEC) < 0 || pipe2(out, O_CLOEXEC) < 0 ? -errno : 0;
+	if (r == 0)
+		r = spawn_with(run, in[0], out[1], errs, ret_pid);
+	if (in[0] >= 0)
+		close(in[0]);
+	if (out[1] >= 0)
+		close(out[1]);
+	if (r == 0) {
+		*ret_in_fd = in[1];
+		*ret_out_fd = out[0];
+		return 0;
+	}
+	if (in[1] >= 0)
+		close(in[1]);
+	if (out[0] >= 0)
+		close(out[0]);
+	return ap_err_errno(err, r, "cannot run '%s'", run->argv[0]);
 }
 
 /* Reads what is there. False at the end of the pipe. */
@@ -136,6 +183,9 @@ int process_run(const struct process_run *run, struct ap_err *err)
 {
 	AP_CLEANUP_CLOSE int out_read = -1;
 	AP_CLEANUP_CLOSE int err_read = -1;
+	AP_CLEANUP_CLOSE int in = input_open(run->in);
+	if (in < 0)
+		return ap_err_errno(err, in, "cannot run '%s'", run->argv[0]);
 	int out[2], errs[2];
 	if (pipe2(out, O_CLOEXEC) < 0)
 		return ap_err_errno(err, -errno, "cannot run '%s'", run->argv[0]);
@@ -150,7 +200,8 @@ int process_run(const struct process_run *run, struct ap_err *err)
 	fcntl(out_read, F_SETFL, O_NONBLOCK);
 	fcntl(err_read, F_SETFL, O_NONBLOCK);
 	pid_t pid;
-	int r = spawn_with_pipes(run, out, errs, &pid);
+	int r = spawn_with(run, in, run->log_fd ? run->log_fd : out[1],
+			   run->log_fd ? run->log_fd : errs[1], &pid);
 	close(out[1]);
 	close(errs[1]);
 	if (r < 0)
@@ -159,7 +210,7 @@ int process_run(const struct process_run *run, struct ap_err *err)
 	AP_CLEANUP_BUF struct ap_buf complaints = {0};
 	bool ended = collect(pid, out_read, err_read, ap_clock_after(ap_clock_ns(), run->limit_ns),
 			     run->out, &complaints);
-	if (!ended)
+	if (!ended || run->kill_group)
 		kill(-pid, SIGKILL);
 	int status;
 	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)

@@ -3,23 +3,34 @@
  * all of it. */
 #pragma once
 
+#include <stdbool.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "buf.h"
 #include "err.h"
 
 struct process_run {
 	const char *const *argv; /* found by PATH; NULL at the end */
-	const char *const *env;	 /* NAME=VALUE over the daemon's own; may be NULL */
-	const char *dir;	 /* working directory; NULL: the daemon's */
-	int64_t limit_ns;	 /* how long it may take */
+	const char *const
+		*env;	  /* over the daemon's own: NAME=VALUE sets, NAME unsets; may be NULL */
+	const char *dir;  /* working directory; NULL: the daemon's */
+	int64_t limit_ns; /* how long it may take */
+	const struct ap_buf *in; /* its standard input; NULL: empty */
 	struct ap_buf *out;	 /* what it printed; NULL: thrown away */
+	int log_fd;		 /* where all it prints goes instead; 0: nowhere */
+	bool kill_group;	 /* what it leaves behind in its process group is ended with it */
 };
 
 /* Runs it and waits. Blocks up to limit_ns. Its exit code (0..255), or -ETIMEDOUT (ended), -ECHILD
  * (it died of a signal), -ENOENT, -ENOMEM, …; for all but 0 the sentence is the last line that it
  * wrote to stderr, or what became of it. */
 int process_run(const struct process_run *run, struct ap_err *err);
+
+/* Starts it with pipes at its standard input and output, which the caller closes; the caller waits
+ * for it. `in`, `out` and `limit_ns` mean nothing here. */
+int process_open(const struct process_run *run, pid_t *ret_pid, int *ret_in_fd, int *ret_out_fd,
+		 struct ap_err *err);
 
 /* Removes a path with everything below it; a path that is not there is no failure. Blocks. */
 int process_remove_tree(const char *path, struct ap_err *err);

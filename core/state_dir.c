@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "cleanup.h"
+#include "file.h"
 #include "pool_internal.h"
 #include "process.h"
 
@@ -41,44 +42,26 @@ static char *default_state_dir(const struct repo *repo)
 	return n < 0 ? NULL : path;
 }
 
-static int make_dirs(const char *path, struct ap_err *err)
-{
-	AP_CLEANUP_FREE char *partial = strdup(path);
-	if (!partial)
-		return ap_err_errno(err, -ENOMEM, "%s", path);
-	for (char *at = partial + 1;; at++) {
-		if (*at != '/' && *at != '\0')
-			continue;
-		char was = *at;
-		*at = '\0';
-		if (mkdir(partial, 0700) < 0 && errno != EEXIST)
-			return ap_err_errno(err, -errno, "%s", partial);
-		*at = was;
-		if (was == '\0')
-			return 0;
-	}
-}
-
 static int make_state_dir(struct ap_pool *pool, struct ap_err *err)
 {
 	const char *option = pool->config.text[AP_OPT_STATE_DIR];
 	AP_CLEANUP_FREE char *path = *option ? strdup(option) : default_state_dir(&pool->repo);
-	AP_CLEANUP_FREE char *worktrees = NULL;
-	AP_CLEANUP_FREE char *agents = NULL;
 	if (!path)
 		return ap_err_errno(err, -ENOMEM, "state directory");
-	int r = make_dirs(path, err);
+	int r = file_make_dirs(path, err);
 	if (r < 0)
 		return r;
 	pool->state_dir = realpath(path, NULL);
 	/* whoever reaches the socket in it owns all agents */
 	if (!pool->state_dir || chmod(pool->state_dir, 0700) < 0)
 		return ap_err_errno(err, -errno, "%s", path);
-	if (asprintf(&worktrees, "%s/%s", pool->state_dir, POOL_WORKTREES) < 0 ||
-	    asprintf(&agents, "%s/%s", pool->state_dir, POOL_AGENTS) < 0)
-		return ap_err_errno(err, -ENOMEM, "state directory");
-	r = make_dirs(worktrees, err);
-	return r < 0 ? r : make_dirs(agents, err);
+	static const char *const dirs[] = {POOL_WORKTREES, POOL_AGENTS, POOL_LAYERS};
+	for (size_t i = 0; r == 0 && i < sizeof dirs / sizeof *dirs; i++) {
+		AP_CLEANUP_BUF struct ap_buf dir = {0};
+		ap_buf_printf(&dir, "%s/%s", pool->state_dir, dirs[i]);
+		r = file_make_dirs(ap_buf_text(&dir), err);
+	}
+	return r;
 }
 
 static int state_file(const struct ap_pool *pool, const char *name, char **ret, struct ap_err *err)
@@ -142,7 +125,7 @@ static void await_keeper(const char *agent_dir)
 		poll(NULL, 0, 20);
 }
 
-/* --- the record of a lease: "LABEL BASE CREATED\nADMIN_DIR\n" --- */
+/* --- the record of a lease: "LABEL BASE CREATED GENERATION\nADMIN_DIR\n" --- */
 
 static char *record_path(const char *agent_dir)
 {
@@ -159,8 +142,8 @@ int lease_record_write(const struct ap_agent *agent, struct ap_err *err)
 	FILE *file = fopen(temporary, "we");
 	if (!file)
 		return ap_err_errno(err, -errno, "%s", temporary);
-	fprintf(file, "%s %s %d\n%s\n", agent->lease.label, agent->lease.base, agent->lease.created,
-		agent->worktree.admin_dir);
+	fprintf(file, "%s %s %d %u\n%s\n", agent->lease.label, agent->lease.base,
+		agent->lease.created, agent_generation(agent), agent->worktree.admin_dir);
 	bool failed = ferror(file);
 	if (fclose(file) != 0 || failed || rename(temporary, path) < 0)
 		return ap_err_errno(err, errno ? -errno : -EIO, "%s", path);
@@ -169,7 +152,7 @@ int lease_record_write(const struct ap_agent *agent, struct ap_err *err)
 
 /* False when there is none: the agent was not leased. */
 static bool lease_record_read(const char *agent_dir, struct worktree_lease *ret,
-			      char **ret_admin_dir)
+			      unsigned *ret_generation, char **ret_admin_dir)
 {
 	AP_CLEANUP_FREE char *path = record_path(agent_dir);
 	FILE *file = path ? fopen(path, "re") : NULL;
@@ -178,7 +161,8 @@ static bool lease_record_read(const char *agent_dir, struct worktree_lease *ret,
 	if (!file)
 		return false;
 	*ret_admin_dir = NULL;
-	bool whole = fscanf(file, "%64s %64s %d\n", ret->label, ret->base, &created) == 3 &&
+	bool whole = fscanf(file, "%64s %64s %d %u\n", ret->label, ret->base, &created,
+			    ret_generation) == 4 &&
 		     getline(ret_admin_dir, &size, file) > 1;
 	fclose(file);
 	if (!whole) {
@@ -195,29 +179,34 @@ static bool lease_record_read(const char *agent_dir, struct worktree_lease *ret,
 /* Saves the work of one left worktree to its lease's branch and removes it. */
 static void recover_worktree(struct ap_pool *pool, const char *name)
 {
-	AP_CLEANUP_FREE char *path = state_dir_path(pool, POOL_WORKTREES, name);
 	AP_CLEANUP_FREE char *agent_dir = state_dir_path(pool, POOL_AGENTS, name);
 	AP_CLEANUP_FREE char *admin_dir = NULL;
+	AP_CLEANUP_BUF struct ap_buf message = {0};
 	struct worktree worktree = {0};
 	struct worktree_lease lease;
 	struct ap_err err = {""};
-	if (!path || !agent_dir)
+	unsigned generation = 0;
+	if (!agent_dir)
 		return;
 	await_keeper(agent_dir);
-	bool leased = lease_record_read(agent_dir, &lease, &admin_dir);
-	int r = worktree_open(&worktree, &pool->repo, path, admin_dir, &err);
-	if (r == 0 && leased)
-		r = worktree_save(&worktree, &lease,
-				  "agentpool: work of a lease whose pool was ended", &err);
+	bool leased = lease_record_read(agent_dir, &lease, &generation, &admin_dir);
+	int r = worktree_open(&worktree, pool->templates, name, admin_dir, &err);
+	if (r < 0 && !leased) /* half made, or half removed: nobody has worked in it */
+		r = worktree_open(&worktree, pool->templates, name, "", &err);
+	if (r == 0 && leased) {
+		lease_message(lease.label, name, generation, &message);
+		r = worktree_save(&worktree, &lease, ap_buf_text(&message), &err);
+	}
 	if (r == 0)
 		r = worktree_remove(&worktree, &err);
 	if (r == 0) {
 		process_remove_tree(agent_dir, NULL);
+		worktree_fini(&worktree);
 	} else { /* the record stays with the worktree: the next start tries again */
 		pool->n_aside++;
 		pool->aside_error = err;
+		worktree_leave(&worktree);
 	}
-	worktree_fini(&worktree);
 }
 
 /* What is left of an agent without a worktree. */
@@ -230,6 +219,15 @@ static void remove_records(struct ap_pool *pool, const char *name)
 	await_keeper(agent_dir);
 	if (access(worktree, F_OK) < 0)
 		process_remove_tree(agent_dir, NULL);
+}
+
+/* What is left of an overlay whose place has gone. */
+static void discard_layers(struct ap_pool *pool, const char *name)
+{
+	AP_CLEANUP_FREE char *worktree = state_dir_path(pool, POOL_WORKTREES, name);
+	AP_CLEANUP_FREE char *layers = state_dir_path(pool, POOL_LAYERS, name);
+	if (worktree && layers && access(worktree, F_OK) < 0)
+		(void)templates_discard(pool->templates, layers, NULL);
 }
 
 static void for_each_left(struct ap_pool *pool, const char *subdir,
@@ -253,6 +251,9 @@ void state_dir_recover(struct ap_pool *pool)
 {
 	for_each_left(pool, POOL_WORKTREES, recover_worktree);
 	for_each_left(pool, POOL_AGENTS, remove_records);
+	for_each_left(pool, POOL_LAYERS, discard_layers);
+	repo_forget_worktrees(&pool->repo, pool->state_dir);
+	templates_forget_staged(pool->templates);
 }
 
 /* --- settings and counters --- */
@@ -280,6 +281,11 @@ void state_dir_load_counters(struct ap_pool *pool)
 	pool->machine.next_lease = (uint64_t)store_counter(pool->store, "next_lease", 1);
 	pool->machine.next_token = (uint64_t)store_counter(pool->store, "next_token", 1);
 	pool->tokens_kept = pool->machine.next_token;
+}
+
+int state_dir_save_next_agent(struct ap_pool *pool, struct ap_err *err)
+{
+	return store_set(pool->store, "next_agent", pool->machine.next_number, err);
 }
 
 int state_dir_save_counters(struct ap_pool *pool, struct ap_err *err)
@@ -377,7 +383,10 @@ int state_dir_load(struct ap_pool *pool, bool at_start, struct ap_err *err)
 
 void state_dir_close(struct ap_pool *pool)
 {
-	static const char *const dirs[] = {POOL_AGENTS, POOL_WORKTREES};
+	static const char *const dirs[] = {POOL_AGENTS, POOL_WORKTREES, POOL_LAYERS, "templates",
+					   "trash"};
+	if (pool->templates)
+		templates_end(pool->templates);
 	for (size_t i = 0; pool->store && i < sizeof dirs / sizeof *dirs; i++) {
 		AP_CLEANUP_FREE char *path = NULL;
 		if (state_file(pool, dirs[i], &path, NULL) == 0)
@@ -386,5 +395,6 @@ void state_dir_close(struct ap_pool *pool)
 	store_close(pool->store);
 	if (pool->lock_fd >= 0)
 		close(pool->lock_fd);
+	templates_free(pool->templates);
 	free(pool->state_dir);
 }

@@ -10,7 +10,7 @@
 struct store {
 	pthread_mutex_t lock; /* round every use of the connection */
 	sqlite3 *db;
-	sqlite3_stmt *get, *raise;
+	sqlite3_stmt *get, *raise, *set;
 };
 
 static int store_error(struct store *store, int error, struct ap_err *err, const char *doing)
@@ -56,7 +56,10 @@ static int store_prepare(struct store *store, const char *path, struct ap_err *e
 		    store->db,
 		    "INSERT INTO counter (name, value) VALUES (?1, ?2) ON CONFLICT (name) "
 		    "DO UPDATE SET value = max(value, ?2)",
-		    -1, &store->raise, NULL) != SQLITE_OK)
+		    -1, &store->raise, NULL) != SQLITE_OK ||
+	    sqlite3_prepare_v2(store->db,
+			       "INSERT OR REPLACE INTO counter (name, value) VALUES (?1, ?2)", -1,
+			       &store->set, NULL) != SQLITE_OK)
 		return store_error(store, -EIO, err, path);
 	return 0;
 }
@@ -82,6 +85,7 @@ void store_close(struct store *store)
 		return;
 	sqlite3_finalize(store->get);
 	sqlite3_finalize(store->raise);
+	sqlite3_finalize(store->set);
 	sqlite3_close(store->db);
 	pthread_mutex_destroy(&store->lock);
 	free(store);
@@ -98,17 +102,26 @@ int64_t store_counter(struct store *store, const char *name, int64_t initial)
 	return value;
 }
 
-int store_raise(struct store *store, const char *name, int64_t value, struct ap_err *err)
+static int write_counter(struct store *store, sqlite3_stmt *write, const char *name, int64_t value,
+			 struct ap_err *err)
 {
 	pthread_mutex_lock(&store->lock);
-	sqlite3_bind_text(store->raise, 1, name, -1, SQLITE_STATIC);
-	sqlite3_bind_int64(store->raise, 2, value);
-	int r = sqlite3_step(store->raise) == SQLITE_DONE
-			? 0
-			: store_error(store, -EIO, err, "writing");
-	sqlite3_reset(store->raise);
+	sqlite3_bind_text(write, 1, name, -1, SQLITE_STATIC);
+	sqlite3_bind_int64(write, 2, value);
+	int r = sqlite3_step(write) == SQLITE_DONE ? 0 : store_error(store, -EIO, err, "writing");
+	sqlite3_reset(write);
 	pthread_mutex_unlock(&store->lock);
 	return r;
+}
+
+int store_raise(struct store *store, const char *name, int64_t value, struct ap_err *err)
+{
+	return write_counter(store, store->raise, name, value, err);
+}
+
+int store_set(struct store *store, const char *name, int64_t value, struct ap_err *err)
+{
+	return write_counter(store, store->set, name, value, err);
 }
 
 static int settings_replace(struct store *store, const struct store_setting *settings, unsigned n)

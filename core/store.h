@@ -18,6 +18,9 @@ int64_t store_counter(struct store *store, const char *name, int64_t initial);
 /* Makes the counter at least `value`; it is on disk when this returns. Any thread. Blocks. */
 int store_raise(struct store *store, const char *name, int64_t value, struct ap_err *err);
 
+/* Makes it `value`, whatever it was; else as store_raise(). */
+int store_set(struct store *store, const char *name, int64_t value, struct ap_err *err);
+
 struct store_setting {
 	const char *name;
 	char *value;

@@ -1,261 +1,347 @@
 #include "worktree.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "cleanup.h"
-#include "clock.h"
+#include "file.h"
 #include "process.h"
+#include "worktree_internal.h"
 
-#define GIT_LIMIT    (120 * AP_SECOND) /* of one git command on a worktree */
-#define GIT_MAX_ARGS 40
+/* --- what git keeps of a worktree --- */
 
-/* Sets where git works: a repository as a whole, or one worktree of it. */
-struct place {
-	const char *git_dir;
-	const char *work_tree; /* NULL: none */
-	const char *index;     /* another index file; NULL: the worktree's own */
-	bool with_hooks;
-	int64_t limit_ns;
-};
-
-static struct place place_repo(const struct repo *repo)
+static int write_in(const char *dir, const char *name, const char *text, const char *end,
+		    struct ap_err *err)
 {
-	return (struct place){.git_dir = repo->common_dir, .limit_ns = GIT_LIMIT};
+	AP_CLEANUP_BUF struct ap_buf path = {0};
+	ap_buf_printf(&path, "%s/%s", dir, name);
+	return file_printf(ap_buf_text(&path), err, "%s%s\n", text, end);
 }
 
-static struct place place_worktree(const struct worktree *worktree)
+/* The administrative directory of a worktree at `commit`, in the making. */
+static int stage_admin(const struct worktree *worktree, struct template *template,
+		       const char *commit, struct staged *ret, struct ap_err *err)
 {
-	return (struct place){
-		.git_dir = worktree->admin_dir, .work_tree = worktree->path, .limit_ns = GIT_LIMIT};
+	int r = template_stage(worktree->templates, template, ret, err);
+	if (r == 0)
+		r = write_in(ret->admin, "commondir", "../..", "", err);
+	if (r == 0)
+		r = write_in(ret->admin, "HEAD", commit, "", err);
+	if (r == 0)
+		r = write_in(ret->admin, "gitdir", worktree->path, "/.git", err);
+	if (r == 0) /* it stays when somebody prunes while the files are not there */
+		r = write_in(ret->admin, "locked", "of agentpoolfs", "", err);
+	return r;
 }
 
-/* Runs git with the words of `args`. Its exit code or a negative errno; prints to `out`. */
-static int git_run(const struct place *place, struct ap_buf *out, struct ap_err *err,
-		   const char *const *args)
+/* Moves it where git looks for it: in place of the one that the worktree has, or under a name that
+ * none has. */
+static int enter_admin(struct worktree *worktree, const struct staged *staged, struct ap_err *err)
 {
-	AP_CLEANUP_BUF struct ap_buf index = {0};
-	const char *env[] = {"GIT_OPTIONAL_LOCKS=0", "GIT_TERMINAL_PROMPT=0", "LC_ALL=C", NULL,
-			     NULL};
-	const char *argv[GIT_MAX_ARGS] = {"git"};
-	static const char *const settings[] = {"core.fsmonitor=false", "core.quotePath=false",
-					       "gc.auto=0", "advice.detachedHead=false",
-					       "commit.gpgSign=false"};
-	size_t n = 1;
-	for (size_t i = 0; i < sizeof settings / sizeof *settings; i++) {
-		argv[n++] = "-c";
-		argv[n++] = settings[i];
+	AP_CLEANUP_BUF struct ap_buf path = {0};
+	const char *name = strrchr(worktree->path, '/');
+	ap_buf_printf(&path, "%s/worktrees", worktree->repo->common_dir);
+	for (unsigned tries = 0; tries < 1000; tries++) {
+		/* git removes the directory with the last worktree in it */
+		if (mkdir(ap_buf_text(&path), 0777) < 0 && errno != EEXIST)
+			break;
+		AP_CLEANUP_BUF struct ap_buf to = {0};
+		if (worktree->admin_dir)
+			ap_buf_adds(&to, worktree->admin_dir);
+		else
+			ap_buf_printf(&to, tries ? "%s%s-%u" : "%s%s", ap_buf_text(&path), name,
+				      tries);
+		if (to.failed)
+			return ap_err_errno(err, -ENOMEM, "%s", worktree->path);
+		if (renameat2(AT_FDCWD, staged->admin, AT_FDCWD, ap_buf_text(&to),
+			      RENAME_NOREPLACE) == 0) {
+			if (!worktree->admin_dir)
+				worktree->admin_dir = ap_steal(to.data);
+			return 0;
+		}
+		if (errno != ENOENT && (errno != EEXIST || worktree->admin_dir))
+			break;
 	}
-	if (!place->with_hooks) {
-		argv[n++] = "-c";
-		argv[n++] = "core.hooksPath=/dev/null";
+	return ap_err_errno(err, -errno, "%s", ap_buf_text(&path));
+}
+
+/* The file by which git finds from the worktree to its administrative directory. */
+static int write_link(const struct worktree *worktree, struct ap_err *err)
+{
+	AP_CLEANUP_BUF struct ap_buf link = {0};
+	struct stat st;
+	ap_buf_printf(&link, "%s/.git", worktree->path);
+	if (lstat(ap_buf_text(&link), &st) == 0 && !S_ISREG(st.st_mode)) {
+		int r = process_remove_tree(ap_buf_text(&link), err);
+		if (r < 0)
+			return r;
 	}
-	argv[n++] = "--git-dir";
-	argv[n++] = place->git_dir;
-	if (place->work_tree) {
-		argv[n++] = "--work-tree";
-		argv[n++] = place->work_tree;
-	}
-	if (place->index) {
-		ap_buf_printf(&index, "GIT_INDEX_FILE=%s", place->index);
-		env[3] = ap_buf_text(&index);
-	}
-	for (; *args && n < GIT_MAX_ARGS - 1; args++)
-		argv[n++] = *args;
-	argv[n] = NULL;
-	return process_run(
-		&(struct process_run){
-			.argv = argv,
-			.env = env,
-			.dir = place->work_tree ? place->work_tree : place->git_dir,
-			.limit_ns = place->limit_ns,
-			.out = out,
-		},
-		err);
+	return file_printf(ap_buf_text(&link), err, "gitdir: %s\n", worktree->admin_dir);
 }
 
-#define ARGS(...) ((const char *const[]){__VA_ARGS__, NULL})
-
-/* As git_run, for commands where any exit code but 0 is a failure: -EIO then. */
-static int git_must(const struct place *place, struct ap_buf *out, struct ap_err *err,
-		    const char *const *args)
+int worktree_repair(struct worktree *worktree, const char *commit, struct ap_err *err)
 {
-	int r = git_run(place, out, err, args);
-	return r > 0 ? -EIO : r;
-}
-
-static void trim_line(struct ap_buf *buf)
-{
-	while (buf->len > 0 && buf->data[buf->len - 1] == '\n')
-		buf->data[--buf->len] = '\0';
-}
-
-/* Copies an object name that git printed. */
-static int oid_copy(char ret[WORKTREE_OID_MAX + 1], struct ap_buf *line, struct ap_err *err)
-{
-	trim_line(line);
-	if (line->len == 0 || line->len > WORKTREE_OID_MAX)
-		return ap_err_set(err, -EIO, "git: '%.80s' is no object name", ap_buf_text(line));
-	memcpy(ret, line->data, line->len + 1);
-	return 0;
-}
-
-/* The commit of a revision in a place. 0, 1 (there is none) or negative errno. */
-static int rev_parse(const struct place *place, const char *revision,
-		     char ret_oid[WORKTREE_OID_MAX + 1], struct ap_err *err)
-{
-	AP_CLEANUP_BUF struct ap_buf out = {0};
-	AP_CLEANUP_BUF struct ap_buf commit = {0};
-	ap_buf_printf(&commit, "%s^{commit}", revision);
-	int r = git_run(
-		place, &out, err,
-		ARGS("rev-parse", "--verify", "--quiet", "--end-of-options", ap_buf_text(&commit)));
-	if (r != 0)
-		return r < 0 ? r : 1;
-	return oid_copy(ret_oid, &out, err);
-}
-
-int repo_open(struct repo *ret, const char *path, struct ap_err *err)
-{
-	AP_CLEANUP_FREE char *real = realpath(path, NULL);
-	if (!real)
-		return ap_err_errno(err, -errno, "%s", path);
-	AP_CLEANUP_BUF struct ap_buf out = {0};
-	const char *argv[] = {"git",
-			      "-C",
-			      real,
-			      "rev-parse",
-			      "--path-format=absolute",
-			      "--git-dir",
-			      "--git-common-dir",
-			      NULL};
-	struct process_run run = {
-		.argv = argv, .env = ARGS("LC_ALL=C"), .limit_ns = GIT_LIMIT, .out = &out};
-	int r = process_run(&run, err);
+	char line[PATH_MAX];
+	struct staged staged;
+	if (file_read_line(worktree->admin_dir, "commondir", line, sizeof line) == 0 &&
+	    strcmp(line, "../..") == 0 &&
+	    file_read_line(worktree->admin_dir, "HEAD", line, sizeof line) == 0 && *line)
+		return 0;
+	int r = process_remove_tree(worktree->admin_dir, err);
 	if (r < 0)
 		return r;
-	if (r > 0)
-		return ap_err_wrap(err, -EINVAL, "%s is not usable as a git repository", path);
-	trim_line(&out);
-	const char *newline = strchr(ap_buf_text(&out), '\n');
-	if (out.failed || !newline)
-		return ap_err_set(err, -EIO, "git does not say where the repository %s is", path);
-	struct repo repo = {
-		.path = ap_steal(real),
-		.git_dir = strndup(out.data, (size_t)(newline - out.data)),
-		.common_dir = strdup(newline + 1),
-	};
-	char head[WORKTREE_OID_MAX + 1];
-	if (!repo.git_dir || !repo.common_dir)
-		r = ap_err_errno(err, -ENOMEM, "%s", path);
-	else if (repo_resolve(&repo, "HEAD", head, NULL) < 0)
-		r = ap_err_set(err, -EINVAL, "%s has no commit yet: make a first one", path);
-	if (r < 0)
-		repo_fini(&repo);
-	else
-		*ret = repo;
-	return r;
+	r = stage_admin(worktree, NULL, commit, &staged, err);
+	if (r == 0)
+		r = enter_admin(worktree, &staged, err);
+	(void)process_remove_tree(staged.dir, NULL);
+	struct git_place place = place_of(worktree);
+	return r < 0 ? r : git_must(&place, NULL, err, GIT_ARGS("read-tree", commit));
 }
 
-void repo_fini(struct repo *repo)
+/* --- ignored files that a worktree is to have --- */
+
+static int copy_included(const char *from, const char *to, const char *name, struct ap_err *err)
 {
-	free(repo->path);
-	free(repo->git_dir);
-	free(repo->common_dir);
-	*repo = (struct repo){0};
+	AP_CLEANUP_BUF struct ap_buf source = {0};
+	AP_CLEANUP_BUF struct ap_buf target = {0};
+	ap_buf_printf(&source, "%s/%s", from, name);
+	ap_buf_printf(&target, "%s/%s", to, name);
+	if (source.failed || target.failed)
+		return ap_err_errno(err, -ENOMEM, "%s", name);
+	for (char *slash = target.data + strlen(to) + 1; (slash = strchr(slash, '/')); slash++) {
+		*slash = '\0';
+		int made = mkdir(target.data, 0777);
+		*slash = '/';
+		if (made < 0 && errno != EEXIST)
+			return ap_err_errno(err, -errno, "%s", target.data);
+	}
+	struct stat st;
+	if (lstat(ap_buf_text(&source), &st) < 0)
+		return errno == ENOENT ? 0 : ap_err_errno(err, -errno, "%s", source.data);
+	if (!S_ISLNK(st.st_mode))
+		return file_copy(source.data, target.data, true, err);
+	char link[PATH_MAX];
+	ssize_t n = readlink(source.data, link, sizeof link - 1);
+	link[n > 0 ? n : 0] = '\0';
+	return n > 0 && symlink(link, target.data) == 0
+		       ? 0
+		       : ap_err_errno(err, -errno, "%s", source.data);
 }
 
-int repo_resolve(const struct repo *repo, const char *revision, char ret_oid[WORKTREE_OID_MAX + 1],
-		 struct ap_err *err)
+/* Files of the user's checkout that are named by its .worktreeinclude and ignored by git, in the
+ * worktree: what git would commit there, such as of an older base, is left out. */
+static int copy_ignored(const struct worktree *worktree, struct ap_err *err)
 {
-	struct place place = place_repo(repo);
-	place.git_dir = repo->git_dir; /* HEAD is the user's own there */
-	int r = rev_parse(&place, revision, ret_oid, err);
-	if (r > 0)
-		return ap_err_set(err, -EINVAL, "'%s' names no commit of %s", revision, repo->path);
-	return r;
+	const struct repo *repo = worktree->repo;
+	AP_CLEANUP_BUF struct ap_buf include = {0};
+	AP_CLEANUP_BUF struct ap_buf from = {0};
+	AP_CLEANUP_BUF struct ap_buf named = {0};
+	AP_CLEANUP_BUF struct ap_buf ignored = {0};
+	if (!repo->work_tree)
+		return 0;
+	ap_buf_printf(&include, "%s/.worktreeinclude", repo->work_tree);
+	if (access(ap_buf_text(&include), R_OK) < 0)
+		return 0;
+	const struct git_place user = {.git_dir = repo->git_dir, .work_tree = repo->work_tree};
+	struct git_place place = place_of(worktree);
+	ap_buf_printf(&from, "--exclude-from=%s", ap_buf_text(&include));
+	int r = git_must(&user, &named, err,
+			 GIT_ARGS("ls-files", "-z", "--others", "--ignored", ap_buf_text(&from)));
+	place.in = &named;
+	if (r == 0 && named.len > 0)
+		r = git_run(&place, &ignored, err, GIT_ARGS("check-ignore", "-z", "--stdin"));
+	if (r == 1) /* none of them */
+		return 0;
+	if (r > 1)
+		r = -EIO;
+	const char *at = ap_buf_text(&ignored), *end = at + ignored.len;
+	for (; r == 0 && at < end; at += strlen(at) + 1)
+		r = copy_included(repo->work_tree, worktree->path, at, err);
+	return r < 0 ? ap_err_wrap(err, r, ".worktreeinclude") : 0;
 }
 
 /* --- life of a worktree --- */
 
-/* The administrative directory that a worktree's `.git` file names, if it is one of the
- * repository's: what an agent may have written there instead is not followed. */
-static int admin_dir_of(const struct repo *repo, const char *path, char **ret, struct ap_err *err)
+static int describe(struct worktree *ret, struct templates *templates, const char *name,
+		    struct ap_err *err)
 {
-	AP_CLEANUP_FREE char *link = NULL;
-	char text[PATH_MAX + 16];
-	if (asprintf(&link, "%s/.git", path) < 0) {
-		link = NULL;
-		return ap_err_errno(err, -ENOMEM, "%s", path);
-	}
-	AP_CLEANUP_CLOSE int fd = open(link, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-	ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
-	text[n > 0 ? n : 0] = '\0';
-	text[strcspn(text, "\n")] = '\0';
-	const char *dir = text + strlen("gitdir: ");
-	size_t common = strlen(repo->common_dir);
-	if (strncmp(text, "gitdir: ", strlen("gitdir: ")) != 0 ||
-	    strncmp(dir, repo->common_dir, common) != 0 ||
-	    strncmp(dir + common, "/worktrees/", strlen("/worktrees/")) != 0 || strstr(dir, "/../"))
-		return ap_err_set(err, -EIO, "%s is no worktree of %s", path, repo->path);
-	*ret = strdup(dir);
-	return *ret ? 0 : ap_err_errno(err, -ENOMEM, "%s", path);
-}
-
-int worktree_open(struct worktree *ret, const struct repo *repo, const char *path,
-		  const char *admin_dir, struct ap_err *err)
-{
-	AP_CLEANUP_FREE char *real = realpath(path, NULL);
-	char *admin = NULL;
-	if (!real)
-		return ap_err_errno(err, -errno, "%s", path);
-	int r = 0;
-	if (!admin_dir)
-		r = admin_dir_of(repo, real, &admin, err);
-	else if (!(admin = strdup(admin_dir)))
-		r = ap_err_errno(err, -ENOMEM, "%s", path);
-	if (r < 0)
-		return r;
-	*ret = (struct worktree){.repo = repo, .path = ap_steal(real), .admin_dir = admin};
-	return 0;
-}
-
-int worktree_add(struct worktree *ret, const struct repo *repo, const char *path, const char *base,
-		 int64_t limit_ns, struct ap_err *err)
-{
-	struct place place = place_repo(repo);
-	place.with_hooks = true; /* the user's post-checkout hook, as `git worktree add` runs it */
-	place.limit_ns = limit_ns;
-	int r = git_must(&place, NULL, err,
-			 ARGS("worktree", "add", "--quiet", "--detach", path, base));
-	if (r == 0)
-		r = worktree_open(ret, repo, path, NULL, err);
-	if (r < 0) { /* half-made things go */
-		place = place_repo(repo);
-		git_run(&place, NULL, NULL, ARGS("worktree", "remove", "-f", "-f", path));
-		process_remove_tree(path, NULL);
-		git_run(&place, NULL, NULL, ARGS("worktree", "prune"));
-	}
-	return r;
+	*ret = (struct worktree){.repo = templates_repo(templates), .templates = templates};
+	const char *state_dir = templates_state_dir(templates);
+	if (asprintf(&ret->path, "%s/worktrees/%s", state_dir, name) < 0)
+		ret->path = NULL;
+	if (asprintf(&ret->layers, "%s/layers/%s", state_dir, name) < 0)
+		ret->layers = NULL;
+	return ret->path && ret->layers ? 0 : ap_err_errno(err, -ENOMEM, "%s", name);
 }
 
 void worktree_fini(struct worktree *worktree)
 {
+	if (worktree->template)
+		template_put(worktree->template);
 	free(worktree->path);
+	free(worktree->layers);
 	free(worktree->admin_dir);
 	*worktree = (struct worktree){0};
 }
 
+static struct spawn_place spawn_place_of(const struct worktree *worktree, const char *admin_dir)
+{
+	return (struct spawn_place){
+		.template_files = worktree->template ? template_files(worktree->template) : NULL,
+		.path = worktree->path,
+		.layers = worktree->layers,
+		.admin_dir = admin_dir,
+	};
+}
+
+/* Lets go of the files, and moves them out of the way. */
+static int discard_files(const struct worktree *worktree, struct ap_err *err)
+{
+	const struct spawn_place place = spawn_place_of(worktree, NULL);
+	/* it may be another daemon's, of another backend */
+	templates_let_go(worktree->templates, spawn_overlay.detach(&place));
+	int r = templates_discard(worktree->templates, worktree->path, err);
+	return r < 0 ? r : templates_discard(worktree->templates, worktree->layers, err);
+}
+
+/* The files of the template, with an administrative directory for them. */
+static int populate(struct worktree *worktree, struct ap_err *err)
+{
+	const struct spawn_backend *backend = templates_backend(worktree->templates);
+	struct staged staged;
+	const char *commit = template_commit(worktree->template);
+	int r = stage_admin(worktree, worktree->template, commit, &staged, err);
+	struct spawn_place place = spawn_place_of(worktree, staged.admin);
+	if (r == 0)
+		r = backend->populate(&place, err);
+	if (r == 0 && backend->attach) /* what is needed to do that */
+		r = write_in(worktree->layers, "template", commit, "", err);
+	if (r == 0 && worktree->admin_dir) /* whatever the agent left in it goes */
+		r = templates_discard(worktree->templates, worktree->admin_dir, err);
+	if (r == 0)
+		r = enter_admin(worktree, &staged, err);
+	if (r < 0 || rmdir(staged.dir) < 0)
+		(void)process_remove_tree(staged.dir, NULL);
+	if (r == 0)
+		r = write_link(worktree, err);
+	if (r == 0)
+		memcpy(worktree->commit, commit, sizeof worktree->commit);
+	return r;
+}
+
+static int add_from_template(struct worktree *worktree, const char *base, int64_t limit_ns,
+			     struct ap_err *err)
+{
+	int r = template_get(worktree->templates, base, limit_ns, &worktree->template, err);
+	if (r == 0)
+		r = populate(worktree, err);
+	return r < 0 ? r : worktree_forward(worktree, base, err);
+}
+
+static int add_by_git(struct worktree *worktree, const char *base, int64_t limit_ns,
+		      struct ap_err *err)
+{
+	const struct git_place place = {
+		.git_dir = worktree->repo->common_dir,
+		.with_hooks = true, /* the user's post-checkout hook */
+		.limit_ns = limit_ns,
+	};
+	int r = git_must(&place, NULL, err,
+			 GIT_ARGS("worktree", "add", "--quiet", "--lock", "--reason",
+				  "of agentpoolfs", "--detach", worktree->path, base));
+	if (r == 0)
+		r = repo_admin_dir(worktree->repo, worktree->path, &worktree->admin_dir, err);
+	if (r == 0)
+		snprintf(worktree->commit, sizeof worktree->commit, "%s", base);
+	return r;
+}
+
+int worktree_add(struct worktree *ret, struct templates *templates, const char *name,
+		 const char *base, int64_t limit_ns, struct ap_err *err)
+{
+	struct worktree worktree;
+	int r = describe(&worktree, templates, name, err);
+	if (r == 0)
+		r = templates_backend(templates) ? add_from_template(&worktree, base, limit_ns, err)
+						 : add_by_git(&worktree, base, limit_ns, err);
+	if (r == 0)
+		r = copy_ignored(&worktree, err);
+	if (r < 0) { /* half-made things go */
+		(void)discard_files(&worktree, NULL);
+		if (worktree.admin_dir)
+			(void)process_remove_tree(worktree.admin_dir, NULL);
+		repo_forget_worktrees(worktree.repo, worktree.path);
+		worktree_fini(&worktree);
+		return r;
+	}
+	*ret = worktree;
+	return 0;
+}
+
+/* Whether something is mounted there. */
+static bool is_mount_point(const char *path)
+{
+	AP_CLEANUP_BUF struct ap_buf parent = {0};
+	struct stat here, above;
+	ap_buf_printf(&parent, "%s/..", path);
+	return stat(path, &here) == 0 && stat(ap_buf_text(&parent), &above) == 0 &&
+	       here.st_dev != above.st_dev;
+}
+
+int worktree_attach(struct worktree *worktree, struct ap_err *err)
+{
+	char commit[GIT_OID_MAX + 1];
+	if (file_read_line(worktree->layers, "template", commit, sizeof commit) < 0)
+		return 0; /* of another backend */
+	if (!worktree->template)
+		worktree->template = template_find(worktree->templates, commit);
+	if (!worktree->template)
+		return ap_err_set(err, -EIO, "the template of %s has gone; its changes are in %s",
+				  worktree->path, worktree->layers);
+	const struct spawn_place place = spawn_place_of(worktree, NULL);
+	return is_mount_point(worktree->path) ? 0 : spawn_overlay.attach(&place, err);
+}
+
+int worktree_open(struct worktree *ret, struct templates *templates, const char *name,
+		  const char *admin_dir, struct ap_err *err)
+{
+	struct worktree worktree;
+	int r = describe(&worktree, templates, name, err);
+	if (r == 0 && access(worktree.path, F_OK) < 0)
+		r = ap_err_errno(err, -errno, "%s", worktree.path);
+	if (r == 0)
+		r = worktree_attach(&worktree, err);
+	if (r == 0 && !admin_dir)
+		r = repo_admin_dir(worktree.repo, worktree.path, &worktree.admin_dir, err);
+	else if (r == 0 && !(worktree.admin_dir = strdup(admin_dir)))
+		r = ap_err_errno(err, -ENOMEM, "%s", name);
+	if (r < 0)
+		worktree_fini(&worktree);
+	else
+		*ret = worktree;
+	return r;
+}
+
+void worktree_leave(struct worktree *worktree)
+{
+	worktree->template = NULL; /* its reference stays */
+	worktree_fini(worktree);
+}
+
 bool worktree_present(const struct worktree *worktree)
 {
-	return worktree->path && access(worktree->path, X_OK) == 0 &&
-	       access(worktree->admin_dir, X_OK) == 0;
+	const struct spawn_backend *backend = templates_backend(worktree->templates);
+	AP_CLEANUP_BUF struct ap_buf link = {0};
+	ap_buf_printf(&link, "%s/.git", worktree->path);
+	return worktree->admin_dir && access(ap_buf_text(&link), R_OK) == 0 &&
+	       access(worktree->admin_dir, X_OK) == 0 &&
+	       (!backend || !backend->attach || is_mount_point(worktree->path));
 }
 
 /* Ends what an agent left unfinished and what would hold the next lease on the last one's branch.
@@ -264,7 +350,7 @@ static int forget_unfinished(const struct worktree *worktree, struct ap_err *err
 {
 	static const char *const traces[] = {"rebase-merge", "rebase-apply", "sequencer",
 					     "BISECT_LOG",   "BISECT_START", "BISECT_TERMS",
-					     "BISECT_NAMES", "refs"};
+					     "BISECT_NAMES", "refs",	     "logs"};
 	for (size_t i = 0; i < sizeof traces / sizeof *traces; i++) {
 		AP_CLEANUP_BUF struct ap_buf path = {0};
 		ap_buf_printf(&path, "%s/%s", worktree->admin_dir, traces[i]);
@@ -277,299 +363,209 @@ static int forget_unfinished(const struct worktree *worktree, struct ap_err *err
 	return 0;
 }
 
-int worktree_clean(const struct worktree *worktree, const char *base, struct ap_err *err)
+/* Submodules that were checked out: their files are none of the worktree's, and `clean` leaves
+ * them. What git keeps of them is beside the worktree's own. */
+static int empty_submodules(const struct worktree *worktree, struct ap_err *err)
 {
-	struct place place = place_worktree(worktree);
-	int r = forget_unfinished(worktree, err);
-	/* reset ends an unfinished merge, cherry-pick or revert */
-	if (r == 0)
-		r = git_must(&place, NULL, err, ARGS("reset", "--quiet", "--hard"));
-	if (r == 0)
-		r = git_must(&place, NULL, err,
-			     ARGS("checkout", "--quiet", "--force", "--detach", base));
-	if (r == 0)
-		r = git_must(&place, NULL, err, ARGS("clean", "-ffdxq"));
-	if (r < 0)
-		return ap_err_wrap(err, r, "cleaning %s", worktree->path);
-	/* an agent may have replaced the link to its repository: `clean` leaves `.git` alone */
-	AP_CLEANUP_BUF struct ap_buf link = {0};
-	ap_buf_printf(&link, "%s/.git", worktree->path);
-	AP_CLEANUP_CLOSE int fd = open(ap_buf_text(&link),
-				       O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0666);
-	if (fd < 0)
-		return ap_err_errno(err, -errno, "%s", ap_buf_text(&link));
-	if (dprintf(fd, "gitdir: %s\n", worktree->admin_dir) < 0)
-		return ap_err_errno(err, -errno, "%s", ap_buf_text(&link));
-	return 0;
+	AP_CLEANUP_BUF struct ap_buf modules = {0};
+	AP_CLEANUP_BUF struct ap_buf out = {0};
+	const struct git_place place = place_of(worktree);
+	ap_buf_printf(&modules, "%s/modules", worktree->admin_dir);
+	if (access(ap_buf_text(&modules), F_OK) < 0)
+		return 0;
+	int r = git_must(&place, &out, err, GIT_ARGS("ls-files", "-z", "--stage"));
+	const char *at = ap_buf_text(&out), *end = at + out.len;
+	for (; r == 0 && at < end; at += strlen(at) + 1) { /* "MODE OBJECT STAGE<tab>PATH" */
+		AP_CLEANUP_BUF struct ap_buf dir = {0};
+		const char *tab = strchr(at, '\t');
+		if (!tab || strncmp(at, "160000 ", 7) != 0)
+			continue;
+		ap_buf_printf(&dir, "%s/%s", worktree->path, tab + 1);
+		r = process_remove_tree(ap_buf_text(&dir), err);
+		if (r == 0 && mkdir(ap_buf_text(&dir), 0777) < 0 && errno != ENOENT)
+			r = ap_err_errno(err, -errno, "%s", ap_buf_text(&dir));
+	}
+	return r < 0 ? r : process_remove_tree(ap_buf_text(&modules), err);
 }
 
-int worktree_remove(const struct worktree *worktree, struct ap_err *err)
+static int clean_in_place(struct worktree *worktree, const char *base, struct ap_err *err)
 {
-	int r = process_remove_tree(worktree->path, err);
+	const struct git_place place = place_of(worktree);
+	int r = forget_unfinished(worktree, err);
 	if (r == 0)
-		r = process_remove_tree(worktree->admin_dir, err);
+		r = empty_submodules(worktree, err);
+	if (r == 0) /* which ends an unfinished merge, cherry-pick or revert too */
+		r = git_must(&place, NULL, err,
+			     GIT_ARGS("checkout", "--quiet", "--force", "--detach", base));
+	if (r == 0)
+		r = git_must(&place, NULL, err, GIT_ARGS("clean", "-ffdxq"));
+	/* an agent may have replaced the link to its repository: `clean` leaves `.git` alone */
+	if (r == 0)
+		r = write_link(worktree, err);
+	if (r == 0)
+		snprintf(worktree->commit, sizeof worktree->commit, "%s", base);
+	return r;
+}
+
+static int make_anew(struct worktree *worktree, const char *base, int64_t limit_ns,
+		     struct ap_err *err)
+{
+	struct template *template;
+	int r = template_get(worktree->templates, base, limit_ns, &template, err);
+	if (r < 0)
+		return r;
+	r = discard_files(worktree, err);
+	if (worktree->template)
+		template_put(worktree->template);
+	worktree->template = template;
+	if (r == 0)
+		r = populate(worktree, err);
+	return r < 0 ? r : worktree_forward(worktree, base, err);
+}
+
+int worktree_clean(struct worktree *worktree, const char *base, bool in_place, int64_t limit_ns,
+		   struct ap_err *err)
+{
+	const struct spawn_backend *backend = templates_backend(worktree->templates);
+	bool anew = backend && backend->is_instant && !in_place;
+	int r = anew ? make_anew(worktree, base, limit_ns, err)
+		     : clean_in_place(worktree, base, err);
+	/* worktrees that the agent made inside this one */
+	repo_forget_worktrees(worktree->repo, worktree->path);
+	if (r == 0)
+		r = copy_ignored(worktree, err);
+	return r < 0 ? ap_err_wrap(err, r, "cleaning %s", worktree->path) : 0;
+}
+
+int worktree_remove(struct worktree *worktree, struct ap_err *err)
+{
+	int r = discard_files(worktree, err);
+	if (r == 0 && worktree->admin_dir)
+		r = templates_discard(worktree->templates, worktree->admin_dir, err);
 	if (r < 0)
 		return ap_err_wrap(err, r, "removing %s", worktree->path);
-	/* git removes the directory of the last worktree too */
-	AP_CLEANUP_BUF struct ap_buf dir = {0};
-	ap_buf_printf(&dir, "%s/worktrees", worktree->repo->common_dir);
-	(void)rmdir(ap_buf_text(&dir)); /* not empty: other worktrees */
+	repo_forget_worktrees(worktree->repo, worktree->path);
+	if (worktree->template)
+		template_put(worktree->template);
+	worktree->template = NULL;
 	return 0;
 }
 
 /* --- lease branches --- */
 
-static void branch_name(char ret[AP_LABEL_MAX + 16], const char *label)
+int worktree_forward(struct worktree *worktree, const char *commit, struct ap_err *err)
 {
-	snprintf(ret, AP_LABEL_MAX + 16, WORKTREE_BRANCH_PREFIX "%s", label);
+	const struct git_place place = place_of(worktree);
+	char head[PATH_MAX];
+	(void)file_read_line(worktree->admin_dir, "HEAD", head, sizeof head);
+	/* what runs while nobody leases it may have gone elsewhere */
+	if (strcmp(worktree->commit, commit) == 0 && strcmp(head, commit) == 0)
+		return 0;
+	int r = git_must(&place, NULL, err,
+			 GIT_ARGS("checkout", "--quiet", "--force", "--detach", commit));
+	if (r == 0)
+		snprintf(worktree->commit, sizeof worktree->commit, "%s", commit);
+	return r;
 }
 
-static void branch_ref(char ret[AP_LABEL_MAX + 32], const char *label)
+/* Goes on from the branch of a lease before. */
+static int resume(struct worktree *worktree, const char *branch, struct ap_err *err)
 {
-	snprintf(ret, AP_LABEL_MAX + 32, "refs/heads/" WORKTREE_BRANCH_PREFIX "%s", label);
+	const struct git_place place = place_of(worktree);
+	int r = git_run(&place, NULL, err,
+			GIT_ARGS("checkout", "--quiet", "--force", branch, "--"));
+	if (r > 0 && strstr(err->text, "already "))
+		return -EBUSY; /* … checked out at, … used by worktree at */
+	return r > 0 ? -EIO : r;
 }
 
-int worktree_start(const struct worktree *worktree, const char *base_revision,
-		   struct worktree_lease *lease, struct ap_err *err)
+/* Puts a worktree that stands at `base` on a new branch. By hand: git would look at every file. */
+static int begin_branch(const struct worktree *worktree, const char *ref, const char *base,
+			struct ap_err *err)
 {
-	char branch[AP_LABEL_MAX + 16], ref[AP_LABEL_MAX + 32];
-	branch_name(branch, lease->label);
-	branch_ref(ref, lease->label);
-	struct place place = place_worktree(worktree);
-	int r = rev_parse(&place, ref, lease->base, err);
-	if (r < 0)
-		return r;
-	if (r == 0) {
-		lease->created = false;
-		r = git_run(&place, NULL, err,
-			    ARGS("checkout", "--quiet", "--force", branch, "--"));
-		if (r > 0 && strstr(err->text, "already "))
-			return -EBUSY; /* … checked out at, … used by worktree at */
-		return r > 0 ? -EIO : r;
-	}
-	lease->created = true;
-	r = repo_resolve(worktree->repo, base_revision, lease->base, err);
-	if (r < 0)
-		return r;
-	return git_must(
-		&place, NULL, err,
-		ARGS("checkout", "--quiet", "--force", "--no-track", "-b", branch, lease->base));
+	const struct git_place place = {.git_dir = worktree->repo->common_dir};
+	int r = git_must(&place, NULL, err,
+			 GIT_ARGS("branch", "--no-track", ref + strlen("refs/heads/"), base));
+	if (r < 0) /* such as one that is called agentpool: no worktree can help */
+		return r == -EIO ? -EBUSY : r;
+	return write_in(worktree->admin_dir, "HEAD", "ref: ", ref, err);
 }
 
-/* Who the saving commits are by: the user as configured, else the pool. */
-static int identity(const struct place *place, struct ap_buf *ret_name, struct ap_buf *ret_email,
-		    struct ap_err *err)
+int worktree_plan(const struct worktree *worktree, const char *base_revision,
+		  struct worktree_lease *lease, struct ap_err *err)
 {
-	int r = git_run(place, ret_name, err, ARGS("config", "user.name"));
-	if (r >= 0)
-		r = git_run(place, ret_email, err, ARGS("config", "user.email"));
-	if (r < 0)
-		return r;
-	trim_line(ret_name);
-	trim_line(ret_email);
-	if (ret_name->len == 0)
-		ap_buf_adds(ret_name, "agentpoolfs");
-	if (ret_email->len == 0)
-		ap_buf_adds(ret_email, "agentpoolfs@localhost");
-	return ret_name->failed || ret_email->failed ? -ENOMEM : 0;
-}
-
-static int commit_tree(const struct place *place, const char *tree, const char *const parents[2],
-		       const char *message, char ret_oid[WORKTREE_OID_MAX + 1], struct ap_err *err)
-{
-	AP_CLEANUP_BUF struct ap_buf name = {0};
-	AP_CLEANUP_BUF struct ap_buf email = {0};
-	AP_CLEANUP_BUF struct ap_buf out = {0};
-	AP_CLEANUP_BUF struct ap_buf set_name = {0};
-	AP_CLEANUP_BUF struct ap_buf set_email = {0};
-	int r = identity(place, &name, &email, err);
-	if (r < 0)
-		return r;
-	ap_buf_printf(&set_name, "user.name=%s", ap_buf_text(&name));
-	ap_buf_printf(&set_email, "user.email=%s", ap_buf_text(&email));
-	const char *args[] = {"-c",	     ap_buf_text(&set_name),
-			      "-c",	     ap_buf_text(&set_email),
-			      "commit-tree", "-m",
-			      message,	     "-p",
-			      parents[0],    parents[1] ? "-p" : tree,
-			      parents[1],    parents[1] ? tree : NULL,
-			      NULL};
-	r = git_must(place, &out, err, args);
-	return r < 0 ? r : oid_copy(ret_oid, &out, err);
-}
-
-static bool is_ancestor(const struct place *place, const char *old, const char *new)
-{
-	return git_run(place, NULL, NULL, ARGS("merge-base", "--is-ancestor", old, new)) == 0;
-}
-
-/* The commit that holds `tree` and, as ancestors, both the branch's tip and HEAD: one of the two if
- * its tree is `tree` already, else a new one. */
-static int commit_on(const struct place *place, const char *tip, const char *head, const char *tree,
-		     const char *message, char ret_oid[WORKTREE_OID_MAX + 1], struct ap_err *err)
-{
-	const char *parents[2] = {tip, head};
-	if (!*tip || is_ancestor(place, tip, head))
-		parents[0] = head, parents[1] = NULL;
-	else if (is_ancestor(place, head, tip))
-		parents[1] = NULL;
-	if (!parents[1]) {
-		AP_CLEANUP_BUF struct ap_buf out = {0};
-		AP_CLEANUP_BUF struct ap_buf revision = {0};
-		char parent_tree[WORKTREE_OID_MAX + 1];
-		ap_buf_printf(&revision, "%s^{tree}", parents[0]);
-		int r = git_must(place, &out, err,
-				 ARGS("rev-parse", "--verify", "--quiet", ap_buf_text(&revision)));
-		if (r == 0)
-			r = oid_copy(parent_tree, &out, err);
-		if (r < 0)
-			return r;
-		if (strcmp(parent_tree, tree) == 0) {
-			strcpy(ret_oid, parents[0]);
-			return 0;
-		}
-	}
-	return commit_tree(place, tree, parents, message, ret_oid, err);
-}
-
-/* Takes it out of the index again, so that it can be saved as files once it is none any more. */
-static int refuse_path(const struct place *place, const char *path, size_t len, struct ap_err *err)
-{
-	AP_CLEANUP_FREE char *name = strndup(path, len);
-	if (name)
-		git_run(place, NULL, NULL, ARGS("reset", "--quiet", "--", name));
-	return ap_err_set(err, -EIO, "%.*s is a git repository of its own", (int)len, path);
-}
-
-/* A repository inside the worktree is only named by a tree, not held: its work would go with the
- * cleaning. -EIO names the first one that the lease made or changed. */
-static int refuse_nested(const struct place *place, const char *base, struct ap_err *err)
-{
-	const char *const *const looks[] = {
-		ARGS("diff-index", "--cached", "--raw", base),
-		ARGS("diff-files", "--raw", "--ignore-submodules=none"),
-	};
-	for (size_t i = 0; i < sizeof looks / sizeof *looks; i++) {
-		AP_CLEANUP_BUF struct ap_buf out = {0};
-		int r = git_must(place, &out, err, looks[i]);
-		if (r < 0)
-			return r;
-		for (const char *line = ap_buf_text(&out); *line;) { /* ":OLD NEW …<tab>PATH" */
-			size_t len = strcspn(line, "\n");
-			const char *path = memchr(line, '\t', len);
-			if (path && len > 14 && strncmp(line + 8, "160000", 6) == 0)
-				return refuse_path(place, path + 1, (size_t)(line + len - path - 1),
-						   err);
-			line += len + (line[len] == '\n');
-		}
-	}
-	return 0;
-}
-
-int worktree_save(const struct worktree *worktree, const struct worktree_lease *lease,
-		  const char *message, struct ap_err *err)
-{
-	struct place place = place_worktree(worktree);
 	char ref[AP_LABEL_MAX + 32];
-	char tip[WORKTREE_OID_MAX + 1] = "", head[WORKTREE_OID_MAX + 1], tree[WORKTREE_OID_MAX + 1],
-				    saved[WORKTREE_OID_MAX + 1];
 	branch_ref(ref, lease->label);
-	AP_CLEANUP_BUF struct ap_buf out = {0};
-	int r = git_must(&place, NULL, err, ARGS("add", "--all"));
-	if (r == 0)
-		r = refuse_nested(&place, lease->base, err);
-	if (r == 0)
-		r = git_must(&place, &out, err, ARGS("write-tree"));
-	if (r == 0)
-		r = oid_copy(tree, &out, err);
-	if (r == 0)
-		r = rev_parse(&place, ref, tip, err);
-	if (r > 0)
-		tip[0] = '\0'; /* the agent deleted or renamed it */
-	if (r >= 0)
-		r = rev_parse(&place, "HEAD", head, err);
-	if (r > 0) /* HEAD is on a branch without a commit: then it is where the lease began */
-		strcpy(head, *tip ? tip : lease->base), r = 0;
-	if (r == 0)
-		r = commit_on(&place, tip, head, tree, message, saved, err);
+	int r = git_resolve(worktree->repo->resolver, ref, lease->base, err);
 	if (r < 0)
-		return ap_err_wrap(err, r, "saving the work of lease %s", lease->label);
+		return r;
+	lease->created = r > 0;
+	return lease->created ? repo_resolve(worktree->repo, base_revision, lease->base, err) : 0;
+}
 
-	/* off the branch: the next lease of the label may be in another worktree */
-	r = git_must(&place, NULL, err, ARGS("update-ref", "--no-deref", "HEAD", saved));
-	if (r < 0)
-		return ap_err_wrap(err, r, "branch of lease %s", lease->label);
-	if (lease->created && strcmp(saved, lease->base) == 0) { /* nothing was made: no branch */
-		if (*tip)
-			r = git_must(&place, NULL, err, ARGS("update-ref", "-d", ref, tip));
-	} else if (strcmp(saved, tip) != 0) {
-		r = git_must(&place, NULL, err,
-			     ARGS("update-ref", "-m", "agentpoolfs: lease ended", ref, saved,
-				  *tip ? tip : ""));
-	}
-	return r < 0 ? ap_err_wrap(err, r, "branch of lease %s", lease->label) : 0;
+int worktree_start(struct worktree *worktree, const struct worktree_lease *lease,
+		   struct ap_err *err)
+{
+	char ref[AP_LABEL_MAX + 32];
+	branch_ref(ref, lease->label);
+	int r = 0;
+	if (lease->created)
+		r = worktree_forward(worktree, lease->base, err);
+	if (r == 0)
+		r = lease->created ? begin_branch(worktree, ref, lease->base, err)
+				   : resume(worktree, ref + strlen("refs/heads/"), err);
+	if (r == 0) /* the lease may leave it anywhere */
+		worktree->commit[0] = '\0';
+	return r;
 }
 
 int worktree_discard(const struct worktree *worktree, const struct worktree_lease *lease,
 		     struct ap_err *err)
 {
-	struct place place = place_worktree(worktree);
+	const struct git_place place = {.git_dir = worktree->repo->common_dir};
+	const struct git_place here = place_of(worktree);
 	char ref[AP_LABEL_MAX + 32];
 	branch_ref(ref, lease->label);
-	int r = git_must(&place, NULL, err, ARGS("update-ref", "--no-deref", "HEAD", lease->base));
-	if (r == 0 && lease->created)
-		r = git_must(&place, NULL, err, ARGS("update-ref", "-d", ref));
-	else if (r == 0) /* commits of this lease go too */
-		r = git_must(&place, NULL, err, ARGS("update-ref", ref, lease->base));
-	return r;
+	/* fails where the agent broke its HEAD: what comes after the lease makes that anew */
+	(void)git_run(&here, NULL, NULL, GIT_ARGS("update-ref", "--no-deref", "HEAD", lease->base));
+	if (lease->created)
+		return git_must(&place, NULL, err, GIT_ARGS("update-ref", "-d", ref));
+	/* commits of this lease go too */
+	return git_must(&place, NULL, err, GIT_ARGS("update-ref", ref, lease->base));
 }
 
 /* --- looking --- */
 
 int worktree_head(const struct worktree *worktree, struct ap_buf *out, struct ap_err *err)
 {
-	struct place place = place_worktree(worktree);
-	return git_must(&place, out, err, ARGS("rev-parse", "--verify", "--quiet", "HEAD"));
-}
-
-static int copy_file(const char *from, const char *to, struct ap_err *err)
-{
-	AP_CLEANUP_CLOSE int in = open(from, O_RDONLY | O_CLOEXEC);
-	if (in < 0)
-		return errno == ENOENT ? 0 : ap_err_errno(err, -errno, "%s", from);
-	AP_CLEANUP_CLOSE int out = open(to, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-	if (out < 0)
-		return ap_err_errno(err, -errno, "%s", to);
-	ssize_t n;
-	while ((n = copy_file_range(in, NULL, out, NULL, SSIZE_MAX & ~0xfff, 0)) > 0)
-		;
-	if (n < 0) { /* two file systems of different kinds: by hand */
-		char block[64 << 10];
-		while ((n = read(in, block, sizeof block)) > 0) {
-			if (write(out, block, (size_t)n) != n)
-				return ap_err_errno(err, -errno, "%s", to);
-		}
-	}
-	return n < 0 ? ap_err_errno(err, -errno, "%s", from) : 0;
+	const struct git_place place = place_of(worktree);
+	return git_must(&place, out, err, GIT_ARGS("rev-parse", "--verify", "--quiet", "HEAD"));
 }
 
 int worktree_diff(const struct worktree *worktree, const char *base, bool stat, const char *scratch,
 		  struct ap_buf *out, struct ap_err *err)
 {
 	AP_CLEANUP_BUF struct ap_buf index = {0};
+	AP_CLEANUP_BUF struct ap_buf untracked = {0};
 	ap_buf_printf(&index, "%s/index", worktree->admin_dir);
-	int r = copy_file(ap_buf_text(&index), scratch, err);
-	if (r < 0)
-		return r;
-	struct place place = place_worktree(worktree);
+	struct git_place place = place_of(worktree);
+	int r = file_copy(ap_buf_text(&index), scratch, true, err);
 	place.index = scratch;
+	if (r == 0)
+		r = git_must(&place, &untracked, err,
+			     GIT_ARGS("ls-files", "-z", "--others", "--exclude-standard"));
 	/* untracked files as "intended": they are seen by diff, and no object is written for them
 	 */
-	r = git_must(&place, NULL, err, ARGS("add", "--intent-to-add", "--", "."));
+	place.in = &untracked;
+	if (r == 0 && untracked.len > 0)
+		r = git_must(&place, NULL, err,
+			     GIT_ARGS("--literal-pathspecs", "add", "--sparse", "--intent-to-add",
+				      "--pathspec-from-file=-", "--pathspec-file-nul"));
+	place.in = NULL;
 	if (r == 0)
 		r = git_must(&place, out, err,
-			     ARGS("diff", "--no-ext-diff", "--no-textconv", "--no-color",
-				  stat ? "--stat" : "--patch", base, "--"));
+			     GIT_ARGS("diff", "--no-ext-diff", "--no-textconv", "--no-color",
+				      stat ? "--stat" : "--patch", base, "--"));
 	unlink(scratch);
 	return r;
 }

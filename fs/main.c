@@ -370,7 +370,9 @@ static void clean_environment(void)
 {
 	static const char *const names[] = {"TMUX",	      "TMUX_PANE",     "CLAUDECODE",
 					    "GIT_DIR",	      "GIT_WORK_TREE", "GIT_INDEX_FILE",
-					    "GIT_COMMON_DIR", "GIT_PREFIX",    "GIT_NAMESPACE"};
+					    "GIT_COMMON_DIR", "GIT_PREFIX",    "GIT_NAMESPACE",
+					    "GIT_OBJECT_DIRECTORY",
+					    "GIT_ALTERNATE_OBJECT_DIRECTORIES"};
 	for (size_t i = 0; i < sizeof names / sizeof *names; i++)
 		unsetenv(names[i]);
 }

@@ -21,6 +21,7 @@ enum {
 	UPTIME,
 	BREAKER,
 	SPAWN_BACKEND,
+	TEMPLATES,
 	N_STATS,
 };
 
@@ -41,7 +42,8 @@ const struct tree_row tree_stats[N_STATS + 1] = {
 	ROW(SCALE_DIRECTION, "scale_direction", "of that step: UP, DOWN or NONE"),
 	ROW(UPTIME, "uptime", "seconds since the mount"),
 	ROW(BREAKER, "breaker", "circuit breaker on spawning: closed, open or half-open"),
-	ROW(SPAWN_BACKEND, "spawn_backend", "how worktrees are made"),
+	ROW(SPAWN_BACKEND, "spawn_backend", "how worktrees are made: overlay, btrfs, copy or git"),
+	ROW(TEMPLATES, "templates", "checkouts that worktrees are made from"),
 };
 
 static int show(const struct tree_call *call, struct ap_buf *out)
@@ -97,6 +99,9 @@ static int show(const struct tree_call *call, struct ap_buf *out)
 		break;
 	case SPAWN_BACKEND:
 		ap_buf_printf(out, "%s\n", s.spawn_backend);
+		break;
+	case TEMPLATES:
+		ap_buf_printf(out, "%u\n", s.n_templates);
 		break;
 	}
 	return 0;

@@ -263,23 +263,6 @@ three"
     assert_equal "$(git -C "$REPO" show agentpool/job:precious)" precious
 }
 
-@test "a repository that the agent made inside its worktree is set aside, not lost" {
-    mount_pool 1 1
-    echo job > "$POOL/acquire"
-    local tree
-    tree=$(readlink "$POOL/leases/job/worktree")
-    git init -q "$tree/sub"
-    git -C "$tree/sub" -c user.name=a -c user.email=a@e commit -q --allow-empty -m inner
-    run bash -c "echo job > $POOL/release"
-    assert_failure
-    assert contains "$POOL/last_error" "sub is a git repository of its own"
-    assert [ -d "$tree/sub/.git" ]
-    rm -rf "$tree/sub/.git"
-    echo inner > "$tree/sub/file"
-    echo job > "$POOL/release"
-    assert_equal "$(git -C "$REPO" show agentpool/job:sub/file)" inner
-}
-
 @test "a label can be leased again the moment it was released" {
     mount_pool 2 2
     for i in 1 2 3 4 5; do

@@ -107,7 +107,7 @@ common_setup() {
 # The user's own side of the repository: checkout, index, branches that are not the pool's, stash.
 fingerprint() {
     git -C "$REPO" status --porcelain
-    git -C "$REPO" for-each-ref --format='%(refname) %(objectname)' | grep -v refs/heads/agentpool/
+    git -C "$REPO" for-each-ref --format='%(refname) %(objectname)' | grep -v -e refs/heads/agentpool/ -e refs/agentpool/
     cat "$REPO"/.git/HEAD "$REPO"/.git/config
     md5sum <"$REPO/.git/index"
 }

@@ -159,10 +159,10 @@ reasons() { # NAME: of its changes of state, in order
     mount_pool 2 2
     local newest=agent-2 pid
     [ "$(cat "$POOL/agents/agent-1/idle_time")" '<' "$(cat "$POOL/agents/agent-2/idle_time")" ] && newest=agent-1
-    rm -rf "$(readlink "$POOL/agents/$newest/worktree")"
+    rm -rf "$(readlink "$POOL/agents/$newest/worktree")" || true # its root may be a mount
     echo job > "$POOL/acquire"
     assert_equal "$(cat "$POOL/leases/job/state")" active
-    assert [ -d "$(readlink "$POOL/leases/job/worktree")" ]
+    assert [ -e "$(readlink "$POOL/leases/job/worktree")/file-0" ]
     await value_is "$POOL/stats/total_agents" 2
     echo job > "$POOL/release"
     await value_is "$POOL/stats/idle_agents" 2
@@ -317,7 +317,8 @@ import errno, os, sys
 pool = sys.argv[1]
 garbage = [b"-1", b"-1\n", b"1e99", b"\n", b" \n", b"0x10\n", b"1\n2\n", b"1\0\n", b"\0", b"nan\n", b"+\n", b"1 2\n",
            b"99999999999999999999\n", b"\xff\xfe\n", open(sys.argv[2], "rb").read()]
-frozen = {"hard_cap", "program", "setup", "teardown", "output_limit", "state_dir", "persist", "durability"}
+frozen = {"hard_cap", "program", "setup", "teardown", "output_limit", "state_dir", "persist", "durability",
+          "spawn_backend"}
 for name in sorted(set(os.listdir(pool + "/config")) - frozen):
     path = pool + "/config/" + name
     before = open(path).read()

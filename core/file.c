@@ -1,0 +1,142 @@
+#include "file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <linux/fs.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "cleanup.h"
+#include "clock.h"
+
+#define SMALL_FILE (64 << 10) /* bytes */
+
+static int write_all(int fd, const char *data, size_t len)
+{
+	while (len > 0) {
+		ssize_t n = write(fd, data, len);
+		if (n < 0 && errno != EINTR)
+			return -errno;
+		if (n > 0) {
+			data += n;
+			len -= (size_t)n;
+		}
+	}
+	return 0;
+}
+
+int file_write(const char *path, const void *data, size_t len, struct ap_err *err)
+{
+	AP_CLEANUP_CLOSE int fd =
+		open(path, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0666);
+	int r = fd < 0 ? -errno : write_all(fd, data, len);
+	return r < 0 ? ap_err_errno(err, r, "%s", path) : 0;
+}
+
+int file_printf(const char *path, struct ap_err *err, const char *fmt, ...)
+{
+	char text[PATH_MAX + 64];
+	va_list args;
+	va_start(args, fmt);
+	int n = vsnprintf(text, sizeof text, fmt, args);
+	va_end(args);
+	if (n < 0 || (size_t)n >= sizeof text)
+		return ap_err_errno(err, -ENAMETOOLONG, "%s", path);
+	return file_write(path, text, (size_t)n, err);
+}
+
+int file_read_line(const char *dir, const char *name, char *ret, size_t size)
+{
+	AP_CLEANUP_BUF struct ap_buf path = {0};
+	ap_buf_printf(&path, "%s/%s", dir, name);
+	AP_CLEANUP_CLOSE int fd = open(ap_buf_text(&path), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	ssize_t n = fd < 0 ? -1 : read(fd, ret, size - 1);
+	int r = n < 0 ? -errno : 0;
+	ret[n > 0 ? n : 0] = '\0';
+	ret[strcspn(ret, "\n")] = '\0';
+	return r;
+}
+
+/* Most files are small: the calls that copy inside the kernel cost more than they save there. */
+static int copy_small(int in, int out, size_t size)
+{
+	char block[SMALL_FILE];
+	ssize_t n = read(in, block, size);
+	return n < 0 ? -errno : write_all(out, block, (size_t)n);
+}
+
+static int copy_bytes(int in, int out)
+{
+	ssize_t n;
+	if (ioctl(out, FICLONE, in) == 0)
+		return 0;
+	bool some = false;
+	while ((n = copy_file_range(in, NULL, out, NULL, SSIZE_MAX & ~0xfff, 0)) > 0)
+		some = true;
+	if (n == 0 || some)
+		return n < 0 ? -errno : 0;
+	char block[64 << 10]; /* two file systems of different kinds: by hand */
+	while ((n = read(in, block, sizeof block)) > 0) {
+		int r = write_all(out, block, (size_t)n);
+		if (r < 0)
+			return r;
+	}
+	return n < 0 ? -errno : 0;
+}
+
+int file_copy(const char *from, const char *to, bool keep_times, struct ap_err *err)
+{
+	struct stat st;
+	AP_CLEANUP_CLOSE int in = open(from, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	if (in < 0 || fstat(in, &st) < 0)
+		return ap_err_errno(err, -errno, "%s", from);
+	AP_CLEANUP_CLOSE int out =
+		open(to, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, st.st_mode & 07777);
+	if (out < 0)
+		return ap_err_errno(err, -errno, "%s", to);
+	int r = 0;
+	if (st.st_size > SMALL_FILE)
+		r = copy_bytes(in, out);
+	else if (st.st_size > 0)
+		r = copy_small(in, out, (size_t)st.st_size);
+	if (r == 0 && keep_times &&
+	    futimens(out, (const struct timespec[]){st.st_atim, st.st_mtim}) < 0)
+		r = -errno;
+	return r < 0 ? ap_err_errno(err, r, "copying %s to %s", from, to) : 0;
+}
+
+int file_make_dirs(const char *path, struct ap_err *err)
+{
+	AP_CLEANUP_FREE char *partial = strdup(path);
+	if (!partial)
+		return ap_err_errno(err, -ENOMEM, "%s", path);
+	for (char *at = partial + 1;; at++) {
+		if (*at != '/' && *at != '\0')
+			continue;
+		char was = *at;
+		*at = '\0';
+		if (mkdir(partial, 0700) < 0 && errno != EEXIST)
+			return ap_err_errno(err, -errno, "%s", partial);
+		*at = was;
+		if (was == '\0')
+			return 0;
+	}
+}
+
+int file_move_into(const char *path, const char *dir, struct ap_err *err)
+{
+	static atomic_uint n_moved;
+	const char *slash = strrchr(path, '/');
+	AP_CLEANUP_BUF struct ap_buf to = {0};
+	ap_buf_printf(&to, "%s/%s-%jx-%u", dir, slash ? slash + 1 : path, (intmax_t)ap_clock_ns(),
+		      atomic_fetch_add(&n_moved, 1));
+	if (rename(path, ap_buf_text(&to)) < 0)
+		return ap_err_errno(err, -errno, "moving %s to %s", path, dir);
+	return 0;
+}

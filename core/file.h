@@ -1,0 +1,24 @@
+/* Files and directories as the house handles them: whole ones, by path. All functions block and
+ * return 0 or a negative errno with its sentence. */
+#pragma once
+
+#include "buf.h"
+#include "err.h"
+
+/* Writes a file anew, through no symbolic link. */
+int file_write(const char *path, const void *data, size_t len, struct ap_err *err);
+int file_printf(const char *path, struct ap_err *err, const char *fmt, ...)
+	__attribute__((format(printf, 3, 4)));
+
+/* The first line of DIR/NAME, without its newline; "" when the file is empty. -ENOENT, … */
+int file_read_line(const char *dir, const char *name, char *ret, size_t size);
+
+/* Copies a regular file with its mode, sharing its blocks where the file system can. With
+ * `keep_times` it keeps its modification time. */
+int file_copy(const char *from, const char *to, bool keep_times, struct ap_err *err);
+
+/* Makes a directory and those above it, for the owner only; no failure where it is there. */
+int file_make_dirs(const char *path, struct ap_err *err);
+
+/* Moves a path into a directory under a name that nothing there has. */
+int file_move_into(const char *path, const char *dir, struct ap_err *err);

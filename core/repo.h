@@ -1,0 +1,30 @@
+/* The repository that a pool is over, whatever kind it is of: bare, a linked worktree, shallow,
+ * sparse, of sha256. Nothing here touches its checkout, index, stash or branches. All functions
+ * block; all may run in several threads. */
+#pragma once
+
+#include "git.h"
+
+struct repo {
+	char *path;	  /* what the user gave, made absolute */
+	char *git_dir;	  /* its own: another than common_dir where it is a linked worktree */
+	char *common_dir; /* the git directory that all its worktrees share */
+	char *work_tree;  /* where its files are; NULL: it is bare */
+	struct git_resolver *resolver;
+};
+
+/* Fills `ret`. -EINVAL: no repository, or one without a commit. */
+int repo_open(struct repo *ret, const char *path, struct ap_err *err);
+void repo_fini(struct repo *repo);
+
+/* The commit that a revision names, as the user's own HEAD and branches stand now. -EINVAL. */
+int repo_resolve(const struct repo *repo, const char *revision, char ret_oid[GIT_OID_MAX + 1],
+		 struct ap_err *err);
+
+/* The administrative directory that a worktree's `.git` file names, owned by the caller, if it is
+ * one of the repository's: what an agent may have written there instead is not followed. */
+int repo_admin_dir(const struct repo *repo, const char *path, char **ret, struct ap_err *err);
+
+/* Removes the administrative directories of worktrees that were below `dir` and are not there any
+ * more. git itself would keep locked ones, and others for months. */
+void repo_forget_worktrees(const struct repo *repo, const char *dir);

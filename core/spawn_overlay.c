@@ -1,0 +1,144 @@
+/* Worktrees as overlay mounts over a template: what an agent changes lies in an upper layer of its
+ * own, so that making a worktree, and making it as new, costs the same whatever its size.
+ *
+ * Lower and upper layer lie on one file system: the inode numbers and times that git's index knows
+ * files by are then those of the template. redirect_dir: a directory of the template can be renamed
+ * (else EXDEV). */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "buf.h"
+#include "cleanup.h"
+#include "file.h"
+#include "process.h"
+#include "spawn_backend.h"
+
+/* Appends a path to the mount's options; what has a meaning there is escaped. */
+static void add_path(struct ap_buf *options, const char *key, const char *dir, const char *name)
+{
+	ap_buf_adds(options, key);
+	for (const char *part = dir; *part; part++) {
+		if (strchr(",:\\", *part))
+			ap_buf_adds(options, "\\");
+		ap_buf_add(options, part, 1);
+	}
+	ap_buf_adds(options, name);
+}
+
+static int overlay_attach(const struct spawn_place *place, struct ap_err *err)
+{
+	AP_CLEANUP_BUF struct ap_buf options = {0};
+	add_path(&options, "redirect_dir=on,lowerdir=", place->template_files, "");
+	add_path(&options, ",upperdir=", place->layers, "/upper");
+	add_path(&options, ",workdir=", place->layers, "/work");
+	if (options.failed)
+		return ap_err_errno(err, -ENOMEM, "%s", place->path);
+	if (mount("agentpoolfs", place->path, "overlay", MS_NODEV, ap_buf_text(&options)) < 0)
+		return ap_err_errno(err, -errno, "mounting an overlay at %s", place->path);
+	return 0;
+}
+
+static int make_dir(const char *dir, const char *name, struct ap_err *err)
+{
+	AP_CLEANUP_BUF struct ap_buf path = {0};
+	ap_buf_printf(&path, "%s%s", dir, name);
+	if (mkdir(ap_buf_text(&path), 0777) < 0 && errno != EEXIST)
+		return ap_err_errno(err, -errno, "%s", ap_buf_text(&path));
+	return 0;
+}
+
+static int overlay_populate(const struct spawn_place *place, struct ap_err *err)
+{
+	int r = make_dir(place->path, "", err);
+	if (r == 0)
+		r = make_dir(place->layers, "", err);
+	if (r == 0)
+		r = make_dir(place->layers, "/upper", err);
+	if (r == 0)
+		r = make_dir(place->layers, "/work", err);
+	return r < 0 ? r : overlay_attach(place, err);
+}
+
+/* Lazily: somebody may look at it still. The last one to let go of an overlay has the kernel write
+ * out the whole file system that its upper layer is on. */
+static int overlay_detach(const struct spawn_place *place)
+{
+	int held = open(place->path, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (umount2(place->path, MNT_DETACH | UMOUNT_NOFOLLOW) == 0)
+		return held;
+	if (held >= 0) /* nothing was mounted */
+		close(held);
+	return -1;
+}
+
+static int overlay_make_template_dir(const char *path, struct ap_err *err)
+{
+	return mkdir(path, 0777) < 0 ? ap_err_errno(err, -errno, "%s", path) : 0;
+}
+
+/* A mount, a file seen through it as it is below, and a directory of below renamed. */
+static int try_mount(const char *dir, struct ap_err *err)
+{
+	AP_CLEANUP_BUF struct ap_buf lower = {0};
+	AP_CLEANUP_BUF struct ap_buf path = {0};
+	AP_CLEANUP_BUF struct ap_buf layers = {0};
+	AP_CLEANUP_BUF struct ap_buf name = {0};
+	AP_CLEANUP_BUF struct ap_buf renamed = {0};
+	struct stat below, through;
+	ap_buf_printf(&lower, "%s/lower", dir);
+	ap_buf_printf(&path, "%s/path", dir);
+	ap_buf_printf(&layers, "%s/layers", dir);
+	ap_buf_printf(&name, "%s/path/dir", dir);
+	ap_buf_printf(&renamed, "%s/path/renamed", dir);
+	const struct spawn_place place = {.template_files = ap_buf_text(&lower),
+					  .path = ap_buf_text(&path),
+					  .layers = ap_buf_text(&layers)};
+	int r = make_dir(place.template_files, "", err);
+	if (r == 0)
+		r = make_dir(place.template_files, "/dir", err);
+	if (r == 0)
+		r = make_dir(place.template_files, "/dir/file", err);
+	if (r == 0)
+		r = overlay_populate(&place, err);
+	if (r < 0)
+		return r;
+	ap_buf_adds(&lower, "/dir/file");
+	if (stat(ap_buf_text(&lower), &below) < 0 ||
+	    rename(ap_buf_text(&name), ap_buf_text(&renamed)) < 0)
+		r = ap_err_errno(err, -errno, "an overlay in %s", dir);
+	ap_buf_adds(&renamed, "/file");
+	if (r == 0 && (stat(ap_buf_text(&renamed), &through) < 0 || through.st_ino != below.st_ino))
+		r = ap_err_set(err, -EOPNOTSUPP, "an overlay in %s changes inode numbers", dir);
+	int held = overlay_detach(&place);
+	if (held >= 0)
+		close(held);
+	return r;
+}
+
+static int overlay_probe(const char *dir, struct ap_err *err)
+{
+	AP_CLEANUP_FREE char *probe = NULL;
+	if (asprintf(&probe, "%s/probe-XXXXXX", dir) < 0)
+		return ap_err_errno(err, -ENOMEM, "%s", dir);
+	if (!mkdtemp(probe))
+		return ap_err_errno(err, -errno, "%s", probe);
+	int r = try_mount(probe, err);
+	(void)process_remove_tree(probe, NULL);
+	return r;
+}
+
+const struct spawn_backend spawn_overlay = {
+	.name = "overlay",
+	.is_instant = true,
+	.probe = overlay_probe,
+	.make_template_dir = overlay_make_template_dir,
+	.populate = overlay_populate,
+	.attach = overlay_attach,
+	.detach = overlay_detach,
+};

@@ -1,0 +1,87 @@
+/* Templates: the files of one commit, checked out once by git with all its filters, hooks and
+ * sparse patterns, and never changed. Worktrees are made from them; each counts its users, and one
+ * that no worktree uses goes, unless it is of the commit that new worktrees start from.
+ *
+ * They lie in the state directory: templates/COMMIT/files, and templates/COMMIT/admin with what git
+ * keeps of a worktree beside its files, such as the index. One whose making was cut off is named
+ * otherwise and removed at the next start. Functions that block say so; all may run in several
+ * threads. */
+#pragma once
+
+#include <limits.h>
+
+#include "repo.h"
+#include "spawn_backend.h"
+
+struct templates; /* of one state directory */
+struct template;
+
+/* Takes the templates of `state_dir` up that are whole. NULL on ENOMEM. `backend` may be NULL:
+ * there are no templates then. All that is given lives longer. */
+struct templates *templates_new(const struct repo *repo, const char *state_dir,
+				const struct spawn_backend *backend);
+
+/* None is in use any more; they stay for the next start. */
+void templates_free(struct templates *templates);
+
+const struct repo *templates_repo(const struct templates *templates);
+const char *templates_state_dir(const struct templates *templates);
+const struct spawn_backend *templates_backend(const struct templates *templates);
+
+/* A template to make a worktree from that is to stand at `commit`: of that commit, else the newest
+ * that there is, else one is made. Blocks, long if one is made. Put it back. */
+int template_get(struct templates *templates, const char *commit, int64_t limit_ns,
+		 struct template **ret, struct ap_err *err);
+
+/* The template of that commit with a reference, or NULL. Does not block. */
+struct template *template_find(struct templates *templates, const char *commit);
+
+/* The last one to put it back removes it, if it is not current. */
+void template_put(struct template *template);
+
+/* New worktrees start from `commit` now: its template is made, if there is none, and those go that
+ * nothing uses. Blocks, long if one is made; returns at once when another thread is at it. */
+int templates_follow(struct templates *templates, const char *commit, int64_t limit_ns,
+		     struct ap_err *err);
+
+/* An administrative directory in the making: git sees none of it until it is whole and moved. It
+ * lies as deep as where it goes, as a relative path is in it. */
+struct staged {
+	char dir[PATH_MAX];   /* COMMON_DIR/agentpool-… */
+	char admin[PATH_MAX]; /* in it */
+};
+
+/* Begins one with what git keeps of the template: its index, which may be large, and what belongs
+ * to it. Without a template it is empty. On failure `dir` may be left, for the caller to remove. */
+int template_stage(struct templates *templates, struct template *template, struct staged *ret,
+		   struct ap_err *err);
+
+/* Begins one in advance for the next worktree, if there is none. Blocks. */
+void templates_prepare(struct templates *templates);
+
+/* Removes those that a dead daemon of this state directory left. */
+void templates_forget_staged(struct templates *templates);
+
+const char *template_commit(const struct template *template);
+const char *template_files(const struct template *template);
+const char *template_admin(const struct template *template);
+
+/* Moves a path out of the way, to be removed behind the caller: all that lies there is garbage. No
+ * failure where it is not there. */
+int templates_discard(struct templates *templates, const char *path, struct ap_err *err);
+
+/* Takes a descriptor whose closing takes long, or -1, to be closed with the removal. */
+void templates_let_go(struct templates *templates, int fd);
+
+/* Removes what was moved there. Blocks, long for many files. */
+void templates_empty_trash(struct templates *templates);
+
+/* No worktree is made any more: removes the templates that none uses, and the garbage. Blocks. */
+void templates_end(struct templates *templates);
+
+/* How many there are, and how often one was made or removed since the start. */
+struct templates_stats {
+	unsigned n, n_users;
+	uint64_t n_made, n_removed;
+};
+void templates_look(struct templates *templates, struct templates_stats *ret);

@@ -1,0 +1,517 @@
+# Work is never lost, and a worktree costs nothing: how worktrees are made, saved, and cleaned up after.
+
+load helper
+
+setup() { common_setup; }
+
+teardown() {
+    local result=0
+    common_teardown || result=1
+    [ -z "${DISK:-}" ] || { umount "$DISK" && rm -rf "$DISK" "$DISK.image"; }
+    return $result
+}
+
+tree_of() { # LABEL
+    readlink "$POOL/leases/$1/worktree"
+}
+
+on_branch() { # LABEL FILE
+    git -C "$REPO" show "agentpool/$1:$2"
+}
+
+templates() { # in the state directory
+    find "$STATE/templates" -mindepth 1 -maxdepth 1 | wc -l
+}
+
+# A lease whose work is saved, in whatever pool is mounted.
+lease_works() {
+    echo job > "$POOL/acquire"
+    local tree
+    tree=$(tree_of job)
+    assert_equal "$(git -C "$tree" status --porcelain)" ""
+    echo made > "$tree/made"
+    echo changed >> "$tree/file-0"
+    echo job > "$POOL/release"
+    assert_equal "$(on_branch job made)" made
+    assert_equal "$(on_branch job file-0 | tail -1)" changed
+}
+
+@test "worktrees are overlays over one template, which goes with the pool" {
+    mount_pool 3 3
+    assert_equal "$(cat "$POOL/stats/spawn_backend")" overlay
+    assert_equal "$(templates)" 1
+    assert_equal "$(cat "$POOL/stats/templates")" 1
+    assert_equal "$(grep -c "$STATE/worktrees/.* overlay" /proc/mounts)" 3
+    lease_works
+    unmount_pool
+    assert [ ! -e "$STATE/templates" ]
+    assert [ ! -e "$STATE/layers" ]
+    assert [ ! -e "$STATE/trash" ]
+    refute grep -q "$STATE" /proc/mounts
+}
+
+@test "every way of making worktrees can be forced, and serves" {
+    local backend
+    for backend in overlay copy git; do
+        mount_pool 2 2 -o "spawn_backend=$backend"
+        assert_equal "$(cat "$POOL/stats/spawn_backend")" $backend
+        assert_equal "$(cat "$POOL/config/spawn_backend")" $backend
+        lease_works
+        echo job > "$POOL/acquire" # goes on from the branch, in a tree that was cleaned
+        assert_equal "$(cat "$(tree_of job)/made")" made
+        echo "job discard" > "$POOL/release"
+        git -C "$REPO" branch -q -D agentpool/job
+        unmount_pool
+        assert [ ! -e "$STATE/worktrees" ]
+    done
+    run "$AGENTPOOLFS" -o "state_dir=$STATE,spawn_backend=hardlink" "$REPO" "$POOL"
+    assert_failure
+    assert_output --partial "overlay btrfs copy git"
+}
+
+@test "on btrfs worktrees can be snapshots" {
+    DISK=$DIR-disk
+    mkdir "$DISK"
+    truncate -s 256M "$DISK.image"
+    mkfs.btrfs -q "$DISK.image"
+    mount -o loop "$DISK.image" "$DISK"
+    STATE=$DISK/state
+    mount_pool 2 2 -o spawn_backend=btrfs
+    assert_equal "$(cat "$POOL/stats/spawn_backend")" btrfs
+    lease_works
+    echo agent-2 > /dev/null
+    echo recycle > "$POOL/agents/agent-2/ctl"
+    await value_is "$POOL/agents/agent-2/generation" 2
+    await value_is "$POOL/stats/idle_agents" 2
+    lease_works
+    unmount_pool
+    assert [ ! -e "$STATE/templates" ]
+}
+
+@test "where no overlay can be mounted, worktrees are copies" {
+    # an overlay cannot be the upper layer of another
+    mkdir "$DIR/lower" "$DIR/upper" "$DIR/work" "$DIR/over"
+    mount -t overlay none "$DIR/over" -o "lowerdir=$DIR/lower,upperdir=$DIR/upper,workdir=$DIR/work"
+    STATE=$DIR/over/state
+    mount_pool 1 1
+    assert_equal "$(cat "$POOL/stats/spawn_backend")" copy
+    lease_works
+    unmount_pool
+    run "$AGENTPOOLFS" -o "state_dir=$STATE,spawn_backend=overlay" "$REPO" "$POOL"
+    umount "$DIR/over"
+    STATE=$DIR/state
+    assert_failure 1
+    assert_output --partial "spawn_backend=overlay"
+}
+
+@test "a state directory with every odd character can hold overlays" {
+    STATE="$DIR/st,at:e \\ ü"
+    mkdir -p "$POOL"
+    "$AGENTPOOLFS" -f "$REPO" "$POOL" -o "state_dir=${STATE//,/\\,}" >"$DIR/log" 2>&1 3>&- &
+    DAEMON=$!
+    await pool_answers || true
+    if ! [ -e "$STATE/worktrees" ]; then # the option cannot carry it: by the environment then
+        unmount_pool
+        export XDG_STATE_HOME="$STATE"
+        "$AGENTPOOLFS" -f "$REPO" "$POOL" >"$DIR/log" 2>&1 3>&- &
+        DAEMON=$!
+        await pool_answers
+    fi
+    await value_is "$POOL/stats/idle_agents" 1
+    assert_equal "$(cat "$POOL/stats/spawn_backend")" overlay
+    lease_works
+}
+
+@test "a directory of the repository can be renamed, and what an agent changes is its own" {
+    REPO_CHANGED=yes
+    mkdir "$REPO/dir"
+    echo 1 > "$REPO/dir/file"
+    git -C "$REPO" add .
+    git -C "$REPO" commit -qm dir
+    mount_pool 2 2
+    echo one > "$POOL/acquire"
+    echo two > "$POOL/acquire"
+    python3 -c 'import os, sys; os.rename(sys.argv[1] + "/dir", sys.argv[1] + "/renamed")' "$(tree_of one)"
+    echo 2 > "$(tree_of one)/renamed/file"
+    assert_equal "$(cat "$(tree_of two)/dir/file")" 1
+    echo one > "$POOL/release"
+    assert_equal "$(git -C "$REPO" ls-tree -r --name-only agentpool/one | grep /)" renamed/file
+    assert_equal "$(cat "$REPO/dir/file")" 1
+}
+
+@test "a lease stands at base as it is now, and idle agents are brought forward with their template" {
+    REPO_CHANGED=yes
+    mount_pool 2 2 -o maintenance_interval=1h
+    local agent
+    git -C "$REPO" commit -q --allow-empty -m second
+    echo new > "$REPO/new-file"
+    git -C "$REPO" add .
+    git -C "$REPO" commit -qm third
+    echo job > "$POOL/acquire"
+    assert_equal "$(cat "$POOL/leases/job/base")" "$(git -C "$REPO" rev-parse HEAD)"
+    assert_equal "$(cat "$POOL/leases/job/head")" "$(git -C "$REPO" rev-parse HEAD)"
+    assert [ -e "$(tree_of job)/new-file" ]
+    agent=agent-1
+    [ "$(cat "$POOL/agents/agent-1/lease")" != job ] || agent=agent-2
+    assert [ ! -e "$(readlink "$POOL/agents/$agent/worktree")/new-file" ]
+    echo maintain > "$POOL/ctl"
+    await test -e "$(readlink "$POOL/agents/$agent/worktree")/new-file"
+    await value_is "$POOL/agents/$agent/head" "$(git -C "$REPO" rev-parse HEAD)"
+    assert_equal "$(git -C "$(readlink "$POOL/agents/$agent/worktree")" status --porcelain)" ""
+    await test -d "$STATE/templates/$(git -C "$REPO" rev-parse HEAD)"
+    # the first one goes when nothing uses it any more
+    echo job > "$POOL/release"
+    echo recycle > "$POOL/agents/$agent/ctl"
+    await one_template
+}
+
+one_template() { [ "$(templates) $(cat "$POOL/stats/templates")" = "1 1" ]; }
+
+@test "whatever way a lease ends, its work is on its branch" {
+    mount_pool 2 4
+    local label
+    # released, removed, over in time, its handle closed, its process ended, killed, the pool ended
+    for label in release rm ttl handle holder kill unmount; do
+        case $label in
+        ttl) echo "ttl ttl=1s" > "$POOL/acquire" ;;
+        handle)
+            exec 5<>"$POOL/acquire"
+            echo handle >&5
+            read -r _ _ <&5
+            ;;
+        holder)
+            sleep 1000 3>&- &
+            local holder=$!
+            echo "holder pid=$holder" > "$POOL/acquire"
+            ;;
+        *) echo "$label" > "$POOL/acquire" ;;
+        esac
+        echo "$label" > "$(tree_of "$label")/work"
+        case $label in
+        release) echo release > "$POOL/release" ;;
+        rm) rm "$POOL/leases/rm" ;;
+        handle) exec 5>&- ;;
+        holder)
+            kill "$holder"
+            wait "$holder" || true
+            ;;
+        kill) echo kill > "$POOL/leases/kill/ctl" ;;
+        unmount) unmount_pool ;;
+        esac
+        await on_branch "$label" work
+        assert_equal "$(on_branch "$label" work)" "$label"
+        [ "$label" = unmount ] || await test ! -e "$POOL/leases/$label"
+    done
+    git -C "$REPO" log -1 --format=%B agentpool/ttl > "$DIR/message"
+    assert contains "$DIR/message" "lease ttl"
+    assert contains "$DIR/message" "generation"
+}
+
+@test "agents that misbehave in git lose nothing" {
+    mount_pool 1 1
+    export GIT_AUTHOR_NAME=a GIT_AUTHOR_EMAIL=a@e GIT_COMMITTER_NAME=a GIT_COMMITTER_EMAIL=a@e
+    misbehave() { # LABEL SCRIPT, run in the worktree
+        echo "$1" > "$POOL/acquire"
+        (cd "$(tree_of "$1")" && bash -ec "$2") >/dev/null 2>&1 || true
+        echo "$1" > "$POOL/release"
+    }
+    misbehave commits 'for i in 1 2 3; do echo $i > own-$i; git add .; git commit -qm $i; done; echo x > x'
+    assert_equal "$(git -C "$REPO" log --format=%s agentpool/commits | tail -4 | tr '\n' ' ')" "3 2 1 first "
+    assert_equal "$(on_branch commits x)" x
+    misbehave detached 'git checkout -q --detach; echo 1 > one; git add .; git commit -qm one; echo 2 > two'
+    assert_equal "$(on_branch detached one)$(on_branch detached two)" 12
+    misbehave switched 'git checkout -q -b elsewhere-1; echo 1 > one'
+    assert_equal "$(on_branch switched one)" 1
+    misbehave merging 'git checkout -q -b m1; echo l > file-0; git commit -qam l; git checkout -q agentpool/merging
+        echo r > file-0; git commit -qam r; git merge m1'
+    assert_equal "$(on_branch merging file-0 | head -1)" "<<<<<<< HEAD"
+    misbehave rebasing 'git checkout -q -b r1; echo l > file-0; git commit -qam l; git checkout -q agentpool/rebasing
+        echo r > file-0; git commit -qam r; git rebase r1'
+    assert contains <(git -C "$REPO" log --format=%s agentpool/rebasing) r
+    misbehave unlinked 'rm .git; echo 1 > one'
+    assert_equal "$(on_branch unlinked one)" 1
+    misbehave nested 'git init -q in; echo 1 > in/one'
+    assert_equal "$(git -C "$REPO" show refs/agentpool/nested/in/HEAD:one)" 1
+    misbehave replaced 'rm .git; git init -q; git add .; git commit -qm own; echo 1 > one'
+    assert_equal "$(on_branch replaced one)" 1
+    assert_equal "$(git -C "$REPO" log --format=%s refs/agentpool/replaced/%2Egit/HEAD)" own
+    misbehave links 'ln -s /etc/passwd link; mkdir -p a/b/c; ln -s .. a/b/up; chmod 000 file-1; echo 1 > " "'
+    assert_equal "$(git -C "$REPO" ls-tree -r --name-only agentpool/links -- link a ' ' | tr '\n' '|')" " |a/b/up|link|"
+    misbehave bare 'git clone -q --bare . copy.git'
+    assert on_branch bare copy.git/HEAD
+    misbehave worktree 'git worktree add -q inner -b inner-1; echo 1 > inner/one'
+    assert_equal "$(git -C "$REPO" show refs/agentpool/worktree/inner/HEAD:one)" 1
+    misbehave gone 'echo 1 > one; rm -rf "$(git rev-parse --git-dir)"'
+    assert_equal "$(on_branch gone one)" 1
+    misbehave unmounted 'echo 1 > one; cd /; umount -l "$OLDPWD"'
+    assert_equal "$(git -C "$REPO" diff --name-status main agentpool/unmounted)" "A	one"
+    # the branches that they made themselves are theirs; what they did to HEAD reaches nobody else
+    echo last > "$POOL/acquire"
+    assert_equal "$(git -C "$(tree_of last)" status --porcelain --branch)" "## agentpool/last"
+    assert_equal "$(ls -A "$(tree_of last)" | tr '\n' ' ')" ".git file-0 file-1 file-2 "
+    echo last > "$POOL/release"
+    git -C "$REPO" branch -q -D elsewhere-1 m1 r1 inner-1
+}
+
+@test "100,000 untracked files are saved" {
+    mount_pool 1 1
+    echo job > "$POOL/acquire"
+    python3 - "$(tree_of job)" <<'END'
+import os, sys
+for d in range(100):
+    os.mkdir(f"{sys.argv[1]}/{d}")
+    for f in range(1000):
+        with open(f"{sys.argv[1]}/{d}/{f}", "w") as file:
+            file.write(f"{d} {f % 10}\n")
+END
+    echo job > "$POOL/release"
+    assert_equal "$(git -C "$REPO" ls-tree -r agentpool/job | wc -l)" 100003
+}
+
+@test "work that cannot be saved stays where it is, over the end of the pool too" {
+    mount_pool 1 1
+    LOG_EXPECTED=yes
+    echo job > "$POOL/acquire"
+    local tree lock
+    tree=$(tree_of job)
+    echo 1 > "$tree/one"
+    lock=$(git -C "$tree" rev-parse --git-dir)/index.lock
+    touch "$lock"
+    run bash -c "echo job > $POOL/release"
+    assert_failure
+    assert contains "$POOL/last_error" "$tree"
+    unmount_pool
+    assert_equal "$(cat "$tree/one")" 1 # its overlay and template are there
+    assert_equal "$(git -C "$tree" diff --stat)" ""
+    rm "$lock"
+    mount_pool 1 1 # the next start tries again
+    assert_equal "$(on_branch job one)" 1
+    assert [ ! -e "$tree/one" ]
+}
+
+@test "every kind of repository works as it is" {
+    local kind user=$REPO
+    user_side() {
+        git -C "$REPO" for-each-ref --format='%(refname) %(objectname)' | grep -v agentpool/
+        if [ -e "$REPO/file-0" ]; then
+            git -C "$REPO" status --porcelain
+            md5sum "$(git -C "$REPO" rev-parse --path-format=absolute --git-path index)"
+        fi
+        cat "$(git -C "$REPO" rev-parse --path-format=absolute --git-path config)"
+    }
+    git init -q -b main "$DIR/lib"
+    git -C "$DIR/lib" -c user.name=u -c user.email=u@e commit -q --allow-empty -m lib
+    for kind in bare linked submodule filter sparse worktree-config partial sha256 owner shallow packed alternates \
+        "blanks and ü" split-index; do
+        REPO=$DIR/$kind
+        case $kind in
+        bare) git clone -q --bare "$user" "$REPO" ;;
+        linked) git -C "$user" worktree add -q "$REPO" -b linked ;;
+        submodule)
+            git clone -q "$user" "$REPO"
+            git -C "$REPO" -c protocol.file.allow=always submodule --quiet add "$DIR/lib" lib
+            git -C "$REPO" -c user.name=u -c user.email=u@e commit -qm sub
+            ;;
+        filter)
+            git clone -q "$user" "$REPO"
+            git -C "$REPO" config filter.up.clean "tr A-Z a-z"
+            git -C "$REPO" config filter.up.smudge "tr a-z A-Z"
+            echo "*.up filter=up" > "$REPO/.gitattributes"
+            echo LOUD > "$REPO/file.up"
+            git -C "$REPO" add .
+            git -C "$REPO" -c user.name=u -c user.email=u@e commit -qm filter
+            ;;
+        sparse)
+            git clone -q "$user" "$REPO"
+            git -C "$REPO" sparse-checkout set --no-cone /file-0 /made
+            ;;
+        worktree-config)
+            git clone -q "$user" "$REPO"
+            git -C "$REPO" config extensions.worktreeConfig true
+            git -C "$REPO" config --worktree user.nickname u
+            ;;
+        partial)
+            git -C "$user" config uploadpack.allowFilter true
+            git clone -q --filter=blob:none "file://$user" "$REPO"
+            git -C "$user" config --unset uploadpack.allowFilter
+            git -C "$user" config --remove-section uploadpack || true
+            ;;
+        sha256)
+            git init -q -b main --object-format=sha256 "$REPO"
+            cp "$user"/file-* "$REPO"
+            git -C "$REPO" add .
+            git -C "$REPO" -c user.name=u -c user.email=u@e commit -qm first
+            ;;
+        owner)
+            git clone -q "$user" "$REPO"
+            chown -R nobody "$REPO"
+            export GIT_CONFIG_COUNT=1 GIT_CONFIG_KEY_0=safe.directory GIT_CONFIG_VALUE_0='*'
+            ;;
+        shallow) git clone -q --depth 1 "file://$user" "$REPO" ;;
+        packed)
+            git clone -q "$user" "$REPO"
+            git -C "$REPO" branch other
+            git -C "$REPO" pack-refs --all
+            ;;
+        alternates) git clone -q --shared "$user" "$REPO" ;;
+        split-index)
+            git clone -q "$user" "$REPO"
+            git -C "$REPO" config core.splitIndex true
+            ;;
+        *) git clone -q "$user" "$REPO" ;;
+        esac
+        local before
+        before=$(user_side)
+        (
+            [ "$kind" != owner ] || unset GIT_CONFIG_COUNT
+            mount_pool 1 1
+            echo "$DAEMON" > "$DIR/daemon"
+        )
+        DAEMON=$(cat "$DIR/daemon")
+        echo "# $kind: $(cat "$POOL/stats/spawn_backend")"
+        lease_works
+        [ "$kind" != sparse ] || assert [ ! -e "$(readlink "$POOL/agents/agent-1/worktree")/file-1" ]
+        [ "$kind" != filter ] || assert_equal "$(cat "$(readlink "$POOL/agents/agent-1/worktree")/file.up")" LOUD
+        unmount_pool
+        assert_equal "$(user_side)" "$before"
+        git -C "$REPO" fsck --no-progress
+        unset GIT_CONFIG_COUNT
+        rm -rf "$STATE"
+    done
+    git -C "$user" worktree remove --force "$DIR/linked"
+    git -C "$user" branch -q -D linked
+    REPO=$user
+}
+
+@test "a repository without a commit is refused and says why" {
+    git init -q "$DIR/unborn"
+    mkdir "$POOL"
+    run "$AGENTPOOLFS" -o "state_dir=$STATE" "$DIR/unborn" "$POOL"
+    assert_failure 1
+    assert_output --partial "no commit yet"
+}
+
+@test "setup and teardown run in the worktree, their output in the agent's" {
+    mount_pool 1 1 -o "setup=echo set up \$AGENTPOOL_NAME; date > setup-ran; (sleep 1000 &)" \
+        -o "teardown=echo torn down >> $DIR/teardowns"
+    assert contains "$POOL/agents/agent-1/output" "set up agent-1"
+    assert [ -e "$(readlink "$POOL/agents/agent-1/worktree")/setup-ran" ]
+    echo job > "$POOL/acquire"
+    echo job > "$POOL/release"
+    await value_is "$POOL/stats/idle_agents" 1
+    assert [ -e "$(readlink "$POOL/agents/agent-1/worktree")/setup-ran" ] # in the one made after the lease too
+    assert_equal "$(wc -l < "$DIR/teardowns")" 1
+    unmount_pool
+    assert_equal "$(wc -l < "$DIR/teardowns")" 2
+}
+
+@test "a setup that fails or takes too long is a spawn that failed, and says why" {
+    mount_pool 1 1 -o spawn_timeout=1s
+    echo 'echo no such thing >&2; exit 3' > "$POOL/config/setup"
+    echo kill > "$POOL/agents/agent-1/ctl"
+    await value_is "$POOL/stats/breaker" open
+    run bash -c "echo timeout=30s > $POOL/acquire"
+    assert_failure
+    assert contains "$POOL/last_error" "setup: exit code 3: no such thing"
+    echo 'sleep 1000' > "$POOL/config/setup"
+    echo reset-breaker > "$POOL/ctl"
+    await value_is "$POOL/stats/breaker" open
+    run bash -c "echo timeout=30s > $POOL/acquire"
+    assert contains "$POOL/last_error" "took too long"
+    echo > "$POOL/config/setup"
+    echo reset-breaker > "$POOL/ctl"
+    await value_is "$POOL/stats/idle_agents" 1
+}
+
+@test "agents have an environment and a port of their own" {
+    CLAUDECODE=1 TMUX=/nowhere mount_pool 3 3 -- sh -c 'env > env; exec sleep 1d'
+    local agent tree
+    for agent in agent-1 agent-2 agent-3; do
+        tree=$(readlink "$POOL/agents/$agent/worktree")
+        await contains "$tree/env" "AGENTPOOL_PORT"
+        assert contains "$tree/env" "AGENTPOOL_NAME=$agent"
+        assert contains "$tree/env" "AGENTPOOL_WORKTREE=$tree"
+        assert contains "$tree/env" "AGENTPOOL_DIR=$POOL/agents/$agent"
+        refute grep -E '^(CLAUDECODE|TMUX|GIT_DIR)=' "$tree/env"
+        grep AGENTPOOL_PORT "$tree/env" >> "$DIR/ports"
+    done
+    assert_equal "$(sort -u "$DIR/ports" | wc -l)" 3
+}
+
+@test "ignored files that .worktreeinclude names are in every new worktree, as they are then" {
+    REPO_CHANGED=yes
+    printf '.env\n*.key\n' > "$REPO/.gitignore"
+    printf '.env\n' > "$REPO/.worktreeinclude"
+    git -C "$REPO" add .
+    git -C "$REPO" commit -qm ignore
+    echo 1 > "$REPO/.env"
+    echo secret > "$REPO/a.key"
+    mount_pool 1 1
+    echo job > "$POOL/acquire"
+    assert_equal "$(cat "$(tree_of job)/.env")" 1
+    assert [ ! -e "$(tree_of job)/a.key" ]
+    echo 2 > "$REPO/.env"
+    echo job > "$POOL/release"
+    assert_equal "$(git -C "$REPO" branch --list 'agentpool/*')" ""
+    echo job > "$POOL/acquire"
+    assert_equal "$(cat "$(tree_of job)/.env")" 2
+}
+
+@test "diff is as git prints it, and writes to nothing" {
+    mount_pool 1 1
+    echo job > "$POOL/acquire"
+    local tree index before
+    tree=$(tree_of job)
+    index=$(git -C "$tree" rev-parse --git-path index)
+    echo changed > "$tree/file-0"
+    rm "$tree/file-1"
+    printf 'a\0b' > "$tree/binary"
+    echo new > "$tree/ü new"
+    mkdir "$tree/dir"
+    echo new > "$tree/dir/new"
+    git -C "$tree" add file-1
+    before=$(md5sum "$index"; git -C "$tree" status --porcelain)
+    cat "$POOL/leases/job/diff" > "$DIR/diff"
+    cat "$POOL/leases/job/diffstat" > "$DIR/diffstat"
+    assert_equal "$(md5sum "$index"; git -C "$tree" status --porcelain)" "$before"
+    assert contains "$DIR/diff" "Binary files /dev/null and b/binary differ"
+    assert contains "$DIR/diffstat" "5 files changed"
+    # what git makes of it elsewhere is what the branch will be
+    git clone -q "$REPO" "$DIR/clone"
+    git -C "$DIR/clone" apply --exclude=binary "$DIR/diff"
+    echo job > "$POOL/release"
+    rm "$tree/binary" 2>/dev/null || true
+    git -C "$DIR/clone" fetch -q origin agentpool/job
+    git -C "$DIR/clone" add --all
+    assert_equal "$(git -C "$DIR/clone" diff --cached --name-only FETCH_HEAD)" binary
+}
+
+@test "what a dead pool left is found at the next start, its work saved first" {
+    mount_pool 2 2
+    LOG_EXPECTED=yes
+    echo one > "$POOL/acquire"
+    echo two > "$POOL/acquire"
+    echo 1 > "$(tree_of one)/one"
+    (cd "$(tree_of two)" && git checkout -q --detach && echo 2 > two)
+    kill -9 "$DAEMON"
+    wait "$DAEMON" 2>/dev/null || true
+    umount -l "$POOL"
+    # as a machine that was started anew: no mounts, and somebody prunes meanwhile
+    umount -l "$STATE"/worktrees/*
+    git -C "$REPO" worktree prune
+    mkdir -p "$STATE/templates/making/files" "$STATE/trash/left"
+    local staged
+    staged=$(echo "$REPO"/.git/agentpool-*) # what was prepared for the next worktree
+    assert [ -e "$staged/admin/index" ]
+    touch "$staged/left"
+    mount_pool 1 2
+    assert_equal "$(on_branch one one)" 1
+    assert_equal "$(on_branch two two)" 2
+    assert [ ! -e "$STATE/templates/making" ]
+    assert [ ! -e "$staged/left" ]
+    await test ! -e "$STATE/trash/left"
+    assert_equal "$(git -C "$REPO" worktree list | wc -l)" 2
+    assert_equal "$(grep -c "$STATE/worktrees/.* overlay" /proc/mounts)" 1
+    git -C "$REPO" log -1 --format=%B agentpool/one > "$DIR/message"
+    assert contains "$DIR/message" "generation 1"
+}
