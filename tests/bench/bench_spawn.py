@@ -1,0 +1,237 @@
+#!/usr/bin/env python3
+"""bench_spawn.py AGENTPOOLFS [--files N,N,...] [--backend NAME] [--runs N]: what a worktree costs.
+
+Prints, for repositories of so many files, the time from the decision to spawn an agent until it is
+ready to be leased, and of recycling it, beside what the git and tmux programs take for the same:
+`git worktree add` + `tmux new-session`, and `git worktree remove` + `git worktree add`. Medians of
+runs that take turns, so that a busy machine is busy for both.
+
+Everything lies in a file system of its own (ext4 in a file in memory), mounted for the run: needs root.
+Exits with 1 when a ratio is below what the project promises."""
+
+import argparse
+import datetime
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+# files: least ratio of spawning with overlays; all else is to be no slower than git
+PROMISED = {100: 3, 10000: 50, 80000: 200}
+DEADLINE = 300
+
+
+def run(*words, **kwargs):
+    return subprocess.run(words, check=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **kwargs)
+
+
+def timed(*words, **kwargs):
+    start = time.monotonic()
+    run(*words, **kwargs)
+    return (time.monotonic() - start) * 1000
+
+
+def make_repo(path, n_files):
+    """About 10 KB a file, 2.5 KB in a large repository; 25 files a directory."""
+    size = 2500 if n_files > 50000 else 10000
+    os.mkdir(path)
+    for i in range(n_files):
+        directory = f"{path}/d{i // 2500}/d{i // 25}"
+        if i % 25 == 0:
+            os.makedirs(directory, exist_ok=True)
+        with open(f"{directory}/file-{i}", "w") as file:
+            file.write(f"line {i} of a file that is like any other\n" * (size // 45))
+    run("git", "init", "-q", "-b", "main", path)
+    for setting in ("user.name=bench", "user.email=bench@example.org", "gc.auto=0"):
+        run("git", "-C", path, "config", *setting.split("="))
+    run("git", "-C", path, "add", ".")
+    run("git", "-C", path, "commit", "-qm", "first")
+    run("git", "-C", path, "repack", "-adq")
+
+
+class Pool:
+    def __init__(self, program, backend, repo, work):
+        self.mount, self.state = f"{work}/pool", f"{work}/state"
+        os.mkdir(self.mount)
+        self.daemon = subprocess.Popen(
+            [program, "-f", "-o", f"state_dir={self.state},min_pool_size=1,max_pool_size=10,"
+             f"spawn_backend={backend},maintenance_interval=1d,spawn_timeout=5m",
+             repo, self.mount, "--", "sleep", "1d"])
+        self.await_value("stats/idle_agents", "1")
+
+    def read(self, name):
+        with open(f"{self.mount}/{name}") as file:
+            return file.read().strip()
+
+    def write(self, name, text):
+        with open(f"{self.mount}/{name}", "w") as file:
+            file.write(text + "\n")
+
+    def await_value(self, name, value):
+        deadline = time.monotonic() + DEADLINE
+        while True:
+            try:
+                if self.read(name) == value:
+                    return
+            except OSError:
+                pass
+            if self.daemon.poll() is not None or time.monotonic() > deadline:
+                sys.exit(f"{name} is not {value}")
+            time.sleep(0.001)
+
+    def newest(self):
+        return max(os.listdir(f"{self.mount}/agents"), key=lambda name: int(name.split("-")[1]))
+
+    def last_change(self, agent, state, leads_to):
+        """Milliseconds of the agent's last passage through a state, by its own record."""
+        began = None
+        for line in self.read(f"agents/{agent}/transitions").split("\n"):
+            when, old, new, _ = line.split(" ", 3)
+            at = datetime.datetime.fromisoformat(when.replace("Z", "+00:00")).timestamp() * 1000
+            if new == state:
+                began = at
+            elif old == state and new == leads_to:
+                last = at - began
+        return last
+
+    def spawn(self):
+        n = int(self.read("stats/total_agents"))
+        self.write("scale", str(n + 1))
+        self.await_value("stats/idle_agents", str(n + 1))
+        return self.last_change(self.newest(), "spawning", "idle")
+
+    def recycle(self):
+        agent = self.newest()
+        n = self.read("stats/idle_agents")
+        with open(f"{self.read_link(agent)}/changed", "w") as file:
+            file.write("a change\n")
+        generation = int(self.read(f"agents/{agent}/generation"))
+        self.write(f"agents/{agent}/ctl", "recycle")
+        self.await_value(f"agents/{agent}/generation", str(generation + 1))
+        self.await_value("stats/idle_agents", n)
+        return self.last_change(agent, "recycling", "idle")
+
+    def diff(self):
+        """Milliseconds of the second reading of diff: the first one fills the kernel's caches."""
+        self.write("acquire", "bench")
+        tree = os.readlink(f"{self.mount}/leases/bench/worktree")
+        with open(f"{tree}/d0/d0/file-0", "a") as file:
+            file.write("a change\n")
+        self.read("leases/bench/diff")
+        start = time.monotonic()
+        self.read("leases/bench/diff")
+        took = (time.monotonic() - start) * 1000
+        self.write("release", "bench discard")
+        return took
+
+    def read_link(self, agent):
+        return os.readlink(f"{self.mount}/agents/{agent}/worktree")
+
+    def end(self):
+        subprocess.run(["fusermount3", "-u", self.mount], check=False)
+        self.daemon.wait(timeout=DEADLINE)
+        os.rmdir(self.mount)
+
+
+class Programs:
+    """The same by git and tmux."""
+
+    def __init__(self, repo, work):
+        self.repo, self.work, self.n = repo, work, 0
+        self.socket = f"{work}/tmux"
+        run("tmux", "-S", self.socket, "-f", "/dev/null", "new-session", "-d", "-s", "first", "sleep 1d")
+
+    def add(self):
+        self.n += 1
+        return timed("git", "-C", self.repo, "worktree", "add", "-q", "-b", f"bench-{self.n}",
+                     f"{self.work}/tree-{self.n}", "HEAD")
+
+    def spawn(self):
+        return self.add() + timed("tmux", "-S", self.socket, "new-session", "-d", "-s", f"s{self.n}",
+                                  "-c", f"{self.work}/tree-{self.n}", "sleep 1d")
+
+    def recycle(self):
+        tree = f"{self.work}/tree-{self.n}"
+        with open(f"{tree}/changed", "w") as file:
+            file.write("a change\n")
+        return timed("git", "-C", self.repo, "worktree", "remove", "--force", tree) + self.add()
+
+    def end(self):
+        subprocess.run(["tmux", "-S", self.socket, "kill-server"], check=False)
+
+
+def measure(options, n_files, disk):
+    work = f"{disk}/{n_files}"
+    os.mkdir(work)
+    repo = f"{work}/repo"
+    make_repo(repo, n_files)
+    pool = Pool(options.program, options.backend, repo, work)
+    programs = Programs(repo, work)
+    took = {"ours": {"spawn": [], "recycle": []}, "theirs": {"spawn": [], "recycle": []}}
+    try:
+        backend = pool.read("stats/spawn_backend")
+        for _ in range(options.runs if n_files < 50000 else max(3, options.runs // 3)):
+            for who, actor in (("ours", pool), ("theirs", programs)):
+                for what in ("spawn", "recycle"):
+                    run("sync", "-f", disk)  # what one of them wrote is not written out at the other's cost
+                    took[who][what].append(getattr(actor, what)())
+        diff = pool.diff()
+    finally:
+        programs.end()
+        pool.end()
+    print(f"{n_files:7} files  {backend:8} diff     {diff:9.2f} ms")
+    good = diff < 1000
+    for what in ("spawn", "recycle"):
+        ours, theirs = (statistics.median(took[who][what]) for who in ("ours", "theirs"))
+        least = 0 if backend == "git" else 1
+        if what == "spawn" and backend == "overlay":
+            least = PROMISED.get(n_files, 1)
+        elif what == "recycle" and backend == "copy":
+            least = 0  # of a small tree most of it is ending a program and starting another
+        verdict = "" if theirs / ours >= least else f"  below {least}"
+        good = good and not verdict
+        print(f"{n_files:7} files  {backend:8} {what:8} {ours:9.2f} ms   git and tmux {theirs:9.2f} ms"
+              f"   {theirs / ours:7.1f} times faster{verdict}", flush=True)
+    shutil.rmtree(work)
+    return good, statistics.median(took["ours"]["spawn"])
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split(":")[1])
+    parser.add_argument("program")
+    parser.add_argument("--files", default="100,10000,80000")
+    parser.add_argument("--backend", default="auto")
+    parser.add_argument("--runs", type=int, default=9)
+    options = parser.parse_args()
+    os.environ.update(GIT_CONFIG_GLOBAL="/dev/null", GIT_CONFIG_NOSYSTEM="1")
+    for name in ("TMUX", "TMUX_PANE"):
+        os.environ.pop(name, None)
+    sizes = [int(n) for n in options.files.split(",")]
+    home = tempfile.mkdtemp(prefix="bench-spawn-", dir="/dev/shm")
+    disk = f"{home}/disk"
+    good = True
+    spawn = {}
+    try:
+        os.mkdir(disk)
+        run("truncate", "-s", "12G" if max(sizes) > 50000 else "4G", f"{home}/image")
+        run("mkfs.ext4", "-q", "-F", "-i", "4096", f"{home}/image")
+        run("mount", "-o", "loop", f"{home}/image", disk)
+        for n in sizes:
+            one, took = measure(options, n, disk)
+            good = good and one
+            spawn[n] = took
+    finally:
+        subprocess.run(["umount", disk], check=False, stderr=subprocess.DEVNULL)
+        shutil.rmtree(home, ignore_errors=True)
+    if len(sizes) > 1 and options.backend in ("auto", "overlay"):
+        ratio = spawn[max(sizes)] / spawn[min(sizes)]
+        print(f"spawn of {max(sizes)} files against {min(sizes)}: {ratio:.2f} times")
+        good = good and ratio <= 3
+    sys.exit(0 if good else 1)
+
+
+if __name__ == "__main__":
+    main()
