@@ -1,34 +1,23 @@
-/* What workers do for the pool: the machine's effects carried out, prompts typed, texts made. A job
- * ends by reporting its outcome; it decides nothing. Each effect rolls back what it made when it
- * fails, so that its failure leaves nothing behind. */
+/* What workers do for the pool: the machine's effects carried out, agents looked after. A job ends
+ * by reporting its outcome; it decides nothing. What a failed one has made is removed by the effect
+ * that the machine has follow. */
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <math.h>
-#include <netinet/in.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "cleanup.h"
-#include "file.h"
-#include "pool_internal.h"
+#include "jobs_internal.h"
 #include "process.h"
 
-/* Longest line that a terminal in canonical mode takes whole: N_TTY_BUF_SIZE less its end. */
-#define CANONICAL_LINE 4095
-/* Keys of one write: a line has 4096 bytes at most, and a blank between two. */
-#define KEYS_MAX 2048
 /* Fencing tokens are written down in advance, so that a grant need not wait for the disk. */
 #define TOKEN_BLOCK 65536
 #define NAME_BLOCK  32
-/* Ports of agents: below those that the kernel gives out by itself, from 32768 on. */
-#define PORT_FIRST 20000
-#define PORTS	   12000
 
 /* Reports how the agent's effect went. Refused when the machine does not wait for it any more. */
 static void outcome(struct ap_agent *agent, int result)
@@ -51,8 +40,7 @@ static void tell_request(struct ap_agent *agent, const struct ap_err *err)
 	pthread_mutex_unlock(&agent->pool->lock);
 }
 
-/* The option's text as it is now, owned by the caller. */
-static char *config_text(struct ap_pool *pool, enum ap_option option)
+char *config_text(struct ap_pool *pool, enum ap_option option)
 {
 	pthread_mutex_lock(&pool->lock);
 	char *text = strdup(pool->config.text[option]);
@@ -86,166 +74,6 @@ static void tidy_soon(struct ap_pool *pool)
 		return;
 	pool->tidy_job = (struct worker_job){.run = job_tidy};
 	worker_submit(pool->workers, &pool->tidy_job);
-}
-
-/* --- programs --- */
-
-/* What an agent's programs find in their environment. */
-struct agent_env {
-	struct ap_buf dir, name, worktree, port;
-	const char *words[5];
-};
-
-static void agent_env_fini(struct agent_env *env)
-{
-	ap_buf_fini(&env->dir);
-	ap_buf_fini(&env->name);
-	ap_buf_fini(&env->worktree);
-	ap_buf_fini(&env->port);
-}
-
-static int agent_env_init(struct agent_env *env, const struct ap_agent *agent, struct ap_err *err)
-{
-	ap_buf_printf(&env->dir, "AGENTPOOL_DIR=%s/agents/%s", agent->pool->mountpoint,
-		      agent->name);
-	ap_buf_printf(&env->name, "AGENTPOOL_NAME=%s", agent->name);
-	ap_buf_printf(&env->worktree, "AGENTPOOL_WORKTREE=%s", agent->worktree.path);
-	ap_buf_printf(&env->port, "AGENTPOOL_PORT=%u", agent->port);
-	const char *words[] = {ap_buf_text(&env->dir), ap_buf_text(&env->name),
-			       ap_buf_text(&env->worktree), ap_buf_text(&env->port), NULL};
-	memcpy(env->words, words, sizeof words);
-	if (env->dir.failed || env->name.failed || env->worktree.failed || env->port.failed)
-		return ap_err_errno(err, -ENOMEM, "%s", agent->name);
-	return 0;
-}
-
-/* The last line that a file has from an offset on. */
-static void last_line(int fd, off_t from, char *ret, size_t size)
-{
-	off_t end = lseek(fd, 0, SEEK_END);
-	off_t at = end - (off_t)size + 1 > from ? end - (off_t)size + 1 : from;
-	ssize_t n = pread(fd, ret, size - 1, at);
-	while (n > 0 && (ret[n - 1] == '\n' || ret[n - 1] == '\r'))
-		n--;
-	ret[n > 0 ? n : 0] = '\0';
-	char *newline = strrchr(ret, '\n');
-	if (newline)
-		memmove(ret, newline + 1, strlen(newline));
-}
-
-/* Runs the command of an option in the agent's worktree, as its programs are run, what it prints
- * into the agent's output. Whatever it leaves in its process group ends with it. */
-static int run_command(struct ap_agent *agent, enum ap_option option, struct ap_err *err)
-{
-	struct ap_pool *pool = agent->pool;
-	AP_CLEANUP_FREE char *command = config_text(pool, option);
-	AP_CLEANUP_BUF struct ap_buf raw = {0};
-	struct agent_env env __attribute__((cleanup(agent_env_fini))) = {.words = {NULL}};
-	if (!command)
-		return ap_err_errno(err, -ENOMEM, "%s", agent->name);
-	if (!*command)
-		return 0;
-	agent_raw_path(agent, &raw);
-	AP_CLEANUP_CLOSE int log = open(ap_buf_text(&raw), O_RDWR | O_APPEND | O_CLOEXEC);
-	if (log < 0)
-		return ap_err_errno(err, -errno, "%s", ap_buf_text(&raw));
-	int r = agent_env_init(&env, agent, err);
-	if (r < 0)
-		return r;
-	off_t from = lseek(log, 0, SEEK_END);
-	r = process_run(
-		&(struct process_run){
-			.argv = (const char *const[]){"/bin/sh", "-c", command, NULL},
-			.env = env.words,
-			.dir = agent->worktree.path,
-			.limit_ns = ap_pool_config_number(pool, AP_OPT_SPAWN_TIMEOUT),
-			.log_fd = log,
-			.kill_group = true,
-		},
-		err);
-	if (r > 0) {
-		char line[256];
-		last_line(log, from, line, sizeof line);
-		ap_err_set(err, -EIO, "exit code %d%s%.200s", r, *line ? ": " : "", line);
-		r = -EIO;
-	}
-	if (r < 0)
-		ap_err_wrap(err, r, "%s", ap_options[option].name);
-	return r;
-}
-
-/* Its failure does not keep the worktree: it is said where what it printed is. */
-static void run_teardown(struct ap_agent *agent)
-{
-	struct ap_err err = {""};
-	AP_CLEANUP_BUF struct ap_buf raw = {0};
-	if (agent->n_starts == 0 || run_command(agent, AP_OPT_TEARDOWN, &err) == 0)
-		return;
-	agent_raw_path(agent, &raw);
-	AP_CLEANUP_CLOSE int log = open(ap_buf_text(&raw), O_WRONLY | O_APPEND | O_CLOEXEC);
-	if (log >= 0) /* fails on a full disk */
-		(void)dprintf(log, "agentpoolfs: %s\n", err.text);
-}
-
-enum start_kind { START_FIRST, START_CLEAN, START_AGAIN };
-
-/* Starts the program: in a new terminal, in the same one with an output of its own, or just again.
- */
-static int start_program(struct ap_agent *agent, enum start_kind kind, struct ap_err *err)
-{
-	struct ap_pool *pool = agent->pool;
-	const struct backend_ops *ops = pool->backend->ops;
-	AP_CLEANUP_BUF struct ap_buf raw = {0};
-	struct agent_env env __attribute__((cleanup(agent_env_fini))) = {.words = {NULL}};
-	int r = kind == START_AGAIN ? 0 : agent_output_begin(agent, err);
-	if (r == 0 && kind != START_AGAIN) /* the worktree is new */
-		r = run_command(agent, AP_OPT_SETUP, err);
-	if (r == 0)
-		r = agent_env_init(&env, agent, err);
-	if (r < 0)
-		return r;
-	agent_raw_path(agent, &raw);
-	struct backend_spawn spawn = {
-		.name = agent->name,
-		.dir = agent->worktree.path,
-		.argv = pool->argv,
-		.env = env.words,
-		.record_dir = agent->dir,
-		.output_file = ap_buf_text(&raw),
-	};
-	agent_starts(agent);
-	r = kind == START_FIRST ? ops->spawn(pool->backend, &spawn, &agent->terminal, err)
-				: ops->respawn(pool->backend, &spawn, &agent->terminal, err);
-	if (r < 0)
-		return ap_err_wrap(err, r, "starting %s", agent->name);
-	return agent_started(agent, err);
-}
-
-/* A port for the agent's own use: one that nobody listens on now, and no other agent of the pool
- * has. Pools begin at places of their own, as far as chance has it. */
-static void choose_port(struct ap_agent *agent)
-{
-	struct ap_pool *pool = agent->pool;
-	unsigned first = (unsigned)(ap_hash(pool->state_dir) % PORTS),
-		 n_slots = pool->machine.n_slots;
-	for (unsigned tries = 0; tries < PORTS / n_slots; tries++) {
-		unsigned port = PORT_FIRST + (first + tries * n_slots + agent->slot) % PORTS;
-		struct sockaddr_in address = {.sin_family = AF_INET,
-					      .sin_port = htons((uint16_t)port),
-					      .sin_addr = {htonl(INADDR_LOOPBACK)}};
-		AP_CLEANUP_CLOSE int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-		bool free_now =
-			fd < 0 || bind(fd, (struct sockaddr *)&address, sizeof address) == 0;
-		bool taken = false;
-		pthread_mutex_lock(&pool->lock);
-		for (unsigned i = 0; i < n_slots; i++)
-			taken = taken || (pool->agents[i] && pool->agents[i]->port == port);
-		if (free_now && !taken)
-			agent->port = port;
-		pthread_mutex_unlock(&pool->lock);
-		if (agent->port)
-			return;
-	}
 }
 
 /* Where its worktree stands, for who asks whether it is to be brought forward. */
@@ -284,8 +112,8 @@ static void job_spawn(struct ap_agent *agent)
 				 ap_pool_config_number(pool, AP_OPT_SPAWN_TIMEOUT), &err);
 	if (r == 0) {
 		note_commit(agent);
-		choose_port(agent);
-		r = start_program(agent, START_FIRST, &err);
+		launch_choose_port(agent);
+		r = launch_program(agent, LAUNCH_FIRST, &err);
 	}
 	if (r < 0) /* what was made of it is removed by the stop that follows */
 		pool_note_spawn_error(pool, &err);
@@ -451,7 +279,7 @@ static void job_recycle(struct ap_agent *agent)
 	if (r == 0)
 		r = resolve_base(pool, base, &err);
 	if (r == 0) {
-		run_teardown(agent);
+		launch_teardown(agent);
 		r = worktree_clean(&agent->worktree, base, !restart,
 				   ap_pool_config_number(pool, AP_OPT_SPAWN_TIMEOUT), &err);
 	}
@@ -463,8 +291,7 @@ static void job_recycle(struct ap_agent *agent)
 		pthread_mutex_unlock(&pool->lock);
 	}
 	if (r == 0)
-		r = restart ? start_program(agent, START_CLEAN, &err)
-			    : run_command(agent, AP_OPT_SETUP, &err);
+		r = restart ? launch_program(agent, LAUNCH_CLEAN, &err) : launch_setup(agent, &err);
 	if (r < 0)
 		pool_note_spawn_error(pool, &err);
 	outcome(agent, r);
@@ -487,7 +314,7 @@ static void job_stop(struct ap_agent *agent)
 		r = save_lease(agent, &err);
 	pool->backend->ops->remove(pool->backend, &agent->terminal, NULL);
 	if (r == 0 && !keep && agent->worktree.path) {
-		run_teardown(agent);
+		launch_teardown(agent);
 		r = worktree_remove(&agent->worktree, &err);
 	}
 	if (r < 0)
@@ -520,8 +347,7 @@ static void job_effect(struct worker_job *job)
 	jobs[agent->effect.type](agent);
 }
 
-static void agent_submit(struct ap_agent *agent, struct worker_job *job,
-			 void (*run)(struct worker_job *))
+void agent_submit(struct ap_agent *agent, struct worker_job *job, void (*run)(struct worker_job *))
 {
 	*job = (struct worker_job){
 		.run = run, .lane = &agent->lane, .lane_release = agent_lane_release};
@@ -538,19 +364,10 @@ void job_effect_locked(struct ap_agent *agent, const struct machine_effect *effe
 	agent->effect_queued = true;
 }
 
-/* A job of its own memory: something asked of one agent, once. */
-struct agent_job {
-	struct worker_job job;
-	struct ap_agent *agent;	    /* with a reference */
-	struct ap_request *request; /* with a reference, or NULL */
-	enum ap_agent_text what;
-	int64_t offset;
-	size_t size;
-	char keys[];
-};
+/* --- jobs of their own memory --- */
 
-static struct agent_job *agent_job_new(struct ap_agent *agent, struct ap_request *request,
-				       void (*run)(struct worker_job *), const char *keys)
+struct agent_job *agent_job_new(struct ap_agent *agent, struct ap_request *request,
+				void (*run)(struct worker_job *), const char *keys)
 {
 	struct agent_job *job = calloc(1, sizeof *job + strlen(keys) + 1);
 	if (!job)
@@ -565,21 +382,35 @@ static struct agent_job *agent_job_new(struct ap_agent *agent, struct ap_request
 	return job;
 }
 
-static void agent_job_free(struct agent_job *job)
+void agent_job_free(struct agent_job *job)
 {
 	ap_agent_unref(job->agent);
 	free(job);
 }
 
-static void agent_job_in_lane(struct agent_job *job)
+void agent_job_in_lane(struct agent_job *job)
 {
 	agent_submit(job->agent, &job->job, job->job.run);
 }
 
 /* --- health and usage --- */
 
-/* What its process tree uses now; the CPU's average is brought up to now by it. */
-static int agent_usage(struct ap_agent *agent, struct process_usage *ret, double *ret_percent)
+int agent_running(struct ap_pool *pool, struct ap_agent *agent, bool even_ended, struct ap_err *err)
+{
+	pthread_mutex_lock(&pool->lock);
+	int r = 0;
+	if (agent->gone)
+		r = ap_err_set(err, -ENODEV, "%s is gone", agent->name);
+	else if (!agent->started)
+		r = ap_err_set(err, -EBUSY, "%s is being made", agent->name);
+	else if (agent->ended && !even_ended)
+		r = ap_err_set(err, -EIO, "the program of %s has ended (%s): restart it",
+			       agent->name, agent->ended_how);
+	pthread_mutex_unlock(&pool->lock);
+	return r;
+}
+
+int agent_usage(struct ap_agent *agent, struct process_usage *ret, double *ret_percent)
 {
 	struct ap_pool *pool = agent->pool;
 	pthread_mutex_lock(&pool->lock);
@@ -663,394 +494,4 @@ static void job_forward(struct worker_job *worker_job)
 		(void)worktree_forward(&agent->worktree, base, NULL); /* a grant tries it again */
 	note_commit(agent);
 	agent_job_free(job);
-}
-
-/* --- prompts and keys --- */
-
-/* Line ends become newlines, and what could drive the terminal is left out: a prompt is text. */
-static size_t clean_text(char *text, size_t len)
-{
-	size_t n = 0;
-	for (size_t i = 0; i < len; i++) {
-		unsigned char c = (unsigned char)text[i];
-		if (c == '\r') {
-			if (i + 1 < len && text[i + 1] == '\n')
-				continue;
-			c = '\n';
-		}
-		if (c == '\n' || c == '\t' || (c >= 0x20 && c != 0x7f))
-			text[n++] = (char)c;
-	}
-	if (n > 0 && text[n - 1] == '\n')
-		n--; /* the shell's own */
-	return n;
-}
-
-static bool has_long_line(const char *text, size_t len)
-{
-	while (len > 0) {
-		const char *newline = memchr(text, '\n', len);
-		size_t line = newline ? (size_t)(newline - text) : len;
-		if (line > CANONICAL_LINE)
-			return true;
-		if (!newline)
-			break;
-		len -= line + 1;
-		text = newline + 1;
-	}
-	return false;
-}
-
-/* A program that draws its own input takes a moment to show a paste, and an Enter before that would
- * be part of it. Waits until the screen shows something new and stays, or long enough for one that
- * shows nothing. */
-static void await_settled(struct ap_agent *agent, const struct ap_buf *before)
-{
-	struct ap_pool *pool = agent->pool;
-	AP_CLEANUP_BUF struct ap_buf last = {0};
-	int64_t start = ap_clock_ns();
-	for (;;) {
-		struct ap_buf now = {0};
-		poll(NULL, 0, 60);
-		int r = pool->backend->ops->capture(pool->backend, &agent->terminal, &now, NULL);
-		bool same = strcmp(ap_buf_text(&now), ap_buf_text(&last)) == 0;
-		bool shown = strcmp(ap_buf_text(&now), ap_buf_text(before)) != 0;
-		ap_buf_fini(&last);
-		last = now;
-		int64_t waited = ap_clock_ns() - start;
-		if (r < 0 || (same && shown) || waited > (shown ? 4 : 1) * AP_SECOND)
-			return;
-	}
-}
-
-static int type_prompt(struct ap_agent *agent, char *text, size_t len, struct ap_err *err)
-{
-	struct ap_pool *pool = agent->pool;
-	const struct backend_ops *ops = pool->backend->ops;
-	static const char *const enter[] = {"Enter", NULL};
-	AP_CLEANUP_BUF struct ap_buf file = {0};
-	AP_CLEANUP_BUF struct ap_buf before = {0};
-	len = clean_text(text, len);
-	if (has_long_line(text, len) && ops->canonical(pool->backend, &agent->terminal))
-		return ap_err_set(err, -EMSGSIZE,
-				  "a line over %d bytes would be cut by the terminal of %s",
-				  CANONICAL_LINE, agent->name);
-	ap_buf_printf(&file, "%s/prompt", agent->dir);
-	int r = 0;
-	if (len > 0) {
-		r = file_write(ap_buf_text(&file), text, len, err);
-		if (r == 0 && !pool->is_shell)
-			r = ops->capture(pool->backend, &agent->terminal, &before, err);
-		if (r == 0)
-			r = ops->paste(pool->backend, &agent->terminal, ap_buf_text(&file), err);
-		unlink(ap_buf_text(&file));
-		if (r == 0 && !pool->is_shell)
-			await_settled(agent, &before);
-	}
-	if (r < 0)
-		return r;
-	pthread_mutex_lock(&pool->lock);
-	agent->entered_ns = ap_clock_ns();
-	pthread_mutex_unlock(&pool->lock);
-	return ops->keys(pool->backend, &agent->terminal, enter, err);
-}
-
-static struct prompt *first_prompt(struct ap_agent *agent)
-{
-	struct prompt *prompt = NULL;
-	pthread_mutex_lock(&agent->pool->lock);
-	if (!ap_list_empty(&agent->prompts)) {
-		prompt = ap_container_of(agent->prompts.next, struct prompt, link);
-		ap_list_remove(&prompt->link);
-		agent->n_prompts_queued--;
-		agent->prompt_bytes -= prompt->len;
-	}
-	pthread_mutex_unlock(&agent->pool->lock);
-	return prompt;
-}
-
-static void job_prompt(struct worker_job *job)
-{
-	struct ap_agent *agent = ap_container_of(job, struct ap_agent, prompt_job);
-	struct ap_pool *pool = agent->pool;
-	struct ap_err err = {""};
-	struct prompt *prompt = first_prompt(agent); /* NULL: its lease has ended */
-	if (prompt)
-		type_prompt(agent, prompt->text, prompt->len, &err);
-	free(prompt);
-	pthread_mutex_lock(&pool->lock);
-	agent->delivering = false;
-	agent->prompt_error = err;
-	agent->recheck_ns = ap_clock_ns();
-	pthread_mutex_unlock(&pool->lock);
-	maintenance_poke(pool);
-}
-
-void job_prompt_locked(struct ap_agent *agent)
-{
-	agent->delivering = true;
-	agent_submit(agent, &agent->prompt_job, job_prompt);
-}
-
-static void job_keys(struct worker_job *worker_job)
-{
-	struct agent_job *job = ap_container_of(worker_job, struct agent_job, job);
-	struct ap_pool *pool = job->agent->pool;
-	const char *keys[KEYS_MAX + 1];
-	size_t n = 0;
-	char *cursor = job->keys;
-	while (n < KEYS_MAX && (keys[n] = ap_word_next(&cursor)))
-		n++;
-	keys[n] = NULL;
-	if (n > 0)
-		pool->backend->ops->keys(pool->backend, &job->agent->terminal, keys, NULL);
-	agent_job_free(job);
-}
-
-static int running(struct ap_pool *pool, struct ap_agent *agent, bool even_ended,
-		   struct ap_err *err)
-{
-	pthread_mutex_lock(&pool->lock);
-	int r = 0;
-	if (agent->gone)
-		r = ap_err_set(err, -ENODEV, "%s is gone", agent->name);
-	else if (!agent->started)
-		r = ap_err_set(err, -EBUSY, "%s is being made", agent->name);
-	else if (agent->ended && !even_ended)
-		r = ap_err_set(err, -EIO, "the program of %s has ended (%s): restart it",
-			       agent->name, agent->ended_how);
-	pthread_mutex_unlock(&pool->lock);
-	return r;
-}
-
-static int same_lease(struct ap_pool *pool, struct ap_agent *agent, uint64_t token,
-		      struct ap_err *err)
-{
-	pthread_mutex_lock(&pool->lock);
-	bool same = token == 0 || token == pool->machine.slots[agent->slot].token;
-	pthread_mutex_unlock(&pool->lock);
-	return pool_refused(same ? 0 : -ESTALE, err);
-}
-
-int ap_agent_keys(struct ap_pool *pool, struct ap_agent *agent, uint64_t token, const char *keys,
-		  struct ap_err *err)
-{
-	int r = running(pool, agent, false, err);
-	if (r == 0)
-		r = same_lease(pool, agent, token, err);
-	if (r < 0)
-		return r;
-	struct agent_job *job = agent_job_new(agent, NULL, job_keys, keys);
-	if (!job)
-		return ap_err_errno(err, -ENOMEM, "keys");
-	agent_job_in_lane(job);
-	return 0;
-}
-
-static void job_restart(struct worker_job *worker_job)
-{
-	struct agent_job *job = ap_container_of(worker_job, struct agent_job, job);
-	struct ap_agent *agent = job->agent;
-	struct ap_err err = {""};
-	int r = agent_end_program(agent, &err);
-	if (r == 0)
-		r = start_program(agent, START_AGAIN, &err);
-	if (r < 0)
-		agent_restart_failed(agent, &err);
-	agent_job_free(job);
-}
-
-int ap_agent_restart(struct ap_pool *pool, struct ap_agent *agent, struct ap_err *err)
-{
-	int r = running(pool, agent, true, err);
-	if (r < 0)
-		return r;
-	struct agent_job *job = agent_job_new(agent, NULL, job_restart, "");
-	if (!job)
-		return ap_err_errno(err, -ENOMEM, "restart");
-	agent_restarts(agent);
-	agent_job_in_lane(job);
-	return 0;
-}
-
-/* --- texts --- */
-
-static int diff_text(struct ap_agent *agent, bool stat, struct ap_buf *out, struct ap_err *err)
-{
-	static atomic_uint n_diffs;
-	char base[GIT_OID_MAX + 1];
-	AP_CLEANUP_BUF struct ap_buf scratch = {0};
-	pthread_mutex_lock(&agent->pool->lock);
-	bool leased = agent->pool->machine.slots[agent->slot].state == AP_AGENT_ACTIVE;
-	snprintf(base, sizeof base, "%s", leased ? agent->base : "HEAD");
-	pthread_mutex_unlock(&agent->pool->lock);
-	ap_buf_printf(&scratch, "%s/index-%u", agent->dir, atomic_fetch_add(&n_diffs, 1));
-	return worktree_diff(&agent->worktree, base, stat, ap_buf_text(&scratch), out, err);
-}
-
-static int usage_text(struct ap_agent *agent, enum ap_agent_text what, struct ap_buf *out,
-		      struct ap_err *err)
-{
-	struct process_usage usage;
-	double percent;
-	int r = agent_usage(agent, &usage, &percent);
-	if (r == -ESRCH) { /* it has ended */
-		usage = (struct process_usage){0};
-		percent = 0;
-	} else if (r < 0) {
-		return ap_err_errno(err, r, "the processes of %s", agent->name);
-	}
-	if (what == AP_TEXT_CPU)
-		ap_buf_printf(out, "%.1f\n", percent);
-	else
-		ap_buf_printf(out, "%" PRIu64 "\n",
-			      what == AP_TEXT_MEMORY ? usage.memory : usage.n_processes);
-	return 0;
-}
-
-static void job_text(struct worker_job *worker_job)
-{
-	struct agent_job *job = ap_container_of(worker_job, struct agent_job, job);
-	struct ap_agent *agent = job->agent;
-	struct ap_pool *pool = agent->pool;
-	struct ap_buf *out = &job->request->text;
-	struct ap_err *err = &job->request->err;
-	int r = -EINVAL;
-	switch (job->what) {
-	case AP_TEXT_SCREEN:
-		r = pool->backend->ops->capture(pool->backend, &agent->terminal, out, err);
-		break;
-	case AP_TEXT_DIFF:
-	case AP_TEXT_DIFFSTAT:
-		r = diff_text(agent, job->what == AP_TEXT_DIFFSTAT, out, err);
-		break;
-	case AP_TEXT_HEAD:
-		r = worktree_head(&agent->worktree, out, err);
-		break;
-	case AP_TEXT_MEMORY:
-	case AP_TEXT_CPU:
-	case AP_TEXT_TASKS:
-		r = usage_text(agent, job->what, out, err);
-		break;
-	case AP_TEXT_WAIT:
-		break;
-	}
-	if (r == 0 && out->failed)
-		r = -ENOMEM;
-	request_answer(job->request, r);
-	agent_job_free(job);
-}
-
-static void job_output(struct worker_job *worker_job)
-{
-	struct agent_job *job = ap_container_of(worker_job, struct agent_job, job);
-	struct ap_buf *out = &job->request->text;
-	int r = 0;
-	pthread_mutex_lock(&job->agent->output_lock);
-	AP_CLEANUP_CLOSE int fd = fcntl(job->agent->plain_fd, F_DUPFD_CLOEXEC, 0);
-	pthread_mutex_unlock(&job->agent->output_lock);
-	if (!ap_buf_reserve(out, job->size)) {
-		r = -ENOMEM;
-	} else if (fd >= 0) { /* nothing printed yet reads as empty */
-		ssize_t n = pread(fd, out->data, job->size, job->offset);
-		r = n < 0 ? -errno : 0;
-		out->len = n < 0 ? 0 : (size_t)n;
-	}
-	request_answer(job->request, r);
-	agent_job_free(job);
-}
-
-int ap_agent_output(struct ap_pool *pool, struct ap_agent *agent, int64_t offset, size_t size,
-		    struct ap_request *request, struct ap_err *err)
-{
-	struct agent_job *job = agent_job_new(agent, request, job_output, "");
-	if (!job)
-		return ap_err_errno(err, -ENOMEM, "output");
-	job->offset = offset;
-	job->size = size;
-	worker_submit(pool->workers, &job->job);
-	return 0;
-}
-
-static int wait_text(struct ap_pool *pool, struct ap_agent *agent, struct ap_request *request,
-		     struct ap_err *err)
-{
-	bool parked = false;
-	enum ap_activity activity;
-	ap_request_ref(request);
-	pthread_mutex_lock(&pool->lock);
-	bool gone = agent->gone;
-	activity = agent->activity;
-	if (!gone && (activity == AP_ACTIVITY_BUSY || activity == AP_ACTIVITY_STARTING)) {
-		ap_list_append(&agent->waits, &request->link);
-		parked = true;
-	}
-	pthread_mutex_unlock(&pool->lock);
-	if (parked)
-		return 0;
-	if (gone)
-		ap_err_set(&request->err, -ENODEV, "%s is gone", agent->name);
-	else
-		ap_buf_printf(&request->text, "%s\n", ap_activity_name(activity));
-	request_answer(request, gone ? -ENODEV : 0);
-	return 0;
-}
-
-int ap_agent_text(struct ap_pool *pool, struct ap_agent *agent, enum ap_agent_text what,
-		  struct ap_request *request, struct ap_err *err)
-{
-	if (what == AP_TEXT_WAIT)
-		return wait_text(pool, agent, request, err);
-	int r = running(pool, agent, true, err);
-	if (r < 0)
-		return r;
-	struct agent_job *job = agent_job_new(agent, request, job_text, "");
-	if (!job)
-		return ap_err_errno(err, -ENOMEM, "%s", agent->name);
-	job->what = what;
-	worker_submit(pool->workers, &job->job);
-	return 0;
-}
-
-/* --- the state store --- */
-
-struct store_job {
-	struct worker_job job;
-	struct ap_pool *pool;
-	struct ap_request *request; /* with a reference */
-	bool load;
-};
-
-static void job_store(struct worker_job *worker_job)
-{
-	struct store_job *job = ap_container_of(worker_job, struct store_job, job);
-	struct ap_err *err = &job->request->err;
-	int r = job->load ? state_dir_load(job->pool, false, err) : state_dir_save(job->pool, err);
-	request_answer(job->request, r);
-	free(job);
-}
-
-static int store_submit(struct ap_pool *pool, bool load, struct ap_request *request,
-			struct ap_err *err)
-{
-	struct store_job *job = calloc(1, sizeof *job);
-	if (!job)
-		return ap_err_errno(err, -ENOMEM, "state store");
-	job->job.run = job_store;
-	job->pool = pool;
-	job->load = load;
-	job->request = request;
-	ap_request_ref(request);
-	worker_submit(pool->workers, &job->job);
-	return 0;
-}
-
-int ap_pool_save(struct ap_pool *pool, struct ap_request *request, struct ap_err *err)
-{
-	return store_submit(pool, false, request, err);
-}
-
-int ap_pool_load(struct ap_pool *pool, struct ap_request *request, struct ap_err *err)
-{
-	return store_submit(pool, true, request, err);
 }

@@ -268,6 +268,8 @@ void job_effect_locked(struct ap_agent *agent, const struct machine_effect *effe
 /* Has a worker look after the agent's health and usage, unless one does. pool->lock held. */
 void job_probe_locked(struct ap_agent *agent, uint32_t id);
 
+/* --- prompts.c --- */
+
 /* Has a worker deliver the first prompt of the queue. pool->lock held. */
 void job_prompt_locked(struct ap_agent *agent);
 

@@ -1,0 +1,53 @@
+/* What the files share that carry jobs out: jobs.c, launch.c, prompts.c, texts.c. */
+#pragma once
+
+#include "pool_internal.h"
+
+/* The option's text as it is now, owned by the caller. NULL on ENOMEM. */
+char *config_text(struct ap_pool *pool, enum ap_option option);
+
+/* --- jobs.c --- */
+
+/* Has a job run in the agent's lane. */
+void agent_submit(struct ap_agent *agent, struct worker_job *job, void (*run)(struct worker_job *));
+
+/* A job of its own memory: something asked of one agent, once. */
+struct agent_job {
+	struct worker_job job;
+	struct ap_agent *agent;	    /* with a reference */
+	struct ap_request *request; /* with a reference, or NULL */
+	enum ap_agent_text what;
+	int64_t offset;
+	size_t size;
+	char keys[];
+};
+
+/* NULL on ENOMEM. Takes a reference of the agent, and of the request if there is one. */
+struct agent_job *agent_job_new(struct ap_agent *agent, struct ap_request *request,
+				void (*run)(struct worker_job *), const char *keys);
+void agent_job_free(struct agent_job *job);
+void agent_job_in_lane(struct agent_job *job);
+
+/* Whether it has a program, one that has ended too if `even_ended`. -ENODEV: the agent is gone;
+ * -EBUSY: it is being made; -EIO: its program has ended. */
+int agent_running(struct ap_pool *pool, struct ap_agent *agent, bool even_ended,
+		  struct ap_err *err);
+
+/* What its process tree uses now; the CPU's average is brought up to now by it. -ESRCH, … */
+int agent_usage(struct ap_agent *agent, struct process_usage *ret, double *ret_percent);
+
+/* --- launch.c: all of it in the lane --- */
+
+enum launch_kind { LAUNCH_FIRST, LAUNCH_CLEAN, LAUNCH_AGAIN };
+
+/* Starts the program: in a new terminal, in the same one with an output of its own, or just again.
+ * For the first two the worktree is new: setup runs in it before. */
+int launch_program(struct ap_agent *agent, enum launch_kind kind, struct ap_err *err);
+
+/* The commands for a worktree that is new without a new program, or that ends. The failure of
+ * teardown holds nothing up: it is said where what it printed is. */
+int launch_setup(struct ap_agent *agent, struct ap_err *err);
+void launch_teardown(struct ap_agent *agent);
+
+/* Gives the agent its port. */
+void launch_choose_port(struct ap_agent *agent);
