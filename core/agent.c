@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "cleanup.h"
+#include "file.h"
 #include "pool_internal.h"
 
 /* The backend asks, waits its grace and makes the processes end; it is given this long for it. */
@@ -128,16 +129,6 @@ void agent_leave(struct ap_agent *agent)
 
 /* --- its program --- */
 
-static void read_record(const struct ap_agent *agent, const char *name, char *ret, size_t size)
-{
-	AP_CLEANUP_BUF struct ap_buf path = {0};
-	ap_buf_printf(&path, "%s/%s", agent->dir, name);
-	AP_CLEANUP_CLOSE int fd = open(ap_buf_text(&path), O_RDONLY | O_CLOEXEC);
-	ssize_t n = fd < 0 ? -1 : read(fd, ret, size - 1);
-	ret[n > 0 ? n : 0] = '\0';
-	ret[strcspn(ret, "\n")] = '\0';
-}
-
 void agent_remove_record(const struct ap_agent *agent, const char *name)
 {
 	AP_CLEANUP_BUF struct ap_buf path = {0};
@@ -208,8 +199,8 @@ void agent_ended(struct ap_agent *agent, unsigned start)
 {
 	struct ap_pool *pool = agent->pool;
 	char how[sizeof agent->ended_how];
-	read_record(agent, "exit", how, sizeof how);
-	char *time = strrchr(how, ' '); /* "code 0 TIME" */
+	(void)file_read_line(agent->dir, "exit", how, sizeof how); /* "" when there is none */
+	char *time = strrchr(how, ' ');				   /* "code 0 TIME" */
 	if (time)
 		*time = '\0';
 	struct ap_list answered;
@@ -342,7 +333,7 @@ void agent_read_output(struct ap_agent *agent)
 static pid_t program_of(const struct ap_agent *agent)
 {
 	char text[32];
-	read_record(agent, "pid", text, sizeof text);
+	(void)file_read_line(agent->dir, "pid", text, sizeof text); /* likewise */
 	return (pid_t)atoi(text);
 }
 

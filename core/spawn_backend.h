@@ -22,10 +22,11 @@ struct spawn_backend {
 	 * cleaned by git, which is the faster the less was changed. */
 	bool is_instant;
 
-	/* Whether it works in a directory; leaves nothing there. -EOPNOTSUPP, … */
+	/* Whether it works in an empty directory, which is removed afterwards, whatever is in it.
+	 * -EOPNOTSUPP, … NULL: it works wherever files do. */
 	int (*probe)(const char *dir, struct ap_err *);
 
-	/* Makes the empty directory that becomes a template's files. */
+	/* Makes the empty directory that becomes a template's files. NULL: a plain one does. */
 	int (*make_template_dir)(const char *path, struct ap_err *);
 
 	/* Has the template's files appear at `path`, with an index that finds them unchanged. What
@@ -48,6 +49,10 @@ extern const struct spawn_backend spawn_overlay, spawn_btrfs, spawn_copy;
  * the one that is asked for does not work there. */
 int spawn_backend_choose(const struct spawn_backend **ret, const char *name, const char *dir,
 			 struct ap_err *err);
+
+/* Makes the empty directory that becomes a template's files. */
+int spawn_backend_make_dir(const struct spawn_backend *backend, const char *path,
+			   struct ap_err *err);
 
 /* Its name; that of NULL is git. */
 const char *spawn_backend_name(const struct spawn_backend *backend);

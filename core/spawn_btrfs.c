@@ -9,8 +9,8 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include "buf.h"
 #include "cleanup.h"
-#include "process.h"
 #include "spawn_backend.h"
 
 /* Opens the directory that a path is in, and finds the path's name there. */
@@ -54,18 +54,14 @@ static int btrfs_populate(const struct spawn_place *place, struct ap_err *err)
 
 static int btrfs_probe(const char *dir, struct ap_err *err)
 {
-	AP_CLEANUP_FREE char *probe = NULL;
-	AP_CLEANUP_FREE char *path = NULL;
-	AP_CLEANUP_FREE char *files = NULL;
-	if (asprintf(&probe, "%s/probe-XXXXXX", dir) < 0 || !mkdtemp(probe) ||
-	    asprintf(&path, "%s/path", probe) < 0 || asprintf(&files, "%s/files", probe) < 0)
-		return ap_err_errno(err, -errno, "%s", dir);
-	const struct spawn_place place = {.template_files = files, .path = path};
-	int r = btrfs_make_template_dir(files, err);
-	if (r == 0)
-		r = btrfs_populate(&place, err);
-	(void)process_remove_tree(probe, NULL);
-	return r;
+	AP_CLEANUP_BUF struct ap_buf files = {0};
+	AP_CLEANUP_BUF struct ap_buf path = {0};
+	ap_buf_printf(&files, "%s/files", dir);
+	ap_buf_printf(&path, "%s/path", dir);
+	const struct spawn_place place = {.template_files = ap_buf_text(&files),
+					  .path = ap_buf_text(&path)};
+	int r = btrfs_make_template_dir(place.template_files, err);
+	return r < 0 ? r : btrfs_populate(&place, err);
 }
 
 const struct spawn_backend spawn_btrfs = {

@@ -293,19 +293,7 @@ static int copy_populate(const struct spawn_place *place, struct ap_err *err)
 	return r < 0 ? r : refresh_index(place, err);
 }
 
-static int copy_make_template_dir(const char *path, struct ap_err *err)
-{
-	return mkdir(path, 0777) < 0 ? ap_err_errno(err, -errno, "%s", path) : 0;
-}
-
-static int copy_probe(const char *dir, struct ap_err *err)
-{
-	return access(dir, W_OK) < 0 ? ap_err_errno(err, -errno, "%s", dir) : 0;
-}
-
 const struct spawn_backend spawn_copy = {
 	.name = "copy",
-	.probe = copy_probe,
-	.make_template_dir = copy_make_template_dir,
 	.populate = copy_populate,
 };

@@ -7,16 +7,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "buf.h"
-#include "cleanup.h"
 #include "file.h"
-#include "process.h"
 #include "spawn_backend.h"
 
 /* Appends a path to the mount's options; what has a meaning there is escaped. */
@@ -77,13 +74,8 @@ static int overlay_detach(const struct spawn_place *place)
 	return -1;
 }
 
-static int overlay_make_template_dir(const char *path, struct ap_err *err)
-{
-	return mkdir(path, 0777) < 0 ? ap_err_errno(err, -errno, "%s", path) : 0;
-}
-
 /* A mount, a file seen through it as it is below, and a directory of below renamed. */
-static int try_mount(const char *dir, struct ap_err *err)
+static int overlay_probe(const char *dir, struct ap_err *err)
 {
 	AP_CLEANUP_BUF struct ap_buf lower = {0};
 	AP_CLEANUP_BUF struct ap_buf path = {0};
@@ -121,23 +113,10 @@ static int try_mount(const char *dir, struct ap_err *err)
 	return r;
 }
 
-static int overlay_probe(const char *dir, struct ap_err *err)
-{
-	AP_CLEANUP_FREE char *probe = NULL;
-	if (asprintf(&probe, "%s/probe-XXXXXX", dir) < 0)
-		return ap_err_errno(err, -ENOMEM, "%s", dir);
-	if (!mkdtemp(probe))
-		return ap_err_errno(err, -errno, "%s", probe);
-	int r = try_mount(probe, err);
-	(void)process_remove_tree(probe, NULL);
-	return r;
-}
-
 const struct spawn_backend spawn_overlay = {
 	.name = "overlay",
 	.is_instant = true,
 	.probe = overlay_probe,
-	.make_template_dir = overlay_make_template_dir,
 	.populate = overlay_populate,
 	.attach = overlay_attach,
 	.detach = overlay_detach,

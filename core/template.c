@@ -69,11 +69,6 @@ const char *template_files(const struct template *template)
 	return template->files;
 }
 
-const char *template_admin(const struct template *template)
-{
-	return template->admin;
-}
-
 /* --- staging --- */
 
 /* Copies what git keeps of a template and is of use to any worktree of that commit: the index and
@@ -405,7 +400,7 @@ static int check_out(const struct templates *templates, const char *dir, const c
 	ap_buf_printf(&files, "%s/files", dir);
 	int r = file_make_dirs(dir, err);
 	if (r == 0)
-		r = templates->backend->make_template_dir(ap_buf_text(&files), err);
+		r = spawn_backend_make_dir(templates->backend, ap_buf_text(&files), err);
 	/* with the user's hooks: as `git worktree add` does it for them */
 	const struct git_place place = {
 		.git_dir = templates->repo->common_dir, .with_hooks = true, .limit_ns = limit_ns};

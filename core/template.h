@@ -64,7 +64,6 @@ void templates_forget_staged(struct templates *templates);
 
 const char *template_commit(const struct template *template);
 const char *template_files(const struct template *template);
-const char *template_admin(const struct template *template);
 
 /* Moves a path out of the way, to be removed behind the caller: all that lies there is garbage. No
  * failure where it is not there. */
