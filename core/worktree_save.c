@@ -13,6 +13,7 @@
 #include "worktree_internal.h"
 
 #define NESTED_DEPTH_MAX 8 /* repositories in repositories */
+#define SAVE_TRIES	 10 /* while somebody else moves the branch */
 
 /* One repository with its files: that of the worktree, or one inside it. */
 struct saving {
@@ -436,18 +437,56 @@ static int update_branch(const struct saving *saving, const struct worktree_leas
 				 *tip ? tip : ""));
 }
 
+/* Has the branch hold all files and both histories. */
+static int save_on_branch(const struct saving *saving, const struct worktree_lease *lease,
+			  const struct look *look, const char *tip, struct ap_err *err)
+{
+	char saved[GIT_OID_MAX + 1];
+	AP_CLEANUP_BUF struct ap_buf head_path = {0};
+	/* HEAD may be on a branch without a commit: where the lease began then */
+	const char *head = look->head[0] ? look->head : *tip ? tip : lease->base;
+	int r = commit_all(saving, tip, head, look->is_changed, saved, err);
+	if (r == 0)
+		r = keep_left_behind(saving, saved,
+				     (const char *const[]){lease->base, head, tip, NULL},
+				     !lease->created || strcmp(saved, lease->base) != 0, err);
+	/* off the branch: the next lease of the label may be in another worktree */
+	ap_buf_printf(&head_path, "%s/HEAD", saving->place.git_dir);
+	if (r == 0)
+		r = file_printf(ap_buf_text(&head_path), err, "%s\n", saved);
+	return r < 0 ? r : update_branch(saving, lease, tip, saved, err);
+}
+
+/* Somebody else may move the branch meanwhile: what was made of it is built upon then. */
+static int save_on_moving_branch(const struct saving *saving, const struct worktree_lease *lease,
+				 const struct look *look, struct ap_err *err)
+{
+	const struct git_place place = {.git_dir = saving->repo->common_dir};
+	char ref[AP_LABEL_MAX + 32], tip[GIT_OID_MAX + 1] = "", before[GIT_OID_MAX + 1];
+	branch_ref(ref, lease->label);
+	int r = git_resolve(saving->repo->resolver, ref, tip, err);
+	for (unsigned tries = 0; r >= 0; tries++) {
+		if (r > 0)
+			tip[0] = '\0'; /* the agent deleted or renamed it */
+		r = save_on_branch(saving, lease, look, tip, err);
+		if (r == 0 || tries == SAVE_TRIES)
+			break;
+		struct ap_err why = *err;
+		strcpy(before, tip);
+		r = git_rev_parse(&place, ref, tip, err);
+		if (r >= 0 && strcmp(r > 0 ? "" : tip, before) == 0) { /* that was not it */
+			*err = why;
+			return -EIO;
+		}
+	}
+	return r;
+}
+
 static int save_all(const struct saving *saving, const struct worktree_lease *lease,
 		    struct ap_err *err)
 {
-	char ref[AP_LABEL_MAX + 32], tip[GIT_OID_MAX + 1] = "", saved[GIT_OID_MAX + 1];
-	AP_CLEANUP_BUF struct ap_buf head_path = {0};
 	struct look look = {.is_changed = false};
-	branch_ref(ref, lease->label);
-	int r = git_resolve(saving->repo->resolver, ref, tip, err);
-	if (r > 0)
-		tip[0] = '\0'; /* the agent deleted or renamed it */
-	if (r >= 0)
-		r = reveal_hidden(saving, err);
+	int r = reveal_hidden(saving, err);
 	if (r == 0)
 		r = look_at(saving, &look, err);
 	if (r == 0)
@@ -455,20 +494,7 @@ static int save_all(const struct saving *saving, const struct worktree_lease *le
 	ap_buf_fini(&look.nested);
 	if (r == 0)
 		r = keep_hidden_repositories(saving, err);
-	if (r == 0 &&
-	    !look.head[0]) /* HEAD is on a branch without a commit: where the lease began */
-		strcpy(look.head, *tip ? tip : lease->base);
-	if (r == 0)
-		r = commit_all(saving, tip, look.head, look.is_changed, saved, err);
-	if (r == 0)
-		r = keep_left_behind(saving, saved,
-				     (const char *const[]){lease->base, look.head, tip, NULL},
-				     !lease->created || strcmp(saved, lease->base) != 0, err);
-	/* off the branch: the next lease of the label may be in another worktree */
-	ap_buf_printf(&head_path, "%s/HEAD", saving->place.git_dir);
-	if (r == 0)
-		r = file_printf(ap_buf_text(&head_path), err, "%s\n", saved);
-	return r < 0 ? r : update_branch(saving, lease, tip, saved, err);
+	return r < 0 ? r : save_on_moving_branch(saving, lease, &look, err);
 }
 
 int worktree_save(struct worktree *worktree, const struct worktree_lease *lease,

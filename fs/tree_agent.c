@@ -145,7 +145,7 @@ const struct tree_row tree_agent[] = {
 	VALUE(LEASE, "lease", "the label; empty when not leased"),
 	VALUE(OWNER, "owner", "uid, pid, granted, expires and token of the lease, a line each"),
 	VALUE(ID, "id", "the agent's name"),
-	VALUE(PID, "pid", "of the program; empty when it has ended"),
+	VALUE(PID, "pid", "of the program; empty before it has started and when it has ended"),
 	VALUE(AGE, "age", "seconds since it was made"),
 	VALUE(CREATED, "created", "when it was made, RFC 3339"),
 	VALUE(IDLE_TIME, "idle_time", "seconds without a lease; 0 when leased"),

@@ -212,7 +212,7 @@ three"
 
 @test "an idle agent whose program dies is replaced under a new name" {
     mount_pool 1 1
-    kill -9 "$(cat "$POOL/agents/agent-1/pid")"
+    kill -9 "$(program_of "$POOL/agents/agent-1")"
     await test -e "$POOL/agents/agent-2"
     await value_is "$POOL/stats/idle_agents" 1
     await test ! -e "$POOL/agents/agent-1"

@@ -33,6 +33,12 @@ contains() { # FILE TEXT
     grep -qF -- "$2" "$1"
 }
 
+# The program of an agent; a moment after its start it is not known yet.
+program_of() { # DIRECTORY
+    await grep -q . "$1/pid"
+    cat "$1/pid"
+}
+
 gone() { # PID: it has ended, reaped or not
     ! kill -0 "$1" 2>/dev/null || grep -qs '^State:.Z' "/proc/$1/status"
 }

@@ -122,7 +122,7 @@ reasons() { # NAME: of its changes of state, in order
 @test "an idle agent whose program ends or whose worktree goes is made as new" {
     mount_pool 1 1 -o maintenance_interval=100ms
     sleep 5.2 # it has proved that its program stays
-    kill -9 "$(cat "$POOL/agents/agent-1/pid")"
+    kill -9 "$(program_of "$POOL/agents/agent-1")"
     await value_is "$POOL/agents/agent-1/recycles" 1
     await value_is "$POOL/agents/agent-1/state" idle
     run reasons agent-1
@@ -253,14 +253,14 @@ reasons() { # NAME: of its changes of state, in order
     mount_pool 1 1 -o on_release=keep
     echo a > "$POOL/acquire"
     local pid
-    pid=$(cat "$POOL/leases/a/pid")
+    pid=$(program_of "$POOL/leases/a")
     echo 'memory=kept' > "$POOL/leases/a/prompt"
     await value_is "$POOL/leases/a/activity" ready
     echo work > "$(readlink "$POOL/leases/a/worktree")/work"
     echo a > "$POOL/release"
     assert_equal "$(git -C "$REPO" show agentpool/a:work)" work
     echo b > "$POOL/acquire"
-    assert_equal "$(cat "$POOL/leases/b/pid")" "$pid"
+    assert_equal "$(program_of "$POOL/leases/b")" "$pid"
     assert [ ! -e "$(readlink "$POOL/leases/b/worktree")/work" ]
     echo 'echo memory is $memory' > "$POOL/leases/b/prompt"
     await contains "$POOL/leases/b/output" "memory is kept"

@@ -160,6 +160,27 @@ static void labels_resume(void **state)
 	assert_shell("cd 'my repo' && git log --format=%s agentpool/job", "saved\nfirst");
 }
 
+/* A filter that runs while the files are looked at stands for whoever moves the branch just then. */
+static void moved_meanwhile(void **state)
+{
+	struct worktree_lease lease = start("job");
+	free(shell("touch moved && cat > mover <<'END'\n"
+		   "cd \"$1/my repo\"\n"
+		   "[ $(cat ../moved | wc -l) -ge 3 ] && exec cat\n"
+		   "new=$(git commit-tree -p agentpool/job -m theirs agentpool/job^{tree})\n"
+		   "git update-ref refs/heads/agentpool/job $new\n"
+		   "echo $new >> ../moved\n"
+		   "cat\n"
+		   "END\n"
+		   "cd 'my repo' && git config filter.move.clean \"sh '$PWD/../mover' '$PWD/..'\" && "
+		   "echo '*.m filter=move' > ../agent-1/.gitattributes && echo w > ../agent-1/w.m"));
+	save(&lease);
+	assert_shell("cd 'my repo' && git show agentpool/job:w.m", "w");
+	assert_shell("test -s moved && cd 'my repo' && for theirs in $(cat ../moved); do "
+		     "git merge-base --is-ancestor $theirs agentpool/job; done",
+		     "");
+}
+
 static void own_commits_are_kept(void **state)
 {
 	struct worktree_lease lease = start("job");
@@ -614,6 +635,8 @@ static void refuses_what_is_no_repository(void **state)
 		 saves_everything),                                                                \
 		GIT_TEST("a branch without commits of its own is removed", empty_branches_go),     \
 		GIT_TEST("a label goes on from its branch", labels_resume),                        \
+		GIT_TEST("a branch that somebody else moves meanwhile keeps both",                 \
+			 moved_meanwhile),                                                         \
 		GIT_TEST("the agent's own commits are kept", own_commits_are_kept),                \
 		GIT_TEST("work is on the branch wherever the agent left HEAD", wherever_head_is),  \
 		GIT_TEST("work is on the branch although the agent deleted it", deleted_branch),   \
