@@ -1,5 +1,10 @@
-/* What an agent's program is doing, concluded from what is known of it. Pure, but for
- * activity_look(), which reads /proc. */
+/* What an agent's program is doing, concluded from what is known of it. Pure, but for the looks at
+ * processes, which read /proc.
+ *
+ * Evidence comes from the program's processes, from its terminal, and from itself: a hook that
+ * writes `activity`, an escape sequence. Where it contradicts itself, waiting goes before busy,
+ * busy before ready: a prompt typed too late costs time, one typed too early may answer a question
+ * that nobody has read. */
 #pragma once
 
 #include <stdbool.h>
@@ -8,12 +13,34 @@
 
 #include "agentpool.h"
 
-/* A look at the program's process. */
+#define ACTIVITY_WHY_MAX 128
+
+/* How a program's activity is concluded: from its profile. */
+struct activity_rules {
+	bool shell;	     /* an interactive shell: it gives its jobs the foreground */
+	bool stream;	     /* it prints what it does, one event a line */
+	bool looks;	     /* there are rules about the screen */
+	bool tells_ready;    /* some rule says when it is ready: silence does not */
+	int64_t debounce_ns; /* how long ready and waiting must have been so */
+	int64_t hold_ns;     /* how long it counts as busy after a prompt before it has shown it */
+	int64_t silence_ns;  /* a program without rules is ready after so much of it */
+};
+
+/* What one source of evidence said last. */
+struct activity_signal {
+	int64_t at_ns; /* 0: nothing yet */
+	bool found;    /* false: it looked, and nothing matched */
+	enum ap_activity activity;
+	char why[ACTIVITY_WHY_MAX]; /* the rule and what matched */
+};
+
+/* A look at the program's process and at that in the foreground of its terminal. */
 struct activity_look {
 	bool known; /* false: there was none to look at */
 	pid_t program;
 	pid_t foreground;    /* process group in the foreground of its terminal */
-	bool reads_terminal; /* sleeps in a call that waits for input */
+	bool reads_terminal; /* the program sleeps in a call that waits for input */
+	bool job_reads;	     /* the foreground's leader sleeps in a read of its terminal */
 };
 
 /* Reads /proc; does not block. */
@@ -22,22 +49,36 @@ struct activity_look activity_look(pid_t program);
 struct activity_input {
 	bool ended;	       /* the program has */
 	const char *ended_how; /* its exit record; "" when unknown */
-	bool is_shell;	       /* an interactive shell: it gives its jobs the foreground */
 	bool started_ready;    /* it has been ready before */
+	bool runs_command;     /* by its own marks (OSC 133) it is between start and end of one */
 	int64_t entered_ns;    /* Enter behind the last prompt; 0: none yet */
 	int64_t output_ns;     /* last output; 0: none yet */
 	int64_t started_ns;
-	struct activity_look look; /* of a shell */
+	struct activity_look look;     /* of a shell */
+	struct activity_signal screen; /* the last look at it */
+	struct activity_signal told;   /* what its output said: an escape sequence, an event */
+	struct activity_signal hook;   /* what its own hook wrote */
+	int64_t title_busy_ns;	       /* when its title last said busy; 0: never */
+};
+
+/* What the last conclusion came to, for the next. */
+struct activity_memory {
+	enum ap_activity candidate; /* what was seen, and since when */
+	int64_t since_ns;	    /* 0: nothing yet */
+	int64_t busy_ns;	    /* when it last was busy; 0: never */
 };
 
 struct activity {
 	enum ap_activity activity;
-	char why[128];	    /* the rule and what matched */
+	char why[ACTIVITY_WHY_MAX];
 	int64_t recheck_ns; /* when time alone may change the conclusion; AP_FOREVER: only output
 			       can */
+	bool wants_look;    /* the screen has changed since it was looked at */
 };
 
-struct activity activity_conclude(const struct activity_input *input, int64_t now_ns);
+struct activity activity_conclude(const struct activity_rules *rules,
+				  const struct activity_input *input,
+				  struct activity_memory *memory, int64_t now_ns);
 
-/* Whether a command line starts an interactive shell. */
-bool activity_is_shell(const char *const *argv);
+/* Whether the words of a shell's command line make it interactive. */
+bool activity_is_interactive(const char *const *argv);

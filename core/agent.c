@@ -17,6 +17,13 @@
 /* The backend asks, waits its grace and makes the processes end; it is given this long for it. */
 #define END_LIMIT (30 * AP_SECOND)
 
+/* A screen that changes all the time is looked at as often as this. */
+#define LOOK_PAUSE (100 * AP_MS)
+
+/* The keeper says who the program is a moment after it was started. */
+#define PID_PAUSE (10 * AP_MS)
+#define PID_LIMIT (5 * AP_SECOND)
+
 /* --- its life --- */
 
 struct ap_agent *agent_new_locked(struct ap_pool *pool, unsigned slot, unsigned number)
@@ -31,14 +38,14 @@ struct ap_agent *agent_new_locked(struct ap_pool *pool, unsigned slot, unsigned 
 	snprintf(agent->name, sizeof agent->name, "agent-%u", number);
 	agent->dir = state_dir_path(pool, POOL_AGENTS, agent->name);
 	agent->worktree_path = state_dir_path(pool, POOL_WORKTREES, agent->name);
-	agent->over_fd = agent->holder_fd = agent->raw_fd = agent->plain_fd = agent->watch = -1;
+	agent->over_fd = agent->holder_fd = agent->watch = -1;
 	agent->recheck_ns = AP_FOREVER;
 	agent->started_ns = ap_clock_ns();
 	snprintf(agent->why, sizeof agent->why, "start: being made");
 	ap_list_init(&agent->prompts);
 	ap_list_init(&agent->waits);
 	worker_lane_init(&agent->lane);
-	pthread_mutex_init(&agent->output_lock, NULL);
+	output_init(agent);
 	if (!agent->dir || !agent->worktree_path) {
 		ap_agent_unref(agent);
 		return NULL;
@@ -54,7 +61,7 @@ void agent_ref(struct ap_agent *agent)
 
 static void agent_free(struct ap_agent *agent)
 {
-	const int fds[] = {agent->over_fd, agent->holder_fd, agent->raw_fd, agent->plain_fd};
+	const int fds[] = {agent->over_fd, agent->holder_fd};
 	for (size_t i = 0; i < sizeof fds / sizeof *fds; i++) {
 		if (fds[i] >= 0)
 			close(fds[i]);
@@ -65,7 +72,7 @@ static void agent_free(struct ap_agent *agent)
 		free(prompt);
 	}
 	worktree_fini(&agent->worktree);
-	pthread_mutex_destroy(&agent->output_lock);
+	output_fini(agent);
 	free(agent->dir);
 	free(agent->worktree_path);
 	free(agent);
@@ -93,8 +100,9 @@ static void take_waits_locked(struct ap_agent *agent, bool all, struct ap_list *
 		ap_list_splice(&agent->waits, ret);
 }
 
+/* Answers with an error and its sentence, or with the activity. */
 static void answer_waits(struct ap_pool *pool, struct ap_list *waits, int result,
-			 enum ap_activity activity)
+			 const struct ap_err *err, enum ap_activity activity)
 {
 	for (;;) { /* a cancel may take one out under us */
 		struct ap_request *request = NULL;
@@ -106,9 +114,7 @@ static void answer_waits(struct ap_pool *pool, struct ap_list *waits, int result
 		pthread_mutex_unlock(&pool->lock);
 		if (!request)
 			return;
-		if (result == 0)
-			ap_buf_printf(&request->text, "%s\n", ap_activity_name(activity));
-		request_answer(request, result);
+		job_settled(request, result, err, activity);
 	}
 }
 
@@ -121,7 +127,9 @@ void agent_leave(struct ap_agent *agent)
 	pool->agents[agent->slot] = NULL;
 	take_waits_locked(agent, true, &waits);
 	pthread_mutex_unlock(&pool->lock);
-	answer_waits(pool, &waits, -ENODEV, AP_ACTIVITY_EXITED);
+	struct ap_err err;
+	answer_waits(pool, &waits, ap_err_set(&err, -ENODEV, "%s is gone", agent->name), &err,
+		     AP_ACTIVITY_EXITED);
 	if (pool->agent_gone)
 		pool->agent_gone(pool->observer, agent->name);
 	ap_agent_unref(agent);
@@ -145,7 +153,10 @@ void agent_starts(struct ap_agent *agent)
 	agent->activity = AP_ACTIVITY_STARTING;
 	agent->entered_ns = agent->output_ns = 0;
 	agent->started_ns = ap_clock_ns();
+	agent->screen = agent->hook = (struct activity_signal){.at_ns = 0};
+	agent->memory = (struct activity_memory){.since_ns = 0};
 	pthread_mutex_unlock(&agent->pool->lock);
+	output_restarts(agent);
 }
 
 int agent_started(struct ap_agent *agent, struct ap_err *err)
@@ -199,10 +210,13 @@ void agent_ended(struct ap_agent *agent, unsigned start)
 {
 	struct ap_pool *pool = agent->pool;
 	char how[sizeof agent->ended_how];
+	int64_t when = 0;
 	(void)file_read_line(agent->dir, "exit", how, sizeof how); /* "" when there is none */
 	char *time = strrchr(how, ' ');				   /* "code 0 TIME" */
-	if (time)
+	if (time) {
 		*time = '\0';
+		(void)ap_number_parse(time + 1, &when);
+	}
 	struct ap_list answered;
 	ap_list_init(&answered);
 	pthread_mutex_lock(&pool->lock);
@@ -213,6 +227,8 @@ void agent_ended(struct ap_agent *agent, unsigned start)
 	agent->ended = true;
 	agent->program = 0;
 	snprintf(agent->ended_how, sizeof agent->ended_how, "%s", how);
+	snprintf(agent->exit_how, sizeof agent->exit_how, "%s", how);
+	agent->exit_time = when;
 	agent->recheck_ns = ap_clock_ns();
 	const struct machine_slot *slot = &pool->machine.slots[agent->slot];
 	if (!agent->ending && !agent->gone && !slot->proven) {
@@ -259,75 +275,6 @@ int agent_end_program(struct ap_agent *agent, struct ap_err *err)
 	}
 }
 
-/* --- what it prints --- */
-
-void agent_raw_path(const struct ap_agent *agent, struct ap_buf *out)
-{
-	ap_buf_printf(out, "%s/output-%u.raw", agent->dir, agent->n_starts);
-}
-
-/* A file of its own for every lease: what the last one's terminal still writes goes nowhere. */
-int agent_output_begin(struct ap_agent *agent, struct ap_err *err)
-{
-	AP_CLEANUP_BUF struct ap_buf raw = {0};
-	AP_CLEANUP_BUF struct ap_buf plain = {0};
-	agent_raw_path(agent, &raw);
-	unlink(ap_buf_text(&raw));
-	raw.len = 0;
-	agent->n_starts++;
-	agent_raw_path(agent, &raw);
-	ap_buf_printf(&plain, "%s/output", agent->dir);
-	AP_CLEANUP_CLOSE int raw_fd =
-		open(ap_buf_text(&raw), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-	AP_CLEANUP_CLOSE int plain_fd =
-		open(ap_buf_text(&plain), O_RDWR | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0600);
-	int watch = maintenance_watch_output(agent->pool, ap_buf_text(&raw));
-	if (raw_fd < 0 || plain_fd < 0 || watch < 0)
-		return ap_err_errno(err, watch < 0 ? watch : -errno, "%s", ap_buf_text(&raw));
-
-	pthread_mutex_lock(&agent->output_lock);
-	int old_raw = agent->raw_fd, old_plain = agent->plain_fd;
-	agent->raw_fd = raw_fd;
-	agent->plain_fd = plain_fd;
-	agent->plain = (struct ap_plain){0};
-	atomic_store(&agent->output_size, 0);
-	pthread_mutex_unlock(&agent->output_lock);
-	raw_fd = old_raw; /* closed on return */
-	plain_fd = old_plain;
-
-	pthread_mutex_lock(&agent->pool->lock);
-	int old_watch = agent->watch;
-	agent->watch = watch;
-	pthread_mutex_unlock(&agent->pool->lock);
-	maintenance_unwatch_output(agent->pool, old_watch);
-	return 0;
-}
-
-void agent_read_output(struct ap_agent *agent)
-{
-	struct ap_pool *pool = agent->pool;
-	AP_CLEANUP_BUF struct ap_buf plain = {0};
-	char block[64 << 10];
-	bool grew = false;
-	pthread_mutex_lock(&agent->output_lock);
-	ssize_t n;
-	while (agent->raw_fd >= 0 && (n = read(agent->raw_fd, block, sizeof block)) > 0) {
-		grew = true;
-		plain.len = 0;
-		ap_plain_add(&agent->plain, block, (size_t)n, &plain);
-		ssize_t written = plain.len ? write(agent->plain_fd, plain.data, plain.len) : 0;
-		if (written > 0) /* a full disk loses output, nothing else */
-			atomic_fetch_add(&agent->output_size, written);
-	}
-	pthread_mutex_unlock(&agent->output_lock);
-	if (!grew)
-		return;
-	pthread_mutex_lock(&pool->lock);
-	agent->output_ns = ap_clock_ns();
-	agent->recheck_ns = agent->output_ns;
-	pthread_mutex_unlock(&pool->lock);
-}
-
 /* --- what it is doing --- */
 
 static pid_t program_of(const struct ap_agent *agent)
@@ -342,7 +289,7 @@ static bool prompted_locked(const struct ap_agent *agent)
 	return agent->n_prompts_open > 0 || agent->n_prompts_queued > 0 || agent->delivering;
 }
 
-/* What is queued keeps it busy, whatever its program does. */
+/* What is queued keeps it busy, whatever its program does, unless that waits for a human first. */
 static void activity_set_locked(struct ap_agent *agent, const struct activity *concluded)
 {
 	agent->activity = concluded->activity;
@@ -350,10 +297,8 @@ static void activity_set_locked(struct ap_agent *agent, const struct activity *c
 	memcpy(agent->why, concluded->why, sizeof agent->why);
 	if (concluded->activity == AP_ACTIVITY_READY)
 		agent->started_ready = true;
-	if (agent->prompt_error.text[0])
-		snprintf(agent->why, sizeof agent->why, "prompt not submitted: %.100s",
-			 agent->prompt_error.text);
-	if (concluded->activity == AP_ACTIVITY_EXITED || !prompted_locked(agent))
+	bool asks = concluded->activity == AP_ACTIVITY_WAITING && !agent->delivering;
+	if (concluded->activity == AP_ACTIVITY_EXITED || asks || !prompted_locked(agent))
 		return;
 	agent->activity = AP_ACTIVITY_BUSY;
 	const char *prompt = agent->delivering		 ? "being submitted"
@@ -371,21 +316,61 @@ void agent_forget_prompts_locked(struct ap_agent *agent)
 	}
 	agent->n_prompts_queued = 0;
 	agent->prompt_bytes = 0;
+	agent->prompt_error.text[0] = '\0';
+}
+
+/* What there is to conclude from. */
+static struct activity_input input_locked(const struct ap_agent *agent,
+					  const struct output_signs *signs,
+					  const struct activity_look *look)
+{
+	return (struct activity_input){
+		.ended = agent->ended,
+		.ended_how = agent->ended_how,
+		.started_ready = agent->started_ready,
+		.runs_command = signs->runs_command,
+		.entered_ns = agent->entered_ns,
+		.output_ns = agent->output_ns,
+		.started_ns = agent->started_ns,
+		.look = *look,
+		.screen = agent->screen,
+		.told = signs->told,
+		.hook = agent->hook,
+		.title_busy_ns = signs->title_busy_ns,
+	};
+}
+
+/* Has a worker look at a screen that has changed, but not all the time. */
+static void look_soon_locked(struct ap_agent *agent, int64_t now)
+{
+	int64_t due = agent->screen.at_ns + LOOK_PAUSE;
+	if (agent->looking)
+		return; /* it is looked at again if that was too early */
+	if (now >= due)
+		job_look_locked(agent);
+	else if (due < agent->recheck_ns)
+		agent->recheck_ns = due;
 }
 
 void agent_review(struct ap_agent *agent, int64_t now)
 {
 	struct ap_pool *pool = agent->pool;
-	struct activity_input input = {.is_shell = pool->is_shell};
+	const struct activity_rules *rules = &profile_values(pool->profile)->rules;
+	struct activity_look look = {.known = false};
+	struct output_signs signs;
 	pthread_mutex_lock(&pool->lock);
 	pid_t program = agent->program;
 	unsigned start = agent->start;
-	bool running = agent->started && !agent->ended;
+	bool running = agent->started && !agent->ended, reads_on = agent->reads_on;
+	agent->reads_on = false;
 	pthread_mutex_unlock(&pool->lock);
+	if (reads_on)
+		output_read(agent);
 	if (running && program == 0)
 		program = program_of(agent);
-	if (running && input.is_shell)
-		input.look = activity_look(program);
+	if (running && rules->shell)
+		look = activity_look(program);
+	output_look(agent, &signs);
 
 	struct ap_list waits;
 	pthread_mutex_lock(&pool->lock);
@@ -400,14 +385,14 @@ void agent_review(struct ap_agent *agent, int64_t now)
 	}
 	if (!agent->ended)
 		agent->program = program;
-	input.ended = agent->ended;
-	input.ended_how = agent->ended_how;
-	input.started_ready = agent->started_ready;
-	input.entered_ns = agent->entered_ns;
-	input.output_ns = agent->output_ns;
-	input.started_ns = agent->started_ns;
-	struct activity concluded = activity_conclude(&input, now);
+	struct activity_input input = input_locked(agent, &signs, &look);
+	struct activity concluded = activity_conclude(rules, &input, &agent->memory, now);
 	activity_set_locked(agent, &concluded);
+	if (program == 0 && running && now < agent->started_ns + PID_LIMIT &&
+	    now + PID_PAUSE < agent->recheck_ns)
+		agent->recheck_ns = now + PID_PAUSE;
+	if (concluded.wants_look)
+		look_soon_locked(agent, now);
 	if (concluded.activity == AP_ACTIVITY_EXITED)
 		agent_forget_prompts_locked(agent);
 	else if (concluded.activity == AP_ACTIVITY_READY && agent->n_prompts_queued > 0 &&
@@ -415,8 +400,40 @@ void agent_review(struct ap_agent *agent, int64_t now)
 		job_prompt_locked(agent);
 	take_waits_locked(agent, false, &waits);
 	enum ap_activity activity = agent->activity;
+	struct ap_err error = agent->prompt_error;
 	pthread_mutex_unlock(&pool->lock);
-	answer_waits(pool, &waits, 0, activity);
+	answer_waits(pool, &waits, agent_settled_result(activity, &error), &error, activity);
+}
+
+int agent_settled_result(enum ap_activity activity, const struct ap_err *prompt_error)
+{
+	return prompt_error->text[0] && activity != AP_ACTIVITY_EXITED ? -EIO : 0;
+}
+
+int ap_agent_activity_set(struct ap_pool *pool, struct ap_agent *agent, const char *text,
+			  struct ap_err *err)
+{
+	static const enum ap_activity told[] = {AP_ACTIVITY_STARTING, AP_ACTIVITY_READY,
+						AP_ACTIVITY_BUSY, AP_ACTIVITY_WAITING};
+	size_t i = 0;
+	while (i < 4 && strcmp(text, ap_activity_name(told[i])) != 0)
+		i++;
+	if (i == 4)
+		return ap_err_set(err, -EINVAL, "'%.64s' is none of: starting ready busy waiting",
+				  text);
+	pthread_mutex_lock(&pool->lock);
+	int r = agent->gone	  ? ap_err_set(err, -ENODEV, "%s is gone", agent->name)
+		: !agent->started ? ap_err_set(err, -EBUSY, "%s is being made", agent->name)
+				  : 0;
+	if (r == 0) {
+		agent->hook = (struct activity_signal){
+			.at_ns = ap_clock_ns(), .found = true, .activity = told[i]};
+		snprintf(agent->hook.why, sizeof agent->hook.why, "hook: wrote %s", text);
+		agent->recheck_ns = agent->hook.at_ns;
+	}
+	pthread_mutex_unlock(&pool->lock);
+	maintenance_poke(pool);
+	return r;
 }
 
 /* --- what the mount asks of it --- */
@@ -475,6 +492,7 @@ int ap_agent_prompt(struct ap_pool *pool, struct ap_agent *agent, uint64_t token
 		return ap_err_errno(err, -ENOMEM, "prompt");
 	ap_list_init(&prompt->link);
 	prompt->len = len;
+	prompt->cleaned = false;
 	memcpy(prompt->text, text, len);
 	prompt->text[len] = '\0';
 	struct ap_list answered;
@@ -493,6 +511,7 @@ int ap_agent_prompt(struct ap_pool *pool, struct ap_agent *agent, uint64_t token
 		agent->n_prompts_queued++;
 		agent->prompt_bytes += len;
 		agent->n_prompts++;
+		agent->prompt_error.text[0] = '\0';
 		if (agent->activity != AP_ACTIVITY_STARTING)
 			agent->activity = AP_ACTIVITY_BUSY;
 		agent->recheck_ns = ap_clock_ns();
@@ -533,6 +552,8 @@ bool ap_agent_look(struct ap_pool *pool, struct ap_agent *agent, struct ap_agent
 		ret->state = slot->state;
 		ret->activity = agent->activity;
 		memcpy(ret->why, agent->why, sizeof ret->why);
+		memcpy(ret->exit_how, agent->exit_how, sizeof ret->exit_how);
+		ret->exit_time = agent->exit_time;
 		ret->pid = agent->program;
 		ret->created_ns = slot->created_ns;
 		ret->idle_since_ns = slot->state == AP_AGENT_IDLE ? slot->used_ns : 0;
@@ -552,6 +573,7 @@ bool ap_agent_look(struct ap_pool *pool, struct ap_agent *agent, struct ap_agent
 		ret->expires_ns = slot->ttl_ns > 0 ? slot->deadline_ns : 0;
 	}
 	pthread_mutex_unlock(&pool->lock);
-	ret->output_size = atomic_load(&agent->output_size);
+	ret->output_size = atomic_load(&agent->plain.size);
+	ret->raw_size = atomic_load(&agent->raw.size);
 	return there;
 }

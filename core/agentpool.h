@@ -57,14 +57,15 @@ struct ap_pool_options {
 	const char *const *argv; /* the program and its arguments, NULL at the end */
 	const char *mountpoint;	 /* absolute; told to agents, never touched */
 	const char *shim;	 /* path of the program that starts agents */
+	const char *profiles;	 /* directory of the installed program profiles */
 	/* The agent of that name is gone. Called from any thread, without a lock. */
 	void (*agent_gone)(void *data, const char *name);
 	void *data;
 };
 
-/* Checks repository and configuration, takes the state directory's lock and cleans up what a dead
- * daemon left there, its work saved. Starts no thread. Blocks. -EINVAL, -EBUSY (another daemon,
- * named in the sentence), … */
+/* Checks repository, configuration and the program's profile, takes the state directory's lock and
+ * cleans up what a dead daemon left there, its work saved. Starts no thread. Blocks. -EINVAL,
+ * -EBUSY (another daemon, named in the sentence), … */
 int ap_pool_new(struct ap_pool **ret, struct ap_pool_options *options, struct ap_err *err);
 
 /* Starts the threads, tmux and the first agents. Not before the process has daemonized. */
@@ -210,6 +211,9 @@ struct ap_agent_info {
 	unsigned n_requests, n_recycles, generation;
 	uint64_t n_prompts;
 	int64_t output_size; /* bytes of plain text printed so far */
+	int64_t raw_size;    /* bytes printed so far */
+	char exit_how[64];   /* of the last program that has ended, such as "code 0"; "" */
+	int64_t exit_time;   /* when: seconds of the wall clock; 0: not known */
 };
 
 /* One consistent look. False when the agent is gone. */
@@ -241,6 +245,11 @@ int ap_agent_kill(struct ap_pool *pool, struct ap_agent *agent, struct ap_err *e
 int ap_agent_recycle(struct ap_pool *pool, struct ap_agent *agent, struct ap_err *err);
 int ap_agent_restart(struct ap_pool *pool, struct ap_agent *agent, struct ap_err *err);
 
+/* What the program says of itself, by a hook: starting, ready, busy or waiting. -EINVAL, -EBUSY,
+ * -ENODEV. */
+int ap_agent_activity_set(struct ap_pool *pool, struct ap_agent *agent, const char *text,
+			  struct ap_err *err);
+
 /* Its last AP_TRANSITIONS changes of state, oldest first, a line each: time, from, to, reason. */
 #define AP_TRANSITIONS 64
 void ap_agent_transitions(struct ap_pool *pool, struct ap_agent *agent, struct ap_buf *out);
@@ -248,8 +257,10 @@ void ap_agent_transitions(struct ap_pool *pool, struct ap_agent *agent, struct a
 /* What is read of an agent and takes time; the text comes with the request. */
 enum ap_agent_text {
 	AP_TEXT_SCREEN, /* what is on the terminal */
-	AP_TEXT_WAIT,	/* the activity, once it is ready, waiting or exited */
-	AP_TEXT_DIFF,	/* worktree against base, untracked files included */
+	AP_TEXT_WAIT,	/* the activity, once it is ready, waiting or exited; -EIO: the last prompt
+			   was not delivered */
+	AP_TEXT_RESPONSE, /* likewise, then what was printed since the last prompt */
+	AP_TEXT_DIFF,	  /* worktree against base, untracked files included */
 	AP_TEXT_DIFFSTAT,
 	AP_TEXT_HEAD,	/* the worktree's commit */
 	AP_TEXT_MEMORY, /* of its process tree: bytes */
@@ -259,6 +270,18 @@ enum ap_agent_text {
 int ap_agent_text(struct ap_pool *pool, struct ap_agent *agent, enum ap_agent_text what,
 		  struct ap_request *request, struct ap_err *err);
 
-/* Reads of the plain output, from `offset`, at most `size` bytes. */
-int ap_agent_output(struct ap_pool *pool, struct ap_agent *agent, int64_t offset, size_t size,
-		    struct ap_request *request, struct ap_err *err);
+/* Texts that grow, and of which the last part is kept. */
+enum ap_kept_text {
+	AP_KEPT_OUTPUT, /* of an agent: all it printed, plain text */
+	AP_KEPT_RAW,	/* of an agent: the bytes */
+	AP_KEPT_EVENTS, /* of the pool; `agent` is NULL */
+};
+
+/* Reads at most `size` bytes from `offset`, or from the first byte that is kept;
+ * ap_request_offset() says where the text of the request begins. */
+int ap_pool_read_kept(struct ap_pool *pool, struct ap_agent *agent, enum ap_kept_text what,
+		      int64_t offset, size_t size, struct ap_request *request, struct ap_err *err);
+int64_t ap_request_offset(const struct ap_request *request);
+
+/* Bytes of events ever written. */
+int64_t ap_pool_events_size(struct ap_pool *pool);

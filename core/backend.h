@@ -17,10 +17,12 @@ struct backend_spawn {
 	const char *name; /* of the agent: unique in the pool */
 	const char *dir;  /* working directory */
 	const char *const *argv;
-	const char *const *env; /* NAME=VALUE over the server's; NULL at the end */
+	const char *const
+		*env; /* over the server's: NAME=VALUE sets, NAME unsets; NULL at the end */
 	/* the keeper's records: `pid`, `alive` (locked), `exit` at the end */
 	const char *record_dir;
 	const char *output_file; /* where everything it prints is appended */
+	bool by_lines;		 /* its standard input is the FIFO `input` in record_dir */
 };
 
 struct backend_terminal {
@@ -61,9 +63,10 @@ struct backend_ops {
 	int (*keys)(struct backend *, const struct backend_terminal *, const char *const *keys,
 		    struct ap_err *);
 
-	/* What is on the screen, plain text; trailing blank lines are left out. */
-	int (*capture)(struct backend *, const struct backend_terminal *, struct ap_buf *,
-		       struct ap_err *);
+	/* What is on the screen, plain text; with `above`, what has gone up from it before.
+	 * Trailing blank lines are left out. */
+	int (*capture)(struct backend *, const struct backend_terminal *, bool above,
+		       struct ap_buf *, struct ap_err *);
 
 	/* Whether the program reads whole lines, as the terminal edits them. */
 	bool (*canonical)(struct backend *, const struct backend_terminal *);

@@ -195,9 +195,10 @@ static int fake_keys(struct backend *backend, const struct backend_terminal *ter
 }
 
 static int fake_capture(struct backend *backend, const struct backend_terminal *terminal,
-			struct ap_buf *out, struct ap_err *err)
+			bool above, struct ap_buf *out, struct ap_err *err)
 {
 	struct backend_fake *fake = fake_of(backend);
+	(void)above;
 	pthread_mutex_lock(&fake->lock);
 	struct fake_program *program = find_locked(fake, terminal->session);
 	if (program)

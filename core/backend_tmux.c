@@ -281,11 +281,22 @@ static void add_program(struct backend_tmux *tmux, const struct backend_spawn *s
 	quote(line, "-c");
 	quote_doubled(line, spawn->dir, "#");
 	for (const char *const *env = spawn->env; env && *env; env++) {
-		quote(line, "-e");
-		quote(line, *env);
+		if (strchr(*env, '=')) {
+			quote(line, "-e");
+			quote(line, *env);
+		}
 	}
 	ap_buf_adds(line, " --");
 	quote(line, tmux->shim);
+	for (const char *const *env = spawn->env; env && *env; env++) {
+		if (!strchr(*env, '=')) {
+			quote(line, "-u");
+			quote(line, *env);
+		}
+	}
+	if (spawn->by_lines)
+		quote(line, "-i");
+	quote(line, "--");
 	quote(line, spawn->record_dir);
 	for (const char *const *arg = spawn->argv; *arg; arg++)
 		quote(line, *arg);
@@ -415,9 +426,11 @@ static int tmux_keys(struct backend *backend, const struct backend_terminal *ter
 }
 
 static int tmux_capture(struct backend *backend, const struct backend_terminal *terminal,
-			struct ap_buf *out, struct ap_err *err)
+			bool above, struct ap_buf *out, struct ap_err *err)
 {
-	int r = one_command(tmux_of(backend), "capture-pane -p -t", terminal->pane, NULL, out, err);
+	/* -J: what the terminal has wrapped is one line again */
+	const char *command = above ? "capture-pane -p -J -S - -t" : "capture-pane -p -t";
+	int r = one_command(tmux_of(backend), command, terminal->pane, NULL, out, err);
 	if (r < 0)
 		return r;
 	while (out->len > 1 && out->data[out->len - 1] == '\n' && out->data[out->len - 2] == '\n')

@@ -2,6 +2,7 @@
  * by reporting its outcome; it decides nothing. What a failed one has made is removed by the effect
  * that the machine has follow. */
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <math.h>
 #include <poll.h>
@@ -18,6 +19,9 @@
 /* Fencing tokens are written down in advance, so that a grant need not wait for the disk. */
 #define TOKEN_BLOCK 65536
 #define NAME_BLOCK  32
+
+/* What a program gets to end by its own command. */
+#define QUIT_LIMIT_MS 2000
 
 /* Reports how the agent's effect went. Refused when the machine does not wait for it any more. */
 static void outcome(struct ap_agent *agent, int result)
@@ -240,11 +244,31 @@ static void note_aside(struct ap_agent *agent, const struct ap_err *err)
 	pthread_mutex_unlock(&agent->pool->lock);
 }
 
+/* Whether the program is to forget the lease by its own command, instead of a start anew. */
+static bool is_cleared(struct ap_agent *agent)
+{
+	struct ap_pool *pool = agent->pool;
+	pthread_mutex_lock(&pool->lock);
+	bool kept = strcmp(pool->config.text[AP_OPT_ON_RELEASE], "keep") == 0;
+	pthread_mutex_unlock(&pool->lock);
+	return !kept && *profile_values(pool->profile)->clear;
+}
+
+static bool is_ready(struct ap_agent *agent)
+{
+	pthread_mutex_lock(&agent->pool->lock);
+	bool ready = agent->activity == AP_ACTIVITY_READY && !agent->ended;
+	pthread_mutex_unlock(&agent->pool->lock);
+	return ready;
+}
+
 static void job_save(struct ap_agent *agent)
 {
 	struct ap_err err = {""};
-	/* the program first: what it still writes belongs to the lease */
-	int r = agent->effect.restart ? agent_end_program(agent, &err) : 0;
+	/* the program first: what it still writes belongs to the lease. One that is at work takes
+	 * no command. */
+	bool ends = agent->effect.restart || (is_cleared(agent) && !is_ready(agent));
+	int r = ends ? agent_end_program(agent, &err) : 0;
 	if (r == 0)
 		r = save_lease(agent, &err);
 	if (r < 0) {
@@ -264,6 +288,18 @@ static bool has_ended(struct ap_agent *agent)
 	bool ended = agent->ended;
 	pthread_mutex_unlock(&agent->pool->lock);
 	return ended;
+}
+
+/* The program goes on in the clean worktree. One that does not forget is to be started anew. */
+static int go_on(struct ap_agent *agent, bool *ret_restart, struct ap_err *err)
+{
+	const char *clear = profile_values(agent->pool->profile)->clear;
+	if (is_cleared(agent) && agent_command(agent, clear, NULL) < 0) {
+		*ret_restart = true;
+		return agent_end_program(agent, err);
+	}
+	output_forget(agent);
+	return launch_setup(agent, err);
 }
 
 static void job_recycle(struct ap_agent *agent)
@@ -290,16 +326,34 @@ static void job_recycle(struct ap_agent *agent)
 		agent_forget_prompts_locked(agent);
 		pthread_mutex_unlock(&pool->lock);
 	}
-	if (r == 0)
-		r = restart ? launch_program(agent, LAUNCH_CLEAN, &err) : launch_setup(agent, &err);
+	if (r == 0 && !restart)
+		r = go_on(agent, &restart, &err);
+	if (r == 0 && restart)
+		r = launch_program(agent, LAUNCH_CLEAN, &err);
 	if (r < 0)
 		pool_note_spawn_error(pool, &err);
 	outcome(agent, r);
 	tidy_soon(pool);
 }
 
+/* A program that knows a command to end by has the time to. */
+static void ask_to_end(struct ap_agent *agent)
+{
+	const char *quit = profile_values(agent->pool->profile)->quit;
+	pthread_mutex_lock(&agent->pool->lock);
+	agent->ending = true;
+	AP_CLEANUP_CLOSE int over_fd =
+		agent->over_fd >= 0 ? fcntl(agent->over_fd, F_DUPFD_CLOEXEC, 0) : -1;
+	pthread_mutex_unlock(&agent->pool->lock);
+	struct pollfd over = {.fd = over_fd, .events = POLLIN};
+	if (over_fd >= 0 && agent_command(agent, quit, NULL) == 0)
+		(void)poll(&over, 1, QUIT_LIMIT_MS); /* else it is made to */
+}
+
 static void job_drain(struct ap_agent *agent)
 {
+	if (*profile_values(agent->pool->profile)->quit && is_ready(agent))
+		ask_to_end(agent);
 	outcome(agent, agent_end_program(agent, NULL));
 }
 

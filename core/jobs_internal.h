@@ -17,6 +17,7 @@ struct agent_job {
 	struct ap_agent *agent;	    /* with a reference */
 	struct ap_request *request; /* with a reference, or NULL */
 	enum ap_agent_text what;
+	enum ap_kept_text kept;
 	int64_t offset;
 	size_t size;
 	char keys[];
@@ -35,6 +36,19 @@ int agent_running(struct ap_pool *pool, struct ap_agent *agent, bool even_ended,
 
 /* What its process tree uses now; the CPU's average is brought up to now by it. -ESRCH, … */
 int agent_usage(struct ap_agent *agent, struct process_usage *ret, double *ret_percent);
+
+/* --- texts.c --- */
+
+/* Looks at the agent's screen, and what the profile makes of it. Blocks as the backend does. */
+void agent_look(struct ap_agent *agent, struct ap_buf *ret_screen, struct activity_signal *ret);
+
+/* --- prompts.c --- */
+
+/* Types keys, in tmux's names or as they stand, with blanks between. Blocks as the backend does. */
+int agent_press(struct ap_agent *agent, const char *keys, struct ap_err *err);
+
+/* Types a command of the program's own and submits it. Lane only. -EIO: it did not take it. */
+int agent_command(struct ap_agent *agent, const char *text, struct ap_err *err);
 
 /* --- launch.c: all of it in the lane --- */
 

@@ -4,46 +4,205 @@
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "cleanup.h"
+#include "file.h"
 #include "jobs_internal.h"
 #include "process.h"
+#include "seed.h"
 
 /* Ports of agents: below those that the kernel gives out by itself, from 32768 on. */
 #define PORT_FIRST 20000
 #define PORTS	   12000
 
-/* What an agent's programs find in their environment. */
-struct agent_env {
-	struct ap_buf dir, name, worktree, port;
-	const char *words[5];
+/* --- words with what they mean for one agent --- */
+
+/* The words of a command line or an environment, with a NULL behind them. */
+struct words {
+	char **at; /* each owned */
+	unsigned n;
+	bool failed; /* one was lost to ENOMEM */
 };
 
-static void agent_env_fini(struct agent_env *env)
+static void words_fini(struct words *words)
 {
-	ap_buf_fini(&env->dir);
-	ap_buf_fini(&env->name);
-	ap_buf_fini(&env->worktree);
-	ap_buf_fini(&env->port);
+	for (unsigned i = 0; i < words->n; i++)
+		free(words->at[i]);
+	free(words->at);
 }
 
-static int agent_env_init(struct agent_env *env, const struct ap_agent *agent, struct ap_err *err)
+#define CLEANUP_WORDS __attribute__((cleanup(words_fini)))
+
+/* Takes the text over. */
+static void words_add(struct words *words, struct ap_buf *text)
 {
-	ap_buf_printf(&env->dir, "AGENTPOOL_DIR=%s/agents/%s", agent->pool->mountpoint,
-		      agent->name);
-	ap_buf_printf(&env->name, "AGENTPOOL_NAME=%s", agent->name);
-	ap_buf_printf(&env->worktree, "AGENTPOOL_WORKTREE=%s", agent->worktree.path);
-	ap_buf_printf(&env->port, "AGENTPOOL_PORT=%u", agent->port);
-	const char *words[] = {ap_buf_text(&env->dir), ap_buf_text(&env->name),
-			       ap_buf_text(&env->worktree), ap_buf_text(&env->port), NULL};
-	memcpy(env->words, words, sizeof words);
-	if (env->dir.failed || env->name.failed || env->worktree.failed || env->port.failed)
-		return ap_err_errno(err, -ENOMEM, "%s", agent->name);
+	char **grown = realloc(words->at, (words->n + 2) * sizeof *grown);
+	if (grown)
+		words->at = grown;
+	ap_buf_adds(text, "");
+	words->failed = words->failed || !grown || text->failed || !text->data;
+	if (words->failed) {
+		ap_buf_fini(text);
+		return;
+	}
+	words->at[words->n++] = ap_steal(text->data);
+	words->at[words->n] = NULL;
+	*text = (struct ap_buf){0};
+}
+
+static void words_addf(struct words *words, const char *name, const char *value)
+{
+	struct ap_buf text = {0};
+	ap_buf_printf(&text, "%s=%s", name, value);
+	words_add(words, &text);
+}
+
+/* What a name stands for in a profile: of this agent, else of the environment. */
+static void add_variable(const struct ap_agent *agent, const char *name, struct ap_buf *ret)
+{
+	const struct ap_pool *pool = agent->pool;
+	const char *value = getenv(name);
+	if (strcmp(name, "DIR") == 0)
+		value = agent->dir;
+	else if (strcmp(name, "NAME") == 0)
+		value = agent->name;
+	else if (strcmp(name, "WORKTREE") == 0)
+		value = agent->worktree_path;
+	else if (strcmp(name, "REPO") == 0)
+		value = pool->repo.main_path;
+	ap_buf_adds(ret, value ? value : "");
+}
+
+/* The closing brace of what begins behind "${". NULL: there is none. */
+static const char *closing_brace(const char *at)
+{
+	for (unsigned depth = 1; *at; at++) {
+		depth += *at == '{';
+		depth -= *at == '}';
+		if (depth == 0)
+			return at;
+	}
+	return NULL;
+}
+
+static void expand(const struct ap_agent *agent, const char *text, size_t len, struct ap_buf *ret);
+
+/* "NAME" or "NAME:-OTHERWISE" */
+static void expand_one(const struct ap_agent *agent, const char *text, size_t len,
+		       struct ap_buf *ret)
+{
+	char name[64];
+	size_t n = strcspn(text, ":}");
+	if (n > len)
+		n = len;
+	snprintf(name, sizeof name, "%.*s", (int)n, text);
+	size_t before = ret->len;
+	add_variable(agent, name, ret);
+	if (ret->len == before && len > n + 2 && strncmp(text + n, ":-", 2) == 0)
+		expand(agent, text + n + 2, len - n - 2, ret);
+}
+
+/* Puts what they stand for in place of ${NAME} and ${NAME:-OTHERWISE}. */
+static void expand(const struct ap_agent *agent, const char *text, size_t len, struct ap_buf *ret)
+{
+	const char *end = text + len;
+	while (text < end) {
+		const char *close =
+			text[0] == '$' && text[1] == '{' ? closing_brace(text + 2) : NULL;
+		if (close && close < end) {
+			expand_one(agent, text + 2, (size_t)(close - text - 2), ret);
+			text = close + 1;
+		} else {
+			ap_buf_add(ret, text++, 1);
+		}
+	}
+}
+
+static void words_expand(struct words *words, const struct ap_agent *agent, const char *text)
+{
+	struct ap_buf word = {0};
+	expand(agent, text, strlen(text), &word);
+	words_add(words, &word);
+}
+
+/* What an agent's programs find in their environment; a NAME alone is taken out of it. */
+static int agent_env(struct words *ret, const struct ap_agent *agent, struct ap_err *err)
+{
+	const struct profile_words *more = &profile_values(agent->pool->profile)->env;
+	AP_CLEANUP_BUF struct ap_buf dir = {0};
+	char port[16];
+	ap_buf_printf(&dir, "%s/agents/%s", agent->pool->mountpoint, agent->name);
+	snprintf(port, sizeof port, "%u", agent->port);
+	words_addf(ret, "AGENTPOOL_DIR", ap_buf_text(&dir));
+	words_addf(ret, "AGENTPOOL_NAME", agent->name);
+	words_addf(ret, "AGENTPOOL_WORKTREE", agent->worktree.path);
+	words_addf(ret, "AGENTPOOL_PORT", port);
+	for (unsigned i = 0; i < more->n; i++)
+		words_expand(ret, agent, more->at[i]);
+	return ret->failed || dir.failed ? ap_err_errno(err, -ENOMEM, "%s", agent->name) : 0;
+}
+
+/* The program, the arguments of its profile, then the user's own. */
+static int agent_argv(struct words *ret, const struct ap_agent *agent, struct ap_err *err)
+{
+	const struct profile_words *more = &profile_values(agent->pool->profile)->args;
+	const char *const *own = agent->pool->argv;
+	for (const char *const *word = own; *word; word++) {
+		struct ap_buf text = {0};
+		ap_buf_adds(&text, *word);
+		words_add(ret, &text);
+		for (unsigned i = 0; word == own && i < more->n; i++)
+			words_expand(ret, agent, more->at[i]);
+	}
+	return ret->failed ? ap_err_errno(err, -ENOMEM, "%s", agent->name) : 0;
+}
+
+/* The files that the profile has an agent have. */
+static int write_files(const struct ap_agent *agent, struct ap_err *err)
+{
+	const struct profile_pairs *files = &profile_values(agent->pool->profile)->files;
+	for (unsigned i = 0; i < files->n; i++) {
+		AP_CLEANUP_BUF struct ap_buf path = {0};
+		AP_CLEANUP_BUF struct ap_buf text = {0};
+		const char *value = files->at[i].value;
+		ap_buf_printf(&path, "%s/%s", agent->dir, files->at[i].name);
+		expand(agent, value, strlen(value), &text);
+		int r = path.failed || text.failed
+				? ap_err_errno(err, -ENOMEM, "%s", agent->name)
+				: file_write(ap_buf_text(&path), ap_buf_text(&text), text.len, err);
+		if (r < 0)
+			return r;
+	}
 	return 0;
 }
+
+/* --- settings that the program needs to be asked nothing --- */
+
+/* Puts what a string of JSON says in place of its variables. */
+static void expand_json(void *data, const char *text, struct ap_buf *ret)
+{
+	expand(data, text, strlen(text), ret);
+}
+
+static void seed_settings(struct ap_agent *agent)
+{
+	struct ap_pool *pool = agent->pool;
+	const struct profile_pairs *seeds = &profile_values(pool->profile)->seeds;
+	for (unsigned i = 0; i < seeds->n; i++) {
+		AP_CLEANUP_BUF struct ap_buf path = {0};
+		struct ap_err err = {""};
+		expand(agent, seeds->at[i].name, strlen(seeds->at[i].name), &path);
+		if (seed_json(ap_buf_text(&path), seeds->at[i].value, expand_json, agent, &err) < 0)
+			events_add(pool->events, "seed_failed",
+				   EVENT_FIELDS({"reason", err.text, 0}));
+	}
+}
+
+/* --- commands --- */
 
 /* The last line that a file has from an offset on. */
 static void last_line(int fd, off_t from, char *ret, size_t size)
@@ -66,23 +225,23 @@ static int run_command(struct ap_agent *agent, enum ap_option option, struct ap_
 	struct ap_pool *pool = agent->pool;
 	AP_CLEANUP_FREE char *command = config_text(pool, option);
 	AP_CLEANUP_BUF struct ap_buf raw = {0};
-	struct agent_env env __attribute__((cleanup(agent_env_fini))) = {.words = {NULL}};
+	CLEANUP_WORDS struct words env = {NULL, 0, false};
 	if (!command)
 		return ap_err_errno(err, -ENOMEM, "%s", agent->name);
 	if (!*command)
 		return 0;
-	agent_raw_path(agent, &raw);
+	output_raw_path(agent, &raw);
 	AP_CLEANUP_CLOSE int log = open(ap_buf_text(&raw), O_RDWR | O_APPEND | O_CLOEXEC);
 	if (log < 0)
 		return ap_err_errno(err, -errno, "%s", ap_buf_text(&raw));
-	int r = agent_env_init(&env, agent, err);
+	int r = agent_env(&env, agent, err);
 	if (r < 0)
 		return r;
 	off_t from = lseek(log, 0, SEEK_END);
 	r = process_run(
 		&(struct process_run){
 			.argv = (const char *const[]){"/bin/sh", "-c", command, NULL},
-			.env = env.words,
+			.env = (const char *const *)env.at,
 			.dir = agent->worktree.path,
 			.limit_ns = ap_pool_config_number(pool, AP_OPT_SPAWN_TIMEOUT),
 			.log_fd = log,
@@ -111,40 +270,54 @@ void launch_teardown(struct ap_agent *agent)
 	AP_CLEANUP_BUF struct ap_buf raw = {0};
 	if (agent->n_starts == 0 || run_command(agent, AP_OPT_TEARDOWN, &err) == 0)
 		return;
-	agent_raw_path(agent, &raw);
+	output_raw_path(agent, &raw);
 	AP_CLEANUP_CLOSE int log = open(ap_buf_text(&raw), O_WRONLY | O_APPEND | O_CLOEXEC);
 	if (log >= 0) /* fails on a full disk */
 		(void)dprintf(log, "agentpoolfs: %s\n", err.text);
 }
 
-int launch_program(struct ap_agent *agent, enum launch_kind kind, struct ap_err *err)
+/* --- the program --- */
+
+static int start_program(struct ap_agent *agent, enum launch_kind kind, struct ap_err *err)
 {
 	struct ap_pool *pool = agent->pool;
 	const struct backend_ops *ops = pool->backend->ops;
 	AP_CLEANUP_BUF struct ap_buf raw = {0};
-	struct agent_env env __attribute__((cleanup(agent_env_fini))) = {.words = {NULL}};
-	int r = kind == LAUNCH_AGAIN ? 0 : agent_output_begin(agent, err);
-	if (r == 0 && kind != LAUNCH_AGAIN) /* the worktree is new */
-		r = launch_setup(agent, err);
+	CLEANUP_WORDS struct words env = {NULL, 0, false};
+	CLEANUP_WORDS struct words argv = {NULL, 0, false};
+	int r = agent_env(&env, agent, err);
 	if (r == 0)
-		r = agent_env_init(&env, agent, err);
+		r = agent_argv(&argv, agent, err);
 	if (r < 0)
 		return r;
-	agent_raw_path(agent, &raw);
+	output_raw_path(agent, &raw);
 	struct backend_spawn spawn = {
 		.name = agent->name,
 		.dir = agent->worktree.path,
-		.argv = pool->argv,
-		.env = env.words,
+		.argv = (const char *const *)argv.at,
+		.env = (const char *const *)env.at,
 		.record_dir = agent->dir,
 		.output_file = ap_buf_text(&raw),
+		.by_lines = profile_values(pool->profile)->stream,
 	};
 	agent_starts(agent);
-	r = kind == LAUNCH_FIRST ? ops->spawn(pool->backend, &spawn, &agent->terminal, err)
-				 : ops->respawn(pool->backend, &spawn, &agent->terminal, err);
+	return kind == LAUNCH_FIRST ? ops->spawn(pool->backend, &spawn, &agent->terminal, err)
+				    : ops->respawn(pool->backend, &spawn, &agent->terminal, err);
+}
+
+int launch_program(struct ap_agent *agent, enum launch_kind kind, struct ap_err *err)
+{
+	int r = kind == LAUNCH_AGAIN ? 0 : output_begin(agent, err);
+	if (r == 0 && kind != LAUNCH_AGAIN) /* the worktree is new */
+		r = launch_setup(agent, err);
+	if (r == 0)
+		r = write_files(agent, err);
 	if (r < 0)
-		return ap_err_wrap(err, r, "starting %s", agent->name);
-	return agent_started(agent, err);
+		return r;
+	if (!atomic_exchange(&agent->pool->seeded, true))
+		seed_settings(agent);
+	r = start_program(agent, kind, err);
+	return r < 0 ? ap_err_wrap(err, r, "starting %s", agent->name) : agent_started(agent, err);
 }
 
 /* A port for the agent's own use: one that nobody listens on now, and no other agent of the pool

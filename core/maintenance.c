@@ -77,7 +77,7 @@ static void on_inotify(struct ap_pool *pool)
 		struct ap_agent *agent = agent_by_watch(pool, event->wd);
 		if (!agent)
 			continue;
-		agent_read_output(agent);
+		output_read(agent);
 		ap_agent_unref(agent);
 	}
 }

@@ -70,6 +70,7 @@ void ap_request_free(struct ap_request *request)
 	ap_buf_fini(&request->text);
 	if (request->holder_fd >= 0)
 		close(request->holder_fd);
+	ap_agent_unref(request->responder);
 	free(request);
 }
 
@@ -486,8 +487,18 @@ int ap_pool_open(struct ap_pool *pool, struct ap_err *err)
 /* Teardown, the files, setup, the program: each has the time limit of its own. */
 #define SPAWN_STEPS 4
 
-static struct machine_limits limits_of(const struct ap_config *config)
+/* Whether a program goes on behind a lease: as it is, or made to forget by its own command. */
+static bool keeps_program(const struct ap_pool *pool)
 {
+	const char *on_release = pool->config.text[AP_OPT_ON_RELEASE];
+	if (strcmp(on_release, "keep") == 0)
+		return true;
+	return strcmp(on_release, "restart") != 0 && *profile_values(pool->profile)->clear;
+}
+
+static struct machine_limits limits_of(const struct ap_pool *pool)
+{
+	const struct ap_config *config = &pool->config;
 	const int64_t *number = config->number;
 	return (struct machine_limits){
 		.min_size = (unsigned)number[AP_OPT_MIN_POOL_SIZE],
@@ -516,13 +527,13 @@ static struct machine_limits limits_of(const struct ap_config *config)
 		.idle_timeout_ns = number[AP_OPT_IDLE_TIMEOUT],
 		.spawn_timeout_ns = SPAWN_STEPS * number[AP_OPT_SPAWN_TIMEOUT],
 		.pass_ns = number[AP_OPT_MAINTENANCE_INTERVAL],
-		.keep_program = strcmp(config->text[AP_OPT_ON_RELEASE], "keep") == 0,
+		.keep_program = keeps_program(pool),
 	};
 }
 
 void pool_obey_config_locked(struct ap_pool *pool, struct ap_list *answered)
 {
-	pool->machine.limits = limits_of(&pool->config);
+	pool->machine.limits = limits_of(pool);
 	pool_step_locked(pool, &(struct machine_event){.type = MACHINE_CONFIG}, answered);
 }
 
@@ -699,6 +710,53 @@ static int choose_spawn_backend(struct ap_pool *pool, struct ap_err *err)
 	return pool->templates ? 0 : ap_err_errno(err, -ENOMEM, "pool");
 }
 
+/* By the user's configuration directory: the XDG base directory specification. */
+static char *user_profiles(void)
+{
+	const char *config = getenv("XDG_CONFIG_HOME"), *home = getenv("HOME");
+	char *path = NULL;
+	int n = config && config[0] == '/'
+			? asprintf(&path, "%s/agentpoolfs/programs", config)
+			: asprintf(&path, "%s/.config/agentpoolfs/programs", home ? home : "/root");
+	return n < 0 ? NULL : path;
+}
+
+/* What is known of the program: by the option, by its name, or what holds for any. */
+static int load_profile(struct ap_pool *pool, const char *installed, struct ap_err *err)
+{
+	AP_CLEANUP_FREE char *own = NULL;
+	AP_CLEANUP_FREE char *user = user_profiles();
+	const char *option = pool->config.text[AP_OPT_PROGRAM_PROFILE];
+	const char *slash = strrchr(pool->argv[0], '/');
+	const char *name = slash ? slash + 1 : pool->argv[0];
+	if (asprintf(&own, "%s/programs", pool->state_dir) < 0)
+		own = NULL;
+	if (!own || !user)
+		return ap_err_errno(err, -ENOMEM, "profile");
+	const char *const dirs[] = {own, user, installed, NULL};
+	if (*option) {
+		int r = profile_load(&pool->profile, option, dirs, err);
+		return r == -ENOENT ? ap_err_wrap(err, -EINVAL, "program_profile") : r;
+	}
+	int r = profile_load(&pool->profile, name, dirs, err);
+	bool shell = r == 0 && profile_values(pool->profile)->rules.shell;
+	if (shell && !activity_is_interactive(pool->argv)) { /* it runs a script */
+		profile_free(ap_steal(pool->profile));
+		r = -ENOENT;
+	}
+	return r == -ENOENT ? profile_load(&pool->profile, "default", dirs, err) : r;
+}
+
+static int open_events(struct ap_pool *pool, struct ap_err *err)
+{
+	AP_CLEANUP_FREE char *path = NULL;
+	if (asprintf(&path, "%s/events", pool->state_dir) < 0) {
+		path = NULL;
+		return ap_err_errno(err, -ENOMEM, "events");
+	}
+	return events_open(&pool->events, path, err);
+}
+
 int ap_pool_new(struct ap_pool **ret, struct ap_pool_options *options, struct ap_err *err)
 {
 	int r = ap_config_check(&options->config, err);
@@ -713,7 +771,6 @@ int ap_pool_new(struct ap_pool **ret, struct ap_pool_options *options, struct ap
 	pool->config = options->config;
 	options->config = (struct ap_config){0};
 	pool->argv = options->argv;
-	pool->is_shell = activity_is_shell(options->argv);
 	pool->agent_gone = options->agent_gone;
 	pool->observer = options->data;
 	pool->owner = geteuid();
@@ -729,9 +786,13 @@ int ap_pool_new(struct ap_pool **ret, struct ap_pool_options *options, struct ap
 	if (r == 0)
 		r = state_dir_open(pool, err);
 	if (r == 0)
+		r = load_profile(pool, options->profiles, err);
+	if (r == 0)
+		r = open_events(pool, err);
+	if (r == 0)
 		r = choose_spawn_backend(pool, err);
 	if (r == 0) {
-		struct machine_limits limits = limits_of(&pool->config);
+		struct machine_limits limits = limits_of(pool);
 		int64_t number = store_counter(pool->store, "next_agent", 1);
 		r = machine_init(&pool->machine, n_slots, &limits, (uint32_t)number,
 				 (uint32_t)pool->started_ns, pool->started_ns);
@@ -742,7 +803,7 @@ int ap_pool_new(struct ap_pool **ret, struct ap_pool_options *options, struct ap
 		unsigned most = machine_max_effects(&pool->machine);
 		state_dir_load_counters(pool);
 		(void)state_dir_load(pool, true, NULL); /* unfit for the command line: left out */
-		pool->machine.limits = limits_of(&pool->config);
+		pool->machine.limits = limits_of(pool);
 		pool->effects.at = calloc(most, sizeof *pool->effects.at);
 		pool->effects.moves = calloc(most, sizeof *pool->effects.moves);
 		if (!pool->effects.at || !pool->effects.moves)
@@ -798,6 +859,8 @@ void ap_pool_free(struct ap_pool *pool)
 		pool->backend->ops->free(pool->backend);
 	maintenance_fini(pool);
 	state_dir_close(pool);
+	events_close(pool->events);
+	profile_free(pool->profile);
 	machine_fini(&pool->machine);
 	free(pool->effects.at);
 	free(pool->effects.moves);

@@ -12,8 +12,11 @@
 #include "agentpool.h"
 #include "backend.h"
 #include "clock.h"
+#include "events.h"
+#include "kept.h"
 #include "list.h"
 #include "machine.h"
+#include "profile.h"
 #include "store.h"
 #include "worker.h"
 #include "worktree.h"
@@ -43,13 +46,28 @@ struct ap_request {
 	struct ap_buf text;   /* likewise */
 	char base[256];	      /* of an acquirer */
 	int holder_fd;	      /* of an acquirer's process that the lease ends with; -1: none */
-	struct ap_list link;  /* of a wait: agent->waits; pool->lock */
+	struct ap_agent *responder; /* whose response is wanted, referenced; NULL: none's */
+	int64_t offset;		    /* where a text that is kept begins */
+	struct ap_list link;	    /* of a wait: agent->waits; pool->lock */
 };
 
 struct prompt {
 	struct ap_list link; /* agent->prompts; pool->lock */
 	size_t len;
+	bool cleaned; /* of what is no text; the delivery's own */
 	char text[];
+};
+
+/* What an agent's output says beside the text. */
+struct output_signs {
+	char title[AP_OSC_MAX];
+	struct activity_signal told; /* by a rule of the profile about it */
+	int64_t title_busy_ns;	     /* when the title last said so; 0: never */
+	bool runs_command; /* OSC 133: between start and end of a command, if it says ends */
+	bool ends_commands;
+	/* offsets in the plain text, since the last prompt: where what it printed begins; where the
+	 * output of the first command began, and of the last ended; -1: none yet */
+	int64_t prompted, command_start, command_end;
 };
 
 struct ap_agent {
@@ -85,7 +103,9 @@ struct ap_agent {
 	bool ended;   /* its program has ended */
 	bool restarting; /* it was asked to start again: as good as started */
 	char ended_how[64];
-	int over_fd; /* can be read when program and processes are over; -1: none */
+	char exit_how[64]; /* of the last program that has ended */
+	int64_t exit_time; /* when: seconds of the wall clock; 0: none has, or it is not known */
+	int over_fd;	   /* can be read when program and processes are over; -1: none */
 	struct backend_terminal running; /* the terminal as it was when its program was started */
 	pid_t program;			 /* 0: not known yet, or ended */
 	unsigned start;			 /* goes up with every start of the program */
@@ -100,22 +120,32 @@ struct ap_agent {
 	struct worker_job prompt_job;
 	struct ap_err prompt_error; /* why the last prompt was not delivered */
 	enum ap_activity activity;
-	char why[128];
+	char why[ACTIVITY_WHY_MAX];
 	bool started_ready;
 	int64_t entered_ns, output_ns, started_ns;
 	int64_t recheck_ns; /* when the maintenance thread looks at the activity again */
-	int watch;	    /* inotify descriptor of raw_fd's file; -1: none */
+	struct activity_signal screen, hook;
+	struct activity_memory memory;
+	bool looking;  /* a worker looks at the screen */
+	bool reads_on; /* more output is there than was read */
+	bool answered; /* the question on the screen, by itself */
+	int watch;     /* inotify descriptor of the raw output's file; -1: none */
 
-	pthread_mutex_t output_lock; /* of what follows */
-	int raw_fd, plain_fd;	     /* what the terminal printed; the same as plain text */
-	struct ap_plain plain;
-	_Atomic int64_t output_size; /* of the plain text; read without a lock: one value */
+	pthread_mutex_t output_lock; /* of what follows; output.c */
+	int read_fd;		     /* where the raw output is read on */
+	struct kept raw, plain;	     /* what the terminal printed; the same as plain text */
+	struct ap_plain filter;
+	struct output_signs signs;
+	struct ap_buf line;	/* mode stream: the event that is being printed */
+	struct ap_buf response; /* mode stream: the text of the last answer */
 };
 
 struct ap_pool {
 	struct repo repo;
 	const char *const *argv;
-	bool is_shell;
+	struct profile *profile; /* of the program */
+	atomic_bool seeded;	 /* the settings that the program needs are made */
+	struct events *events;
 	char *mountpoint, *shim, *state_dir;
 	void (*agent_gone)(void *data, const char *name);
 	void *observer;
@@ -229,16 +259,11 @@ void agent_leave(struct ap_agent *agent);
  * Maintenance thread only. */
 void agent_review(struct ap_agent *agent, int64_t now_ns);
 
-/* Reads what the terminal printed since. Maintenance thread only. */
-void agent_read_output(struct ap_agent *agent);
+/* What who waits for an activity is told: 0, or -EIO when the last prompt was not delivered. */
+int agent_settled_result(enum ap_activity activity, const struct ap_err *prompt_error);
 
 /* Drops the prompts that wait. pool->lock held. */
 void agent_forget_prompts_locked(struct ap_agent *agent);
-
-/* Begins an output of its own for the next start of the program. Lane only. */
-int agent_output_begin(struct ap_agent *agent, struct ap_err *err);
-/* Where the terminal's bytes are appended. */
-void agent_raw_path(const struct ap_agent *agent, struct ap_buf *out);
 
 /* Removes one of the keeper's or our own records. Any thread. */
 void agent_remove_record(const struct ap_agent *agent, const char *name);
@@ -260,6 +285,36 @@ void agent_forget_holder_locked(struct ap_agent *agent);
 /* Ends the program and all that it started; returns when it is over. Lane only. -ETIMEDOUT. */
 int agent_end_program(struct ap_agent *agent, struct ap_err *err);
 
+/* --- output.c --- */
+
+void output_init(struct ap_agent *agent);
+void output_fini(struct ap_agent *agent);
+
+/* Begins an output of its own for the next start of the program. Lane only. */
+int output_begin(struct ap_agent *agent, struct ap_err *err);
+
+/* Where the terminal's bytes are appended. */
+void output_raw_path(const struct ap_agent *agent, struct ap_buf *out);
+
+/* Forgets what was printed, for a program that goes on in another lease. */
+void output_forget(struct ap_agent *agent);
+
+/* Reads what the terminal printed since, at most a bounded piece. Any thread. Blocks as the disk
+ * does. */
+void output_read(struct ap_agent *agent);
+
+/* What it said so far beside the text. */
+void output_look(struct ap_agent *agent, struct output_signs *ret);
+
+/* What is printed from now on belongs to the next prompt. */
+void output_prompted(struct ap_agent *agent);
+
+/* Another start of the program: what the one before said of itself does not count. */
+void output_restarts(struct ap_agent *agent);
+
+/* Appends what was printed since the last prompt. -errno. */
+int output_response(struct ap_agent *agent, struct ap_buf *ret);
+
 /* --- jobs.c --- */
 
 /* Has a worker carry out an effect of the machine. pool->lock held. */
@@ -267,6 +322,15 @@ void job_effect_locked(struct ap_agent *agent, const struct machine_effect *effe
 
 /* Has a worker look after the agent's health and usage, unless one does. pool->lock held. */
 void job_probe_locked(struct ap_agent *agent, uint32_t id);
+
+/* --- texts.c --- */
+
+/* Has a worker look at the agent's screen. pool->lock held. */
+void job_look_locked(struct ap_agent *agent);
+
+/* Answers a request that waited for the agent to settle; drops the pool's reference. */
+void job_settled(struct ap_request *request, int result, const struct ap_err *err,
+		 enum ap_activity activity);
 
 /* --- prompts.c --- */
 

@@ -1,5 +1,6 @@
 /* What is typed into an agent's terminal: prompts, keys; and the program started again by hand. */
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,7 +21,12 @@ static size_t clean_text(char *text, size_t len)
 {
 	size_t n = 0;
 	for (size_t i = 0; i < len; i++) {
-		unsigned char c = (unsigned char)text[i];
+		unsigned char c = (unsigned char)text[i],
+			      next = i + 1 < len ? (unsigned char)text[i + 1] : 0;
+		if (c == 0xc2 && next >= 0x80 && next < 0xa0) { /* a C1 control in UTF-8 */
+			i++;
+			continue;
+		}
 		if (c == '\r') {
 			if (i + 1 < len && text[i + 1] == '\n')
 				continue;
@@ -49,64 +55,358 @@ static bool has_long_line(const char *text, size_t len)
 	return false;
 }
 
-/* A program that draws its own input takes a moment to show a paste, and an Enter before that would
- * be part of it. Waits until the screen shows something new and stays, or long enough for one that
- * shows nothing. */
-static void await_settled(struct ap_agent *agent, const struct ap_buf *before)
+int agent_press(struct ap_agent *agent, const char *keys_text, struct ap_err *err)
 {
 	struct ap_pool *pool = agent->pool;
-	AP_CLEANUP_BUF struct ap_buf last = {0};
-	int64_t start = ap_clock_ns();
+	const char *keys[KEYS_MAX + 1];
+	AP_CLEANUP_FREE char *text = strdup(keys_text);
+	char *cursor = text;
+	size_t n = 0;
+	if (!text)
+		return ap_err_errno(err, -ENOMEM, "keys");
+	while (n < KEYS_MAX && (keys[n] = ap_word_next(&cursor)))
+		n++;
+	keys[n] = NULL;
+	return n > 0 ? pool->backend->ops->keys(pool->backend, &agent->terminal, keys, err) : 0;
+}
+
+/* --- delivery to a program with a terminal ---
+ *
+ * A prompt is pasted, and submitted once it is seen to be there. Enter is given again only while
+ * the text still stands in the input field of a program that is ready: an Enter too many would
+ * answer the next question, text typed twice would be two prompts. */
+
+#define POLL_PAUSE_MS  60
+#define SETTLE_LIMIT   (4 * AP_SECOND) /* for the text to show */
+#define BLIND_LIMIT    AP_SECOND       /* likewise, of a program that may show nothing */
+#define EVIDENCE_LIMIT (1200 * AP_MS)  /* for Enter to have an effect */
+#define BYTE_LIMIT     (AP_MS / 100)   /* more for every byte that is to be read before it */
+#define ECHO_LIMIT     (300 * AP_MS)   /* for a shell to show what was typed */
+#define ECHO_PAUSE_MS  10
+#define ENTER_TRIES    3
+
+enum outcome {
+	SUBMITTED,
+	TYPED_NOT_SUBMITTED,
+	NO_EVIDENCE, /* of a program whose profile knows its input field, the text never came there;
+			else it may well have been taken */
+};
+
+/* What is being delivered, and what of it has been seen. */
+struct delivery {
+	struct ap_agent *agent;
+	bool composes; /* the profile knows the input field */
+	size_t len;    /* of the text that goes before Enter */
+	struct ap_buf screen, before;
+	struct activity_signal seen;
+	enum profile_composer composer;
+};
+
+static void delivery_fini(struct delivery *delivery)
+{
+	ap_buf_fini(&delivery->screen);
+	ap_buf_fini(&delivery->before);
+}
+
+static void look(struct delivery *delivery)
+{
+	agent_look(delivery->agent, &delivery->screen, &delivery->seen);
+	delivery->composer =
+		profile_composer(delivery->agent->pool->profile, ap_buf_text(&delivery->screen));
+}
+
+/* Keeps what was seen last, to see what changes. */
+static void remember(struct delivery *delivery)
+{
+	delivery->before.len = 0;
+	ap_buf_adds(&delivery->before, ap_buf_text(&delivery->screen));
+}
+
+static bool has_changed(const struct delivery *delivery)
+{
+	return strcmp(ap_buf_text(&delivery->screen), ap_buf_text(&delivery->before)) != 0;
+}
+
+/* The lease has ended meanwhile: the agent is wanted for something else. */
+static bool is_over(struct ap_agent *agent)
+{
+	pthread_mutex_lock(&agent->pool->lock);
+	bool over = agent->effect_queued || agent->gone || agent->ended;
+	pthread_mutex_unlock(&agent->pool->lock);
+	return over;
+}
+
+static bool seen_as(const struct delivery *delivery, enum ap_activity activity)
+{
+	return delivery->seen.found && delivery->seen.activity == activity;
+}
+
+/* -EAGAIN: it is not ready any more, the prompt waits on. -EIO: somebody's text is in the way. */
+static int may_type(struct delivery *delivery, struct ap_err *err)
+{
+	struct ap_agent *agent = delivery->agent;
+	int64_t deadline = ap_clock_ns() + SETTLE_LIMIT / 2;
+	if (!profile_values(agent->pool->profile)->rules.tells_ready) {
+		look(delivery);
+		return 0;
+	}
 	for (;;) {
-		struct ap_buf now = {0};
-		poll(NULL, 0, 60);
-		int r = pool->backend->ops->capture(pool->backend, &agent->terminal, &now, NULL);
-		bool same = strcmp(ap_buf_text(&now), ap_buf_text(&last)) == 0;
-		bool shown = strcmp(ap_buf_text(&now), ap_buf_text(before)) != 0;
-		ap_buf_fini(&last);
-		last = now;
-		int64_t waited = ap_clock_ns() - start;
-		if (r < 0 || (same && shown) || waited > (shown ? 4 : 1) * AP_SECOND)
-			return;
+		look(delivery);
+		if (is_over(agent))
+			return -ECANCELED;
+		if (!seen_as(delivery, AP_ACTIVITY_READY))
+			return -EAGAIN;
+		if (delivery->composer != COMPOSER_FILLED)
+			return 0;
+		if (ap_clock_ns() > deadline)
+			return ap_err_set(err, -EIO,
+					  "there is text in the input field of %s already",
+					  agent->name);
+		poll(NULL, 0, POLL_PAUSE_MS);
 	}
 }
 
-static int type_prompt(struct ap_agent *agent, char *text, size_t len, struct ap_err *err)
+/* Waits until the text is seen to be there, twice alike; or long enough for a program that may show
+ * nothing. False when it does not come. */
+static bool await_typed(struct delivery *delivery)
+{
+	AP_CLEANUP_BUF struct ap_buf last = {0};
+	int64_t start = ap_clock_ns();
+	remember(delivery);
+	for (;;) {
+		poll(NULL, 0, POLL_PAUSE_MS);
+		last.len = 0;
+		ap_buf_adds(&last, ap_buf_text(&delivery->screen));
+		look(delivery);
+		bool shown = has_changed(delivery) && delivery->composer != COMPOSER_EMPTY;
+		bool still = strcmp(ap_buf_text(&last), ap_buf_text(&delivery->screen)) == 0;
+		int64_t waited = ap_clock_ns() - start;
+		if ((shown && still) || is_over(delivery->agent))
+			return true;
+		if (waited > (shown || delivery->composes ? SETTLE_LIMIT : BLIND_LIMIT))
+			return shown || !delivery->composes;
+	}
+}
+
+static int64_t printed(struct ap_agent *agent)
+{
+	output_read(agent);
+	return atomic_load(&agent->raw.size);
+}
+
+/* Whether Enter had an effect: the input field is empty, it works or asks; where the field is not
+ * known, something was printed. */
+static bool await_submitted(struct delivery *delivery, int64_t printed_before)
+{
+	struct ap_agent *agent = delivery->agent;
+	int64_t deadline = ap_clock_ns() + EVIDENCE_LIMIT;
+	if (!delivery->composes)
+		deadline += (int64_t)delivery->len * BYTE_LIMIT;
+	for (int pause_ms = 2; ap_clock_ns() < deadline && !is_over(agent);) {
+		poll(NULL, 0, pause_ms);
+		if (!delivery->composes && printed(agent) > printed_before)
+			return true;
+		if (pause_ms < POLL_PAUSE_MS) {
+			pause_ms *= 2;
+			continue;
+		}
+		if (!delivery->composes)
+			continue;
+		look(delivery);
+		if (delivery->composer == COMPOSER_EMPTY || seen_as(delivery, AP_ACTIVITY_BUSY) ||
+		    seen_as(delivery, AP_ACTIVITY_WAITING))
+			return true;
+	}
+	return false;
+}
+
+static void note_entered(struct ap_agent *agent)
+{
+	pthread_mutex_lock(&agent->pool->lock);
+	agent->entered_ns = ap_clock_ns();
+	pthread_mutex_unlock(&agent->pool->lock);
+}
+
+static int submit(struct delivery *delivery, enum outcome *ret, struct ap_err *err)
+{
+	struct ap_agent *agent = delivery->agent;
+	const struct profile_values *values = profile_values(agent->pool->profile);
+	if (values->pause_ns > 0)
+		poll(NULL, 0, (int)(values->pause_ns / AP_MS));
+	output_prompted(agent);
+	for (unsigned tries = 0; tries < ENTER_TRIES && !is_over(agent); tries++) {
+		int64_t before = atomic_load(&agent->raw.size);
+		if (tries == 0)
+			note_entered(agent);
+		int r = agent_press(agent, values->submit, err);
+		if (r < 0)
+			return r;
+		if (await_submitted(delivery, before)) {
+			*ret = SUBMITTED;
+			return 0;
+		}
+		if (!delivery->composes) {
+			*ret = NO_EVIDENCE;
+			return 0;
+		}
+		if (delivery->composer != COMPOSER_FILLED || !seen_as(delivery, AP_ACTIVITY_READY))
+			break;
+	}
+	*ret = TYPED_NOT_SUBMITTED;
+	(void)agent_press(agent, values->abandon, NULL);
+	return ap_err_set(err, -EIO,
+			  "the prompt was typed, but Enter did not submit it; it was taken back");
+}
+
+static int paste(struct ap_agent *agent, const struct ap_buf *text, struct ap_err *err)
 {
 	struct ap_pool *pool = agent->pool;
-	const struct backend_ops *ops = pool->backend->ops;
-	static const char *const enter[] = {"Enter", NULL};
 	AP_CLEANUP_BUF struct ap_buf file = {0};
-	AP_CLEANUP_BUF struct ap_buf before = {0};
-	len = clean_text(text, len);
-	if (has_long_line(text, len) && ops->canonical(pool->backend, &agent->terminal))
+	ap_buf_printf(&file, "%s/prompt", agent->dir);
+	int r = file_write(ap_buf_text(&file), text->data, text->len, err);
+	if (r == 0)
+		r = pool->backend->ops->paste(pool->backend, &agent->terminal, ap_buf_text(&file),
+					      err);
+	unlink(ap_buf_text(&file));
+	return r;
+}
+
+/* The terminal of a shell shows what was pasted before it is run: that is no answer to it. A shell
+ * that marks its commands needs no such wait. */
+static void await_echo(struct ap_agent *agent, int64_t printed_before)
+{
+	struct output_signs signs;
+	int64_t deadline = ap_clock_ns() + ECHO_LIMIT, last = printed_before;
+	output_look(agent, &signs);
+	while (!signs.ends_commands && ap_clock_ns() < deadline) {
+		poll(NULL, 0, ECHO_PAUSE_MS);
+		int64_t now = printed(agent);
+		if (now > printed_before && now == last)
+			return;
+		last = now;
+	}
+}
+
+static int type_text(struct ap_agent *agent, const struct ap_buf *text, enum outcome *ret,
+		     struct ap_err *err)
+{
+	struct ap_pool *pool = agent->pool;
+	bool shell = profile_values(pool->profile)->rules.shell;
+	struct delivery delivery __attribute__((cleanup(delivery_fini))) = {
+		.agent = agent,
+		.composes = profile_has_composer(pool->profile),
+		.len = text->len,
+	};
+	*ret = NO_EVIDENCE;
+	if (has_long_line(ap_buf_text(text), text->len) &&
+	    pool->backend->ops->canonical(pool->backend, &agent->terminal))
 		return ap_err_set(err, -EMSGSIZE,
 				  "a line over %d bytes would be cut by the terminal of %s",
 				  CANONICAL_LINE, agent->name);
-	ap_buf_printf(&file, "%s/prompt", agent->dir);
-	int r = 0;
-	if (len > 0) {
-		r = file_write(ap_buf_text(&file), text, len, err);
-		if (r == 0 && !pool->is_shell)
-			r = ops->capture(pool->backend, &agent->terminal, &before, err);
-		if (r == 0)
-			r = ops->paste(pool->backend, &agent->terminal, ap_buf_text(&file), err);
-		unlink(ap_buf_text(&file));
-		if (r == 0 && !pool->is_shell)
-			await_settled(agent, &before);
+	int r = shell ? 0 : may_type(&delivery, err);
+	if (r == 0 && text->len > 0) {
+		int64_t before = shell ? printed(agent) : 0;
+		r = paste(agent, text, err);
+		if (r == 0 && shell)
+			await_echo(agent, before);
+		if (r == 0 && !shell && !await_typed(&delivery)) {
+			(void)agent_press(agent, profile_values(pool->profile)->abandon, NULL);
+			r = ap_err_set(err, -EIO,
+				       "the prompt did not show in the input field of %s; it was "
+				       "not submitted",
+				       agent->name);
+		}
 	}
-	if (r < 0)
-		return r;
-	pthread_mutex_lock(&pool->lock);
-	agent->entered_ns = ap_clock_ns();
-	pthread_mutex_unlock(&pool->lock);
-	return ops->keys(pool->backend, &agent->terminal, enter, err);
+	return r < 0 ? r : submit(&delivery, ret, err);
 }
 
-static struct prompt *first_prompt(struct ap_agent *agent)
+int agent_command(struct ap_agent *agent, const char *text, struct ap_err *err)
+{
+	struct delivery delivery __attribute__((cleanup(delivery_fini))) = {
+		.agent = agent, .composes = profile_has_composer(agent->pool->profile)};
+	enum outcome outcome;
+	int r = may_type(&delivery, err);
+	/* a command is typed: pasted it would be text */
+	if (r == 0)
+		r = agent_press(agent, text, err);
+	if (r == 0 && !await_typed(&delivery))
+		r = ap_err_set(err, -EIO, "'%s' does not show in the input field", text);
+	return r < 0 ? r : submit(&delivery, &outcome, err);
+}
+
+/* --- delivery by lines --- */
+
+/* How long a program may take to read its input. */
+#define INPUT_LIMIT (30 * AP_SECOND)
+
+static int write_input(int fd, const struct ap_buf *line)
+{
+	int64_t deadline = ap_clock_ns() + INPUT_LIMIT;
+	for (size_t done = 0; done < line->len;) {
+		ssize_t n = write(fd, line->data + done, line->len - done);
+		struct pollfd room = {.fd = fd, .events = POLLOUT};
+		int64_t left = deadline - ap_clock_ns();
+		if (n > 0)
+			done += (size_t)n;
+		else if (n < 0 && errno != EAGAIN && errno != EINTR)
+			return -errno;
+		else if (left <= 0 || poll(&room, 1, (int)(left / AP_MS) + 1) == 0)
+			return -ETIMEDOUT;
+	}
+	return 0;
+}
+
+static int give_line(struct ap_agent *agent, const struct ap_buf *text, enum outcome *ret,
+		     struct ap_err *err)
+{
+	AP_CLEANUP_BUF struct ap_buf path = {0};
+	AP_CLEANUP_BUF struct ap_buf line = {0};
+	*ret = NO_EVIDENCE;
+	int r = profile_input(agent->pool->profile, ap_buf_text(text), text->len, &line);
+	if (r < 0)
+		return ap_err_errno(err, r, "the prompt");
+	ap_buf_printf(&path, "%s/input", agent->dir);
+	AP_CLEANUP_CLOSE int fd = open(ap_buf_text(&path), O_WRONLY | O_NONBLOCK | O_CLOEXEC);
+	if (fd < 0)
+		return ap_err_errno(err, -errno, "the input of %s", agent->name);
+	output_prompted(agent);
+	note_entered(agent);
+	r = write_input(fd, &line);
+	*ret = r < 0 ? TYPED_NOT_SUBMITTED : SUBMITTED;
+	return r < 0 ? ap_err_errno(err, r, "the input of %s", agent->name) : 0;
+}
+
+/* --- the queue --- */
+
+static int deliver(struct ap_agent *agent, struct prompt *prompt, enum outcome *ret,
+		   struct ap_err *err)
+{
+	const struct profile *profile = agent->pool->profile;
+	AP_CLEANUP_BUF struct ap_buf text = {0};
+	if (!prompt->cleaned)
+		prompt->len = clean_text(prompt->text, prompt->len);
+	prompt->cleaned = true;
+	if (profile_dress(profile, prompt->text, prompt->len, &text) < 0)
+		return ap_err_errno(err, -ENOMEM, "prompt");
+	return profile_values(profile)->stream ? give_line(agent, &text, ret, err)
+					       : type_text(agent, &text, ret, err);
+}
+
+static void tell_outcome(struct ap_agent *agent, const char *label, size_t len,
+			 enum outcome outcome, const struct ap_err *err)
+{
+	static const char *const names[] = {"submitted", "typed_not_submitted", "no_evidence"};
+	events_add(agent->pool->events, "prompt",
+		   EVENT_FIELDS({"agent", agent->name, 0}, {"lease", label, 0},
+				{"outcome", names[outcome], 0}, {"bytes", NULL, (int64_t)len},
+				{"reason", err->text, 0}));
+}
+
+static struct prompt *first_prompt(struct ap_agent *agent, char ret_label[AP_LABEL_MAX + 1])
 {
 	struct prompt *prompt = NULL;
 	pthread_mutex_lock(&agent->pool->lock);
+	memcpy(ret_label, agent->pool->machine.slots[agent->slot].label.text, AP_LABEL_MAX + 1);
 	if (!ap_list_empty(&agent->prompts)) {
 		prompt = ap_container_of(agent->prompts.next, struct prompt, link);
 		ap_list_remove(&prompt->link);
@@ -117,20 +417,34 @@ static struct prompt *first_prompt(struct ap_agent *agent)
 	return prompt;
 }
 
+static void put_back_locked(struct ap_agent *agent, struct prompt *prompt)
+{
+	ap_list_insert_after(&agent->prompts, &prompt->link);
+	agent->n_prompts_queued++;
+	agent->prompt_bytes += prompt->len;
+}
+
 static void job_prompt(struct worker_job *job)
 {
 	struct ap_agent *agent = ap_container_of(job, struct ap_agent, prompt_job);
 	struct ap_pool *pool = agent->pool;
 	struct ap_err err = {""};
-	struct prompt *prompt = first_prompt(agent); /* NULL: its lease has ended */
-	if (prompt)
-		type_prompt(agent, prompt->text, prompt->len, &err);
-	free(prompt);
+	enum outcome outcome = NO_EVIDENCE;
+	char label[AP_LABEL_MAX + 1];
+	struct prompt *prompt = first_prompt(agent, label); /* NULL: its lease has ended */
+	int r = prompt ? deliver(agent, prompt, &outcome, &err) : 0;
+	bool told = prompt && r != -EAGAIN && r != -ECANCELED;
+	if (told)
+		tell_outcome(agent, label, prompt->len, outcome, &err);
 	pthread_mutex_lock(&pool->lock);
 	agent->delivering = false;
-	agent->prompt_error = err;
+	if (r == -EAGAIN)
+		put_back_locked(agent, ap_steal(prompt));
+	else if (r < 0 && r != -ECANCELED)
+		agent->prompt_error = err;
 	agent->recheck_ns = ap_clock_ns();
 	pthread_mutex_unlock(&pool->lock);
+	free(prompt);
 	maintenance_poke(pool);
 }
 
@@ -143,15 +457,7 @@ void job_prompt_locked(struct ap_agent *agent)
 static void job_keys(struct worker_job *worker_job)
 {
 	struct agent_job *job = ap_container_of(worker_job, struct agent_job, job);
-	struct ap_pool *pool = job->agent->pool;
-	const char *keys[KEYS_MAX + 1];
-	size_t n = 0;
-	char *cursor = job->keys;
-	while (n < KEYS_MAX && (keys[n] = ap_word_next(&cursor)))
-		n++;
-	keys[n] = NULL;
-	if (n > 0)
-		pool->backend->ops->keys(pool->backend, &job->agent->terminal, keys, NULL);
+	(void)agent_press(job->agent, job->keys, NULL); /* the terminal may have gone */
 	agent_job_free(job);
 }
 

@@ -21,6 +21,14 @@ static char *take_line(const char **at)
 	return line;
 }
 
+/* The directory that programs know the repository by, whichever worktree they are in. */
+static char *main_path(const char *common_dir)
+{
+	size_t len = strlen(common_dir);
+	bool in_checkout = len > 5 && strcmp(common_dir + len - 5, "/.git") == 0;
+	return strndup(common_dir, in_checkout ? len - 5 : len);
+}
+
 int repo_open(struct repo *ret, const char *path, struct ap_err *err)
 {
 	struct repo repo = {.path = realpath(path, NULL)};
@@ -38,6 +46,7 @@ int repo_open(struct repo *ret, const char *path, struct ap_err *err)
 	if (r == 0) {
 		repo.git_dir = take_line(&at);
 		repo.common_dir = take_line(&at);
+		repo.main_path = repo.common_dir ? main_path(repo.common_dir) : NULL;
 		repo.resolver = repo.git_dir ? git_resolver_new(repo.git_dir) : NULL;
 	}
 	if (r == 0 && strncmp(at, "false", 5) == 0) {
@@ -50,7 +59,7 @@ int repo_open(struct repo *ret, const char *path, struct ap_err *err)
 			repo.work_tree = strdup(ap_buf_text(&top));
 		r = 0; /* fails inside a .git directory: there are no files then */
 	}
-	if (r == 0 && (!repo.common_dir || !repo.resolver))
+	if (r == 0 && (!repo.common_dir || !repo.main_path || !repo.resolver))
 		r = ap_err_set(err, -EIO, "git does not say where the repository %s is", path);
 	else if (r == 0 && git_rev_parse(&(struct git_place){.git_dir = repo.git_dir}, "HEAD", head,
 					 NULL) != 0)
@@ -68,6 +77,7 @@ void repo_fini(struct repo *repo)
 	free(repo->path);
 	free(repo->git_dir);
 	free(repo->common_dir);
+	free(repo->main_path);
 	free(repo->work_tree);
 	*repo = (struct repo){0};
 }

@@ -9,6 +9,7 @@ struct repo {
 	char *path;	  /* what the user gave, made absolute */
 	char *git_dir;	  /* its own: another than common_dir where it is a linked worktree */
 	char *common_dir; /* the git directory that all its worktrees share */
+	char *main_path;  /* its main checkout; the repository itself where it is bare */
 	char *work_tree;  /* where its files are; NULL: it is bare */
 	struct git_resolver *resolver;
 };

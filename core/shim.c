@@ -1,10 +1,11 @@
-/* agentpool-shim DIR PROGRAM [ARG...]: what a pane of tmux really runs.
+/* agentpool-shim [-i] [-u NAME]... [--] DIR PROGRAM [ARG...]: what a pane of tmux really runs.
  *
  * Starts the program in the foreground of the terminal, as a shell starts a job, with a clean
  * environment; takes over every process that its descendants leave behind; and when the program
  * ends, or when it is told to end it (SIGTERM, SIGHUP), ends the whole tree before it writes the
  * exit record and ends itself. So no exit is missed whatever tmux notices, and nothing of an agent
- * outlives it.
+ * outlives it. With -i the program reads from the FIFO `input` in DIR instead of the terminal, and
+ * never sees its end; -u takes a name out of its environment.
  *
  * Its records in DIR: `alive`, locked as long as it lives; `pid`, of the program; `exit`, one line
  * "code N TIME" or "signal N TIME". */
@@ -19,6 +20,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -159,7 +161,16 @@ static void record_alive(void)
 		(void)flock(fd, LOCK_EX | LOCK_NB);
 }
 
-static void run_program(char **argv)
+/* Has the FIFO as standard input, open for writing too: a writer that closes is not the end. */
+static int open_input(void)
+{
+	if (mkfifoat(records, "input", 0600) < 0 && errno != EEXIST)
+		return -1;
+	int fd = openat(records, "input", O_RDWR | O_CLOEXEC);
+	return fd;
+}
+
+static void run_program(char **argv, int input)
 {
 	sigset_t none;
 	setpgid(0, 0);
@@ -171,6 +182,8 @@ static void run_program(char **argv)
 		signal(to_default[i], SIG_DFL);
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
+	if (input >= 0)
+		dup2(input, STDIN_FILENO);
 	execvp(argv[0], argv);
 	fprintf(stderr, "agentpoolfs: cannot run '%s': %s\n", argv[0], strerror(errno));
 	_exit(errno == ENOENT ? 127 : 126);
@@ -178,13 +191,22 @@ static void run_program(char **argv)
 
 int main(int argc, char **argv)
 {
-	if (argc < 3) {
-		fprintf(stderr, "usage: agentpool-shim DIR PROGRAM [ARG...]\n");
-		return 2;
-	}
 	static const char *const unset[] = {"TMUX", "TMUX_PANE", "CLAUDECODE"};
 	for (size_t i = 0; i < sizeof unset / sizeof *unset; i++)
 		unsetenv(unset[i]);
+	bool by_lines = false;
+	int option;
+	while ((option = getopt(argc, argv, "+iu:")) != -1) {
+		if (option == 'u')
+			unsetenv(optarg);
+		by_lines = by_lines || option == 'i';
+	}
+	argv += optind;
+	if (argc - optind < 2) {
+		fprintf(stderr,
+			"usage: agentpool-shim [-i] [-u NAME]... [--] DIR PROGRAM [ARG...]\n");
+		return 2;
+	}
 	sigset_t waited;
 	sigemptyset(&waited);
 	sigaddset(&waited, SIGCHLD);
@@ -192,12 +214,17 @@ int main(int argc, char **argv)
 	sigaddset(&waited, SIGHUP);
 	sigprocmask(SIG_BLOCK, &waited, NULL);
 	prctl(PR_SET_CHILD_SUBREAPER, 1);
-	records = open(argv[1], O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	records = open(argv[0], O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (records < 0) {
-		perror(argv[1]);
+		perror(argv[0]);
 		return 1;
 	}
 	record_alive();
+	int input = by_lines ? open_input() : -1;
+	if (by_lines && input < 0) {
+		perror("agentpool-shim: input");
+		return 1;
+	}
 
 	pid_t program = fork();
 	if (program < 0) {
@@ -205,7 +232,7 @@ int main(int argc, char **argv)
 		return 1;
 	}
 	if (program == 0)
-		run_program(argv + 2);
+		run_program(argv + 1, input);
 	setpgid(program, program); /* both sides: whoever is first */
 	record("pid", "%d\n", (int)program);
 

@@ -188,7 +188,9 @@ enum plain_state {
 	PLAIN_ESC,	  /* after ESC */
 	PLAIN_ESC_INTER,  /* after ESC and an intermediate byte: one final byte follows */
 	PLAIN_CSI,	  /* after ESC [ */
-	PLAIN_STRING,	  /* in OSC, DCS, SOS, PM or APC: until BEL or ESC \ */
+	PLAIN_OSC,	  /* after ESC ]: until BEL or ESC \ */
+	PLAIN_OSC_ESC,	  /* in it, after ESC */
+	PLAIN_STRING,	  /* in DCS, SOS, PM or APC: likewise */
 	PLAIN_STRING_ESC, /* in such a string, after ESC */
 };
 
@@ -202,6 +204,50 @@ static void plain_backspace(struct ap_buf *out)
 	out->data[--out->len] = '\0';
 }
 
+static enum plain_state plain_introduced(struct ap_plain *plain, unsigned char c)
+{
+	plain->osc_len = 0;
+	switch (c) {
+	case '[':
+		return PLAIN_CSI;
+	case ']':
+		return PLAIN_OSC;
+	case 'P':
+	case 'X':
+	case '^':
+	case '_':
+		return PLAIN_STRING;
+	}
+	return PLAIN_TEXT;
+}
+
+static enum plain_state plain_after_esc(struct ap_plain *plain, unsigned char c)
+{
+	return c >= 0x20 && c <= 0x2f ? PLAIN_ESC_INTER : plain_introduced(plain, c);
+}
+
+/* A byte of a character of several. C1 controls are such characters: they introduce sequences as
+ * ESC and the letter 0x40 below them do. What is no UTF-8 is left out. */
+static void plain_utf8_byte(struct ap_plain *plain, unsigned char c, struct ap_buf *out)
+{
+	if (c >= 0xc0)
+		plain->n_utf8 = 0;
+	else if (plain->n_utf8 == 0)
+		return;
+	plain->utf8[plain->n_utf8++] = (char)c;
+	unsigned char first = (unsigned char)plain->utf8[0];
+	unsigned n = first < 0xc2 ? 0 : first < 0xe0 ? 2 : first < 0xf0 ? 3 : first < 0xf5 ? 4 : 0;
+	if (n == 0) {
+		plain->n_utf8 = 0;
+	} else if (plain->n_utf8 == n) {
+		plain->n_utf8 = 0;
+		if (first == 0xc2 && c < 0xa0)
+			plain->state = plain_introduced(plain, c - 0x40);
+		else
+			ap_buf_add(out, plain->utf8, n);
+	}
+}
+
 static void plain_text_byte(struct ap_plain *plain, unsigned char c, struct ap_buf *out)
 {
 	if (plain->cr) {
@@ -210,6 +256,11 @@ static void plain_text_byte(struct ap_plain *plain, unsigned char c, struct ap_b
 		if (c == '\n')
 			return;
 	}
+	if (c >= 0x80) {
+		plain_utf8_byte(plain, c, out);
+		return;
+	}
+	plain->n_utf8 = 0; /* one that was not finished is none */
 	if (c == 0x1b)
 		plain->state = PLAIN_ESC;
 	else if (c == '\r')
@@ -220,15 +271,22 @@ static void plain_text_byte(struct ap_plain *plain, unsigned char c, struct ap_b
 		ap_buf_add(out, &c, 1);
 }
 
-static enum plain_state plain_after_esc(unsigned char c)
+static void plain_osc_end(struct ap_plain *plain, const struct ap_buf *out)
 {
-	if (c == '[')
-		return PLAIN_CSI;
-	if (strchr("]PX^_", c) && c)
-		return PLAIN_STRING;
-	if (c >= 0x20 && c <= 0x2f)
-		return PLAIN_ESC_INTER;
-	return PLAIN_TEXT;
+	plain->state = PLAIN_TEXT;
+	plain->osc[plain->osc_len] = '\0';
+	if (plain->on_osc)
+		plain->on_osc(plain->data, plain->osc, out);
+}
+
+static void plain_osc_byte(struct ap_plain *plain, unsigned char c, const struct ap_buf *out)
+{
+	if (c == 0x07)
+		plain_osc_end(plain, out);
+	else if (c == 0x1b)
+		plain->state = PLAIN_OSC_ESC;
+	else if (plain->osc_len < AP_OSC_MAX - 1 && c)
+		plain->osc[plain->osc_len++] = (char)c;
 }
 
 void ap_plain_add(struct ap_plain *plain, const char *data, size_t len, struct ap_buf *out)
@@ -240,7 +298,7 @@ void ap_plain_add(struct ap_plain *plain, const char *data, size_t len, struct a
 			plain_text_byte(plain, c, out);
 			break;
 		case PLAIN_ESC:
-			plain->state = plain_after_esc(c);
+			plain->state = plain_after_esc(plain, c);
 			break;
 		case PLAIN_ESC_INTER:
 			if (c < 0x20 || c > 0x2f)
@@ -250,6 +308,14 @@ void ap_plain_add(struct ap_plain *plain, const char *data, size_t len, struct a
 			if (c >= 0x40 && c <= 0x7e)
 				plain->state = PLAIN_TEXT;
 			break;
+		case PLAIN_OSC:
+			plain_osc_byte(plain, c, out);
+			break;
+		case PLAIN_OSC_ESC:
+			plain_osc_end(plain, out);
+			if (c != '\\')
+				plain->state = plain_after_esc(plain, c);
+			break;
 		case PLAIN_STRING:
 			if (c == 0x07)
 				plain->state = PLAIN_TEXT;
@@ -257,7 +323,7 @@ void ap_plain_add(struct ap_plain *plain, const char *data, size_t len, struct a
 				plain->state = PLAIN_STRING_ESC;
 			break;
 		case PLAIN_STRING_ESC:
-			plain->state = c == '\\' ? PLAIN_TEXT : plain_after_esc(c);
+			plain->state = c == '\\' ? PLAIN_TEXT : plain_after_esc(plain, c);
 			break;
 		}
 	}

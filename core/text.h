@@ -37,14 +37,26 @@ void ap_text_tame(char *text);
 /* FNV-1a, 64 bits. */
 uint64_t ap_hash(const char *text);
 
+#define AP_OSC_MAX 256 /* bytes of an operating system command that are looked at */
+
 /* Where the removal of control sequences stands between two pieces of a terminal's output. */
 struct ap_plain {
 	uint8_t state;
-	bool cr; /* a carriage return was held back: it may belong to a line feed */
+	bool cr;	/* a carriage return was held back: it may belong to a line feed */
+	uint8_t n_utf8; /* bytes of a character held back, in `utf8` */
+	char utf8[4];
+	size_t osc_len;
+	char osc[AP_OSC_MAX];
+
+	/* May be NULL: an operating system command ("0;title") has passed, when `out` had what
+	 * came before it. A longer one than AP_OSC_MAX is cut. */
+	void (*on_osc)(void *data, const char *osc, const struct ap_buf *out);
+	void *data;
 };
 
-/* Appends what a terminal's output says as plain text: control sequences (CSI, OSC, DCS, charset
- * and single-character ones) and other control characters but newline and tab are left out. `\r\n`
- * is a newline; a lone `\r` becomes one. A backspace takes the last character of the line away, as
- * far as it stands in `out`. Keeps state over pieces. */
+/* Appends what a terminal's output says as plain text, in UTF-8: control sequences (CSI, OSC, DCS,
+ * charset and single-character ones, in their 7- and 8-bit forms) and other control characters but
+ * newline and tab are left out, and so is what is no UTF-8. `\r\n` is a newline; a lone `\r`
+ * becomes one. A backspace takes the last character of the line away, as far as it stands in `out`.
+ * Keeps state over pieces. */
 void ap_plain_add(struct ap_plain *plain, const char *data, size_t len, struct ap_buf *out);

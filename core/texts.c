@@ -1,10 +1,10 @@
 /* Texts that take time to make: an agent's screen, diff, usage, output; what is waited for; and the
  * state store written and read on demand. */
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "cleanup.h"
@@ -53,7 +53,7 @@ static void job_text(struct worker_job *worker_job)
 	int r = -EINVAL;
 	switch (job->what) {
 	case AP_TEXT_SCREEN:
-		r = pool->backend->ops->capture(pool->backend, &agent->terminal, out, err);
+		r = pool->backend->ops->capture(pool->backend, &agent->terminal, false, out, err);
 		break;
 	case AP_TEXT_DIFF:
 	case AP_TEXT_DIFFSTAT:
@@ -68,6 +68,7 @@ static void job_text(struct worker_job *worker_job)
 		r = usage_text(agent, job->what, out, err);
 		break;
 	case AP_TEXT_WAIT:
+	case AP_TEXT_RESPONSE:
 		break;
 	}
 	if (r == 0 && out->failed)
@@ -76,66 +77,148 @@ static void job_text(struct worker_job *worker_job)
 	agent_job_free(job);
 }
 
-static void job_output(struct worker_job *worker_job)
+/* --- what is waited for --- */
+
+/* The answer to the last prompt: as the profile finds it on the terminal, else what was printed. */
+static int response_text(struct ap_agent *agent, struct ap_buf *out, struct ap_err *err)
+{
+	struct ap_pool *pool = agent->pool;
+	AP_CLEANUP_BUF struct ap_buf terminal = {0};
+	if (profile_has_answer(pool->profile) &&
+	    pool->backend->ops->capture(pool->backend, &agent->terminal, true, &terminal, NULL) ==
+		    0 &&
+	    profile_answer(pool->profile, ap_buf_text(&terminal), out))
+		return 0;
+	output_read(agent);
+	int r = output_response(agent, out);
+	return r < 0 ? ap_err_errno(err, r, "the output of %s", agent->name) : 0;
+}
+
+static void job_response(struct worker_job *worker_job)
 {
 	struct agent_job *job = ap_container_of(worker_job, struct agent_job, job);
-	struct ap_buf *out = &job->request->text;
-	int r = 0;
-	pthread_mutex_lock(&job->agent->output_lock);
-	AP_CLEANUP_CLOSE int fd = fcntl(job->agent->plain_fd, F_DUPFD_CLOEXEC, 0);
-	pthread_mutex_unlock(&job->agent->output_lock);
-	if (!ap_buf_reserve(out, job->size)) {
-		r = -ENOMEM;
-	} else if (fd >= 0) { /* nothing printed yet reads as empty */
-		ssize_t n = pread(fd, out->data, job->size, job->offset);
-		r = n < 0 ? -errno : 0;
-		out->len = n < 0 ? 0 : (size_t)n;
-	}
-	request_answer(job->request, r);
+	struct ap_request *request = job->request;
+	request_answer(request, response_text(job->agent, &request->text, &request->err));
 	agent_job_free(job);
 }
 
-int ap_agent_output(struct ap_pool *pool, struct ap_agent *agent, int64_t offset, size_t size,
-		    struct ap_request *request, struct ap_err *err)
+/* Has a worker make the text; takes the reference of the agent over. */
+static int response_submit(struct ap_agent *agent, struct ap_request *request)
 {
-	struct agent_job *job = agent_job_new(agent, request, job_output, "");
-	if (!job)
-		return ap_err_errno(err, -ENOMEM, "output");
-	job->offset = offset;
-	job->size = size;
-	worker_submit(pool->workers, &job->job);
-	return 0;
+	struct agent_job *job = agent_job_new(agent, request, job_response, "");
+	if (job)
+		worker_submit(agent->pool->workers, &job->job);
+	ap_agent_unref(agent);
+	return job ? 0 : -ENOMEM;
 }
 
-static int wait_text(struct ap_pool *pool, struct ap_agent *agent, struct ap_request *request,
-		     struct ap_err *err)
+void job_settled(struct ap_request *request, int result, const struct ap_err *err,
+		 enum ap_activity activity)
 {
-	bool parked = false;
-	enum ap_activity activity;
-	ap_request_ref(request);
-	pthread_mutex_lock(&pool->lock);
-	bool gone = agent->gone;
-	activity = agent->activity;
-	if (!gone && (activity == AP_ACTIVITY_BUSY || activity == AP_ACTIVITY_STARTING)) {
-		ap_list_append(&agent->waits, &request->link);
-		parked = true;
+	struct ap_agent *responder = ap_steal(request->responder);
+	if (result == 0 && responder) {
+		result = response_submit(responder, request);
+		if (result == 0) { /* the job has a reference of its own */
+			ap_request_free(request);
+			return;
+		}
+		responder = NULL;
 	}
+	ap_agent_unref(responder);
+	if (result < 0)
+		request->err = *err;
+	else
+		ap_buf_printf(&request->text, "%s\n", ap_activity_name(activity));
+	request_answer(request, result);
+}
+
+static int wait_text(struct ap_pool *pool, struct ap_agent *agent, bool response,
+		     struct ap_request *request)
+{
+	struct ap_err error = {""};
+	ap_request_ref(request);
+	if (response) {
+		agent_ref(agent);
+		request->responder = agent;
+	}
+	pthread_mutex_lock(&pool->lock);
+	enum ap_activity activity = agent->activity;
+	bool gone = agent->gone;
+	bool parked = !gone && (activity == AP_ACTIVITY_BUSY || activity == AP_ACTIVITY_STARTING);
+	if (parked)
+		ap_list_append(&agent->waits, &request->link);
+	else if (!gone)
+		error = agent->prompt_error;
 	pthread_mutex_unlock(&pool->lock);
 	if (parked)
 		return 0;
+	int r = agent_settled_result(activity, &error);
 	if (gone)
-		ap_err_set(&request->err, -ENODEV, "%s is gone", agent->name);
-	else
-		ap_buf_printf(&request->text, "%s\n", ap_activity_name(activity));
-	request_answer(request, gone ? -ENODEV : 0);
+		r = ap_err_set(&error, -ENODEV, "%s is gone", agent->name);
+	job_settled(request, r, &error, activity);
 	return 0;
+}
+
+/* --- looks at the screen --- */
+
+void agent_look(struct ap_agent *agent, struct ap_buf *ret_screen, struct activity_signal *ret)
+{
+	struct ap_pool *pool = agent->pool;
+	struct output_signs signs;
+	output_read(agent);
+	*ret = (struct activity_signal){.at_ns = ap_clock_ns()};
+	ret_screen->len = 0;
+	if (pool->backend->ops->capture(pool->backend, &agent->terminal, false, ret_screen, NULL) <
+	    0)
+		return;
+	output_look(agent, &signs);
+	profile_judge(pool->profile, PROFILE_SCREEN, ap_buf_text(ret_screen), signs.title, ret);
+}
+
+static void job_look(struct worker_job *worker_job)
+{
+	struct agent_job *job = ap_container_of(worker_job, struct agent_job, job);
+	struct ap_agent *agent = job->agent;
+	struct ap_pool *pool = agent->pool;
+	AP_CLEANUP_BUF struct ap_buf screen = {0};
+	struct activity_signal signal;
+	pthread_mutex_lock(&pool->lock);
+	unsigned start = agent->start;
+	pthread_mutex_unlock(&pool->lock);
+	agent_look(agent, &screen, &signal);
+	bool asks = signal.found && signal.activity == AP_ACTIVITY_WAITING;
+	const char *keys = asks ? profile_auto_answer(pool->profile, ap_buf_text(&screen)) : NULL;
+	pthread_mutex_lock(&pool->lock);
+	agent->looking = false;
+	if (agent->start == start)
+		agent->screen = signal;
+	bool answers = keys && !agent->answered && agent->start == start;
+	agent->answered = asks && (agent->answered || answers);
+	agent->recheck_ns = ap_clock_ns();
+	pthread_mutex_unlock(&pool->lock);
+	if (answers && agent_press(agent, keys, NULL) == 0)
+		events_add(pool->events, "auto_answer",
+			   EVENT_FIELDS({"agent", agent->name, 0}, {"keys", keys, 0}));
+	maintenance_poke(pool);
+	agent_job_free(job);
+}
+
+void job_look_locked(struct ap_agent *agent)
+{
+	struct agent_job *job = agent_job_new(agent, NULL, job_look, "");
+	if (!job) { /* later */
+		agent->recheck_ns = ap_clock_ns() + AP_SECOND;
+		return;
+	}
+	agent->looking = true;
+	worker_submit(agent->pool->workers, &job->job);
 }
 
 int ap_agent_text(struct ap_pool *pool, struct ap_agent *agent, enum ap_agent_text what,
 		  struct ap_request *request, struct ap_err *err)
 {
-	if (what == AP_TEXT_WAIT)
-		return wait_text(pool, agent, request, err);
+	if (what == AP_TEXT_WAIT || what == AP_TEXT_RESPONSE)
+		return wait_text(pool, agent, what == AP_TEXT_RESPONSE, request);
 	int r = agent_running(pool, agent, true, err);
 	if (r < 0)
 		return r;
@@ -147,45 +230,113 @@ int ap_agent_text(struct ap_pool *pool, struct ap_agent *agent, enum ap_agent_te
 	return 0;
 }
 
-/* --- the state store --- */
+/* --- what is asked of the pool as a whole --- */
 
-struct store_job {
+struct pool_job {
 	struct worker_job job;
 	struct ap_pool *pool;
 	struct ap_request *request; /* with a reference */
-	bool load;
+	int64_t offset;
+	size_t size;
 };
 
-static void job_store(struct worker_job *worker_job)
+static int pool_job_submit(struct ap_pool *pool, struct ap_request *request,
+			   void (*run)(struct worker_job *), int64_t offset, size_t size,
+			   struct ap_err *err)
 {
-	struct store_job *job = ap_container_of(worker_job, struct store_job, job);
-	struct ap_err *err = &job->request->err;
-	int r = job->load ? state_dir_load(job->pool, false, err) : state_dir_save(job->pool, err);
-	request_answer(job->request, r);
-	free(job);
-}
-
-static int store_submit(struct ap_pool *pool, bool load, struct ap_request *request,
-			struct ap_err *err)
-{
-	struct store_job *job = calloc(1, sizeof *job);
+	struct pool_job *job = calloc(1, sizeof *job);
 	if (!job)
-		return ap_err_errno(err, -ENOMEM, "state store");
-	job->job.run = job_store;
+		return ap_err_errno(err, -ENOMEM, "pool");
+	job->job.run = run;
 	job->pool = pool;
-	job->load = load;
+	job->offset = offset;
+	job->size = size;
 	job->request = request;
 	ap_request_ref(request);
 	worker_submit(pool->workers, &job->job);
 	return 0;
 }
 
+static void pool_job_answer(struct pool_job *job, int result)
+{
+	request_answer(job->request, result);
+	free(job);
+}
+
+static void job_save(struct worker_job *worker_job)
+{
+	struct pool_job *job = ap_container_of(worker_job, struct pool_job, job);
+	pool_job_answer(job, state_dir_save(job->pool, &job->request->err));
+}
+
+static void job_load(struct worker_job *worker_job)
+{
+	struct pool_job *job = ap_container_of(worker_job, struct pool_job, job);
+	pool_job_answer(job, state_dir_load(job->pool, false, &job->request->err));
+}
+
+static void job_events(struct worker_job *worker_job)
+{
+	struct pool_job *job = ap_container_of(worker_job, struct pool_job, job);
+	struct ap_request *request = job->request;
+	long n = -ENOMEM;
+	if (ap_buf_reserve(&request->text, job->size))
+		n = events_read(job->pool->events, request->text.data, job->size, job->offset,
+				&request->offset);
+	request->text.len = n > 0 ? (size_t)n : 0;
+	pool_job_answer(job, n < 0 ? (int)n : 0);
+}
+
 int ap_pool_save(struct ap_pool *pool, struct ap_request *request, struct ap_err *err)
 {
-	return store_submit(pool, false, request, err);
+	return pool_job_submit(pool, request, job_save, 0, 0, err);
 }
 
 int ap_pool_load(struct ap_pool *pool, struct ap_request *request, struct ap_err *err)
 {
-	return store_submit(pool, true, request, err);
+	return pool_job_submit(pool, request, job_load, 0, 0, err);
+}
+
+int64_t ap_pool_events_size(struct ap_pool *pool)
+{
+	return events_size(pool->events);
+}
+
+/* --- kept texts --- */
+
+static void job_kept(struct worker_job *worker_job)
+{
+	struct agent_job *job = ap_container_of(worker_job, struct agent_job, job);
+	struct ap_agent *agent = job->agent;
+	struct ap_request *request = job->request;
+	ssize_t n = -ENOMEM;
+	if (ap_buf_reserve(&request->text, job->size)) {
+		pthread_mutex_lock(&agent->output_lock);
+		n = kept_read(job->kept == AP_KEPT_RAW ? &agent->raw : &agent->plain,
+			      request->text.data, job->size, job->offset, &request->offset);
+		pthread_mutex_unlock(&agent->output_lock);
+	}
+	request->text.len = n > 0 ? (size_t)n : 0;
+	request_answer(request, n < 0 ? (int)n : 0);
+	agent_job_free(job);
+}
+
+int64_t ap_request_offset(const struct ap_request *request)
+{
+	return request->offset;
+}
+
+int ap_pool_read_kept(struct ap_pool *pool, struct ap_agent *agent, enum ap_kept_text what,
+		      int64_t offset, size_t size, struct ap_request *request, struct ap_err *err)
+{
+	if (what == AP_KEPT_EVENTS)
+		return pool_job_submit(pool, request, job_events, offset, size, err);
+	struct agent_job *job = agent_job_new(agent, request, job_kept, "");
+	if (!job)
+		return ap_err_errno(err, -ENOMEM, "output");
+	job->kept = what;
+	job->offset = offset;
+	job->size = size;
+	worker_submit(pool->workers, &job->job);
+	return 0;
 }

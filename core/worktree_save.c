@@ -12,7 +12,7 @@
 #include "file.h"
 #include "worktree_internal.h"
 
-#define NESTED_DEPTH_MAX 8 /* repositories in repositories */
+#define NESTED_DEPTH_MAX 8  /* repositories in repositories */
 #define SAVE_TRIES	 10 /* while somebody else moves the branch */
 
 /* One repository with its files: that of the worktree, or one inside it. */

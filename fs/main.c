@@ -262,20 +262,34 @@ static int mountpoint_check(const char *given, char **ret, struct ap_err *err)
 	return 0;
 }
 
-/* The program that starts agents: installed, or beside this one in a build directory. */
-static int find_shim(char ret[PATH_MAX], struct ap_err *err)
+/* What belongs to this program: installed, or beside it in a build directory. */
+static int find_own(const char *const places[2], char ret[PATH_MAX], struct ap_err *err)
 {
-	static const char *const places[] = {"../libexec/agentpoolfs", "../core"};
 	char self[PATH_MAX], path[2 * PATH_MAX];
 	ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
 	self[n > 0 ? n : 0] = '\0';
 	const char *dir = dirname(self);
-	for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
-		snprintf(path, sizeof path, "%s/%s/agentpool-shim", dir, places[i]);
+	for (size_t i = 0; i < 2; i++) {
+		snprintf(path, sizeof path, "%s/%s", dir, places[i]);
 		if (access(path, X_OK) == 0 && realpath(path, ret))
 			return 0;
 	}
-	return ap_err_set(err, -ENOENT, "agentpool-shim is not installed beside agentpoolfs");
+	return ap_err_set(err, -ENOENT, "%s is not installed beside agentpoolfs", places[0] + 3);
+}
+
+/* The program that starts agents. */
+static int find_shim(char ret[PATH_MAX], struct ap_err *err)
+{
+	static const char *const places[] = {"../libexec/agentpoolfs/agentpool-shim",
+					     "../core/agentpool-shim"};
+	return find_own(places, ret, err);
+}
+
+/* The directory of what is known of programs. */
+static int find_profiles(char ret[PATH_MAX], struct ap_err *err)
+{
+	static const char *const places[] = {"../share/agentpoolfs/programs", "../share/programs"};
+	return find_own(places, ret, err);
 }
 
 /* --- the daemon's life --- */
@@ -368,9 +382,15 @@ static void block_signals(void)
 /* What a shell inside an agent, tmux or git left in our environment is not the agents'. */
 static void clean_environment(void)
 {
-	static const char *const names[] = {"TMUX",	      "TMUX_PANE",     "CLAUDECODE",
-					    "GIT_DIR",	      "GIT_WORK_TREE", "GIT_INDEX_FILE",
-					    "GIT_COMMON_DIR", "GIT_PREFIX",    "GIT_NAMESPACE",
+	static const char *const names[] = {"TMUX",
+					    "TMUX_PANE",
+					    "CLAUDECODE",
+					    "GIT_DIR",
+					    "GIT_WORK_TREE",
+					    "GIT_INDEX_FILE",
+					    "GIT_COMMON_DIR",
+					    "GIT_PREFIX",
+					    "GIT_NAMESPACE",
 					    "GIT_OBJECT_DIRECTORY",
 					    "GIT_ALTERNATE_OBJECT_DIRECTORIES"};
 	for (size_t i = 0; i < sizeof names / sizeof *names; i++)
@@ -380,10 +400,12 @@ static void clean_environment(void)
 static int make_pool(struct daemon *daemon, struct ap_err *err)
 {
 	struct command_line *line = daemon->line;
-	char shim[PATH_MAX];
+	char shim[PATH_MAX], profiles[PATH_MAX];
 	int r = mountpoint_check(line->mountpoint, &daemon->mountpoint, err);
 	if (r == 0)
 		r = find_shim(shim, err);
+	if (r == 0)
+		r = find_profiles(profiles, err);
 	if (r < 0)
 		return r;
 	daemon->program[0] = strdup(line->config.text[AP_OPT_PROGRAM]);
@@ -395,6 +417,7 @@ static int make_pool(struct daemon *daemon, struct ap_err *err)
 		.argv = line->program ? line->program : daemon->program,
 		.mountpoint = daemon->mountpoint,
 		.shim = shim,
+		.profiles = profiles,
 		.agent_gone = on_agent_gone,
 		.data = daemon,
 	};

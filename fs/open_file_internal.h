@@ -35,6 +35,8 @@ struct open_file {
 	int text_error;
 	struct ap_buf text;
 	size_t cursor;
+	off_t shift;	   /* of kept text: what was dropped before the piece at next_offset */
+	off_t next_offset; /* behind the last piece that was read */
 	struct ap_list readers;	    /* struct reader */
 	struct ap_request *request; /* under way, with our reference; at most one */
 	struct ap_lease_key lease;  /* the last one granted through this file */

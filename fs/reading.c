@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "last_error.h"
 #include "open_file_internal.h"
 
 int text_make(struct open_file *file)
@@ -122,6 +123,9 @@ void text_complete(struct open_file *file, int result)
 static void fetch_done(struct ap_request *request, int result, void *data)
 {
 	struct open_file *file = data;
+	const struct ap_err *why = ap_request_err(request);
+	if (result < 0 && why->text[0])
+		last_error_set(file->call.uid, why->text);
 	pthread_mutex_lock(&file->files->lock);
 	if (result == 0)
 		text_take_locked(file, request);
@@ -196,14 +200,23 @@ static void piece_interrupted(struct parked *parked, void *data)
 		fuse_reply_err(req, EINTR);
 }
 
+/* What was asked for may have been dropped: a reader that goes on from where it was is given what
+ * comes next all the same, so that cat and tail -f miss just that. */
 static void piece_done(struct ap_request *request, int result, void *data)
 {
-	struct parked *parked = data;
+	struct reader *reader = data;
+	struct open_file *file = reader->file;
+	struct parked *parked = reader->parked;
+	const struct ap_buf *text = ap_request_text(request);
 	fuse_req_t req = parked_claim(parked);
+	pthread_mutex_lock(&file->files->lock);
+	file->shift = ap_request_offset(request) - reader->offset;
+	file->next_offset = reader->offset + (off_t)text->len;
+	pthread_mutex_unlock(&file->files->lock);
 	if (req && result < 0)
 		fuse_reply_err(req, -result);
 	else if (req)
-		reply_slice(req, ap_request_text(request), 0, ap_request_text(request)->len);
+		reply_slice(req, text, 0, text->len);
 	ap_request_free(request);
 	parked_unref(parked);
 }
@@ -211,8 +224,11 @@ static void piece_done(struct ap_request *request, int result, void *data)
 static void read_piece(struct open_file *file, fuse_req_t req, size_t size, off_t offset)
 {
 	struct reader *reader = reader_new(file, req, size, offset, piece_interrupted);
-	struct ap_request *request = reader ? ap_request_new(piece_done, reader->parked) : NULL;
-	int r = request ? file->row->read(&file->call, offset, size, request) : -ENOMEM;
+	struct ap_request *request = reader ? ap_request_new(piece_done, reader) : NULL;
+	pthread_mutex_lock(&file->files->lock);
+	off_t shift = offset == file->next_offset ? file->shift : 0;
+	pthread_mutex_unlock(&file->files->lock);
+	int r = request ? file->row->read(&file->call, offset + shift, size, request) : -ENOMEM;
 	if (!reader)
 		fuse_reply_err(req, ENOMEM);
 	if (r == 0 || !reader)

@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <string.h>
+#include <time.h>
 
 #include "control.h"
 #include "tree.h"
@@ -17,6 +18,16 @@ static int fetch_screen(const struct tree_call *call, struct ap_request *request
 static int fetch_wait(const struct tree_call *call, struct ap_request *request)
 {
 	return ap_agent_text(call->pool, call->agent, AP_TEXT_WAIT, request, call->err);
+}
+
+static int fetch_response(const struct tree_call *call, struct ap_request *request)
+{
+	return ap_agent_text(call->pool, call->agent, AP_TEXT_RESPONSE, request, call->err);
+}
+
+static int activity_line(const struct tree_call *call, char *line)
+{
+	return ap_agent_activity_set(call->pool, call->agent, line, call->err);
 }
 
 static int fetch_diff(const struct tree_call *call, struct ap_request *request)
@@ -44,7 +55,22 @@ static int64_t output_size(const struct tree_call *call)
 static int output_read(const struct tree_call *call, int64_t offset, size_t size,
 		       struct ap_request *request)
 {
-	return ap_agent_output(call->pool, call->agent, offset, size, request, call->err);
+	return ap_pool_read_kept(call->pool, call->agent, AP_KEPT_OUTPUT, offset, size, request,
+				 call->err);
+}
+
+static int64_t raw_size(const struct tree_call *call)
+{
+	struct ap_agent_info info;
+	ap_agent_look(call->pool, call->agent, &info);
+	return info.raw_size;
+}
+
+static int raw_read(const struct tree_call *call, int64_t offset, size_t size,
+		    struct ap_request *request)
+{
+	return ap_pool_read_kept(call->pool, call->agent, AP_KEPT_RAW, offset, size, request,
+				 call->err);
 }
 
 static int worktree_link(const struct tree_call *call, struct ap_buf *out)
@@ -131,6 +157,7 @@ enum {
 	GENERATION,
 	BRANCH,
 	BASE,
+	EXIT_STATUS,
 	N_VALUES,
 };
 
@@ -139,8 +166,11 @@ enum {
 const struct tree_row tree_agent[] = {
 	VALUE(STATE, "state",
 	      "spawning, idle, validating, active, recycling, unhealthy, draining, stopping"),
-	VALUE(ACTIVITY, "activity",
-	      "what the program does: starting, ready, busy, waiting, exited"),
+	[ACTIVITY] = {.name = "activity",
+		      .doc = "what the program does: starting, ready, busy, waiting, exited; its "
+			     "own hook may write it",
+		      .show = show,
+		      .line = activity_line},
 	VALUE(WHY, "why", "what activity was concluded from"),
 	VALUE(LEASE, "lease", "the label; empty when not leased"),
 	VALUE(OWNER, "owner", "uid, pid, granted, expires and token of the lease, a line each"),
@@ -155,6 +185,8 @@ const struct tree_row tree_agent[] = {
 	VALUE(GENERATION, "generation", "1, and one more for every recycling"),
 	VALUE(BRANCH, "branch", "the lease's branch"),
 	VALUE(BASE, "base", "commit that the lease started from"),
+	VALUE(EXIT_STATUS, "exit_status",
+	      "of the program's last end: code or signal, and when; empty: it has not ended"),
 	{"transitions", "its last 64 changes of state: time, from, to, reason",
 	 .show = transitions_show},
 	{"memory", "bytes, of its whole process tree", .fetch = fetch_memory},
@@ -167,8 +199,11 @@ const struct tree_row tree_agent[] = {
 	{"keys", "keys to type, in tmux's names: C-c Escape Enter 1", .line = keys_line},
 	{"screen", "what is on the terminal now", .fetch = fetch_screen},
 	{"output", "all it printed, plain text; grows", .size = output_size, .read = output_read},
+	{"output.raw", "the bytes that it printed; grows", .size = raw_size, .read = raw_read},
 	{"wait", "a read waits until the program is ready, waiting or exited, and prints which",
 	 .fetch = fetch_wait, .parks = true},
+	{"response", "a read waits likewise, and prints what was printed since the last prompt",
+	 .fetch = fetch_response, .parks = true},
 	{"diff", "worktree against base, untracked files included", .fetch = fetch_diff},
 	{"diffstat", "summary of diff", .fetch = fetch_diffstat},
 	{"ctl", "kill, recycle, restart", .line = ctl_line},
@@ -186,6 +221,17 @@ static void date_line(struct ap_buf *out, const char *key, int64_t at_ns)
 	if (at_ns)
 		ap_clock_rfc3339(at_ns, when, sizeof when);
 	ap_buf_printf(out, "%s%s%s\n", key, *key ? " " : "", when);
+}
+
+/* "code 0 2026-11-24T10:00:00Z" */
+static void exit_line(struct ap_buf *out, const struct ap_agent_info *info)
+{
+	char when[32] = "";
+	time_t at = (time_t)info->exit_time;
+	struct tm utc;
+	if (at > 0 && gmtime_r(&at, &utc))
+		strftime(when, sizeof when, " %Y-%m-%dT%H:%M:%SZ", &utc);
+	ap_buf_printf(out, "%s%s\n", info->exit_how, when);
 }
 
 static int show(const struct tree_call *call, struct ap_buf *out)
@@ -251,6 +297,10 @@ static int show(const struct tree_call *call, struct ap_buf *out)
 	case BASE:
 		if (a.base[0])
 			ap_buf_printf(out, "%s\n", a.base);
+		break;
+	case EXIT_STATUS:
+		if (a.exit_how[0])
+			exit_line(out, &a);
 		break;
 	}
 	return 0;

@@ -140,6 +140,18 @@ static int last_error(const struct tree_call *call, struct ap_buf *out)
 	return 0;
 }
 
+static int64_t events_length(const struct tree_call *call)
+{
+	return ap_pool_events_size(call->pool);
+}
+
+static int events_piece(const struct tree_call *call, int64_t offset, size_t size,
+			struct ap_request *request)
+{
+	return ap_pool_read_kept(call->pool, NULL, AP_KEPT_EVENTS, offset, size, request,
+				 call->err);
+}
+
 static void status_row(struct ap_buf *out, const struct ap_agent_info *a, int64_t now)
 {
 	ap_buf_printf(out, "%-10s %-10s %-9s %8.0f %4u %4" PRIu64 "  %s\n", a->name,
@@ -187,6 +199,8 @@ const struct tree_row tree_root[] = {
 	{"ctl", "warm, drain, save, load, maintain, close, open, reset-breaker",
 	 .submit = ctl_submit, .fresh = true},
 	{"status", "a table for people", .show = status},
+	{"events", "what happened, one JSON object a line; grows", .size = events_length,
+	 .read = events_piece},
 	{"last_error", "why your last refused write was refused", .show = last_error},
 	{"stats", "one value a file", .is_dir = true, .subdir = NODE_STATS},
 	{"config", "one value a file, writable", .is_dir = true, .subdir = NODE_CONFIG},

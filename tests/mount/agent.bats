@@ -158,8 +158,11 @@ three"
     assert_equal "$(wait_for_job)" ready
     assert_equal "$(grep -c 'hello cat' "$POOL/leases/job/output")" 2 # echoed, then printed
     assert contains "$POOL/leases/job/why" silence
-    run bash -c "printf '%05000d\n' 1 > $POOL/leases/job/prompt"
-    assert_equal "$(wait_for_job)" ready
+    printf '%05000d\n' 1 > "$POOL/leases/job/prompt"
+    run wait_for_job
+    assert_failure
+    assert_output --partial "Input/output error"
+    assert contains "$POOL/last_error" "over 4095 bytes"
     refute grep -q 00000 "$POOL/leases/job/output" # would have been cut by the terminal
     echo job > "$POOL/release"
 }

@@ -8,21 +8,56 @@
 
 #define NOW (1000 * AP_SECOND)
 
+static const struct activity_rules shell_rules = {.shell = true,
+						  .looks = true,
+						  .debounce_ns = 300 * AP_MS,
+						  .hold_ns = 500 * AP_MS,
+						  .silence_ns = 2 * AP_SECOND},
+				   any_rules = {.looks = true,
+						.debounce_ns = 300 * AP_MS,
+						.hold_ns = 500 * AP_MS,
+						.silence_ns = 2 * AP_SECOND},
+				   screen_rules = {.looks = true,
+						   .tells_ready = true,
+						   .debounce_ns = 300 * AP_MS,
+						   .hold_ns = 500 * AP_MS,
+						   .silence_ns = 2 * AP_SECOND},
+				   stream_rules = {.stream = true, .tells_ready = true};
+
 static struct activity_input shell(void)
 {
 	return (struct activity_input){
-		.is_shell = true,
 		.ended_how = "",
 		.started_ready = true,
 		.output_ns = NOW - AP_SECOND,
 		.started_ns = NOW - 10 * AP_SECOND,
+		.screen = {.at_ns = NOW - AP_SECOND},
 		.look = {.known = true, .program = 10, .foreground = 10, .reads_terminal = true},
 	};
 }
 
-static void assert_concludes(const struct activity_input *input, enum ap_activity expected)
+/* A program with a profile, whose screen was looked at after its last output and shows that. */
+static struct activity_input shows(enum ap_activity activity)
 {
-	struct activity result = activity_conclude(input, NOW);
+	struct activity_input in = shell();
+	in.look = (struct activity_look){.known = false};
+	in.screen = (struct activity_signal){
+		.at_ns = NOW - AP_SECOND, .found = true, .activity = activity, .why = "screen: x"};
+	return in;
+}
+
+/* Concluded twice, so long apart that what is steady has settled. */
+static struct activity settle(const struct activity_rules *rules, const struct activity_input *in)
+{
+	struct activity_memory memory = {.since_ns = 0};
+	activity_conclude(rules, in, &memory, NOW - 400 * AP_MS);
+	return activity_conclude(rules, in, &memory, NOW);
+}
+
+static void assert_concludes(const struct activity_rules *rules, const struct activity_input *in,
+			     enum ap_activity expected)
+{
+	struct activity result = settle(rules, in);
 	assert_string_equal(ap_activity_name(result.activity), ap_activity_name(expected));
 	assert_true(result.why[0]);
 	assert_true(result.recheck_ns > NOW);
@@ -31,42 +66,78 @@ static void assert_concludes(const struct activity_input *input, enum ap_activit
 static void shell_at_prompt(void **state)
 {
 	struct activity_input in = shell();
-	assert_concludes(&in, AP_ACTIVITY_READY);
+	assert_concludes(&shell_rules, &in, AP_ACTIVITY_READY);
 }
 
 static void shell_with_job(void **state)
 {
 	struct activity_input in = shell();
 	in.look.foreground = 11;
-	assert_concludes(&in, AP_ACTIVITY_BUSY);
+	assert_concludes(&shell_rules, &in, AP_ACTIVITY_BUSY);
+	assert_true(settle(&shell_rules, &in).recheck_ns == AP_FOREVER); /* only output can */
 }
 
 static void shell_that_computes(void **state)
 {
 	struct activity_input in = shell();
 	in.look.reads_terminal = false;
-	assert_concludes(&in, AP_ACTIVITY_BUSY);
+	assert_concludes(&shell_rules, &in, AP_ACTIVITY_BUSY);
+}
+
+static void job_that_reads(void **state)
+{
+	struct activity_input in = shell();
+	in.look.foreground = 11;
+	in.look.job_reads = true;
+	assert_concludes(&shell_rules, &in, AP_ACTIVITY_WAITING);
+	in.output_ns = NOW - 100 * AP_MS; /* it may only have begun to ask */
+	assert_concludes(&shell_rules, &in, AP_ACTIVITY_BUSY);
+	assert_true(settle(&shell_rules, &in).recheck_ns <= NOW + 300 * AP_MS);
+}
+
+static void builtin_that_reads(void **state)
+{
+	struct activity_input in = shell();
+	in.runs_command = true;
+	assert_concludes(&shell_rules, &in, AP_ACTIVITY_WAITING);
+}
+
+static void question_on_the_screen(void **state)
+{
+	struct activity_input in = shell();
+	in.screen = shows(AP_ACTIVITY_WAITING).screen;
+	assert_concludes(&shell_rules, &in, AP_ACTIVITY_WAITING);
+	in.look.foreground = 11;
+	assert_concludes(&shell_rules, &in, AP_ACTIVITY_WAITING);
+	assert_concludes(&any_rules, &in, AP_ACTIVITY_WAITING);
+	in.output_ns = NOW - 500 * AP_MS; /* answered: something was printed since */
+	in.look.foreground = 10;
+	assert_concludes(&shell_rules, &in, AP_ACTIVITY_READY);
+	assert_true(settle(&shell_rules, &in).wants_look);
 }
 
 static void not_yet_seen(void **state)
 {
 	struct activity_input in = shell();
 	in.entered_ns = NOW - 10 * AP_MS;
-	assert_concludes(&in, AP_ACTIVITY_BUSY);
+	assert_concludes(&shell_rules, &in, AP_ACTIVITY_BUSY);
 	in.output_ns = NOW - 5 * AP_MS; /* echoed, but it may print more */
-	assert_concludes(&in, AP_ACTIVITY_BUSY);
+	assert_concludes(&shell_rules, &in, AP_ACTIVITY_BUSY);
 	in.entered_ns = NOW - 200 * AP_MS;
 	in.output_ns = NOW - 100 * AP_MS;
-	assert_concludes(&in, AP_ACTIVITY_READY);
+	assert_concludes(&shell_rules, &in, AP_ACTIVITY_READY);
 }
 
 static void silence_decides(void **state)
 {
 	struct activity_input in = shell();
-	in.is_shell = false;
-	assert_concludes(&in, AP_ACTIVITY_BUSY);
+	in.look.known = false;
+	assert_concludes(&any_rules, &in, AP_ACTIVITY_BUSY);
 	in.output_ns = NOW - 3 * AP_SECOND;
-	assert_concludes(&in, AP_ACTIVITY_READY);
+	assert_concludes(&any_rules, &in, AP_ACTIVITY_READY);
+	in.started_ns = NOW - AP_SECOND;
+	in.started_ready = false;
+	assert_concludes(&any_rules, &in, AP_ACTIVITY_STARTING);
 }
 
 static void starting_until_ready(void **state)
@@ -74,7 +145,7 @@ static void starting_until_ready(void **state)
 	struct activity_input in = shell();
 	in.started_ready = false;
 	in.look.reads_terminal = false;
-	assert_concludes(&in, AP_ACTIVITY_STARTING);
+	assert_concludes(&shell_rules, &in, AP_ACTIVITY_STARTING);
 }
 
 static void not_there_yet(void **state)
@@ -83,8 +154,8 @@ static void not_there_yet(void **state)
 	in.look = (struct activity_look){0};
 	in.started_ready = false;
 	in.started_ns = NOW - 100 * AP_MS;
-	assert_concludes(&in, AP_ACTIVITY_STARTING);
-	assert_true(activity_conclude(&in, NOW).recheck_ns < NOW + 100 * AP_MS);
+	assert_concludes(&shell_rules, &in, AP_ACTIVITY_STARTING);
+	assert_true(settle(&shell_rules, &in).recheck_ns < NOW + 100 * AP_MS);
 }
 
 static void end_is_told(void **state)
@@ -92,21 +163,165 @@ static void end_is_told(void **state)
 	struct activity_input in = shell();
 	in.ended = true;
 	in.ended_how = "code 3";
-	assert_concludes(&in, AP_ACTIVITY_EXITED);
-	assert_non_null(strstr(activity_conclude(&in, NOW).why, "code 3"));
+	assert_concludes(&shell_rules, &in, AP_ACTIVITY_EXITED);
+	assert_non_null(strstr(settle(&shell_rules, &in).why, "code 3"));
 }
 
-static void shells_are_known(void **state)
+/* --- by the screen --- */
+
+static void screen_decides(void **state)
+{
+	static const enum ap_activity all[] = {AP_ACTIVITY_READY, AP_ACTIVITY_BUSY,
+					       AP_ACTIVITY_WAITING, AP_ACTIVITY_STARTING};
+	for (size_t i = 0; i < 4; i++) {
+		struct activity_input in = shows(all[i]);
+		assert_concludes(&screen_rules, &in, all[i]);
+		assert_string_equal(settle(&screen_rules, &in).why, "screen: x");
+		assert_false(settle(&screen_rules, &in).wants_look);
+	}
+}
+
+static void a_moment_is_no_state(void **state)
+{
+	struct activity_input in = shows(AP_ACTIVITY_READY);
+	struct activity_memory memory = {.since_ns = 0};
+	struct activity result = activity_conclude(&screen_rules, &in, &memory, NOW);
+	assert_int_equal(result.activity, AP_ACTIVITY_BUSY);
+	assert_true(result.recheck_ns == NOW + 300 * AP_MS);
+	result = activity_conclude(&screen_rules, &in, &memory, NOW + 300 * AP_MS);
+	assert_int_equal(result.activity, AP_ACTIVITY_READY);
+	in.screen.activity = AP_ACTIVITY_BUSY; /* which is believed at once */
+	result = activity_conclude(&screen_rules, &in, &memory, NOW + 301 * AP_MS);
+	assert_int_equal(result.activity, AP_ACTIVITY_BUSY);
+	in.screen.activity = AP_ACTIVITY_READY; /* and begins the time anew */
+	result = activity_conclude(&screen_rules, &in, &memory, NOW + 302 * AP_MS);
+	assert_int_equal(result.activity, AP_ACTIVITY_BUSY);
+}
+
+static void output_since_the_look(void **state)
+{
+	struct activity_input in = shows(AP_ACTIVITY_READY);
+	struct activity_memory memory = {.since_ns = 0};
+	in.output_ns = NOW - 10 * AP_MS;
+	struct activity result = activity_conclude(&screen_rules, &in, &memory, NOW);
+	assert_true(result.wants_look);
+	assert_int_equal(result.activity, AP_ACTIVITY_BUSY);
+	/* what it showed before is no evidence of now: the time runs from the new look */
+	in.screen.at_ns = NOW + 200 * AP_MS;
+	result = activity_conclude(&screen_rules, &in, &memory, NOW + 200 * AP_MS);
+	assert_int_equal(result.activity, AP_ACTIVITY_BUSY);
+	/* one that has settled does not flicker when something is printed */
+	in = shows(AP_ACTIVITY_WAITING);
+	assert_concludes(&screen_rules, &in, AP_ACTIVITY_WAITING);
+	memory = (struct activity_memory){AP_ACTIVITY_WAITING, NOW - AP_SECOND, 0};
+	in.output_ns = NOW - 10 * AP_MS;
+	result = activity_conclude(&screen_rules, &in, &memory, NOW);
+	assert_int_equal(result.activity, AP_ACTIVITY_WAITING);
+}
+
+static void held_after_a_prompt(void **state)
+{
+	struct activity_input in = shows(AP_ACTIVITY_READY);
+	in.entered_ns = NOW - 300 * AP_MS;
+	in.output_ns = in.screen.at_ns = NOW - 250 * AP_MS;
+	assert_concludes(&screen_rules, &in, AP_ACTIVITY_BUSY);
+	assert_true(settle(&screen_rules, &in).recheck_ns == in.entered_ns + 500 * AP_MS);
+	in = shows(AP_ACTIVITY_WAITING); /* but a question is a question */
+	in.entered_ns = NOW - 300 * AP_MS;
+	in.output_ns = in.screen.at_ns = NOW - 290 * AP_MS;
+	struct activity_memory memory = {AP_ACTIVITY_WAITING, NOW - 300 * AP_MS, 0};
+	assert_int_equal(activity_conclude(&screen_rules, &in, &memory, NOW).activity,
+			 AP_ACTIVITY_WAITING);
+	in = shows(AP_ACTIVITY_READY); /* and once it was seen busy, that it is not is believed */
+	in.entered_ns = NOW - 400 * AP_MS;
+	in.output_ns = in.screen.at_ns = NOW - 390 * AP_MS;
+	in.title_busy_ns = NOW - 395 * AP_MS;
+	memory = (struct activity_memory){AP_ACTIVITY_READY, NOW - 390 * AP_MS, 0};
+	assert_int_equal(activity_conclude(&screen_rules, &in, &memory, NOW).activity,
+			 AP_ACTIVITY_READY);
+}
+
+static void unknown_screen(void **state)
+{
+	struct activity_input in = shows(AP_ACTIVITY_READY);
+	in.screen.found = false;
+	assert_concludes(&screen_rules, &in, AP_ACTIVITY_BUSY);
+	in.output_ns = NOW - 4 * AP_SECOND; /* never typed into: a human is to look */
+	assert_concludes(&screen_rules, &in, AP_ACTIVITY_WAITING);
+	in.started_ready = false; /* it may be loading */
+	assert_concludes(&screen_rules, &in, AP_ACTIVITY_STARTING);
+}
+
+/* --- by what the program says --- */
+
+static struct activity_signal says(enum ap_activity activity, int64_t at_ns)
+{
+	return (struct activity_signal){
+		.at_ns = at_ns, .found = true, .activity = activity, .why = "told"};
+}
+
+static void hook_alone(void **state)
+{
+	struct activity_input in = shell();
+	in.look.known = false;
+	in.hook = says(AP_ACTIVITY_WAITING, NOW - 500 * AP_MS);
+	assert_concludes(&any_rules, &in, AP_ACTIVITY_WAITING);
+	in.hook.activity = AP_ACTIVITY_BUSY;
+	in.output_ns = NOW - 60 * AP_SECOND; /* silent, but it says that it works */
+	in.started_ns = NOW - 90 * AP_SECOND;
+	assert_concludes(&any_rules, &in, AP_ACTIVITY_BUSY);
+	in.hook.activity = AP_ACTIVITY_READY;
+	assert_concludes(&any_rules, &in, AP_ACTIVITY_READY);
+	in.entered_ns = NOW - 100 * AP_MS; /* that was before this prompt */
+	assert_concludes(&any_rules, &in, AP_ACTIVITY_BUSY);
+}
+
+static void hook_and_screen(void **state)
+{
+	struct activity_input in = shows(AP_ACTIVITY_READY);
+	in.hook = says(AP_ACTIVITY_BUSY, NOW - 500 * AP_MS);
+	assert_concludes(&screen_rules, &in, AP_ACTIVITY_BUSY); /* the screen is late */
+	assert_true(settle(&screen_rules, &in).recheck_ns <= NOW + 500 * AP_MS);
+	in.hook.at_ns = NOW - 2 * AP_SECOND; /* interrupted: no hook said so */
+	assert_concludes(&screen_rules, &in, AP_ACTIVITY_READY);
+	in.screen.activity = AP_ACTIVITY_WAITING;
+	in.hook = says(AP_ACTIVITY_READY, NOW - 500 * AP_MS);
+	assert_concludes(&screen_rules, &in, AP_ACTIVITY_WAITING);
+}
+
+static void told_by_a_sequence(void **state)
+{
+	struct activity_input in = shows(AP_ACTIVITY_READY);
+	in.told = says(AP_ACTIVITY_BUSY, NOW - 60 * AP_SECOND);
+	assert_concludes(&screen_rules, &in, AP_ACTIVITY_BUSY);
+	in.told.activity = AP_ACTIVITY_WAITING;
+	assert_concludes(&screen_rules, &in, AP_ACTIVITY_WAITING);
+}
+
+static void told_by_events(void **state)
+{
+	struct activity_input in = {.ended_how = "", .started_ns = NOW - AP_SECOND};
+	assert_concludes(&stream_rules, &in, AP_ACTIVITY_READY);
+	in.started_ready = true;
+	in.entered_ns = NOW - 60 * AP_SECOND;
+	assert_concludes(&stream_rules, &in, AP_ACTIVITY_BUSY); /* however silent */
+	in.told = says(AP_ACTIVITY_READY, NOW - AP_SECOND);
+	assert_concludes(&stream_rules, &in, AP_ACTIVITY_READY);
+	in.told.activity = AP_ACTIVITY_WAITING;
+	assert_concludes(&stream_rules, &in, AP_ACTIVITY_WAITING);
+}
+
+/* --- looks --- */
+
+static void scripts_are_not_interactive(void **state)
 {
 	static const char *const bash[] = {"bash", NULL}, *const login[] = {"/bin/sh", "-l", NULL},
 				 *const script[] = {"bash", "x.sh", NULL},
-				 *const command[] = {"bash", "-c", "x", NULL},
-				 *const cat[] = {"cat", NULL};
-	assert_true(activity_is_shell(bash));
-	assert_true(activity_is_shell(login));
-	assert_false(activity_is_shell(script));
-	assert_false(activity_is_shell(command));
-	assert_false(activity_is_shell(cat));
+				 *const command[] = {"bash", "-c", "x", NULL};
+	assert_true(activity_is_interactive(bash));
+	assert_true(activity_is_interactive(login));
+	assert_false(activity_is_interactive(script));
+	assert_false(activity_is_interactive(command));
 }
 
 static void looks_at_processes(void **state)
@@ -123,12 +338,27 @@ int main(void)
 		IT("a shell that waits for input is ready", shell_at_prompt),
 		IT("a shell whose job has the terminal is busy", shell_with_job),
 		IT("a shell that is at work itself is busy", shell_that_computes),
+		IT("a job that reads the terminal waits", job_that_reads),
+		IT("a command of the shell that reads the terminal waits", builtin_that_reads),
+		IT("a question on the screen waits until something is printed",
+		   question_on_the_screen),
 		IT("a prompt is not done before it shows", not_yet_seen),
 		IT("any other program is ready when it has been silent", silence_decides),
 		IT("busy before it was ever ready is starting", starting_until_ready),
 		IT("a shell whose process is not known yet is looked at again soon", not_there_yet),
 		IT("a program that has ended is exited, and why says how", end_is_told),
-		IT("interactive shells are known by their command line", shells_are_known),
+		IT("a program with a profile is what its screen shows", screen_decides),
+		IT("ready and waiting are believed when they last, busy at once",
+		   a_moment_is_no_state),
+		IT("what was printed since the last look has the say", output_since_the_look),
+		IT("a prompt keeps it busy until it shows so, for a while, unless it asks",
+		   held_after_a_prompt),
+		IT("a screen that no rule knows is shown to a human", unknown_screen),
+		IT("a hook is believed where there is nothing else", hook_alone),
+		IT("a hook is believed against the screen for a second", hook_and_screen),
+		IT("an escape sequence is believed until the next", told_by_a_sequence),
+		IT("a stream is busy from the prompt to the event that says ready", told_by_events),
+		IT("a shell that runs a script is not interactive", scripts_are_not_interactive),
 		IT("a look at a running process says that it runs", looks_at_processes),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -112,6 +112,15 @@ static void control_sequences_are_left_out(void **state)
 	assert_plain("ab\bc\a\001", "ac");
 	assert_plain("10%\r20%\r\n", "10%\n20%\n");
 	assert_plain("\xc3\xa4\b\xc3\xb6", "\xc3\xb6");
+	assert_plain("a\xc2\x9b"
+		     "31mb\xc2\x9d"
+		     "0;t\007c\xc2\x85"
+		     "d",
+		     "abcd"); /* C1 */
+	assert_plain("a\xff"
+		     "b\x80\xc3"
+		     "c\xe6\x97\xa5\xc0\x80",
+		     "abc\xe6\x97\xa5"); /* no UTF-8 */
 }
 
 static void taming(void **state)
@@ -120,6 +129,37 @@ static void taming(void **state)
 		      "c";
 	ap_text_tame(text);
 	assert_string_equal(text, "a?b?[31m ? \xc3\xb6 ?? ?? ??c");
+}
+
+static void collect_osc(void *data, const char *osc, const struct ap_buf *out)
+{
+	ap_buf_printf(data, "%s@%zu ", osc, out->len);
+}
+
+static void commands_are_told(void **state)
+{
+	static const char raw[] = "ab\033]0;title\007c\033]133;D;0\033\\\033]7;cut\033[mend";
+	for (size_t step = 1; step < sizeof raw; step++) {
+		struct ap_buf out = {0}, told = {0};
+		struct ap_plain plain = {.on_osc = collect_osc, .data = &told};
+		for (size_t i = 0; i < sizeof raw - 1; i += step)
+			ap_plain_add(&plain, raw + i,
+				     i + step < sizeof raw ? step : sizeof raw - 1 - i, &out);
+		assert_string_equal(ap_buf_text(&told), "0;title@2 133;D;0@3 7;cut@3 ");
+		assert_string_equal(ap_buf_text(&out), "abcend");
+		ap_buf_fini(&told);
+		ap_buf_fini(&out);
+	}
+	char long_one[AP_OSC_MAX * 2 + 8];
+	struct ap_buf out = {0}, told = {0};
+	struct ap_plain plain = {.on_osc = collect_osc, .data = &told};
+	memset(long_one, 'x', sizeof long_one);
+	memcpy(long_one, "\033]", 2);
+	long_one[sizeof long_one - 1] = '\007';
+	ap_plain_add(&plain, long_one, sizeof long_one, &out);
+	assert_int_equal(told.len, AP_OSC_MAX - 1 + strlen("@0 "));
+	ap_buf_fini(&told);
+	ap_buf_fini(&out);
 }
 
 int main(void)
@@ -133,6 +173,8 @@ int main(void)
 		IT("sizes have suffixes", sizes_are_read),
 		IT("words are cut at blanks and tabs", words_are_cut),
 		IT("what a terminal would obey is tamed, what it can show is kept", taming),
+		IT("operating system commands are told where they stand, also across pieces",
+		   commands_are_told),
 		IT("control sequences are left out of plain text, also across pieces",
 		   control_sequences_are_left_out),
 	};

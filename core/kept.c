@@ -1,0 +1,94 @@
+#include "kept.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/falloc.h>
+#include <string.h>
+#include <unistd.h>
+
+/* How far the start of a line is looked for. */
+#define LINE_NEAR 4096
+
+int kept_open(struct kept *ret, const char *path)
+{
+	int fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0600);
+	if (fd < 0)
+		return -errno;
+	ret->fd = fd;
+	atomic_store(&ret->size, 0);
+	atomic_store(&ret->first, 0);
+	return 0;
+}
+
+void kept_close(struct kept *kept)
+{
+	if (kept->fd >= 0)
+		close(kept->fd);
+	kept->fd = -1;
+}
+
+void kept_append(struct kept *kept, const char *text, size_t len)
+{
+	while (kept->fd >= 0 && len > 0) {
+		ssize_t n = write(kept->fd, text, len);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return;
+		atomic_fetch_add(&kept->size, n);
+		text += n;
+		len -= (size_t)n;
+	}
+}
+
+void kept_grown(struct kept *kept, int64_t n)
+{
+	atomic_fetch_add(&kept->size, n);
+}
+
+void kept_forget(struct kept *kept)
+{
+	if (kept->fd < 0 || ftruncate(kept->fd, 0) < 0)
+		return;
+	atomic_store(&kept->size, 0);
+	atomic_store(&kept->first, 0);
+}
+
+void kept_move(struct kept *ret, struct kept *from)
+{
+	ret->fd = from->fd;
+	atomic_store(&ret->size, atomic_load(&from->size));
+	atomic_store(&ret->first, atomic_load(&from->first));
+	from->fd = -1;
+}
+
+/* The start of the first line at or behind an offset, or the offset where none is near. */
+static int64_t line_start(const struct kept *kept, int64_t at)
+{
+	char near[LINE_NEAR];
+	ssize_t n = pread(kept->fd, near, sizeof near, at);
+	const char *newline = n > 0 ? memchr(near, '\n', (size_t)n) : NULL;
+	return newline ? at + (newline - near) + 1 : at;
+}
+
+void kept_bound(struct kept *kept, int64_t limit)
+{
+	int64_t size = atomic_load(&kept->size), first = atomic_load(&kept->first);
+	if (kept->fd < 0 || size - first <= limit + limit / 8)
+		return;
+	int64_t at = line_start(kept, size - limit);
+	/* a file system that cannot make holes keeps all: the text is bounded all the same */
+	(void)fallocate(kept->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, at);
+	atomic_store(&kept->first, at);
+}
+
+ssize_t kept_read(const struct kept *kept, void *ret, size_t size, int64_t offset,
+		  int64_t *ret_offset)
+{
+	int64_t first = atomic_load(&kept->first);
+	*ret_offset = offset < first ? first : offset;
+	if (kept->fd < 0) /* nothing was written yet */
+		return 0;
+	ssize_t n = pread(kept->fd, ret, size, *ret_offset);
+	return n < 0 ? -errno : n;
+}

@@ -1,0 +1,42 @@
+/* Kept text: a file that only grows, of which the last part is kept. Offsets count from its
+ * beginning whatever was dropped since, so a follower is never disturbed; what was dropped takes no
+ * room on the disk. Not thread-safe: the owner locks. Functions block as the disk does. */
+#pragma once
+
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+struct kept {
+	int fd;		       /* -1: none */
+	_Atomic int64_t size;  /* bytes ever written; may be read without the owner's lock */
+	_Atomic int64_t first; /* offset of the first byte that is kept; likewise */
+};
+
+#define KEPT_NONE ((struct kept){.fd = -1})
+
+/* Begins anew in that file. -errno. */
+int kept_open(struct kept *ret, const char *path);
+void kept_close(struct kept *kept);
+
+/* Appends. What a full disk does not take is lost, nothing else. */
+void kept_append(struct kept *kept, const char *text, size_t len);
+
+/* Takes note of `n` bytes that another process has appended. */
+void kept_grown(struct kept *kept, int64_t n);
+
+/* Drops all of it; offsets begin at 0 again. */
+void kept_forget(struct kept *kept);
+
+/* Moves one to where there is none. */
+void kept_move(struct kept *ret, struct kept *from);
+
+/* Drops what is over `limit` by more than an eighth, from the front, to the start of a line where
+ * one is near. */
+void kept_bound(struct kept *kept, int64_t limit);
+
+/* Reads up to `size` bytes from `offset`, or from the first that is kept; `ret_offset` is where
+ * they begin. How many there were, or -errno. */
+ssize_t kept_read(const struct kept *kept, void *ret, size_t size, int64_t offset,
+		  int64_t *ret_offset);

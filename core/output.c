@@ -1,0 +1,297 @@
+/* What an agent's program prints: its raw bytes, the same as plain text, and what it says beside
+ * the text: its title, marks round commands, its state, events. Both are bounded by output_limit.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cleanup.h"
+#include "pool_internal.h"
+
+/* Read at one time; what is left waits its turn. */
+#define READ_MAX (1 << 20)
+/* Longest event of mode stream; longer ones are left out. */
+#define EVENT_MAX (16 << 20)
+/* Longest response that is read. */
+#define RESPONSE_MAX (16 << 20)
+
+/* --- what it says beside the text --- */
+
+static void on_mark(struct ap_agent *agent, char mark, int64_t at)
+{
+	struct output_signs *signs = &agent->signs;
+	if (mark == 'C') {
+		if (signs->command_start < 0)
+			signs->command_start = at;
+		signs->runs_command = signs->ends_commands;
+	} else if (mark == 'D') {
+		if (signs->command_start >= 0)
+			signs->command_end = at;
+		signs->ends_commands = true;
+		signs->runs_command = false;
+	}
+}
+
+/* The screen may show it too shortly for a look. */
+static void on_title(struct ap_agent *agent, const char *title)
+{
+	struct activity_signal signal;
+	snprintf(agent->signs.title, sizeof agent->signs.title, "%s", title);
+	if (profile_judge(agent->pool->profile, PROFILE_TITLE, title, NULL, &signal) &&
+	    signal.activity == AP_ACTIVITY_BUSY)
+		agent->signs.title_busy_ns = ap_clock_ns();
+}
+
+static void on_osc(void *data, const char *osc, const struct ap_buf *out)
+{
+	struct ap_agent *agent = data;
+	struct output_signs *signs = &agent->signs;
+	struct activity_signal told;
+	if ((osc[0] == '0' || osc[0] == '2') && osc[1] == ';')
+		on_title(agent, osc + 2);
+	else if (strncmp(osc, "133;", 4) == 0)
+		on_mark(agent, osc[4], atomic_load(&agent->plain.size) + (int64_t)out->len);
+	if (!profile_judge(agent->pool->profile, PROFILE_OSC, osc, NULL, &told))
+		return;
+	told.at_ns = ap_clock_ns();
+	signs->told = told;
+}
+
+static void on_event(struct ap_agent *agent, const char *line)
+{
+	struct activity_signal told;
+	if (!profile_judge(agent->pool->profile, PROFILE_EVENT, line, NULL, &told))
+		return;
+	told.at_ns = ap_clock_ns();
+	agent->signs.told = told;
+	if (told.activity == AP_ACTIVITY_READY) {
+		agent->response.len = 0;
+		profile_response(agent->pool->profile, line, &agent->response);
+	}
+}
+
+/* Events are whole lines; one that is too long is left out. */
+static void read_events(struct ap_agent *agent, const struct ap_buf *text)
+{
+	struct ap_buf *line = &agent->line;
+	for (const char *at = ap_buf_text(text), *end = at + text->len; at < end;) {
+		const char *newline = memchr(at, '\n', (size_t)(end - at));
+		size_t len = (size_t)((newline ? newline : end) - at);
+		if (line->len <= EVENT_MAX)
+			ap_buf_add(line, at, len);
+		at += len + (newline != NULL);
+		if (!newline)
+			continue;
+		if (line->len <= EVENT_MAX && !line->failed)
+			on_event(agent, ap_buf_text(line));
+		ap_buf_fini(line);
+	}
+}
+
+/* --- its life --- */
+
+void output_init(struct ap_agent *agent)
+{
+	agent->raw = agent->plain = KEPT_NONE;
+	agent->read_fd = -1;
+	pthread_mutex_init(&agent->output_lock, NULL);
+}
+
+void output_fini(struct ap_agent *agent)
+{
+	if (agent->read_fd >= 0)
+		close(agent->read_fd);
+	kept_close(&agent->raw);
+	kept_close(&agent->plain);
+	ap_buf_fini(&agent->line);
+	ap_buf_fini(&agent->response);
+	pthread_mutex_destroy(&agent->output_lock);
+}
+
+void output_raw_path(const struct ap_agent *agent, struct ap_buf *out)
+{
+	ap_buf_printf(out, "%s/output-%u.raw", agent->dir, agent->n_starts);
+}
+
+static void signs_reset(struct ap_agent *agent)
+{
+	agent->signs = (struct output_signs){.prompted = atomic_load(&agent->plain.size),
+					     .command_start = -1,
+					     .command_end = -1};
+	agent->filter = (struct ap_plain){.on_osc = on_osc, .data = agent};
+	ap_buf_fini(&agent->line);
+	ap_buf_fini(&agent->response);
+}
+
+static int open_files(struct ap_agent *agent, const char *raw_path, const char *plain_path)
+{
+	struct kept raw = KEPT_NONE, plain = KEPT_NONE;
+	int r = kept_open(&raw, raw_path);
+	if (r == 0)
+		r = kept_open(&plain, plain_path);
+	int read_fd = r == 0 ? open(raw_path, O_RDONLY | O_CLOEXEC) : -1;
+	if (r == 0 && read_fd < 0)
+		r = -errno;
+	if (r < 0) {
+		kept_close(&raw);
+		kept_close(&plain);
+		return r;
+	}
+	pthread_mutex_lock(&agent->output_lock);
+	if (agent->read_fd >= 0)
+		close(agent->read_fd);
+	kept_close(&agent->raw);
+	kept_close(&agent->plain);
+	agent->read_fd = read_fd;
+	kept_move(&agent->raw, &raw);
+	kept_move(&agent->plain, &plain);
+	signs_reset(agent);
+	pthread_mutex_unlock(&agent->output_lock);
+	return 0;
+}
+
+/* A file of its own for every lease: what the last one's terminal still writes goes nowhere. */
+int output_begin(struct ap_agent *agent, struct ap_err *err)
+{
+	AP_CLEANUP_BUF struct ap_buf raw = {0};
+	AP_CLEANUP_BUF struct ap_buf plain = {0};
+	output_raw_path(agent, &raw);
+	unlink(ap_buf_text(&raw));
+	raw.len = 0;
+	agent->n_starts++;
+	output_raw_path(agent, &raw);
+	ap_buf_printf(&plain, "%s/output", agent->dir);
+	int r = open_files(agent, ap_buf_text(&raw), ap_buf_text(&plain));
+	int watch = r < 0 ? r : maintenance_watch_output(agent->pool, ap_buf_text(&raw));
+	if (watch < 0)
+		return ap_err_errno(err, watch, "%s", ap_buf_text(&raw));
+	pthread_mutex_lock(&agent->pool->lock);
+	int old_watch = agent->watch;
+	agent->watch = watch;
+	pthread_mutex_unlock(&agent->pool->lock);
+	maintenance_unwatch_output(agent->pool, old_watch);
+	return 0;
+}
+
+void output_restarts(struct ap_agent *agent)
+{
+	pthread_mutex_lock(&agent->output_lock);
+	signs_reset(agent);
+	pthread_mutex_unlock(&agent->output_lock);
+}
+
+void output_forget(struct ap_agent *agent)
+{
+	pthread_mutex_lock(&agent->output_lock);
+	kept_forget(&agent->raw);
+	kept_forget(&agent->plain);
+	if (agent->read_fd >= 0)
+		(void)lseek(agent->read_fd, 0, SEEK_SET);
+	char title[AP_OSC_MAX];
+	memcpy(title, agent->signs.title, sizeof title);
+	signs_reset(agent);
+	memcpy(agent->signs.title, title, sizeof title); /* it is still the terminal's */
+	pthread_mutex_unlock(&agent->output_lock);
+}
+
+/* --- reading --- */
+
+/* Takes up to READ_MAX bytes. How many there were. */
+static size_t read_on(struct ap_agent *agent)
+{
+	AP_CLEANUP_BUF struct ap_buf plain = {0};
+	char block[64 << 10];
+	size_t done = 0;
+	ssize_t n;
+	bool stream = profile_values(agent->pool->profile)->stream;
+	while (agent->read_fd >= 0 && done < READ_MAX &&
+	       (n = read(agent->read_fd, block, sizeof block)) > 0) {
+		done += (size_t)n;
+		plain.len = 0;
+		ap_plain_add(&agent->filter, block, (size_t)n, &plain);
+		if (stream)
+			read_events(agent, &plain);
+		kept_append(&agent->plain, ap_buf_text(&plain), plain.len);
+	}
+	return done;
+}
+
+void output_read(struct ap_agent *agent)
+{
+	struct ap_pool *pool = agent->pool;
+	int64_t limit = ap_pool_config_number(pool, AP_OPT_OUTPUT_LIMIT);
+	pthread_mutex_lock(&agent->output_lock);
+	size_t n = read_on(agent);
+	kept_grown(&agent->raw, (int64_t)n);
+	kept_bound(&agent->raw, limit);
+	kept_bound(&agent->plain, limit);
+	pthread_mutex_unlock(&agent->output_lock);
+	if (n == 0)
+		return;
+	pthread_mutex_lock(&pool->lock);
+	agent->output_ns = ap_clock_ns();
+	agent->recheck_ns = agent->output_ns;
+	agent->reads_on = n >= READ_MAX;
+	pthread_mutex_unlock(&pool->lock);
+}
+
+void output_look(struct ap_agent *agent, struct output_signs *ret)
+{
+	pthread_mutex_lock(&agent->output_lock);
+	*ret = agent->signs;
+	pthread_mutex_unlock(&agent->output_lock);
+}
+
+void output_prompted(struct ap_agent *agent)
+{
+	output_read(agent); /* what is there belongs to what was before */
+	pthread_mutex_lock(&agent->output_lock);
+	agent->signs.prompted = atomic_load(&agent->plain.size);
+	agent->signs.command_start = agent->signs.command_end = -1;
+	agent->response.len = 0;
+	pthread_mutex_unlock(&agent->output_lock);
+}
+
+/* Where the response lies in the plain text. With marks it is what the commands printed; else what
+ * came since the prompt was submitted, without the end of the line that it was typed in. */
+static void response_range(const struct ap_agent *agent, int64_t *ret_from, int64_t *ret_to)
+{
+	const struct output_signs *signs = &agent->signs;
+	int64_t size = atomic_load(&agent->plain.size), first = atomic_load(&agent->plain.first);
+	*ret_from = signs->command_start >= 0 ? signs->command_start : signs->prompted;
+	*ret_to = signs->command_end >= 0 ? signs->command_end : size;
+	if (*ret_from < first)
+		*ret_from = first;
+	if (*ret_to - *ret_from > RESPONSE_MAX)
+		*ret_from = *ret_to - RESPONSE_MAX;
+}
+
+int output_response(struct ap_agent *agent, struct ap_buf *ret)
+{
+	int64_t from, to;
+	int r = 0;
+	pthread_mutex_lock(&agent->output_lock);
+	if (profile_values(agent->pool->profile)->stream) {
+		ap_buf_add(ret, ap_buf_text(&agent->response), agent->response.len);
+		from = to = 0;
+	} else {
+		response_range(agent, &from, &to);
+	}
+	bool marked = agent->signs.command_start >= 0;
+	if (to > from) {
+		size_t size = (size_t)(to - from), start = ret->len;
+		ssize_t n = ap_buf_reserve(ret, size)
+				    ? pread(agent->plain.fd, ret->data + start, size, from)
+				    : -1;
+		if (n < 0)
+			r = ret->failed ? -ENOMEM : -errno;
+		else
+			ret->len += (size_t)n;
+		if (n > 0 && !marked && ret->data[start] == '\n')
+			ap_buf_drop(ret, 1);
+	}
+	pthread_mutex_unlock(&agent->output_lock);
+	return r;
+}

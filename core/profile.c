@@ -1,0 +1,881 @@
+#define PCRE2_CODE_UNIT_WIDTH 8
+
+#include "profile.h"
+
+#include <errno.h>
+#include <jansson.h>
+#include <pcre2.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cleanup.h"
+#include "text.h"
+
+#define LIKE_DEPTH_MAX 8
+#define FILE_SIZE_MAX  (256 << 10)
+/* Work that one match may cost: what is looked at was printed by a program. */
+#define MATCH_LIMIT 200000
+
+struct rule {
+	enum ap_activity activity;
+	enum profile_source source;
+	unsigned n_lines;  /* of the screen that are looked at, from the end; 0: all */
+	pcre2_code *regex; /* NULL: PROFILE_EVENT */
+	json_t *event;	   /* what is in the event; NULL: all others */
+	char *text;	   /* as it is written */
+};
+
+struct auto_answer {
+	pcre2_code *regex;
+	char *keys;
+};
+
+struct profile {
+	struct profile_values values;
+	struct rule *rules;
+	unsigned n_rules;
+	struct auto_answer *answers;
+	unsigned n_answers;
+	pcre2_code *composer, *composer_empty, *lead, *trail, *answer;
+	pcre2_match_context *match; /* read only */
+};
+
+/* --- patterns --- */
+
+static int regex_new(pcre2_code **ret, const char *text, struct ap_err *err)
+{
+	int error;
+	PCRE2_SIZE at;
+	PCRE2_UCHAR why[128];
+	pcre2_code *regex = pcre2_compile((PCRE2_SPTR)text, PCRE2_ZERO_TERMINATED,
+					  PCRE2_UTF | PCRE2_MATCH_INVALID_UTF | PCRE2_MULTILINE,
+					  &error, &at, NULL);
+	if (!regex) {
+		pcre2_get_error_message(error, why, sizeof why);
+		return ap_err_set(err, -EINVAL, "the pattern is wrong at character %zu: %s",
+				  (size_t)at + 1, why);
+	}
+	*ret = regex;
+	return 0;
+}
+
+/* Whether it matches; the part that group `group` matched goes to `ret`, which may be NULL. */
+static bool matches(const struct profile *profile, const pcre2_code *regex, const char *text,
+		    size_t len, unsigned group, struct ap_buf *ret)
+{
+	pcre2_match_data *data = pcre2_match_data_create_from_pattern(regex, NULL);
+	if (!data)
+		return false;
+	int n = pcre2_match(regex, (PCRE2_SPTR)text, len, 0, 0, data, profile->match);
+	if (n > (int)group && ret) {
+		const PCRE2_SIZE *offsets = pcre2_get_ovector_pointer(data);
+		ap_buf_add(ret, text + offsets[2 * group],
+			   offsets[2 * group + 1] - offsets[2 * group]);
+	}
+	pcre2_match_data_free(data);
+	return n > 0;
+}
+
+/* --- the keys --- */
+
+struct loader {
+	struct profile *profile;
+	const char *const *all;	 /* places of profiles */
+	const char *const *dirs; /* those that are still to be looked in */
+	const char *name;
+	unsigned depth;
+};
+
+struct key {
+	const char *name;
+	int (*set)(const struct loader *, const struct key *, char *value, struct ap_err *);
+	size_t offset;		   /* of what it sets, in struct profile */
+	enum ap_activity activity; /* of a rule */
+};
+
+static void *target(const struct loader *loader, const struct key *key)
+{
+	return (char *)loader->profile + key->offset;
+}
+
+/* Makes room for one more in an array; NULL on ENOMEM. */
+static void *grow(void *at_ptr, unsigned *n, size_t size)
+{
+	void **at = at_ptr;
+	void *grown = realloc(*at, (*n + 1) * size);
+	if (!grown)
+		return NULL;
+	*at = grown;
+	void *added = (char *)grown + *n * size;
+	memset(added, 0, size);
+	(*n)++;
+	return added;
+}
+
+static int copy(char **ret, const char *text, struct ap_err *err)
+{
+	char *copied = strdup(text);
+	if (!copied)
+		return ap_err_errno(err, -ENOMEM, "profile");
+	free(*ret);
+	*ret = copied;
+	return 0;
+}
+
+static int set_text(const struct loader *loader, const struct key *key, char *value,
+		    struct ap_err *err)
+{
+	return copy(target(loader, key), value, err);
+}
+
+static int set_time(const struct loader *loader, const struct key *key, char *value,
+		    struct ap_err *err)
+{
+	int r = ap_duration_parse(value, target(loader, key));
+	return r < 0 ? ap_err_set(err, -EINVAL, "'%.64s' is not a duration such as 250ms or 2s",
+				  value)
+		     : 0;
+}
+
+static int set_word(const struct loader *loader, const struct key *key, char *value,
+		    struct ap_err *err)
+{
+	struct profile_words *words = target(loader, key);
+	char **word = grow(&words->at, &words->n, sizeof *word);
+	return word ? copy(word, value, err) : ap_err_errno(err, -ENOMEM, "profile");
+}
+
+static int set_env(const struct loader *loader, const struct key *key, char *value,
+		   struct ap_err *err)
+{
+	const char *equals = strchr(value, '=');
+	bool sets = strcmp(key->name, "set") == 0;
+	if (sets != (equals != NULL) || equals == value || *value == '\0')
+		return ap_err_set(err, -EINVAL, "%s takes %s", key->name,
+				  sets ? "NAME=VALUE" : "a NAME");
+	return set_word(loader, key, value, err);
+}
+
+/* "NAME TEXT"; the text of a seed is JSON. */
+static int set_pair(const struct loader *loader, const struct key *key, char *value,
+		    struct ap_err *err)
+{
+	struct profile_pairs *pairs = target(loader, key);
+	char *text = value + strcspn(value, " \t\n");
+	bool is_seed = strcmp(key->name, "seed") == 0;
+	if (*text)
+		*text++ = '\0';
+	text += strspn(text, " \t\n");
+	if (*value == '\0' || *text == '\0')
+		return ap_err_set(err, -EINVAL, "%s takes a %s", key->name,
+				  is_seed ? "path and an object of JSON" : "name and a text");
+	if (!is_seed && strchr(value, '/'))
+		return ap_err_set(err, -EINVAL, "'%.64s' is no plain name", value);
+	json_error_t error;
+	json_t *object = is_seed ? json_loads(text, 0, &error) : NULL;
+	bool valid = !is_seed || json_is_object(object);
+	json_decref(object);
+	if (!valid)
+		return ap_err_set(err, -EINVAL, "no object of JSON: %.160s", error.text);
+	struct profile_pair *pair = grow(&pairs->at, &pairs->n, sizeof *pair);
+	if (!pair)
+		return ap_err_errno(err, -ENOMEM, "profile");
+	int r = copy(&pair->name, value, err);
+	return r < 0 ? r : copy(&pair->value, text, err);
+}
+
+static int set_regex(const struct loader *loader, const struct key *key, char *value,
+		     struct ap_err *err)
+{
+	pcre2_code **regex = target(loader, key);
+	pcre2_code *compiled = NULL;
+	int r = *value ? regex_new(&compiled, value, err) : 0; /* empty takes one back */
+	if (r < 0)
+		return r;
+	pcre2_code_free(*regex);
+	*regex = compiled;
+	return 0;
+}
+
+static int set_json(const struct loader *loader, const struct key *key, char *value,
+		    struct ap_err *err)
+{
+	json_error_t error;
+	json_t *json = json_loads(value, 0, &error);
+	if (!json)
+		return ap_err_set(err, -EINVAL, "no JSON: %.160s", error.text);
+	json_decref(json);
+	return set_text(loader, key, value, err);
+}
+
+static int set_mode(const struct loader *loader, const struct key *key, char *value,
+		    struct ap_err *err)
+{
+	struct profile_values *values = &loader->profile->values;
+	static const char *const modes[] = {"terminal", "shell", "stream"};
+	unsigned i = 0;
+	while (i < 3 && strcmp(value, modes[i]) != 0)
+		i++;
+	if (i == 3)
+		return ap_err_set(err, -EINVAL, "'%.64s' is none of: terminal shell stream", value);
+	values->rules.shell = i == 1;
+	values->stream = values->rules.stream = i == 2;
+	return 0;
+}
+
+/* "SOURCE[:LINES] PATTERN": one more rule about an activity. */
+static int set_rule(const struct loader *loader, const struct key *key, char *value,
+		    struct ap_err *err)
+{
+	static const char *const sources[] = {[PROFILE_SCREEN] = "screen",
+					      [PROFILE_TITLE] = "title",
+					      [PROFILE_OSC] = "osc",
+					      [PROFILE_EVENT] = "event"};
+	struct profile *profile = loader->profile;
+	char *pattern = value + strcspn(value, " \t\n");
+	if (*pattern)
+		*pattern++ = '\0';
+	pattern += strspn(pattern, " \t\n");
+	char *lines = strchr(value, ':');
+	if (lines)
+		*lines++ = '\0';
+	unsigned source = 0;
+	int64_t n_lines = 0;
+	while (source < 4 && strcmp(value, sources[source]) != 0)
+		source++;
+	if (source == 4)
+		return ap_err_set(err, -EINVAL, "'%.64s' is none of: screen title osc event",
+				  value);
+	if (lines && (source != PROFILE_SCREEN || ap_number_parse(lines, &n_lines) < 0 ||
+		      n_lines < 1 || n_lines > 1000))
+		return ap_err_set(err, -EINVAL, "'%.64s': lines of the screen are 1 to 1000",
+				  lines);
+	if (*pattern == '\0')
+		return ap_err_set(err, -EINVAL, "a pattern is missing");
+	struct rule rule = {.activity = key->activity,
+			    .source = (enum profile_source)source,
+			    .n_lines = (unsigned)n_lines};
+	json_error_t error;
+	int r = 0;
+	if (source != PROFILE_EVENT)
+		r = regex_new(&rule.regex, pattern, err);
+	else if (!json_is_object(rule.event = json_loads(pattern, 0, &error)))
+		r = ap_err_set(err, -EINVAL, "an event is an object of JSON: %.160s", error.text);
+	if (r == 0)
+		r = copy(&rule.text, pattern, err);
+	struct rule *added =
+		r == 0 ? grow(&profile->rules, &profile->n_rules, sizeof *added) : NULL;
+	if (added) {
+		*added = rule;
+		return 0;
+	}
+	pcre2_code_free(rule.regex);
+	json_decref(rule.event);
+	free(rule.text);
+	return r < 0 ? r : ap_err_errno(err, -ENOMEM, "profile");
+}
+
+/* "PATTERN => KEYS" */
+static int set_auto_answer(const struct loader *loader, const struct key *key, char *value,
+			   struct ap_err *err)
+{
+	struct profile *profile = loader->profile;
+	char *arrow = strstr(value, " => ");
+	(void)key;
+	if (!arrow || arrow[4] == '\0')
+		return ap_err_set(err, -EINVAL, "auto_answer takes PATTERN => KEYS");
+	*arrow = '\0';
+	struct auto_answer answer = {NULL, NULL};
+	int r = regex_new(&answer.regex, value, err);
+	if (r == 0)
+		r = copy(&answer.keys, arrow + 4, err);
+	struct auto_answer *added =
+		r == 0 ? grow(&profile->answers, &profile->n_answers, sizeof *added) : NULL;
+	if (added) {
+		*added = answer;
+		return 0;
+	}
+	pcre2_code_free(answer.regex);
+	free(answer.keys);
+	return r < 0 ? r : ap_err_errno(err, -ENOMEM, "profile");
+}
+
+static int load(struct loader *loader, struct ap_err *err);
+
+/* What another profile says goes before what this one adds. */
+static int set_like(const struct loader *loader, const struct key *key, char *value,
+		    struct ap_err *err)
+{
+	struct loader other = *loader;
+	(void)key;
+	other.depth++;
+	if (strcmp(value, loader->name) != 0)
+		other.dirs = loader->all;
+	other.name = value;
+	if (other.depth > LIKE_DEPTH_MAX)
+		return ap_err_set(err, -EINVAL, "profiles that are like each other");
+	int r = load(&other, err);
+	return r == -ENOENT ? -EINVAL : r;
+}
+
+static int set_forget(const struct loader *loader, const struct key *key, char *value,
+		      struct ap_err *err);
+
+#define VALUE(member) offsetof(struct profile, values.member)
+
+static const struct key keys[] = {
+	{"like", set_like, 0, 0},
+	{"forget", set_forget, 0, 0},
+	{"mode", set_mode, 0, 0},
+	{"arg", set_word, VALUE(args), 0},
+	{"set", set_env, VALUE(env), 0},
+	{"unset", set_env, VALUE(env), 0},
+	{"file", set_pair, VALUE(files), 0},
+	{"seed", set_pair, VALUE(seeds), 0},
+	{"waiting", set_rule, 0, AP_ACTIVITY_WAITING},
+	{"busy", set_rule, 0, AP_ACTIVITY_BUSY},
+	{"starting", set_rule, 0, AP_ACTIVITY_STARTING},
+	{"ready", set_rule, 0, AP_ACTIVITY_READY},
+	{"debounce", set_time, VALUE(rules.debounce_ns), 0},
+	{"hold", set_time, VALUE(rules.hold_ns), 0},
+	{"silence", set_time, VALUE(rules.silence_ns), 0},
+	{"composer", set_regex, offsetof(struct profile, composer), 0},
+	{"composer_empty", set_regex, offsetof(struct profile, composer_empty), 0},
+	{"lead", set_regex, offsetof(struct profile, lead), 0},
+	{"trail", set_regex, offsetof(struct profile, trail), 0},
+	{"pause", set_time, VALUE(pause_ns), 0},
+	{"submit", set_text, VALUE(submit), 0},
+	{"abandon", set_text, VALUE(abandon), 0},
+	{"clear", set_text, VALUE(clear), 0},
+	{"quit", set_text, VALUE(quit), 0},
+	{"answer", set_regex, offsetof(struct profile, answer), 0},
+	{"auto_answer", set_auto_answer, 0, 0},
+	{"input", set_json, VALUE(input), 0},
+	{"response", set_text, VALUE(response), 0},
+};
+
+static const struct key *key_find(const char *name)
+{
+	for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
+		if (strcmp(name, keys[i].name) == 0)
+			return &keys[i];
+	}
+	return NULL;
+}
+
+static void rule_fini(struct rule *rule)
+{
+	pcre2_code_free(rule->regex);
+	json_decref(rule->event);
+	free(rule->text);
+}
+
+/* Rules of an activity that were said before, such as by the profile that this one is like. */
+static int set_forget(const struct loader *loader, const struct key *key, char *value,
+		      struct ap_err *err)
+{
+	struct profile *profile = loader->profile;
+	const struct key *of = key_find(value);
+	unsigned n = 0;
+	(void)key;
+	if (!of || of->set != set_rule)
+		return ap_err_set(err, -EINVAL, "forget takes waiting, busy, starting or ready");
+	for (unsigned i = 0; i < profile->n_rules; i++) {
+		if (profile->rules[i].activity == of->activity)
+			rule_fini(&profile->rules[i]);
+		else
+			profile->rules[n++] = profile->rules[i];
+	}
+	profile->n_rules = n;
+	return 0;
+}
+
+/* --- files --- */
+
+/* Cuts "KEY = VALUE" in two. NULL when it is not of that form. */
+static char *split(char *line, char **ret_value)
+{
+	char *equals = strchr(line, '=');
+	if (!equals)
+		return NULL;
+	char *end = equals;
+	while (end > line && (end[-1] == ' ' || end[-1] == '\t'))
+		end--;
+	*end = '\0';
+	char *value = equals + 1 + strspn(equals + 1, " \t");
+	end = value + strlen(value);
+	while (end > value && strchr(" \t\r\n", end[-1]))
+		end--;
+	*end = '\0';
+	*ret_value = value;
+	return line;
+}
+
+static int take_line(const struct loader *loader, char *line, struct ap_err *err)
+{
+	char *value;
+	const char *name = split(line, &value);
+	if (!name)
+		return ap_err_set(err, -EINVAL, "'%.64s' is not KEY = VALUE", line);
+	const struct key *key = key_find(name);
+	if (!key)
+		return ap_err_set(err, -EINVAL, "there is no key '%.64s'", name);
+	return key->set(loader, key, value, err);
+}
+
+/* The next line with those that go on from it, which begin with a blank. NULL at the end. */
+static char *next_line(char **cursor, unsigned *line)
+{
+	char *start = *cursor, *at = start;
+	if (*start == '\0')
+		return NULL;
+	for (;;) {
+		char *newline = strchr(at, '\n');
+		if (!newline) {
+			*cursor = at + strlen(at);
+			return start;
+		}
+		(*line)++;
+		at = newline + 1;
+		bool goes_on = (*at == ' ' || *at == '\t') && *start != '#' && start != newline;
+		if (!goes_on) {
+			*newline = '\0';
+			*cursor = at;
+			return start;
+		}
+	}
+}
+
+static int take_text(const struct loader *loader, const char *path, char *text, struct ap_err *err)
+{
+	unsigned next = 1, line;
+	char *at;
+	while ((void)(line = next), (at = next_line(&text, &next))) {
+		at += strspn(at, " \t\r");
+		if (*at == '\0' || *at == '#')
+			continue;
+		int r = take_line(loader, at, err);
+		if (r < 0)
+			return ap_err_wrap(err, r, "%s:%u", path, line);
+	}
+	return 0;
+}
+
+static int load_file(const struct loader *loader, const char *path, struct ap_err *err)
+{
+	FILE *file = fopen(path, "re");
+	if (!file)
+		return ap_err_errno(err, -errno, "%s", path);
+	AP_CLEANUP_FREE char *text = malloc(FILE_SIZE_MAX + 1);
+	size_t n = text ? fread(text, 1, FILE_SIZE_MAX + 1, file) : 0;
+	int error = !text ? -ENOMEM : ferror(file) ? -EIO : 0;
+	fclose(file);
+	if (error < 0)
+		return ap_err_errno(err, error, "%s", path);
+	if (n > FILE_SIZE_MAX || memchr(text, '\0', n))
+		return ap_err_set(err, -EINVAL, "%s: no text of at most %d bytes", path,
+				  FILE_SIZE_MAX);
+	text[n] = '\0';
+	return take_text(loader, path, text, err);
+}
+
+/* A profile that is like one of its own name means the next one of that name. */
+static int load(struct loader *loader, struct ap_err *err)
+{
+	const char *name = loader->name;
+	if (strchr(name, '/'))
+		return load_file(loader, name, err);
+	for (const char *const *dir = loader->dirs; *dir; dir++) {
+		AP_CLEANUP_BUF struct ap_buf path = {0};
+		ap_buf_printf(&path, "%s/%s.conf", *dir, name);
+		if (path.failed)
+			return ap_err_errno(err, -ENOMEM, "%s", name);
+		loader->dirs = dir + 1;
+		int r = load_file(loader, ap_buf_text(&path), err);
+		if (r != -ENOENT)
+			return r;
+	}
+	return ap_err_set(err, -ENOENT, "there is no profile '%s'", name);
+}
+
+struct profile *profile_unknown(void)
+{
+	struct profile *profile = calloc(1, sizeof *profile);
+	if (!profile)
+		return NULL;
+	struct profile_values *values = &profile->values;
+	profile->match = pcre2_match_context_create(NULL);
+	values->rules.debounce_ns = 300 * AP_MS;
+	values->rules.hold_ns = 2 * AP_SECOND;
+	/* the longest gap of a working program that was measured is 0.9 s */
+	values->rules.silence_ns = 2 * AP_SECOND;
+	values->name = strdup("unknown");
+	values->submit = strdup("Enter");
+	values->abandon = strdup("");
+	values->clear = strdup("");
+	values->quit = strdup("");
+	values->input = strdup("");
+	values->response = strdup("");
+	if (!profile->match || !values->name || !values->submit || !values->abandon ||
+	    !values->clear || !values->quit || !values->input || !values->response) {
+		profile_free(profile);
+		return NULL;
+	}
+	pcre2_set_match_limit(profile->match, MATCH_LIMIT);
+	pcre2_set_depth_limit(profile->match, MATCH_LIMIT);
+	return profile;
+}
+
+/* What a profile says as a whole. */
+static int conclude(struct profile *profile, struct ap_err *err)
+{
+	struct profile_values *values = &profile->values;
+	for (unsigned i = 0; i < profile->n_rules; i++) {
+		const struct rule *rule = &profile->rules[i];
+		bool event = rule->source == PROFILE_EVENT;
+		if (event != values->stream)
+			return ap_err_set(err, -EINVAL, "%s",
+					  event ? "rules about events need mode = stream"
+						: "with mode = stream rules are about events");
+		values->rules.looks = values->rules.looks || rule->source == PROFILE_SCREEN ||
+				      rule->source == PROFILE_TITLE;
+		values->rules.tells_ready =
+			values->rules.tells_ready ||
+			(rule->activity == AP_ACTIVITY_READY && rule->source != PROFILE_OSC);
+	}
+	if (values->stream && (!*values->input || !values->rules.tells_ready))
+		return ap_err_set(err, -EINVAL, "mode = stream needs input and a ready rule");
+	return 0;
+}
+
+int profile_load(struct profile **ret, const char *name, const char *const *dirs,
+		 struct ap_err *err)
+{
+	struct profile *profile = profile_unknown();
+	if (!profile)
+		return ap_err_errno(err, -ENOMEM, "profile");
+	struct loader loader = {.profile = profile, .all = dirs, .dirs = dirs, .name = name};
+	const char *slash = strrchr(name, '/'), *base = slash ? slash + 1 : name;
+	int r = load(&loader, err);
+	if (r == 0)
+		r = conclude(profile, err) < 0 ? ap_err_wrap(err, -EINVAL, "profile %s", name) : 0;
+	if (r == 0)
+		r = copy(&profile->values.name, base, err);
+	size_t len = r == 0 ? strlen(profile->values.name) : 0;
+	if (slash && len > 5 && strcmp(profile->values.name + len - 5, ".conf") == 0)
+		profile->values.name[len - 5] = '\0';
+	if (r < 0)
+		profile_free(profile);
+	else
+		*ret = profile;
+	return r;
+}
+
+static void words_fini(struct profile_words *words)
+{
+	for (unsigned i = 0; i < words->n; i++)
+		free(words->at[i]);
+	free(words->at);
+}
+
+static void pairs_fini(struct profile_pairs *pairs)
+{
+	for (unsigned i = 0; i < pairs->n; i++) {
+		free(pairs->at[i].name);
+		free(pairs->at[i].value);
+	}
+	free(pairs->at);
+}
+
+void profile_free(struct profile *profile)
+{
+	if (!profile)
+		return;
+	struct profile_values *values = &profile->values;
+	for (unsigned i = 0; i < profile->n_rules; i++)
+		rule_fini(&profile->rules[i]);
+	for (unsigned i = 0; i < profile->n_answers; i++) {
+		pcre2_code_free(profile->answers[i].regex);
+		free(profile->answers[i].keys);
+	}
+	pcre2_code *const regexes[] = {profile->composer, profile->composer_empty, profile->lead,
+				       profile->trail, profile->answer};
+	for (size_t i = 0; i < sizeof regexes / sizeof *regexes; i++)
+		pcre2_code_free(regexes[i]);
+	char *const texts[] = {values->name, values->submit, values->abandon, values->clear,
+			       values->quit, values->input,  values->response};
+	for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
+		free(texts[i]);
+	words_fini(&values->args);
+	words_fini(&values->env);
+	pairs_fini(&values->files);
+	pairs_fini(&values->seeds);
+	pcre2_match_context_free(profile->match);
+	free(profile->rules);
+	free(profile->answers);
+	free(profile);
+}
+
+const struct profile_values *profile_values(const struct profile *profile)
+{
+	return &profile->values;
+}
+
+/* --- judging --- */
+
+/* A line that shows something: of more than blanks and pictures made of braille dots, which are
+ * E2 A0 80 to E2 A3 BF. */
+static bool shows(const char *line, size_t len)
+{
+	for (size_t i = 0; i < len; i++) {
+		const unsigned char *c = (const unsigned char *)line + i;
+		if (len - i >= 3 && c[0] == 0xe2 && c[1] >= 0xa0 && c[1] <= 0xa3)
+			i += 2;
+		else if (c[0] != ' ')
+			return true;
+	}
+	return false;
+}
+
+/* The last `n` lines that show something; all lines when `n` is 0. */
+static void last_lines(const char *screen, unsigned n, struct ap_buf *ret)
+{
+	const char *end = screen + strlen(screen), *at = end;
+	ret->len = 0;
+	if (n == 0) {
+		ap_buf_adds(ret, screen);
+		return;
+	}
+	while (at > screen && n > 0) {
+		const char *line = at;
+		while (line > screen && line[-1] != '\n')
+			line--;
+		n -= shows(line, (size_t)(at - line));
+		at = line > screen ? line - 1 : screen;
+		end = line;
+	}
+	for (at = end; *at;) {
+		size_t len = strcspn(at, "\n");
+		if (shows(at, len)) {
+			ap_buf_add(ret, at, len);
+			ap_buf_adds(ret, "\n");
+		}
+		at += len + (at[len] == '\n');
+	}
+}
+
+/* Whether an event has all that the pattern has. */
+static bool event_has(const json_t *event, json_t *pattern)
+{
+	const char *name;
+	json_t *wanted;
+	if (!json_is_object(pattern))
+		return json_equal(event, pattern);
+	json_object_foreach(pattern, name, wanted)
+	{
+		const json_t *there = json_object_get(event, name);
+		if (!there || !event_has(there, wanted))
+			return false;
+	}
+	return true;
+}
+
+static bool rule_matches(const struct profile *profile, const struct rule *rule, const char *text,
+			 const json_t *event, struct ap_buf *matched)
+{
+	AP_CLEANUP_BUF struct ap_buf lines = {0};
+	matched->len = 0;
+	if (rule->source == PROFILE_EVENT) {
+		ap_buf_adds(matched, rule->text);
+		return event && event_has(event, rule->event);
+	}
+	if (rule->source != PROFILE_SCREEN)
+		return matches(profile, rule->regex, text, strlen(text), 0, matched);
+	last_lines(text, rule->n_lines, &lines);
+	return matches(profile, rule->regex, ap_buf_text(&lines), lines.len, 0, matched);
+}
+
+static void say_why(struct activity_signal *signal, const struct rule *rule, struct ap_buf *matched)
+{
+	static const char *const names[] = {"screen", "title", "osc", "event"};
+	ap_buf_add(matched, "", 1);
+	char *text = matched->failed ? rule->text : matched->data;
+	ap_text_tame(text); /* which takes newlines too: one line says why */
+	text += strspn(text, " ?");
+	snprintf(signal->why, sizeof signal->why, "%s: %.100s", names[rule->source], text);
+	ap_text_tame(signal->why); /* cut inside a character, perhaps */
+}
+
+bool profile_judge(const struct profile *profile, enum profile_source source, const char *text,
+		   const char *title, struct activity_signal *ret)
+{
+	static const enum ap_activity order[] = {AP_ACTIVITY_WAITING, AP_ACTIVITY_BUSY,
+						 AP_ACTIVITY_STARTING, AP_ACTIVITY_READY};
+	AP_CLEANUP_BUF struct ap_buf matched = {0};
+	json_t *event = source == PROFILE_EVENT ? json_loads(text, 0, NULL) : NULL;
+	ret->found = false;
+	ret->why[0] = '\0';
+	for (size_t i = 0; i < 4 && !ret->found; i++) {
+		for (unsigned k = 0; k < profile->n_rules && !ret->found; k++) {
+			const struct rule *rule = &profile->rules[k];
+			bool by_title =
+				source == PROFILE_SCREEN && title && rule->source == PROFILE_TITLE;
+			if (rule->activity != order[i] || (rule->source != source && !by_title) ||
+			    !rule_matches(profile, rule, by_title ? title : text, event, &matched))
+				continue;
+			ret->found = true;
+			ret->activity = rule->activity;
+			say_why(ret, rule, &matched);
+		}
+	}
+	json_decref(event);
+	return ret->found;
+}
+
+/* --- prompts and answers --- */
+
+bool profile_has_composer(const struct profile *profile)
+{
+	return profile->composer != NULL;
+}
+
+/* Takes blanks, no-break ones too, off both ends. */
+static void trim(struct ap_buf *text)
+{
+	size_t start = 0, len = text->len;
+	const unsigned char *c = (const unsigned char *)text->data;
+	for (bool more = true; more && start < len;) {
+		more = true;
+		if (strchr(" \t\n", c[start]) && c[start])
+			start++;
+		else if (len - start >= 2 && c[start] == 0xc2 && c[start + 1] == 0xa0)
+			start += 2;
+		else
+			more = false;
+	}
+	for (bool more = true; more && len > start;) {
+		if (strchr(" \t\n", c[len - 1]) && c[len - 1])
+			len--;
+		else if (len - start >= 2 && c[len - 2] == 0xc2 && c[len - 1] == 0xa0)
+			len -= 2;
+		else
+			more = false;
+	}
+	if (!text->data)
+		return;
+	text->len = len;
+	text->data[len] = '\0';
+	ap_buf_drop(text, start);
+}
+
+enum profile_composer profile_composer(const struct profile *profile, const char *screen)
+{
+	AP_CLEANUP_BUF struct ap_buf text = {0};
+	if (!profile->composer ||
+	    !matches(profile, profile->composer, screen, strlen(screen), 1, &text))
+		return COMPOSER_UNKNOWN;
+	trim(&text);
+	if (text.len == 0 || (profile->composer_empty && matches(profile, profile->composer_empty,
+								 text.data, text.len, 0, NULL)))
+		return COMPOSER_EMPTY;
+	return COMPOSER_FILLED;
+}
+
+int profile_dress(const struct profile *profile, const char *text, size_t len, struct ap_buf *ret)
+{
+	if (profile->lead && matches(profile, profile->lead, text, len, 0, NULL))
+		ap_buf_adds(ret, " ");
+	ap_buf_add(ret, text, len);
+	if (profile->trail && matches(profile, profile->trail, text, len, 0, NULL))
+		ap_buf_adds(ret, " ");
+	return ret->failed ? -ENOMEM : 0;
+}
+
+bool profile_has_answer(const struct profile *profile)
+{
+	return profile->answer != NULL;
+}
+
+bool profile_answer(const struct profile *profile, const char *terminal, struct ap_buf *ret)
+{
+	if (!profile->answer ||
+	    !matches(profile, profile->answer, terminal, strlen(terminal), 1, ret))
+		return false;
+	trim(ret);
+	ap_buf_adds(ret, ret->len ? "\n" : "");
+	return true;
+}
+
+const char *profile_auto_answer(const struct profile *profile, const char *screen)
+{
+	for (unsigned i = 0; i < profile->n_answers; i++) {
+		const struct auto_answer *answer = &profile->answers[i];
+		if (matches(profile, answer->regex, screen, strlen(screen), 0, NULL))
+			return answer->keys;
+	}
+	return NULL;
+}
+
+/* --- mode stream --- */
+
+/* A copy with ${PROMPT} in all its strings replaced. NULL on ENOMEM. */
+static json_t *with_prompt(json_t *json, json_t *prompt)
+{
+	const char *name;
+	json_t *value;
+	size_t i;
+	if (json_is_string(json) && strcmp(json_string_value(json), "${PROMPT}") == 0)
+		return json_incref(prompt);
+	if (!json_is_object(json) && !json_is_array(json))
+		return json_incref(json);
+	json_t *copied = json_copy(json);
+	json_object_foreach(copied, name, value)
+		json_object_set_new(copied, name, with_prompt(value, prompt));
+	json_array_foreach(copied, i, value)
+		json_array_set_new(copied, i, with_prompt(value, prompt));
+	return copied;
+}
+
+int profile_input(const struct profile *profile, const char *text, size_t len, struct ap_buf *ret)
+{
+	json_t *template = json_loads(profile->values.input, 0, NULL);
+	json_t *prompt = json_stringn(text, len);
+	json_t *input = template && prompt ? with_prompt(template, prompt) : NULL;
+	char *line = input ? json_dumps(input, JSON_COMPACT) : NULL;
+	json_decref(template);
+	json_decref(prompt);
+	json_decref(input);
+	if (!line)
+		return -ENOMEM;
+	ap_buf_adds(ret, line);
+	ap_buf_adds(ret, "\n");
+	free(line);
+	return ret->failed ? -ENOMEM : 0;
+}
+
+/* What a JSON pointer (RFC 6901, without its escapes) leads to, or NULL. */
+static const json_t *at_pointer(const json_t *json, const char *pointer)
+{
+	char name[128];
+	while (json && *pointer == '/') {
+		size_t len = strcspn(pointer + 1, "/");
+		snprintf(name, sizeof name, "%.*s", (int)len, pointer + 1);
+		pointer += len + 1;
+		json = json_is_array(json) ? json_array_get(json, (size_t)atoi(name))
+					   : json_object_get(json, name);
+	}
+	return json;
+}
+
+void profile_response(const struct profile *profile, const char *event, struct ap_buf *ret)
+{
+	json_t *json = json_loads(event, 0, NULL);
+	const json_t *text = at_pointer(json, profile->values.response);
+	if (json_is_string(text)) {
+		ap_buf_add(ret, json_string_value(text), json_string_length(text));
+		if (ret->len > 0 && ret->data[ret->len - 1] != '\n')
+			ap_buf_adds(ret, "\n");
+	}
+	json_decref(json);
+}

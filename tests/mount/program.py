@@ -1,0 +1,70 @@
+#!/usr/bin/env python3
+"""program.py [deaf|stuck|asks]: a small agent program with an input field, for tests.
+
+Shows "> " with what was typed behind it. A message is answered with "answer to MESSAGE" after a moment of
+"working"; `ask` has it ask for leave first; /clear forgets, /quit ends. With `deaf` it shows nothing of what
+is typed, with `stuck` it does not take Enter, with `asks` it begins with a question."""
+
+import os
+import sys
+import time
+import tty
+
+mode = sys.argv[1] if len(sys.argv) > 1 else ""
+turns = 0
+
+
+def say(text):
+    os.write(1, ("\r\x1b[2K" + text).encode())
+
+
+def ask(question):
+    say(f"{question}\r\n1. Yes  2. No\r\nPress y to go on")
+    while True:
+        key = os.read(0, 1)
+        if key in b"yn":
+            say("allowed\r\n" if key == b"y" else "denied\r\n")
+            return
+
+
+def handle(message):
+    global turns
+    say(f"you: {message}\r\n")
+    if message == "/quit":
+        if "GOODBYE" in os.environ:
+            with open(os.environ["GOODBYE"], "w") as file:
+                file.write("goodbye\n")
+        sys.exit(7)
+    if message == "/clear":
+        turns = 0
+        say("cleared\r\n")
+        return
+    turns += 1
+    if message == "ask":
+        ask("May I?")
+    say("working")
+    time.sleep(0.3)
+    say(f"answer {turns} to {message}\r\n")
+
+
+tty.setraw(0)
+os.write(1, b"\x1b[?2004h")
+if mode == "asks":
+    ask("Do you trust this?")
+typed = ""
+say("> ")
+while True:
+    block = os.read(0, 65536).decode(errors="replace")
+    if not block:
+        break
+    if mode == "deaf":
+        continue
+    for c in block.replace("\x1b[200~", "").replace("\x1b[201~", ""):
+        if c == "\r" and mode != "stuck":
+            message, typed = typed, ""
+            handle(message)
+        elif c in "\x15\x1b":
+            typed = ""
+        elif c != "\r":
+            typed += c
+    say("> " + typed)

@@ -1,0 +1,406 @@
+# Programs and their profiles: prompts delivered or not, questions, answers, output, streams.
+
+load helper
+
+setup() {
+    common_setup
+    JOB=$POOL/leases/job
+    PROFILE=$DIR/program.conf
+    cat >"$PROFILE" <<'END'
+waiting = screen:1 ^Press y to go on$
+busy = screen:1 ^working$
+ready = screen:1 ^> .*|^>$
+composer = ^>(.*)\s*\z
+abandon = C-u
+debounce = 50ms
+clear = /clear
+quit = /quit
+answer = (?s).*^(answer [^\n]*)\n
+END
+}
+teardown() { common_teardown; }
+
+# A pool of one over the test's own program, leased.
+lease_program() { # [MODE] [OPTION...]
+    local mode=${1:-}
+    [ $# -eq 0 ] || shift
+    mount_pool 1 1 -o "program_profile=$PROFILE" "$@" -- \
+        python3 "$BATS_TEST_DIRNAME/program.py" ${mode:+"$mode"}
+    echo job > "$POOL/acquire"
+}
+
+wait_for_job() {
+    timeout 60 cat "$JOB/wait"
+}
+
+@test "response is what the commands of bash printed, when they have" {
+    mount_pool 1 1
+    echo job > "$POOL/acquire"
+    local start=$EPOCHREALTIME
+    echo "sleep 2; echo done" > "$JOB/prompt"
+    assert_equal "$(cat "$JOB/response")" done
+    local took=$(( (${EPOCHREALTIME/./} - ${start/./}) / 1000 ))
+    assert [ $took -ge 2000 ]
+    for i in 1 2; do
+        echo "sleep 0.2; echo done $i" > "$JOB/prompt"
+        assert_equal "$(cat "$JOB/response")" "done $i"
+    done
+    assert_equal "$(cat "$JOB/response")" "done 2" # of the last prompt, however often
+    echo true > "$JOB/prompt"
+    assert_equal "$(cat "$JOB/response")" ""
+    echo job > "$POOL/release"
+}
+
+@test "ten agents at once answer, each its own" {
+    mount_pool 10 10 -o max_spawning=4
+    for i in 0 1 2 3 4 5 6 7 8 9; do echo "job$i" > "$POOL/acquire"; done
+    for i in 0 1 2 3 4 5 6 7 8 9; do
+        (
+            echo "sleep 2; echo done $i" > "$POOL/leases/job$i/prompt"
+            cat "$POOL/leases/job$i/response" > "$DIR/answer$i"
+        ) &
+    done
+    for i in 0 1 2 3 4 5 6 7 8 9; do
+        await test -s "$DIR/answer$i"
+        assert_equal "$(cat "$DIR/answer$i")" "done $i"
+    done
+    echo 'echo all $AGENTPOOL_NAME > all' | tee "$POOL"/agents/*/prompt > /dev/null
+    for i in 0 1 2 3 4 5 6 7 8 9; do
+        assert_equal "$(cat "$POOL/leases/job$i/wait")" ready
+        assert_equal "$(cat "$POOL/leases/job$i/worktree/all")" "all $(cat "$POOL/leases/job$i/id")"
+        echo "job$i discard" > "$POOL/release"
+    done
+}
+
+@test "a program that waits for yes or no is waiting, and goes on with keys" {
+    mount_pool 1 1
+    echo job > "$POOL/acquire"
+    local ask
+    for ask in 'read -p "sure? [y/n] " a; echo "got $a"' \
+               'python3 -c "print(\"got \" + input(\"sure? \"))"' \
+               'sh -c "printf %s \"Continue? (yes/no) \"; read a; echo got \$a"'; do
+        echo "$ask" > "$JOB/prompt"
+        assert_equal "$(wait_for_job)" waiting
+        assert [ -n "$(cat "$JOB/why")" ]
+        echo "y Enter" > "$JOB/keys"
+        await contains "$JOB/output" "got y"
+        assert_equal "$(wait_for_job)" ready
+    done
+    echo job > "$POOL/release"
+}
+
+@test "a shell without marks answers with what was printed since the prompt" {
+    mount_pool 1 1 -- dash
+    echo job > "$POOL/acquire"
+    echo 'echo one; echo two' > "$JOB/prompt"
+    cat "$JOB/response" > "$DIR/response"
+    assert_equal "$(head -2 "$DIR/response")" "one
+two"
+    assert contains "$JOB/why" foreground
+    echo job > "$POOL/release"
+}
+
+@test "a program with a profile takes prompts and answers them" {
+    lease_program
+    echo "hello" > "$JOB/prompt"
+    assert_equal "$(cat "$JOB/activity")" busy
+    assert_equal "$(cat "$JOB/response")" "answer 1 to hello"
+    printf 'two\nlines\n' > "$JOB/prompt"
+    assert_equal "$(wait_for_job)" ready
+    assert contains "$JOB/output" "lines"
+    run jq -r 'select(.event == "prompt") | "\(.seq) \(.agent) \(.lease) \(.outcome) \(.bytes)"' "$POOL/events"
+    assert_output "1 agent-1 job submitted 5
+2 agent-1 job submitted 9"
+    echo job > "$POOL/release"
+}
+
+@test "nothing is typed into a question, and prompts wait behind it" {
+    lease_program asks
+    assert_equal "$(wait_for_job)" waiting
+    assert contains "$JOB/why" "screen: Press y to go on"
+    echo "hello" > "$JOB/prompt"
+    assert_equal "$(wait_for_job)" waiting
+    refute contains "$JOB/screen" hello
+    echo y > "$JOB/keys"
+    await contains "$JOB/screen" "answer 1 to hello"
+    assert_equal "$(wait_for_job)" ready
+    echo ask > "$JOB/prompt"
+    echo "after" > "$JOB/prompt"
+    assert_equal "$(wait_for_job)" waiting
+    echo y > "$JOB/keys"
+    await contains "$JOB/screen" "answer 3 to after"
+    assert contains "$JOB/screen" "answer 2 to ask"
+    echo job > "$POOL/release"
+}
+
+@test "a prompt that does not show is not submitted: EIO with the reason, until the next one" {
+    lease_program deaf
+    echo "hello" > "$JOB/prompt"
+    run wait_for_job
+    assert_failure
+    assert_output --partial "Input/output error"
+    assert contains "$POOL/last_error" "did not show in the input field"
+    run cat "$JOB/response"
+    assert_failure
+    run jq -r 'select(.event == "prompt") | .outcome + ": " + .reason' "$POOL/events"
+    assert_output --partial "no_evidence: the prompt did not show"
+    echo job > "$POOL/release"
+    echo job > "$POOL/acquire" # which is no affair of the next lease
+    assert_equal "$(wait_for_job)" ready
+    echo job > "$POOL/release"
+}
+
+@test "a prompt that Enter does not submit is taken back, and never typed twice" {
+    lease_program stuck
+    echo "hello" > "$JOB/prompt"
+    run wait_for_job
+    assert_failure
+    assert contains "$POOL/last_error" "Enter did not submit it"
+    assert_equal "$(jq -r 'select(.event == "prompt") | .outcome' "$POOL/events")" typed_not_submitted
+    refute contains "$JOB/screen" "hellohello"
+    await bash -c "! grep -q hello '$JOB/screen'"
+    echo job > "$POOL/release"
+}
+
+@test "text that stands in the input field already is left alone" {
+    lease_program
+    assert_equal "$(wait_for_job)" ready
+    echo "d r a f t" > "$JOB/keys"
+    await contains "$JOB/screen" draft
+    echo "hello" > "$JOB/prompt"
+    run wait_for_job
+    assert_failure
+    assert contains "$POOL/last_error" "there is text in the input field"
+    assert contains "$JOB/screen" draft
+    echo "C-u" > "$JOB/keys"
+    await bash -c "! grep -q draft '$JOB/screen'"
+    echo "hello" > "$JOB/prompt"
+    assert_equal "$(cat "$JOB/response")" "answer 1 to hello"
+    echo job > "$POOL/release"
+}
+
+@test "a hook tells the activity, garbage is EINVAL" {
+    mount_pool 1 1 -- cat
+    echo job > "$POOL/acquire"
+    assert_equal "$(wait_for_job)" ready
+    local word
+    for word in waiting busy ready; do
+        echo $word > "$JOB/activity"
+        await value_is "$JOB/activity" $word
+        assert contains "$JOB/why" "hook: wrote $word"
+    done
+    for word in "" nonsense exited "ready now"; do
+        run bash -c "echo '$word' > $JOB/activity"
+        assert_failure
+        assert_output --partial "Invalid argument"
+    done
+    echo busy > "$JOB/activity"
+    await value_is "$JOB/activity" busy
+    (sleep 0.3; echo ready > "$JOB/activity") &
+    assert_equal "$(wait_for_job)" ready
+    echo job > "$POOL/release"
+}
+
+@test "a question that the profile always answers alike is answered once, and told" {
+    echo 'auto_answer = May I\?[\s\S]*Press y => y' >> "$PROFILE"
+    lease_program
+    echo ask > "$JOB/prompt"
+    await contains "$JOB/screen" "answer 1 to ask"
+    assert_equal "$(jq -r 'select(.event == "auto_answer") | .keys' "$POOL/events")" y
+    echo job > "$POOL/release"
+}
+
+@test "a lease ends with the program's own command to forget, where it has one" {
+    lease_program
+    local pid
+    pid=$(program_of "$JOB")
+    echo "secret" > "$JOB/prompt"
+    assert_equal "$(cat "$JOB/response")" "answer 1 to secret"
+    echo dirt > "$JOB/worktree/dirt"
+    echo job > "$POOL/release"
+    await value_is "$POOL/stats/idle_agents" 1
+    echo two > "$POOL/acquire"
+    assert_equal "$(program_of "$POOL/leases/two")" "$pid"
+    refute contains "$POOL/leases/two/output" secret
+    assert [ ! -e "$POOL/leases/two/worktree/dirt" ]
+    echo "hello" > "$POOL/leases/two/prompt"
+    assert_equal "$(cat "$POOL/leases/two/response")" "answer 1 to hello"
+    echo ask > "$POOL/leases/two/prompt" # one that is not ready is started anew
+    assert_equal "$(cat "$POOL/leases/two/wait")" waiting
+    echo two > "$POOL/release"
+    await value_is "$POOL/stats/idle_agents" 1
+    refute [ "$(program_of "$POOL/agents/agent-1")" = "$pid" ]
+    assert_equal "$(git -C "$REPO" show agentpool/job:dirt)" dirt
+}
+
+@test "a program that is retired ends by its own command" {
+    echo "set = GOODBYE=$DIR/goodbye" >> "$PROFILE"
+    mount_pool 1 2 -o "program_profile=$PROFILE" -- python3 "$BATS_TEST_DIRNAME/program.py"
+    echo 2 > "$POOL/scale"
+    await value_is "$POOL/stats/idle_agents" 2
+    await value_is "$POOL/agents/agent-1/activity" ready
+    await value_is "$POOL/agents/agent-2/activity" ready
+    echo 1 > "$POOL/scale"
+    await value_is "$POOL/stats/total_agents" 1
+    assert_equal "$(cat "$DIR/goodbye")" "goodbye"
+}
+
+@test "exit_status tells how the last program ended, and when" {
+    lease_program
+    assert_equal "$(wait_for_job)" ready
+    assert_equal "$(cat "$JOB/exit_status")" ""
+    echo "/quit Enter" > "$JOB/keys"
+    await value_is "$JOB/activity" exited
+    run cat "$JOB/exit_status"
+    assert_output --regexp '^code 7 [0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:]{8}Z$'
+    echo restart > "$JOB/ctl"
+    assert_equal "$(wait_for_job)" ready
+    assert contains "$JOB/exit_status" "code 7"
+    echo job > "$POOL/release"
+}
+
+@test "a bad profile is refused with file and line" {
+    echo 'ready = screen (' >> "$PROFILE"
+    mkdir "$POOL"
+    run "$AGENTPOOLFS" -o "state_dir=$STATE,program_profile=$PROFILE" "$REPO" "$POOL"
+    assert_equal "$status" 1
+    assert_output --partial "$PROFILE:10: the pattern is wrong"
+    run "$AGENTPOOLFS" -o "state_dir=$STATE,program_profile=no-such" "$REPO" "$POOL"
+    assert_equal "$status" 1
+    assert_output --partial "there is no profile 'no-such'"
+}
+
+@test "one's own profile goes before the installed one, that of the state directory before both" {
+    mkdir -p "$HOME/.config/agentpoolfs/programs" "$STATE/programs"
+    printf 'like = bash\nset = WHOSE=user\nset = USER_SAYS=yes\n' > "$HOME/.config/agentpoolfs/programs/bash.conf"
+    printf 'like = bash\nset = WHOSE=${NAME}\nunset = UNWANTED\n' > "$STATE/programs/bash.conf"
+    export UNWANTED=1
+    mount_pool 1 1
+    echo job > "$POOL/acquire"
+    echo 'echo "$WHOSE $USER_SAYS ${UNWANTED:-unset}"' > "$JOB/prompt"
+    assert_equal "$(cat "$JOB/response")" "agent-1 yes unset"
+    echo job > "$POOL/release"
+    rm -r "$STATE/programs"
+}
+
+@test "settings that a program needs are added to those there are" {
+    mkdir "$HOME/.tool"
+    echo '{"theme": "light", "projects": {"/other": {"trusted": true}}}' > "$HOME/.tool/settings.json"
+    cat >> "$PROFILE" <<'END'
+seed = ${HOME}/.tool/settings.json
+ {"theme": "dark", "onboarded": true,
+  "projects": {"${REPO}": {"trusted": true}}}
+seed = ${TOOL_HOME:-${HOME}/.new}/deep/settings.json {"a": 1}
+seed = ${HOME}/broken.json {"a": 1}
+END
+    echo '{' > "$HOME/broken.json"
+    lease_program
+    run jq -cS . "$HOME/.tool/settings.json"
+    assert_output "{\"onboarded\":true,\"projects\":{\"/other\":{\"trusted\":true},\"$REPO\":{\"trusted\":true}},\"theme\":\"light\"}"
+    assert_equal "$(jq -c . "$HOME/.new/deep/settings.json")" '{"a":1}'
+    assert_equal "$(cat "$HOME/broken.json")" "{"
+    run jq -r 'select(.event == "seed_failed") | .reason' "$POOL/events"
+    assert_output --partial "$HOME/broken.json is no object of JSON"
+    echo job > "$POOL/release"
+}
+
+@test "output and output.raw keep their last part, and tail -f misses nothing" {
+    mount_pool 1 1 -o output_limit=1M
+    echo job > "$POOL/acquire"
+    tail -c +1 -f "$JOB/output" > "$DIR/followed" 2>&1 &
+    local follower=$! i size
+    for i in 1 2 3 4 5 6; do # 6 rounds of 700 KB
+        echo "seq -f '$i-%.0f xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx' 10000" > "$JOB/prompt"
+        assert_equal "$(wait_for_job)" ready
+        await contains "$DIR/followed" "$i-10000 "
+    done
+    kill $follower
+    for i in 1 2 3 4 5 6; do
+        assert_equal "$(grep -c "^$i-[0-9]* x" "$DIR/followed")" 10000
+    done
+    size=$(stat -L -c %s "$JOB/output")
+    assert [ "$size" -gt 4000000 ]
+    cat "$JOB/output" > "$DIR/kept"
+    assert [ "$(stat -c %s "$DIR/kept")" -le 1200000 ]
+    assert [ "$(stat -c %s "$DIR/kept")" -ge 1000000 ]
+    assert contains "$DIR/kept" "6-10000 "
+    assert_equal "$(head -c 2 "$DIR/kept")" "5-" # begins with a whole line
+    tail -c 300 "$JOB/output" > "$DIR/end"
+    assert contains "$DIR/end" "6-10000 "
+    local disk
+    disk=$(du -c --block-size=1 "$STATE"/agents/agent-1/output* | tail -1 | cut -f1)
+    assert [ "$disk" -le 3000000 ]
+    echo job > "$POOL/release"
+}
+
+@test "no control sequence reaches a reader of output or screen, output.raw has them" {
+    mount_pool 1 1
+    echo job > "$POOL/acquire"
+    cat > "$DIR/evil" <<'END'
+printf '\033[31mred\033[0m \033]0;title\007 \033]52;c;ZXZpbA==\033\\ \302\2331mc1\302\235x\302\234 \2331m \033P1$r\033\\ \033[6n end\n'
+END
+    echo "cat $DIR/evil | sh" > "$JOB/prompt"
+    assert_equal "$(wait_for_job)" ready
+    assert contains "$JOB/output" " end"
+    local file
+    for file in output screen response; do
+        LC_ALL=C run grep -cP '[\x00-\x08\x0b-\x1f\x7f]|\xc2[\x80-\x9f]' "$JOB/$file"
+        assert_output 0
+        iconv -f UTF-8 -t UTF-8 "$JOB/$file" > /dev/null
+    done
+    assert grep -qP '\x1b\[31mred' "$JOB/output.raw"
+    assert_equal "$(stat -L -c %s "$JOB/output.raw")" "$(cat "$JOB/output.raw" | wc -c)"
+    echo job > "$POOL/release"
+}
+
+@test "an idle pool with programs that are silent looks at nothing" {
+    mount_pool 3 3
+    local tries tracer
+    for tries in 1 2 3 4 5; do # until what follows a start is over
+        strace -f -qq -e trace=execve,write,openat -o "$DIR/trace" -p "$DAEMON" &
+        tracer=$!
+        await test -e "$DIR/trace"
+        sleep 3 # the time that is looked at: nothing may happen in it
+        kill -INT $tracer
+        await gone $tracer
+        [ -s "$DIR/trace" ] || return 0
+        mv "$DIR/trace" "$DIR/last-trace"
+    done
+    cat "$DIR/last-trace"
+    return 1
+}
+
+@test "mode stream: prompts and answers are lines of JSON" {
+    cat > "$PROFILE" <<'END'
+mode = stream
+arg = -u
+input = {"type": "user", "text": "${PROMPT}", "also": ["${PROMPT}"]}
+busy = event {"type": "working"}
+ready = event {"type": "result"}
+waiting = event {"type": "question", "open": true}
+response = /result/text
+END
+    cat > "$DIR/stream.py" <<'END'
+import json, sys, time
+for line in sys.stdin:
+    text = json.loads(line)["text"]
+    print(json.dumps({"type": "working"}))
+    time.sleep(0.3)
+    if text == "ask":
+        print(json.dumps({"type": "question", "open": True}))
+        continue
+    print("no JSON")
+    print(json.dumps({"type": "result", "result": {"text": f"{len(text)}: {text[:20]}", "more": "x" * 100000}}))
+END
+    mount_pool 1 1 -o "program_profile=$PROFILE" -- python3 "$DIR/stream.py"
+    echo job > "$POOL/acquire"
+    assert_equal "$(wait_for_job)" ready
+    echo "hello \"you\"" > "$JOB/prompt"
+    assert_equal "$(cat "$JOB/response")" '11: hello "you"'
+    python3 -c "print('line of text\n' * 50000, end='')" > "$JOB/prompt"
+    assert_equal "$(cat "$JOB/response")" "$(printf '649999: line of text\nline of')"
+    echo ask > "$JOB/prompt"
+    assert_equal "$(wait_for_job)" waiting
+    assert_equal "$(jq -r 'select(.event == "prompt") | .outcome' "$POOL/events" | sort -u)" submitted
+    echo job > "$POOL/release"
+}

@@ -1,0 +1,403 @@
+#include "unit.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "buf.h"
+#include "clock.h"
+#include "profile.h"
+
+static const char *const installed[] = {AP_SOURCE_DIR "/share/programs", NULL};
+
+static struct profile *load(const char *name)
+{
+	struct ap_err err = {""};
+	struct profile *profile = NULL;
+	int r = profile_load(&profile, name, installed, &err);
+	if (r < 0)
+		fail_msg("%s: %s", name, err.text);
+	return profile;
+}
+
+/* The whole file; "" when there is none. */
+static char *slurp(const char *path)
+{
+	FILE *file = fopen(path, "re");
+	char *text = calloc(1, 256 << 10);
+	assert_non_null(text);
+	if (file) {
+		(void)!fread(text, 1, (256 << 10) - 1, file);
+		fclose(file);
+	}
+	return text;
+}
+
+/* --- screens --- */
+
+/* What the first word of a screen's file name says. */
+static const struct expected {
+	const char *word;
+	enum ap_activity activity;
+	bool composes; /* with text in the composer */
+} expectations[] = {
+	{"ready", AP_ACTIVITY_READY, false},	   {"busy", AP_ACTIVITY_BUSY, false},
+	{"waiting", AP_ACTIVITY_WAITING, false},   {"dialog", AP_ACTIVITY_WAITING, false},
+	{"starting", AP_ACTIVITY_STARTING, false}, {"composer", AP_ACTIVITY_READY, true},
+	{"exited", AP_ACTIVITY_EXITED, false},
+};
+
+static const struct expected *expected_of(const char *file)
+{
+	for (size_t i = 0; i < sizeof expectations / sizeof *expectations; i++) {
+		const char *word = expectations[i].word;
+		if (strncmp(file, word, strlen(word)) == 0 && file[strlen(word)] == '-')
+			return &expectations[i];
+	}
+	fail_msg("%s says no activity", file);
+	return NULL;
+}
+
+/* Looked at long after the last output, as the pool would. */
+static enum ap_activity conclude(const struct profile *profile, const char *screen,
+				 const char *title, enum ap_activity expected,
+				 char why[ACTIVITY_WHY_MAX])
+{
+	int64_t now = 1000 * AP_SECOND;
+	struct activity_input input = {
+		.ended = expected == AP_ACTIVITY_EXITED,
+		.ended_how = "code 0",
+		.started_ready = expected != AP_ACTIVITY_STARTING,
+		.output_ns = now - 2 * AP_SECOND,
+		.started_ns = now - 10 * AP_SECOND,
+		.screen = {.at_ns = now - AP_SECOND},
+	};
+	struct activity_memory memory = {.since_ns = 0};
+	const struct activity_rules *rules = &profile_values(profile)->rules;
+	profile_judge(profile, PROFILE_SCREEN, screen, title, &input.screen);
+	activity_conclude(rules, &input, &memory, now - AP_SECOND);
+	struct activity result = activity_conclude(rules, &input, &memory, now);
+	strcpy(why, result.why);
+	return result.activity;
+}
+
+static unsigned check_screens(const char *program)
+{
+	char dir_path[512], path[1024], why[ACTIVITY_WHY_MAX];
+	struct profile *profile = load(program);
+	unsigned n = 0, n_wrong = 0;
+	snprintf(dir_path, sizeof dir_path, AP_SOURCE_DIR "/tests/screens/%s", program);
+	DIR *dir = opendir(dir_path);
+	assert_non_null(dir);
+	struct dirent *entry;
+	while ((entry = readdir(dir))) {
+		size_t len = strlen(entry->d_name);
+		if (len < 4 || strcmp(entry->d_name + len - 4, ".txt") != 0)
+			continue;
+		const struct expected *expected = expected_of(entry->d_name);
+		snprintf(path, sizeof path, "%s/%s", dir_path, entry->d_name);
+		char *screen = slurp(path);
+		strcpy(path + strlen(path) - 3, "title");
+		char *title = slurp(path);
+		title[strcspn(title, "\n")] = '\0';
+		enum ap_activity got = conclude(profile, screen, title, expected->activity, why);
+		bool composes = profile_composer(profile, screen) == COMPOSER_FILLED;
+		/* a command that was typed stands in the composer of some that are ready */
+		bool right = got == expected->activity && (!expected->composes || composes);
+		if (!right)
+			print_message("%s/%s is %s%s: %s\n", program, entry->d_name,
+				      ap_activity_name(got), composes ? ", composing" : "", why);
+		n_wrong += !right;
+		n++;
+		free(screen);
+		free(title);
+	}
+	closedir(dir);
+	profile_free(profile);
+	assert_int_equal(n_wrong, 0);
+	return n;
+}
+
+static void screens_are_told(void **state)
+{
+	DIR *dir = opendir(AP_SOURCE_DIR "/tests/screens");
+	unsigned n = 0;
+	assert_non_null(dir);
+	struct dirent *entry;
+	while ((entry = readdir(dir))) {
+		if (entry->d_name[0] != '.')
+			n += check_screens(entry->d_name);
+	}
+	closedir(dir);
+	print_message("# %u screens\n", n);
+	assert_true(n >= 160);
+}
+
+/* --- files --- */
+
+struct place {
+	char dir[64], other[64];
+	const char *dirs[3];
+};
+
+static struct place place_new(void)
+{
+	struct place place = {.dir = "/tmp/agentpool-profile-XXXXXX"};
+	assert_non_null(mkdtemp(place.dir));
+	snprintf(place.other, sizeof place.other, "%s/other", place.dir);
+	assert_int_equal(mkdir(place.other, 0700), 0);
+	return place;
+}
+
+static void place_write(const char *dir, const char *name, const char *text)
+{
+	char path[256];
+	snprintf(path, sizeof path, "%s/%s.conf", dir, name);
+	FILE *file = fopen(path, "we");
+	assert_non_null(file);
+	fputs(text, file);
+	fclose(file);
+}
+
+static void place_free(struct place *place)
+{
+	char command[128];
+	snprintf(command, sizeof command, "rm -rf '%s'", place->dir);
+	assert_int_equal(system(command), 0);
+}
+
+static void assert_refused(const char *text, const char *expected)
+{
+	struct place place = place_new();
+	struct profile *profile = NULL;
+	struct ap_err err = {""};
+	const char *const dirs[] = {place.dir, NULL};
+	place_write(place.dir, "bad", text);
+	int r = profile_load(&profile, "bad", dirs, &err);
+	place_free(&place);
+	if (r != -EINVAL)
+		fail_msg("'%s' is taken: %d", text, r);
+	if (!strstr(err.text, expected))
+		fail_msg("'%s' says '%s', not '%s'", text, err.text, expected);
+}
+
+static void bad_ones_are_refused(void **state)
+{
+	assert_refused("# fine\n\nnonsense\n", "/bad.conf:3: 'nonsense' is not KEY = VALUE");
+	assert_refused("submit = Enter\nspeed = 3\n", "/bad.conf:2: there is no key 'speed'");
+	assert_refused("ready = screen (\n", "/bad.conf:1: the pattern is wrong at character 2");
+	assert_refused("set = A=1\n  2\nready = nose x\n", "/bad.conf:3: 'nose' is none of");
+	assert_refused("ready = screen:0 x\n", "lines of the screen");
+	assert_refused("ready = title:2 x\n", "lines of the screen");
+	assert_refused("ready = screen\n", "a pattern is missing");
+	assert_refused("debounce = soon\n", "'soon' is not a duration");
+	assert_refused("set = A\n", "set takes NAME=VALUE");
+	assert_refused("unset = A=1\n", "unset takes a NAME");
+	assert_refused("seed = path [1]\n", "no object of JSON");
+	assert_refused("file = a/b text\n", "no plain name");
+	assert_refused("mode = fast\n", "'fast' is none of");
+	assert_refused("mode = stream\n", "mode = stream needs input");
+	assert_refused("ready = event {\"a\": 1}\n", "rules about events need mode = stream");
+	assert_refused("like = nowhere\n", "/bad.conf:1: there is no profile 'nowhere'");
+	assert_refused("like = bad\n", "there is no profile 'bad'");
+	assert_refused("auto_answer = yes\n", "auto_answer takes PATTERN => KEYS");
+	assert_refused("forget = submit\n", "forget takes");
+}
+
+static void like_goes_on_from_the_next_of_that_name(void **state)
+{
+	struct place place = place_new();
+	struct profile *profile = NULL;
+	struct ap_err err = {""};
+	const char *const dirs[] = {place.dir, place.other, NULL};
+	place_write(place.other, "prog", "arg = a\nclear = /clear\nready = screen:1 ^> $\n");
+	place_write(place.dir, "prog",
+		    "like = prog\narg = b\nforget = ready\nready = screen:1 ^% $\n");
+	assert_int_equal(profile_load(&profile, "prog", dirs, &err), 0);
+	const struct profile_values *values = profile_values(profile);
+	assert_int_equal(values->args.n, 2);
+	assert_string_equal(values->args.at[1], "b");
+	assert_string_equal(values->clear, "/clear");
+	struct activity_signal signal;
+	assert_false(profile_judge(profile, PROFILE_SCREEN, "> ", NULL, &signal));
+	assert_true(profile_judge(profile, PROFILE_SCREEN, "old\n% \n\n", NULL, &signal));
+	assert_int_equal(signal.activity, AP_ACTIVITY_READY);
+	assert_non_null(strstr(signal.why, "screen: %"));
+	profile_free(profile);
+	place_free(&place);
+}
+
+static void a_missing_one_is_told_from_a_bad_one(void **state)
+{
+	struct profile *profile = NULL;
+	struct ap_err err = {""};
+	assert_int_equal(profile_load(&profile, "no-such-program", installed, &err), -ENOENT);
+	assert_int_equal(profile_load(&profile, "/no/such.conf", installed, &err), -ENOENT);
+}
+
+static void all_installed_ones_are_good(void **state)
+{
+	DIR *dir = opendir(installed[0]);
+	unsigned n = 0;
+	assert_non_null(dir);
+	struct dirent *entry;
+	while ((entry = readdir(dir))) {
+		char name[64];
+		int len = 0;
+		if (sscanf(entry->d_name, "%63[^.].conf%n", name, &len) != 1 || len == 0)
+			continue;
+		struct profile *profile = load(name);
+		assert_string_equal(profile_values(profile)->name, name);
+		profile_free(profile);
+		n++;
+	}
+	closedir(dir);
+	assert_true(n >= 10);
+}
+
+/* --- rules --- */
+
+static void waiting_goes_before_busy_before_ready(void **state)
+{
+	struct place place = place_new();
+	struct profile *profile = NULL;
+	struct ap_err err = {""};
+	const char *const dirs[] = {place.dir, NULL};
+	struct activity_signal signal;
+	place_write(place.dir, "p",
+		    "ready = screen r\nbusy = title b\nwaiting = screen w\nready = osc ^7;r\n");
+	assert_int_equal(profile_load(&profile, "p", dirs, &err), 0);
+	assert_true(profile_judge(profile, PROFILE_SCREEN, "r w", "b", &signal));
+	assert_int_equal(signal.activity, AP_ACTIVITY_WAITING);
+	assert_true(profile_judge(profile, PROFILE_SCREEN, "r", "b", &signal));
+	assert_int_equal(signal.activity, AP_ACTIVITY_BUSY);
+	assert_true(profile_judge(profile, PROFILE_SCREEN, "r", NULL, &signal));
+	assert_int_equal(signal.activity, AP_ACTIVITY_READY);
+	assert_false(profile_judge(profile, PROFILE_OSC, "8;r", NULL, &signal));
+	assert_true(profile_judge(profile, PROFILE_OSC, "7;r", NULL, &signal));
+	profile_free(profile);
+	place_free(&place);
+}
+
+static void questions_are_known_without_a_profile(void **state)
+{
+	static const char *const asks[] = {"Sure? [y/N] ",
+					   "a\nDo you want to continue? [Y/n]",
+					   "Delete it (yes/no)? ",
+					   "Are you sure you want to continue connecting "
+					   "(yes/no/[fingerprint])? ",
+					   "[sudo] password for me: ",
+					   "Press any key to continue . . .",
+					   "Enter passphrase for key '/a/b': "};
+	static const char *const tells[] = {
+		"done", "$ ", "the password is wrong", "use [y/n] to choose\nworking", "> ", ""};
+	struct profile *profile = load("default");
+	struct activity_signal signal;
+	for (size_t i = 0; i < sizeof asks / sizeof *asks; i++) {
+		if (!profile_judge(profile, PROFILE_SCREEN, asks[i], NULL, &signal))
+			fail_msg("'%s' asks nothing", asks[i]);
+	}
+	for (size_t i = 0; i < sizeof tells / sizeof *tells; i++) {
+		if (profile_judge(profile, PROFILE_SCREEN, tells[i], NULL, &signal))
+			fail_msg("'%s' asks: %s", tells[i], signal.why);
+	}
+	profile_free(profile);
+}
+
+static void events_match_in_part(void **state)
+{
+	struct profile *profile = load("claude-stream");
+	struct activity_signal signal;
+	assert_true(profile_judge(profile, PROFILE_EVENT,
+				  "{\"type\":\"system\",\"subtype\":\"init\",\"x\":1}", NULL,
+				  &signal));
+	assert_int_equal(signal.activity, AP_ACTIVITY_BUSY);
+	assert_true(profile_judge(profile, PROFILE_EVENT,
+				  "{\"type\":\"result\",\"result\":\"text\"}", NULL, &signal));
+	assert_int_equal(signal.activity, AP_ACTIVITY_READY);
+	assert_false(profile_judge(profile, PROFILE_EVENT, "{\"type\":\"user\"}", NULL, &signal));
+	assert_false(profile_judge(profile, PROFILE_EVENT, "no JSON", NULL, &signal));
+	profile_free(profile);
+}
+
+static void prompts_are_dressed(void **state)
+{
+	static const char *const cases[][2] = {
+		{"plain", "plain"},	      {"!ls", " !ls"},
+		{"/clear", " /clear"},	      {"ends with \\", "ends with \\ "},
+		{"a line\n!b", "a line\n!b"}, {"see @READ", "see @READ "},
+		{"@READ me", "@READ me"},     {"a\\\nb", "a\\\nb"}};
+	struct profile *profile = load("claude");
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+		struct ap_buf out = {0};
+		assert_int_equal(profile_dress(profile, cases[i][0], strlen(cases[i][0]), &out), 0);
+		assert_string_equal(ap_buf_text(&out), cases[i][1]);
+		ap_buf_fini(&out);
+	}
+	profile_free(profile);
+}
+
+static void answers_are_off_by_default(void **state)
+{
+	static const char *const names[] = {"claude", "codex", "opencode", "gemini", "default"};
+	for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+		struct profile *profile = load(names[i]);
+		assert_null(profile_auto_answer(profile, "Do you want to continue? [Y/n]"));
+		profile_free(profile);
+	}
+	struct place place = place_new();
+	struct profile *profile = NULL;
+	struct ap_err err = {""};
+	const char *const dirs[] = {place.dir, NULL};
+	place_write(place.dir, "p", "auto_answer = trust this\\? => y Enter\n");
+	assert_int_equal(profile_load(&profile, "p", dirs, &err), 0);
+	assert_string_equal(profile_auto_answer(profile, "do you trust this?"), "y Enter");
+	assert_null(profile_auto_answer(profile, "trust"));
+	profile_free(profile);
+	place_free(&place);
+}
+
+static void a_hostile_screen_costs_little(void **state)
+{
+	struct place place = place_new();
+	struct profile *profile = NULL;
+	struct ap_err err = {""};
+	const char *const dirs[] = {place.dir, NULL};
+	struct activity_signal signal;
+	char screen[4096];
+	place_write(place.dir, "p", "ready = screen (a+)+$\n");
+	assert_int_equal(profile_load(&profile, "p", dirs, &err), 0);
+	memset(screen, 'a', sizeof screen - 2);
+	strcpy(screen + sizeof screen - 2, "b");
+	int64_t start = ap_clock_ns();
+	assert_false(profile_judge(profile, PROFILE_SCREEN, screen, NULL, &signal));
+	assert_true(ap_clock_ns() - start < 5 * AP_SECOND); /* without a bound: for ever */
+	profile_free(profile);
+	place_free(&place);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		IT("every recorded screen is what its file name says", screens_are_told),
+		IT("all installed profiles are good", all_installed_ones_are_good),
+		IT("a bad profile is refused with file and line", bad_ones_are_refused),
+		IT("a profile like its own name goes on from the next of that name",
+		   like_goes_on_from_the_next_of_that_name),
+		IT("a missing profile is told from a bad one",
+		   a_missing_one_is_told_from_a_bad_one),
+		IT("waiting goes before busy, busy before ready",
+		   waiting_goes_before_busy_before_ready),
+		IT("questions are known without a profile", questions_are_known_without_a_profile),
+		IT("an event matches when all of the pattern is in it", events_match_in_part),
+		IT("a prompt that would be a command is dressed as text", prompts_are_dressed),
+		IT("nothing is answered by itself unless a profile says so",
+		   answers_are_off_by_default),
+		IT("a screen that a pattern chokes on costs little", a_hostile_screen_costs_little),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
