@@ -1,0 +1,280 @@
+#!/usr/bin/env python3
+"""drive.py AGENTPOOLFS NODE_MODULES [PROGRAM...]: real agent programs in a pool, against a mock model.
+
+To be run where there is no network but loopback (scripts/check-programs does that). Each program gets
+ten prompts of mixed size, a turn that asks for leave to edit, and one that is interrupted. All must
+arrive once and byte for byte but for what the program itself trims, be answered, and the activity must
+be right throughout. Prints TAP. A failing one leaves its screen in what it prints."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+DEADLINE = 90
+
+
+class Failed(Exception):
+    pass
+
+
+def write_json(path, data):
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, "w") as file:
+        json.dump(data, file)
+
+
+def setup_claude(home, url, repo):
+    # what a user has done once: chosen a theme; trust is the profile's to see to
+    return {"ANTHROPIC_BASE_URL": url, "ANTHROPIC_AUTH_TOKEN": "dummy"}
+
+
+def setup_codex(home, url, repo):
+    os.makedirs(f"{home}/.codex")
+    with open(f"{home}/.codex/config.toml", "w") as file:
+        file.write('model = "mock"\nmodel_provider = "mock"\nsandbox_mode = "read-only"\n'
+                   '[model_providers.mock]\nname = "mock"\n'
+                   f'base_url = "{url}/v1"\nenv_key = "MOCK_KEY"\nwire_api = "responses"\n')
+    return {"MOCK_KEY": "dummy"}
+
+
+def setup_opencode(home, url, repo):
+    write_json(f"{home}/.config/opencode/opencode.json", {
+        "share": "disabled", "model": "mock/mock", "small_model": "mock/mock", "enabled_providers": ["mock"],
+        "permission": {"edit": "ask", "bash": "ask"},
+        "provider": {"mock": {"npm": "@ai-sdk/openai-compatible", "name": "Mock",
+                              "options": {"baseURL": f"{url}/v1", "apiKey": "dummy"},
+                              "models": {"mock": {"name": "Mock", "limit": {"context": 200000, "output": 8000}}}}}})
+    return {"OPENCODE_DISABLE_MODELS_FETCH": "1"}
+
+
+def setup_gemini(home, url, repo):
+    write_json(f"{home}/.gemini/settings.json", {
+        "security": {"auth": {"selectedType": "gemini-api-key"}}, "privacy": {"usageStatisticsEnabled": False}})
+    return {"GOOGLE_GEMINI_BASE_URL": url, "GEMINI_API_KEY": "dummy"}
+
+
+def same(text):
+    return text
+
+
+def tabs(text):
+    return text.replace("\t", "    ")
+
+
+# name: command below node_modules, set-up, what the program makes of a prompt, keys that approve an edit
+# and that interrupt, the profile where it is not the program's name
+PROGRAMS = {
+    "claude": ("@anthropic-ai/claude-code-linux-x64/claude", setup_claude, tabs, "Enter", "Escape", ""),
+    "codex": (".bin/codex", setup_codex, same, "Enter", "Escape", ""),
+    "opencode": ("opencode-linux-x64/bin/opencode", setup_opencode, same, "Enter", "Escape Escape", ""),
+    "gemini": (".bin/gemini", setup_gemini, same, "Enter", "Escape", ""),
+    "claude-stream": ("@anthropic-ai/claude-code-linux-x64/claude", setup_claude, same, None, None, "claude-stream"),
+}
+
+
+def prompts(name):
+    lines = lambda n: "\n".join(f"line {i} of {n}: so that there is something to read" for i in range(n))
+    texts = ["say one thing", "a\nb\nc\n\ne", lines(200), "x" * 200 + " " + "words and words " * 620,
+             lines(2000), "日本語 🎉 café \"quotes\" $HOME `x` 'y' #{z} %w", "tab\there",
+             "ends with a backslash \\", "look at @README", "#!/bin/sh ; tmux kill-server"]
+    return [f"{name}-{i} {text}" for i, text in enumerate(texts)]
+
+
+class Pool:
+    def __init__(self, agentpoolfs, modules, name, port):
+        command, setup, self.trims, self.approve, self.interrupt, profile = PROGRAMS[name]
+        self.name = name
+        self.work = tempfile.mkdtemp(prefix="agentpool-program-")
+        self.home, self.repo, self.mount, self.log = (f"{self.work}/{x}" for x in ("home", "repo", "pool", "log"))
+        for path in (self.home, self.mount):
+            os.mkdir(path)
+        open(self.log, "w").close()
+        env = {**os.environ, "HOME": self.home, "GIT_CONFIG_GLOBAL": "/dev/null", "DELAY": "1"}
+        for variable in [v for v in env if v.startswith(("XDG_", "CLAUDE", "ANTHROPIC", "OPENAI", "GEMINI", "TMUX"))]:
+            del env[variable]
+        subprocess.run(["git", "init", "-qb", "main", self.repo], check=True, env=env)
+        for setting in ("user.name=user", "user.email=user@example.org"):
+            subprocess.run(["git", "-C", self.repo, "config", *setting.split("=")], check=True, env=env)
+        with open(f"{self.repo}/README.md", "w") as file:
+            file.write("a project\n")
+        subprocess.run(["git", "-C", self.repo, "add", "."], check=True, env=env)
+        subprocess.run(["git", "-C", self.repo, "commit", "-qm", "first"], check=True, env=env)
+        env.update(setup(self.home, f"http://127.0.0.1:{port}", self.repo))
+        self.model = subprocess.Popen(["node", f"{HERE}/mock_model.mjs", str(port), self.log], env=env,
+                                      stdout=subprocess.PIPE, text=True)
+        self.model.stdout.readline()
+        options = f"state_dir={self.work}/state,min_pool_size=1,max_pool_size=1,max_memory_mb=0,max_cpu_percent=0"
+        if profile:
+            options += f",program_profile={profile}"
+        env["PATH"] = f"{modules}/.bin:{env['PATH']}"
+        self.daemon = subprocess.Popen(
+            [agentpoolfs, "-f", "-o", options, self.repo, self.mount, "--", f"{modules}/{command}"], env=env)
+        self.wait_for("the mount", lambda: os.path.exists(f"{self.mount}/acquire"))
+        with open(f"{self.mount}/acquire", "w") as file:
+            file.write("job timeout=60\n")
+        self.job = f"{self.mount}/leases/job"
+
+    def read(self, name):
+        with open(f"{self.job}/{name}", errors="replace") as file:
+            return file.read()
+
+    def write(self, name, text):
+        with open(f"{self.job}/{name}", "w", newline="") as file:
+            file.write(text)
+
+    def activity(self):
+        return self.read("activity").strip()
+
+    def wait_for(self, what, condition, deadline=DEADLINE):
+        end = time.monotonic() + deadline
+        while not condition():
+            if time.monotonic() > end:
+                raise Failed(f"{what} did not come in {deadline} s")
+            if self.daemon.poll() is not None:
+                raise Failed("the daemon has ended")
+            time.sleep(0.05)
+
+    def arrived(self, mark):
+        with open(self.log) as file:
+            texts = [json.loads(line)["text"] for line in file]
+        return [text for text in texts if mark in text]
+
+    def settle(self):
+        """Reads `wait`, looking at the activity meanwhile: busy throughout, then what wait says."""
+        waiter = subprocess.Popen(["timeout", str(DEADLINE), "cat", f"{self.job}/wait"], stdout=subprocess.PIPE,
+                                  stderr=subprocess.PIPE, text=True)
+        seen = []
+        while waiter.poll() is None:
+            seen.append((self.activity(), self.read("why").strip()))
+            time.sleep(0.1)
+        out, err = waiter.communicate()
+        if waiter.returncode != 0:
+            with open(f"{self.mount}/last_error") as file:
+                raise Failed(f"wait: {err.strip()}: {file.read().strip()}")
+        # the last look may come after the answer
+        wrong = [look for look in seen[:-1] if look[0] != "busy"]
+        if wrong:
+            raise Failed(f"not busy all the time: {wrong}")
+        return out.strip()
+
+    def end(self):
+        subprocess.run(["fusermount3", "-u", self.mount], check=False)
+        try:
+            self.daemon.wait(60)
+        except subprocess.TimeoutExpired:
+            self.daemon.kill()
+        self.model.kill()
+        self.model.wait()
+        shutil.rmtree(self.work, ignore_errors=True)
+
+
+def check_ready(pool):
+    pool.wait_for("ready", lambda: pool.activity() == "ready")
+
+
+def check_prompts(pool):
+    for text in prompts(pool.name):
+        mark = text.split()[0] + " "
+        pool.write("prompt", text + "\n")
+        got = pool.settle()
+        if got != "ready":
+            raise Failed(f"{mark}: wait says {got}")
+        response = pool.read("response")
+        if "ANSWERED" not in response and pool.name != "opencode":  # its screen is all there is
+            raise Failed(f"{mark}: the response is {response[-300:]!r}")
+        arrived = pool.arrived(mark)
+        expected = pool.trims(text).strip()
+        if len(arrived) != 1 or arrived[0].strip() != expected:
+            raise Failed(f"{mark}: {len(arrived)} arrived, {[a[:60] for a in arrived]}, "
+                         f"{[len(a) for a in arrived]} bytes for {len(expected)}")
+
+
+def check_edit(pool):
+    pool.write("prompt", "please EDIT the file\n")
+    got = pool.settle()
+    if got != "waiting":
+        raise Failed(f"wait says {got}")
+    pool.write("keys", pool.approve + "\n")
+    pool.wait_for("busy or ready", lambda: pool.activity() in ("busy", "ready"))
+    got = pool.settle()
+    if got != "ready" or "+hello" not in pool.read("diff"):
+        raise Failed(f"wait says {got}, the diff {pool.read('diff')!r}")
+
+
+def check_interrupt(pool):
+    pool.write("prompt", "be SLOW\n")
+    pool.wait_for("the prompt", lambda: pool.arrived("be SLOW"))
+    time.sleep(1.5)  # into the turn: it is about a busy program
+    if pool.activity() != "busy":
+        raise Failed(f"{pool.activity()} in a long turn")
+    for key in pool.interrupt.split():
+        pool.write("keys", key + "\n")
+        time.sleep(0.3)  # the program tells two of them apart from one
+    pool.wait_for("ready", lambda: pool.activity() == "ready", 15)
+    pool.write("prompt", "after-interrupt go on\n")
+    if pool.settle() != "ready" or len(pool.arrived("after-interrupt ")) != 1:
+        raise Failed("the next prompt did not arrive once")
+
+
+def check_release(pool):
+    with open(f"{pool.mount}/release", "w") as file:
+        file.write("job\n")
+    pool.wait_for("idle", lambda: open(f"{pool.mount}/stats/idle_agents").read().strip() == "1", 60)
+    log = subprocess.run(["git", "-C", pool.repo, "show", "agentpool/job:hello.txt"], stdout=subprocess.PIPE, text=True)
+    if pool.approve and log.stdout != "hello\n":
+        raise Failed("the file is not on the branch")
+
+
+CHECKS = [("is ready without a question", check_ready),
+          ("takes ten prompts byte for byte, once, and answers them", check_prompts),
+          ("waits for leave to edit, and goes on with keys", check_edit),
+          ("is ready again when it is interrupted", check_interrupt),
+          ("gives its work back", check_release)]
+
+
+def main():
+    agentpoolfs, modules, *names = sys.argv[1:]
+    names = names or list(PROGRAMS)
+    number = failed = 0
+    for at, name in enumerate(names):
+        pool = None
+        broken = ""
+        for what, check in CHECKS:
+            if PROGRAMS[name][3] is None and check in (check_edit, check_interrupt):
+                continue
+            number += 1
+            try:
+                if broken:
+                    raise Failed(broken)
+                pool = pool or Pool(os.path.abspath(agentpoolfs), os.path.abspath(modules), name, 8800 + at)
+                check(pool)
+                print(f"ok {number} - {name} {what}", flush=True)
+            except (Failed, OSError) as error:
+                failed += 1
+                print(f"not ok {number} - {name} {what}")
+                print(f"# {error}")
+                if pool and not broken:
+                    for file in ("activity", "why", "screen"):
+                        try:
+                            print("# " + pool.read(file).replace("\n", "\n# "))
+                        except OSError as unreadable:
+                            print(f"# {file}: {unreadable}")
+                    print("# " + open(f"{pool.mount}/events").read().replace("\n", "\n# "))
+                    errors = f"{pool.log}.errors"
+                    if os.path.exists(errors):
+                        print("# " + open(errors).read().replace("\n", "\n# "))
+                broken = "a check before it failed" if check is check_ready else ""
+                sys.stdout.flush()
+        if pool:
+            pool.end()
+    print(f"1..{number}")
+    return failed > 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
