@@ -1,0 +1,236 @@
+#!/usr/bin/env python3
+"""deliver.py AGENTPOOLFS [PROMPTS]: prompts of mixed size into programs of every kind.
+
+Each kind gets PROMPTS (100) prompts of 1 byte to 1 MiB, some of 5,000 lines, one after the other and
+without waiting: all must arrive byte for byte, once, in order. Prints TAP."""
+
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+DEADLINE = 300
+# so that a short look at the reader is enough
+PROFILE = r"""
+ready = screen:1 ^> *(?:\[\d+ bytes\])?\s*\z
+composer = ^> *((?:\[\d+ bytes\])?)\s*\z
+debounce = 20ms
+hold = 100ms
+"""
+# a reader of whole lines shows nothing of what it was given but the terminal's echo
+LINES_PROFILE = r"""
+ready = screen:1 ^> *$
+debounce = 20ms
+hold = 100ms
+"""
+ALPHABET = "abcdefghijklmnopqrstuvwxyz ABC 0123456789 '\"\\$`#;{}()[]<>|&*?~!%^=+-_@,.:/ äöü 日本 🎉 \t"
+
+
+class Failed(Exception):
+    pass
+
+
+def text(rng, size):
+    made = "".join(rng.choices(ALPHABET, k=size)).encode()[:size]
+    made = made.decode(errors="ignore").encode()
+    return made + b"." * (size - len(made))
+
+
+def many_lines(rng, n_lines, width):
+    return b"\n".join(text(rng, rng.randint(0, width)) for _ in range(n_lines)) + b"\nend"
+
+
+def short_lines(rng, size):
+    """Text without an empty line at either end, of lines that a terminal takes whole."""
+    lines = []
+    while size > 0:
+        lines.append(b"x" + text(rng, min(size, rng.randint(1, 2000)) - 1).replace(b"\t", b" "))
+        size -= len(lines[-1]) + 1
+    return b"\n".join(lines)
+
+
+def sizes(n):
+    """Most prompts are short; every tenth is large, and one of them the largest there is."""
+    small = [1, 2, 10, 80, 500, 1000, 4000, 4096]
+    return [(1 << 20) - 200 if i == n // 2 else 100_000 if i % 10 == 9 else small[i % len(small)] for i in range(n)]
+
+
+class Pool:
+    def __init__(self, agentpoolfs, profile, program):
+        self.work = tempfile.mkdtemp(prefix="agentpool-prompts-")
+        self.mount, repo, home = (f"{self.work}/{x}" for x in ("pool", "repo", "home"))
+        self.messages = f"{self.work}/messages"
+        for path in (self.mount, home, self.messages):
+            os.mkdir(path)
+        env = {**os.environ, "HOME": home, "GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_NOSYSTEM": "1"}
+        env.pop("TMUX", None)
+        subprocess.run(["git", "init", "-qb", "main", repo], check=True, env=env)
+        subprocess.run(["git", "-C", repo, "-c", "user.name=u", "-c", "user.email=u@e", "commit", "-qm", "first",
+                        "--allow-empty"], check=True, env=env)
+        options = f"state_dir={self.work}/state,min_pool_size=1,max_pool_size=1,requests_per_quota=0"
+        if profile:
+            with open(f"{self.work}/reader.conf", "w") as file:
+                file.write(profile)
+            options += f",program_profile={self.work}/reader.conf"
+        program = [word.replace("MESSAGES", self.messages) for word in program]
+        self.daemon = subprocess.Popen([agentpoolfs, "-f", "-o", options, repo, self.mount, "--", *program], env=env)
+        self.wait_for("the mount", lambda: os.path.exists(f"{self.mount}/acquire"))
+        with open(f"{self.mount}/acquire", "w") as file:
+            file.write("job timeout=60\n")
+        self.job = f"{self.mount}/leases/job"
+        self.wait_for("ready", lambda: self.read("activity") == "ready\n")
+
+    def read(self, name):
+        with open(f"{self.job}/{name}", errors="replace") as file:
+            return file.read()
+
+    def wait_for(self, what, condition):
+        end = time.monotonic() + DEADLINE
+        while not condition():
+            if time.monotonic() > end:
+                raise Failed(f"{what} did not come")
+            if self.daemon.poll() is not None:
+                raise Failed("the daemon has ended")
+            time.sleep(0.01)
+
+    def prompt(self, message):
+        """Writes one; while too many or too large ones wait already, it is tried again."""
+        end = time.monotonic() + DEADLINE
+        while True:
+            try:
+                fd = os.open(f"{self.job}/prompt", os.O_WRONLY)
+                try:
+                    at = 0
+                    while at < len(message):
+                        at += os.write(fd, message[at:at + (128 << 10)])
+                finally:
+                    os.close(fd)
+                return
+            except BlockingIOError:
+                if time.monotonic() > end:
+                    raise Failed("the queue stays full") from None
+                time.sleep(0.05)
+
+    def settle(self):
+        result = subprocess.run(["timeout", str(DEADLINE), "cat", f"{self.job}/wait"], stdout=subprocess.PIPE,
+                                stderr=subprocess.PIPE, text=True)
+        if result.returncode != 0:
+            with open(f"{self.mount}/last_error") as file:
+                raise Failed(f"wait: {result.stderr.strip()}: {file.read().strip()}")
+
+    def outcomes(self):
+        with open(f"{self.mount}/events") as file:
+            lines = [line for line in file if '"event":"prompt"' in line]
+        return len(lines), sum('"outcome":"submitted"' in line for line in lines)
+
+    def arrived(self):
+        names = sorted(name for name in os.listdir(self.messages) if not name.endswith(".new"))
+        return [open(f"{self.messages}/{name}", "rb").read() for name in names]
+
+    def end(self):
+        subprocess.run(["fusermount3", "-u", self.mount], check=False)
+        try:
+            self.daemon.wait(60)
+        except subprocess.TimeoutExpired:
+            self.daemon.kill()
+        shutil.rmtree(self.work, ignore_errors=True)
+
+
+def compare(sent, arrived):
+    for i, message in enumerate(sent):
+        if i >= len(arrived):
+            raise Failed(f"{len(arrived)} of {len(sent)} arrived")
+        if arrived[i] != message:
+            same = os.path.commonprefix([arrived[i], message])
+            raise Failed(f"prompt {i} of {len(message)} bytes arrived as {len(arrived[i])}, the same for {len(same)}: "
+                         f"{message[len(same):len(same) + 20]!r} is {arrived[i][len(same):len(same) + 20]!r}")
+    if len(arrived) != len(sent):
+        raise Failed(f"{len(arrived)} arrived of {len(sent)}")
+
+
+def send_all(pool, sent):
+    for message in sent:
+        pool.prompt(message + b"\n")
+    pool.settle()
+    n, submitted = pool.outcomes()
+    if n != len(sent) or submitted != n:
+        raise Failed(f"events tell of {submitted} submitted, {n} in all, of {len(sent)}")
+
+
+def into_reader(agentpoolfs, n, mode):
+    rng = random.Random(mode)
+    pool = Pool(agentpoolfs, PROFILE, [sys.executable, f"{HERE}/reader.py", mode, "MESSAGES"])
+    try:
+        sent = [many_lines(rng, 5000, 30) if i % 12 == 5 else text(rng, size) for i, size in enumerate(sizes(n))]
+        sent = [message.rstrip(b"\n") or b"." for message in sent]
+        send_all(pool, sent)
+        compare(sent, pool.arrived())
+    finally:
+        pool.end()
+
+
+def into_lines(agentpoolfs, n):
+    rng = random.Random("lines")
+    pool = Pool(agentpoolfs, LINES_PROFILE, [sys.executable, f"{HERE}/reader.py", "lines", "MESSAGES"])
+    try:
+        sent = [short_lines(rng, size) for size in sizes(n)]
+        send_all(pool, sent)
+        compare([b"".join(message + b"\n" for message in sent)], [b"".join(pool.arrived())])
+        before = len(pool.arrived())
+        pool.prompt(b"y" * 4096 + b"\n")
+        try:
+            pool.settle()
+            raise Failed("a line of 4096 bytes was taken")
+        except Failed as refused:
+            if "over 4095 bytes" not in str(refused):
+                raise
+        pool.prompt(b"z" * 4095 + b"\n")
+        pool.settle()
+        compare([b"z" * 4095 + b"\n"], pool.arrived()[before:])
+    finally:
+        pool.end()
+
+
+def into_bash(agentpoolfs, n):
+    rng = random.Random("bash")
+    pool = Pool(agentpoolfs, "", ["bash", "--norc"])
+    try:
+        sent = [many_lines(rng, 5000, 30) if i % 12 == 5 else short_lines(rng, size) for i, size in enumerate(sizes(n))]
+        sent = [message.replace(b"\t", b" ") for message in sent]  # a tab completes
+        commands = [b"cat > %s/%04d <<'END'\n%s\nEND" % (pool.messages.encode(), i, message)
+                    for i, message in enumerate(sent)]
+        send_all(pool, commands)
+        compare([message + b"\n" for message in sent], pool.arrived())
+    finally:
+        pool.end()
+
+
+def main():
+    agentpoolfs = os.path.abspath(sys.argv[1])
+    n = int(sys.argv[2]) if len(sys.argv) > 2 else 100
+    cases = [(f"{n} prompts into a raw program with bracketed paste", lambda: into_reader(agentpoolfs, n, "bracketed")),
+             (f"{n} prompts into a raw program without it", lambda: into_reader(agentpoolfs, n, "raw")),
+             (f"{n} prompts into a slow reader", lambda: into_reader(agentpoolfs, n, "slow")),
+             (f"{n} prompts into bash", lambda: into_bash(agentpoolfs, n)),
+             (f"{n} prompts into a reader of lines, and one that is too long is refused",
+              lambda: into_lines(agentpoolfs, n))]
+    print(f"1..{len(cases)}")
+    failed = 0
+    for number, (what, case) in enumerate(cases, 1):
+        start = time.monotonic()
+        try:
+            case()
+            print(f"ok {number} - {what}")
+        except (Failed, OSError) as error:
+            failed += 1
+            print(f"not ok {number} - {what}\n# {error}")
+        print(f"# {time.monotonic() - start:.1f} s", flush=True)
+    return failed > 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
