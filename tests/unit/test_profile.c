@@ -288,8 +288,8 @@ static void questions_are_known_without_a_profile(void **state)
 	static const char *const asks[] = {"Sure? [y/N] ",
 					   "a\nDo you want to continue? [Y/n]",
 					   "Delete it (yes/no)? ",
-					   "Are you sure you want to continue connecting "
-					   "(yes/no/[fingerprint])? ",
+					   ("Are you sure you want to continue connecting "
+					    "(yes/no/[fingerprint])? "),
 					   "[sudo] password for me: ",
 					   "Press any key to continue . . .",
 					   "Enter passphrase for key '/a/b': "};
