@@ -14,6 +14,8 @@
 /* A hook is believed against the screen for so long: it speaks 30 to 60 ms before the screen shows
  * it, and not at all when a turn is interrupted. */
 #define HOOK_TRUST AP_SECOND
+/* Where there is no screen to go by, a hook that said busy is believed through so much silence. */
+#define HOOK_SILENCE (600 * AP_SECOND)
 /* A program whose screen no rule knows is shown to a human after so much silence, the longer one
  * until it has been ready for the first time: it may be loading. */
 #define UNKNOWN_SILENCE	 (3 * AP_SECOND)
@@ -105,6 +107,14 @@ static void because(struct activity *result, enum ap_activity activity, int64_t 
 	snprintf(result->why, sizeof result->why, "%s", why);
 }
 
+static int64_t silent_since(const struct activity_input *in)
+{
+	int64_t since = in->output_ns;
+	if (in->entered_ns > since)
+		since = in->entered_ns;
+	return in->started_ns > since ? in->started_ns : since;
+}
+
 /* What has the screen wait for an answer, and nothing was printed since. */
 static bool screen_asks(const struct activity_input *in)
 {
@@ -132,6 +142,8 @@ static bool conclude_shell(const struct activity_rules *rules, const struct acti
 		because(ret, AP_ACTIVITY_WAITING, AP_FOREVER,
 			job ? "foreground: a program reads the terminal"
 			    : "marks: a command of the shell reads the terminal");
+	} else if (job && in->hook.found && in->hook.at_ns > in->entered_ns) {
+		because(ret, in->hook.activity, AP_FOREVER, in->hook.why); /* what runs in it */
 	} else if (job) {
 		because(ret, AP_ACTIVITY_BUSY, now < silent ? silent : AP_FOREVER, "");
 		snprintf(ret->why, sizeof ret->why, "foreground: process group %d has the terminal",
@@ -150,11 +162,7 @@ static bool conclude_shell(const struct activity_rules *rules, const struct acti
 static void conclude_silence(const struct activity_rules *rules, const struct activity_input *in,
 			     int64_t now, struct activity *ret)
 {
-	int64_t last = in->output_ns;
-	if (in->entered_ns > last)
-		last = in->entered_ns;
-	if (in->started_ns > last)
-		last = in->started_ns;
+	int64_t last = silent_since(in);
 	if (now >= in->output_ns + rules->debounce_ns && screen_asks(in))
 		because(ret, AP_ACTIVITY_WAITING, AP_FOREVER, in->screen.why);
 	else if (now < last + rules->silence_ns)
@@ -188,7 +196,10 @@ static bool hook_holds(const struct activity_rules *rules, const struct activity
 	const struct activity_signal *hook = &in->hook;
 	if (!hook->found || (hook->activity != AP_ACTIVITY_BUSY && hook->at_ns < in->entered_ns))
 		return false;
-	return !rules->tells_ready || !in->screen.found || now < hook->at_ns + HOOK_TRUST;
+	if (rules->tells_ready)
+		return now < hook->at_ns + HOOK_TRUST;
+	/* one that has long been silent was interrupted, perhaps */
+	return hook->activity != AP_ACTIVITY_BUSY || now < silent_since(in) + HOOK_SILENCE;
 }
 
 static const struct activity_signal *strongest(const struct activity_rules *rules,
@@ -201,7 +212,10 @@ static const struct activity_signal *strongest(const struct activity_rules *rule
 		hook_holds(rules, in, now) ? &in->hook : NULL,
 	};
 	for (size_t i = 0; i < sizeof signals / sizeof *signals; i++) {
-		if (signals[i] &&
+		/* ready is for the screen to say, where it can: it may show a question */
+		bool unseen = signals[i] && signals[i]->activity == AP_ACTIVITY_READY &&
+			      rules->tells_ready && !in->screen.found;
+		if (signals[i] && !unseen &&
 		    (!picked || strength(signals[i]->activity) > strength(picked->activity)))
 			picked = signals[i];
 	}
@@ -212,7 +226,7 @@ static const struct activity_signal *strongest(const struct activity_rules *rule
 static void conclude_unknown(const struct activity_input *in, int64_t now, struct activity *ret)
 {
 	int64_t patience = in->started_ready ? UNKNOWN_SILENCE : UNKNOWN_STARTING;
-	int64_t last = in->output_ns > in->entered_ns ? in->output_ns : in->entered_ns;
+	int64_t last = silent_since(in);
 	if (now < last + patience)
 		because(ret, AP_ACTIVITY_BUSY, last + patience, "screen: no rule matches yet");
 	else
@@ -242,6 +256,9 @@ static bool conclude_signals(const struct activity_rules *rules, const struct ac
 	} else {
 		if (memory->since_ns == 0 || memory->candidate != picked->activity)
 			memory->candidate = picked->activity, memory->since_ns = now;
+		/* that it was so before the last prompt says nothing */
+		if (picked->activity == AP_ACTIVITY_READY && memory->since_ns < in->entered_ns)
+			memory->since_ns = now;
 		int64_t settled = memory->since_ns + rules->debounce_ns;
 		bool stale = rules->tells_ready && in->screen.at_ns < in->output_ns;
 		/* a large prompt is taken before it is worked on, and until then all is as before
@@ -258,9 +275,11 @@ static bool conclude_signals(const struct activity_rules *rules, const struct ac
 		if (stale && now < settled) /* what was printed since has the say */
 			memory->since_ns = now;
 	}
-	if (in->hook.found && now < in->hook.at_ns + HOOK_TRUST &&
-	    in->hook.at_ns + HOOK_TRUST < ret->recheck_ns)
-		ret->recheck_ns = in->hook.at_ns + HOOK_TRUST;
+	int64_t doubt = in->hook.at_ns + HOOK_TRUST;
+	if (!rules->tells_ready && picked == &in->hook && picked->activity == AP_ACTIVITY_BUSY)
+		doubt = silent_since(in) + HOOK_SILENCE;
+	if (in->hook.found && now < doubt && doubt < ret->recheck_ns)
+		ret->recheck_ns = doubt;
 	return true;
 }
 

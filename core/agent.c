@@ -45,6 +45,7 @@ struct ap_agent *agent_new_locked(struct ap_pool *pool, unsigned slot, unsigned 
 	ap_list_init(&agent->prompts);
 	ap_list_init(&agent->waits);
 	worker_lane_init(&agent->lane);
+	worker_lane_init(&agent->keys_lane);
 	output_init(agent);
 	if (!agent->dir || !agent->worktree_path) {
 		ap_agent_unref(agent);
@@ -155,6 +156,7 @@ void agent_starts(struct ap_agent *agent)
 	agent->started_ns = ap_clock_ns();
 	agent->screen = agent->hook = (struct activity_signal){.at_ns = 0};
 	agent->memory = (struct activity_memory){.since_ns = 0};
+	agent->answered = false;
 	pthread_mutex_unlock(&agent->pool->lock);
 	output_restarts(agent);
 }
@@ -314,7 +316,8 @@ void agent_forget_prompts_locked(struct ap_agent *agent)
 		ap_list_remove(at);
 		free(ap_container_of(at, struct prompt, link));
 	}
-	agent->n_prompts_queued = 0;
+	agent->n_prompts_queued = agent->n_prompts_open = 0;
+	agent->open_token = UINT64_MAX; /* no handle's */
 	agent->prompt_bytes = 0;
 	agent->prompt_error.text[0] = '\0';
 }
@@ -362,6 +365,7 @@ void agent_review(struct ap_agent *agent, int64_t now)
 	pid_t program = agent->program;
 	unsigned start = agent->start;
 	bool running = agent->started && !agent->ended, reads_on = agent->reads_on;
+	const struct backend_terminal running_in = agent->running;
 	agent->reads_on = false;
 	pthread_mutex_unlock(&pool->lock);
 	if (reads_on)
@@ -371,6 +375,10 @@ void agent_review(struct ap_agent *agent, int64_t now)
 	if (running && rules->shell)
 		look = activity_look(program);
 	output_look(agent, &signs);
+	/* a shell that edits its input at a prompt runs no command, whatever its marks say */
+	if (signs.runs_command && look.known && look.foreground == program &&
+	    !pool->backend->ops->canonical(pool->backend, &running_in))
+		signs.runs_command = false;
 
 	struct ap_list waits;
 	pthread_mutex_lock(&pool->lock);
@@ -466,6 +474,9 @@ int ap_agent_prompt_begin(struct ap_pool *pool, struct ap_agent *agent, uint64_t
 						    ap_clock_ns()),
 				 err);
 	if (r == 0) {
+		if (agent->open_token != token)
+			agent->n_prompts_open = 0;
+		agent->open_token = token;
 		agent->n_prompts_open++;
 		agent->recheck_ns = ap_clock_ns();
 		if (agent->activity != AP_ACTIVITY_STARTING)
@@ -475,17 +486,18 @@ int ap_agent_prompt_begin(struct ap_pool *pool, struct ap_agent *agent, uint64_t
 	return r;
 }
 
-void ap_agent_prompt_end(struct ap_pool *pool, struct ap_agent *agent)
+void ap_agent_prompt_end(struct ap_pool *pool, struct ap_agent *agent, uint64_t token)
 {
 	pthread_mutex_lock(&pool->lock);
-	agent->n_prompts_open--;
+	if (agent->open_token == token && agent->n_prompts_open > 0)
+		agent->n_prompts_open--;
 	agent->recheck_ns = ap_clock_ns();
 	pthread_mutex_unlock(&pool->lock);
 	maintenance_poke(pool);
 }
 
-int ap_agent_prompt(struct ap_pool *pool, struct ap_agent *agent, uint64_t token, const char *text,
-		    size_t len, struct ap_err *err)
+static int queue_prompt(struct ap_pool *pool, struct ap_agent *agent, uint64_t token,
+			const char *text, size_t len, bool is_command, struct ap_err *err)
 {
 	struct prompt *prompt = malloc(sizeof *prompt + len + 1);
 	if (!prompt)
@@ -493,6 +505,7 @@ int ap_agent_prompt(struct ap_pool *pool, struct ap_agent *agent, uint64_t token
 	ap_list_init(&prompt->link);
 	prompt->len = len;
 	prompt->cleaned = false;
+	prompt->is_command = is_command;
 	memcpy(prompt->text, text, len);
 	prompt->text[len] = '\0';
 	struct ap_list answered;
@@ -510,7 +523,7 @@ int ap_agent_prompt(struct ap_pool *pool, struct ap_agent *agent, uint64_t token
 		ap_list_append(&agent->prompts, &prompt->link);
 		agent->n_prompts_queued++;
 		agent->prompt_bytes += len;
-		agent->n_prompts++;
+		agent->n_prompts += !is_command;
 		agent->prompt_error.text[0] = '\0';
 		if (agent->activity != AP_ACTIVITY_STARTING)
 			agent->activity = AP_ACTIVITY_BUSY;
@@ -523,6 +536,21 @@ int ap_agent_prompt(struct ap_pool *pool, struct ap_agent *agent, uint64_t token
 	else
 		maintenance_poke(pool);
 	return r;
+}
+
+int ap_agent_prompt(struct ap_pool *pool, struct ap_agent *agent, uint64_t token, const char *text,
+		    size_t len, struct ap_err *err)
+{
+	return queue_prompt(pool, agent, token, text, len, false, err);
+}
+
+int ap_agent_reset(struct ap_pool *pool, struct ap_agent *agent, uint64_t token, struct ap_err *err)
+{
+	const struct profile_values *values = profile_values(pool->profile);
+	if (!*values->clear || values->stream)
+		return ap_err_set(err, -EOPNOTSUPP, "the profile %s knows no command to forget by",
+				  values->name);
+	return queue_prompt(pool, agent, token, values->clear, strlen(values->clear), true, err);
 }
 
 void ap_agent_transitions(struct ap_pool *pool, struct ap_agent *agent, struct ap_buf *out)

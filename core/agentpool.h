@@ -227,14 +227,14 @@ bool ap_agent_look(struct ap_pool *pool, struct ap_agent *agent, struct ap_agent
  * -ENODEV. */
 int ap_agent_prompt_begin(struct ap_pool *pool, struct ap_agent *agent, uint64_t token,
 			  struct ap_err *err);
-void ap_agent_prompt_end(struct ap_pool *pool, struct ap_agent *agent);
+void ap_agent_prompt_end(struct ap_pool *pool, struct ap_agent *agent, uint64_t token);
 
 /* Takes a prompt to be submitted as one message when the program is ready for it. The agent is busy
  * from now on. Errors as above, and -ENOMEM. */
 int ap_agent_prompt(struct ap_pool *pool, struct ap_agent *agent, uint64_t token, const char *text,
 		    size_t len, struct ap_err *err);
 
-/* Has keys typed, in tmux's names, separated by blanks; in order with the prompts before it.
+/* Has keys typed, in tmux's names, separated by blanks; at once, whatever prompts wait.
  * -EINVAL, -EIO (the program has ended), -ESTALE, -ENODEV. */
 int ap_agent_keys(struct ap_pool *pool, struct ap_agent *agent, uint64_t token, const char *keys,
 		  struct ap_err *err);
@@ -244,6 +244,11 @@ int ap_agent_keys(struct ap_pool *pool, struct ap_agent *agent, uint64_t token, 
 int ap_agent_kill(struct ap_pool *pool, struct ap_agent *agent, struct ap_err *err);
 int ap_agent_recycle(struct ap_pool *pool, struct ap_agent *agent, struct ap_err *err);
 int ap_agent_restart(struct ap_pool *pool, struct ap_agent *agent, struct ap_err *err);
+
+/* Has the program forget what was said, by its own command; in order with the prompts before it.
+ * -EOPNOTSUPP: its profile knows none; else as ap_agent_prompt(). */
+int ap_agent_reset(struct ap_pool *pool, struct ap_agent *agent, uint64_t token,
+		   struct ap_err *err);
 
 /* What the program says of itself, by a hook: starting, ready, busy or waiting. -EINVAL, -EBUSY,
  * -ENODEV. */

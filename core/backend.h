@@ -68,6 +68,9 @@ struct backend_ops {
 	int (*capture)(struct backend *, const struct backend_terminal *, bool above,
 		       struct ap_buf *, struct ap_err *);
 
+	/* Forgets what has gone up from the screen. */
+	int (*forget)(struct backend *, const struct backend_terminal *, struct ap_err *);
+
 	/* Whether the program reads whole lines, as the terminal edits them. */
 	bool (*canonical)(struct backend *, const struct backend_terminal *);
 

@@ -207,6 +207,15 @@ static int fake_capture(struct backend *backend, const struct backend_terminal *
 	return program ? 0 : missing(terminal, err);
 }
 
+static int fake_forget(struct backend *backend, const struct backend_terminal *terminal,
+		       struct ap_err *err)
+{
+	(void)backend;
+	(void)terminal;
+	(void)err;
+	return 0;
+}
+
 static int fake_over_fd(struct backend *backend, const struct backend_terminal *terminal,
 			struct ap_err *err)
 {
@@ -272,6 +281,7 @@ static const struct backend_ops fake_ops = {
 	.paste = fake_paste,
 	.keys = fake_keys,
 	.capture = fake_capture,
+	.forget = fake_forget,
 	.canonical = fake_canonical,
 	.usage = fake_usage,
 	.fd = fake_fd,

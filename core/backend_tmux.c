@@ -440,6 +440,12 @@ static int tmux_capture(struct backend *backend, const struct backend_terminal *
 	return 0;
 }
 
+static int tmux_forget(struct backend *backend, const struct backend_terminal *terminal,
+		       struct ap_err *err)
+{
+	return one_command(tmux_of(backend), "clear-history -t", terminal->pane, NULL, NULL, err);
+}
+
 /* --- the process behind a terminal --- */
 
 static int keeper_over_fd(struct backend *backend, const struct backend_terminal *terminal,
@@ -584,6 +590,7 @@ static const struct backend_ops tmux_ops = {
 	.paste = tmux_paste,
 	.keys = tmux_keys,
 	.capture = tmux_capture,
+	.forget = tmux_forget,
 	.over_fd = keeper_over_fd,
 	.end = keeper_end,
 	.canonical = keeper_canonical,

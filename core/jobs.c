@@ -23,6 +23,9 @@
 /* What a program gets to end by its own command. */
 #define QUIT_LIMIT_MS 2000
 
+/* What a program gets to be ready again when it was made to forget. */
+#define CLEAR_LIMIT (3 * AP_SECOND)
+
 /* Reports how the agent's effect went. Refused when the machine does not wait for it any more. */
 static void outcome(struct ap_agent *agent, int result)
 {
@@ -203,6 +206,7 @@ static void job_validate(struct ap_agent *agent)
 		pthread_mutex_lock(&pool->lock);
 		memcpy(agent->base, agent->lease.base, sizeof agent->base);
 		agent->n_prompts = 0;
+		agent_forget_prompts_locked(agent); /* from before the lease */
 		pthread_mutex_unlock(&pool->lock);
 	} else {
 		tell_request(agent, &err);
@@ -294,10 +298,13 @@ static bool has_ended(struct ap_agent *agent)
 static int go_on(struct ap_agent *agent, bool *ret_restart, struct ap_err *err)
 {
 	const char *clear = profile_values(agent->pool->profile)->clear;
-	if (is_cleared(agent) && agent_command(agent, clear, NULL) < 0) {
+	if (is_cleared(agent) &&
+	    (agent_command(agent, clear, NULL) < 0 || !agent_await_ready(agent, CLEAR_LIMIT))) {
 		*ret_restart = true;
 		return agent_end_program(agent, err);
 	}
+	struct backend *backend = agent->pool->backend;
+	backend->ops->forget(backend, &agent->terminal, NULL); /* a terminal that has gone forgot */
 	output_forget(agent);
 	return launch_setup(agent, err);
 }

@@ -18,6 +18,7 @@ struct agent_job {
 	struct ap_request *request; /* with a reference, or NULL */
 	enum ap_agent_text what;
 	enum ap_kept_text kept;
+	uint64_t token; /* of the lease that keys are for; 0: any */
 	int64_t offset;
 	size_t size;
 	char keys[];
@@ -49,6 +50,9 @@ int agent_press(struct ap_agent *agent, const char *keys, struct ap_err *err);
 
 /* Types a command of the program's own and submits it. Lane only. -EIO: it did not take it. */
 int agent_command(struct ap_agent *agent, const char *text, struct ap_err *err);
+
+/* Waits until the program's screen says that it is ready. Lane only. */
+bool agent_await_ready(struct ap_agent *agent, int64_t limit_ns);
 
 /* --- launch.c: all of it in the lane --- */
 

@@ -202,6 +202,17 @@ static void seed_settings(struct ap_agent *agent)
 	}
 }
 
+/* Before the first program starts; others wait for it. */
+static void seed_once(struct ap_agent *agent)
+{
+	struct ap_pool *pool = agent->pool;
+	pthread_mutex_lock(&pool->seeding);
+	if (!pool->seeded)
+		seed_settings(agent);
+	pool->seeded = true;
+	pthread_mutex_unlock(&pool->seeding);
+}
+
 /* --- commands --- */
 
 /* The last line that a file has from an offset on. */
@@ -314,8 +325,7 @@ int launch_program(struct ap_agent *agent, enum launch_kind kind, struct ap_err 
 		r = write_files(agent, err);
 	if (r < 0)
 		return r;
-	if (!atomic_exchange(&agent->pool->seeded, true))
-		seed_settings(agent);
+	seed_once(agent);
 	r = start_program(agent, kind, err);
 	return r < 0 ? ap_err_wrap(err, r, "starting %s", agent->name) : agent_started(agent, err);
 }

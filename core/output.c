@@ -189,10 +189,12 @@ void output_forget(struct ap_agent *agent)
 	kept_forget(&agent->plain);
 	if (agent->read_fd >= 0)
 		(void)lseek(agent->read_fd, 0, SEEK_SET);
-	char title[AP_OSC_MAX];
-	memcpy(title, agent->signs.title, sizeof title);
+	struct output_signs signs = agent->signs;
 	signs_reset(agent);
-	memcpy(agent->signs.title, title, sizeof title); /* it is still the terminal's */
+	/* what it is and does has not changed */
+	memcpy(agent->signs.title, signs.title, sizeof signs.title);
+	agent->signs.told = signs.told;
+	agent->signs.ends_commands = signs.ends_commands;
 	pthread_mutex_unlock(&agent->output_lock);
 }
 
@@ -233,8 +235,9 @@ void output_read(struct ap_agent *agent)
 	pthread_mutex_lock(&pool->lock);
 	agent->output_ns = ap_clock_ns();
 	agent->recheck_ns = agent->output_ns;
-	agent->reads_on = n >= READ_MAX;
+	agent->reads_on = agent->reads_on || n >= READ_MAX; /* the review looks at it */
 	pthread_mutex_unlock(&pool->lock);
+	maintenance_poke(pool); /* which may have found nothing, since this thread was first */
 }
 
 void output_look(struct ap_agent *agent, struct output_signs *ret)

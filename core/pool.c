@@ -767,6 +767,7 @@ int ap_pool_new(struct ap_pool **ret, struct ap_pool_options *options, struct ap
 		return ap_err_errno(err, -ENOMEM, "pool");
 	pool->lock_fd = pool->epoll_fd = pool->wake_fd = pool->inotify_fd = -1;
 	pthread_mutex_init(&pool->lock, NULL);
+	pthread_mutex_init(&pool->seeding, NULL);
 	pthread_cond_init(&pool->emptied, NULL);
 	pool->config = options->config;
 	options->config = (struct ap_config){0};
@@ -869,6 +870,7 @@ void ap_pool_free(struct ap_pool *pool)
 	ap_config_fini(&pool->config);
 	pthread_cond_destroy(&pool->emptied);
 	pthread_mutex_destroy(&pool->lock);
+	pthread_mutex_destroy(&pool->seeding);
 	free(pool->mountpoint);
 	free(pool->shim);
 	free(pool);

@@ -54,7 +54,8 @@ struct ap_request {
 struct prompt {
 	struct ap_list link; /* agent->prompts; pool->lock */
 	size_t len;
-	bool cleaned; /* of what is no text; the delivery's own */
+	bool cleaned;	 /* of what is no text; the delivery's own */
+	bool is_command; /* of the program's own: typed as it stands */
 	char text[];
 };
 
@@ -77,7 +78,8 @@ struct ap_agent {
 	char name[32];
 	char *dir; /* its directory in the state directory */
 	char *worktree_path;
-	struct worker_lane lane; /* what is done to it, one after the other */
+	struct worker_lane lane;      /* what is done to it, one after the other */
+	struct worker_lane keys_lane; /* keys typed by hand, likewise: they wait for nothing else */
 
 	/* only what runs in the lane touches these */
 	struct machine_effect effect; /* that is being carried out */
@@ -86,6 +88,7 @@ struct ap_agent {
 	struct worktree_lease lease;
 	bool lease_open;   /* the worktree is on the lease's branch, and its work not saved yet */
 	unsigned n_starts; /* of its program: each has an output file of its own */
+	bool input_cut;	   /* mode stream: a line was written in part only */
 
 	/* guarded by pool->lock */
 	struct worker_job effect_job;	   /* queued or running; no more than one waits */
@@ -113,7 +116,9 @@ struct ap_agent {
 	char commit[GIT_OID_MAX + 1]; /* where its worktree was last put; "": its lease's affair */
 	unsigned port;		      /* for its own use; 0: none chosen yet */
 	struct ap_list prompts, waits;
-	unsigned n_prompts_queued, n_prompts_open;
+	unsigned n_prompts_queued;
+	unsigned n_prompts_open; /* being written, by handles of the lease of that token */
+	uint64_t open_token;
 	size_t prompt_bytes;
 	uint64_t n_prompts;
 	bool delivering;
@@ -144,7 +149,8 @@ struct ap_pool {
 	struct repo repo;
 	const char *const *argv;
 	struct profile *profile; /* of the program */
-	atomic_bool seeded;	 /* the settings that the program needs are made */
+	pthread_mutex_t seeding; /* of what follows; held while settings are made */
+	bool seeded;		 /* the settings that the program needs are made */
 	struct events *events;
 	char *mountpoint, *shim, *state_dir;
 	void (*agent_gone)(void *data, const char *name);

@@ -260,7 +260,9 @@ static int set_rule(const struct loader *loader, const struct key *key, char *va
 	int r = 0;
 	if (source != PROFILE_EVENT)
 		r = regex_new(&rule.regex, pattern, err);
-	else if (!json_is_object(rule.event = json_loads(pattern, 0, &error)))
+	else
+		rule.event = json_loads(pattern, 0, &error);
+	if (r == 0 && source == PROFILE_EVENT && !json_is_object(rule.event))
 		r = ap_err_set(err, -EINVAL, "an event is an object of JSON: %.160s", error.text);
 	if (r == 0)
 		r = copy(&rule.text, pattern, err);
@@ -843,11 +845,12 @@ int profile_input(const struct profile *profile, const char *text, size_t len, s
 	json_t *prompt = json_stringn(text, len);
 	json_t *input = template && prompt ? with_prompt(template, prompt) : NULL;
 	char *line = input ? json_dumps(input, JSON_COMPACT) : NULL;
+	int r = line ? 0 : prompt ? -ENOMEM : -EILSEQ;
 	json_decref(template);
 	json_decref(prompt);
 	json_decref(input);
-	if (!line)
-		return -ENOMEM;
+	if (r < 0)
+		return r;
 	ap_buf_adds(ret, line);
 	ap_buf_adds(ret, "\n");
 	free(line);

@@ -96,7 +96,8 @@ int profile_dress(const struct profile *profile, const char *text, size_t len, s
 bool profile_answer(const struct profile *profile, const char *terminal, struct ap_buf *ret);
 bool profile_has_answer(const struct profile *profile);
 
-/* Mode stream: what is written to the program's input for a prompt, one line. -ENOMEM. */
+/* Mode stream: what is written to the program's input for a prompt, one line. -EILSEQ: it is no
+ * UTF-8; -ENOMEM. */
 int profile_input(const struct profile *profile, const char *text, size_t len, struct ap_buf *ret);
 
 /* Mode stream: appends the text of an answer, from the event that says ready. */

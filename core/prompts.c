@@ -21,18 +21,16 @@ static size_t clean_text(char *text, size_t len)
 {
 	size_t n = 0;
 	for (size_t i = 0; i < len; i++) {
-		unsigned char c = (unsigned char)text[i],
-			      next = i + 1 < len ? (unsigned char)text[i + 1] : 0;
-		if (c == 0xc2 && next >= 0x80 && next < 0xa0) { /* a C1 control in UTF-8 */
-			i++;
-			continue;
-		}
+		unsigned char c = (unsigned char)text[i];
 		if (c == '\r') {
 			if (i + 1 < len && text[i + 1] == '\n')
 				continue;
 			c = '\n';
 		}
-		if (c == '\n' || c == '\t' || (c >= 0x20 && c != 0x7f))
+		/* a C1 control in UTF-8, whatever stood between its two bytes */
+		if (c >= 0x80 && c < 0xa0 && n > 0 && (unsigned char)text[n - 1] == 0xc2)
+			n--;
+		else if (c == '\n' || c == '\t' || (c >= 0x20 && c != 0x7f))
 			text[n++] = (char)c;
 	}
 	if (n > 0 && text[n - 1] == '\n')
@@ -83,6 +81,7 @@ int agent_press(struct ap_agent *agent, const char *keys_text, struct ap_err *er
 #define BYTE_LIMIT     (AP_MS / 100)   /* more for every byte that is to be read before it */
 #define ECHO_LIMIT     (300 * AP_MS)   /* for a shell to show what was typed */
 #define ECHO_PAUSE_MS  10
+#define PUT_BACK_PAUSE (200 * AP_MS) /* before a prompt is tried that came too early */
 #define ENTER_TRIES    3
 
 enum outcome {
@@ -131,9 +130,15 @@ static bool has_changed(const struct delivery *delivery)
 static bool is_over(struct ap_agent *agent)
 {
 	pthread_mutex_lock(&agent->pool->lock);
-	bool over = agent->effect_queued || agent->gone || agent->ended;
+	bool ends = agent->effect_queued && agent->next_effect.type != EFFECT_VALIDATE;
+	bool over = ends || agent->gone || agent->ended;
 	pthread_mutex_unlock(&agent->pool->lock);
 	return over;
+}
+
+static int over(const struct ap_agent *agent, struct ap_err *err)
+{
+	return ap_err_set(err, -ECANCELED, "the lease or the program of %s has ended", agent->name);
 }
 
 static bool seen_as(const struct delivery *delivery, enum ap_activity activity)
@@ -153,9 +158,13 @@ static int may_type(struct delivery *delivery, struct ap_err *err)
 	for (;;) {
 		look(delivery);
 		if (is_over(agent))
-			return -ECANCELED;
-		if (!seen_as(delivery, AP_ACTIVITY_READY))
+			return over(agent, err);
+		if (!seen_as(delivery, AP_ACTIVITY_READY)) {
+			pthread_mutex_lock(&agent->pool->lock);
+			agent->screen = delivery->seen; /* or it would be taken for ready again */
+			pthread_mutex_unlock(&agent->pool->lock);
 			return -EAGAIN;
+		}
 		if (delivery->composer != COMPOSER_FILLED)
 			return 0;
 		if (ap_clock_ns() > deadline)
@@ -181,7 +190,7 @@ static bool await_typed(struct delivery *delivery)
 		bool shown = has_changed(delivery) && delivery->composer != COMPOSER_EMPTY;
 		bool still = strcmp(ap_buf_text(&last), ap_buf_text(&delivery->screen)) == 0;
 		int64_t waited = ap_clock_ns() - start;
-		if ((shown && still) || is_over(delivery->agent))
+		if ((shown && still) || is_over(delivery->agent)) /* submit() looks at that */
 			return true;
 		if (waited > (shown || delivery->composes ? SETTLE_LIMIT : BLIND_LIMIT))
 			return shown || !delivery->composes;
@@ -220,11 +229,31 @@ static bool await_submitted(struct delivery *delivery, int64_t printed_before)
 	return false;
 }
 
-static void note_entered(struct ap_agent *agent)
+/* When it was so before. */
+static int64_t note_entered(struct ap_agent *agent)
 {
 	pthread_mutex_lock(&agent->pool->lock);
+	int64_t before = agent->entered_ns;
 	agent->entered_ns = ap_clock_ns();
 	pthread_mutex_unlock(&agent->pool->lock);
+	return before;
+}
+
+static void note_not_entered(struct ap_agent *agent, int64_t before)
+{
+	pthread_mutex_lock(&agent->pool->lock);
+	agent->entered_ns = before;
+	pthread_mutex_unlock(&agent->pool->lock);
+}
+
+/* Takes away what was typed, where the program is seen to be ready, or was as a shell: the keys for
+ * that interrupt one that works, and answer one that asks. */
+static bool take_back(struct delivery *delivery)
+{
+	struct ap_agent *agent = delivery->agent;
+	const struct profile_values *values = profile_values(agent->pool->profile);
+	bool safe = values->rules.shell || seen_as(delivery, AP_ACTIVITY_READY);
+	return *values->abandon && safe && agent_press(agent, values->abandon, NULL) == 0;
 }
 
 static int submit(struct delivery *delivery, enum outcome *ret, struct ap_err *err)
@@ -234,10 +263,17 @@ static int submit(struct delivery *delivery, enum outcome *ret, struct ap_err *e
 	if (values->pause_ns > 0)
 		poll(NULL, 0, (int)(values->pause_ns / AP_MS));
 	output_prompted(agent);
-	for (unsigned tries = 0; tries < ENTER_TRIES && !is_over(agent); tries++) {
+	for (unsigned tries = 0; tries < ENTER_TRIES; tries++) {
 		int64_t before = atomic_load(&agent->raw.size);
+		if (is_over(agent)) {
+			if (tries == 0)
+				(void)take_back(delivery);
+			return over(agent, err);
+		}
+		if (delivery->composes && seen_as(delivery, AP_ACTIVITY_WAITING))
+			break; /* Enter would be the answer */
 		if (tries == 0)
-			note_entered(agent);
+			(void)note_entered(agent);
 		int r = agent_press(agent, values->submit, err);
 		if (r < 0)
 			return r;
@@ -253,9 +289,9 @@ static int submit(struct delivery *delivery, enum outcome *ret, struct ap_err *e
 			break;
 	}
 	*ret = TYPED_NOT_SUBMITTED;
-	(void)agent_press(agent, values->abandon, NULL);
-	return ap_err_set(err, -EIO,
-			  "the prompt was typed, but Enter did not submit it; it was taken back");
+	bool back = take_back(delivery);
+	return ap_err_set(err, -EIO, "the prompt was typed, but Enter did not submit it%s",
+			  back ? "; it was taken back" : "");
 }
 
 static int paste(struct ap_agent *agent, const struct ap_buf *text, struct ap_err *err)
@@ -310,7 +346,7 @@ static int type_text(struct ap_agent *agent, const struct ap_buf *text, enum out
 		if (r == 0 && shell)
 			await_echo(agent, before);
 		if (r == 0 && !shell && !await_typed(&delivery)) {
-			(void)agent_press(agent, profile_values(pool->profile)->abandon, NULL);
+			(void)take_back(&delivery);
 			r = ap_err_set(err, -EIO,
 				       "the prompt did not show in the input field of %s; it was "
 				       "not submitted",
@@ -326,12 +362,25 @@ int agent_command(struct ap_agent *agent, const char *text, struct ap_err *err)
 		.agent = agent, .composes = profile_has_composer(agent->pool->profile)};
 	enum outcome outcome;
 	int r = may_type(&delivery, err);
-	/* a command is typed: pasted it would be text */
+	/* a command is typed, as one word: pasted it would be text */
 	if (r == 0)
-		r = agent_press(agent, text, err);
+		r = agent->pool->backend->ops->keys(agent->pool->backend, &agent->terminal,
+						    (const char *const[]){text, NULL}, err);
 	if (r == 0 && !await_typed(&delivery))
 		r = ap_err_set(err, -EIO, "'%s' does not show in the input field", text);
 	return r < 0 ? r : submit(&delivery, &outcome, err);
+}
+
+bool agent_await_ready(struct ap_agent *agent, int64_t limit_ns)
+{
+	struct delivery delivery __attribute__((cleanup(delivery_fini))) = {.agent = agent};
+	for (int64_t deadline = ap_clock_ns() + limit_ns; ap_clock_ns() < deadline;) {
+		look(&delivery);
+		if (seen_as(&delivery, AP_ACTIVITY_READY) || is_over(agent))
+			return !is_over(agent);
+		poll(NULL, 0, POLL_PAUSE_MS);
+	}
+	return false;
 }
 
 /* --- delivery by lines --- */
@@ -339,11 +388,11 @@ int agent_command(struct ap_agent *agent, const char *text, struct ap_err *err)
 /* How long a program may take to read its input. */
 #define INPUT_LIMIT (30 * AP_SECOND)
 
-static int write_input(int fd, const struct ap_buf *line)
+static int write_input(int fd, const char *text, size_t len)
 {
 	int64_t deadline = ap_clock_ns() + INPUT_LIMIT;
-	for (size_t done = 0; done < line->len;) {
-		ssize_t n = write(fd, line->data + done, line->len - done);
+	for (size_t done = 0; done < len;) {
+		ssize_t n = write(fd, text + done, len - done);
 		struct pollfd room = {.fd = fd, .events = POLLOUT};
 		int64_t left = deadline - ap_clock_ns();
 		if (n > 0)
@@ -370,8 +419,13 @@ static int give_line(struct ap_agent *agent, const struct ap_buf *text, enum out
 	if (fd < 0)
 		return ap_err_errno(err, -errno, "the input of %s", agent->name);
 	output_prompted(agent);
-	note_entered(agent);
-	r = write_input(fd, &line);
+	int64_t entered_before = note_entered(agent);
+	r = agent->input_cut ? write_input(fd, "\n", 1) : 0; /* its end */
+	if (r == 0)
+		r = write_input(fd, line.data, line.len);
+	agent->input_cut = r < 0;
+	if (r < 0)
+		note_not_entered(agent, entered_before);
 	*ret = r < 0 ? TYPED_NOT_SUBMITTED : SUBMITTED;
 	return r < 0 ? ap_err_errno(err, r, "the input of %s", agent->name) : 0;
 }
@@ -383,6 +437,13 @@ static int deliver(struct ap_agent *agent, struct prompt *prompt, enum outcome *
 {
 	const struct profile *profile = agent->pool->profile;
 	AP_CLEANUP_BUF struct ap_buf text = {0};
+	if (is_over(agent))
+		return over(agent, err);
+	if (prompt->is_command) {
+		int r = agent_command(agent, prompt->text, err);
+		*ret = r < 0 ? NO_EVIDENCE : SUBMITTED;
+		return r;
+	}
 	if (!prompt->cleaned)
 		prompt->len = clean_text(prompt->text, prompt->len);
 	prompt->cleaned = true;
@@ -433,16 +494,20 @@ static void job_prompt(struct worker_job *job)
 	char label[AP_LABEL_MAX + 1];
 	struct prompt *prompt = first_prompt(agent, label); /* NULL: its lease has ended */
 	int r = prompt ? deliver(agent, prompt, &outcome, &err) : 0;
-	bool told = prompt && r != -EAGAIN && r != -ECANCELED;
-	if (told)
+	if (prompt && r != -EAGAIN)
 		tell_outcome(agent, label, prompt->len, outcome, &err);
 	pthread_mutex_lock(&pool->lock);
 	agent->delivering = false;
-	if (r == -EAGAIN)
-		put_back_locked(agent, ap_steal(prompt));
-	else if (r < 0 && r != -ECANCELED)
-		agent->prompt_error = err;
 	agent->recheck_ns = ap_clock_ns();
+	if (r == -EAGAIN) {
+		put_back_locked(agent, ap_steal(prompt));
+		agent->recheck_ns +=
+			PUT_BACK_PAUSE; /* what said that it was ready may still do so */
+	} else if (r < 0 && r != -ECANCELED) {
+		agent->prompt_error = err;
+	} else if (prompt && r == 0) {
+		agent->prompt_error.text[0] = '\0';
+	}
 	pthread_mutex_unlock(&pool->lock);
 	free(prompt);
 	maintenance_poke(pool);
@@ -454,13 +519,6 @@ void job_prompt_locked(struct ap_agent *agent)
 	agent_submit(agent, &agent->prompt_job, job_prompt);
 }
 
-static void job_keys(struct worker_job *worker_job)
-{
-	struct agent_job *job = ap_container_of(worker_job, struct agent_job, job);
-	(void)agent_press(job->agent, job->keys, NULL); /* the terminal may have gone */
-	agent_job_free(job);
-}
-
 static int same_lease(struct ap_pool *pool, struct ap_agent *agent, uint64_t token,
 		      struct ap_err *err)
 {
@@ -468,6 +526,20 @@ static int same_lease(struct ap_pool *pool, struct ap_agent *agent, uint64_t tok
 	bool same = token == 0 || token == pool->machine.slots[agent->slot].token;
 	pthread_mutex_unlock(&pool->lock);
 	return pool_refused(same ? 0 : -ESTALE, err);
+}
+
+static void keys_lane_release(struct worker_lane *lane)
+{
+	ap_agent_unref(ap_container_of(lane, struct ap_agent, keys_lane));
+}
+
+static void job_keys(struct worker_job *worker_job)
+{
+	struct agent_job *job = ap_container_of(worker_job, struct agent_job, job);
+	struct ap_agent *agent = job->agent;
+	if (same_lease(agent->pool, agent, job->token, NULL) == 0)
+		(void)agent_press(agent, job->keys, NULL); /* the terminal may have gone */
+	agent_job_free(job);
 }
 
 int ap_agent_keys(struct ap_pool *pool, struct ap_agent *agent, uint64_t token, const char *keys,
@@ -481,7 +553,11 @@ int ap_agent_keys(struct ap_pool *pool, struct ap_agent *agent, uint64_t token, 
 	struct agent_job *job = agent_job_new(agent, NULL, job_keys, keys);
 	if (!job)
 		return ap_err_errno(err, -ENOMEM, "keys");
-	agent_job_in_lane(job);
+	job->token = token;
+	job->job.lane = &agent->keys_lane;
+	job->job.lane_release = keys_lane_release;
+	agent_ref(agent); /* the lane's */
+	worker_submit(pool->workers, &job->job);
 	return 0;
 }
 
@@ -493,8 +569,11 @@ static void job_restart(struct worker_job *worker_job)
 	int r = agent_end_program(agent, &err);
 	if (r == 0)
 		r = launch_program(agent, LAUNCH_AGAIN, &err);
-	if (r < 0)
+	if (r < 0) {
+		events_add(agent->pool->events, "restart_failed",
+			   EVENT_FIELDS({"agent", agent->name, 0}, {"reason", err.text, 0}));
 		agent_restart_failed(agent, &err);
+	}
 	agent_job_free(job);
 }
 

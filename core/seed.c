@@ -57,7 +57,9 @@ static bool add_missing(json_t *object, json_t *wanted)
 	return added;
 }
 
-static int replace(const char *path, const json_t *object, mode_t mode, struct ap_err *err)
+/* The new file has the mode and the owner of the old one, if there was one. */
+static int replace(const char *path, const json_t *object, const struct stat *old, bool there,
+		   struct ap_err *err)
 {
 	AP_CLEANUP_FREE char *temporary = NULL;
 	AP_CLEANUP_FREE char *text = json_dumps(object, JSON_INDENT(2) | JSON_PRESERVE_ORDER);
@@ -67,8 +69,9 @@ static int replace(const char *path, const json_t *object, mode_t mode, struct a
 	size_t len = strlen(text);
 	if (fd < 0)
 		return ap_err_errno(err, -errno, "%s", path);
-	if (write(fd, text, len) != (ssize_t)len || fchmod(fd, mode) < 0 || fsync(fd) < 0 ||
-	    rename(temporary, path) < 0) {
+	if (write(fd, text, len) != (ssize_t)len ||
+	    (there && fchown(fd, old->st_uid, old->st_gid) < 0) ||
+	    fchmod(fd, old->st_mode & 07777) < 0 || fsync(fd) < 0 || rename(temporary, path) < 0) {
 		int error = errno ? -errno : -EIO;
 		unlink(temporary);
 		return ap_err_errno(err, error, "%s", path);
@@ -105,7 +108,7 @@ int seed_json(const char *path, const char *wanted,
 			r = there ? 0 : file_make_dirs(dir, err);
 		}
 		if (r == 0)
-			r = replace(real, object, st.st_mode & 07777, err);
+			r = replace(real, object, &st, there, err);
 	}
 	json_decref(plain);
 	json_decref(add);

@@ -84,7 +84,10 @@ static int response_text(struct ap_agent *agent, struct ap_buf *out, struct ap_e
 {
 	struct ap_pool *pool = agent->pool;
 	AP_CLEANUP_BUF struct ap_buf terminal = {0};
-	if (profile_has_answer(pool->profile) &&
+	pthread_mutex_lock(&pool->lock);
+	bool prompted = agent->n_prompts > 0; /* else what is there is of the lease before */
+	pthread_mutex_unlock(&pool->lock);
+	if (prompted && profile_has_answer(pool->profile) &&
 	    pool->backend->ops->capture(pool->backend, &agent->terminal, true, &terminal, NULL) ==
 		    0 &&
 	    profile_answer(pool->profile, ap_buf_text(&terminal), out))

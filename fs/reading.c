@@ -124,7 +124,8 @@ static void fetch_done(struct ap_request *request, int result, void *data)
 {
 	struct open_file *file = data;
 	const struct ap_err *why = ap_request_err(request);
-	if (result < 0 && why->text[0])
+	if (result < 0 && result != -ECANCELED &&
+	    why->text[0]) /* who was cancelled may still write it */
 		last_error_set(file->call.uid, why->text);
 	pthread_mutex_lock(&file->files->lock);
 	if (result == 0)
@@ -209,10 +210,12 @@ static void piece_done(struct ap_request *request, int result, void *data)
 	struct parked *parked = reader->parked;
 	const struct ap_buf *text = ap_request_text(request);
 	fuse_req_t req = parked_claim(parked);
-	pthread_mutex_lock(&file->files->lock);
-	file->shift = ap_request_offset(request) - reader->offset;
-	file->next_offset = reader->offset + (off_t)text->len;
-	pthread_mutex_unlock(&file->files->lock);
+	if (req && result >= 0) { /* else it is asked for again */
+		pthread_mutex_lock(&file->files->lock);
+		file->shift = ap_request_offset(request) - reader->offset;
+		file->next_offset = reader->offset + (off_t)text->len;
+		pthread_mutex_unlock(&file->files->lock);
+	}
 	if (req && result < 0)
 		fuse_reply_err(req, -result);
 	else if (req)

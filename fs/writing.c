@@ -290,7 +290,7 @@ void take_end(struct open_file *file)
 		if (r < 0) /* nobody can be told any more but by last_error */
 			refused(file, r);
 	}
-	ap_agent_prompt_end(file->files->pool, file->call.agent);
+	ap_agent_prompt_end(file->files->pool, file->call.agent, file->call.token);
 }
 
 /* --- values --- */

@@ -222,6 +222,7 @@ two"
     echo two > "$POOL/acquire"
     assert_equal "$(program_of "$POOL/leases/two")" "$pid"
     refute contains "$POOL/leases/two/output" secret
+    assert_equal "$(cat "$POOL/leases/two/response")" ""
     assert [ ! -e "$POOL/leases/two/worktree/dirt" ]
     echo "hello" > "$POOL/leases/two/prompt"
     assert_equal "$(cat "$POOL/leases/two/response")" "answer 1 to hello"
@@ -231,6 +232,108 @@ two"
     await value_is "$POOL/stats/idle_agents" 1
     refute [ "$(program_of "$POOL/agents/agent-1")" = "$pid" ]
     assert_equal "$(git -C "$REPO" show agentpool/job:dirt)" dirt
+}
+
+@test "what was asked of an idle agent is no affair of its next lease" {
+    echo 'set = X=1' >> "$PROFILE"
+    mount_pool 1 1 -o "program_profile=$PROFILE" -- python3 "$BATS_TEST_DIRNAME/program.py" deaf
+    await value_is "$POOL/agents/agent-1/activity" ready
+    echo one > "$POOL/agents/agent-1/prompt"
+    echo two > "$POOL/agents/agent-1/prompt"
+    run timeout 60 cat "$POOL/agents/agent-1/wait"
+    assert_failure
+    echo job > "$POOL/acquire"
+    assert_equal "$(wait_for_job)" ready
+    echo job > "$POOL/release"
+}
+
+@test "a prompt that was left open by a lease does not keep the next one busy" {
+    lease_program
+    exec 5> "$JOB/prompt"
+    echo unfinished >&5
+    await value_is "$JOB/activity" busy
+    echo job > "$POOL/release"
+    await value_is "$POOL/stats/idle_agents" 1
+    echo job > "$POOL/acquire"
+    assert_equal "$(wait_for_job)" ready
+    echo hello > "$JOB/prompt"
+    assert_equal "$(cat "$JOB/response")" "answer 1 to hello"
+    exec 5>&-
+    assert_equal "$(wait_for_job)" ready
+    assert_equal "$(cat "$JOB/prompts")" 1
+    echo job > "$POOL/release"
+}
+
+@test "a prompt that arrives makes good for one before it that did not" {
+    lease_program
+    assert_equal "$(wait_for_job)" ready
+    echo "d r a f t" > "$JOB/keys"
+    await contains "$JOB/screen" draft
+    echo one > "$JOB/prompt"
+    echo two > "$JOB/prompt"
+    await contains "$POOL/events" "there is text in the input field"
+    echo "C-u" > "$JOB/keys"
+    assert_equal "$(wait_for_job)" ready
+    assert contains "$JOB/screen" "answer 1 to two"
+    echo job > "$POOL/release"
+}
+
+@test "a shell whose marks have ended is still known by its process" {
+    mount_pool 1 1
+    echo job > "$POOL/acquire"
+    echo 'echo marked' > "$JOB/prompt"
+    assert_equal "$(cat "$JOB/response")" marked
+    echo 'unset PROMPT_COMMAND' > "$JOB/prompt"
+    assert_equal "$(wait_for_job)" ready
+    echo 'echo on > on' > "$JOB/prompt"
+    assert_equal "$(wait_for_job)" ready
+    assert_equal "$(cat "$JOB/worktree/on")" on
+    echo job > "$POOL/release"
+}
+
+@test "a stream program that is kept takes prompts in its next lease" {
+    cat > "$PROFILE" <<'END'
+mode = stream
+arg = -u
+input = {"text": "${PROMPT}"}
+ready = event {"type": "result"}
+response = /text
+END
+    cat > "$DIR/stream.py" <<'END'
+import json, sys
+for line in sys.stdin:
+    print(json.dumps({"type": "result", "text": json.loads(line)["text"].upper()}))
+END
+    mount_pool 1 1 -o "program_profile=$PROFILE,on_release=keep" -- python3 "$DIR/stream.py"
+    for i in 1 2 3; do
+        echo job > "$POOL/acquire"
+        echo "hello $i" > "$JOB/prompt"
+        assert_equal "$(cat "$JOB/response")" "HELLO $i"
+        echo job > "$POOL/release"
+        await value_is "$POOL/stats/idle_agents" 1
+    done
+}
+
+@test "reset has the program forget, in order with the prompts before it" {
+    lease_program
+    echo one > "$JOB/prompt"
+    echo two > "$JOB/prompt"
+    echo reset > "$JOB/ctl"
+    echo three > "$JOB/prompt"
+    assert_equal "$(cat "$JOB/response")" "answer 1 to three"
+    assert contains "$JOB/output" "answer 2 to two"
+    assert_equal "$(cat "$JOB/prompts")" 3
+    echo job > "$POOL/release"
+}
+
+@test "reset of a program that knows no command for it is refused" {
+    mount_pool 1 1
+    echo job > "$POOL/acquire"
+    run bash -c "echo reset > $JOB/ctl"
+    assert_failure
+    assert_output --partial "not supported"
+    assert contains "$POOL/last_error" "knows no command to forget by"
+    echo job > "$POOL/release"
 }
 
 @test "a program that is retired ends by its own command" {

@@ -225,7 +225,9 @@ static void held_after_a_prompt(void **state)
 	in.entered_ns = NOW - 300 * AP_MS;
 	in.output_ns = in.screen.at_ns = NOW - 250 * AP_MS;
 	assert_concludes(&screen_rules, &in, AP_ACTIVITY_BUSY);
-	assert_true(settle(&screen_rules, &in).recheck_ns == in.entered_ns + 500 * AP_MS);
+	struct activity_memory shown = {AP_ACTIVITY_READY, in.entered_ns + 10 * AP_MS, 0};
+	assert_true(activity_conclude(&screen_rules, &in, &shown, NOW).recheck_ns ==
+		    in.entered_ns + 500 * AP_MS);
 	in = shows(AP_ACTIVITY_WAITING); /* but a question is a question */
 	in.entered_ns = NOW - 300 * AP_MS;
 	in.output_ns = in.screen.at_ns = NOW - 290 * AP_MS;
@@ -252,6 +254,15 @@ static void unknown_screen(void **state)
 	assert_concludes(&screen_rules, &in, AP_ACTIVITY_STARTING);
 }
 
+static void silent_start(void **state)
+{
+	struct activity_input in = {
+		.ended_how = "", .started_ns = NOW - 5 * AP_SECOND, .screen = {.at_ns = 0}};
+	assert_concludes(&screen_rules, &in, AP_ACTIVITY_STARTING);
+	in.started_ns = NOW - 20 * AP_SECOND;
+	assert_concludes(&screen_rules, &in, AP_ACTIVITY_WAITING);
+}
+
 /* --- by what the program says --- */
 
 static struct activity_signal says(enum ap_activity activity, int64_t at_ns)
@@ -274,6 +285,33 @@ static void hook_alone(void **state)
 	assert_concludes(&any_rules, &in, AP_ACTIVITY_READY);
 	in.entered_ns = NOW - 100 * AP_MS; /* that was before this prompt */
 	assert_concludes(&any_rules, &in, AP_ACTIVITY_BUSY);
+	in = shell(); /* of a program in a shell: until that ends */
+	in.look.foreground = 11;
+	in.hook = says(AP_ACTIVITY_READY, NOW - 60 * AP_SECOND);
+	assert_concludes(&shell_rules, &in, AP_ACTIVITY_READY);
+	in.look.foreground = 10;
+	in.look.reads_terminal = false;
+	assert_concludes(&shell_rules, &in, AP_ACTIVITY_BUSY);
+}
+
+static void hook_that_forgot(void **state)
+{
+	struct activity_input in = shell();
+	in.look.known = false;
+	in.hook = says(AP_ACTIVITY_BUSY, NOW - 700 * AP_SECOND);
+	in.output_ns = in.started_ns = NOW - 700 * AP_SECOND;
+	assert_concludes(&any_rules, &in, AP_ACTIVITY_READY);
+	in.output_ns = NOW - 500 * AP_SECOND;
+	assert_concludes(&any_rules, &in, AP_ACTIVITY_BUSY);
+	assert_true(settle(&any_rules, &in).recheck_ns == NOW + 100 * AP_SECOND);
+	/* a screen that no rule knows is not ready because a hook said so once */
+	in = shows(AP_ACTIVITY_READY);
+	in.screen.found = false;
+	in.output_ns = NOW - 4 * AP_SECOND;
+	in.hook = says(AP_ACTIVITY_READY, NOW - 60 * AP_SECOND);
+	assert_concludes(&screen_rules, &in, AP_ACTIVITY_WAITING);
+	in.hook.at_ns = NOW - 500 * AP_MS;
+	assert_concludes(&screen_rules, &in, AP_ACTIVITY_WAITING);
 }
 
 static void hook_and_screen(void **state)
@@ -354,8 +392,10 @@ int main(void)
 		IT("a prompt keeps it busy until it shows so, for a while, unless it asks",
 		   held_after_a_prompt),
 		IT("a screen that no rule knows is shown to a human", unknown_screen),
+		IT("a program that starts in silence is starting, not waiting", silent_start),
 		IT("a hook is believed where there is nothing else", hook_alone),
 		IT("a hook is believed against the screen for a second", hook_and_screen),
+		IT("a hook that speaks no more is not believed for ever", hook_that_forgot),
 		IT("an escape sequence is believed until the next", told_by_a_sequence),
 		IT("a stream is busy from the prompt to the event that says ready", told_by_events),
 		IT("a shell that runs a script is not interactive", scripts_are_not_interactive),
