@@ -106,8 +106,8 @@ static unsigned check_screens(const char *program)
 		title[strcspn(title, "\n")] = '\0';
 		enum ap_activity got = conclude(profile, screen, title, expected->activity, why);
 		bool composes = profile_composer(profile, screen) == COMPOSER_FILLED;
-		/* a command that was typed stands in the composer of some that are ready */
-		bool right = got == expected->activity && (!expected->composes || composes);
+		bool right = got == expected->activity &&
+			     (got != AP_ACTIVITY_READY || composes == expected->composes);
 		if (!right)
 			print_message("%s/%s is %s%s: %s\n", program, entry->d_name,
 				      ap_activity_name(got), composes ? ", composing" : "", why);
