@@ -295,7 +295,8 @@ static bool prompted_locked(const struct ap_agent *agent)
 static void activity_set_locked(struct ap_agent *agent, const struct activity *concluded)
 {
 	agent->activity = concluded->activity;
-	agent->recheck_ns = concluded->recheck_ns;
+	if (concluded->recheck_ns < agent->recheck_ns) /* else there is news since the look */
+		agent->recheck_ns = concluded->recheck_ns;
 	memcpy(agent->why, concluded->why, sizeof agent->why);
 	if (concluded->activity == AP_ACTIVITY_READY)
 		agent->started_ready = true;
