@@ -156,7 +156,7 @@ void agent_starts(struct ap_agent *agent)
 	agent->started_ns = ap_clock_ns();
 	agent->screen = agent->hook = (struct activity_signal){.at_ns = 0};
 	agent->memory = (struct activity_memory){.since_ns = 0};
-	agent->answered = false;
+	agent->answered = agent->paused = false;
 	pthread_mutex_unlock(&agent->pool->lock);
 	output_restarts(agent);
 }
@@ -300,6 +300,11 @@ static void activity_set_locked(struct ap_agent *agent, const struct activity *c
 	memcpy(agent->why, concluded->why, sizeof agent->why);
 	if (concluded->activity == AP_ACTIVITY_READY)
 		agent->started_ready = true;
+	if (agent->paused && concluded->activity != AP_ACTIVITY_EXITED) {
+		agent->activity = AP_ACTIVITY_BUSY;
+		snprintf(agent->why, sizeof agent->why, "pause: asked for");
+		return;
+	}
 	bool asks = concluded->activity == AP_ACTIVITY_WAITING && !agent->delivering;
 	if (concluded->activity == AP_ACTIVITY_EXITED || asks || !prompted_locked(agent))
 		return;
@@ -405,7 +410,7 @@ void agent_review(struct ap_agent *agent, int64_t now)
 	if (concluded.activity == AP_ACTIVITY_EXITED)
 		agent_forget_prompts_locked(agent);
 	else if (concluded.activity == AP_ACTIVITY_READY && agent->n_prompts_queued > 0 &&
-		 !agent->delivering)
+		 !agent->delivering && !agent->paused)
 		job_prompt_locked(agent);
 	take_waits_locked(agent, false, &waits);
 	enum ap_activity activity = agent->activity;

@@ -245,6 +245,10 @@ int ap_agent_kill(struct ap_pool *pool, struct ap_agent *agent, struct ap_err *e
 int ap_agent_recycle(struct ap_pool *pool, struct ap_agent *agent, struct ap_err *err);
 int ap_agent_restart(struct ap_pool *pool, struct ap_agent *agent, struct ap_err *err);
 
+/* Stops the program and all that it started, or has them go on. A paused agent is busy, and takes no
+ * prompt until it goes on. -EIO, -EBUSY, -ENODEV. */
+int ap_agent_pause(struct ap_pool *pool, struct ap_agent *agent, bool pause, struct ap_err *err);
+
 /* Has the program forget what was said, by its own command; in order with the prompts before it.
  * -EOPNOTSUPP: its profile knows none; else as ap_agent_prompt(). */
 int ap_agent_reset(struct ap_pool *pool, struct ap_agent *agent, uint64_t token,

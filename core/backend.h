@@ -77,6 +77,9 @@ struct backend_ops {
 	/* What the program and all that it started use. -ESRCH, -ENOSYS. */
 	int (*usage)(struct backend *, const struct backend_terminal *, struct process_usage *ret);
 
+	/* Stops the program and all that it started, or has them go on. -ESRCH, -ENOSYS. */
+	int (*pause)(struct backend *, const struct backend_terminal *, bool stop);
+
 	/* A descriptor to watch, or -1, and what to call when it can be read. Do not block. */
 	int (*fd)(struct backend *);
 	void (*ready)(struct backend *);

@@ -251,6 +251,14 @@ static int fake_usage(struct backend *backend, const struct backend_terminal *te
 	return 0;
 }
 
+static int fake_pause(struct backend *backend, const struct backend_terminal *terminal, bool stop)
+{
+	(void)backend;
+	(void)terminal;
+	(void)stop;
+	return 0;
+}
+
 static int fake_fd(struct backend *backend)
 {
 	(void)backend;
@@ -284,6 +292,7 @@ static const struct backend_ops fake_ops = {
 	.forget = fake_forget,
 	.canonical = fake_canonical,
 	.usage = fake_usage,
+	.pause = fake_pause,
 	.fd = fake_fd,
 	.ready = fake_ready,
 	.free = fake_free,

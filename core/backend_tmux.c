@@ -482,6 +482,12 @@ static int keeper_usage(struct backend *backend, const struct backend_terminal *
 	return process_tree_usage(terminal->keeper, ret);
 }
 
+static int keeper_pause(struct backend *backend, const struct backend_terminal *terminal, bool stop)
+{
+	(void)backend;
+	return stop ? process_tree_stop(terminal->keeper) : process_tree_continue(terminal->keeper);
+}
+
 /* --- its life --- */
 
 static int tmux_cli(const char *socket, const char *const words[3], struct ap_buf *out)
@@ -595,6 +601,7 @@ static const struct backend_ops tmux_ops = {
 	.end = keeper_end,
 	.canonical = keeper_canonical,
 	.usage = keeper_usage,
+	.pause = keeper_pause,
 	.fd = tmux_fd,
 	.ready = tmux_ready,
 	.free = tmux_free,

@@ -266,6 +266,19 @@ static bool is_ready(struct ap_agent *agent)
 	return ready;
 }
 
+/* A pause is the lease's. */
+static void go_on_if_paused(struct ap_agent *agent)
+{
+	struct ap_pool *pool = agent->pool;
+	pthread_mutex_lock(&pool->lock);
+	bool paused = agent->paused;
+	struct backend_terminal running = agent->running;
+	agent->paused = false;
+	pthread_mutex_unlock(&pool->lock);
+	if (paused)
+		(void)pool->backend->ops->pause(pool->backend, &running, false);
+}
+
 static void job_save(struct ap_agent *agent)
 {
 	struct ap_err err = {""};
@@ -273,6 +286,8 @@ static void job_save(struct ap_agent *agent)
 	 * no command. */
 	bool ends = agent->effect.restart || (is_cleared(agent) && !is_ready(agent));
 	int r = ends ? agent_end_program(agent, &err) : 0;
+	if (!ends)
+		go_on_if_paused(agent);
 	if (r == 0)
 		r = save_lease(agent, &err);
 	if (r < 0) {

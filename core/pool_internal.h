@@ -105,6 +105,7 @@ struct ap_agent {
 	bool ending;  /* its program is being ended by us */
 	bool ended;   /* its program has ended */
 	bool restarting; /* it was asked to start again: as good as started */
+	bool paused;	 /* its processes are stopped, or will be */
 	char ended_how[64];
 	char exit_how[64]; /* of the last program that has ended */
 	int64_t exit_time; /* when: seconds of the wall clock; 0: none has, or it is not known */

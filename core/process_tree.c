@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,7 +15,8 @@
 #include "clock.h"
 
 /* A tree that is larger than this is not followed further: it changes under us anyway. */
-#define TREE_MAX 65536
+#define TREE_MAX    65536
+#define STOP_ROUNDS 20
 
 #define AVERAGED_OVER (60 * AP_SECOND)
 
@@ -114,25 +116,33 @@ static int add_children(struct pids *pids, pid_t pid, struct ap_buf *text)
 	return r;
 }
 
+/* All below `root`, parents before their children. */
+static int add_tree(struct pids *pids, pid_t root, struct ap_buf *text)
+{
+	char proc[32];
+	snprintf(proc, sizeof proc, "/proc/%d", (int)root);
+	if (access(proc, F_OK) < 0)
+		return -ESRCH;
+	int r = add_children(pids, root, text);
+	if (r == -ENOENT)
+		r = access(proc, F_OK) < 0 ? -ESRCH : -ENOSYS;
+	for (size_t i = 0; r == 0 && i < pids->n && i < TREE_MAX; i++)
+		(void)add_children(pids, pids->at[i], text); /* it has ended meanwhile, perhaps */
+	return r;
+}
+
 int process_tree_usage(pid_t root, struct process_usage *ret)
 {
 	AP_CLEANUP_BUF struct ap_buf text = {0};
 	struct process_usage usage = {0};
 	struct pids pids = {0};
-	char proc[32];
-	snprintf(proc, sizeof proc, "/proc/%d", (int)root);
-	if (access(proc, F_OK) < 0)
-		return -ESRCH;
-	int r = add_children(&pids, root, &text);
-	if (r == -ENOENT)
-		r = access(proc, F_OK) < 0 ? -ESRCH : -ENOSYS;
-	for (size_t i = 0; r == 0 && i < pids.n && i < TREE_MAX; i++) {
+	int r = add_tree(&pids, root, &text);
+	for (size_t i = 0; r == 0 && i < pids.n; i++) {
 		if (read_proc(&text, pids.at[i], "stat") < 0)
 			continue; /* it has ended meanwhile */
 		usage.n_processes++;
 		usage.cpu_ns += cpu_of(ap_buf_text(&text));
 		usage.memory += memory_of(pids.at[i], &text);
-		(void)add_children(&pids, pids.at[i], &text);
 	}
 	/* what the keeper has waited for was taken over from its descendants */
 	if (r == 0 && read_proc(&text, root, "stat") == 0)
@@ -140,6 +150,37 @@ int process_tree_usage(pid_t root, struct process_usage *ret)
 	free(pids.at);
 	if (r == 0)
 		*ret = usage;
+	return r;
+}
+
+/* Again until nothing is new: a fork may slip by. */
+int process_tree_stop(pid_t root)
+{
+	AP_CLEANUP_BUF struct ap_buf text = {0};
+	size_t n_before = 0;
+	int r = 0;
+	for (unsigned round = 0; r == 0 && round < STOP_ROUNDS; round++) {
+		struct pids pids = {0};
+		r = add_tree(&pids, root, &text);
+		for (size_t i = 0; i < pids.n; i++)
+			(void)kill(pids.at[i], SIGSTOP); /* it has ended meanwhile, perhaps */
+		size_t n = pids.n;
+		free(pids.at);
+		if (n == n_before)
+			break;
+		n_before = n;
+	}
+	return r;
+}
+
+int process_tree_continue(pid_t root)
+{
+	AP_CLEANUP_BUF struct ap_buf text = {0};
+	struct pids pids = {0};
+	int r = add_tree(&pids, root, &text);
+	for (size_t i = pids.n; i > 0; i--)
+		(void)kill(pids.at[i - 1], SIGCONT); /* likewise */
+	free(pids.at);
 	return r;
 }
 

@@ -15,6 +15,11 @@ struct process_usage {
  * not list children. Takes some 30 us a process, more for large ones: not for the FUSE thread. */
 int process_tree_usage(pid_t root, struct process_usage *ret);
 
+/* Stops the tree below `root`, parents first, or has it go on, children first, so that no shell sees
+ * its job stop. -ESRCH, -ENOSYS, -ENOMEM. */
+int process_tree_stop(pid_t root);
+int process_tree_continue(pid_t root);
+
 /* CPU use as a running average over a minute: a burst counts by its length. */
 struct cpu_average {
 	int64_t cpu_ns, at_ns; /* the last sample; at_ns 0: none yet */

@@ -533,6 +533,15 @@ static void keys_lane_release(struct worker_lane *lane)
 	ap_agent_unref(ap_container_of(lane, struct ap_agent, keys_lane));
 }
 
+/* What is done by hand waits for no prompt. */
+static void job_in_keys_lane(struct agent_job *job)
+{
+	job->job.lane = &job->agent->keys_lane;
+	job->job.lane_release = keys_lane_release;
+	agent_ref(job->agent); /* the lane's */
+	worker_submit(job->agent->pool->workers, &job->job);
+}
+
 static void job_keys(struct worker_job *worker_job)
 {
 	struct agent_job *job = ap_container_of(worker_job, struct agent_job, job);
@@ -554,10 +563,38 @@ int ap_agent_keys(struct ap_pool *pool, struct ap_agent *agent, uint64_t token, 
 	if (!job)
 		return ap_err_errno(err, -ENOMEM, "keys");
 	job->token = token;
-	job->job.lane = &agent->keys_lane;
-	job->job.lane_release = keys_lane_release;
-	agent_ref(agent); /* the lane's */
-	worker_submit(pool->workers, &job->job);
+	job_in_keys_lane(job);
+	return 0;
+}
+
+static void job_pause(struct worker_job *worker_job)
+{
+	struct agent_job *job = ap_container_of(worker_job, struct agent_job, job);
+	struct ap_agent *agent = job->agent;
+	struct ap_pool *pool = agent->pool;
+	pthread_mutex_lock(&pool->lock);
+	bool paused = agent->paused; /* the last word counts */
+	struct backend_terminal running = agent->running;
+	pthread_mutex_unlock(&pool->lock);
+	(void)pool->backend->ops->pause(pool->backend, &running,
+					paused); /* it has ended, perhaps */
+	agent_job_free(job);
+}
+
+int ap_agent_pause(struct ap_pool *pool, struct ap_agent *agent, bool pause, struct ap_err *err)
+{
+	int r = agent_running(pool, agent, false, err);
+	if (r < 0)
+		return r;
+	struct agent_job *job = agent_job_new(agent, NULL, job_pause, "");
+	if (!job)
+		return ap_err_errno(err, -ENOMEM, "pause");
+	pthread_mutex_lock(&pool->lock);
+	agent->paused = pause;
+	agent->recheck_ns = ap_clock_ns();
+	pthread_mutex_unlock(&pool->lock);
+	job_in_keys_lane(job);
+	maintenance_poke(pool);
 	return 0;
 }
 

@@ -127,6 +127,16 @@ static int run_restart(const struct tree_call *call)
 	return ap_agent_restart(call->pool, call->agent, call->err);
 }
 
+static int run_pause(const struct tree_call *call)
+{
+	return ap_agent_pause(call->pool, call->agent, true, call->err);
+}
+
+static int run_resume(const struct tree_call *call)
+{
+	return ap_agent_pause(call->pool, call->agent, false, call->err);
+}
+
 static int run_reset(const struct tree_call *call)
 {
 	return ap_agent_reset(call->pool, call->agent, call->token, call->err);
@@ -136,6 +146,8 @@ static const struct control_command commands[] = {
 	{"kill", "end the agent; the work of its lease is saved", run_kill, NULL},
 	{"recycle", "make it as new, at once or when its lease ends", run_recycle, NULL},
 	{"restart", "start its program anew in the same worktree", run_restart, NULL},
+	{"pause", "stop its processes", run_pause, NULL},
+	{"resume", "have them go on", run_resume, NULL},
 	{"reset", "have its program forget what was said", run_reset, NULL},
 	{0},
 };
@@ -212,7 +224,7 @@ const struct tree_row tree_agent[] = {
 	 .fetch = fetch_response, .parks = true},
 	{"diff", "worktree against base, untracked files included", .fetch = fetch_diff},
 	{"diffstat", "summary of diff", .fetch = fetch_diffstat},
-	{"ctl", "kill, recycle, restart, reset", .line = ctl_line},
+	{"ctl", "kill, recycle, restart, pause, resume, reset", .line = ctl_line},
 	{0},
 };
 

@@ -314,6 +314,39 @@ END
     done
 }
 
+@test "a paused agent stands still, counts as busy, and goes on where it was" {
+    mount_pool 1 1
+    echo job > "$POOL/acquire"
+    local tree n
+    tree=$(readlink "$JOB/worktree")
+    echo '(while :; do echo x >> count; sleep 0.02; done) & while [ ! -e stop ]; do sleep 0.1; done; kill $!' > "$JOB/prompt"
+    await test -s "$tree/count"
+    echo pause > "$JOB/ctl"
+    await value_is "$JOB/why" "pause: asked for"
+    all_stopped() {
+        local pid
+        for pid in /proc/[0-9]*; do
+            [ "$(readlink "$pid/cwd" 2>/dev/null)" = "$tree" ] || continue
+            grep -qs '^State:.[TZ]' "$pid/status" || tr '\0' ' ' < "$pid/cmdline" | grep -q agentpool-shim || return 1
+        done
+    }
+    await all_stopped
+    n=$(wc -l < "$tree/count")
+    echo "echo after > after" > "$JOB/prompt"
+    assert_equal "$(cat "$JOB/activity")" busy
+    sleep 0.5 # nothing may happen in it
+    assert_equal "$(wc -l < "$tree/count")" "$n"
+    echo resume > "$JOB/ctl"
+    await bash -c "[ \$(wc -l < $tree/count) -gt $n ]"
+    refute grep -q Stopped "$JOB/output"
+    touch "$tree/stop"
+    await test -e "$tree/after"
+    echo pause > "$JOB/ctl"
+    await value_is "$JOB/why" "pause: asked for"
+    echo job > "$POOL/release" # which ends also what stands still
+    await value_is "$POOL/stats/idle_agents" 1
+}
+
 @test "reset has the program forget, in order with the prompts before it" {
     lease_program
     echo one > "$JOB/prompt"
