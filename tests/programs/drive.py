@@ -78,10 +78,12 @@ PROGRAMS = {
 
 
 def prompts(name):
+    # gemini attaches the files that a prompt names so; the others have a list pop up that takes the Enter
+    named = "@nothing-there" if name == "gemini" else "@README"
     lines = lambda n: "\n".join(f"line {i} of {n}: so that there is something to read" for i in range(n))
     texts = ["say one thing", "a\nb\nc\n\ne", lines(200), "x" * 200 + " " + "words and words " * 620,
              lines(2000), "日本語 🎉 café \"quotes\" $HOME `x` 'y' #{z} %w", "tab\there",
-             "ends with a backslash \\", "look at @README", "#!/bin/sh ; tmux kill-server"]
+             "ends with a backslash \\", f"look at {named}", "#!/bin/sh ; tmux kill-server"]
     return [f"{name}-{i} {text}" for i, text in enumerate(texts)]
 
 
