@@ -8,18 +8,13 @@ be right throughout. Prints TAP. A failing one leaves its screen in what it prin
 
 import json
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
 import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-DEADLINE = 90
-
-
-class Failed(Exception):
-    pass
+sys.path.insert(0, os.path.dirname(HERE))
+from pool import Failed, Pool  # noqa: E402 (beside this directory)
 
 
 def write_json(path, data):
@@ -87,59 +82,28 @@ def prompts(name):
     return [f"{name}-{i} {text}" for i, text in enumerate(texts)]
 
 
-class Pool:
+class Program(Pool):
+    """A pool over one of PROGRAMS, with a model of its own."""
+
     def __init__(self, agentpoolfs, modules, name, port):
         command, setup, self.trims, self.approve, self.interrupt, profile = PROGRAMS[name]
         self.name = name
-        self.work = tempfile.mkdtemp(prefix="agentpool-program-")
-        self.home, self.repo, self.mount, self.log = (f"{self.work}/{x}" for x in ("home", "repo", "pool", "log"))
-        for path in (self.home, self.mount):
-            os.mkdir(path)
-        open(self.log, "w").close()
-        env = {**os.environ, "HOME": self.home, "GIT_CONFIG_GLOBAL": "/dev/null", "DELAY": "1"}
-        for variable in [v for v in env if v.startswith(("XDG_", "CLAUDE", "ANTHROPIC", "OPENAI", "GEMINI", "TMUX"))]:
-            del env[variable]
-        subprocess.run(["git", "init", "-qb", "main", self.repo], check=True, env=env)
-        for setting in ("user.name=user", "user.email=user@example.org"):
-            subprocess.run(["git", "-C", self.repo, "config", *setting.split("=")], check=True, env=env)
-        with open(f"{self.repo}/README.md", "w") as file:
-            file.write("a project\n")
-        subprocess.run(["git", "-C", self.repo, "add", "."], check=True, env=env)
-        subprocess.run(["git", "-C", self.repo, "commit", "-qm", "first"], check=True, env=env)
-        env.update(setup(self.home, f"http://127.0.0.1:{port}", self.repo))
-        self.model = subprocess.Popen(["node", f"{HERE}/mock_model.mjs", str(port), self.log], env=env,
-                                      stdout=subprocess.PIPE, text=True)
-        self.model.stdout.readline()
-        options = f"state_dir={self.work}/state,min_pool_size=1,max_pool_size=1,max_memory_mb=0,max_cpu_percent=0"
-        if profile:
-            options += f",program_profile={profile}"
-        env["PATH"] = f"{modules}/.bin:{env['PATH']}"
-        self.daemon = subprocess.Popen(
-            [agentpoolfs, "-f", "-o", options, self.repo, self.mount, "--", f"{modules}/{command}"], env=env)
-        self.wait_for("the mount", lambda: os.path.exists(f"{self.mount}/acquire"))
-        with open(f"{self.mount}/acquire", "w") as file:
-            file.write("job timeout=60\n")
-        self.job = f"{self.mount}/leases/job"
 
-    def read(self, name):
-        with open(f"{self.job}/{name}", errors="replace") as file:
-            return file.read()
+        def prepare(pool):
+            pool.log = f"{pool.work}/log"
+            open(pool.log, "w").close()
+            pool.model = subprocess.Popen(["node", f"{HERE}/mock_model.mjs", str(port), pool.log],
+                                          env={**pool.env, "DELAY": "1"}, stdout=subprocess.PIPE, text=True)
+            pool.model.stdout.readline()
+            path = f"{modules}/.bin:{pool.env['PATH']}"
+            return {"PATH": path, **setup(pool.home, f"http://127.0.0.1:{port}", pool.repo)}
+
+        options = "max_memory_mb=0,max_cpu_percent=0" + (f",program_profile={profile}" if profile else "")
+        super().__init__(agentpoolfs, options, [f"{modules}/{command}"], prepare)
 
     def write(self, name, text):
         with open(f"{self.job}/{name}", "w", newline="") as file:
             file.write(text)
-
-    def activity(self):
-        return self.read("activity").strip()
-
-    def wait_for(self, what, condition, deadline=DEADLINE):
-        end = time.monotonic() + deadline
-        while not condition():
-            if time.monotonic() > end:
-                raise Failed(f"{what} did not come in {deadline} s")
-            if self.daemon.poll() is not None:
-                raise Failed("the daemon has ended")
-            time.sleep(0.05)
 
     def arrived(self, mark):
         with open(self.log) as file:
@@ -147,32 +111,19 @@ class Pool:
         return [text for text in texts if mark in text]
 
     def settle(self):
-        """Reads `wait`, looking at the activity meanwhile: busy throughout, then what wait says."""
-        waiter = subprocess.Popen(["timeout", str(DEADLINE), "cat", f"{self.job}/wait"], stdout=subprocess.PIPE,
-                                  stderr=subprocess.PIPE, text=True)
+        """As that of a pool, and the activity is busy throughout."""
         seen = []
-        while waiter.poll() is None:
-            seen.append((self.activity(), self.read("why").strip()))
-            time.sleep(0.1)
-        out, err = waiter.communicate()
-        if waiter.returncode != 0:
-            with open(f"{self.mount}/last_error") as file:
-                raise Failed(f"wait: {err.strip()}: {file.read().strip()}")
+        said = super().settle(lambda: seen.append((self.activity(), self.read("why").strip())))
         # the last look may come after the answer
         wrong = [look for look in seen[:-1] if look[0] != "busy"]
         if wrong:
             raise Failed(f"not busy all the time: {wrong}")
-        return out.strip()
+        return said
 
     def end(self):
-        subprocess.run(["fusermount3", "-u", self.mount], check=False)
-        try:
-            self.daemon.wait(60)
-        except subprocess.TimeoutExpired:
-            self.daemon.kill()
         self.model.kill()
         self.model.wait()
-        shutil.rmtree(self.work, ignore_errors=True)
+        super().end()
 
 
 def check_ready(pool):
@@ -224,8 +175,7 @@ def check_interrupt(pool):
 
 
 def check_release(pool):
-    with open(f"{pool.mount}/release", "w") as file:
-        file.write("job\n")
+    pool.control("release", "job")
     pool.wait_for("idle", lambda: open(f"{pool.mount}/stats/idle_agents").read().strip() == "1", 60)
     log = subprocess.run(["git", "-C", pool.repo, "show", "agentpool/job:hello.txt"], stdout=subprocess.PIPE, text=True)
     if pool.approve and log.stdout != "hello\n":
@@ -253,7 +203,7 @@ def main():
             try:
                 if broken:
                     raise Failed(broken)
-                pool = pool or Pool(os.path.abspath(agentpoolfs), os.path.abspath(modules), name, 8800 + at)
+                pool = pool or Program(os.path.abspath(agentpoolfs), os.path.abspath(modules), name, 8800 + at)
                 check(pool)
                 print(f"ok {number} - {name} {what}", flush=True)
             except (Failed, OSError) as error:

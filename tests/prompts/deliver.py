@@ -7,12 +7,14 @@ without waiting: all must arrive byte for byte, once, in order. Prints TAP."""
 import os
 import random
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, os.path.dirname(HERE))
+from pool import Failed, Pool  # noqa: E402 (beside this directory)
+
 DEADLINE = 300
 # so that a short look at the reader is enough
 PROFILE = r"""
@@ -28,10 +30,6 @@ debounce = 20ms
 hold = 100ms
 """
 ALPHABET = "abcdefghijklmnopqrstuvwxyz ABC 0123456789 '\"\\$`#;{}()[]<>|&*?~!%^=+-_@,.:/ äöü 日本 🎉 \t"
-
-
-class Failed(Exception):
-    pass
 
 
 def text(rng, size):
@@ -59,43 +57,20 @@ def sizes(n):
     return [(1 << 20) - 200 if i == n // 2 else 100_000 if i % 10 == 9 else small[i % len(small)] for i in range(n)]
 
 
-class Pool:
+class Reading(Pool):
+    """A pool over a program that writes what it takes into MESSAGES."""
+
     def __init__(self, agentpoolfs, profile, program):
-        self.work = tempfile.mkdtemp(prefix="agentpool-prompts-")
-        self.mount, repo, home = (f"{self.work}/{x}" for x in ("pool", "repo", "home"))
-        self.messages = f"{self.work}/messages"
-        for path in (self.mount, home, self.messages):
-            os.mkdir(path)
-        env = {**os.environ, "HOME": home, "GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_NOSYSTEM": "1"}
-        env.pop("TMUX", None)
-        subprocess.run(["git", "init", "-qb", "main", repo], check=True, env=env)
-        subprocess.run(["git", "-C", repo, "-c", "user.name=u", "-c", "user.email=u@e", "commit", "-qm", "first",
-                        "--allow-empty"], check=True, env=env)
-        options = f"state_dir={self.work}/state,min_pool_size=1,max_pool_size=1,requests_per_quota=0"
+        work = tempfile.mkdtemp(prefix="agentpool-messages-")
+        self.messages = work
+        options = "requests_per_quota=0"
         if profile:
-            with open(f"{self.work}/reader.conf", "w") as file:
+            with open(f"{work}/reader.conf", "w") as file:
                 file.write(profile)
-            options += f",program_profile={self.work}/reader.conf"
-        program = [word.replace("MESSAGES", self.messages) for word in program]
-        self.daemon = subprocess.Popen([agentpoolfs, "-f", "-o", options, repo, self.mount, "--", *program], env=env)
-        self.wait_for("the mount", lambda: os.path.exists(f"{self.mount}/acquire"))
-        with open(f"{self.mount}/acquire", "w") as file:
-            file.write("job timeout=60\n")
-        self.job = f"{self.mount}/leases/job"
-        self.wait_for("ready", lambda: self.read("activity") == "ready\n")
-
-    def read(self, name):
-        with open(f"{self.job}/{name}", errors="replace") as file:
-            return file.read()
-
-    def wait_for(self, what, condition):
-        end = time.monotonic() + DEADLINE
-        while not condition():
-            if time.monotonic() > end:
-                raise Failed(f"{what} did not come")
-            if self.daemon.poll() is not None:
-                raise Failed("the daemon has ended")
-            time.sleep(0.01)
+            options += f",program_profile={work}/reader.conf"
+        program = [word.replace("MESSAGES", work) for word in program]
+        super().__init__(agentpoolfs, options, program, deadline=DEADLINE)
+        self.wait_for("ready", lambda: self.activity() == "ready")
 
     def prompt(self, message):
         """Writes one; while too many or too large ones wait already, it is tried again."""
@@ -115,29 +90,18 @@ class Pool:
                     raise Failed("the queue stays full") from None
                 time.sleep(0.05)
 
-    def settle(self):
-        result = subprocess.run(["timeout", str(DEADLINE), "cat", f"{self.job}/wait"], stdout=subprocess.PIPE,
-                                stderr=subprocess.PIPE, text=True)
-        if result.returncode != 0:
-            with open(f"{self.mount}/last_error") as file:
-                raise Failed(f"wait: {result.stderr.strip()}: {file.read().strip()}")
-
     def outcomes(self):
         with open(f"{self.mount}/events") as file:
             lines = [line for line in file if '"event":"prompt"' in line]
         return len(lines), sum('"outcome":"submitted"' in line for line in lines)
 
     def arrived(self):
-        names = sorted(name for name in os.listdir(self.messages) if not name.endswith(".new"))
+        names = sorted(name for name in os.listdir(self.messages) if name.isdigit())
         return [open(f"{self.messages}/{name}", "rb").read() for name in names]
 
     def end(self):
-        subprocess.run(["fusermount3", "-u", self.mount], check=False)
-        try:
-            self.daemon.wait(60)
-        except subprocess.TimeoutExpired:
-            self.daemon.kill()
-        shutil.rmtree(self.work, ignore_errors=True)
+        super().end()
+        shutil.rmtree(self.messages, ignore_errors=True)
 
 
 def compare(sent, arrived):
@@ -163,7 +127,7 @@ def send_all(pool, sent):
 
 def into_reader(agentpoolfs, n, mode):
     rng = random.Random(mode)
-    pool = Pool(agentpoolfs, PROFILE, [sys.executable, f"{HERE}/reader.py", mode, "MESSAGES"])
+    pool = Reading(agentpoolfs, PROFILE, [sys.executable, f"{HERE}/reader.py", mode, "MESSAGES"])
     try:
         sent = [many_lines(rng, 5000, 30) if i % 12 == 5 else text(rng, size) for i, size in enumerate(sizes(n))]
         sent = [message.rstrip(b"\n") or b"." for message in sent]
@@ -175,7 +139,7 @@ def into_reader(agentpoolfs, n, mode):
 
 def into_lines(agentpoolfs, n):
     rng = random.Random("lines")
-    pool = Pool(agentpoolfs, LINES_PROFILE, [sys.executable, f"{HERE}/reader.py", "lines", "MESSAGES"])
+    pool = Reading(agentpoolfs, LINES_PROFILE, [sys.executable, f"{HERE}/reader.py", "lines", "MESSAGES"])
     try:
         sent = [short_lines(rng, size) for size in sizes(n)]
         send_all(pool, sent)
@@ -197,7 +161,7 @@ def into_lines(agentpoolfs, n):
 
 def into_bash(agentpoolfs, n):
     rng = random.Random("bash")
-    pool = Pool(agentpoolfs, "", ["bash", "--norc"])
+    pool = Reading(agentpoolfs, "", ["bash", "--norc"])
     try:
         sent = [many_lines(rng, 5000, 30) if i % 12 == 5 else short_lines(rng, size) for i, size in enumerate(sizes(n))]
         sent = [message.replace(b"\t", b" ") for message in sent]  # a tab completes
