@@ -311,6 +311,7 @@ static int start_program(struct ap_agent *agent, enum launch_kind kind, struct a
 		.output_file = ap_buf_text(&raw),
 		.by_lines = profile_values(pool->profile)->stream,
 	};
+	agent->input_cut = false; /* what was written to the one before is gone with it */
 	agent_starts(agent);
 	return kind == LAUNCH_FIRST ? ops->spawn(pool->backend, &spawn, &agent->terminal, err)
 				    : ops->respawn(pool->backend, &spawn, &agent->terminal, err);

@@ -166,8 +166,7 @@ static int open_input(void)
 {
 	if (mkfifoat(records, "input", 0600) < 0 && errno != EEXIST)
 		return -1;
-	int fd = openat(records, "input", O_RDWR | O_CLOEXEC);
-	return fd;
+	return openat(records, "input", O_RDWR | O_CLOEXEC);
 }
 
 static void run_program(char **argv, int input)
