@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,6 +18,8 @@
 /* A tree that is larger than this is not followed further: it changes under us anyway. */
 #define TREE_MAX    65536
 #define STOP_ROUNDS 20
+#define STOP_TRIES  1000 /* a millisecond each: one in an uninterruptible sleep is left to itself  \
+			  */
 
 #define AVERAGED_OVER (60 * AP_SECOND)
 
@@ -153,6 +156,18 @@ int process_tree_usage(pid_t root, struct process_usage *ret)
 	return r;
 }
 
+/* Returns when a process that was told to stop stands still, or has ended. The signal alone is not
+ * enough: a shell on its way there would still be told that its job has stopped. */
+static void await_stopped(pid_t pid, struct ap_buf *text)
+{
+	for (unsigned tries = 0; tries < STOP_TRIES && read_proc(text, pid, "stat") == 0; tries++) {
+		const char *name_end = strrchr(ap_buf_text(text), ')');
+		if (!name_end || strchr("TtZX", name_end[1] ? name_end[2] : 'X'))
+			return;
+		poll(NULL, 0, 1);
+	}
+}
+
 /* Again until nothing is new: a fork may slip by. */
 int process_tree_stop(pid_t root)
 {
@@ -162,8 +177,10 @@ int process_tree_stop(pid_t root)
 	for (unsigned round = 0; r == 0 && round < STOP_ROUNDS; round++) {
 		struct pids pids = {0};
 		r = add_tree(&pids, root, &text);
-		for (size_t i = 0; i < pids.n; i++)
-			(void)kill(pids.at[i], SIGSTOP); /* it has ended meanwhile, perhaps */
+		for (size_t i = 0; i < pids.n; i++) {
+			if (kill(pids.at[i], SIGSTOP) == 0) /* else it has ended meanwhile */
+				await_stopped(pids.at[i], &text);
+		}
 		size_t n = pids.n;
 		free(pids.at);
 		if (n == n_before)
