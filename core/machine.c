@@ -29,7 +29,7 @@
 
 /* Legal moves; anything else is a programming error. */
 static const unsigned legal_moves[AP_N_AGENT_STATES] = {
-	[AP_AGENT_FREE] = BIT(SPAWNING),
+	[AP_AGENT_FREE] = BIT(SPAWNING) | BIT(IDLE) | BIT(ACTIVE), /* the last two: adopted */
 	[AP_AGENT_SPAWNING] = BIT(IDLE) | BIT(STOPPING),
 	[AP_AGENT_IDLE] =
 		BIT(VALIDATING) | BIT(RECYCLING) | BIT(DRAINING) | BIT(UNHEALTHY) | BIT(STOPPING),
@@ -526,6 +526,8 @@ static void scale_by_policy(struct machine *m, int64_t now, struct machine_effec
 
 static void reconcile(struct machine *m, int64_t now, struct machine_effects *fx)
 {
+	if (m->suspended)
+		return;
 	if (m->n_waiting > 0)
 		serve(m, now, fx);
 	if (m->n_marked > 0)
@@ -542,6 +544,62 @@ static void reconcile(struct machine *m, int64_t now, struct machine_effects *fx
 	}
 	if (m->n_waiting > 0 && m->breaker.state == BREAKER_OPEN && machine_live(m) == 0)
 		refuse_all(m, -EHOSTDOWN, fx); /* nothing can serve */
+}
+
+/* --- what is there already --- */
+
+static void adopt_lease(struct machine *m, struct machine_slot *slot,
+			const struct machine_adoption *adoption, int64_t now)
+{
+	snprintf(slot->label.text, sizeof slot->label.text, "%s", adoption->label);
+	slot->label.hash = (uint32_t)ap_hash(slot->label.text);
+	label_add(m, &slot->label);
+	slot->token = adoption->token;
+	slot->affinity = adoption->affinity;
+	slot->uid = adoption->uid;
+	slot->pid = adoption->pid;
+	slot->by_handle = adoption->by_handle;
+	slot->granted_ns = adoption->granted_ns;
+	slot->ttl_ns = adoption->ttl_ns;
+	if (slot->ttl_ns > 0)
+		slot->deadline_ns = ap_clock_after(now, slot->ttl_ns);
+	wake_by(m, slot->deadline_ns);
+	if (m->next_token <= slot->token)
+		m->next_token = slot->token + 1;
+}
+
+static int on_adopt(struct machine *m, const struct machine_event *event, int64_t now,
+		    struct machine_effects *fx)
+{
+	struct machine_slot *slot = &m->slots[event->slot];
+	const struct machine_adoption *adoption = event->adoption;
+	if (slot->state != AP_AGENT_FREE)
+		return -EBUSY;
+	if (machine_find_number(m, adoption->number) ||
+	    (*adoption->label && label_find(m, adoption->label)))
+		return -EEXIST;
+	slot->number = adoption->number;
+	if (m->next_number <= slot->number)
+		m->next_number = slot->number + 1;
+	generation_begin(m, slot);
+	slot->generation = adoption->generation;
+	slot->n_recycles = adoption->n_recycles;
+	slot->n_requests = adoption->n_requests;
+	slot->n_served = adoption->n_served;
+	slot->created_ns = adoption->created_ns;
+	slot->started_ns = adoption->started_ns;
+	slot->used_ns = now;
+	slot->born = true;
+	if (m->n_terminated > 0) /* until now it was thought so */
+		m->n_terminated--;
+	else
+		m->n_spawned++;
+	slot_move(m, slot, *adoption->label ? AP_AGENT_ACTIVE : AP_AGENT_IDLE, AP_REASON_ADOPTED,
+		  fx);
+	wake_for_age(m, slot);
+	if (*adoption->label)
+		adopt_lease(m, slot, adoption, now);
+	return 0;
 }
 
 /* --- what acquirers and holders ask for --- */
@@ -737,10 +795,12 @@ static int on_spawned(struct machine *m, const struct machine_event *event, int6
 	return 0;
 }
 
-/* Errors that are the acquirer's own doing and say nothing about the agent. */
-static bool acquirer_at_fault(int error)
+/* Errors that say nothing about the agent: the acquirer's own doing, or that nothing can be written
+ * down: another agent would not do better. */
+static bool agent_is_well(int error)
 {
-	return error == -EBUSY || error == -EINVAL || error == -EEXIST;
+	return error == -EBUSY || error == -EINVAL || error == -EEXIST || error == -ENOSPC ||
+	       error == -EROFS;
 }
 
 static void grant(struct machine *m, struct machine_slot *slot, int64_t now,
@@ -805,7 +865,7 @@ static int on_validated(struct machine *m, const struct machine_event *event, in
 	struct machine_request *request = slot->request;
 	slot->request = NULL;
 	lease_clear(slot);
-	if (acquirer_at_fault(event->result)) {
+	if (agent_is_well(event->result)) {
 		if (request)
 			answer(fx, request, event->result);
 		slot_settle(m, slot, AP_REASON_REFUSED, now, fx);
@@ -1144,7 +1204,7 @@ static int on_close(struct machine *m, const struct machine_event *event, int64_
 static int on_open(struct machine *m, const struct machine_event *event, int64_t now,
 		   struct machine_effects *fx)
 {
-	if (m->shutdown)
+	if (m->shutdown || m->suspended)
 		return -ESHUTDOWN;
 	m->closed = false;
 	return 0;
@@ -1174,34 +1234,31 @@ static int on_shutdown(struct machine *m, const struct machine_event *event, int
 	return 0;
 }
 
+static int on_suspend(struct machine *m, const struct machine_event *event, int64_t now,
+		      struct machine_effects *fx)
+{
+	on_close(m, event, now, fx);
+	m->suspended = true;
+	return 0;
+}
+
 typedef int handler(struct machine *, const struct machine_event *, int64_t,
 		    struct machine_effects *);
 
 static handler *const handlers[N_MACHINE_EVENTS] = {
-	[MACHINE_ACQUIRE] = on_acquire,
-	[MACHINE_CANCEL] = on_cancel,
-	[MACHINE_RELEASE] = on_release,
-	[MACHINE_RENEW] = on_renew,
-	[MACHINE_PROMPT] = on_prompt,
-	[MACHINE_KILL] = on_kill,
-	[MACHINE_RECYCLE] = on_recycle,
-	[MACHINE_SPAWNED] = on_spawned,
-	[MACHINE_VALIDATED] = on_validated,
-	[MACHINE_SAVED] = on_saved,
-	[MACHINE_RECYCLED] = on_recycled,
-	[MACHINE_DRAINED] = on_drained,
-	[MACHINE_STOPPED] = on_stopped,
-	[MACHINE_PROBED] = on_probed,
-	[MACHINE_EXITED] = on_exited,
-	[MACHINE_TIMER] = on_timer,
-	[MACHINE_PASS] = on_pass,
-	[MACHINE_CONFIG] = on_config,
-	[MACHINE_SCALE] = on_scale,
-	[MACHINE_DRAIN] = on_drain,
-	[MACHINE_CLOSE] = on_close,
-	[MACHINE_OPEN] = on_open,
-	[MACHINE_RESET_BREAKER] = on_reset_breaker,
-	[MACHINE_SHUTDOWN] = on_shutdown,
+	[MACHINE_ADOPT] = on_adopt,	  [MACHINE_ACQUIRE] = on_acquire,
+	[MACHINE_CANCEL] = on_cancel,	  [MACHINE_RELEASE] = on_release,
+	[MACHINE_RENEW] = on_renew,	  [MACHINE_PROMPT] = on_prompt,
+	[MACHINE_KILL] = on_kill,	  [MACHINE_RECYCLE] = on_recycle,
+	[MACHINE_SPAWNED] = on_spawned,	  [MACHINE_VALIDATED] = on_validated,
+	[MACHINE_SAVED] = on_saved,	  [MACHINE_RECYCLED] = on_recycled,
+	[MACHINE_DRAINED] = on_drained,	  [MACHINE_STOPPED] = on_stopped,
+	[MACHINE_PROBED] = on_probed,	  [MACHINE_EXITED] = on_exited,
+	[MACHINE_TIMER] = on_timer,	  [MACHINE_PASS] = on_pass,
+	[MACHINE_CONFIG] = on_config,	  [MACHINE_SCALE] = on_scale,
+	[MACHINE_DRAIN] = on_drain,	  [MACHINE_CLOSE] = on_close,
+	[MACHINE_OPEN] = on_open,	  [MACHINE_RESET_BREAKER] = on_reset_breaker,
+	[MACHINE_SHUTDOWN] = on_shutdown, [MACHINE_SUSPEND] = on_suspend,
 };
 
 enum machine_event_type machine_outcome(enum machine_effect_type effect)
@@ -1237,7 +1294,8 @@ static bool awaited(const struct machine *m, const struct machine_event *event)
 /* Events that change nothing that reconcile() looks at. */
 static bool concerns_holder_only(enum machine_event_type type)
 {
-	return type == MACHINE_RELEASE || type == MACHINE_RENEW || type == MACHINE_PROMPT;
+	return type == MACHINE_RELEASE || type == MACHINE_RENEW || type == MACHINE_PROMPT ||
+	       type == MACHINE_ADOPT; /* others come behind it */
 }
 
 int machine_step(struct machine *m, const struct machine_event *event, int64_t now,
@@ -1279,6 +1337,23 @@ struct machine_slot *machine_find_number(const struct machine *m, unsigned numbe
 unsigned machine_total(const struct machine *m)
 {
 	return m->n_slots - m->n_in_state[AP_AGENT_FREE];
+}
+
+struct machine_slot *machine_free_slot(const struct machine *m)
+{
+	const struct ap_list *free_slots = &m->states[AP_AGENT_FREE];
+	return ap_list_empty(free_slots)
+		       ? NULL
+		       : ap_container_of(free_slots->next, struct machine_slot, link);
+}
+
+bool machine_at_rest(const struct machine *m)
+{
+	for (unsigned i = 0; i < m->n_slots; i++) {
+		if (m->slots[i].effect)
+			return false;
+	}
+	return true;
 }
 
 unsigned machine_live(const struct machine *m)

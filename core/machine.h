@@ -141,7 +141,21 @@ struct machine_effects {
 	struct machine_move *moves; /* likewise: every change of state, in order */
 };
 
+/* An agent that a daemon before this one has left. */
+struct machine_adoption {
+	uint32_t number, generation, n_recycles, n_requests, n_served;
+	int64_t created_ns, started_ns;
+	/* the lease that it serves; an empty label: none */
+	const char *label;
+	uint64_t token, affinity;
+	uid_t uid;
+	pid_t pid;
+	bool by_handle;
+	int64_t granted_ns, ttl_ns; /* its time to live begins anew */
+};
+
 enum machine_event_type {
+	MACHINE_ADOPT,	 /* slot, which is free; adoption */
 	MACHINE_ACQUIRE, /* request */
 	MACHINE_CANCEL,	 /* request: -EALREADY if it is answered */
 	MACHINE_RELEASE, /* slot, token (0: whatever lease it has), reason, discard, request or NULL
@@ -167,12 +181,14 @@ enum machine_event_type {
 	MACHINE_OPEN,
 	MACHINE_RESET_BREAKER,
 	MACHINE_SHUTDOWN, /* close, save every lease, stop every agent */
+	MACHINE_SUSPEND,  /* close, begin nothing more: the agents are left as they are */
 	N_MACHINE_EVENTS,
 };
 
 struct machine_event {
 	enum machine_event_type type;
 	struct machine_request *request;
+	const struct machine_adoption *adoption;
 	unsigned slot;
 	uint32_t effect;
 	int result;
@@ -198,7 +214,7 @@ struct machine {
 	unsigned n_labels;
 	struct breaker breaker;
 	int target; /* manual size; -1: automatic */
-	bool closed, shutdown;
+	bool closed, shutdown, suspended;
 	uint32_t next_number, next_effect;
 	uint64_t next_token, next_lease;
 	uint32_t random;      /* state of the generator for jitter */
@@ -225,6 +241,7 @@ unsigned machine_max_effects(const struct machine *machine);
 
 /* Takes one event. `effects` is emptied first. 0, or why the event was refused: nothing has changed
  * then, and a request that it brought has not been taken.
+ * ADOPT: -EBUSY (the slot is not free), -EEXIST (label or number is there already).
  * ACQUIRE: -ESHUTDOWN, -EEXIST (the label is leased or asked for), -ENOENT (no such agent), -EAGAIN
  * (the queue is full). RELEASE, RENEW: -ENOENT, -ESTALE. PROMPT: -ESTALE, -EDQUOT. KILL, RECYCLE:
  * -EBUSY, -ENOENT. SCALE: -ERANGE. An outcome that is not awaited any more: -ESTALE.
@@ -243,6 +260,12 @@ struct machine_slot *machine_find_number(const struct machine *machine, unsigned
 
 /* All but FREE: what counts against max_size. */
 unsigned machine_total(const struct machine *machine);
+
+/* A slot for one more agent; NULL: there is none. */
+struct machine_slot *machine_free_slot(const struct machine *machine);
+
+/* Whether nothing is under way: every agent rests in its state. */
+bool machine_at_rest(const struct machine *machine);
 
 /* Of them those that serve or will: neither ending nor set aside. */
 unsigned machine_live(const struct machine *machine);

@@ -1,11 +1,14 @@
 #include "reason.h"
 
+#include <string.h>
+
 const char *ap_reason_name(enum ap_reason reason)
 {
 	static const char *const names[AP_N_REASONS] = {
 		[AP_REASON_NONE] = "none",
 		[AP_REASON_DEMAND] = "demand",
 		[AP_REASON_SPAWNED] = "spawned",
+		[AP_REASON_ADOPTED] = "adopted",
 		[AP_REASON_CLEANED] = "cleaned",
 		[AP_REASON_RECYCLED] = "recycled",
 		[AP_REASON_ACQUIRE] = "acquire",
@@ -36,4 +39,13 @@ const char *ap_reason_name(enum ap_reason reason)
 		[AP_REASON_STOPPED] = "stopped",
 	};
 	return names[reason];
+}
+
+enum ap_reason ap_reason_find(const char *name)
+{
+	for (int i = 0; i < AP_N_REASONS; i++) {
+		if (strcmp(ap_reason_name((enum ap_reason)i), name) == 0)
+			return (enum ap_reason)i;
+	}
+	return AP_REASON_NONE;
 }

@@ -6,6 +6,7 @@ enum ap_reason {
 	/* why it came, and came to be ready */
 	AP_REASON_DEMAND, /* the pool is smaller than it should be */
 	AP_REASON_SPAWNED,
+	AP_REASON_ADOPTED, /* the daemon before left it */
 	AP_REASON_CLEANED, /* after a lease */
 	AP_REASON_RECYCLED,
 	/* of a lease */
@@ -41,3 +42,6 @@ enum ap_reason {
 };
 
 const char *ap_reason_name(enum ap_reason reason);
+
+/* The reason of that name; NONE: there is none. */
+enum ap_reason ap_reason_find(const char *name);

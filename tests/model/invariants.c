@@ -54,7 +54,8 @@ static void check_counts(const struct world *w)
 	CHECK(w, n_alive == machine_total(m), "what may be alive counts in the total");
 	CHECK(w, m->n_spawned - m->n_terminated == n_born,
 	      "spawned less terminated are the agents that live");
-	CHECK(w, m->n_grants - w->n_ended == n_leased, "grants less ended are the leases held");
+	CHECK(w, m->n_grants + w->n_adopted - w->n_ended == n_leased,
+	      "grants less ended are the leases held");
 }
 
 static void check_labels(const struct world *w)
@@ -244,7 +245,7 @@ static void check_moves(const struct world *w, const struct machine_event *event
 {
 	static const char letters[] = "FSIVARUDT";
 	static const char *const legal[AP_N_AGENT_STATES] = {
-		[AP_AGENT_FREE] = "S",	     [AP_AGENT_SPAWNING] = "IT",
+		[AP_AGENT_FREE] = "SIA",     [AP_AGENT_SPAWNING] = "IT",
 		[AP_AGENT_IDLE] = "VRDUT",   [AP_AGENT_VALIDATING] = "IAU",
 		[AP_AGENT_ACTIVE] = "RDUT",  [AP_AGENT_RECYCLING] = "IT",
 		[AP_AGENT_UNHEALTHY] = "RT", [AP_AGENT_DRAINING] = "T",
@@ -263,8 +264,13 @@ static void check_moves(const struct world *w, const struct machine_event *event
 		if (move->from == AP_AGENT_ACTIVE)
 			check_end_of_lease(w, event, before, move->slot);
 		if (move->to == AP_AGENT_ACTIVE)
-			CHECK(w, event->type == MACHINE_VALIDATED && event->slot == move->slot,
-			      "an agent is granted when it is valid");
+			CHECK(w,
+			      (event->type == MACHINE_VALIDATED || event->type == MACHINE_ADOPT) &&
+				      event->slot == move->slot,
+			      "an agent is granted when it is valid, or was before");
+		if (move->from == AP_AGENT_FREE && move->to != AP_AGENT_SPAWNING)
+			CHECK(w, event->type == MACHINE_ADOPT && event->slot == move->slot,
+			      "an agent is spawned, or was before");
 		if (move->to == AP_AGENT_FREE)
 			CHECK(w, event->type == MACHINE_STOPPED && event->slot == move->slot,
 			      "a slot is free when its agent has stopped");
@@ -341,7 +347,8 @@ static void check_effects(struct world *w, const struct machine_memory *before,
 	      n_spawns == 0 || m->breaker.state == BREAKER_CLOSED ||
 		      (n_spawns == 1 && m->n_unproven == 1),
 	      "a half-open breaker lets one start at a time");
-	CHECK(w, n_spawns == 0 || !m->shutdown, "a pool that shuts down does not spawn");
+	CHECK(w, n_spawns == 0 || !(m->shutdown || m->suspended),
+	      "a pool that shuts down or rests does not spawn");
 	CHECK(w, m->n_in_state[AP_AGENT_SPAWNING] <= m->limits.max_spawning || n_spawns == 0,
 	      "no more than max_spawning at once");
 }
@@ -380,7 +387,9 @@ static void check_counters(const struct world *w, const struct machine_event *ev
 		      m->n_spawned >= old->n_spawned && m->n_terminated >= old->n_terminated &&
 		      m->next_token >= old->next_token && m->next_number >= old->next_number,
 	      "counters never fall");
-	CHECK(w, total <= m->limits.max_size || total <= machine_total(old),
+	CHECK(w,
+	      total <= m->limits.max_size || total <= machine_total(old) ||
+		      event->type == MACHINE_ADOPT,
 	      "the pool never grows over max_size");
 	if (event->type == MACHINE_TIMER)
 		CHECK(w, m->wake_ns > w->now, "after the timer nothing is due");
@@ -414,6 +423,10 @@ void check_step(struct world *w, const struct machine_event *event,
 {
 	if (event->type == MACHINE_STOPPED)
 		w->alive[event->slot] = false;
+	if (event->type == MACHINE_ADOPT) {
+		w->alive[event->slot] = true;
+		w->n_adopted += machine_slot_leased(&w->memory.slots[event->slot]);
+	}
 	check_moves(w, event, before, fx);
 	check_reservations(w, fx);
 	check_effects(w, before, fx);

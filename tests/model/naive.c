@@ -634,7 +634,9 @@ static void validated(struct naive *n, struct naive_agent *a, int result, int64_
 	}
 	a->request = -1;
 	clear_lease(a);
-	if (result == -EBUSY || result == -EINVAL || result == -EEXIST) {
+	/* the acquirer's fault, or one that any agent would have */
+	if (result == -EBUSY || result == -EINVAL || result == -EEXIST || result == -ENOSPC ||
+	    result == -EROFS) {
 		answer(n, request, result);
 		settle(n, a, now);
 		return;
@@ -868,6 +870,44 @@ static int scale(struct naive *n, int target)
 	return 0;
 }
 
+/* An agent from before takes a free slot, idle or with its lease. */
+static int take_up(struct naive *n, struct naive_agent *a, const struct machine_adoption *from,
+		   int64_t now)
+{
+	if (a->state != AP_AGENT_FREE)
+		return -EBUSY;
+	if (by_number(n, from->number) || (*from->label && label_known(n, from->label)))
+		return -EEXIST;
+	for (unsigned i = 0; i < n->n_free; i++)
+		if (n->free[i] == (unsigned)(a - n->agents)) {
+			memmove(&n->free[i], &n->free[i + 1],
+				(n->n_free - i - 1) * sizeof n->free[0]);
+			n->n_free--;
+			break;
+		}
+	a->number = from->number;
+	if (n->next_number <= a->number)
+		n->next_number = a->number + 1;
+	a->n_recycles = from->n_recycles;
+	a->n_served = from->n_served;
+	a->started = from->started_ns;
+	a->idle_since = now;
+	a->born = true;
+	n->n_spawned += n->n_terminated == 0;
+	n->n_terminated -= n->n_terminated > 0;
+	move(n, a, *from->label ? AP_AGENT_ACTIVE : AP_AGENT_IDLE);
+	if (!*from->label)
+		return 0;
+	snprintf(a->label, sizeof a->label, "%s", from->label);
+	a->token = from->token;
+	a->affinity = from->affinity;
+	a->ttl = from->ttl_ns;
+	a->until = a->ttl ? later(now, a->ttl) : NEVER;
+	if (n->next_token <= a->token)
+		n->next_token = a->token + 1;
+	return 0;
+}
+
 static int handle(struct naive *n, const struct machine_event *event, int request, int64_t now)
 {
 	struct naive_agent *a = &n->agents[event->slot];
@@ -875,6 +915,12 @@ static int handle(struct naive *n, const struct machine_event *event, int reques
 	    (event->effect == 0 || event->effect != a->awaited))
 		return -ESTALE;
 	switch (event->type) {
+	case MACHINE_ADOPT:
+		return take_up(n, a, event->adoption, now);
+	case MACHINE_SUSPEND:
+		close_pool(n);
+		n->suspended = true;
+		return 0;
 	case MACHINE_ACQUIRE:
 		return acquire(n, event->request, request, now);
 	case MACHINE_CANCEL:
@@ -932,7 +978,7 @@ static int handle(struct naive *n, const struct machine_event *event, int reques
 		close_pool(n);
 		return 0;
 	case MACHINE_OPEN:
-		if (n->shutdown)
+		if (n->shutdown || n->suspended)
 			return -ESHUTDOWN;
 		n->closed = false;
 		return 0;
@@ -955,8 +1001,8 @@ void naive_step(struct naive *n, const struct machine_event *event, int request,
 	n->result = handle(n, event, request, now);
 	/* a holder's own affairs: no one else is served or scaled for them */
 	bool own = event->type == MACHINE_RELEASE || event->type == MACHINE_RENEW ||
-		   event->type == MACHINE_PROMPT;
-	if (n->result == 0 && !own)
+		   event->type == MACHINE_PROMPT || event->type == MACHINE_ADOPT;
+	if (n->result == 0 && !own && !n->suspended)
 		after_event(n, now);
 }
 

@@ -51,7 +51,7 @@ struct naive {
 	struct naive_request requests[N_REQUESTS];
 	unsigned queue[N_REQUESTS], n_queued;
 	int target;
-	bool closed, shutdown;
+	bool closed, shutdown, suspended;
 	unsigned next_number, next_lease, idle_order;
 	uint64_t next_token;
 	int64_t low_since, pass_due, pass;

@@ -129,14 +129,15 @@ static uint32_t fault_every;
 
 static void outcome(struct world *w)
 {
-	static const int errors[] = {-EIO, -ENOSPC, -EBUSY, -EINVAL, -EEXIST, -ECHILD, -ETIMEDOUT};
+	static const int errors[] = {-EIO,    -ENOSPC, -EBUSY,	   -EINVAL,
+				     -EEXIST, -ECHILD, -ETIMEDOUT, -EROFS};
 	if (!one_in(w, 4))
 		world_forget(w);
 	if (w->n_under_way == 0)
 		return;
 	unsigned i = world_draw(w, w->n_under_way);
 	struct machine_effect effect = w->under_way[i];
-	int result = one_in(w, fault_every) ? errors[world_draw(w, 7)] : 0;
+	int result = one_in(w, fault_every) ? errors[world_draw(w, 8)] : 0;
 	if (effect.type == EFFECT_STOP)
 		result = 0;
 	if (effect.type == EFFECT_PROBE)
@@ -274,6 +275,43 @@ static void check_end(struct world *w)
 		CHECK(w, !w->requests[i].busy, "and has answered request %u", i);
 }
 
+/* The pool rests: what is under way comes to its end, and nothing else begins. */
+static void check_suspension(struct world *w)
+{
+	const struct machine *m = &w->memory.machine;
+	step(w, (struct machine_event){.type = MACHINE_SUSPEND});
+	CHECK(w, world_calm(w, 4000), "a pool that is suspended comes to rest");
+	CHECK(w, machine_at_rest(m), "and says so");
+	for (unsigned i = 0; i < N_REQUESTS; i++)
+		CHECK(w, !w->requests[i].busy, "and has answered request %u", i);
+}
+
+/* Agents that were there before: some of them idle, some leased, some that cannot be. */
+static void adopt_some(struct world *w)
+{
+	for (unsigned n = world_draw(w, w->memory.machine.n_slots + 2); n > 0; n--) {
+		char label[16] = "";
+		if (one_in(w, 2))
+			snprintf(label, sizeof label, "l%u", world_draw(w, 12));
+		const struct machine_adoption adoption = {
+			.number = 1 + world_draw(w, 20),
+			.generation = 1 + world_draw(w, 3),
+			.n_recycles = world_draw(w, 3),
+			.n_served = world_draw(w, 4),
+			.created_ns = w->now - 5 * AP_SECOND,
+			.started_ns = w->now - some_time(w, 3600 * AP_SECOND),
+			.label = label,
+			.token = *label ? w->memory.machine.next_token + world_draw(w, 3) : 0,
+			.affinity = world_draw(w, 4),
+			.ttl_ns = one_in(w, 2) ? 0 : some_time(w, 3600 * AP_SECOND),
+		};
+		step(w, (struct machine_event){.type = MACHINE_ADOPT,
+					       .slot = some_slot(w),
+					       .adoption = &adoption});
+	}
+	w->last_token = w->memory.machine.next_token - 1;
+}
+
 uint64_t random_walk(uint64_t seed, uint64_t n_steps)
 {
 	static struct world world;
@@ -286,6 +324,8 @@ uint64_t random_walk(uint64_t seed, uint64_t n_steps)
 		world_begin(w, n_slots, &limits);
 		static const uint32_t rates[] = {5, 20, 100, 1000};
 		fault_every = rates[world_draw(w, 4)];
+		if (one_in(w, 3))
+			adopt_some(w);
 		world_configure(w, &limits);
 		uint64_t end = w->n_steps + 500 + world_draw(w, 3000);
 		while (w->n_steps < end && w->n_steps < n_steps) {
@@ -296,7 +336,10 @@ uint64_t random_walk(uint64_t seed, uint64_t n_steps)
 		}
 		if (one_in(w, 2))
 			check_rest(w);
-		check_end(w);
+		if (one_in(w, 3))
+			check_suspension(w);
+		else
+			check_end(w);
 		n_grants += w->memory.machine.n_grants;
 		n_recycled += w->memory.machine.n_recycled;
 		n_spawned += w->memory.machine.n_spawned;

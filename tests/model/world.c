@@ -27,30 +27,19 @@ uint32_t world_draw(struct world *w, uint32_t below)
 static const char *event_name(enum machine_event_type type)
 {
 	static const char *const names[N_MACHINE_EVENTS] = {
-		[MACHINE_ACQUIRE] = "acquire",
-		[MACHINE_CANCEL] = "cancel",
-		[MACHINE_RELEASE] = "release",
-		[MACHINE_RENEW] = "renew",
-		[MACHINE_PROMPT] = "prompt",
-		[MACHINE_KILL] = "kill",
-		[MACHINE_RECYCLE] = "recycle",
-		[MACHINE_SPAWNED] = "spawned",
-		[MACHINE_VALIDATED] = "validated",
-		[MACHINE_SAVED] = "saved",
-		[MACHINE_RECYCLED] = "recycled",
-		[MACHINE_DRAINED] = "drained",
-		[MACHINE_STOPPED] = "stopped",
-		[MACHINE_PROBED] = "probed",
-		[MACHINE_EXITED] = "exited",
-		[MACHINE_TIMER] = "timer",
-		[MACHINE_PASS] = "pass",
-		[MACHINE_CONFIG] = "config",
-		[MACHINE_SCALE] = "scale",
-		[MACHINE_DRAIN] = "drain",
-		[MACHINE_CLOSE] = "close",
-		[MACHINE_OPEN] = "open",
-		[MACHINE_RESET_BREAKER] = "reset-breaker",
-		[MACHINE_SHUTDOWN] = "shutdown",
+		[MACHINE_ADOPT] = "adopt",	 [MACHINE_ACQUIRE] = "acquire",
+		[MACHINE_CANCEL] = "cancel",	 [MACHINE_RELEASE] = "release",
+		[MACHINE_RENEW] = "renew",	 [MACHINE_PROMPT] = "prompt",
+		[MACHINE_KILL] = "kill",	 [MACHINE_RECYCLE] = "recycle",
+		[MACHINE_SPAWNED] = "spawned",	 [MACHINE_VALIDATED] = "validated",
+		[MACHINE_SAVED] = "saved",	 [MACHINE_RECYCLED] = "recycled",
+		[MACHINE_DRAINED] = "drained",	 [MACHINE_STOPPED] = "stopped",
+		[MACHINE_PROBED] = "probed",	 [MACHINE_EXITED] = "exited",
+		[MACHINE_TIMER] = "timer",	 [MACHINE_PASS] = "pass",
+		[MACHINE_CONFIG] = "config",	 [MACHINE_SCALE] = "scale",
+		[MACHINE_DRAIN] = "drain",	 [MACHINE_CLOSE] = "close",
+		[MACHINE_OPEN] = "open",	 [MACHINE_RESET_BREAKER] = "reset-breaker",
+		[MACHINE_SHUTDOWN] = "shutdown", [MACHINE_SUSPEND] = "suspend",
 	};
 	return names[type];
 }
@@ -153,7 +142,7 @@ void world_begin(struct world *w, unsigned n_slots, const struct machine_limits 
 	memset(w->alive, 0, sizeof w->alive);
 	memset(w->generations, 0, sizeof w->generations);
 	w->n_under_way = 0;
-	w->n_arrived = w->last_arrival = w->last_token = w->n_ended = 0;
+	w->n_arrived = w->last_arrival = w->last_token = w->n_ended = w->n_adopted = 0;
 	w->last_effect = 0;
 	if (machine_init(m, n_slots, limits, 1, world_draw(w, UINT32_MAX), w->now) < 0)
 		world_fail(w, "out of memory");

@@ -54,7 +54,7 @@ struct world {
 	unsigned n_under_way;
 	bool alive[MAX_SLOTS]; /* from SPAWN until STOPPED: may use memory */
 	struct host_generation generations[MAX_SLOTS];
-	uint64_t n_arrived, last_arrival, last_token, n_ended;
+	uint64_t n_arrived, last_arrival, last_token, n_ended, n_adopted;
 	uint32_t last_effect;
 	/* the walk */
 	uint64_t seed, random, n_steps;
