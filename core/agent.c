@@ -186,6 +186,24 @@ int agent_started(struct ap_agent *agent, struct ap_err *err)
 	return r < 0 ? ap_err_errno(err, r, "the end of %s", agent->name) : 0;
 }
 
+int agent_adopted(struct ap_agent *agent, bool alive, struct ap_err *err)
+{
+	struct ap_pool *pool = agent->pool;
+	int r = alive ? agent_started(agent, err) : 0;
+	pthread_mutex_lock(&pool->lock);
+	agent->started_ready = alive && r == 0; /* or it says otherwise itself */
+	agent->running = agent->terminal;
+	if (!alive) {
+		agent->started = true;
+		agent->start++;
+	}
+	unsigned start = agent->start;
+	pthread_mutex_unlock(&pool->lock);
+	if (!alive)
+		agent_ended(agent, start);
+	return r;
+}
+
 void agent_restarts(struct ap_agent *agent)
 {
 	pthread_mutex_lock(&agent->pool->lock);
@@ -318,6 +336,11 @@ static void activity_set_locked(struct ap_agent *agent, const struct activity *c
 void agent_forget_prompts_locked(struct ap_agent *agent)
 {
 	struct ap_list *at, *next;
+	if (agent->n_prompts_queued > 0) {
+		struct store_txn *txn = store_txn_new();
+		txn_prompts_gone(txn, agent->number);
+		store_submit(agent->pool->store, txn, false, NULL, NULL);
+	}
 	ap_list_for_each_safe (at, next, &agent->prompts) {
 		ap_list_remove(at);
 		free(ap_container_of(at, struct prompt, link));
@@ -502,18 +525,58 @@ void ap_agent_prompt_end(struct ap_pool *pool, struct ap_agent *agent, uint64_t 
 	maintenance_poke(pool);
 }
 
-static int queue_prompt(struct ap_pool *pool, struct ap_agent *agent, uint64_t token,
-			const char *text, size_t len, bool is_command, struct ap_err *err)
+static struct prompt *prompt_new(const char *text, size_t len, bool is_command)
 {
 	struct prompt *prompt = malloc(sizeof *prompt + len + 1);
 	if (!prompt)
-		return ap_err_errno(err, -ENOMEM, "prompt");
+		return NULL;
 	ap_list_init(&prompt->link);
 	prompt->len = len;
 	prompt->cleaned = false;
 	prompt->is_command = is_command;
 	memcpy(prompt->text, text, len);
 	prompt->text[len] = '\0';
+	return prompt;
+}
+
+static void prompt_append_locked(struct ap_agent *agent, struct prompt *prompt)
+{
+	ap_list_append(&agent->prompts, &prompt->link);
+	agent->n_prompts_queued++;
+	agent->prompt_bytes += prompt->len;
+}
+
+int agent_prompt_again(struct ap_agent *agent, const struct store_prompt *stored)
+{
+	struct prompt *prompt = prompt_new(stored->text, stored->len, stored->is_command);
+	if (!prompt)
+		return -ENOMEM;
+	prompt->seq = stored->seq;
+	pthread_mutex_lock(&agent->pool->lock);
+	agent->prompt_seq = stored->seq;
+	prompt_append_locked(agent, prompt);
+	pthread_mutex_unlock(&agent->pool->lock);
+	return 0;
+}
+
+/* For the next daemon. What a full disk does not take is given all the same. */
+static void keep_prompt_locked(struct ap_agent *agent, const struct prompt *prompt)
+{
+	const struct store_prompt record = {.seq = prompt->seq,
+					    .text = prompt->text,
+					    .len = prompt->len,
+					    .is_command = prompt->is_command};
+	struct store_txn *txn = store_txn_new();
+	txn_prompt(txn, agent->number, &record);
+	store_submit(agent->pool->store, txn, false, NULL, NULL);
+}
+
+static int queue_prompt(struct ap_pool *pool, struct ap_agent *agent, uint64_t token,
+			const char *text, size_t len, bool is_command, struct ap_err *err)
+{
+	struct prompt *prompt = prompt_new(text, len, is_command);
+	if (!prompt)
+		return ap_err_errno(err, -ENOMEM, "prompt");
 	struct ap_list answered;
 	ap_list_init(&answered);
 	pthread_mutex_lock(&pool->lock);
@@ -526,9 +589,9 @@ static int queue_prompt(struct ap_pool *pool, struct ap_agent *agent, uint64_t t
 						  &answered),
 				 err);
 	if (r == 0) {
-		ap_list_append(&agent->prompts, &prompt->link);
-		agent->n_prompts_queued++;
-		agent->prompt_bytes += len;
+		prompt->seq = ++agent->prompt_seq;
+		keep_prompt_locked(agent, prompt);
+		prompt_append_locked(agent, prompt);
 		agent->n_prompts += !is_command;
 		agent->prompt_error.text[0] = '\0';
 		if (agent->activity != AP_ACTIVITY_STARTING)

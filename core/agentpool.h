@@ -64,19 +64,21 @@ struct ap_pool_options {
 };
 
 /* Checks repository, configuration and the program's profile, takes the state directory's lock and
- * cleans up what a dead daemon left there, its work saved. Starts no thread. Blocks. -EINVAL,
- * -EBUSY (another daemon, named in the sentence), … */
+ * opens its store. Starts no thread. Blocks. -EINVAL, -EBUSY (another daemon, named in the
+ * sentence), -EPROTO (the store is from a newer version), … */
 int ap_pool_new(struct ap_pool **ret, struct ap_pool_options *options, struct ap_err *err);
 
-/* Starts the threads, tmux and the first agents. Not before the process has daemonized. */
+/* Starts the threads and tmux, goes on with the agents and leases that a daemon before has left,
+ * and starts the first agents. Not before the process has daemonized. Blocks. */
 int ap_pool_start(struct ap_pool *pool, struct ap_err *err);
 
-/* Ends in order: refuses acquirers, saves the work of leases, ends agents, removes worktrees. Every
- * outstanding request is answered. Blocks until done. The number of worktrees that had to be kept
- * because saving failed; `err` names one. */
+/* Ends in order: refuses acquirers, saves the work of leases, ends agents, removes worktrees; with
+ * persist=yes agents and leases are left for the next daemon. Every outstanding request is
+ * answered. Blocks until done. The number of worktrees that had to be kept because saving failed;
+ * `err` names one. */
 unsigned ap_pool_stop(struct ap_pool *pool, struct ap_err *err);
 
-/* Frees a pool that was never started or is stopped. */
+/* Frees a pool that was never started, whose start failed or that is stopped. */
 void ap_pool_free(struct ap_pool *pool);
 
 /* --- requests --- */
@@ -138,6 +140,11 @@ struct ap_lease_key ap_request_lease(const struct ap_request *request);
 int ap_pool_release(struct ap_pool *pool, const char *label_or_agent, bool discard, uid_t uid,
 		    struct ap_request *request, struct ap_err *err);
 
+/* The same, but answered as soon as it is written down that the lease ends. -ENOSPC, -EROFS, -EIO:
+ * that failed, and it ends all the same. */
+int ap_pool_begin_release(struct ap_pool *pool, const char *label, uid_t uid,
+			  struct ap_request *request, struct ap_err *err);
+
 /* Ends the lease of a handle that was closed, if it still is that lease. */
 void ap_pool_release_key(struct ap_pool *pool, struct ap_lease_key key);
 
@@ -146,22 +153,24 @@ int ap_pool_renew(struct ap_pool *pool, const char *label, uid_t uid, struct ap_
 
 /* --- the pool as a whole --- */
 
-int ap_pool_scale(struct ap_pool *pool, int target, struct ap_err *err); /* -1: auto; -ERANGE */
-void ap_pool_maintain(struct ap_pool *pool);				 /* one pass now */
+/* Sets the size, -1: automatic, and is answered when that is written down. -ERANGE. */
+int ap_pool_scale(struct ap_pool *pool, int target, struct ap_request *request, struct ap_err *err);
+void ap_pool_maintain(struct ap_pool *pool); /* one pass now */
 void ap_pool_warm(struct ap_pool *pool);
 void ap_pool_drain(struct ap_pool *pool);
 void ap_pool_close(struct ap_pool *pool); /* grant nothing more */
 void ap_pool_reset_breaker(struct ap_pool *pool);
 
-/* Writes the settings made at run time and the counters to the state store, or makes the settings
- * that are in it effective. */
+/* Answered when all is on the disk that was to be written down so far; or makes the settings that
+ * the state store has effective. */
 int ap_pool_save(struct ap_pool *pool, struct ap_request *request, struct ap_err *err);
 int ap_pool_load(struct ap_pool *pool, struct ap_request *request, struct ap_err *err);
 int ap_pool_open(struct ap_pool *pool, struct ap_err *err);
 
-/* Sets an option, or only says whether it would be taken. */
+/* Sets an option, and is answered when that is written down: -ENOSPC, -EROFS, -EIO where it cannot
+ * be, and is taken back; or only says whether it would be taken. */
 int ap_pool_config_set(struct ap_pool *pool, enum ap_option option, const char *text,
-		       struct ap_err *err);
+		       struct ap_request *request, struct ap_err *err);
 int ap_pool_config_try(struct ap_pool *pool, enum ap_option option, const char *text,
 		       struct ap_err *err);
 void ap_pool_config_show(struct ap_pool *pool, enum ap_option option, struct ap_buf *out);
@@ -245,8 +254,8 @@ int ap_agent_kill(struct ap_pool *pool, struct ap_agent *agent, struct ap_err *e
 int ap_agent_recycle(struct ap_pool *pool, struct ap_agent *agent, struct ap_err *err);
 int ap_agent_restart(struct ap_pool *pool, struct ap_agent *agent, struct ap_err *err);
 
-/* Stops the program and all that it started, or has them go on. A paused agent is busy, and takes no
- * prompt until it goes on. -EIO, -EBUSY, -ENODEV. */
+/* Stops the program and all that it started, or has them go on. A paused agent is busy, and takes
+ * no prompt until it goes on. -EIO, -EBUSY, -ENODEV. */
 int ap_agent_pause(struct ap_pool *pool, struct ap_agent *agent, bool pause, struct ap_err *err);
 
 /* Has the program forget what was said, by its own command; in order with the prompts before it.

@@ -26,10 +26,10 @@ struct backend_spawn {
 };
 
 struct backend_terminal {
-	char session[32]; /* the backend's own names; "" before it was spawned */
-	char pane[16];
+	char session[32]; /* the backend's own name; "" before it was spawned */
 	pid_t keeper; /* starts and ends the program's whole tree, and ends after it; 0: no process
 		       */
+	uint64_t keeper_start; /* as process_start_time() tells it */
 };
 
 struct backend_ops {
@@ -39,10 +39,17 @@ struct backend_ops {
 	int (*spawn)(struct backend *, const struct backend_spawn *, struct backend_terminal *ret,
 		     struct ap_err *);
 
-	/* Starts a program anew in the terminal of one that has ended. Of the terminal only
-	 * `keeper` is changed: others may use it meanwhile. */
+	/* Starts a program anew in the terminal of one that has ended, or in one of the same name
+	 * where that has gone. Of the terminal only the keeper is changed: others may use it
+	 * meanwhile. */
 	int (*respawn)(struct backend *, const struct backend_spawn *, struct backend_terminal *,
 		       struct ap_err *);
+
+	/* Takes up the terminal that a daemon before this one has left under that name, with the
+	 * keeper that it had. -ESRCH: that keeper has ended, or is another; a terminal that is
+	 * there is ended then. */
+	int (*adopt)(struct backend *, const char *name, struct backend_terminal *terminal,
+		     struct ap_err *);
 
 	/* A descriptor that can be read once the program and all that it started are over. The
 	 * caller closes it. Does not block. */
@@ -80,12 +87,18 @@ struct backend_ops {
 	/* Stops the program and all that it started, or has them go on. -ESRCH, -ENOSYS. */
 	int (*pause)(struct backend *, const struct backend_terminal *, bool stop);
 
-	/* A descriptor to watch, or -1, and what to call when it can be read. Do not block. */
+	/* A descriptor to watch, or -1: what runs the terminals has gone. And what to call when it
+	 * can be read. Do not block. */
 	int (*fd)(struct backend *);
 	void (*ready)(struct backend *);
 
-	/* Ends the backend; terminals that are left are ended with it. */
-	void (*free)(struct backend *);
+	/* Starts again what has gone: there is another descriptor to watch then, and
+	 * backend_configure() to be called. NULL: it never goes. -EIO, … */
+	int (*revive)(struct backend *, struct ap_err *);
+
+	/* Ends the backend. Terminals that are left are ended with it, or left for the next one:
+	 * `keep`. */
+	void (*free)(struct backend *, bool keep);
 };
 
 struct backend {
@@ -94,9 +107,9 @@ struct backend {
 
 /* The backend of a pool: which one is chosen by what is linked, backend_tmux.c or backend_fake.c.
  *
- * tmux is a server of its own under `state_dir`, driven through one client in control mode. Replies
- * come in by ops->ready: start the thread that calls it before the first command.
- * Blocks until the server answers. */
+ * tmux is a server of its own under `state_dir`, driven through one client in control mode; one
+ * that a daemon before left is gone on with. Replies come in by ops->ready: start the thread that
+ * calls it before the first command. Blocks until the server answers. */
 int backend_new(struct backend **ret, const char *state_dir, const char *shim, struct ap_err *err);
 
 /* Sets up a started backend; needs the thread that calls ops->ready. */

@@ -137,6 +137,14 @@ static int fake_respawn(struct backend *backend, const struct backend_spawn *spa
 	return fake_start(backend, spawn, &same, err);
 }
 
+static int fake_adopt(struct backend *backend, const char *name, struct backend_terminal *terminal,
+		      struct ap_err *err)
+{
+	(void)backend;
+	snprintf(terminal->session, sizeof terminal->session, "%s", name);
+	return ap_err_set(err, -ESRCH, "the program of %s has ended with its daemon", name);
+}
+
 static int fake_remove(struct backend *backend, const struct backend_terminal *terminal,
 		       struct ap_err *err)
 {
@@ -270,8 +278,9 @@ static void fake_ready(struct backend *backend)
 	(void)backend;
 }
 
-static void fake_free(struct backend *backend)
+static void fake_free(struct backend *backend, bool keep)
 {
+	(void)keep;
 	struct backend_fake *fake = fake_of(backend);
 	while (!ap_list_empty(&fake->programs))
 		program_free(ap_container_of(fake->programs.next, struct fake_program, link));
@@ -283,6 +292,7 @@ static const struct backend_ops fake_ops = {
 	.name = "fake",
 	.spawn = fake_start,
 	.respawn = fake_respawn,
+	.adopt = fake_adopt,
 	.remove = fake_remove,
 	.over_fd = fake_over_fd,
 	.end = fake_end,

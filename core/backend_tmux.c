@@ -316,6 +316,24 @@ static void add_recorder(const struct backend_spawn *spawn, const char *target, 
 	ap_buf_adds(line, "\n");
 }
 
+/* The one pane that a terminal has, whatever else its program makes of the session. */
+struct target {
+	char text[sizeof((struct backend_terminal *)0)->session + 8];
+};
+
+static struct target target_of(const struct backend_terminal *terminal)
+{
+	struct target target;
+	snprintf(target.text, sizeof target.text, "=%s:0.0", terminal->session);
+	return target;
+}
+
+static void keeper_set(struct backend_terminal *terminal, int keeper)
+{
+	terminal->keeper = keeper;
+	terminal->keeper_start = process_start_time(keeper);
+}
+
 static int unexpected(const struct ap_buf *out, struct ap_err *err)
 {
 	return ap_err_set(err, -EIO, "tmux: unexpected answer '%.80s'", ap_buf_text(out));
@@ -327,22 +345,45 @@ static int tmux_spawn(struct backend *backend, const struct backend_spawn *spawn
 	struct backend_tmux *tmux = tmux_of(backend);
 	AP_CLEANUP_BUF struct ap_buf lines = {0};
 	AP_CLEANUP_BUF struct ap_buf out = {0};
-	AP_CLEANUP_BUF struct ap_buf target = {0};
-	ap_buf_printf(&target, "=%s:", spawn->name);
 	/* known before it is there: what is half made can be removed */
 	snprintf(ret->session, sizeof ret->session, "%s", spawn->name);
-	ap_buf_adds(&lines, "new-session -d -P -F '#{pane_id} #{pane_pid}' -x 200 -y 50 -s");
+	ap_buf_adds(&lines, "new-session -d -P -F '#{pane_pid}' -x 200 -y 50 -s");
 	quote(&lines, spawn->name);
 	add_program(tmux, spawn, &lines);
-	add_recorder(spawn, ap_buf_text(&target), &lines);
+	add_recorder(spawn, target_of(ret).text, &lines);
 	int r = tmux_run(tmux, 2, &lines, &out, err);
 	if (r < 0)
 		return r;
 	int keeper;
-	if (sscanf(ap_buf_text(&out), "%15s %d", ret->pane, &keeper) != 2)
+	if (sscanf(ap_buf_text(&out), "%d", &keeper) != 1)
 		return unexpected(&out, err);
-	ret->keeper = keeper;
+	keeper_set(ret, keeper);
 	return 0;
+}
+
+/* The process in a terminal's pane, which may have ended. -ENOENT: there is no such terminal. */
+static int pane_of(struct backend_tmux *tmux, const struct backend_terminal *terminal, int *ret_pid,
+		   bool *ret_dead)
+{
+	AP_CLEANUP_BUF struct ap_buf line = {0};
+	AP_CLEANUP_BUF struct ap_buf out = {0};
+	struct ap_err err;
+	int pid, dead;
+	/* of a target that is not there, display-message shows something else */
+	ap_buf_printf(&line,
+		      "list-panes -s -f '#{==:#{window_index}.#{pane_index},0.0}'"
+		      " -F '#{pane_pid} #{pane_dead}' -t '=%s'\n",
+		      terminal->session);
+	int r = tmux_run(tmux, 1, &line, &out, &err);
+	if (r == -EIO && strstr(err.text, "can't find"))
+		return -ENOENT;
+	if (r == 0 && sscanf(ap_buf_text(&out), "%d %d", &pid, &dead) != 2)
+		r = -ENOENT;
+	if (r == 0 && ret_pid)
+		*ret_pid = pid;
+	if (r == 0 && ret_dead)
+		*ret_dead = dead;
+	return r;
 }
 
 static int tmux_respawn(struct backend *backend, const struct backend_spawn *spawn,
@@ -351,14 +392,22 @@ static int tmux_respawn(struct backend *backend, const struct backend_spawn *spa
 	struct backend_tmux *tmux = tmux_of(backend);
 	AP_CLEANUP_BUF struct ap_buf lines = {0};
 	AP_CLEANUP_BUF struct ap_buf out = {0};
+	const struct target target = target_of(terminal);
+	if (pane_of(tmux, terminal, NULL, NULL) == -ENOENT) {
+		struct backend_terminal fresh;
+		int r = tmux_spawn(backend, spawn, &fresh, err);
+		if (r == 0)
+			keeper_set(terminal, fresh.keeper);
+		return r;
+	}
 	ap_buf_adds(&lines, "clear-history -t");
-	quote(&lines, terminal->pane);
+	quote(&lines, target.text);
 	ap_buf_adds(&lines, "\nrespawn-pane -k -t");
-	quote(&lines, terminal->pane);
+	quote(&lines, target.text);
 	add_program(tmux, spawn, &lines);
-	add_recorder(spawn, terminal->pane, &lines);
+	add_recorder(spawn, target.text, &lines);
 	ap_buf_adds(&lines, "display-message -p -t");
-	quote(&lines, terminal->pane);
+	quote(&lines, target.text);
 	ap_buf_adds(&lines, " '#{pane_pid}'\n");
 	int r = tmux_run(tmux, 4, &lines, &out, err);
 	if (r < 0)
@@ -366,16 +415,16 @@ static int tmux_respawn(struct backend *backend, const struct backend_spawn *spa
 	int keeper;
 	if (sscanf(ap_buf_text(&out), "%d", &keeper) != 1)
 		return unexpected(&out, err);
-	terminal->keeper = keeper;
+	keeper_set(terminal, keeper);
 	return 0;
 }
 
-static int one_command(struct backend_tmux *tmux, const char *command, const char *pane,
+static int one_command(struct backend_tmux *tmux, const char *command, const char *target,
 		       const char *const *words, struct ap_buf *out, struct ap_err *err)
 {
 	AP_CLEANUP_BUF struct ap_buf line = {0};
 	ap_buf_adds(&line, command);
-	quote(&line, pane);
+	quote(&line, target);
 	for (; words && *words; words++)
 		quote(&line, *words);
 	ap_buf_adds(&line, "\n");
@@ -392,22 +441,40 @@ static int tmux_remove(struct backend *backend, const struct backend_terminal *t
 	return one_command(tmux_of(backend), "kill-session -t", target, NULL, NULL, err);
 }
 
+static int tmux_adopt(struct backend *backend, const char *name, struct backend_terminal *terminal,
+		      struct ap_err *err)
+{
+	int pid = 0;
+	bool dead = true;
+	snprintf(terminal->session, sizeof terminal->session, "%s", name);
+	int r = pane_of(tmux_of(backend), terminal, &pid, &dead);
+	bool same = r == 0 && !dead && pid == terminal->keeper &&
+		    process_start_time(pid) == terminal->keeper_start;
+	if (same)
+		return 0;
+	if (r == 0 && !dead) /* nobody's */
+		(void)tmux_remove(backend, terminal, NULL);
+	terminal->keeper = 0;
+	return ap_err_set(err, -ESRCH, "the program of %s has ended", name);
+}
+
 static int tmux_paste(struct backend *backend, const struct backend_terminal *terminal,
 		      const char *file, struct ap_err *err)
 {
 	AP_CLEANUP_BUF struct ap_buf lines = {0};
 	char name[32];
 	/* buffers belong to the server: a name of its own for every terminal */
-	snprintf(name, sizeof name, "prompt-%s", terminal->pane + 1);
+	const struct target target = target_of(terminal);
+	snprintf(name, sizeof name, "prompt-%.20s", terminal->session);
 	ap_buf_adds(&lines, "load-buffer -b");
 	quote(&lines, name);
 	quote_doubled(&lines, file, "#");
 	ap_buf_adds(&lines, "\ncopy-mode -q -t"); /* a mode would swallow the keys that follow */
-	quote(&lines, terminal->pane);
+	quote(&lines, target.text);
 	ap_buf_adds(&lines, "\npaste-buffer -p -r -d -b");
 	quote(&lines, name);
 	ap_buf_adds(&lines, " -t");
-	quote(&lines, terminal->pane);
+	quote(&lines, target.text);
 	ap_buf_adds(&lines, "\n");
 	return tmux_run(tmux_of(backend), 3, &lines, NULL, err);
 }
@@ -417,7 +484,7 @@ static int tmux_keys(struct backend *backend, const struct backend_terminal *ter
 {
 	AP_CLEANUP_BUF struct ap_buf line = {0};
 	ap_buf_adds(&line, "send-keys -t");
-	quote(&line, terminal->pane);
+	quote(&line, target_of(terminal).text);
 	ap_buf_adds(&line, " --");
 	for (; *keys; keys++)
 		quote(&line, *keys);
@@ -430,7 +497,7 @@ static int tmux_capture(struct backend *backend, const struct backend_terminal *
 {
 	/* -J: what the terminal has wrapped is one line again */
 	const char *command = above ? "capture-pane -p -J -S - -t" : "capture-pane -p -t";
-	int r = one_command(tmux_of(backend), command, terminal->pane, NULL, out, err);
+	int r = one_command(tmux_of(backend), command, target_of(terminal).text, NULL, out, err);
 	if (r < 0)
 		return r;
 	while (out->len > 1 && out->data[out->len - 1] == '\n' && out->data[out->len - 2] == '\n')
@@ -443,7 +510,8 @@ static int tmux_capture(struct backend *backend, const struct backend_terminal *
 static int tmux_forget(struct backend *backend, const struct backend_terminal *terminal,
 		       struct ap_err *err)
 {
-	return one_command(tmux_of(backend), "clear-history -t", terminal->pane, NULL, NULL, err);
+	return one_command(tmux_of(backend), "clear-history -t", target_of(terminal).text, NULL,
+			   NULL, err);
 }
 
 /* --- the process behind a terminal --- */
@@ -453,8 +521,14 @@ static int keeper_over_fd(struct backend *backend, const struct backend_terminal
 {
 	(void)backend;
 	int pid_fd = pidfd_open(terminal->keeper, 0);
-	return pid_fd < 0 ? ap_err_errno(err, -errno, "the keeper of %s", terminal->session)
-			  : pid_fd;
+	if (pid_fd < 0)
+		return ap_err_errno(err, -errno, "the keeper of %s", terminal->session);
+	if (terminal->keeper_start &&
+	    process_start_time(terminal->keeper) != terminal->keeper_start) {
+		close(pid_fd);
+		return ap_err_set(err, -ESRCH, "the keeper of %s has ended", terminal->session);
+	}
+	return pid_fd;
 }
 
 static void keeper_end(struct backend *backend, const struct backend_terminal *terminal,
@@ -516,19 +590,27 @@ static void end_server(const char *socket)
 	unlink(socket);
 }
 
-static void tmux_free(struct backend *backend)
+static void end_client(struct backend_tmux *tmux)
 {
-	struct backend_tmux *tmux = tmux_of(backend);
-	end_server(tmux->socket);
 	if (tmux->in_fd >= 0)
 		close(tmux->in_fd);
 	if (tmux->out_fd >= 0)
 		close(tmux->out_fd);
+	tmux->in_fd = tmux->out_fd = -1;
 	if (tmux->client > 0) {
 		kill(tmux->client, SIGKILL); /* our own child, not waited for yet */
 		while (waitpid(tmux->client, NULL, 0) < 0 && errno == EINTR)
 			;
 	}
+	tmux->client = 0;
+}
+
+static void tmux_free(struct backend *backend, bool keep)
+{
+	struct backend_tmux *tmux = tmux_of(backend);
+	if (!keep)
+		end_server(tmux->socket);
+	end_client(tmux);
 	client_died(tmux);
 	ap_buf_fini(&tmux->line);
 	ap_buf_fini(&tmux->block);
@@ -549,9 +631,21 @@ static int start_client(struct backend_tmux *tmux, struct ap_err *err)
 		close(in[1]);
 		return ap_err_errno(err, error, "tmux");
 	}
-	const char *argv[] = {"tmux", "-S",   tmux->socket,	     "-f", "/dev/null",
-			      "-u",   "-C",   "new-session",	     "-f", "ignore-size,no-output",
-			      "-s",   "pool", "exec sleep infinity", NULL};
+	const char *argv[] = {"tmux",
+			      "-S",
+			      tmux->socket,
+			      "-f",
+			      "/dev/null",
+			      "-u",
+			      "-C",
+			      "new-session",
+			      "-A",
+			      "-f",
+			      "ignore-size,no-output",
+			      "-s",
+			      "pool",
+			      "exec sleep infinity",
+			      NULL};
 	posix_spawn_file_actions_t actions;
 	posix_spawnattr_t attr;
 	posix_spawn_file_actions_init(&actions);
@@ -574,6 +668,21 @@ static int start_client(struct backend_tmux *tmux, struct ap_err *err)
 	return r ? ap_err_errno(err, -r, "cannot run 'tmux'") : 0;
 }
 
+/* A server that does not let its client in is none. */
+static int tmux_revive(struct backend *backend, struct ap_err *err)
+{
+	struct backend_tmux *tmux = tmux_of(backend);
+	end_client(tmux);
+	end_server(tmux->socket);
+	tmux->line.len = tmux->block.len = 0;
+	tmux->in_block = false;
+	int r = start_client(tmux, err);
+	pthread_mutex_lock(&tmux->lock);
+	tmux->dead = r < 0;
+	pthread_mutex_unlock(&tmux->lock);
+	return r;
+}
+
 int backend_configure(struct backend *backend, struct ap_err *err)
 {
 	static const char options[] = "set-option -g remain-on-exit on\n"
@@ -592,6 +701,7 @@ static const struct backend_ops tmux_ops = {
 	.name = "tmux",
 	.spawn = tmux_spawn,
 	.respawn = tmux_respawn,
+	.adopt = tmux_adopt,
 	.remove = tmux_remove,
 	.paste = tmux_paste,
 	.keys = tmux_keys,
@@ -604,6 +714,7 @@ static const struct backend_ops tmux_ops = {
 	.pause = keeper_pause,
 	.fd = tmux_fd,
 	.ready = tmux_ready,
+	.revive = tmux_revive,
 	.free = tmux_free,
 };
 
@@ -629,12 +740,10 @@ int backend_new(struct backend **ret, const char *state_dir, const char *shim, s
 		r = ap_err_set(err, -ENAMETOOLONG,
 			       "'%s' is too long for a socket: choose a shorter -o state_dir",
 			       tmux->socket);
-	if (r == 0) {
-		end_server(tmux->socket); /* that a dead daemon left */
+	if (r == 0)
 		r = start_client(tmux, err);
-	}
 	if (r < 0) {
-		tmux_free(&tmux->base);
+		tmux_free(&tmux->base, true);
 		return r;
 	}
 	*ret = &tmux->base;

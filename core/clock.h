@@ -20,3 +20,8 @@ void ap_clock_rfc3339(int64_t at_ns, char *ret_text, size_t size);
 
 /* The same to the microsecond; needs 28 bytes. */
 void ap_clock_rfc3339_us(int64_t at_ns, char *ret_text, size_t size);
+
+/* The wall time of a monotonic instant, ns since the epoch; and the instant of a wall time, which
+ * is never later than now. */
+int64_t ap_clock_to_wall(int64_t at_ns);
+int64_t ap_clock_from_wall(int64_t wall_ns);

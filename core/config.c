@@ -93,10 +93,10 @@ const struct ap_option_row ap_options[AP_N_OPTIONS] = {
 				 .initial = "16M", .doc = "bytes kept of an agent's output"},
 	[AP_OPT_STATE_DIR] = {"state_dir", .type = AP_TYPE_TEXT, .when = AP_WHEN_MOUNT,
 			      .initial = "", .doc = "where worktrees, output and sockets lie"},
-	[AP_OPT_PERSIST] = {"persist", .type = CHOICE_OF("no yes"), .when = AP_WHEN_UNHEEDED,
+	[AP_OPT_PERSIST] = {"persist", .type = CHOICE_OF("no yes"), .when = AP_WHEN_MOUNT,
 			    .initial = "no", .doc = "keep agents over an unmount"},
 	[AP_OPT_DURABILITY] = {"durability", .type = CHOICE_OF("full normal"),
-			       .when = AP_WHEN_UNHEEDED, .initial = "full",
+			       .when = AP_WHEN_MOUNT, .initial = "full",
 			       .doc = "how hard the state store is synced"},
 };
 
@@ -252,10 +252,6 @@ static int check(const struct ap_config *config, enum ap_option option, const ch
 				 : value_parse(row, text, ret, err);
 	if (r < 0)
 		return r;
-	if (row->when == AP_WHEN_UNHEEDED)
-		return ap_err_set(err, -EPERM,
-				  "%s: this version does not act on it, so it stays %s", row->name,
-				  *row->initial ? row->initial : "empty");
 	if (at_mount)
 		return 0;
 	if (row->when == AP_WHEN_MOUNT)

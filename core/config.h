@@ -57,8 +57,7 @@ enum ap_option_type {
 
 enum ap_option_when {
 	AP_WHEN_ANYTIME,
-	AP_WHEN_MOUNT,	  /* on the command line only */
-	AP_WHEN_UNHEEDED, /* reads as its default: the pool does not act on it, no one may set it */
+	AP_WHEN_MOUNT, /* on the command line only */
 };
 
 enum ap_option_origin {
@@ -109,7 +108,7 @@ int ap_config_try(const struct ap_config *config, enum ap_option option, const c
 		  struct ap_err *err);
 
 /* Sets one option from its text. -EINVAL, -ERANGE (also where it contradicts another option),
- * -EPERM (only at mount, or not heeded), -ENOMEM; the old value stays then. `at_mount` lifts the
+ * -EPERM (only at mount), -ENOMEM; the old value stays then. `at_mount` lifts the
  * rule of AP_WHEN_MOUNT. */
 int ap_config_set(struct ap_config *config, enum ap_option option, const char *text, bool at_mount,
 		  struct ap_err *err);

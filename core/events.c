@@ -17,16 +17,36 @@ struct events {
 	int64_t seq; /* of the last one */
 };
 
+/* The number of the last whole event; one that was cut off is left as it is, behind its line's end.
+ */
+static int64_t last_seq(struct kept *kept)
+{
+	char text[8 << 10];
+	int64_t size = atomic_load(&kept->size), offset;
+	int64_t from = size > (int64_t)sizeof text - 1 ? size - (int64_t)sizeof text + 1 : 0;
+	ssize_t n = kept_read(kept, text, sizeof text - 1, from, &offset);
+	if (n <= 0)
+		return 0;
+	text[n] = '\0';
+	if (text[n - 1] != '\n')
+		kept_append(kept, "\n", 1);
+	const char *last = NULL;
+	for (const char *at = text; (at = strstr(at, "{\"seq\":")); at += 7)
+		last = at + 7;
+	return last ? strtoll(last, NULL, 10) : 0;
+}
+
 int events_open(struct events **ret, const char *path, struct ap_err *err)
 {
 	struct events *events = calloc(1, sizeof *events);
 	if (!events)
 		return ap_err_errno(err, -ENOMEM, "events");
-	int r = kept_open(&events->kept, path);
+	int r = kept_adopt(&events->kept, path);
 	if (r < 0) {
 		free(events);
 		return ap_err_errno(err, r, "%s", path);
 	}
+	events->seq = last_seq(&events->kept);
 	pthread_mutex_init(&events->lock, NULL);
 	*ret = events;
 	return 0;

@@ -10,7 +10,7 @@
 
 struct events;
 
-/* Begins anew in that file. Blocks. */
+/* Goes on in that file. Blocks. */
 int events_open(struct events **ret, const char *path, struct ap_err *err);
 void events_close(struct events *events);
 

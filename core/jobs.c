@@ -13,15 +13,18 @@
 #include <unistd.h>
 
 #include "cleanup.h"
+#include "crash_point.h"
 #include "jobs_internal.h"
 #include "process.h"
 
-/* Fencing tokens are written down in advance, so that a grant need not wait for the disk. */
-#define TOKEN_BLOCK 65536
-#define NAME_BLOCK  32
+/* Names of agents are written down in advance, so that few spawns wait for the disk. */
+#define NAME_BLOCK 32
 
 /* What a program gets to end by its own command. */
 #define QUIT_LIMIT_MS 2000
+
+/* Between two attempts to start again what runs the terminals. */
+#define REVIVE_PAUSE AP_SECOND
 
 /* What a program gets to be ready again when it was made to forget. */
 #define CLEAR_LIMIT (3 * AP_SECOND)
@@ -83,6 +86,32 @@ static void tidy_soon(struct ap_pool *pool)
 	worker_submit(pool->workers, &pool->tidy_job);
 }
 
+static void job_revive(struct worker_job *job)
+{
+	struct ap_pool *pool = ap_container_of(job, struct ap_pool, revive_job);
+	struct ap_err err = {""};
+	int r = pool->backend->ops->revive(pool->backend, &err);
+	if (r == 0)
+		r = maintenance_watch_backend(pool);
+	if (r == 0)
+		r = backend_configure(pool->backend, &err);
+	events_add(pool->events, "backend_revived",
+		   EVENT_FIELDS({"backend", pool->backend->ops->name, 0}, {"reason", err.text, 0}));
+	if (r == 0)
+		return;
+	pthread_mutex_lock(&pool->lock);
+	pool->revive_ns = ap_clock_after(ap_clock_ns(), REVIVE_PAUSE);
+	pthread_mutex_unlock(&pool->lock);
+	maintenance_poke(pool);
+}
+
+void job_revive_locked(struct ap_pool *pool)
+{
+	pool->revive_ns = AP_FOREVER;
+	pool->revive_job = (struct worker_job){.run = job_revive};
+	worker_submit(pool->workers, &pool->revive_job);
+}
+
 /* Where its worktree stands, for who asks whether it is to be brought forward. */
 static void note_commit(struct ap_agent *agent)
 {
@@ -98,10 +127,108 @@ static int keep_name(const struct ap_agent *agent, struct ap_err *err)
 	struct ap_pool *pool = agent->pool;
 	if (agent->number < atomic_load(&pool->names_kept))
 		return 0;
-	int r = store_raise(pool->store, "next_agent", (int64_t)agent->number + NAME_BLOCK, err);
+	struct store_txn *txn = store_txn_new();
+	txn_raise(txn, "next_agent", (int64_t)agent->number + NAME_BLOCK);
+	int r = store_commit(pool->store, txn, true, err);
 	if (r == 0) /* another worker may have gone further: at worst it is written again */
 		atomic_store(&pool->names_kept, agent->number + NAME_BLOCK);
 	return r;
+}
+
+/* What an acquirer is told when nothing can be written down. */
+static int store_failed(struct ap_pool *pool, int error, const struct ap_err *err)
+{
+	events_add(pool->events, "store_failed", EVENT_FIELDS({"reason", err->text, 0}));
+	return error == -ENOSPC ? error : -EROFS;
+}
+
+/* --- records: what the next daemon needs to go on with it --- */
+
+/* The agent as it stands; `recycled` it has been made as new since the machine last heard. */
+static void agent_record(struct ap_agent *agent, bool clean, bool recycled, struct store_agent *ret)
+{
+	struct ap_pool *pool = agent->pool;
+	*ret = (struct store_agent){
+		.number = agent->number,
+		.n_starts = agent->n_starts,
+		.port = agent->port,
+		.clean = clean,
+		.keeper = agent->terminal.keeper,
+		.keeper_start = agent->terminal.keeper_start,
+	};
+	snprintf(ret->admin_dir, sizeof ret->admin_dir, "%s", agent->worktree.admin_dir);
+	int64_t now = ap_clock_ns();
+	pthread_mutex_lock(&pool->lock);
+	const struct machine_slot *slot = &pool->machine.slots[agent->slot];
+	ret->generation = slot->generation + recycled;
+	ret->n_recycles = slot->n_recycles + recycled;
+	ret->n_requests = slot->n_requests;
+	ret->n_served = recycled ? 0 : slot->n_served;
+	ret->created = ap_clock_to_wall(slot->created_ns);
+	ret->started = ap_clock_to_wall(recycled ? now : slot->started_ns);
+	pthread_mutex_unlock(&pool->lock);
+}
+
+/* Records a program that was started, in a worktree that is as new or in use. `counter` is raised
+ * by one; NULL: none. */
+static int record_program(struct ap_agent *agent, bool clean, bool recycled, const char *counter,
+			  struct ap_err *err)
+{
+	struct store_agent record;
+	struct store_txn *txn = store_txn_new();
+	agent_record(agent, clean, recycled, &record);
+	txn_agent(txn, &record);
+	if (counter)
+		txn_count(txn, counter, 1);
+	return store_commit(agent->pool->store, txn, false, err);
+}
+
+int agent_record_program(struct ap_agent *agent, struct ap_err *err)
+{
+	return record_program(agent, !agent->lease_open, false, NULL, err);
+}
+
+/* The lease is asked for: what it stands on is known before its branch is there, the numbers that
+ * it spends are spent. */
+static int record_wanted(struct ap_agent *agent, struct store_lease *record, struct ap_err *err)
+{
+	uint64_t number;
+	struct store_txn *txn = store_txn_new();
+	memcpy(record->label, agent->lease.label, sizeof record->label);
+	memcpy(record->base, agent->lease.base, sizeof record->base);
+	record->created = agent->lease.created;
+	record->agent = agent->number;
+	txn_raise(txn, "next_token", (int64_t)record->token + 1);
+	if (sscanf(record->label, "lease-%" SCNu64, &number) == 1)
+		txn_raise(txn, "next_lease", (int64_t)number + 1);
+	txn_lease(txn, record);
+	int r = store_commit(agent->pool->store, txn, false, err);
+	return r < 0 ? r : lease_record_write(agent, err);
+}
+
+static int record_granted(struct ap_agent *agent, uint64_t token, struct ap_err *err)
+{
+	struct store_txn *txn = store_txn_new();
+	txn_lease_granted(txn, token, ap_clock_to_wall(ap_clock_ns()));
+	txn_agent_used(txn, agent->number);
+	txn_count(txn, "total_requests", 1);
+	return store_commit(agent->pool->store, txn, true, err);
+}
+
+/* The lease's work is safe. */
+static int record_over(struct ap_agent *agent, struct ap_err *err)
+{
+	struct ap_pool *pool = agent->pool;
+	struct store_txn *txn = store_txn_new();
+	pthread_mutex_lock(&pool->lock);
+	enum ap_reason reason = pool->machine.slots[agent->slot].leaving;
+	pthread_mutex_unlock(&pool->lock);
+	/* first: without it the store is believed, with one that the store does not know it is not
+	 */
+	agent_remove_record(agent, "lease");
+	txn_lease_over(txn, agent->token, ap_clock_to_wall(ap_clock_ns()),
+		       ap_reason_name(reason ? reason : AP_REASON_CANCELLED));
+	return store_commit(pool->store, txn, true, err);
 }
 
 static void job_spawn(struct ap_agent *agent)
@@ -110,6 +237,7 @@ static void job_spawn(struct ap_agent *agent)
 	struct ap_err err = {""};
 	char base[GIT_OID_MAX + 1];
 	int r = keep_name(agent, &err);
+	crash_point("spawn-named");
 	if (r == 0)
 		r = resolve_base(pool, base, &err);
 	if (r == 0 && mkdir(agent->dir, 0700) < 0)
@@ -120,8 +248,13 @@ static void job_spawn(struct ap_agent *agent)
 	if (r == 0) {
 		note_commit(agent);
 		launch_choose_port(agent);
+		crash_point("spawn-worktree");
 		r = launch_program(agent, LAUNCH_FIRST, &err);
 	}
+	crash_point("spawn-program");
+	if (r == 0)
+		r = record_program(agent, true, false, "spawned_agents", &err);
+	crash_point("spawn-recorded");
 	if (r < 0) /* what was made of it is removed by the stop that follows */
 		pool_note_spawn_error(pool, &err);
 	outcome(agent, r);
@@ -131,19 +264,30 @@ static void job_spawn(struct ap_agent *agent)
 /* --- leases --- */
 
 /* What the acquirer asked for; of one that has given up meanwhile, what the configuration says. */
-static void wanted_lease(struct ap_agent *agent, struct worktree_lease *lease, char *ret_base,
+static void wanted_lease(struct ap_agent *agent, struct store_lease *record, char *ret_base,
 			 size_t size)
 {
+	struct worktree_lease *lease = &agent->lease;
 	struct ap_pool *pool = agent->pool;
 	pthread_mutex_lock(&pool->lock);
 	const struct machine_slot *slot = &pool->machine.slots[agent->slot];
 	const char *base = pool->config.text[AP_OPT_BASE];
+	*record = (struct store_lease){
+		.token = slot->token,
+		.uid = slot->uid,
+		.pid = slot->pid,
+		.by_handle = slot->by_handle,
+		.ttl_ns = slot->ttl_ns,
+		.affinity = slot->affinity,
+	};
 	if (slot->request) {
 		const struct ap_request *request =
 			ap_container_of(slot->request, struct ap_request, machine);
 		if (request->base[0])
 			base = request->base;
+		record->holder_start = request->holder_start;
 	}
+	agent->token = slot->token;
 	snprintf(ret_base, size, "%s", base);
 	memcpy(lease->label, slot->label.text, sizeof lease->label);
 	pthread_mutex_unlock(&pool->lock);
@@ -162,23 +306,13 @@ static int check_health(struct ap_agent *agent, struct ap_err *err)
 	return 0;
 }
 
-/* Numbers that are spent are in the store before anyone sees them; tokens in blocks. */
-static int keep_numbers(struct ap_agent *agent, struct ap_err *err)
+/* Leaves the lease's branch again, on which nobody has worked. */
+static int undo_grant(struct ap_agent *agent)
 {
-	struct ap_pool *pool = agent->pool;
-	uint64_t number, token;
-	int r = 0;
-	pthread_mutex_lock(&pool->lock);
-	token = pool->machine.slots[agent->slot].token;
-	pthread_mutex_unlock(&pool->lock);
-	if (sscanf(agent->lease.label, "lease-%" SCNu64, &number) == 1)
-		r = store_raise(pool->store, "next_lease", (int64_t)number + 1, err);
-	if (r == 0 && token >= atomic_load(&pool->tokens_kept)) {
-		uint64_t kept = token + TOKEN_BLOCK;
-		r = store_raise(pool->store, "next_token", (int64_t)kept, err);
-		if (r == 0) /* another worker may have gone further: at worst it is written again */
-			atomic_store(&pool->tokens_kept, kept);
-	}
+	int r = worktree_discard(&agent->worktree, &agent->lease, NULL);
+	if (r == 0)
+		r = worktree_forward(&agent->worktree, agent->lease.base, NULL);
+	agent->lease_open = r < 0;
 	return r;
 }
 
@@ -187,20 +321,26 @@ static void job_validate(struct ap_agent *agent)
 	struct ap_pool *pool = agent->pool;
 	struct ap_err err = {""};
 	char base[AP_OPTION_TEXT_MAX];
-	wanted_lease(agent, &agent->lease, base, sizeof base);
-	int r = keep_numbers(agent, &err);
-	if (r == 0)
-		r = check_health(agent, &err);
+	struct store_lease record;
+	wanted_lease(agent, &record, base, sizeof base);
+	int r = check_health(agent, &err);
 	if (r == 0)
 		r = worktree_plan(&agent->worktree, base, &agent->lease, &err);
-	if (r == 0) /* before the branch is there: a branch without a record would stay for ever */
-		r = lease_record_write(agent, &err);
+	/* before the branch is there: a branch without a record would stay for ever */
+	bool recorded = r == 0;
+	if (r == 0 && (r = record_wanted(agent, &record, &err)) < 0)
+		r = store_failed(pool, r, &err);
+	crash_point("grant-wanted");
 	if (r == 0) {
 		r = worktree_start(&agent->worktree, &agent->lease, &err);
 		agent->lease_open = r != -EBUSY;
 	}
-	if (!agent->lease_open)
-		agent_remove_record(agent, "lease");
+	crash_point("grant-started");
+	if (r == 0 && (r = record_granted(agent, record.token, &err)) < 0)
+		r = undo_grant(agent) == 0 ? store_failed(pool, r, &err) : -EIO;
+	crash_point("grant-recorded");
+	if (recorded && !agent->lease_open)
+		(void)record_over(agent, NULL); /* else at the next start */
 	note_commit(agent);
 	if (r == 0) {
 		pthread_mutex_lock(&pool->lock);
@@ -288,8 +428,13 @@ static void job_save(struct ap_agent *agent)
 	int r = ends ? agent_end_program(agent, &err) : 0;
 	if (!ends)
 		go_on_if_paused(agent);
+	crash_point("save-ended");
 	if (r == 0)
 		r = save_lease(agent, &err);
+	crash_point("save-saved");
+	if (r == 0)
+		r = record_over(agent, &err);
+	crash_point("save-recorded");
 	if (r < 0) {
 		ap_err_wrap(&err, r, "%s is set aside with its work in %s", agent->name,
 			    agent->worktree_path);
@@ -329,10 +474,12 @@ static void job_recycle(struct ap_agent *agent)
 	struct ap_pool *pool = agent->pool;
 	struct ap_err err = {""};
 	char base[GIT_OID_MAX + 1];
-	bool restart = agent->effect.restart || has_ended(agent);
+	bool restart = agent->effect.restart || has_ended(agent), recycled = false;
 	int r = restart ? agent_end_program(agent, &err) : 0;
 	if (r == 0 && agent->lease_open) /* it was granted too late for its acquirer */
 		r = save_lease(agent, &err);
+	if (r == 0 && agent->lease_open)
+		r = record_over(agent, &err);
 	agent->lease_open = agent->lease_open && r < 0;
 	if (r == 0)
 		r = resolve_base(pool, base, &err);
@@ -342,16 +489,21 @@ static void job_recycle(struct ap_agent *agent)
 				   ap_pool_config_number(pool, AP_OPT_SPAWN_TIMEOUT), &err);
 	}
 	note_commit(agent);
+	crash_point("recycle-cleaned");
 	if (r == 0) {
-		agent_remove_record(agent, "lease");
 		pthread_mutex_lock(&pool->lock);
 		agent_forget_prompts_locked(agent);
+		recycled = pool->machine.slots[agent->slot].recycle;
 		pthread_mutex_unlock(&pool->lock);
 	}
 	if (r == 0 && !restart)
 		r = go_on(agent, &restart, &err);
 	if (r == 0 && restart)
 		r = launch_program(agent, LAUNCH_CLEAN, &err);
+	crash_point("recycle-program");
+	if (r == 0)
+		r = record_program(agent, true, recycled, recycled ? "total_recycles" : NULL, &err);
+	crash_point("recycle-recorded");
 	if (r < 0)
 		pool_note_spawn_error(pool, &err);
 	outcome(agent, r);
@@ -386,17 +538,25 @@ static void job_stop(struct ap_agent *agent)
 	struct ap_err err = {""};
 	bool keep = agent->effect.discard;
 	int r = agent_end_program(agent, &err);
+	crash_point("stop-ended");
 	if (r == 0 && !keep && agent->lease_open)
 		r = save_lease(agent, &err);
+	if (r == 0 && !keep && agent->lease_open)
+		r = record_over(agent, &err);
 	pool->backend->ops->remove(pool->backend, &agent->terminal, NULL);
 	if (r == 0 && !keep && agent->worktree.path) {
 		launch_teardown(agent);
 		r = worktree_remove(&agent->worktree, &err);
 	}
+	crash_point("stop-removed");
 	if (r < 0)
 		note_aside(agent, &err);
 	if (r == 0 && !keep) { /* else the lease's record stays with the worktree */
+		struct store_txn *txn = store_txn_new();
 		process_remove_tree(agent->dir, NULL);
+		txn_agent_gone(txn, agent->number);
+		(void)store_commit(pool->store, txn, false, NULL); /* else at the next start */
+		crash_point("stop-recorded");
 	} else {
 		worktree_leave(&agent->worktree);
 		pthread_mutex_lock(&pool->lock);

@@ -38,6 +38,9 @@ int agent_running(struct ap_pool *pool, struct ap_agent *agent, bool even_ended,
 /* What its process tree uses now; the CPU's average is brought up to now by it. -ESRCH, … */
 int agent_usage(struct ap_agent *agent, struct process_usage *ret, double *ret_percent);
 
+/* Records the program that was started in its terminal. Lane only. Blocks as the store does. */
+int agent_record_program(struct ap_agent *agent, struct ap_err *err);
+
 /* --- texts.c --- */
 
 /* Looks at the agent's screen, and what the profile makes of it. Blocks as the backend does. */

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <linux/falloc.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 /* How far the start of a line is looked for. */
@@ -17,6 +18,36 @@ int kept_open(struct kept *ret, const char *path)
 	ret->fd = fd;
 	atomic_store(&ret->size, 0);
 	atomic_store(&ret->first, 0);
+	return 0;
+}
+
+/* Where the text begins behind the hole that was made at the front: blocks are whole. */
+static int64_t first_byte(int fd, int64_t size)
+{
+	char block[LINE_NEAR];
+	off_t at = lseek(fd, 0, SEEK_DATA);
+	if (at < 0)
+		return size;
+	ssize_t n = pread(fd, block, sizeof block, at), i = 0;
+	while (i < n && block[i] == '\0')
+		i++;
+	return at + i;
+}
+
+int kept_adopt(struct kept *ret, const char *path)
+{
+	struct stat st;
+	int fd = open(path, O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+	if (fd < 0)
+		return -errno;
+	if (fstat(fd, &st) < 0) {
+		int error = -errno;
+		close(fd);
+		return error;
+	}
+	ret->fd = fd;
+	atomic_store(&ret->size, st.st_size);
+	atomic_store(&ret->first, first_byte(fd, st.st_size));
 	return 0;
 }
 

@@ -18,6 +18,10 @@ struct kept {
 
 /* Begins anew in that file. -errno. */
 int kept_open(struct kept *ret, const char *path);
+
+/* Goes on with what is in the file. -errno. */
+int kept_adopt(struct kept *ret, const char *path);
+
 void kept_close(struct kept *kept);
 
 /* Appends. What a full disk does not take is lost, nothing else. */

@@ -29,6 +29,12 @@ int maintenance_watch_over(struct ap_pool *pool, const struct ap_agent *agent, i
 	return watch(pool, over_fd, SOURCE_OVER, agent->number);
 }
 
+int maintenance_watch_backend(struct ap_pool *pool)
+{
+	int fd = pool->backend->ops->fd(pool->backend);
+	return fd >= 0 ? watch(pool, fd, SOURCE_BACKEND, 0) : 0;
+}
+
 int maintenance_watch_holder(struct ap_pool *pool, const struct ap_agent *agent, int pid_fd)
 {
 	return watch(pool, pid_fd, SOURCE_HOLDER, agent->number);
@@ -124,6 +130,17 @@ static void on_agent(struct ap_pool *pool, unsigned number,
 	ap_agent_unref(agent);
 }
 
+static void on_backend(struct ap_pool *pool)
+{
+	const struct backend_ops *ops = pool->backend->ops;
+	ops->ready(pool->backend);
+	if (ops->fd(pool->backend) >= 0 || !ops->revive)
+		return;
+	pthread_mutex_lock(&pool->lock);
+	job_revive_locked(pool);
+	pthread_mutex_unlock(&pool->lock);
+}
+
 static void on_event(struct ap_pool *pool, const struct epoll_event *event)
 {
 	uint64_t count;
@@ -132,7 +149,7 @@ static void on_event(struct ap_pool *pool, const struct epoll_event *event)
 		(void)!read(pool->wake_fd, &count, sizeof count);
 		break;
 	case SOURCE_BACKEND:
-		pool->backend->ops->ready(pool->backend);
+		on_backend(pool);
 		break;
 	case SOURCE_INOTIFY:
 		on_inotify(pool);
@@ -181,7 +198,8 @@ static void review_due(struct ap_pool *pool)
 static int64_t arm(struct ap_pool *pool)
 {
 	pthread_mutex_lock(&pool->lock);
-	int64_t at = pool->machine.wake_ns;
+	int64_t at =
+		pool->machine.wake_ns < pool->revive_ns ? pool->machine.wake_ns : pool->revive_ns;
 	for (unsigned i = 0; i < pool->machine.n_slots; i++) {
 		if (pool->agents[i] && pool->agents[i]->recheck_ns < at)
 			at = pool->agents[i]->recheck_ns;
@@ -211,6 +229,8 @@ static void *maintenance_main(void *data)
 			on_event(pool, &events[i]);
 		pthread_mutex_lock(&pool->lock);
 		bool due = pool->machine.wake_ns <= ap_clock_ns();
+		if (pool->revive_ns <= ap_clock_ns())
+			job_revive_locked(pool);
 		pthread_mutex_unlock(&pool->lock);
 		if (due)
 			pool_step(pool, &(struct machine_event){.type = MACHINE_TIMER});
@@ -234,8 +254,7 @@ int maintenance_init(struct ap_pool *pool, struct ap_err *err)
 int maintenance_start(struct ap_pool *pool, struct ap_err *err)
 {
 	sigset_t all, before;
-	int fd = pool->backend->ops->fd(pool->backend);
-	int r = fd >= 0 ? watch(pool, fd, SOURCE_BACKEND, 0) : 0;
+	int r = maintenance_watch_backend(pool);
 	if (r < 0)
 		return ap_err_errno(err, r, "maintenance thread");
 	sigfillset(&all);

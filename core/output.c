@@ -3,15 +3,19 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "cleanup.h"
+#include "file.h"
 #include "pool_internal.h"
 
 /* Read at one time; what is left waits its turn. */
 #define READ_MAX (1 << 20)
+/* The record of where the raw output was when the last prompt was given. */
+#define PROMPTED "prompted"
 /* Longest event of mode stream; longer ones are left out. */
 #define EVENT_MAX (16 << 20)
 /* Longest response that is read. */
@@ -125,15 +129,18 @@ static void signs_reset(struct ap_agent *agent)
 	ap_buf_fini(&agent->response);
 }
 
-static int open_files(struct ap_agent *agent, const char *raw_path, const char *plain_path)
+/* With `adopt` the raw output that is there is read again, from the first byte that is kept. */
+static int open_files(struct ap_agent *agent, const char *raw_path, const char *plain_path,
+		      bool adopt)
 {
 	struct kept raw = KEPT_NONE, plain = KEPT_NONE;
-	int r = kept_open(&raw, raw_path);
+	int r = adopt ? kept_adopt(&raw, raw_path) : kept_open(&raw, raw_path);
 	if (r == 0)
 		r = kept_open(&plain, plain_path);
 	int read_fd = r == 0 ? open(raw_path, O_RDONLY | O_CLOEXEC) : -1;
-	if (r == 0 && read_fd < 0)
+	if (r == 0 && (read_fd < 0 || lseek(read_fd, atomic_load(&raw.first), SEEK_SET) < 0))
 		r = -errno;
+	atomic_store(&raw.size, atomic_load(&raw.first)); /* it grows as it is read */
 	if (r < 0) {
 		kept_close(&raw);
 		kept_close(&plain);
@@ -152,6 +159,19 @@ static int open_files(struct ap_agent *agent, const char *raw_path, const char *
 	return 0;
 }
 
+static int watch_file(struct ap_agent *agent, const char *raw_path, struct ap_err *err)
+{
+	int watch = maintenance_watch_output(agent->pool, raw_path);
+	if (watch < 0)
+		return ap_err_errno(err, watch, "%s", raw_path);
+	pthread_mutex_lock(&agent->pool->lock);
+	int old_watch = agent->watch;
+	agent->watch = watch;
+	pthread_mutex_unlock(&agent->pool->lock);
+	maintenance_unwatch_output(agent->pool, old_watch);
+	return 0;
+}
+
 /* A file of its own for every lease: what the last one's terminal still writes goes nowhere. */
 int output_begin(struct ap_agent *agent, struct ap_err *err)
 {
@@ -159,20 +179,14 @@ int output_begin(struct ap_agent *agent, struct ap_err *err)
 	AP_CLEANUP_BUF struct ap_buf plain = {0};
 	output_raw_path(agent, &raw);
 	unlink(ap_buf_text(&raw));
+	agent_remove_record(agent, PROMPTED);
 	raw.len = 0;
 	agent->n_starts++;
 	output_raw_path(agent, &raw);
 	ap_buf_printf(&plain, "%s/output", agent->dir);
-	int r = open_files(agent, ap_buf_text(&raw), ap_buf_text(&plain));
-	int watch = r < 0 ? r : maintenance_watch_output(agent->pool, ap_buf_text(&raw));
-	if (watch < 0)
-		return ap_err_errno(err, watch, "%s", ap_buf_text(&raw));
-	pthread_mutex_lock(&agent->pool->lock);
-	int old_watch = agent->watch;
-	agent->watch = watch;
-	pthread_mutex_unlock(&agent->pool->lock);
-	maintenance_unwatch_output(agent->pool, old_watch);
-	return 0;
+	int r = open_files(agent, ap_buf_text(&raw), ap_buf_text(&plain), false);
+	return r < 0 ? ap_err_errno(err, r, "%s", ap_buf_text(&raw))
+		     : watch_file(agent, ap_buf_text(&raw), err);
 }
 
 void output_restarts(struct ap_agent *agent)
@@ -200,16 +214,17 @@ void output_forget(struct ap_agent *agent)
 
 /* --- reading --- */
 
-/* Takes up to READ_MAX bytes. How many there were. */
-static size_t read_on(struct ap_agent *agent)
+/* Takes up to `max` bytes. How many there were. */
+static size_t read_on(struct ap_agent *agent, size_t max)
 {
 	AP_CLEANUP_BUF struct ap_buf plain = {0};
 	char block[64 << 10];
 	size_t done = 0;
 	ssize_t n;
 	bool stream = profile_values(agent->pool->profile)->stream;
-	while (agent->read_fd >= 0 && done < READ_MAX &&
-	       (n = read(agent->read_fd, block, sizeof block)) > 0) {
+	while (agent->read_fd >= 0 && done < max &&
+	       (n = read(agent->read_fd, block,
+			 max - done < sizeof block ? max - done : sizeof block)) > 0) {
 		done += (size_t)n;
 		plain.len = 0;
 		ap_plain_add(&agent->filter, block, (size_t)n, &plain);
@@ -220,24 +235,25 @@ static size_t read_on(struct ap_agent *agent)
 	return done;
 }
 
-void output_read(struct ap_agent *agent)
+bool output_read(struct ap_agent *agent)
 {
 	struct ap_pool *pool = agent->pool;
 	int64_t limit = ap_pool_config_number(pool, AP_OPT_OUTPUT_LIMIT);
 	pthread_mutex_lock(&agent->output_lock);
-	size_t n = read_on(agent);
+	size_t n = read_on(agent, READ_MAX);
 	kept_grown(&agent->raw, (int64_t)n);
 	kept_bound(&agent->raw, limit);
 	kept_bound(&agent->plain, limit);
 	pthread_mutex_unlock(&agent->output_lock);
 	if (n == 0)
-		return;
+		return false;
 	pthread_mutex_lock(&pool->lock);
 	agent->output_ns = ap_clock_ns();
 	agent->recheck_ns = agent->output_ns;
 	agent->reads_on = agent->reads_on || n >= READ_MAX; /* the review looks at it */
 	pthread_mutex_unlock(&pool->lock);
 	maintenance_poke(pool); /* which may have found nothing, since this thread was first */
+	return true;
 }
 
 void output_look(struct ap_agent *agent, struct output_signs *ret)
@@ -247,14 +263,51 @@ void output_look(struct ap_agent *agent, struct output_signs *ret)
 	pthread_mutex_unlock(&agent->output_lock);
 }
 
-void output_prompted(struct ap_agent *agent)
+static void mark_prompted(struct ap_agent *agent)
 {
-	output_read(agent); /* what is there belongs to what was before */
-	pthread_mutex_lock(&agent->output_lock);
 	agent->signs.prompted = atomic_load(&agent->plain.size);
 	agent->signs.command_start = agent->signs.command_end = -1;
 	agent->response.len = 0;
+}
+
+void output_prompted(struct ap_agent *agent)
+{
+	AP_CLEANUP_BUF struct ap_buf path = {0};
+	output_read(agent); /* what is there belongs to what was before */
+	pthread_mutex_lock(&agent->output_lock);
+	mark_prompted(agent);
+	int64_t at = atomic_load(&agent->raw.size);
 	pthread_mutex_unlock(&agent->output_lock);
+	ap_buf_printf(&path, "%s/" PROMPTED, agent->dir);
+	/* for the next daemon: without it, all that is kept is the response */
+	(void)file_printf(ap_buf_text(&path), NULL, "%" PRId64 "\n", at);
+}
+
+int output_adopt(struct ap_agent *agent, struct ap_err *err)
+{
+	AP_CLEANUP_BUF struct ap_buf raw = {0};
+	AP_CLEANUP_BUF struct ap_buf plain = {0};
+	char prompted[32];
+	int64_t at = -1;
+	output_raw_path(agent, &raw);
+	ap_buf_printf(&plain, "%s/output", agent->dir);
+	if (file_read_line(agent->dir, PROMPTED, prompted, sizeof prompted) == 0)
+		(void)ap_number_parse(prompted, &at);
+	int r = open_files(agent, ap_buf_text(&raw), ap_buf_text(&plain), true);
+	if (r == 0)
+		r = watch_file(agent, ap_buf_text(&raw), err);
+	if (r < 0)
+		return ap_err_errno(err, r, "%s", ap_buf_text(&raw));
+	pthread_mutex_lock(&agent->output_lock);
+	int64_t from = atomic_load(&agent->raw.first);
+	if (at > from)
+		kept_grown(&agent->raw, (int64_t)read_on(agent, (size_t)(at - from)));
+	if (at >= from)
+		mark_prompted(agent);
+	pthread_mutex_unlock(&agent->output_lock);
+	while (output_read(agent))
+		;
+	return 0;
 }
 
 /* Where the response lies in the plain text. With marks it is what the commands printed; else what

@@ -250,6 +250,13 @@ static void collect_locked(struct ap_pool *pool, struct ap_list *answered)
 	}
 }
 
+/* Whether there is nothing more to wait for at the end. */
+static bool is_over_locked(const struct ap_pool *pool)
+{
+	const struct machine *m = &pool->machine;
+	return machine_total(m) == 0 || (m->suspended && machine_at_rest(m));
+}
+
 int pool_step_locked(struct ap_pool *pool, const struct machine_event *event,
 		     struct ap_list *answered)
 {
@@ -269,7 +276,7 @@ int pool_step_locked(struct ap_pool *pool, const struct machine_event *event,
 	}
 	if (pool->machine.wake_ns < pool->armed_ns)
 		maintenance_poke(pool);
-	if (machine_total(&pool->machine) == 0)
+	if (is_over_locked(pool))
 		pthread_cond_broadcast(&pool->emptied);
 	return result;
 }
@@ -347,6 +354,7 @@ int ap_pool_acquire(struct ap_pool *pool, const struct ap_acquire *acquire,
 		request->holder_fd = pidfd_open(acquire->holder, 0);
 		if (request->holder_fd < 0)
 			return ap_err_errno(err, -errno, "pid %d", (int)acquire->holder);
+		request->holder_start = process_start_time(acquire->holder);
 	}
 	if (acquire->affinity[0])
 		wanted->affinity = ap_hash(acquire->affinity);
@@ -394,7 +402,7 @@ static int may_end_locked(struct ap_pool *pool, const struct machine_slot *slot,
 
 /* Steps an event about a lease on behalf of `uid`. */
 static int lease_step(struct ap_pool *pool, const char *word, uid_t uid, struct machine_event event,
-		      struct ap_err *err)
+		      uint64_t *ret_token, struct ap_err *err)
 {
 	struct ap_list answered;
 	ap_list_init(&answered);
@@ -404,6 +412,7 @@ static int lease_step(struct ap_pool *pool, const char *word, uid_t uid, struct 
 		     : ap_err_set(err, -ENOENT, "there is no lease '%s'", word);
 	if (r == 0) {
 		event.slot = machine_slot_index(&pool->machine, slot);
+		*ret_token = slot->token;
 		r = pool_refused(pool_step_locked(pool, &event, &answered), err);
 	}
 	pthread_mutex_unlock(&pool->lock);
@@ -411,9 +420,27 @@ static int lease_step(struct ap_pool *pool, const char *word, uid_t uid, struct 
 	return r;
 }
 
+/* Answers a request whose change is written down, or is not. */
+static void kept(void *data, int result, const struct ap_err *err)
+{
+	struct ap_request *request = data;
+	if (result < 0)
+		request->err = *err;
+	request_answer(request, result);
+}
+
+/* Has it written down that a lease ends. `request` is answered then; NULL: nobody waits. */
+static void keep_release(struct ap_pool *pool, uint64_t token, struct ap_request *request)
+{
+	struct store_txn *txn = store_txn_new();
+	txn_lease_ends(txn, token, ap_reason_name(AP_REASON_RELEASE));
+	store_submit(pool->store, txn, request != NULL, request ? kept : NULL, request);
+}
+
 int ap_pool_release(struct ap_pool *pool, const char *label_or_agent, bool discard, uid_t uid,
 		    struct ap_request *request, struct ap_err *err)
 {
+	uint64_t token;
 	if (request) {
 		request->in_machine = true;
 		ap_request_ref(request);
@@ -424,15 +451,32 @@ int ap_pool_release(struct ap_pool *pool, const char *label_or_agent, bool disca
 				   .discard = discard,
 				   .request = request ? &request->machine : NULL,
 			   },
-			   err);
+			   &token, err);
 	if (r < 0)
 		ap_request_free(request);
+	else
+		keep_release(pool, token, NULL);
+	return r;
+}
+
+int ap_pool_begin_release(struct ap_pool *pool, const char *label, uid_t uid,
+			  struct ap_request *request, struct ap_err *err)
+{
+	uint64_t token;
+	int r = lease_step(pool, label, uid, (struct machine_event){.type = MACHINE_RELEASE},
+			   &token, err);
+	if (r == 0) {
+		ap_request_ref(request);
+		keep_release(pool, token, request);
+	}
 	return r;
 }
 
 int ap_pool_renew(struct ap_pool *pool, const char *label, uid_t uid, struct ap_err *err)
 {
-	return lease_step(pool, label, uid, (struct machine_event){.type = MACHINE_RENEW}, err);
+	uint64_t token;
+	return lease_step(pool, label, uid, (struct machine_event){.type = MACHINE_RENEW}, &token,
+			  err);
 }
 
 void ap_pool_release_key(struct ap_pool *pool, struct ap_lease_key key)
@@ -447,11 +491,26 @@ void ap_pool_release_key(struct ap_pool *pool, struct ap_lease_key key)
 
 /* --- the pool as a whole --- */
 
-int ap_pool_scale(struct ap_pool *pool, int target, struct ap_err *err)
+/* A setting that was made: it is taken back when it cannot be written down. */
+static void setting_kept(void *data, int result, const struct ap_err *err)
 {
-	return pool_refused(
+	struct ap_request *request = data;
+	if (result < 0)
+		(void)state_dir_load(request->pool, false, NULL); /* as the store has it */
+	kept(data, result, err);
+}
+
+int ap_pool_scale(struct ap_pool *pool, int target, struct ap_request *request, struct ap_err *err)
+{
+	int r = pool_refused(
 		pool_step(pool, &(struct machine_event){.type = MACHINE_SCALE, .target = target}),
 		err);
+	if (r < 0)
+		return r;
+	request->pool = pool;
+	ap_request_ref(request);
+	state_dir_keep_scale(pool, setting_kept, request);
+	return 0;
 }
 
 void ap_pool_maintain(struct ap_pool *pool)
@@ -538,7 +597,7 @@ void pool_obey_config_locked(struct ap_pool *pool, struct ap_list *answered)
 }
 
 int ap_pool_config_set(struct ap_pool *pool, enum ap_option option, const char *text,
-		       struct ap_err *err)
+		       struct ap_request *request, struct ap_err *err)
 {
 	struct ap_list answered;
 	ap_list_init(&answered);
@@ -548,7 +607,12 @@ int ap_pool_config_set(struct ap_pool *pool, enum ap_option option, const char *
 		pool_obey_config_locked(pool, &answered);
 	pthread_mutex_unlock(&pool->lock);
 	pool_deliver(pool, &answered);
-	return r;
+	if (r < 0)
+		return r;
+	request->pool = pool;
+	ap_request_ref(request);
+	state_dir_keep_option(pool, option, setting_kept, request);
+	return 0;
 }
 
 int ap_pool_config_try(struct ap_pool *pool, enum ap_option option, const char *text,
@@ -766,6 +830,8 @@ int ap_pool_new(struct ap_pool **ret, struct ap_pool_options *options, struct ap
 	if (!pool)
 		return ap_err_errno(err, -ENOMEM, "pool");
 	pool->lock_fd = pool->epoll_fd = pool->wake_fd = pool->inotify_fd = -1;
+	pool->revive_ns = AP_FOREVER;
+	pool->kept = true; /* until it is ended in order, what is there is left alone */
 	pthread_mutex_init(&pool->lock, NULL);
 	pthread_mutex_init(&pool->seeding, NULL);
 	pthread_cond_init(&pool->emptied, NULL);
@@ -820,17 +886,41 @@ int ap_pool_new(struct ap_pool **ret, struct ap_pool_options *options, struct ap
 	return 0;
 }
 
+/* A server of terminals that a daemon before has left may be one that does not answer any more. */
+static int configure_backend(struct ap_pool *pool, struct ap_err *err)
+{
+	int r = backend_configure(pool->backend, err);
+	if (r == 0 || !pool->backend->ops->revive)
+		return r;
+	r = pool->backend->ops->revive(pool->backend, err);
+	if (r == 0)
+		r = maintenance_watch_backend(pool);
+	return r < 0 ? r : backend_configure(pool->backend, err);
+}
+
+static void suspend(struct ap_pool *pool, bool suspended)
+{
+	pthread_mutex_lock(&pool->lock);
+	pool->machine.suspended = suspended;
+	pthread_mutex_unlock(&pool->lock);
+}
+
 int ap_pool_start(struct ap_pool *pool, struct ap_err *err)
 {
-	int r = backend_new(&pool->backend, pool->state_dir, pool->shim, err);
+	bool full = ap_config_choice(&pool->config, AP_OPT_DURABILITY) == 0;
+	int r = store_start(pool->store, full, err);
 	if (r == 0)
-		state_dir_recover(pool);
+		r = backend_new(&pool->backend, pool->state_dir, pool->shim, err);
 	if (r == 0 && !(pool->workers = worker_pool_new(POOL_N_WORKERS)))
 		r = ap_err_errno(err, -EAGAIN, "worker threads");
+	suspend(pool, true); /* nothing new before what is there is known */
 	if (r == 0)
 		r = maintenance_start(pool, err);
 	if (r == 0)
-		r = backend_configure(pool->backend, err);
+		r = configure_backend(pool, err);
+	if (r == 0)
+		r = pool_recover(pool, err);
+	suspend(pool, false);
 	if (r == 0)
 		ap_pool_warm(pool);
 	return r;
@@ -838,16 +928,31 @@ int ap_pool_start(struct ap_pool *pool, struct ap_err *err)
 
 unsigned ap_pool_stop(struct ap_pool *pool, struct ap_err *err)
 {
-	pool_step(pool, &(struct machine_event){.type = MACHINE_SHUTDOWN});
+	pool->kept = ap_config_choice(&pool->config, AP_OPT_PERSIST) != 0;
+	pool_step(pool,
+		  &(struct machine_event){.type = pool->kept ? MACHINE_SUSPEND : MACHINE_SHUTDOWN});
 	pthread_mutex_lock(&pool->lock);
-	while (machine_total(&pool->machine) > 0) /* every effect has a time limit of its own */
+	while (!is_over_locked(pool)) /* every effect has a time limit of its own */
 		pthread_cond_wait(&pool->emptied, &pool->lock);
 	*err = pool->aside_error;
 	unsigned n_aside = pool->n_aside;
 	pthread_mutex_unlock(&pool->lock);
-	(void)state_dir_save_counters(pool, NULL);   /* they go on where they were last saved */
-	(void)state_dir_save_next_agent(pool, NULL); /* some names are left out then */
+	if (!pool->kept)
+		(void)state_dir_save_next_agent(pool, NULL); /* some names are left out then */
 	return n_aside;
+}
+
+/* Agents that are left for the next daemon; after a start that failed too. */
+static void leave_agents(struct ap_pool *pool)
+{
+	for (unsigned i = 0; pool->agents && i < pool->machine.n_slots; i++) {
+		struct ap_agent *agent = pool->agents[i];
+		if (!agent)
+			continue;
+		pool->agents[i] = NULL;
+		worktree_leave(&agent->worktree);
+		ap_agent_unref(agent);
+	}
 }
 
 void ap_pool_free(struct ap_pool *pool)
@@ -856,8 +961,9 @@ void ap_pool_free(struct ap_pool *pool)
 		return;
 	worker_pool_free(pool->workers); /* what runs may need the other two */
 	maintenance_stop(pool);
+	leave_agents(pool);
 	if (pool->backend)
-		pool->backend->ops->free(pool->backend);
+		pool->backend->ops->free(pool->backend, pool->kept);
 	maintenance_fini(pool);
 	state_dir_close(pool);
 	events_close(pool->events);

@@ -39,13 +39,15 @@ struct ap_request {
 	struct machine_request machine; /* of an acquirer or a releaser */
 	ap_request_done *done;
 	void *data;
-	atomic_int n_refs;    /* the caller's, and the pool's while it is submitted */
-	atomic_bool answered; /* whoever sets it calls done */
-	bool in_machine;      /* the machine answers it */
-	struct ap_err err;    /* written before done, read after it */
-	struct ap_buf text;   /* likewise */
-	char base[256];	      /* of an acquirer */
-	int holder_fd;	      /* of an acquirer's process that the lease ends with; -1: none */
+	struct ap_pool *pool;  /* of a setting */
+	atomic_int n_refs;     /* the caller's, and the pool's while it is submitted */
+	atomic_bool answered;  /* whoever sets it calls done */
+	bool in_machine;       /* the machine answers it */
+	struct ap_err err;     /* written before done, read after it */
+	struct ap_buf text;    /* likewise */
+	char base[256];	       /* of an acquirer */
+	int holder_fd;	       /* of an acquirer's process that the lease ends with; -1: none */
+	uint64_t holder_start; /* its start, as process_start_time() tells it */
 	struct ap_agent *responder; /* whose response is wanted, referenced; NULL: none's */
 	int64_t offset;		    /* where a text that is kept begins */
 	struct ap_list link;	    /* of a wait: agent->waits; pool->lock */
@@ -53,6 +55,7 @@ struct ap_request {
 
 struct prompt {
 	struct ap_list link; /* agent->prompts; pool->lock */
+	uint64_t seq;
 	size_t len;
 	bool cleaned;	 /* of what is no text; the delivery's own */
 	bool is_command; /* of the program's own: typed as it stands */
@@ -86,6 +89,7 @@ struct ap_agent {
 	struct worktree worktree;
 	struct backend_terminal terminal;
 	struct worktree_lease lease;
+	uint64_t token;	   /* of the last lease that it was made ready for */
 	bool lease_open;   /* the worktree is on the lease's branch, and its work not saved yet */
 	unsigned n_starts; /* of its program: each has an output file of its own */
 	bool input_cut;	   /* mode stream: a line was written in part only */
@@ -122,6 +126,7 @@ struct ap_agent {
 	uint64_t open_token;
 	size_t prompt_bytes;
 	uint64_t n_prompts;
+	uint64_t prompt_seq; /* of the last one */
 	bool delivering;
 	struct worker_job prompt_job;
 	struct ap_err prompt_error; /* why the last prompt was not delivered */
@@ -159,11 +164,14 @@ struct ap_pool {
 	uid_t owner;
 	int lock_fd; /* the state directory's lock */
 	struct store *store;
+	bool kept;	 /* agents and leases stay for the next daemon */
+	bool store_lost; /* it was damaged, and begins anew */
 	struct backend *backend;
 	struct worker_pool *workers;
 	struct templates *templates;
 	struct worker_job tidy_job;
 	atomic_bool tidying; /* it is queued */
+	struct worker_job revive_job;
 	int64_t started_ns;
 
 	pthread_mutex_t lock;	/* of what follows */
@@ -181,9 +189,9 @@ struct ap_pool {
 	pthread_t maintenance;
 	bool maintenance_runs;
 	int epoll_fd, wake_fd, inotify_fd;
-	int64_t armed_ns;	      /* when it wakes by itself; pool->lock */
-	_Atomic uint64_t tokens_kept; /* tokens below this are spent, says the store */
-	atomic_uint names_kept;	      /* likewise the numbers of agents */
+	int64_t armed_ns;	/* when it wakes by itself; pool->lock */
+	int64_t revive_ns;	/* when the backend is to be started again; pool->lock */
+	atomic_uint names_kept; /* numbers of agents below this are spent, says the store */
 	atomic_bool maintenance_end;
 };
 
@@ -218,24 +226,22 @@ unsigned agent_number(const char *name);
 
 /* --- state_dir.c --- */
 
-/* Makes and locks the directory and opens the store. -EBUSY: another daemon has it, the sentence
- * names it. Blocks. state_dir_close() undoes what was done of it. */
+/* Makes and locks the directory and opens the store; one that is damaged is set aside first, and
+ * pool->store_lost is set. -EBUSY: another daemon has it, the sentence names it. Blocks.
+ * state_dir_close() undoes what was done of it, and removes what is empty unless it is all kept. */
 int state_dir_open(struct ap_pool *pool, struct ap_err *err);
 void state_dir_close(struct ap_pool *pool);
 
 /* "STATE_DIR/SUBDIR/NAME", owned by the caller; NULL on ENOMEM. */
 char *state_dir_path(const struct ap_pool *pool, const char *subdir, const char *name);
 
-/* What the next daemon needs to save an agent's lease, whatever the agent did to its worktree.
- * Lane. */
-int lease_record_write(const struct ap_agent *agent, struct ap_err *err);
+/* Has a setting written down, as it is now; `done` as in store_submit(). Takes the lock. */
+void state_dir_keep_option(struct ap_pool *pool, enum ap_option option, store_done *done,
+			   void *data);
+void state_dir_keep_scale(struct ap_pool *pool, store_done *done, void *data);
 
-/* What the commit says that saves a lease's work. */
-void lease_message(const char *label, const char *name, unsigned generation, struct ap_buf *ret);
-
-/* Writes the settings made at run time and the counters to the store. Takes the lock. Blocks. */
+/* Returns when all is on the disk that was to be written down so far. Blocks. */
 int state_dir_save(struct ap_pool *pool, struct ap_err *err);
-int state_dir_save_counters(struct ap_pool *pool, struct ap_err *err);
 
 /* Gives back the names that were kept in advance. No agent is there, and none is made any more. */
 int state_dir_save_next_agent(struct ap_pool *pool, struct ap_err *err);
@@ -247,9 +253,19 @@ int state_dir_load(struct ap_pool *pool, bool at_start, struct ap_err *err);
 /* Begins the machine's counters where the store's end. */
 void state_dir_load_counters(struct ap_pool *pool);
 
-/* Ends and removes what a dead daemon left, the work of its leases saved; what cannot be saved is
- * kept and counted. Needs that its terminals have been ended. Blocks. */
-void state_dir_recover(struct ap_pool *pool);
+/* --- recovery.c --- */
+
+/* What is needed to save an agent's lease when the store is lost, whatever the agent did to its
+ * worktree. Lane. */
+int lease_record_write(const struct ap_agent *agent, struct ap_err *err);
+
+/* What the commit says that saves a lease's work. */
+void lease_message(const char *label, const char *name, unsigned generation, struct ap_buf *ret);
+
+/* Goes on with what a dead daemon left: agents that live and leases are taken up; what was half
+ * done is undone; what the store does not know is removed, its work saved. All that cannot be saved
+ * is kept and counted. Needs the threads. Blocks. */
+int pool_recover(struct ap_pool *pool, struct ap_err *err);
 
 /* --- agent.c --- */
 
@@ -272,6 +288,9 @@ int agent_settled_result(enum ap_activity activity, const struct ap_err *prompt_
 /* Drops the prompts that wait. pool->lock held. */
 void agent_forget_prompts_locked(struct ap_agent *agent);
 
+/* Queues a prompt again that a daemon before this one had taken. -ENOMEM. */
+int agent_prompt_again(struct ap_agent *agent, const struct store_prompt *prompt);
+
 /* Removes one of the keeper's or our own records. Any thread. */
 void agent_remove_record(const struct ap_agent *agent, const char *name);
 
@@ -281,6 +300,9 @@ void agent_starts(struct ap_agent *agent);
 /* Takes note that it is to be started again: from now on it takes prompts and is waited for. */
 void agent_restarts(struct ap_agent *agent);
 void agent_restart_failed(struct ap_agent *agent, const struct ap_err *err);
+
+/* Takes up a program that a daemon before this one has started, if `alive`, or its end. */
+int agent_adopted(struct ap_agent *agent, bool alive, struct ap_err *err);
 
 /* Takes note of a program that was started in agent->terminal, or that has ended. */
 int agent_started(struct ap_agent *agent, struct ap_err *err);
@@ -300,15 +322,19 @@ void output_fini(struct ap_agent *agent);
 /* Begins an output of its own for the next start of the program. Lane only. */
 int output_begin(struct ap_agent *agent, struct ap_err *err);
 
+/* Takes up the output that a daemon before this one has kept of the program: what it said so far is
+ * read again. */
+int output_adopt(struct ap_agent *agent, struct ap_err *err);
+
 /* Where the terminal's bytes are appended. */
 void output_raw_path(const struct ap_agent *agent, struct ap_buf *out);
 
 /* Forgets what was printed, for a program that goes on in another lease. */
 void output_forget(struct ap_agent *agent);
 
-/* Reads what the terminal printed since, at most a bounded piece. Any thread. Blocks as the disk
- * does. */
-void output_read(struct ap_agent *agent);
+/* Reads what the terminal printed since, at most a bounded piece. Whether there was any. Any
+ * thread. Blocks as the disk does. */
+bool output_read(struct ap_agent *agent);
 
 /* What it said so far beside the text. */
 void output_look(struct ap_agent *agent, struct output_signs *ret);
@@ -330,6 +356,9 @@ void job_effect_locked(struct ap_agent *agent, const struct machine_effect *effe
 /* Has a worker look after the agent's health and usage, unless one does. pool->lock held. */
 void job_probe_locked(struct ap_agent *agent, uint32_t id);
 
+/* Has a worker start the backend again. pool->lock held. */
+void job_revive_locked(struct ap_pool *pool);
+
 /* --- texts.c --- */
 
 /* Has a worker look at the agent's screen. pool->lock held. */
@@ -350,6 +379,9 @@ int maintenance_init(struct ap_pool *pool, struct ap_err *err);
 int maintenance_start(struct ap_pool *pool, struct ap_err *err);
 void maintenance_stop(struct ap_pool *pool);
 void maintenance_fini(struct ap_pool *pool);
+
+/* Watches the backend, which was started again. -errno. */
+int maintenance_watch_backend(struct ap_pool *pool);
 
 /* Makes the thread look at timers, or at agents whose recheck_ns has come. Any thread, any lock. */
 void maintenance_poke(struct ap_pool *pool);

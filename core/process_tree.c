@@ -18,8 +18,9 @@
 /* A tree that is larger than this is not followed further: it changes under us anyway. */
 #define TREE_MAX    65536
 #define STOP_ROUNDS 20
-#define STOP_TRIES  1000 /* a millisecond each: one in an uninterruptible sleep is left to itself  \
-			  */
+#define STOP_TRIES                                                                                 \
+	1000 /* a millisecond each: one in an uninterruptible sleep is left to itself              \
+	      */
 
 #define AVERAGED_OVER (60 * AP_SECOND)
 
@@ -43,6 +44,22 @@ static int read_proc(struct ap_buf *out, pid_t pid, const char *name)
 		if (n == 0)
 			return 0;
 	}
+}
+
+uint64_t process_start_time(pid_t pid)
+{
+	AP_CLEANUP_BUF struct ap_buf text = {0};
+	uint64_t start = 0;
+	if (pid <= 0 || read_proc(&text, pid, "stat") < 0)
+		return 0;
+	const char *name_end = strrchr(ap_buf_text(&text), ')');
+	char state = 0;
+	if (!name_end || sscanf(name_end + 1,
+				" %c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d "
+				"%*d %*d %*d %" SCNu64,
+				&state, &start) != 2)
+		return 0;
+	return state == 'Z' || state == 'X' ? 0 : start;
 }
 
 /* The time that a process has used, and those of its children that it has waited for. */

@@ -5,6 +5,10 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+/* When a process was started, in the kernel's own count: with its number it tells it from any
+ * other. 0: there is no such process. */
+uint64_t process_start_time(pid_t pid);
+
 struct process_usage {
 	uint64_t memory; /* bytes; what is shared counts in parts, where the kernel tells (PSS) */
 	int64_t cpu_ns;	 /* of all, those that have ended and were waited for included */
@@ -15,8 +19,8 @@ struct process_usage {
  * not list children. Takes some 30 us a process, more for large ones: not for the FUSE thread. */
 int process_tree_usage(pid_t root, struct process_usage *ret);
 
-/* Stops the tree below `root`, parents first, or has it go on, children first, so that no shell sees
- * its job stop. -ESRCH, -ENOSYS, -ENOMEM. */
+/* Stops the tree below `root`, parents first, or has it go on, children first, so that no shell
+ * sees its job stop. -ESRCH, -ENOSYS, -ENOMEM. */
 int process_tree_stop(pid_t root);
 int process_tree_continue(pid_t root);
 

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "cleanup.h"
+#include "crash_point.h"
 #include "file.h"
 #include "jobs_internal.h"
 
@@ -478,6 +479,25 @@ static struct prompt *first_prompt(struct ap_agent *agent, char ret_label[AP_LAB
 	return prompt;
 }
 
+/* Before anything of it reaches the program: a daemon that dies then does not give it twice. */
+static void record_taken(struct ap_agent *agent, const struct prompt *prompt)
+{
+	struct store_txn *txn = store_txn_new();
+	txn_prompt_taken(txn, agent->number, prompt->seq, true);
+	(void)store_commit(agent->pool->store, txn, false,
+			   NULL); /* a full disk: given all the same */
+}
+
+static void record_given(struct ap_agent *agent, const struct prompt *prompt, bool given)
+{
+	struct store_txn *txn = store_txn_new();
+	if (given)
+		txn_prompt_gone(txn, agent->number, prompt->seq);
+	else
+		txn_prompt_taken(txn, agent->number, prompt->seq, false);
+	store_submit(agent->pool->store, txn, false, NULL, NULL);
+}
+
 static void put_back_locked(struct ap_agent *agent, struct prompt *prompt)
 {
 	ap_list_insert_after(&agent->prompts, &prompt->link);
@@ -493,7 +513,13 @@ static void job_prompt(struct worker_job *job)
 	enum outcome outcome = NO_EVIDENCE;
 	char label[AP_LABEL_MAX + 1];
 	struct prompt *prompt = first_prompt(agent, label); /* NULL: its lease has ended */
+	if (prompt)
+		record_taken(agent, prompt);
+	crash_point("prompt-taken");
 	int r = prompt ? deliver(agent, prompt, &outcome, &err) : 0;
+	crash_point("prompt-given");
+	if (prompt)
+		record_given(agent, prompt, r != -EAGAIN);
 	if (prompt && r != -EAGAIN)
 		tell_outcome(agent, label, prompt->len, outcome, &err);
 	pthread_mutex_lock(&pool->lock);
@@ -606,6 +632,9 @@ static void job_restart(struct worker_job *worker_job)
 	int r = agent_end_program(agent, &err);
 	if (r == 0)
 		r = launch_program(agent, LAUNCH_AGAIN, &err);
+	crash_point("restart-program");
+	if (r == 0)
+		(void)agent_record_program(agent, &err); /* else the next daemon ends it */
 	if (r < 0) {
 		events_add(agent->pool->events, "restart_failed",
 			   EVENT_FIELDS({"agent", agent->name, 0}, {"reason", err.text, 0}));

@@ -1,5 +1,5 @@
-/* The state directory: where it is, the lock on it, the store in it, and what a dead daemon left
- * there. */
+/* The state directory: where it is, the lock on it, the store in it, and the settings and counters
+ * in that. */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -16,9 +16,6 @@
 #include "file.h"
 #include "pool_internal.h"
 #include "process.h"
-
-/* What keepers of a dead daemon's agents are given to end. */
-#define ORPHAN_LIMIT (10 * AP_SECOND)
 
 char *state_dir_path(const struct ap_pool *pool, const char *subdir, const char *name)
 {
@@ -98,162 +95,42 @@ static int lock_state_dir(struct ap_pool *pool, struct ap_err *err)
 		pool->state_dir, *holder ? holder : "unknown");
 }
 
-int state_dir_open(struct ap_pool *pool, struct ap_err *err)
+/* Moves a database that is damaged out of the way, with its log. */
+static int set_store_aside(const char *database, struct ap_err *err)
 {
-	AP_CLEANUP_FREE char *database = NULL;
-	int r = make_state_dir(pool, err);
-	if (r == 0)
-		r = lock_state_dir(pool, err);
-	if (r == 0)
-		r = state_file(pool, "state.db", &database, err);
-	if (r == 0)
-		r = store_open(&pool->store, database, err);
-	return r;
-}
-
-/* --- what a dead daemon left --- */
-
-/* Waits until the keeper of a left agent, told to end by the end of its terminal, has ended. */
-static void await_keeper(const char *agent_dir)
-{
-	AP_CLEANUP_FREE char *path = NULL;
-	if (asprintf(&path, "%s/alive", agent_dir) < 0)
-		return;
-	AP_CLEANUP_CLOSE int fd = open(path, O_RDWR | O_CLOEXEC);
-	int64_t deadline = ap_clock_ns() + ORPHAN_LIMIT;
-	while (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) < 0 && ap_clock_ns() < deadline)
-		poll(NULL, 0, 20);
-}
-
-/* --- the record of a lease: "LABEL BASE CREATED GENERATION\nADMIN_DIR\n" --- */
-
-static char *record_path(const char *agent_dir)
-{
-	char *path;
-	return asprintf(&path, "%s/lease", agent_dir) < 0 ? NULL : path;
-}
-
-int lease_record_write(const struct ap_agent *agent, struct ap_err *err)
-{
-	AP_CLEANUP_FREE char *path = record_path(agent->dir);
-	AP_CLEANUP_FREE char *temporary = NULL;
-	if (!path || asprintf(&temporary, "%s.new", path) < 0)
-		return ap_err_errno(err, -ENOMEM, "%s", agent->name);
-	FILE *file = fopen(temporary, "we");
-	if (!file)
-		return ap_err_errno(err, -errno, "%s", temporary);
-	fprintf(file, "%s %s %d %u\n%s\n", agent->lease.label, agent->lease.base,
-		agent->lease.created, agent_generation(agent), agent->worktree.admin_dir);
-	bool failed = ferror(file);
-	if (fclose(file) != 0 || failed || rename(temporary, path) < 0)
-		return ap_err_errno(err, errno ? -errno : -EIO, "%s", path);
+	static const char *const parts[] = {"", "-wal", "-shm"};
+	char when[32];
+	ap_clock_rfc3339(ap_clock_ns(), when, sizeof when);
+	for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
+		AP_CLEANUP_BUF struct ap_buf from = {0};
+		AP_CLEANUP_BUF struct ap_buf to = {0};
+		ap_buf_printf(&from, "%s%s", database, parts[i]);
+		ap_buf_printf(&to, "%s.corrupt-%s%s", database, when, parts[i]);
+		if (rename(ap_buf_text(&from), ap_buf_text(&to)) < 0 && errno != ENOENT)
+			return ap_err_errno(err, -errno, "%s", ap_buf_text(&from));
+	}
 	return 0;
 }
 
-/* False when there is none: the agent was not leased. */
-static bool lease_record_read(const char *agent_dir, struct worktree_lease *ret,
-			      unsigned *ret_generation, char **ret_admin_dir)
+static int open_store(struct ap_pool *pool, struct ap_err *err)
 {
-	AP_CLEANUP_FREE char *path = record_path(agent_dir);
-	FILE *file = path ? fopen(path, "re") : NULL;
-	int created;
-	size_t size = 0;
-	if (!file)
-		return false;
-	*ret_admin_dir = NULL;
-	bool whole = fscanf(file, "%64s %64s %d %u\n", ret->label, ret->base, &created,
-			    ret_generation) == 4 &&
-		     getline(ret_admin_dir, &size, file) > 1;
-	fclose(file);
-	if (!whole) {
-		free(*ret_admin_dir);
-		return false;
-	}
-	(*ret_admin_dir)[strcspn(*ret_admin_dir, "\n")] = '\0';
-	ret->created = created;
-	return true;
-}
-
-/* --- recovery --- */
-
-/* Saves the work of one left worktree to its lease's branch and removes it. */
-static void recover_worktree(struct ap_pool *pool, const char *name)
-{
-	AP_CLEANUP_FREE char *agent_dir = state_dir_path(pool, POOL_AGENTS, name);
-	AP_CLEANUP_FREE char *admin_dir = NULL;
-	AP_CLEANUP_BUF struct ap_buf message = {0};
-	struct worktree worktree = {0};
-	struct worktree_lease lease;
-	struct ap_err err = {""};
-	unsigned generation = 0;
-	if (!agent_dir)
-		return;
-	await_keeper(agent_dir);
-	bool leased = lease_record_read(agent_dir, &lease, &generation, &admin_dir);
-	int r = worktree_open(&worktree, pool->templates, name, admin_dir, &err);
-	if (r < 0 && !leased) /* half made, or half removed: nobody has worked in it */
-		r = worktree_open(&worktree, pool->templates, name, "", &err);
-	if (r == 0 && leased) {
-		lease_message(lease.label, name, generation, &message);
-		r = worktree_save(&worktree, &lease, ap_buf_text(&message), &err);
-	}
+	AP_CLEANUP_FREE char *database = NULL;
+	int r = state_file(pool, "state.db", &database, err);
 	if (r == 0)
-		r = worktree_remove(&worktree, &err);
-	if (r == 0) {
-		process_remove_tree(agent_dir, NULL);
-		worktree_fini(&worktree);
-	} else { /* the record stays with the worktree: the next start tries again */
-		pool->n_aside++;
-		pool->aside_error = err;
-		worktree_leave(&worktree);
-	}
+		r = store_open(&pool->store, database, err);
+	if (r != -EUCLEAN)
+		return r;
+	pool->store_lost = true;
+	r = set_store_aside(database, err);
+	return r < 0 ? r : store_open(&pool->store, database, err);
 }
 
-/* What is left of an agent without a worktree. */
-static void remove_records(struct ap_pool *pool, const char *name)
+int state_dir_open(struct ap_pool *pool, struct ap_err *err)
 {
-	AP_CLEANUP_FREE char *worktree = state_dir_path(pool, POOL_WORKTREES, name);
-	AP_CLEANUP_FREE char *agent_dir = state_dir_path(pool, POOL_AGENTS, name);
-	if (!worktree || !agent_dir)
-		return;
-	await_keeper(agent_dir);
-	if (access(worktree, F_OK) < 0)
-		process_remove_tree(agent_dir, NULL);
-}
-
-/* What is left of an overlay whose place has gone. */
-static void discard_layers(struct ap_pool *pool, const char *name)
-{
-	AP_CLEANUP_FREE char *worktree = state_dir_path(pool, POOL_WORKTREES, name);
-	AP_CLEANUP_FREE char *layers = state_dir_path(pool, POOL_LAYERS, name);
-	if (worktree && layers && access(worktree, F_OK) < 0)
-		(void)templates_discard(pool->templates, layers, NULL);
-}
-
-static void for_each_left(struct ap_pool *pool, const char *subdir,
-			  void (*handle)(struct ap_pool *, const char *))
-{
-	AP_CLEANUP_FREE char *path = NULL;
-	if (asprintf(&path, "%s/%s", pool->state_dir, subdir) < 0)
-		return;
-	DIR *dir = opendir(path);
-	if (!dir)
-		return;
-	struct dirent *entry;
-	while ((entry = readdir(dir))) {
-		if (agent_number(entry->d_name))
-			handle(pool, entry->d_name);
-	}
-	closedir(dir);
-}
-
-void state_dir_recover(struct ap_pool *pool)
-{
-	for_each_left(pool, POOL_WORKTREES, recover_worktree);
-	for_each_left(pool, POOL_AGENTS, remove_records);
-	for_each_left(pool, POOL_LAYERS, discard_layers);
-	repo_forget_worktrees(&pool->repo, pool->state_dir);
-	templates_forget_staged(pool->templates);
+	int r = make_state_dir(pool, err);
+	if (r == 0)
+		r = lock_state_dir(pool, err);
+	return r < 0 ? r : open_store(pool, err);
 }
 
 /* --- settings and counters --- */
@@ -277,58 +154,45 @@ void state_dir_load_counters(struct ap_pool *pool)
 	uint64_t *counter;
 	for (unsigned i = 0; (counter = counter_of(pool, i, &name)); i++)
 		*counter = (uint64_t)store_counter(pool->store, name, 0);
-	pool->machine.n_terminated = pool->machine.n_spawned; /* whatever there was is over */
+	pool->machine.n_terminated = pool->machine.n_spawned; /* less those that are adopted */
 	pool->machine.next_lease = (uint64_t)store_counter(pool->store, "next_lease", 1);
 	pool->machine.next_token = (uint64_t)store_counter(pool->store, "next_token", 1);
-	pool->tokens_kept = pool->machine.next_token;
 }
 
 int state_dir_save_next_agent(struct ap_pool *pool, struct ap_err *err)
 {
-	return store_set(pool->store, "next_agent", pool->machine.next_number, err);
-}
-
-int state_dir_save_counters(struct ap_pool *pool, struct ap_err *err)
-{
-	const char *name;
-	int r = 0;
-	for (unsigned i = 0; r == 0 && counter_of(pool, i, &name); i++) {
-		pthread_mutex_lock(&pool->lock);
-		int64_t value = (int64_t)*counter_of(pool, i, &name);
-		pthread_mutex_unlock(&pool->lock);
-		r = store_raise(pool->store, name, value, err);
-	}
-	return r;
+	struct store_txn *txn = store_txn_new();
+	txn_set(txn, "next_agent", pool->machine.next_number);
+	return store_commit(pool->store, txn, true, err);
 }
 
 int state_dir_save(struct ap_pool *pool, struct ap_err *err)
 {
-	struct store_setting settings[AP_N_OPTIONS + 1];
-	unsigned n = 0;
-	int r = 0;
+	return store_commit(pool->store, store_txn_new(), true, err);
+}
+
+void state_dir_keep_option(struct ap_pool *pool, enum ap_option option, store_done *done,
+			   void *data)
+{
+	AP_CLEANUP_BUF struct ap_buf value = {0};
 	pthread_mutex_lock(&pool->lock);
-	for (int i = 0; i < AP_N_OPTIONS; i++) {
-		struct ap_buf value = {0};
-		if (pool->config.origin[i] != AP_ORIGIN_SET)
-			continue;
-		ap_config_show(&pool->config, (enum ap_option)i, &value);
-		if (value.failed)
-			r = ap_err_errno(err, -ENOMEM, "settings");
-		settings[n++] = (struct store_setting){ap_options[i].name, value.data};
-	}
-	if (pool->machine.target >= 0) {
-		settings[n] = (struct store_setting){SETTING_SCALE, NULL};
-		if (asprintf(&settings[n].value, "%d", pool->machine.target) < 0)
-			r = ap_err_errno(err, -ENOMEM, "settings");
-		else
-			n++;
-	}
+	ap_config_show(&pool->config, option, &value);
 	pthread_mutex_unlock(&pool->lock);
-	if (r == 0)
-		r = store_settings_write(pool->store, settings, n, err);
-	for (unsigned i = 0; i < n; i++)
-		free(settings[i].value);
-	return r < 0 ? r : state_dir_save_counters(pool, err);
+	struct store_txn *txn = value.failed ? NULL : store_txn_new();
+	txn_setting(txn, ap_options[option].name, ap_buf_text(&value));
+	store_submit(pool->store, txn, true, done, data);
+}
+
+void state_dir_keep_scale(struct ap_pool *pool, store_done *done, void *data)
+{
+	char value[16];
+	pthread_mutex_lock(&pool->lock);
+	int target = pool->machine.target;
+	pthread_mutex_unlock(&pool->lock);
+	snprintf(value, sizeof value, "%d", target);
+	struct store_txn *txn = store_txn_new();
+	txn_setting(txn, SETTING_SCALE, target >= 0 ? value : NULL);
+	store_submit(pool->store, txn, true, done, data);
 }
 
 struct loading {
@@ -385,7 +249,7 @@ void state_dir_close(struct ap_pool *pool)
 {
 	static const char *const dirs[] = {POOL_AGENTS, POOL_WORKTREES, POOL_LAYERS, "templates",
 					   "trash"};
-	if (pool->templates)
+	if (pool->templates && !pool->kept)
 		templates_end(pool->templates);
 	for (size_t i = 0; pool->store && i < sizeof dirs / sizeof *dirs; i++) {
 		AP_CLEANUP_FREE char *path = NULL;

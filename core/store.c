@@ -2,75 +2,248 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <signal.h>
 #include <sqlite3.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
-#define SCHEMA_VERSION 1
+#include "cleanup.h"
+#include "list.h"
 
-struct store {
-	pthread_mutex_t lock; /* round every use of the connection */
-	sqlite3 *db;
-	sqlite3_stmt *get, *raise, *set;
+#define SCHEMA_VERSION 2
+#define HISTORY_MAX    "10000" /* leases that are over and remembered */
+#define BUSY_MS	       10000   /* somebody looks at the database by hand */
+
+static const char schema[] =
+	"BEGIN IMMEDIATE;"
+	"CREATE TABLE IF NOT EXISTS counter"
+	" (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;"
+	"CREATE TABLE IF NOT EXISTS setting"
+	" (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;"
+	"CREATE TABLE IF NOT EXISTS agent"
+	" (number INTEGER PRIMARY KEY, generation INTEGER, recycles INTEGER, requests INTEGER,"
+	"  served INTEGER, starts INTEGER, created INTEGER, started INTEGER, port INTEGER,"
+	"  clean INTEGER, keeper INTEGER, keeper_start INTEGER, admin_dir TEXT);"
+	"CREATE TABLE IF NOT EXISTS lease"
+	" (token INTEGER PRIMARY KEY, label TEXT, agent INTEGER, uid INTEGER, pid INTEGER,"
+	"  holder_start INTEGER, by_handle INTEGER, created INTEGER, base TEXT, ttl INTEGER,"
+	"  affinity INTEGER, granted INTEGER, ending TEXT, prompts INTEGER);"
+	"CREATE TABLE IF NOT EXISTS prompt"
+	" (agent INTEGER, seq INTEGER, text BLOB, command INTEGER, taken INTEGER,"
+	"  PRIMARY KEY (agent, seq));"
+	"CREATE TABLE IF NOT EXISTS history"
+	" (token INTEGER PRIMARY KEY, label TEXT, agent INTEGER, uid INTEGER, base TEXT,"
+	"  granted INTEGER, ended INTEGER, reason TEXT);"
+	"PRAGMA user_version = 2;"
+	"COMMIT;";
+
+enum statement {
+	COUNTER_GET,
+	COUNTER_RAISE,
+	COUNTER_SET,
+	COUNTER_ADD,
+	SETTING_PUT,
+	SETTING_DROP,
+	AGENT_PUT,
+	AGENT_DROP,
+	AGENT_USED,
+	LEASE_PUT,
+	LEASE_GRANTED,
+	LEASE_ENDS,
+	LEASE_DROP,
+	LEASE_PROMPTED,
+	HISTORY_ADD,
+	HISTORY_TRIM,
+	PROMPT_PUT,
+	PROMPT_TAKEN,
+	PROMPT_DROP,
+	PROMPT_DROP_ALL,
+	N_STATEMENTS,
 };
 
-static int store_error(struct store *store, int error, struct ap_err *err, const char *doing)
+static const char *const statements[N_STATEMENTS] = {
+	[COUNTER_GET] = "SELECT value FROM counter WHERE name = ?1",
+	[COUNTER_RAISE] = "INSERT INTO counter VALUES (?1, ?2)"
+			  " ON CONFLICT (name) DO UPDATE SET value = max(value, ?2)",
+	[COUNTER_SET] = "INSERT OR REPLACE INTO counter VALUES (?1, ?2)",
+	[COUNTER_ADD] = "INSERT INTO counter VALUES (?1, ?2)"
+			" ON CONFLICT (name) DO UPDATE SET value = value + ?2",
+	[SETTING_PUT] = "INSERT OR REPLACE INTO setting VALUES (?1, ?2)",
+	[SETTING_DROP] = "DELETE FROM setting WHERE name = ?1",
+	[AGENT_PUT] = "INSERT OR REPLACE INTO agent VALUES"
+		      " (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
+	[AGENT_DROP] = "DELETE FROM agent WHERE number = ?1",
+	[AGENT_USED] = "UPDATE agent SET clean = 0, requests = requests + 1, served = served + 1"
+		       " WHERE number = ?1",
+	[LEASE_PUT] = "INSERT OR REPLACE INTO lease VALUES"
+		      " (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
+	[LEASE_GRANTED] = "UPDATE lease SET granted = ?2 WHERE token = ?1",
+	[LEASE_ENDS] = "UPDATE lease SET ending = ?2 WHERE token = ?1",
+	[LEASE_DROP] = "DELETE FROM lease WHERE token = ?1",
+	[LEASE_PROMPTED] = "UPDATE lease SET prompts = prompts + 1 WHERE agent = ?1",
+	[PROMPT_PUT] = "INSERT OR REPLACE INTO prompt VALUES (?1, ?2, ?3, ?4, ?5)",
+	[PROMPT_TAKEN] = "UPDATE prompt SET taken = ?3 WHERE agent = ?1 AND seq = ?2",
+	[PROMPT_DROP] = "DELETE FROM prompt WHERE agent = ?1 AND seq = ?2",
+	[PROMPT_DROP_ALL] = "DELETE FROM prompt WHERE agent = ?1",
+	[HISTORY_ADD] = "INSERT OR REPLACE INTO history"
+			" SELECT token, label, agent, uid, base, granted, ?2, ?3"
+			" FROM lease WHERE token = ?1 AND granted > 0",
+	[HISTORY_TRIM] = "DELETE FROM history WHERE token <= ?1 - " HISTORY_MAX,
+};
+
+#define VALUES_MAX 14
+
+struct value {
+	char *text;	/* owned; NULL: it is the number */
+	int64_t number; /* with a text: its length */
+};
+
+struct step {
+	enum statement statement;
+	unsigned n;
+	struct value values[VALUES_MAX];
+};
+
+struct store_txn {
+	struct ap_list link; /* store->queue; store->lock */
+	struct step *steps;
+	unsigned n, room;
+	bool failed; /* ENOMEM */
+	bool durable;
+	store_done *done;
+	void *data;
+	int result; /* of its own, where the whole batch did not go through */
+	struct ap_err err;
+};
+
+struct store {
+	char *path;
+	bool full;
+
+	pthread_mutex_t db_lock; /* round every use of the connection */
+	sqlite3 *db;		 /* NULL: closed after an error that leaves it in doubt */
+	sqlite3_stmt *prepared[N_STATEMENTS];
+	bool syncs; /* as the connection is set now */
+
+	pthread_mutex_t lock;  /* of what follows; a leaf */
+	pthread_cond_t queued; /* for the thread */
+	struct ap_list queue;
+	bool ending;
+	bool runs;
+	pthread_t thread;
+};
+
+/* --- the connection --- */
+
+static int error_of(const struct store *store)
 {
-	return ap_err_set(err, error, "state store: %s: %s", doing,
+	int code = store->db ? sqlite3_errcode(store->db) : SQLITE_NOMEM;
+	int system = store->db ? sqlite3_system_errno(store->db) : 0;
+	switch (code) {
+	case SQLITE_FULL:
+		return -ENOSPC;
+	case SQLITE_READONLY:
+		return -EROFS;
+	case SQLITE_CORRUPT:
+	case SQLITE_NOTADB:
+		return -EUCLEAN;
+	case SQLITE_NOMEM:
+		return -ENOMEM;
+	case SQLITE_IOERR:
+	case SQLITE_CANTOPEN:
+		return system > 0 ? -system : -EIO;
+	default:
+		return -EIO;
+	}
+}
+
+static int store_error(const struct store *store, struct ap_err *err)
+{
+	return ap_err_set(err, error_of(store), "the state store %s: %s", store->path,
 			  store->db ? sqlite3_errmsg(store->db) : "out of memory");
 }
 
-static int schema_version(struct store *store)
+static void disconnect(struct store *store)
 {
-	sqlite3_stmt *query;
-	int version = -1;
-	if (sqlite3_prepare_v2(store->db, "PRAGMA user_version", -1, &query, NULL) == SQLITE_OK &&
-	    sqlite3_step(query) == SQLITE_ROW)
-		version = sqlite3_column_int(query, 0);
-	sqlite3_finalize(query);
-	return version;
+	for (int i = 0; i < N_STATEMENTS; i++) {
+		sqlite3_finalize(store->prepared[i]);
+		store->prepared[i] = NULL;
+	}
+	sqlite3_close(store->db);
+	store->db = NULL;
 }
 
-static int store_prepare(struct store *store, const char *path, struct ap_err *err)
+/* The one number or text that a statement gives. */
+static int look_up(struct store *store, const char *sql, int64_t *ret_number, bool *ret_is_ok)
 {
-	if (sqlite3_open_v2(path, &store->db,
-			    SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX,
-			    NULL) != SQLITE_OK)
-		return store_error(store, -EIO, err, path);
-	sqlite3_busy_timeout(store->db, 10000);
-	int version = schema_version(store);
-	if (version < 0)
-		return store_error(store, -EIO, err, path);
-	if (version > SCHEMA_VERSION)
-		return ap_err_set(err, -EPROTO, "%s is from a newer version of agentpoolfs", path);
-	static const char schema[] =
-		"PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;"
-		"CREATE TABLE IF NOT EXISTS counter"
-		" (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;"
-		"CREATE TABLE IF NOT EXISTS setting"
-		" (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;"
-		"PRAGMA user_version = 1;";
-	if (sqlite3_exec(store->db, schema, NULL, NULL, NULL) != SQLITE_OK ||
-	    sqlite3_prepare_v2(store->db, "SELECT value FROM counter WHERE name = ?1", -1,
-			       &store->get, NULL) != SQLITE_OK ||
-	    sqlite3_prepare_v2(
-		    store->db,
-		    "INSERT INTO counter (name, value) VALUES (?1, ?2) ON CONFLICT (name) "
-		    "DO UPDATE SET value = max(value, ?2)",
-		    -1, &store->raise, NULL) != SQLITE_OK ||
-	    sqlite3_prepare_v2(store->db,
-			       "INSERT OR REPLACE INTO counter (name, value) VALUES (?1, ?2)", -1,
-			       &store->set, NULL) != SQLITE_OK)
-		return store_error(store, -EIO, err, path);
-	return 0;
+	sqlite3_stmt *query = NULL;
+	int r = -EIO;
+	if (sqlite3_prepare_v2(store->db, sql, -1, &query, NULL) == SQLITE_OK &&
+	    sqlite3_step(query) == SQLITE_ROW) {
+		const char *text = (const char *)sqlite3_column_text(query, 0);
+		*ret_number = sqlite3_column_int64(query, 0);
+		*ret_is_ok = text && strcmp(text, "ok") == 0;
+		r = 0;
+	}
+	sqlite3_finalize(query);
+	return r;
+}
+
+/* Looks before anything is written. */
+static int check(struct store *store, struct ap_err *err)
+{
+	int64_t version;
+	bool ok;
+	if (look_up(store, "PRAGMA user_version", &version, &ok) < 0)
+		return store_error(store, err);
+	if (version > SCHEMA_VERSION) {
+		/* the last one to close a database writes its log into it, else */
+		(void)sqlite3_db_config(store->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
+		return ap_err_set(err, -EPROTO, "%s is from a newer version of agentpoolfs",
+				  store->path);
+	}
+	if (look_up(store, "PRAGMA quick_check(1)", &version, &ok) < 0)
+		return store_error(store, err);
+	return ok ? 0 : ap_err_set(err, -EUCLEAN, "the state store %s is damaged", store->path);
+}
+
+static int connect(struct store *store, struct ap_err *err)
+{
+	int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX;
+	int r = sqlite3_open_v2(store->path, &store->db, flags, NULL) == SQLITE_OK
+			? 0
+			: store_error(store, err);
+	if (r == 0) {
+		sqlite3_busy_timeout(store->db, BUSY_MS);
+		r = check(store, err);
+	}
+	if (r == 0 && (sqlite3_exec(store->db, "PRAGMA journal_mode = WAL", NULL, NULL, NULL) ||
+		       sqlite3_exec(store->db, "PRAGMA synchronous = FULL", NULL, NULL, NULL) ||
+		       sqlite3_exec(store->db, schema, NULL, NULL, NULL)))
+		r = store_error(store, err);
+	store->syncs = true;
+	for (int i = 0; r == 0 && i < N_STATEMENTS; i++) {
+		if (sqlite3_prepare_v2(store->db, statements[i], -1, &store->prepared[i], NULL))
+			r = store_error(store, err);
+	}
+	if (r < 0)
+		disconnect(store);
+	return r;
 }
 
 int store_open(struct store **ret, const char *path, struct ap_err *err)
 {
 	struct store *store = calloc(1, sizeof *store);
-	if (!store)
+	if (!store || !(store->path = strdup(path))) {
+		free(store);
 		return ap_err_errno(err, -ENOMEM, "state store");
+	}
+	pthread_mutex_init(&store->db_lock, NULL);
 	pthread_mutex_init(&store->lock, NULL);
-	int r = store_prepare(store, path, err);
+	pthread_cond_init(&store->queued, NULL);
+	ap_list_init(&store->queue);
+	int r = connect(store, err);
 	if (r < 0) {
 		store_close(store);
 		return r;
@@ -79,98 +252,515 @@ int store_open(struct store **ret, const char *path, struct ap_err *err)
 	return 0;
 }
 
+/* --- transactions in the making --- */
+
+struct store_txn *store_txn_new(void)
+{
+	struct store_txn *txn = calloc(1, sizeof *txn);
+	if (txn)
+		ap_list_init(&txn->link);
+	return txn;
+}
+
+void store_txn_free(struct store_txn *txn)
+{
+	if (!txn)
+		return;
+	for (unsigned i = 0; i < txn->n; i++) {
+		for (unsigned j = 0; j < txn->steps[i].n; j++)
+			free(txn->steps[i].values[j].text);
+	}
+	free(txn->steps);
+	free(txn);
+}
+
+/* What is given for texts needs to live for the call only. */
+static void add(struct store_txn *txn, enum statement statement, unsigned n,
+		const struct value *values)
+{
+	if (!txn)
+		return;
+	if (txn->n == txn->room) {
+		unsigned room = txn->room ? 2 * txn->room : 4;
+		struct step *steps = realloc(txn->steps, room * sizeof *steps);
+		if (!steps) {
+			txn->failed = true;
+			return;
+		}
+		txn->steps = steps;
+		txn->room = room;
+	}
+	struct step *step = &txn->steps[txn->n++];
+	*step = (struct step){.statement = statement, .n = n};
+	for (unsigned i = 0; i < n; i++) {
+		step->values[i].number = values[i].number;
+		if (!values[i].text)
+			continue;
+		size_t len = (size_t)values[i].number;
+		step->values[i].text = malloc(len + 1);
+		if (step->values[i].text)
+			memcpy(step->values[i].text, values[i].text, len + 1);
+		else
+			txn->failed = true;
+	}
+}
+
+static struct value number_of(int64_t number)
+{
+	return (struct value){NULL, number};
+}
+
+static struct value text_of(const char *text)
+{
+	return (struct value){(char *)text, (int64_t)strlen(text)};
+}
+
+#define ADD(txn, statement, ...)                                                                   \
+	do {                                                                                       \
+		const struct value values_[] = {__VA_ARGS__};                                      \
+		add(txn, statement, sizeof values_ / sizeof *values_, values_);                    \
+	} while (0)
+
+void txn_raise(struct store_txn *txn, const char *name, int64_t value)
+{
+	ADD(txn, COUNTER_RAISE, text_of(name), number_of(value));
+}
+
+void txn_set(struct store_txn *txn, const char *name, int64_t value)
+{
+	ADD(txn, COUNTER_SET, text_of(name), number_of(value));
+}
+
+void txn_count(struct store_txn *txn, const char *name, int64_t n)
+{
+	ADD(txn, COUNTER_ADD, text_of(name), number_of(n));
+}
+
+void txn_setting(struct store_txn *txn, const char *name, const char *value)
+{
+	if (value)
+		ADD(txn, SETTING_PUT, text_of(name), text_of(value));
+	else
+		ADD(txn, SETTING_DROP, text_of(name));
+}
+
+void txn_agent(struct store_txn *txn, const struct store_agent *agent)
+{
+	ADD(txn, AGENT_PUT, number_of(agent->number), number_of(agent->generation),
+	    number_of(agent->n_recycles), number_of(agent->n_requests), number_of(agent->n_served),
+	    number_of(agent->n_starts), number_of(agent->created), number_of(agent->started),
+	    number_of(agent->port), number_of(agent->clean), number_of(agent->keeper),
+	    number_of((int64_t)agent->keeper_start), text_of(agent->admin_dir));
+}
+
+void txn_agent_gone(struct store_txn *txn, unsigned number)
+{
+	ADD(txn, AGENT_DROP, number_of(number));
+	ADD(txn, PROMPT_DROP_ALL, number_of(number));
+}
+
+void txn_agent_used(struct store_txn *txn, unsigned number)
+{
+	ADD(txn, AGENT_USED, number_of(number));
+}
+
+void txn_lease(struct store_txn *txn, const struct store_lease *lease)
+{
+	ADD(txn, LEASE_PUT, number_of((int64_t)lease->token), text_of(lease->label),
+	    number_of(lease->agent), number_of(lease->uid), number_of(lease->pid),
+	    number_of(lease->holder_start), number_of(lease->by_handle), number_of(lease->created),
+	    text_of(lease->base), number_of(lease->ttl_ns), number_of(lease->affinity),
+	    number_of(lease->granted), text_of(lease->ending), number_of(lease->n_prompts));
+}
+
+void txn_lease_granted(struct store_txn *txn, uint64_t token, int64_t now)
+{
+	ADD(txn, LEASE_GRANTED, number_of(token), number_of(now));
+}
+
+void txn_lease_ends(struct store_txn *txn, uint64_t token, const char *reason)
+{
+	ADD(txn, LEASE_ENDS, number_of(token), text_of(reason));
+}
+
+void txn_lease_over(struct store_txn *txn, uint64_t token, int64_t now, const char *reason)
+{
+	ADD(txn, HISTORY_ADD, number_of(token), number_of(now), text_of(reason));
+	ADD(txn, HISTORY_TRIM, number_of(token));
+	ADD(txn, LEASE_DROP, number_of(token));
+}
+
+void txn_prompt(struct store_txn *txn, unsigned agent, const struct store_prompt *prompt)
+{
+	ADD(txn, PROMPT_PUT, number_of(agent), number_of(prompt->seq),
+	    (struct value){(char *)prompt->text, (int64_t)prompt->len},
+	    number_of(prompt->is_command), number_of(prompt->taken));
+	if (!prompt->is_command)
+		ADD(txn, LEASE_PROMPTED, number_of(agent));
+}
+
+void txn_prompt_taken(struct store_txn *txn, unsigned agent, uint64_t seq, bool taken)
+{
+	ADD(txn, PROMPT_TAKEN, number_of(agent), number_of(seq), number_of(taken));
+}
+
+void txn_prompt_gone(struct store_txn *txn, unsigned agent, uint64_t seq)
+{
+	ADD(txn, PROMPT_DROP, number_of(agent), number_of(seq));
+}
+
+void txn_prompts_gone(struct store_txn *txn, unsigned agent)
+{
+	ADD(txn, PROMPT_DROP_ALL, number_of(agent));
+}
+
+/* --- the thread --- */
+
+static int exec(struct store *store, const char *sql, struct ap_err *err)
+{
+	return sqlite3_exec(store->db, sql, NULL, NULL, NULL) == SQLITE_OK
+		       ? 0
+		       : store_error(store, err);
+}
+
+static int run_step(struct store *store, const struct step *step, struct ap_err *err)
+{
+	sqlite3_stmt *prepared = store->prepared[step->statement];
+	for (unsigned i = 0; i < step->n; i++) {
+		const struct value *value = &step->values[i];
+		if (value->text)
+			sqlite3_bind_text(prepared, (int)i + 1, value->text, (int)value->number,
+					  SQLITE_STATIC);
+		else
+			sqlite3_bind_int64(prepared, (int)i + 1, value->number);
+	}
+	int r = sqlite3_step(prepared) == SQLITE_DONE ? 0 : store_error(store, err);
+	sqlite3_reset(prepared);
+	sqlite3_clear_bindings(prepared);
+	return r;
+}
+
+/* Takes the transactions from `first` up to `end`, and not that one, as one. */
+static int run_some(struct store *store, struct ap_list *first, const struct ap_list *end,
+		    struct ap_err *err)
+{
+	bool durable = false;
+	int r = store->db ? 0 : connect(store, err);
+	for (struct ap_list *at = first; at != end; at = at->next)
+		durable = durable || ap_container_of(at, struct store_txn, link)->durable;
+	bool syncs = durable && store->full;
+	if (r == 0 && syncs != store->syncs)
+		r = exec(store, syncs ? "PRAGMA synchronous = FULL" : "PRAGMA synchronous = NORMAL",
+			 err);
+	if (r < 0)
+		return r;
+	store->syncs = syncs;
+	r = exec(store, "BEGIN IMMEDIATE", err);
+	for (struct ap_list *at = first; r == 0 && at != end; at = at->next) {
+		const struct store_txn *txn = ap_container_of(at, struct store_txn, link);
+		for (unsigned i = 0; r == 0 && i < txn->n; i++)
+			r = run_step(store, &txn->steps[i], err);
+	}
+	if (r == 0)
+		r = exec(store, "COMMIT", err);
+	if (r < 0 && !sqlite3_get_autocommit(store->db))
+		(void)exec(store, "ROLLBACK", NULL); /* what it leaves is closed with it */
+	/* what the disk has of a write that failed is not known: only a new look at it tells */
+	if (r < 0 && r != -ENOSPC && r != -EROFS)
+		disconnect(store);
+	return r;
+}
+
+static void run_batch(struct store *store, struct ap_list *batch)
+{
+	struct ap_err err;
+	struct ap_list *at;
+	pthread_mutex_lock(&store->db_lock);
+	int r = run_some(store, batch->next, batch, &err);
+	ap_list_for_each (at, batch) { /* one alone may be to blame */
+		struct store_txn *txn = ap_container_of(at, struct store_txn, link);
+		txn->result = r == 0 ? 0 : run_some(store, at, at->next, &txn->err);
+	}
+	pthread_mutex_unlock(&store->db_lock);
+}
+
+static void answer_all(struct ap_list *batch)
+{
+	while (!ap_list_empty(batch)) {
+		struct store_txn *txn = ap_container_of(batch->next, struct store_txn, link);
+		ap_list_remove(&txn->link);
+		if (txn->done)
+			txn->done(txn->data, txn->result, &txn->err);
+		store_txn_free(txn);
+	}
+}
+
+static void *store_main(void *data)
+{
+	struct store *store = data;
+	struct ap_list batch;
+	for (;;) {
+		ap_list_init(&batch);
+		pthread_mutex_lock(&store->lock);
+		while (ap_list_empty(&store->queue) && !store->ending)
+			pthread_cond_wait(&store->queued, &store->lock);
+		bool ending = store->ending;
+		ap_list_splice(&store->queue, &batch);
+		pthread_mutex_unlock(&store->lock);
+		if (ap_list_empty(&batch) && ending)
+			return NULL;
+		run_batch(store, &batch);
+		answer_all(&batch);
+	}
+}
+
+int store_start(struct store *store, bool full, struct ap_err *err)
+{
+	sigset_t all, before;
+	store->full = full;
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	int r = -pthread_create(&store->thread, NULL, store_main, store);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	store->runs = r == 0;
+	return r < 0 ? ap_err_errno(err, r, "state store") : 0;
+}
+
 void store_close(struct store *store)
 {
 	if (!store)
 		return;
-	sqlite3_finalize(store->get);
-	sqlite3_finalize(store->raise);
-	sqlite3_finalize(store->set);
-	sqlite3_close(store->db);
+	pthread_mutex_lock(&store->lock);
+	store->ending = true;
+	pthread_cond_signal(&store->queued);
+	pthread_mutex_unlock(&store->lock);
+	if (store->runs)
+		pthread_join(store->thread, NULL);
+	disconnect(store);
+	pthread_cond_destroy(&store->queued);
 	pthread_mutex_destroy(&store->lock);
+	pthread_mutex_destroy(&store->db_lock);
+	free(store->path);
 	free(store);
 }
 
+void store_submit(struct store *store, struct store_txn *txn, bool durable, store_done *done,
+		  void *data)
+{
+	struct ap_err err;
+	if (!txn || txn->failed) {
+		if (done)
+			done(data, ap_err_errno(&err, -ENOMEM, "state store"), &err);
+		store_txn_free(txn);
+		return;
+	}
+	txn->durable = durable;
+	txn->done = done;
+	txn->data = data;
+	pthread_mutex_lock(&store->lock);
+	ap_list_append(&store->queue, &txn->link);
+	pthread_cond_signal(&store->queued);
+	pthread_mutex_unlock(&store->lock);
+}
+
+struct waiter {
+	pthread_mutex_t lock;
+	pthread_cond_t woken;
+	bool over;
+	int result;
+	struct ap_err *err;
+};
+
+static void wake(void *data, int result, const struct ap_err *err)
+{
+	struct waiter *waiter = data;
+	pthread_mutex_lock(&waiter->lock);
+	waiter->over = true;
+	waiter->result = result;
+	if (result < 0 && waiter->err)
+		*waiter->err = *err;
+	pthread_cond_signal(&waiter->woken);
+	pthread_mutex_unlock(&waiter->lock);
+}
+
+int store_commit(struct store *store, struct store_txn *txn, bool durable, struct ap_err *err)
+{
+	struct waiter waiter = {
+		.lock = PTHREAD_MUTEX_INITIALIZER, .woken = PTHREAD_COND_INITIALIZER, .err = err};
+	store_submit(store, txn, durable, wake, &waiter);
+	pthread_mutex_lock(&waiter.lock);
+	while (!waiter.over)
+		pthread_cond_wait(&waiter.woken, &waiter.lock);
+	pthread_mutex_unlock(&waiter.lock);
+	pthread_cond_destroy(&waiter.woken);
+	pthread_mutex_destroy(&waiter.lock);
+	return waiter.result;
+}
+
+/* --- reading --- */
+
 int64_t store_counter(struct store *store, const char *name, int64_t initial)
 {
-	pthread_mutex_lock(&store->lock);
-	sqlite3_bind_text(store->get, 1, name, -1, SQLITE_STATIC);
-	int64_t value = sqlite3_step(store->get) == SQLITE_ROW ? sqlite3_column_int64(store->get, 0)
-							       : initial;
-	sqlite3_reset(store->get);
-	pthread_mutex_unlock(&store->lock);
+	int64_t value = initial;
+	pthread_mutex_lock(&store->db_lock);
+	sqlite3_stmt *get = store->prepared[COUNTER_GET];
+	if (get) {
+		sqlite3_bind_text(get, 1, name, -1, SQLITE_STATIC);
+		if (sqlite3_step(get) == SQLITE_ROW)
+			value = sqlite3_column_int64(get, 0);
+		sqlite3_reset(get);
+	}
+	pthread_mutex_unlock(&store->db_lock);
 	return value;
 }
 
-static int write_counter(struct store *store, sqlite3_stmt *write, const char *name, int64_t value,
-			 struct ap_err *err)
+/* Gives every row of a query to `row`, which takes it further. */
+static int read_rows(struct store *store, const char *sql,
+		     int (*row)(sqlite3_stmt *query, void *data), void *data, struct ap_err *err)
 {
-	pthread_mutex_lock(&store->lock);
-	sqlite3_bind_text(write, 1, name, -1, SQLITE_STATIC);
-	sqlite3_bind_int64(write, 2, value);
-	int r = sqlite3_step(write) == SQLITE_DONE ? 0 : store_error(store, -EIO, err, "writing");
-	sqlite3_reset(write);
-	pthread_mutex_unlock(&store->lock);
+	sqlite3_stmt *query = NULL;
+	int step = SQLITE_DONE;
+	pthread_mutex_lock(&store->db_lock);
+	int r = store->db ? 0 : connect(store, err);
+	if (r == 0 && sqlite3_prepare_v2(store->db, sql, -1, &query, NULL))
+		r = store_error(store, err);
+	while (r == 0 && (step = sqlite3_step(query)) == SQLITE_ROW)
+		r = row(query, data);
+	if (r == 0 && step != SQLITE_DONE)
+		r = store_error(store, err);
+	sqlite3_finalize(query);
+	pthread_mutex_unlock(&store->db_lock);
 	return r;
 }
 
-int store_raise(struct store *store, const char *name, int64_t value, struct ap_err *err)
+/* Takes the next column of a row: they come in the order of the schema. */
+struct columns {
+	sqlite3_stmt *query;
+	int at;
+};
+
+static int64_t number(struct columns *columns)
 {
-	return write_counter(store, store->raise, name, value, err);
+	return sqlite3_column_int64(columns->query, columns->at++);
 }
 
-int store_set(struct store *store, const char *name, int64_t value, struct ap_err *err)
+static void text(struct columns *columns, char *ret, size_t size)
 {
-	return write_counter(store, store->set, name, value, err);
+	const char *found = (const char *)sqlite3_column_text(columns->query, columns->at++);
+	snprintf(ret, size, "%s", found ? found : "");
 }
 
-static int settings_replace(struct store *store, const struct store_setting *settings, unsigned n)
-{
-	sqlite3_stmt *insert = NULL;
-	int r = sqlite3_exec(store->db, "BEGIN IMMEDIATE; DELETE FROM setting;", NULL, NULL, NULL);
-	if (r == SQLITE_OK)
-		r = sqlite3_prepare_v2(store->db,
-				       "INSERT INTO setting (name, value) VALUES (?1, ?2)", -1,
-				       &insert, NULL);
-	for (unsigned i = 0; r == SQLITE_OK && i < n; i++) {
-		sqlite3_bind_text(insert, 1, settings[i].name, -1, SQLITE_STATIC);
-		sqlite3_bind_text(insert, 2, settings[i].value, -1, SQLITE_STATIC);
-		r = sqlite3_step(insert) == SQLITE_DONE ? SQLITE_OK : SQLITE_ERROR;
-		sqlite3_reset(insert);
-	}
-	sqlite3_finalize(insert);
-	return r == SQLITE_OK ? sqlite3_exec(store->db, "COMMIT", NULL, NULL, NULL) : r;
-}
+struct setting_reader {
+	int (*take)(void *data, const char *name, const char *value);
+	void *data;
+};
 
-int store_settings_write(struct store *store, const struct store_setting *settings, unsigned n,
-			 struct ap_err *err)
+static int setting_row(sqlite3_stmt *query, void *data)
 {
-	pthread_mutex_lock(&store->lock);
-	int r = settings_replace(store, settings, n) == SQLITE_OK
-			? 0
-			: store_error(store, -EIO, err, "writing");
-	if (r < 0) /* fails where the transaction has been given up already */
-		(void)sqlite3_exec(store->db, "ROLLBACK", NULL, NULL, NULL);
-	pthread_mutex_unlock(&store->lock);
-	return r;
+	const struct setting_reader *reader = data;
+	return reader->take(reader->data, (const char *)sqlite3_column_text(query, 0),
+			    (const char *)sqlite3_column_text(query, 1));
 }
 
 int store_settings_read(struct store *store,
 			int (*take)(void *data, const char *name, const char *value), void *data,
 			struct ap_err *err)
 {
-	sqlite3_stmt *query = NULL;
-	int r = 0, step = SQLITE_DONE;
-	pthread_mutex_lock(&store->lock);
-	if (sqlite3_prepare_v2(store->db, "SELECT name, value FROM setting", -1, &query, NULL) !=
-	    SQLITE_OK)
-		r = store_error(store, -EIO, err, "reading");
-	while (r == 0 && (step = sqlite3_step(query)) == SQLITE_ROW)
-		r = take(data, (const char *)sqlite3_column_text(query, 0),
-			 (const char *)sqlite3_column_text(query, 1));
-	if (r == 0 && step != SQLITE_DONE)
-		r = store_error(store, -EIO, err, "reading");
-	sqlite3_finalize(query);
-	pthread_mutex_unlock(&store->lock);
-	return r;
+	struct setting_reader reader = {take, data};
+	return read_rows(store, "SELECT name, value FROM setting", setting_row, &reader, err);
+}
+
+struct agent_reader {
+	int (*take)(void *data, const struct store_agent *);
+	void *data;
+};
+
+static int agent_row(sqlite3_stmt *query, void *data)
+{
+	const struct agent_reader *reader = data;
+	struct columns row = {query, 0};
+	struct store_agent agent = {.number = (unsigned)number(&row)};
+	agent.generation = (unsigned)number(&row);
+	agent.n_recycles = (unsigned)number(&row);
+	agent.n_requests = (unsigned)number(&row);
+	agent.n_served = (unsigned)number(&row);
+	agent.n_starts = (unsigned)number(&row);
+	agent.created = number(&row);
+	agent.started = number(&row);
+	agent.port = (unsigned)number(&row);
+	agent.clean = number(&row);
+	agent.keeper = (pid_t)number(&row);
+	agent.keeper_start = (uint64_t)number(&row);
+	text(&row, agent.admin_dir, sizeof agent.admin_dir);
+	return reader->take(reader->data, &agent);
+}
+
+int store_agents_read(struct store *store, int (*take)(void *data, const struct store_agent *),
+		      void *data, struct ap_err *err)
+{
+	struct agent_reader reader = {take, data};
+	return read_rows(store, "SELECT * FROM agent ORDER BY number", agent_row, &reader, err);
+}
+
+struct lease_reader {
+	int (*take)(void *data, const struct store_lease *);
+	void *data;
+};
+
+static int lease_row(sqlite3_stmt *query, void *data)
+{
+	const struct lease_reader *reader = data;
+	struct columns row = {query, 0};
+	struct store_lease lease = {.token = (uint64_t)number(&row)};
+	text(&row, lease.label, sizeof lease.label);
+	lease.agent = (unsigned)number(&row);
+	lease.uid = (uid_t)number(&row);
+	lease.pid = (pid_t)number(&row);
+	lease.holder_start = (uint64_t)number(&row);
+	lease.by_handle = number(&row);
+	lease.created = number(&row);
+	text(&row, lease.base, sizeof lease.base);
+	lease.ttl_ns = number(&row);
+	lease.affinity = (uint64_t)number(&row);
+	lease.granted = number(&row);
+	text(&row, lease.ending, sizeof lease.ending);
+	lease.n_prompts = (uint64_t)number(&row);
+	return reader->take(reader->data, &lease);
+}
+
+int store_leases_read(struct store *store, int (*take)(void *data, const struct store_lease *),
+		      void *data, struct ap_err *err)
+{
+	struct lease_reader reader = {take, data};
+	return read_rows(store, "SELECT * FROM lease ORDER BY token", lease_row, &reader, err);
+}
+
+struct prompt_reader {
+	int (*take)(void *data, const struct store_prompt *);
+	void *data;
+};
+
+static int prompt_row(sqlite3_stmt *query, void *data)
+{
+	const struct prompt_reader *reader = data;
+	const struct store_prompt prompt = {
+		.seq = (uint64_t)sqlite3_column_int64(query, 0),
+		.text = (const char *)sqlite3_column_text(query, 1),
+		.len = (size_t)sqlite3_column_bytes(query, 1),
+		.is_command = sqlite3_column_int64(query, 2),
+		.taken = sqlite3_column_int64(query, 3),
+	};
+	return prompt.text ? reader->take(reader->data, &prompt) : 0;
+}
+
+int store_prompts_read(struct store *store, unsigned agent,
+		       int (*take)(void *data, const struct store_prompt *), void *data,
+		       struct ap_err *err)
+{
+	struct prompt_reader reader = {take, data};
+	char sql[128];
+	snprintf(sql, sizeof sql,
+		 "SELECT seq, text, command, taken FROM prompt WHERE agent = %u ORDER BY seq",
+		 agent);
+	return read_rows(store, sql, prompt_row, &reader, err);
 }

@@ -320,8 +320,8 @@ int worktree_open(struct worktree *ret, struct templates *templates, const char 
 		r = repo_admin_dir(worktree.repo, worktree.path, &worktree.admin_dir, err);
 	else if (r == 0 && !(worktree.admin_dir = strdup(admin_dir)))
 		r = ap_err_errno(err, -ENOMEM, "%s", name);
-	if (r < 0)
-		worktree_fini(&worktree);
+	if (r < 0) /* it may be kept: then its template is needed */
+		worktree_leave(&worktree);
 	else
 		*ret = worktree;
 	return r;

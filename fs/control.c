@@ -120,14 +120,14 @@ int control_release(const struct tree_call *call, char *line, struct ap_request 
 	return ap_pool_release(call->pool, lease, discard, call->uid, request, call->err);
 }
 
-int control_scale(const struct tree_call *call, char *line)
+int control_scale(const struct tree_call *call, char *line, struct ap_request *request)
 {
 	const char *word = ap_word_next(&line);
 	int64_t number;
 	if (!word || ap_word_next(&line))
 		return ap_err_set(call->err, -EINVAL, "write N, +N, -N or auto");
 	if (strcmp(word, "auto") == 0)
-		return ap_pool_scale(call->pool, -1, call->err);
+		return ap_pool_scale(call->pool, -1, request, call->err);
 	int r = ap_number_parse(word, &number);
 	if (r < 0)
 		return ap_err_set(call->err, r, "'%.64s' is not N, +N, -N or auto", word);
@@ -141,5 +141,5 @@ int control_scale(const struct tree_call *call, char *line)
 	}
 	if (number < 0 || number > 4096)
 		return ap_err_set(call->err, -ERANGE, "'%.64s' leads to no possible size", word);
-	return ap_pool_scale(call->pool, (int)number, call->err);
+	return ap_pool_scale(call->pool, (int)number, request, call->err);
 }

@@ -26,4 +26,4 @@ int control_acquire(const struct tree_call *call, char *line, struct ap_request 
 int control_release(const struct tree_call *call, char *line, struct ap_request *request);
 
 /* scale: `N`, `+N`, `-N` or `auto`. */
-int control_scale(const struct tree_call *call, char *line);
+int control_scale(const struct tree_call *call, char *line, struct ap_request *request);

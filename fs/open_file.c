@@ -177,8 +177,11 @@ void open_file_flush(struct open_files *files, fuse_req_t req, struct fuse_file_
 	int r = 0;
 	if (file && file->pending.len > 0 && !file->row->take) {
 		if (file->row->set) {
-			r = value_end(file);
-		} else if (file->row->line) {
+			value_end(file, req);
+			ap_buf_fini(&file->pending);
+			return;
+		}
+		if (file->row->line) {
 			ssize_t done = run_lines(file, file->pending.data, file->pending.len);
 			r = done < 0 ? (int)done : 0;
 		} else {

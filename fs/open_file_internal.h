@@ -35,9 +35,9 @@ struct open_file {
 	int text_error;
 	struct ap_buf text;
 	size_t cursor;
-	off_t shift;	   /* of kept text: what was dropped before the piece at next_offset */
-	off_t next_offset; /* behind the last piece that was read */
-	struct ap_list readers;	    /* struct reader */
+	off_t shift;		/* of kept text: what was dropped before the piece at next_offset */
+	off_t next_offset;	/* behind the last piece that was read */
+	struct ap_list readers; /* struct reader */
 	struct ap_request *request; /* under way, with our reference; at most one */
 	struct ap_lease_key lease;  /* the last one granted through this file */
 	bool granted;		    /* by_handle: it is held */
@@ -119,7 +119,7 @@ void refused(struct open_file *file, int error);
 ssize_t run_lines(struct open_file *file, const char *text, size_t len);
 
 /* A value that came without a newline is taken when it is closed. */
-int value_end(struct open_file *file);
+void value_end(struct open_file *file, fuse_req_t req);
 
 /* The last close of a file that takes a text whole. */
 void take_end(struct open_file *file);

@@ -203,17 +203,29 @@ static void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 	open_file_release(mount_of(req)->files, req, fi);
 }
 
-/* rm leases/LABEL. Never parked: it holds the lock of its directory. */
+static void unlink_done(struct ap_request *request, int result, void *data)
+{
+	fuse_req_t req = data;
+	if (result < 0)
+		last_error_set(fuse_req_ctx(req)->uid, ap_request_err(request)->text);
+	fuse_reply_err(req, -result);
+}
+
+/* rm leases/LABEL. It holds the lock of its directory: it waits for no more than the state store.
+ */
 static void op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
 	struct ap_err err = {""};
 	uid_t uid = fuse_req_ctx(req)->uid;
 	struct node dir = node_unpack(parent);
-	int r = -EPERM;
-	if (dir.dir == NODE_LEASES && dir.row == 0)
-		r = ap_pool_release(mount_of(req)->pool, name, false, uid, NULL, &err);
-	if (r < 0)
-		last_error_set(uid, err.text[0] ? err.text : "nothing but leases can be removed");
+	struct ap_request *request = ap_request_new(unlink_done, req);
+	int r = request ? -EPERM : -ENOMEM;
+	if (r == -EPERM && dir.dir == NODE_LEASES && dir.row == 0)
+		r = ap_pool_begin_release(mount_of(req)->pool, name, uid, request, &err);
+	ap_request_free(request);
+	if (r == 0)
+		return; /* unlink_done answers */
+	last_error_set(uid, err.text[0] ? err.text : "nothing but leases can be removed");
 	fuse_reply_err(req, -r);
 }
 

@@ -38,8 +38,8 @@ struct tree_row {
 	int (*line)(const struct tree_call *, char *line); /* one command, done at once */
 	/* one command; 0: answered later, 1: done at once, without the request */
 	int (*submit)(const struct tree_call *, char *line, struct ap_request *);
-	/* one value, written in one piece; `try`: say only whether it would be taken */
-	int (*set)(const struct tree_call *, char *value, bool try);
+	/* one value, written in one piece; without a request: say only whether it would be taken */
+	int (*set)(const struct tree_call *, char *value, struct ap_request *);
 	int (*take)(const struct tree_call *, const char *text,
 		    size_t len); /* all of it, at close */
 

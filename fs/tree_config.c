@@ -12,14 +12,15 @@ static int show(const struct tree_call *call, struct ap_buf *out)
 	return 0;
 }
 
-static int set(const struct tree_call *call, char *value, bool try)
+static int set(const struct tree_call *call, char *value, struct ap_request *request)
 {
 	char *text = value + strspn(value, " \t");
 	size_t len = strlen(text);
 	while (len > 0 && strchr(" \t", text[len - 1]))
 		text[--len] = '\0';
-	return (try ? ap_pool_config_try
-		    : ap_pool_config_set)(call->pool, (enum ap_option)call->index, text, call->err);
+	enum ap_option option = (enum ap_option)call->index;
+	return request ? ap_pool_config_set(call->pool, option, text, request, call->err)
+		       : ap_pool_config_try(call->pool, option, text, call->err);
 }
 
 void tree_config_init(void)

@@ -295,12 +295,87 @@ void take_end(struct open_file *file)
 
 /* --- values --- */
 
+/* A write or a close whose value is being written down. */
+struct value_answer {
+	struct open_file *file; /* with a reference */
+	struct parked *parked;
+	size_t size; /* of the write; 0: it is a close */
+};
+
+static void value_free(void *data)
+{
+	struct value_answer *answer = data;
+	file_unref(answer->file);
+	free(answer);
+}
+
+static void value_reply(const struct value_answer *answer, fuse_req_t req, int result)
+{
+	if (result < 0 || answer->size == 0)
+		fuse_reply_err(req, -result);
+	else
+		fuse_reply_write(req, answer->size);
+}
+
+/* The value stands all the same. */
+static void value_interrupted(struct parked *parked, void *data)
+{
+	const struct value_answer *answer = data;
+	fuse_req_t req = parked_claim(parked);
+	if (req)
+		value_reply(answer, req, answer->size > 0 ? -ECANCELED : -EINTR);
+}
+
+static void value_done(struct ap_request *request, int result, void *data)
+{
+	struct value_answer *answer = data;
+	struct parked *parked = answer->parked;
+	if (result < 0)
+		last_error_set(answer->file->call.uid, ap_request_err(request)->text);
+	fuse_req_t req = parked_claim(parked);
+	if (req)
+		value_reply(answer, req, result);
+	parked_unref(parked);
+}
+
+/* Sets the value, and answers when that is written down. */
+static void value_set(struct open_file *file, fuse_req_t req, char *value, size_t size)
+{
+	struct value_answer *answer = calloc(1, sizeof *answer);
+	struct ap_request *request = answer ? ap_request_new(value_done, answer) : NULL;
+	if (request) {
+		answer->file = file;
+		answer->size = size;
+		file_ref(file);
+		answer->parked =
+			parked_new(file->files->parked, req, value_interrupted, value_free, answer);
+	}
+	if (!request || !answer->parked) {
+		if (request)
+			file_unref(file);
+		free(answer);
+		ap_request_free(request);
+		fuse_reply_err(req, ENOMEM);
+		return;
+	}
+	struct parked *parked = answer->parked;
+	int r = file->row->set(&file->call, value, request);
+	if (r < 0) {
+		refused(file, r);
+		req = parked_claim(parked);
+		if (req)
+			fuse_reply_err(req, -r);
+		parked_unref(parked);
+	}
+	ap_request_free(request);
+}
+
 /* A value with a newline is taken at once. One without is looked at, so that a bad one is refused
  * where a shell can tell, and taken when the file is closed: until then it may be the beginning of
  * another, and that is refused too. */
-static int value_piece(struct open_file *file, const char *data, size_t size)
+static int value_piece(struct open_file *file, const char *data, size_t size,
+		       char ret[LINE_MAX_LEN + 1])
 {
-	char value[LINE_MAX_LEN + 1];
 	const char *newline = memchr(data, '\n', size), *fault = NULL;
 	size_t len = newline ? size - 1 : size;
 	if (file->append)
@@ -316,9 +391,9 @@ static int value_piece(struct open_file *file, const char *data, size_t size)
 	ap_buf_fini(&file->pending);
 	if (fault)
 		return ap_err_set(&file->err, -EINVAL, "%s: %s", file->row->name, fault);
-	memcpy(value, data, len);
-	value[len] = '\0';
-	int r = file->row->set(&file->call, value, !newline);
+	memcpy(ret, data, len);
+	ret[len] = '\0';
+	int r = newline ? 0 : file->row->set(&file->call, ret, NULL);
 	if (r == 0 && !newline) {
 		ap_buf_add(&file->pending, data, size);
 		r = file->pending.failed ? -ENOMEM : 0;
@@ -326,23 +401,23 @@ static int value_piece(struct open_file *file, const char *data, size_t size)
 	return r;
 }
 
-int value_end(struct open_file *file)
+void value_end(struct open_file *file, fuse_req_t req)
 {
 	file->err.text[0] = '\0';
-	int r = file->row->set(&file->call, file->pending.data, false);
-	if (r < 0)
-		refused(file, r);
-	return r;
+	value_set(file, req, file->pending.data, 0);
 }
 
 static void value_write(struct open_file *file, fuse_req_t req, const char *data, size_t size)
 {
-	int r = value_piece(file, data, size);
+	char value[LINE_MAX_LEN + 1];
+	int r = value_piece(file, data, size, value);
 	if (r < 0) {
 		refused(file, r);
 		fuse_reply_err(req, -r);
-	} else {
+	} else if (file->pending.len > 0) { /* it is taken at the close */
 		fuse_reply_write(req, size);
+	} else {
+		value_set(file, req, value, size);
 	}
 }
 

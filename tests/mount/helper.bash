@@ -55,6 +55,18 @@ make_repo() { # PATH [FILES]
 
 # Mounts a pool of $1..$2 agents and waits until the minimum is ready. More words go on the command line.
 mount_pool() { # MIN MAX [OPTION...] [-- PROGRAM...]
+    mount_again "$@"
+    await value_is "$POOL/stats/idle_agents" "$1"
+}
+
+# The same where agents and leases are there already: waits until the mount answers.
+mount_again() { # MIN MAX [OPTION...] [-- PROGRAM...]
+    start_pool "$@"
+    await pool_answers
+}
+
+# Starts the daemon, and waits for nothing.
+start_pool() { # MIN MAX [OPTION...] [-- PROGRAM...]
     local min=$1 max=$2
     shift 2
     local options=()
@@ -62,12 +74,17 @@ mount_pool() { # MIN MAX [OPTION...] [-- PROGRAM...]
         options+=("$1")
         shift
     done
-    mkdir -p "$POOL"
+    mkdir -p "$POOL" 2>/dev/null || true # a dead mount may be there
     "$AGENTPOOLFS" -f -o "state_dir=$STATE,min_pool_size=$min,max_pool_size=$max" "${options[@]}" \
         "$REPO" "$POOL" "$@" >"$DIR/log" 2>&1 3>&- &
     DAEMON=$!
-    await pool_answers
-    await value_is "$POOL/stats/idle_agents" "$min"
+}
+
+# Ends the daemon as nothing announces it.
+crash_pool() {
+    kill -9 "$DAEMON"
+    wait "$DAEMON" 2>/dev/null || true
+    DAEMON=
 }
 
 pool_answers() {
@@ -88,14 +105,18 @@ left_processes() {
     for pid in /proc/[0-9]*; do
         pid=${pid#/proc/}
         [ "$pid" = "$$" ] || [ "$pid" = "$BASHPID" ] && continue
-        if tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null | grep -qF "$STATE"; then
+        if { tr "\0" " " <"/proc/$pid/cmdline"; } 2>/dev/null | grep -qF "$STATE"; then
             echo "$pid $(tr '\0' ' ' <"/proc/$pid/cmdline")"
         fi
     done
 }
 
+nothing_runs() {
+    [ -z "$(left_processes)" ]
+}
+
 nothing_left() {
-    [ -z "$(left_processes)" ] && [ ! -e "$STATE/tmux.sock" ]
+    nothing_runs && [ ! -e "$STATE/tmux.sock" ]
 }
 
 common_setup() {

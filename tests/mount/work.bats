@@ -485,17 +485,18 @@ END
     assert_equal "$(git -C "$DIR/clone" diff --cached --name-only FETCH_HEAD)" binary
 }
 
-@test "what a dead pool left is found at the next start, its work saved first" {
+@test "after the machine was started anew leases go on where their work lies, and what was half done goes" {
     mount_pool 2 2
     LOG_EXPECTED=yes
     echo one > "$POOL/acquire"
     echo two > "$POOL/acquire"
     echo 1 > "$(tree_of one)/one"
     (cd "$(tree_of two)" && git checkout -q --detach && echo 2 > two)
-    kill -9 "$DAEMON"
-    wait "$DAEMON" 2>/dev/null || true
+    crash_pool
     umount -l "$POOL"
-    # as a machine that was started anew: no mounts, and somebody prunes meanwhile
+    # as a machine that was started anew: no programs, no mounts; and somebody prunes meanwhile
+    kill -9 "$(tmux -S "$STATE/tmux.sock" display-message -p '#{pid}')"
+    await nothing_runs
     umount -l "$STATE"/worktrees/*
     git -C "$REPO" worktree prune
     mkdir -p "$STATE/templates/making/files" "$STATE/trash/left"
@@ -503,14 +504,19 @@ END
     staged=$(echo "$REPO"/.git/agentpool-*) # what was prepared for the next worktree
     assert [ -e "$staged/admin/index" ]
     touch "$staged/left"
-    mount_pool 1 2
+    mount_again 1 2
+    await value_is "$POOL/leases/one/activity" exited
+    assert_equal "$(cat "$(tree_of two)/two")" 2
+    echo one > "$POOL/release"
+    echo two > "$POOL/release"
     assert_equal "$(on_branch one one)" 1
     assert_equal "$(on_branch two two)" 2
     assert [ ! -e "$STATE/templates/making" ]
     assert [ ! -e "$staged/left" ]
     await test ! -e "$STATE/trash/left"
-    assert_equal "$(git -C "$REPO" worktree list | wc -l)" 2
-    assert_equal "$(grep -c "$STATE/worktrees/.* overlay" /proc/mounts)" 1
+    await value_is "$POOL/stats/idle_agents" 2
+    assert_equal "$(git -C "$REPO" worktree list | wc -l)" 3
+    assert_equal "$(grep -c "$STATE/worktrees/.* overlay" /proc/mounts)" 2
     git -C "$REPO" log -1 --format=%B agentpool/one > "$DIR/message"
     assert contains "$DIR/message" "generation 1"
 }

@@ -75,15 +75,6 @@ static void mount_only_options(void **state)
 	assert_shows(AP_OPT_PROGRAM, "sh");
 }
 
-static void unheeded_options_are_refused(void **state)
-{
-	assert_int_equal(ap_config_set(&config, AP_OPT_PERSIST, "yes", false, &err), -EPERM);
-	assert_int_equal(ap_config_set(&config, AP_OPT_PERSIST, "yes", true, &err), -EPERM);
-	assert_shows(AP_OPT_PERSIST, "no");
-	/* garbage is garbage all the same */
-	assert_int_equal(ap_config_set(&config, AP_OPT_OUTPUT_LIMIT, "x", false, &err), -EINVAL);
-}
-
 static void profiles_set_several(void **state)
 {
 	assert_int_equal(ap_config_profile(&config, "production", &err), 0);
@@ -131,8 +122,6 @@ int main(void)
 		OPTION_TEST("min over max is refused from either side",
 			    sizes_are_held_against_each_other),
 		OPTION_TEST("some options are for the command line only", mount_only_options),
-		OPTION_TEST("an option that the pool does not heed cannot be set",
-			    unheeded_options_are_refused),
 		OPTION_TEST("a profile sets several options, and later ones override it",
 			    profiles_set_several),
 		OPTION_TEST("values that contradict each other are refused", values_must_fit),
