@@ -15,3 +15,12 @@ teardown() { common_teardown; }
     unmount_pool
     git -C "$REPO" fsck --no-progress --connectivity-only
 }
+
+# CRASH_KILLS times the daemon is killed under 20 clients.
+@test "a daemon that is killed under load loses no lease, no work, no count" {
+    CHECK_LEFT=no # the script has a pool of its own
+    run timeout 1200 python3 "$BATS_TEST_DIRNAME/crash.py" "$AGENTPOOLFS" "${CRASH_KILLS:-50}" 20 "${TORTURE_SEED:-1}"
+    echo "$output"
+    assert_success
+    echo "# $output" >&3
+}
