@@ -19,21 +19,43 @@ static bool ends_with(const char *text, size_t len, const char *end)
 	return len >= n && memcmp(text + len - n, end, n) == 0;
 }
 
-/* The length of the UTF-8 sequence at `text`, or 0 if it is none. Overlong forms and surrogates are
- * let through: they do no harm where this is shown. */
+/* How many bytes a character of UTF-8 has that begins with this one, or 0 if none does. */
+static size_t utf8_size(unsigned char first)
+{
+	return first < 0x80   ? 1
+	       : first < 0xc2 ? 0
+	       : first < 0xe0 ? 2
+	       : first < 0xf0 ? 3
+	       : first < 0xf5 ? 4
+			      : 0;
+}
+
+/* Overlong forms, surrogates and what is over U+10FFFF show in the second byte: RFC 3629. Readers
+ * that are strict would refuse the whole text for them. */
+static bool utf8_second_fits(unsigned char first, unsigned char second)
+{
+	switch (first) {
+	case 0xe0:
+		return second >= 0xa0;
+	case 0xed:
+		return second < 0xa0;
+	case 0xf0:
+		return second >= 0x90;
+	case 0xf4:
+		return second < 0x90;
+	}
+	return true;
+}
+
+/* The length of the UTF-8 sequence at `text`, or 0 if it is none. */
 static size_t utf8_length(const unsigned char *text)
 {
-	size_t n = text[0] < 0x80   ? 1
-		   : text[0] < 0xc2 ? 0
-		   : text[0] < 0xe0 ? 2
-		   : text[0] < 0xf0 ? 3
-		   : text[0] < 0xf5 ? 4
-				    : 0;
+	size_t n = utf8_size(text[0]);
 	for (size_t i = 1; i < n; i++) {
 		if ((text[i] & 0xc0) != 0x80)
 			return 0;
 	}
-	return n;
+	return n > 1 && !utf8_second_fits(text[0], text[1]) ? 0 : n;
 }
 
 void ap_text_tame(char *text)
@@ -236,16 +258,16 @@ static void plain_utf8_byte(struct ap_plain *plain, unsigned char c, struct ap_b
 		return;
 	plain->utf8[plain->n_utf8++] = (char)c;
 	unsigned char first = (unsigned char)plain->utf8[0];
-	unsigned n = first < 0xc2 ? 0 : first < 0xe0 ? 2 : first < 0xf0 ? 3 : first < 0xf5 ? 4 : 0;
-	if (n == 0) {
-		plain->n_utf8 = 0;
-	} else if (plain->n_utf8 == n) {
-		plain->n_utf8 = 0;
-		if (first == 0xc2 && c < 0xa0)
-			plain->state = plain_introduced(plain, c - 0x40);
-		else
-			ap_buf_add(out, plain->utf8, n);
-	}
+	size_t n = utf8_size(first);
+	if (plain->n_utf8 < n)
+		return;
+	plain->n_utf8 = 0;
+	if (n == 0 || utf8_length((const unsigned char *)plain->utf8) == 0)
+		return;
+	if (first == 0xc2 && c < 0xa0)
+		plain->state = plain_introduced(plain, c - 0x40);
+	else
+		ap_buf_add(out, plain->utf8, n);
 }
 
 static void plain_text_byte(struct ap_plain *plain, unsigned char c, struct ap_buf *out)

@@ -123,6 +123,31 @@ static void control_sequences_are_left_out(void **state)
 		     "abc\xe6\x97\xa5"); /* no UTF-8 */
 }
 
+/* Overlong forms, surrogates, and what is beyond the last character: a strict reader of the output
+ * would refuse all of it. */
+static void only_strict_utf8_is_let_through(void **state)
+{
+	static const char *const none[] = {
+		"\xe0\x80\x80",	    "\xe0\x9f\xbf",	"\xed\xa0\x80",	    "\xed\xbf\xbf",
+		"\xf0\x8f\xbf\xbf", "\xf4\x90\x80\x80", "\xf5\x80\x80\x80", "\xc1\xbf"};
+	static const char *const some[] = {"\xe0\xa0\x80", "\xed\x9f\xbf", "\xee\x80\x80",
+					   "\xf0\x90\x80\x80", "\xf4\x8f\xbf\xbf"};
+	for (size_t i = 0; i < sizeof none / sizeof *none; i++) {
+		char text[8];
+		assert_plain(none[i], "");
+		strcpy(text, none[i]);
+		ap_text_tame(text);
+		assert_string_equal(text, &"????"[4 - strlen(none[i])]);
+	}
+	for (size_t i = 0; i < sizeof some / sizeof *some; i++) {
+		char text[8];
+		assert_plain(some[i], some[i]);
+		strcpy(text, some[i]);
+		ap_text_tame(text);
+		assert_string_equal(text, some[i]);
+	}
+}
+
 static void taming(void **state)
 {
 	char text[] = "a\tb\033[31m \x7f \xc3\xb6 \xff\xfe \xe2\x82 \xc2\x9b"
@@ -173,6 +198,8 @@ int main(void)
 		IT("sizes have suffixes", sizes_are_read),
 		IT("words are cut at blanks and tabs", words_are_cut),
 		IT("what a terminal would obey is tamed, what it can show is kept", taming),
+		IT("what is no strict UTF-8 is let through nowhere",
+		   only_strict_utf8_is_let_through),
 		IT("operating system commands are told where they stand, also across pieces",
 		   commands_are_told),
 		IT("control sequences are left out of plain text, also across pieces",
