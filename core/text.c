@@ -239,6 +239,8 @@ static enum plain_state plain_introduced(struct ap_plain *plain, unsigned char c
 	case '^':
 	case '_':
 		return PLAIN_STRING;
+	case 0x1b:
+		return PLAIN_ESC;
 	}
 	return PLAIN_TEXT;
 }
@@ -246,6 +248,18 @@ static enum plain_state plain_introduced(struct ap_plain *plain, unsigned char c
 static enum plain_state plain_after_esc(struct ap_plain *plain, unsigned char c)
 {
 	return c >= 0x20 && c <= 0x2f ? PLAIN_ESC_INTER : plain_introduced(plain, c);
+}
+
+/* ESC begins anew where a sequence was cut short, CAN and SUB end it: text behind it is text. */
+static bool plain_cut_short(struct ap_plain *plain, unsigned char c)
+{
+	if (c == 0x1b)
+		plain->state = PLAIN_ESC;
+	else if (c == 0x18 || c == 0x1a)
+		plain->state = PLAIN_TEXT;
+	else
+		return false;
+	return true;
 }
 
 /* A byte of a character of several. C1 controls are such characters: they introduce sequences as
@@ -323,11 +337,11 @@ void ap_plain_add(struct ap_plain *plain, const char *data, size_t len, struct a
 			plain->state = plain_after_esc(plain, c);
 			break;
 		case PLAIN_ESC_INTER:
-			if (c < 0x20 || c > 0x2f)
+			if (!plain_cut_short(plain, c) && (c < 0x20 || c > 0x2f))
 				plain->state = PLAIN_TEXT;
 			break;
 		case PLAIN_CSI:
-			if (c >= 0x40 && c <= 0x7e)
+			if (!plain_cut_short(plain, c) && c >= 0x40 && c <= 0x7e)
 				plain->state = PLAIN_TEXT;
 			break;
 		case PLAIN_OSC:

@@ -123,6 +123,15 @@ static void control_sequences_are_left_out(void **state)
 		     "abc\xe6\x97\xa5"); /* no UTF-8 */
 }
 
+static void what_is_cut_short_takes_no_text_with_it(void **state)
+{
+	assert_plain("a\033[3\033[31mb", "ab");
+	assert_plain("a\033\033[31mb", "ab");
+	assert_plain("a\033(\033[31mb", "ab");
+	assert_plain("a\033]0;t\033\033[31mb", "ab");
+	assert_plain("a\033[3\030bc\033[3\032d", "abcd");
+}
+
 /* Overlong forms, surrogates, and what is beyond the last character: a strict reader of the output
  * would refuse all of it. */
 static void only_strict_utf8_is_let_through(void **state)
@@ -198,6 +207,8 @@ int main(void)
 		IT("sizes have suffixes", sizes_are_read),
 		IT("words are cut at blanks and tabs", words_are_cut),
 		IT("what a terminal would obey is tamed, what it can show is kept", taming),
+		IT("a sequence that was cut short takes no text with it",
+		   what_is_cut_short_takes_no_text_with_it),
 		IT("what is no strict UTF-8 is let through nowhere",
 		   only_strict_utf8_is_let_through),
 		IT("operating system commands are told where they stand, also across pieces",
