@@ -128,38 +128,52 @@ static const struct {
 };
 
 #define N_DURATION_UNITS (sizeof duration_units / sizeof *duration_units)
+#define CENTURY		 (INT64_C(100) * 366 * 86400 * AP_SECOND)
+
+/* Whole numbers, since a double has not every nanosecond of a century. `digits` may have a point in
+ * it. -ERANGE: over a century. */
+static int duration_of(const char *digits, size_t n, int64_t unit, int64_t *ret_ns)
+{
+	const char *point = memchr(digits, '.', n);
+	const char *end = digits + n, *whole_end = point ? point : end;
+	int64_t whole = 0, part = 0;
+	for (const char *at = digits; at < whole_end; at++) {
+		whole = whole * 10 + (*at - '0');
+		if (whole > CENTURY / unit)
+			return -ERANGE;
+	}
+	for (const char *at = end; at > whole_end + 1; at--) /* from the last digit */
+		part = ((at[-1] - '0') * unit + part) / 10;
+	if (whole * unit + part > CENTURY)
+		return -ERANGE;
+	*ret_ns = whole * unit + part;
+	return 0;
+}
 
 int ap_duration_parse(const char *text, int64_t *ret_ns)
 {
 	if (text[0] == '-')
 		return ap_number_parse(text, &(int64_t){0}) == 0 ? -ERANGE : -EINVAL;
-	size_t n_digits = strspn(text, "0123456789.");
-	char number[32];
-	if (n_digits == 0 || n_digits >= sizeof number || text[0] == '.')
+	size_t n = strspn(text, "0123456789");
+	if (n > 0 && text[n] == '.')
+		n += 1 + strspn(text + n + 1, "0123456789");
+	if (n == 0 || text[n - 1] == '.')
 		return -EINVAL;
-	memcpy(number, text, n_digits);
-	number[n_digits] = '\0';
-	char *end;
-	double value = strtod(number, &end);
-	if (*end != '\0' || end[-1] == '.')
-		return -EINVAL;
-
-	const char *suffix = text[n_digits] ? text + n_digits : "s";
+	const char *suffix = text[n] ? text + n : "s";
 	for (size_t i = 0; i < N_DURATION_UNITS; i++) {
-		if (strcmp(suffix, duration_units[i].suffix) != 0)
-			continue;
-		double ns = value * (double)duration_units[i].ns;
-		if (ns > 100.0 * 366 * 86400 * (double)AP_SECOND)
-			return -ERANGE;
-		*ret_ns = (int64_t)ns;
-		return 0;
+		if (strcmp(suffix, duration_units[i].suffix) == 0)
+			return duration_of(text, n, duration_units[i].ns, ret_ns);
 	}
 	return -EINVAL;
 }
 
 void ap_duration_format(int64_t ns, char *ret_text, size_t size)
 {
-	for (size_t i = 0; i < N_DURATION_UNITS && ns != 0; i++) {
+	if (ns == 0) {
+		snprintf(ret_text, size, "0");
+		return;
+	}
+	for (size_t i = 0; i < N_DURATION_UNITS; i++) {
 		int64_t unit = duration_units[i].ns;
 		if (ns % unit == 0) {
 			snprintf(ret_text, size, "%" PRId64 "%s", ns / unit,
@@ -167,10 +181,11 @@ void ap_duration_format(int64_t ns, char *ret_text, size_t size)
 			return;
 		}
 	}
-	if (ns == 0)
-		snprintf(ret_text, size, "0");
-	else
-		snprintf(ret_text, size, "%.3fms", (double)ns / (double)AP_MS);
+	int digits = 6;
+	int64_t part = ns % AP_MS;
+	for (; part % 10 == 0; digits--)
+		part /= 10;
+	snprintf(ret_text, size, "%" PRId64 ".%0*" PRId64 "ms", ns / AP_MS, digits, part);
 }
 
 int ap_size_parse(const char *text, int64_t *ret)

@@ -21,10 +21,11 @@ char *ap_word_next(char **cursor);
 int ap_number_parse(const char *text, int64_t *ret);
 
 /* A duration `250ms 30s 5m 2h 1d`; a bare number is seconds; digits may have a decimal fraction.
- * -EINVAL, -ERANGE (negative or over a century). ns. */
+ * -EINVAL, -ERANGE (negative or over a century). ns, exactly; what is less than one is dropped. */
 int ap_duration_parse(const char *text, int64_t *ret_ns);
 
-/* The shortest exact way to write a duration of whole milliseconds: 30s, 5m, 1500ms, 0. */
+/* The shortest exact way to write a duration: 30s, 5m, 1500ms, 0.25ms, 0. What it writes is read as
+ * the same. `ns` is not negative. */
 void ap_duration_format(int64_t ns, char *ret_text, size_t size);
 
 /* A number of bytes, with an optional suffix K, M or G. -EINVAL, -ERANGE. */

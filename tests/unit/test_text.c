@@ -67,6 +67,33 @@ static void durations_are_written_as_they_are_read(void **state)
 	}
 }
 
+/* Which a double would not do: 0.29 * 1e9 is less than 290000000. */
+static void durations_are_exact(void **state)
+{
+	static const struct {
+		const char *text;
+		int64_t ns;
+		const char *shown;
+	} rows[] = {{"0.29s", 290 * AP_MS, "290ms"},
+		    {"0.25ms", AP_MS / 4, "0.25ms"},
+		    {"1.000000005h", 3600 * AP_SECOND + 18000, "3600000.018ms"},
+		    {"0.000000001", 1, "0.000001ms"},
+		    {"0.0000000019", 1, "0.000001ms"},
+		    {"36599.999999999999d", INT64_C(36600) * 86400 * AP_SECOND - 87,
+		     "3162239999999.999913ms"},
+		    {"00000000000000000000000000000000000001.50s", 1500 * AP_MS, "1500ms"}};
+	for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+		char text[32];
+		int64_t ns;
+		assert_int_equal(ap_duration_parse(rows[i].text, &ns), 0);
+		assert_int_equal(ns, rows[i].ns);
+		ap_duration_format(ns, text, sizeof text);
+		assert_string_equal(text, rows[i].shown);
+		assert_int_equal(ap_duration_parse(text, &ns), 0);
+		assert_int_equal(ns, rows[i].ns);
+	}
+}
+
 static void sizes_are_read(void **state)
 {
 	int64_t size;
@@ -204,6 +231,8 @@ int main(void)
 		IT("bad durations are refused and change nothing", bad_durations_are_refused),
 		IT("durations are written as they are read",
 		   durations_are_written_as_they_are_read),
+		IT("durations are exact to the nanosecond, in both directions",
+		   durations_are_exact),
 		IT("sizes have suffixes", sizes_are_read),
 		IT("words are cut at blanks and tabs", words_are_cut),
 		IT("what a terminal would obey is tamed, what it can show is kept", taming),
