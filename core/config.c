@@ -133,26 +133,23 @@ static int value_parse(const struct ap_option_row *row, const char *text, int64_
 	return 0;
 }
 
-static bool choice_valid(const char *choices, const char *word)
+/* The place of a word among the choices, or -1. */
+static int choice_place(const char *choices, const char *word)
 {
 	size_t len = strlen(word);
-	for (const char *at = choices; len > 0 && (at = strstr(at, word)); at += len) {
-		if ((at == choices || at[-1] == ' ') && (at[len] == ' ' || at[len] == '\0'))
-			return true;
+	for (int place = 0; *choices; place++) {
+		size_t n = strcspn(choices, " ");
+		if (n == len && memcmp(choices, word, n) == 0)
+			return place;
+		choices += n + (choices[n] == ' ');
 	}
-	return false;
+	return -1;
 }
 
 unsigned ap_config_choice(const struct ap_config *config, enum ap_option option)
 {
-	const char *word = config->text[option], *at = ap_options[option].choices;
-	size_t len = strlen(word);
-	unsigned place = 0;
-	while (strncmp(at, word, len) != 0 || (at[len] != ' ' && at[len] != '\0')) {
-		at = strchr(at, ' ') + 1; /* it is one of them */
-		place++;
-	}
-	return place;
+	/* it is one of them */
+	return (unsigned)choice_place(ap_options[option].choices, config->text[option]);
 }
 
 static int text_parse(const struct ap_option_row *row, const char *text, char **ret,
@@ -163,7 +160,7 @@ static int text_parse(const struct ap_option_row *row, const char *text, char **
 				  AP_OPTION_TEXT_MAX - 1);
 	if (*text == '\0' && *row->initial)
 		return ap_err_set(err, -EINVAL, "%s: it cannot be empty", row->name);
-	if (row->type == AP_TYPE_CHOICE && !choice_valid(row->choices, text))
+	if (row->type == AP_TYPE_CHOICE && choice_place(row->choices, text) < 0)
 		return ap_err_set(err, -EINVAL, "%s: '%.64s' is none of: %s", row->name, text,
 				  row->choices);
 	char *copy = strdup(text);

@@ -100,7 +100,10 @@ static void choices_have_places(void **state)
 	assert_int_equal(ap_config_choice(&config, AP_OPT_SCALE_POLICY), 0);
 	assert_int_equal(ap_config_set(&config, AP_OPT_SCALE_POLICY, "spare", false, &err), 0);
 	assert_int_equal(ap_config_choice(&config, AP_OPT_SCALE_POLICY), 1);
-	assert_int_equal(ap_config_set(&config, AP_OPT_SCALE_POLICY, "", false, &err), -EINVAL);
+	static const char *const none[] = {"", " ", "utilization spare", "spar", "utilization "};
+	for (size_t i = 0; i < sizeof none / sizeof *none; i++)
+		assert_int_equal(ap_config_set(&config, AP_OPT_SCALE_POLICY, none[i], false, &err),
+				 -EINVAL);
 	assert_int_equal(ap_config_set(&config, AP_OPT_BASE, "", false, &err), -EINVAL);
 	assert_int_equal(ap_config_set(&config, AP_OPT_MAINTENANCE_INTERVAL, "auto", false, &err),
 			 0);
