@@ -1,6 +1,7 @@
 #include "buf.h"
 
 #include <stdarg.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,6 +9,10 @@
 bool ap_buf_reserve(struct ap_buf *buf, size_t extra)
 {
 	size_t need = buf->len + extra + 1;
+	if (extra > SIZE_MAX / 4 || need > SIZE_MAX / 4) { /* or the doubling would not end */
+		buf->failed = true;
+		return false;
+	}
 	if (need <= buf->cap)
 		return true;
 	size_t cap = buf->cap ? buf->cap : 128;

@@ -17,9 +17,10 @@ static bool matches(const struct profile *profile, const pcre2_code *regex, cons
 		return false;
 	int n = pcre2_match(regex, (PCRE2_SPTR)text, len, 0, 0, data, profile->match);
 	if (n > (int)group && ret) {
-		const PCRE2_SIZE *offsets = pcre2_get_ovector_pointer(data);
-		ap_buf_add(ret, text + offsets[2 * group],
-			   offsets[2 * group + 1] - offsets[2 * group]);
+		const PCRE2_SIZE *at = pcre2_get_ovector_pointer(data) + 2 * group;
+		/* the group may have had no part in it, and \K can put its start behind its end */
+		if (at[0] < at[1] && at[1] <= len)
+			ap_buf_add(ret, text + at[0], at[1] - at[0]);
 	}
 	pcre2_match_data_free(data);
 	return n > 0;

@@ -361,6 +361,29 @@ static void answers_are_off_by_default(void **state)
 	place_free(&place);
 }
 
+/* Of two ways to match, the one with the group was not taken; and \K moved the start of the match
+ * behind its end, where the library lets it. */
+static void a_group_without_a_part_is_empty(void **state)
+{
+	struct place place = place_new();
+	struct profile *profile = NULL;
+	struct ap_err err = {""};
+	struct ap_buf answer = {0};
+	const char *const dirs[] = {place.dir, NULL};
+	struct activity_signal signal;
+	place_write(place.dir, "p",
+		    "composer = ^> (.*)$|^(working)$\nanswer = ^say (.*)$|^(none)$\n"
+		    "ready = screen (?(DEFINE)(?<k>\\K))(?=rea(?&k)dy)\n");
+	assert_int_equal(profile_load(&profile, "p", dirs, &err), 0);
+	assert_int_equal(profile_composer(profile, "> text"), COMPOSER_FILLED);
+	assert_int_equal(profile_composer(profile, "working"), COMPOSER_EMPTY);
+	assert_true(profile_answer(profile, "none", &answer));
+	assert_int_equal(answer.len, 0);
+	(void)profile_judge(profile, PROFILE_SCREEN, "ready", NULL, &signal); /* as it likes */
+	profile_free(profile);
+	place_free(&place);
+}
+
 static void a_hostile_screen_costs_little(void **state)
 {
 	struct place place = place_new();
@@ -397,6 +420,7 @@ int main(void)
 		IT("a prompt that would be a command is dressed as text", prompts_are_dressed),
 		IT("nothing is answered by itself unless a profile says so",
 		   answers_are_off_by_default),
+		IT("a group that had no part in a match is empty", a_group_without_a_part_is_empty),
 		IT("a screen that a pattern chokes on costs little", a_hostile_screen_costs_little),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

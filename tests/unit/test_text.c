@@ -106,6 +106,16 @@ static void sizes_are_read(void **state)
 	assert_int_equal(ap_size_parse("M", &size), -EINVAL);
 }
 
+static void a_buffer_refuses_what_cannot_be(void **state)
+{
+	struct ap_buf buf = {0};
+	ap_buf_adds(&buf, "text");
+	assert_false(ap_buf_reserve(&buf, SIZE_MAX - 2));
+	assert_true(buf.failed);
+	assert_string_equal(ap_buf_text(&buf), "text");
+	ap_buf_fini(&buf);
+}
+
 static void words_are_cut(void **state)
 {
 	char line[] = "  a\tbc  d ";
@@ -234,6 +244,7 @@ int main(void)
 		IT("durations are exact to the nanosecond, in both directions",
 		   durations_are_exact),
 		IT("sizes have suffixes", sizes_are_read),
+		IT("a buffer refuses more than there can be", a_buffer_refuses_what_cannot_be),
 		IT("words are cut at blanks and tabs", words_are_cut),
 		IT("what a terminal would obey is tamed, what it can show is kept", taming),
 		IT("a sequence that was cut short takes no text with it",
