@@ -26,9 +26,17 @@ static json_t *expanded(const struct expander *expander, json_t *json)
 		expander->expand(expander->data, json_string_value(json), &text);
 		return json_string(ap_buf_text(&text));
 	}
+	json_t *value;
+	if (json_is_array(json)) {
+		json_t *array = json_array();
+		size_t i;
+		json_array_foreach(json, i, value)
+			json_array_append_new(array, expanded(expander, value));
+		return array;
+	}
 	if (!json_is_object(json))
 		return json_incref(json);
-	json_t *object = json_object(), *value;
+	json_t *object = json_object();
 	const char *name;
 	json_object_foreach(json, name, value)
 	{
