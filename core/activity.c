@@ -72,16 +72,23 @@ static bool reads_a_terminal(pid_t pid)
 	return strncmp(link, "/dev/pts/", 9) == 0 || strcmp(link, "/dev/tty") == 0;
 }
 
+/* State and foreground process group, from what /proc/PID/stat says. */
+static bool stat_parse(const char *text, char *ret_state, int *ret_foreground)
+{
+	const char *name_end = strrchr(text, ')'); /* the name may hold anything */
+	return name_end &&
+	       sscanf(name_end + 1, " %c %*d %*d %*d %*d %d", ret_state, ret_foreground) == 2;
+}
+
 struct activity_look activity_look(pid_t program)
 {
 	struct activity_look look = {.program = program};
 	char text[512];
 	if (program <= 0 || !read_proc(program, "stat", text, sizeof text))
 		return look;
-	const char *name_end = strrchr(text, ')'); /* the name may hold anything */
 	char state;
 	int foreground;
-	if (!name_end || sscanf(name_end + 1, " %c %*d %*d %*d %*d %d", &state, &foreground) != 2)
+	if (!stat_parse(text, &state, &foreground))
 		return look;
 	look.known = true;
 	look.foreground = foreground;

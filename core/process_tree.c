@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -66,25 +67,33 @@ uint64_t process_start_time(pid_t pid)
 static int64_t cpu_of(const char *stat)
 {
 	const char *name_end = strrchr(stat, ')'); /* the name may hold blanks and parentheses */
-	uint64_t user = 0, system = 0;
-	int64_t children_user = 0, children_system = 0;
+	uint64_t user = 0, system = 0, children_user = 0, children_system = 0;
+	const uint64_t tick = (uint64_t)(AP_SECOND / sysconf(_SC_CLK_TCK));
 	if (!name_end || sscanf(name_end + 1,
 				" %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %" SCNu64 " %" SCNu64
-				" %" SCNd64 " %" SCNd64,
+				" %" SCNu64 " %" SCNu64,
 				&user, &system, &children_user, &children_system) != 4)
 		return 0;
-	int64_t ticks = (int64_t)(user + system) + children_user + children_system;
-	return ticks * (AP_SECOND / sysconf(_SC_CLK_TCK));
+	uint64_t ticks = user + system + children_user + children_system;
+	return (int64_t)(ticks < INT64_MAX / tick ? ticks * tick : INT64_MAX);
+}
+
+/* Bytes, from what /proc/PID/smaps_rollup says; or false. */
+static bool pss_of(const char *rollup, uint64_t *ret)
+{
+	const char *pss = strstr(rollup, "\nPss:");
+	uint64_t kib;
+	if (!pss || sscanf(pss, "\nPss: %" SCNu64, &kib) != 1)
+		return false;
+	*ret = kib * 1024;
+	return true;
 }
 
 static uint64_t memory_of(pid_t pid, struct ap_buf *text)
 {
-	uint64_t kib, pages;
-	const char *pss = read_proc(text, pid, "smaps_rollup") == 0
-				  ? strstr(ap_buf_text(text), "\nPss:")
-				  : NULL;
-	if (pss && sscanf(pss, "\nPss: %" SCNu64, &kib) == 1)
-		return kib * 1024;
+	uint64_t pss, pages;
+	if (read_proc(text, pid, "smaps_rollup") == 0 && pss_of(ap_buf_text(text), &pss))
+		return pss;
 	/* not ours to look into so closely */
 	if (read_proc(text, pid, "statm") == 0 &&
 	    sscanf(ap_buf_text(text), "%*u %" SCNu64, &pages) == 1)
@@ -100,8 +109,9 @@ struct pids {
 static int pids_add(struct pids *pids, const char *text)
 {
 	for (char *end; *text; text = end) {
-		pid_t pid = (pid_t)strtol(text, &end, 10);
-		if (end == text)
+		long pid = strtol(text, &end, 10);
+		if (end == text || pid <= 0 ||
+		    pid > INT_MAX) /* to kill() less is a group, or all */
 			break;
 		if (pids->n == pids->room) {
 			size_t room = pids->room ? 2 * pids->room : 64;
@@ -111,7 +121,7 @@ static int pids_add(struct pids *pids, const char *text)
 			pids->at = at;
 			pids->room = room;
 		}
-		pids->at[pids->n++] = pid;
+		pids->at[pids->n++] = (pid_t)pid;
 	}
 	return 0;
 }
