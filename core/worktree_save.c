@@ -49,7 +49,7 @@ static void look_at_line(struct look *look, const char *line)
 	if (sscanf(line, "# branch.oid %64[0-9a-f]", look->head) == 1 || line[0] == '#')
 		return;
 	look->is_changed = true;
-	if (line[0] == '?' && line[len - 1] == '/')
+	if (strncmp(line, "? ", 2) == 0 && line[len - 1] == '/')
 		path = line + 2;
 	else if (line[0] == '1' && strncmp(field(line, 2) ? field(line, 2) : "", "S", 1) == 0)
 		path = field(line, 8);
@@ -58,7 +58,10 @@ static void look_at_line(struct look *look, const char *line)
 	if (!path)
 		return;
 	len = strlen(path);
-	ap_buf_add(&look->nested, path, path[len - 1] == '/' ? len - 1 : len);
+	len -= len > 0 && path[len - 1] == '/';
+	if (len == 0)
+		return;
+	ap_buf_add(&look->nested, path, len);
 	ap_buf_add(&look->nested, "", 1);
 }
 
