@@ -60,8 +60,8 @@ int lease_record_write(const struct ap_agent *agent, struct ap_err *err)
 	return 0;
 }
 
-/* False when there is none: the agent was not leased. */
-static bool lease_record_read(const char *agent_dir, struct lease_record *ret)
+/* 1, or 0: there is none, the agent was not leased. -EBADMSG: one that was not written whole. */
+static int lease_record_read(const char *agent_dir, struct lease_record *ret)
 {
 	AP_CLEANUP_FREE char *path = record_path(agent_dir);
 	FILE *file = path ? fopen(path, "re") : NULL;
@@ -69,18 +69,18 @@ static bool lease_record_read(const char *agent_dir, struct lease_record *ret)
 	size_t size = 0;
 	*ret = (struct lease_record){.admin_dir = NULL};
 	if (!file)
-		return false;
+		return 0;
 	bool whole = fscanf(file, "%64s %64s %d %u %" SCNu64 "\n", ret->lease.label,
 			    ret->lease.base, &created, &ret->generation, &ret->token) == 5 &&
 		     getline(&ret->admin_dir, &size, file) > 1;
 	fclose(file);
-	if (!whole) {
+	if (!whole || !ap_label_valid(ret->lease.label) || ret->admin_dir[0] != '/') {
 		free(ap_steal(ret->admin_dir));
-		return false;
+		return -EBADMSG;
 	}
 	ret->admin_dir[strcspn(ret->admin_dir, "\n")] = '\0';
 	ret->lease.created = created;
-	return true;
+	return 1;
 }
 
 /* --- what has no record --- */
@@ -130,10 +130,13 @@ static void remove_worktree(struct ap_pool *pool, const char *name)
 	if (!agent_dir || is_adopted(pool, name))
 		return;
 	end_left(pool, name, agent_dir);
-	bool leased = lease_record_read(agent_dir, &record);
+	int found = lease_record_read(agent_dir, &record);
+	bool leased = found != 0; /* as far as is known */
 	int r = worktree_open(&worktree, pool->templates, name, record.admin_dir, &err);
 	if (r < 0 && !leased) /* half made, or half removed: nobody has worked in it */
 		r = worktree_open(&worktree, pool->templates, name, "", &err);
+	if (r == 0 && found < 0)
+		r = ap_err_set(&err, found, "the record of the lease in %s is damaged", agent_dir);
 	if (r == 0 && leased) {
 		tell_lost(pool, record.lease.label, name,
 			  "the state store does not know it: its work is on its branch");
@@ -226,9 +229,11 @@ static int take_lease(void *data, const struct store_lease *lease)
 static bool is_proven(const struct left *left, const char *agent_dir)
 {
 	struct lease_record record;
-	bool there = lease_record_read(agent_dir, &record);
+	int found = lease_record_read(agent_dir, &record);
 	free(record.admin_dir);
-	return !there || record.token == left->lease.token;
+	if (found < 0) /* a machine that lost its power may leave one so */
+		return left->lease.token != 0;
+	return found == 0 || record.token == left->lease.token;
 }
 
 static struct machine_adoption adoption_of(const struct left *left)
