@@ -83,7 +83,7 @@ void ap_pool_free(struct ap_pool *pool);
 
 /* --- requests --- */
 
-/* `result` is 0 or a negative errno; ap_request_err() has the sentence, ap_request_text() the text.
+/* `result` is 0 or a negative errno; ap_request_why() has the sentence, ap_request_text() the text.
  */
 typedef void ap_request_done(struct ap_request *request, int result, void *data);
 
@@ -100,8 +100,8 @@ void ap_request_free(struct ap_request *request);
  * undone (an acquirer) or goes on behind it (a release). */
 void ap_request_cancel(struct ap_pool *pool, struct ap_request *request);
 
-/* To be asked in or after `done` only. */
-const struct ap_err *ap_request_err(const struct ap_request *request);
+/* To be asked in or after `done` only. The sentence is "" when nobody has said why. */
+const char *ap_request_why(const struct ap_request *request);
 struct ap_buf *ap_request_text(struct ap_request *request);
 
 /* --- leases --- */

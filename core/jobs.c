@@ -46,7 +46,7 @@ static void tell_request(struct ap_agent *agent, const struct ap_err *err)
 	pthread_mutex_lock(&agent->pool->lock);
 	struct machine_request *request = agent->pool->machine.slots[agent->slot].request;
 	if (request)
-		ap_container_of(request, struct ap_request, machine)->err = *err;
+		request_explain_locked(ap_container_of(request, struct ap_request, machine), err);
 	pthread_mutex_unlock(&agent->pool->lock);
 }
 
@@ -283,7 +283,7 @@ static void wanted_lease(struct ap_agent *agent, struct store_lease *record, cha
 	if (slot->request) {
 		const struct ap_request *request =
 			ap_container_of(slot->request, struct ap_request, machine);
-		if (request->base[0])
+		if (request->base)
 			base = request->base;
 		record->holder_start = request->holder_start;
 	}

@@ -68,27 +68,43 @@ void ap_request_free(struct ap_request *request)
 	if (!request || atomic_fetch_sub(&request->n_refs, 1) != 1)
 		return;
 	ap_buf_fini(&request->text);
+	free(request->why);
+	free(request->base);
 	if (request->holder_fd >= 0)
 		close(request->holder_fd);
 	ap_agent_unref(request->responder);
 	free(request);
 }
 
-static void request_finish(struct ap_request *request, int result)
+static void explain(struct ap_request *request, const struct ap_err *err)
 {
-	if (!atomic_exchange(&request->answered, true))
-		request->done(request, result, request->data);
+	free(request->why);
+	request->why = strdup(err->text); /* ENOMEM: the errno alone has to do */
 }
 
-void request_answer(struct ap_request *request, int result)
+static void request_finish(struct ap_request *request, int result, const struct ap_err *err)
 {
-	request_finish(request, result);
+	if (atomic_exchange(&request->answered, true))
+		return;
+	if (result < 0 && err)
+		explain(request, err);
+	request->done(request, result, request->data);
+}
+
+void request_answer(struct ap_request *request, int result, const struct ap_err *err)
+{
+	request_finish(request, result, err);
 	ap_request_free(request);
 }
 
-const struct ap_err *ap_request_err(const struct ap_request *request)
+void request_explain_locked(struct ap_request *request, const struct ap_err *err)
 {
-	return &request->err;
+	explain(request, err);
+}
+
+const char *ap_request_why(const struct ap_request *request)
+{
+	return request->why ? request->why : "";
 }
 
 struct ap_buf *ap_request_text(struct ap_request *request)
@@ -113,10 +129,12 @@ void ap_request_cancel(struct ap_pool *pool, struct ap_request *request)
 	bool waits = !ap_list_empty(&request->link);
 	ap_list_remove(&request->link);
 	pthread_mutex_unlock(&pool->lock);
+	struct ap_err err;
+	ap_err_set(&err, 0, "interrupted");
 	if (waits)
-		request_answer(request, -ECANCELED);
+		request_answer(request, -ECANCELED, &err);
 	else /* a worker has it: it drops the pool's reference */
-		request_finish(request, -ECANCELED);
+		request_finish(request, -ECANCELED, &err);
 }
 
 /* --- steps --- */
@@ -152,17 +170,17 @@ static const char *refusal(int error)
 	return strerror(-error);
 }
 
-static void explain_locked(struct ap_pool *pool, struct ap_request *request)
+/* Why the machine refuses it. Takes the lock. */
+static void refusal_of(struct ap_pool *pool, int result, struct ap_err *ret)
 {
-	int result = request->machine.result;
-	if (result == 0 || request->err.text[0])
+	if (result != -EHOSTDOWN) {
+		ap_err_set(ret, result, "%s", refusal(result));
 		return;
-	if (result == -EHOSTDOWN)
-		ap_err_set(&request->err, result, "no agent can be made: %s (%" PRId64 " s ago)",
-			   pool->spawn_error.text,
-			   (ap_clock_ns() - pool->spawn_error_ns) / AP_SECOND);
-	else
-		ap_err_set(&request->err, result, "%s", refusal(result));
+	}
+	pthread_mutex_lock(&pool->lock);
+	ap_err_set(ret, result, "no agent can be made: %s (%" PRId64 " s ago)",
+		   pool->spawn_error.text, (ap_clock_ns() - pool->spawn_error_ns) / AP_SECOND);
+	pthread_mutex_unlock(&pool->lock);
 }
 
 /* Gives the lease's key and text to the acquirer, and the holder's process to the agent. */
@@ -245,7 +263,6 @@ static void collect_locked(struct ap_pool *pool, struct ap_list *answered)
 		struct ap_request *asked = ap_container_of(request, struct ap_request, machine);
 		ap_list_remove(at);
 		grant_locked(pool, asked);
-		explain_locked(pool, asked);
 		ap_list_append(answered, at);
 	}
 }
@@ -286,9 +303,13 @@ void pool_deliver(struct ap_pool *pool, struct ap_list *answered)
 	while (!ap_list_empty(answered)) {
 		struct machine_request *request =
 			ap_container_of(answered->next, struct machine_request, link);
+		struct ap_request *asked = ap_container_of(request, struct ap_request, machine);
+		struct ap_err err;
+		bool told = request->result == 0 || asked->why; /* by who failed under it */
 		ap_list_remove(&request->link);
-		request_answer(ap_container_of(request, struct ap_request, machine),
-			       request->result);
+		if (!told)
+			refusal_of(pool, request->result, &err);
+		request_answer(asked, request->result, told ? NULL : &err);
 	}
 }
 
@@ -349,7 +370,8 @@ int ap_pool_acquire(struct ap_pool *pool, const struct ap_acquire *acquire,
 		return ap_err_set(err, -EINVAL, "'%s' is no label", acquire->label);
 	if (acquire->agent[0] && (wanted->agent = agent_number(acquire->agent)) == 0)
 		return ap_err_set(err, -ENOENT, "there is no agent '%s'", acquire->agent);
-	snprintf(request->base, sizeof request->base, "%s", acquire->base);
+	if (acquire->base[0] && !(request->base = strdup(acquire->base)))
+		return ap_err_errno(err, -ENOMEM, "acquire");
 	if (acquire->holder) {
 		request->holder_fd = pidfd_open(acquire->holder, 0);
 		if (request->holder_fd < 0)
@@ -423,10 +445,7 @@ static int lease_step(struct ap_pool *pool, const char *word, uid_t uid, struct 
 /* Answers a request whose change is written down, or is not. */
 static void kept(void *data, int result, const struct ap_err *err)
 {
-	struct ap_request *request = data;
-	if (result < 0)
-		request->err = *err;
-	request_answer(request, result);
+	request_answer(data, result, err);
 }
 
 /* Has it written down that a lease ends. `request` is answered then; NULL: nobody waits. */

@@ -43,9 +43,9 @@ struct ap_request {
 	atomic_int n_refs;     /* the caller's, and the pool's while it is submitted */
 	atomic_bool answered;  /* whoever sets it calls done */
 	bool in_machine;       /* the machine answers it */
-	struct ap_err err;     /* written before done, read after it */
-	struct ap_buf text;    /* likewise */
-	char base[256];	       /* of an acquirer */
+	char *why;	       /* behind the result, owned; NULL: nothing is known */
+	struct ap_buf text;    /* what it brings; written by whoever calls done, before it */
+	char *base;	       /* of an acquirer, owned; NULL: the configuration's */
 	int holder_fd;	       /* of an acquirer's process that the lease ends with; -1: none */
 	uint64_t holder_start; /* its start, as process_start_time() tells it */
 	struct ap_agent *responder; /* whose response is wanted, referenced; NULL: none's */
@@ -217,9 +217,13 @@ void pool_note_spawn_error(struct ap_pool *pool, const struct ap_err *err);
 /* Makes the configuration effective, as it is now. */
 void pool_obey_config_locked(struct ap_pool *pool, struct ap_list *answered);
 
+/* Has it known why what the machine is to answer fails: the last sentence counts. pool->lock held.
+ */
+void request_explain_locked(struct ap_request *request, const struct ap_err *err);
+
 /* Answers a request that the machine does not know: done is called unless it was answered before.
- * Drops the pool's reference. */
-void request_answer(struct ap_request *request, int result);
+ * `err` says why it failed; NULL: nobody has said it. Drops the pool's reference. */
+void request_answer(struct ap_request *request, int result, const struct ap_err *err);
 
 /* The number of a name such as agent-7; 0 if it is none. */
 unsigned agent_number(const char *name);

@@ -49,7 +49,7 @@ static void job_text(struct worker_job *worker_job)
 	struct ap_agent *agent = job->agent;
 	struct ap_pool *pool = agent->pool;
 	struct ap_buf *out = &job->request->text;
-	struct ap_err *err = &job->request->err;
+	struct ap_err error = {""}, *err = &error;
 	int r = -EINVAL;
 	switch (job->what) {
 	case AP_TEXT_SCREEN:
@@ -73,7 +73,7 @@ static void job_text(struct worker_job *worker_job)
 	}
 	if (r == 0 && out->failed)
 		r = -ENOMEM;
-	request_answer(job->request, r);
+	request_answer(job->request, r, err);
 	agent_job_free(job);
 }
 
@@ -101,7 +101,9 @@ static void job_response(struct worker_job *worker_job)
 {
 	struct agent_job *job = ap_container_of(worker_job, struct agent_job, job);
 	struct ap_request *request = job->request;
-	request_answer(request, response_text(job->agent, &request->text, &request->err));
+	struct ap_err err = {""};
+	int r = response_text(job->agent, &request->text, &err);
+	request_answer(request, r, &err);
 	agent_job_free(job);
 }
 
@@ -128,11 +130,9 @@ void job_settled(struct ap_request *request, int result, const struct ap_err *er
 		responder = NULL;
 	}
 	ap_agent_unref(responder);
-	if (result < 0)
-		request->err = *err;
-	else
+	if (result == 0)
 		ap_buf_printf(&request->text, "%s\n", ap_activity_name(activity));
-	request_answer(request, result);
+	request_answer(request, result, err);
 }
 
 static int wait_text(struct ap_pool *pool, struct ap_agent *agent, bool response,
@@ -260,22 +260,26 @@ static int pool_job_submit(struct ap_pool *pool, struct ap_request *request,
 	return 0;
 }
 
-static void pool_job_answer(struct pool_job *job, int result)
+static void pool_job_answer(struct pool_job *job, int result, const struct ap_err *err)
 {
-	request_answer(job->request, result);
+	request_answer(job->request, result, err);
 	free(job);
 }
 
 static void job_save(struct worker_job *worker_job)
 {
 	struct pool_job *job = ap_container_of(worker_job, struct pool_job, job);
-	pool_job_answer(job, state_dir_save(job->pool, &job->request->err));
+	struct ap_err err = {""};
+	int r = state_dir_save(job->pool, &err);
+	pool_job_answer(job, r, &err);
 }
 
 static void job_load(struct worker_job *worker_job)
 {
 	struct pool_job *job = ap_container_of(worker_job, struct pool_job, job);
-	pool_job_answer(job, state_dir_load(job->pool, false, &job->request->err));
+	struct ap_err err = {""};
+	int r = state_dir_load(job->pool, false, &err);
+	pool_job_answer(job, r, &err);
 }
 
 static void job_events(struct worker_job *worker_job)
@@ -287,7 +291,7 @@ static void job_events(struct worker_job *worker_job)
 		n = events_read(job->pool->events, request->text.data, job->size, job->offset,
 				&request->offset);
 	request->text.len = n > 0 ? (size_t)n : 0;
-	pool_job_answer(job, n < 0 ? (int)n : 0);
+	pool_job_answer(job, n < 0 ? (int)n : 0, NULL);
 }
 
 int ap_pool_save(struct ap_pool *pool, struct ap_request *request, struct ap_err *err)
@@ -320,7 +324,7 @@ static void job_kept(struct worker_job *worker_job)
 		pthread_mutex_unlock(&agent->output_lock);
 	}
 	request->text.len = n > 0 ? (size_t)n : 0;
-	request_answer(request, n < 0 ? (int)n : 0);
+	request_answer(request, n < 0 ? (int)n : 0, NULL);
 	agent_job_free(job);
 }
 

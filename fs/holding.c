@@ -18,7 +18,7 @@ static void hold_done(struct ap_request *request, int result, void *data)
 	}
 	pthread_mutex_unlock(&file->files->lock);
 	if (result < 0)
-		last_error_set(file->call.uid, ap_request_err(request)->text);
+		last_error_set(file->call.uid, ap_request_why(request));
 	request_over(file, request);
 	if (result == 0 && closed)
 		ap_pool_release_key(file->files->pool, lease);

@@ -207,7 +207,7 @@ static void unlink_done(struct ap_request *request, int result, void *data)
 {
 	fuse_req_t req = data;
 	if (result < 0)
-		last_error_set(fuse_req_ctx(req)->uid, ap_request_err(request)->text);
+		last_error_set(fuse_req_ctx(req)->uid, ap_request_why(request));
 	fuse_reply_err(req, -result);
 }
 

@@ -123,10 +123,8 @@ void text_complete(struct open_file *file, int result)
 static void fetch_done(struct ap_request *request, int result, void *data)
 {
 	struct open_file *file = data;
-	const struct ap_err *why = ap_request_err(request);
-	if (result < 0 && result != -ECANCELED &&
-	    why->text[0]) /* who was cancelled may still write it */
-		last_error_set(file->call.uid, why->text);
+	if (result < 0 && result != -ECANCELED && *ap_request_why(request))
+		last_error_set(file->call.uid, ap_request_why(request));
 	pthread_mutex_lock(&file->files->lock);
 	if (result == 0)
 		text_take_locked(file, request);

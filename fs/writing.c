@@ -111,7 +111,7 @@ static void submit_done(struct ap_request *request, int result, void *data)
 	struct open_file *file = data;
 	struct open_files *files = file->files;
 	if (result < 0)
-		last_error_set(file->call.uid, ap_request_err(request)->text);
+		last_error_set(file->call.uid, ap_request_why(request));
 	pthread_mutex_lock(&files->lock);
 	if (result == 0)
 		file->lease = ap_request_lease(request);
@@ -331,7 +331,7 @@ static void value_done(struct ap_request *request, int result, void *data)
 	struct value_answer *answer = data;
 	struct parked *parked = answer->parked;
 	if (result < 0)
-		last_error_set(answer->file->call.uid, ap_request_err(request)->text);
+		last_error_set(answer->file->call.uid, ap_request_why(request));
 	fuse_req_t req = parked_claim(parked);
 	if (req)
 		value_reply(answer, req, result);
