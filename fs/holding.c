@@ -27,10 +27,10 @@ static void hold_done(struct ap_request *request, int result, void *data)
 }
 
 /* Writing asks, reading waits: the write returns at once. */
-static int hold_line(struct open_file *file, const char *text, size_t len)
+static int hold_line(struct open_file *file, const char *text, size_t len, struct ap_err *err)
 {
 	char line[LINE_MAX_LEN + 1];
-	int r = line_copy(file, text, len, line);
+	int r = line_copy(text, len, line, err);
 	if (r != 0)
 		return r < 0 ? r : 0;
 	struct ap_request *request = ap_request_new(hold_done, file);
@@ -46,10 +46,11 @@ static int hold_line(struct open_file *file, const char *text, size_t len)
 	pthread_mutex_unlock(&file->files->lock);
 	if (taken) {
 		ap_request_free(request);
-		return ap_err_set(&file->err, -EBUSY, "this handle has asked for a lease already");
+		return ap_err_set(err, -EBUSY, "this handle has asked for a lease already");
 	}
 	file_ref(file);
-	r = file->row->submit(&file->call, line, request);
+	struct tree_call call = file_call(file, err);
+	r = file->row->submit(&call, line, request);
 	if (r < 0) {
 		request_over(file, request);
 		text_complete(file, r);
@@ -60,11 +61,12 @@ static int hold_line(struct open_file *file, const char *text, size_t len)
 
 void hold(struct open_file *file, fuse_req_t req, const char *text, size_t len)
 {
+	struct ap_err err = {""};
 	size_t n = line_length(text, len);
-	int r = n == len ? hold_line(file, text, len)
-			 : ap_err_set(&file->err, -EINVAL, "one line asks for one lease");
+	int r = n == len ? hold_line(file, text, len, &err)
+			 : ap_err_set(&err, -EINVAL, "one line asks for one lease");
 	if (r < 0) {
-		refused(file, r);
+		refused(file, r, &err);
 		fuse_reply_err(req, -r);
 	} else {
 		fuse_reply_write(req, len);

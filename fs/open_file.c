@@ -19,8 +19,7 @@ void file_unref(void *data)
 	tree_call_fini(&file->call);
 	ap_buf_fini(&file->pending);
 	ap_buf_fini(&file->text);
-	ap_buf_fini(&file->work);
-	ap_buf_fini(&file->refused);
+	writing_free(file->writing);
 	free(file);
 }
 
@@ -138,8 +137,10 @@ void open_file_open(struct open_files *files, fuse_req_t req, struct node node,
 		return;
 	}
 	int r = 0;
-	if (!tree_call_init(&file->call, files->pool, node, &file->err))
+	struct ap_err err;
+	if (!tree_call_init(&file->call, files->pool, node, &err))
 		r = -ENODEV;
+	file->call.err = NULL; /* `err` ends with this call: file_call() */
 	file->call.uid = ctx->uid;
 	file->call.tid = ctx->pid;
 	file->call.by_handle = file->by_handle;
@@ -174,6 +175,7 @@ void open_file_open(struct open_files *files, fuse_req_t req, struct node node,
 void open_file_flush(struct open_files *files, fuse_req_t req, struct fuse_file_info *fi)
 {
 	struct open_file *file = open_file_find(files, fi->fh);
+	struct ap_err err;
 	int r = 0;
 	if (file && file->pending.len > 0 && !file->row->take) {
 		if (file->row->set) {
@@ -185,8 +187,8 @@ void open_file_flush(struct open_files *files, fuse_req_t req, struct fuse_file_
 			ssize_t done = run_lines(file, file->pending.data, file->pending.len);
 			r = done < 0 ? (int)done : 0;
 		} else {
-			r = ap_err_set(&file->err, -EINVAL, "the last line has no end");
-			refused(file, r);
+			r = ap_err_set(&err, -EINVAL, "the last line has no end");
+			refused(file, r, &err);
 		}
 		ap_buf_fini(&file->pending);
 	}
@@ -207,7 +209,8 @@ void open_file_release(struct open_files *files, fuse_req_t req, struct fuse_fil
 	file->closed = true;
 	bool granted = file->granted;
 	struct ap_lease_key lease = file->lease;
-	struct ap_request *request = file->writer ? NULL : file->request;
+	bool writes = file->writing && file->writing->parked;
+	struct ap_request *request = writes ? NULL : file->request;
 	if (request)
 		ap_request_ref(request);
 	pthread_mutex_unlock(&files->lock);

@@ -15,15 +15,33 @@ enum text_state {
 	TEXT_FAILED, /* text_error */
 };
 
+/* A write whose lines are submitted one after the other, and parked meanwhile. */
+struct writing {
+	struct parked *parked; /* NULL: none is under way */
+	struct ap_buf work;
+	size_t work_from; /* bytes of it that earlier writes brought */
+	size_t write_size;
+	size_t done;	  /* bytes whose commands have had their effect */
+	size_t line_len;  /* of the line under way */
+	bool submitting;  /* guarded by files->lock: submit() has not returned yet */
+	bool answered;	  /* likewise: the answer came before it did */
+	bool interrupted; /* likewise: the writer is to die */
+	int answer;
+	struct ap_buf refused; /* the last write, when it was refused whole */
+	int refused_error;
+};
+
+/* What ten thousand waiters each have: what is rare is allocated when it is needed. */
 struct open_file {
 	atomic_uint n_refs; /* the table's; of each request and parked request under way */
 	struct open_files *files;
 	const struct tree_row *row;
-	struct tree_call call; /* with the agent pinned; uid and tid are those of the last write */
-	struct ap_err err;     /* of call */
-	bool by_handle;	       /* it is a lease, or will be */
-	bool stream;	       /* offsets mean nothing: `cursor` counts */
-	bool append;	       /* opened with O_APPEND */
+	/* with the agent pinned, without a place for errors: file_call(); uid and tid are those of
+	 * the last write */
+	struct tree_call call;
+	bool by_handle; /* it is a lease, or will be */
+	bool stream;	/* offsets mean nothing: `cursor` counts */
+	bool append;	/* opened with O_APPEND */
 
 	/* the FUSE thread's own */
 	struct ap_buf pending; /* written: a line that goes on, or the text so far */
@@ -43,19 +61,7 @@ struct open_file {
 	bool granted;		    /* by_handle: it is held */
 	bool closed;		    /* RELEASE has come */
 
-	/* a parked write: its lines are submitted one after the other */
-	struct parked *writer;
-	struct ap_buf work;
-	size_t work_from; /* bytes of it that earlier writes brought */
-	size_t write_size;
-	size_t done;	  /* bytes whose commands have had their effect */
-	size_t line_len;  /* of the line under way */
-	bool submitting;  /* guarded by files->lock: submit() has not returned yet */
-	bool answered;	  /* likewise: the answer came before it did */
-	bool interrupted; /* likewise: the writer is to die */
-	int answer;
-	struct ap_buf refused; /* the last write, when it was refused whole */
-	int refused_error;
+	struct writing *writing; /* owned; NULL: nothing was submitted by a write yet */
 };
 
 struct slot {
@@ -84,6 +90,14 @@ struct reader {
 void file_ref(struct open_file *file);
 void file_unref(void *file); /* fits as what frees the data of a parked request */
 
+/* Who asks through this file, and where a refusal puts its sentence. */
+static inline struct tree_call file_call(const struct open_file *file, struct ap_err *err)
+{
+	struct tree_call call = file->call;
+	call.err = err;
+	return call;
+}
+
 /* The open file of a handle, or NULL. */
 struct open_file *open_file_find(struct open_files *files, uint64_t fh);
 
@@ -109,10 +123,10 @@ void text_complete(struct open_file *file, int result);
 size_t line_length(const char *text, size_t len);
 
 /* Copies the line without its newline. 1: nothing to do, a comment. -EINVAL. */
-int line_copy(struct open_file *file, const char *text, size_t len, char ret[LINE_MAX_LEN + 1]);
+int line_copy(const char *text, size_t len, char ret[LINE_MAX_LEN + 1], struct ap_err *err);
 
-/* Has last_error say why: the sentence in file->err, or that of the errno. */
-void refused(struct open_file *file, int error);
+/* Has last_error say why: the sentence in `err`, or that of the errno. */
+void refused(const struct open_file *file, int error, const struct ap_err *err);
 
 /* Lines whose commands are done at once. Returns the bytes that had their effect, or the error of
  * the first line. */
@@ -123,6 +137,8 @@ void value_end(struct open_file *file, fuse_req_t req);
 
 /* The last close of a file that takes a text whole. */
 void take_end(struct open_file *file);
+
+void writing_free(struct writing *writing);
 
 /* --- holding.c --- */
 

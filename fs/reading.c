@@ -7,7 +7,9 @@
 
 int text_make(struct open_file *file)
 {
-	int r = file->row->show(&file->call, &file->text);
+	struct ap_err err; /* there is no last_error for an open */
+	struct tree_call call = file_call(file, &err);
+	int r = file->row->show(&call, &file->text);
 	if (r == 0 && file->text.failed)
 		r = -ENOMEM;
 	file->text_state = r < 0 ? TEXT_FAILED : TEXT_READY;
@@ -145,7 +147,9 @@ static void fetch_start(struct open_file *file)
 	pthread_mutex_lock(&file->files->lock);
 	file->request = request;
 	pthread_mutex_unlock(&file->files->lock);
-	int r = file->row->fetch(&file->call, request);
+	struct ap_err err; /* nor for a read that is refused at once */
+	struct tree_call call = file_call(file, &err);
+	int r = file->row->fetch(&call, request);
 	if (r < 0) {
 		request_over(file, request);
 		text_complete(file, r);
@@ -229,7 +233,9 @@ static void read_piece(struct open_file *file, fuse_req_t req, size_t size, off_
 	pthread_mutex_lock(&file->files->lock);
 	off_t shift = offset == file->next_offset ? file->shift : 0;
 	pthread_mutex_unlock(&file->files->lock);
-	int r = request ? file->row->read(&file->call, offset + shift, size, request) : -ENOMEM;
+	struct ap_err err;
+	struct tree_call call = file_call(file, &err);
+	int r = request ? file->row->read(&call, offset + shift, size, request) : -ENOMEM;
 	if (!reader)
 		fuse_reply_err(req, ENOMEM);
 	if (r == 0 || !reader)

@@ -19,7 +19,7 @@ struct tree_call {
 	uid_t uid;
 	pid_t tid;	    /* thread of the caller; for display, never to authorise */
 	bool by_handle;	    /* acquire: the lease is to live on this open file */
-	struct ap_err *err; /* where a refusal puts its sentence; never NULL */
+	struct ap_err *err; /* where a refusal puts its sentence; never NULL in a handler */
 };
 
 struct tree_row {

@@ -18,23 +18,22 @@ size_t line_length(const char *text, size_t len)
 	return newline ? (size_t)(newline + 1 - text) : len;
 }
 
-int line_copy(struct open_file *file, const char *text, size_t len, char ret[LINE_MAX_LEN + 1])
+int line_copy(const char *text, size_t len, char ret[LINE_MAX_LEN + 1], struct ap_err *err)
 {
 	if (len > 0 && text[len - 1] == '\n')
 		len--;
 	if (len > LINE_MAX_LEN)
-		return ap_err_set(&file->err, -EINVAL, "the line is longer than %d bytes",
-				  LINE_MAX_LEN);
+		return ap_err_set(err, -EINVAL, "the line is longer than %d bytes", LINE_MAX_LEN);
 	if (memchr(text, '\0', len))
-		return ap_err_set(&file->err, -EINVAL, "the line has a NUL in it");
+		return ap_err_set(err, -EINVAL, "the line has a NUL in it");
 	memcpy(ret, text, len);
 	ret[len] = '\0';
 	return ret[0] == '#';
 }
 
-void refused(struct open_file *file, int error)
+void refused(const struct open_file *file, int error, const struct ap_err *err)
 {
-	last_error_set(file->call.uid, file->err.text[0] ? file->err.text : strerror(-error));
+	last_error_set(file->call.uid, err->text[0] ? err->text : strerror(-error));
 }
 
 /* The part of `text` that is whole lines, or all of it where the last line ends with the write. */
@@ -52,12 +51,13 @@ ssize_t run_lines(struct open_file *file, const char *text, size_t len)
 	size_t done = 0;
 	while (done < len) {
 		size_t n = line_length(text + done, len - done);
-		file->err.text[0] = '\0';
-		int r = line_copy(file, text + done, n, line);
+		struct ap_err err = {""};
+		struct tree_call call = file_call(file, &err);
+		int r = line_copy(text + done, n, line, &err);
 		if (r == 0)
-			r = file->row->line(&file->call, line);
+			r = file->row->line(&call, line);
 		if (r < 0) {
-			refused(file, r);
+			refused(file, r, &err);
 			return done ? (ssize_t)done : r;
 		}
 		done += n;
@@ -65,34 +65,48 @@ ssize_t run_lines(struct open_file *file, const char *text, size_t len)
 	return (ssize_t)done;
 }
 
-/* What the writer is told of `done` bytes that had their effect, of `whole`: earlier writes have
- * been told of some, and what goes on in the next write is taken too. */
-static size_t written(const struct open_file *file, size_t done, size_t whole)
+/* What the writer of `size` bytes is told of `done` bytes that had their effect, of `whole`:
+ * earlier writes have been told of the first `from`, and what goes on in the next write is taken
+ * too. */
+static size_t written(size_t done, size_t whole, size_t from, size_t size)
 {
 	if (done == whole)
-		return file->write_size;
-	return done > file->work_from ? done - file->work_from : 0;
+		return size;
+	return done > from ? done - from : 0;
+}
+
+/* --- commands that are answered later --- */
+
+void writing_free(struct writing *writing)
+{
+	if (!writing)
+		return;
+	ap_buf_fini(&writing->work);
+	ap_buf_fini(&writing->refused);
+	free(writing);
 }
 
 static void write_finish(struct open_file *file, int result)
 {
-	struct parked *writer = file->writer;
+	struct writing *writing = file->writing;
+	struct parked *parked = writing->parked;
 	struct ap_lease_key lease = file->lease;
 	bool acquired = result == 0 && file->row->holds && lease.token;
-	size_t n = written(file, file->done, file->work.len);
-	file->writer = NULL;
+	size_t n =
+		written(writing->done, writing->work.len, writing->work_from, writing->write_size);
+	writing->parked = NULL;
 	pthread_mutex_lock(&file->files->lock);
-	bool interrupted = file->interrupted;
+	bool interrupted = writing->interrupted;
 	pthread_mutex_unlock(&file->files->lock);
 	if (acquired && interrupted)
 		result = -ECANCELED;
-	file->refused.len = 0;
+	writing->refused.len = 0;
 	if (result < 0 && n == 0) {
-		ap_buf_add(&file->refused, file->work.data + file->work_from,
-			   file->work.len - file->work_from);
-		file->refused_error = result;
+		ap_buf_add(&writing->refused, writing->work.data + writing->work_from,
+			   writing->work.len - writing->work_from);
+		writing->refused_error = result;
 	}
-	fuse_req_t req = parked_claim(writer);
+	fuse_req_t req = parked_claim(parked);
 	int r = -ENOENT;
 	if (req && result < 0 && (n == 0 || interrupted))
 		r = fuse_reply_err(req, -result);
@@ -101,7 +115,7 @@ static void write_finish(struct open_file *file, int result)
 	/* the writer was killed in the moment of the grant: nobody has heard of the lease */
 	if (acquired && (r == -ENOENT || interrupted))
 		ap_pool_release_key(file->files->pool, lease);
-	parked_unref(writer);
+	parked_unref(parked);
 }
 
 static void write_continue(struct open_file *file);
@@ -110,19 +124,20 @@ static void submit_done(struct ap_request *request, int result, void *data)
 {
 	struct open_file *file = data;
 	struct open_files *files = file->files;
+	struct writing *writing = file->writing;
 	if (result < 0)
 		last_error_set(file->call.uid, ap_request_why(request));
 	pthread_mutex_lock(&files->lock);
 	if (result == 0)
 		file->lease = ap_request_lease(request);
-	file->answer = result;
-	file->answered = true;
-	bool inside = file->submitting;
+	writing->answer = result;
+	writing->answered = true;
+	bool inside = writing->submitting;
 	pthread_mutex_unlock(&files->lock);
 	request_over(file, request);
 	if (!inside) {
 		if (result == 0) {
-			file->done += file->line_len;
+			writing->done += writing->line_len;
 			write_continue(file);
 		} else {
 			write_finish(file, result);
@@ -135,6 +150,9 @@ static void submit_done(struct ap_request *request, int result, void *data)
 static int submit_line(struct open_file *file, char *line)
 {
 	struct open_files *files = file->files;
+	struct writing *writing = file->writing;
+	struct ap_err err = {""};
+	struct tree_call call = file_call(file, &err);
 	struct ap_request *request = ap_request_new(submit_done, file);
 	if (!request)
 		return -ENOMEM;
@@ -142,19 +160,19 @@ static int submit_line(struct open_file *file, char *line)
 	ap_request_ref(request);
 	pthread_mutex_lock(&files->lock);
 	file->request = request;
-	file->submitting = true;
-	file->answered = false;
+	writing->submitting = true;
+	writing->answered = false;
 	pthread_mutex_unlock(&files->lock);
-	int r = file->row->submit(&file->call, line, request);
+	int r = file->row->submit(&call, line, request);
 	bool submitted = r == 0;
 	pthread_mutex_lock(&files->lock);
-	file->submitting = false;
-	bool answered = file->answered, interrupted = file->interrupted;
-	int answer = file->answer;
+	writing->submitting = false;
+	bool answered = writing->answered, interrupted = writing->interrupted;
+	int answer = writing->answer;
 	pthread_mutex_unlock(&files->lock);
 	if (!submitted) {
 		if (r < 0)
-			refused(file, r);
+			refused(file, r, &err);
 		request_over(file, request);
 		file_unref(file);
 		r = r < 0 ? r : 0;
@@ -171,28 +189,29 @@ static int submit_line(struct open_file *file, char *line)
 
 static void write_continue(struct open_file *file)
 {
+	struct writing *writing = file->writing;
 	char line[LINE_MAX_LEN + 1];
 	int r = 0;
-	while (r == 0 && file->done < file->work.len) {
+	while (r == 0 && writing->done < writing->work.len) {
 		pthread_mutex_lock(&file->files->lock);
-		bool interrupted = file->interrupted;
+		bool interrupted = writing->interrupted;
 		pthread_mutex_unlock(&file->files->lock);
 		if (interrupted) {
 			r = -ECANCELED;
 			break;
 		}
-		const char *at = file->work.data + file->done;
-		file->line_len = line_length(at, file->work.len - file->done);
-		file->err.text[0] = '\0';
-		r = line_copy(file, at, file->line_len, line);
+		const char *at = writing->work.data + writing->done;
+		struct ap_err err = {""};
+		writing->line_len = line_length(at, writing->work.len - writing->done);
+		r = line_copy(at, writing->line_len, line, &err);
 		if (r < 0)
-			refused(file, r);
+			refused(file, r, &err);
 		else
 			r = r == 1 ? 0 : submit_line(file, line);
 		if (r == 1)
 			return; /* submit_done goes on */
 		if (r == 0)
-			file->done += file->line_len;
+			writing->done += writing->line_len;
 	}
 	write_finish(file, r);
 }
@@ -203,8 +222,8 @@ static void writer_interrupted(struct parked *parked, void *data)
 	struct open_files *files = file->files;
 	(void)parked;
 	pthread_mutex_lock(&files->lock);
-	file->interrupted = true;
-	struct ap_request *request = file->submitting ? NULL : file->request;
+	file->writing->interrupted = true;
+	struct ap_request *request = file->writing->submitting ? NULL : file->request;
 	if (request)
 		ap_request_ref(request);
 	pthread_mutex_unlock(&files->lock);
@@ -219,33 +238,44 @@ static void writer_interrupted(struct parked *parked, void *data)
  * they get the same answer, once. */
 static bool repeats_refused(struct open_file *file, const char *data, size_t size)
 {
-	bool repeats = size > 0 && file->refused.len == size &&
-		       memcmp(file->refused.data, data, size) == 0;
-	file->refused.len = 0;
+	struct writing *writing = file->writing;
+	if (!writing)
+		return false;
+	bool repeats = size > 0 && writing->refused.len == size &&
+		       memcmp(writing->refused.data, data, size) == 0;
+	writing->refused.len = 0;
 	return repeats;
 }
 
-/* Commands that are answered later: the write is parked. It is alone on its node, so that no other
- * writer waits for the lock that the kernel holds meanwhile. */
-static void submit_lines(struct open_file *file, fuse_req_t req, const char *text, size_t len)
+/* The write is parked. It is alone on its node, so that no other writer waits for the lock that the
+ * kernel holds meanwhile. */
+static void submit_lines(struct open_file *file, fuse_req_t req, const char *text, size_t len,
+			 size_t from, size_t size)
 {
-	file->work.len = 0;
-	file->done = 0;
+	struct writing *writing = file->writing;
+	if (!writing && !(writing = file->writing = calloc(1, sizeof *writing))) {
+		fuse_reply_err(req, ENOMEM);
+		return;
+	}
+	writing->work.len = 0;
+	writing->work_from = from;
+	writing->write_size = size;
+	writing->done = 0;
+	writing->interrupted = false;
 	file->lease.token = 0;
-	file->interrupted = false;
-	ap_buf_add(&file->work, text, len);
+	ap_buf_add(&writing->work, text, len);
 	file_ref(file); /* the parked request's */
-	struct parked *writer = file->work.failed
+	struct parked *parked = writing->work.failed
 					? NULL
 					: parked_new(file->files->parked, req, writer_interrupted,
 						     file_unref, file);
-	if (!writer) {
-		file->work.failed = false;
+	if (!parked) {
+		writing->work.failed = false;
 		file_unref(file);
 		fuse_reply_err(req, ENOMEM);
 		return;
 	}
-	file->writer = writer;
+	writing->parked = parked;
 	file_ref(file); /* ours: the last answer may close it under us */
 	write_continue(file);
 	file_unref(file);
@@ -253,14 +283,14 @@ static void submit_lines(struct open_file *file, fuse_req_t req, const char *tex
 
 /* --- texts that are taken whole --- */
 
-static int take_piece(struct open_file *file, const char *data, size_t size)
+static int take_piece(struct open_file *file, const char *data, size_t size, struct ap_err *err)
 {
 	struct ap_pool *pool = file->files->pool;
 	int64_t max = ap_pool_config_number(pool, AP_OPT_MAX_PROMPT);
 	if ((int64_t)(file->pending.len + size) > max)
-		return ap_err_set(&file->err, -EMSGSIZE, "the prompt is over max_prompt");
+		return ap_err_set(err, -EMSGSIZE, "the prompt is over max_prompt");
 	if (!file->taking) {
-		int r = ap_agent_prompt_begin(pool, file->call.agent, file->call.token, &file->err);
+		int r = ap_agent_prompt_begin(pool, file->call.agent, file->call.token, err);
 		if (r < 0)
 			return r;
 		file->taking = true;
@@ -271,10 +301,11 @@ static int take_piece(struct open_file *file, const char *data, size_t size)
 
 static void take(struct open_file *file, fuse_req_t req, const char *data, size_t size)
 {
-	int r = file->broken ? -EIO : take_piece(file, data, size);
+	struct ap_err err = {""};
+	int r = file->broken ? -EIO : take_piece(file, data, size, &err);
 	if (r < 0) {
 		file->broken = true;
-		refused(file, r);
+		refused(file, r, &err);
 		fuse_reply_err(req, -r);
 	} else {
 		fuse_reply_write(req, size);
@@ -286,9 +317,11 @@ void take_end(struct open_file *file)
 	if (!file->taking)
 		return;
 	if (!file->broken) {
-		int r = file->row->take(&file->call, file->pending.data, file->pending.len);
+		struct ap_err err = {""};
+		struct tree_call call = file_call(file, &err);
+		int r = file->row->take(&call, file->pending.data, file->pending.len);
 		if (r < 0) /* nobody can be told any more but by last_error */
-			refused(file, r);
+			refused(file, r, &err);
 	}
 	ap_agent_prompt_end(file->files->pool, file->call.agent, file->call.token);
 }
@@ -359,9 +392,11 @@ static void value_set(struct open_file *file, fuse_req_t req, char *value, size_
 		return;
 	}
 	struct parked *parked = answer->parked;
-	int r = file->row->set(&file->call, value, request);
+	struct ap_err err = {""};
+	struct tree_call call = file_call(file, &err);
+	int r = file->row->set(&call, value, request);
 	if (r < 0) {
-		refused(file, r);
+		refused(file, r, &err);
 		req = parked_claim(parked);
 		if (req)
 			fuse_reply_err(req, -r);
@@ -374,7 +409,7 @@ static void value_set(struct open_file *file, fuse_req_t req, char *value, size_
  * where a shell can tell, and taken when the file is closed: until then it may be the beginning of
  * another, and that is refused too. */
 static int value_piece(struct open_file *file, const char *data, size_t size,
-		       char ret[LINE_MAX_LEN + 1])
+		       char ret[LINE_MAX_LEN + 1], struct ap_err *err)
 {
 	const char *newline = memchr(data, '\n', size), *fault = NULL;
 	size_t len = newline ? size - 1 : size;
@@ -390,10 +425,11 @@ static int value_piece(struct open_file *file, const char *data, size_t size,
 		fault = "the value has a NUL in it";
 	ap_buf_fini(&file->pending);
 	if (fault)
-		return ap_err_set(&file->err, -EINVAL, "%s: %s", file->row->name, fault);
+		return ap_err_set(err, -EINVAL, "%s: %s", file->row->name, fault);
 	memcpy(ret, data, len);
 	ret[len] = '\0';
-	int r = newline ? 0 : file->row->set(&file->call, ret, NULL);
+	struct tree_call call = file_call(file, err);
+	int r = newline ? 0 : file->row->set(&call, ret, NULL);
 	if (r == 0 && !newline) {
 		ap_buf_add(&file->pending, data, size);
 		r = file->pending.failed ? -ENOMEM : 0;
@@ -403,16 +439,16 @@ static int value_piece(struct open_file *file, const char *data, size_t size,
 
 void value_end(struct open_file *file, fuse_req_t req)
 {
-	file->err.text[0] = '\0';
 	value_set(file, req, file->pending.data, 0);
 }
 
 static void value_write(struct open_file *file, fuse_req_t req, const char *data, size_t size)
 {
 	char value[LINE_MAX_LEN + 1];
-	int r = value_piece(file, data, size, value);
+	struct ap_err err = {""};
+	int r = value_piece(file, data, size, value, &err);
 	if (r < 0) {
-		refused(file, r);
+		refused(file, r, &err);
 		fuse_reply_err(req, -r);
 	} else if (file->pending.len > 0) { /* it is taken at the close */
 		fuse_reply_write(req, size);
@@ -434,8 +470,6 @@ void open_file_write(struct open_files *files, fuse_req_t req, const char *data,
 	const struct fuse_ctx *ctx = fuse_req_ctx(req);
 	file->call.uid = ctx->uid;
 	file->call.tid = ctx->pid;
-	file->call.err = &file->err;
-	file->err.text[0] = '\0';
 	if (file->row->take) {
 		take(file, req, data, size);
 		return;
@@ -449,23 +483,23 @@ void open_file_write(struct open_files *files, fuse_req_t req, const char *data,
 		return;
 	}
 	if (file->row->submit && repeats_refused(file, data, size)) {
-		fuse_reply_err(req, -file->refused_error);
+		fuse_reply_err(req, -file->writing->refused_error);
 		return;
 	}
-	file->work_from = file->pending.len;
-	file->write_size = size;
+	size_t from = file->pending.len;
 	ap_buf_add(&file->pending, data, size);
 	size_t whole = whole_lines(ap_buf_text(&file->pending), file->pending.len, size);
 	if (file->pending.failed || file->pending.len - whole > LINE_MAX_LEN) {
 		int error = file->pending.failed ? ENOMEM : EINVAL;
 		ap_buf_fini(&file->pending);
-		ap_err_set(&file->err, -error, "the line is longer than %d bytes", LINE_MAX_LEN);
-		refused(file, -error);
+		struct ap_err err;
+		ap_err_set(&err, -error, "the line is longer than %d bytes", LINE_MAX_LEN);
+		refused(file, -error, &err);
 		fuse_reply_err(req, error);
 		return;
 	}
 	if (file->row->submit) {
-		submit_lines(file, req, file->pending.data, whole);
+		submit_lines(file, req, file->pending.data, whole, from, size);
 		ap_buf_drop(&file->pending, whole);
 		return;
 	}
@@ -474,5 +508,5 @@ void open_file_write(struct open_files *files, fuse_req_t req, const char *data,
 	if (done < 0)
 		fuse_reply_err(req, (int)-done);
 	else
-		fuse_reply_write(req, written(file, (size_t)done, whole));
+		fuse_reply_write(req, written((size_t)done, whole, from, size));
 }
