@@ -22,6 +22,8 @@
 #define PASS_SHORTEST AP_SECOND
 #define PASS_LONGEST  (120 * AP_SECOND)
 #define QUIET_PASSES  3 /* in a row that make it longer */
+/* Labels of waiters in one bucket of the index, when the queue is full. */
+#define LABELS_A_BUCKET 8
 /* What requests_per_quota is counted over. */
 #define QUOTA_SPAN (24 * 3600 * AP_SECOND)
 
@@ -309,6 +311,7 @@ static void slot_free(struct machine *m, struct machine_slot *slot, struct machi
 		.label.in_slot = true,
 	};
 	ap_list_init(&slot->label.link);
+	ap_list_init(&slot->waiters);
 }
 
 /* --- leases --- */
@@ -355,18 +358,43 @@ static struct machine_slot *idle_for(const struct machine *m, const struct machi
 	return found;
 }
 
+/* Among those who wait for the same as it does, where it stands among all. Who was reserved an
+ * agent before stands near the front, behind others of that kind. */
+static void turn_add(struct machine *m, struct machine_request *request)
+{
+	struct ap_list *turns =
+		request->agent ? &machine_find_number(m, request->agent)->waiters : &m->anyone;
+	if (request->token == 0) {
+		ap_list_append(turns, &request->turn);
+		return;
+	}
+	for (struct ap_list *at = request->link.prev; at != &m->waiters; at = at->prev) {
+		struct machine_request *before = ap_container_of(at, struct machine_request, link);
+		if (before->agent == request->agent) {
+			turns = &before->turn;
+			break;
+		}
+	}
+	ap_list_insert_after(turns, &request->turn);
+}
+
 static void waiter_add(struct machine *m, struct machine_request *request, struct ap_list *at)
 {
 	request->state = REQUEST_WAITING;
+	request->arrival = m->next_arrival++;
 	label_add(m, &request->label);
 	ap_list_insert_after(at, &request->link);
+	turn_add(m, request);
 	m->n_waiting++;
+	if (request->deadline_ns < m->waiters_due_ns)
+		m->waiters_due_ns = request->deadline_ns;
 	wake_by(m, request->deadline_ns);
 }
 
 static void waiter_remove(struct machine *m, struct machine_request *request)
 {
 	ap_list_remove(&request->link);
+	ap_list_remove(&request->turn);
 	ap_list_remove(&request->label.link);
 	m->n_waiting--;
 }
@@ -401,19 +429,45 @@ static void reserve(struct machine *m, struct machine_slot *slot, struct machine
 	effect_begin(m, fx, EFFECT_VALIDATE, slot, ap_clock_after(now, m->limits.spawn_timeout_ns));
 }
 
+/* The order of the queue: who was reserved an agent before comes first. */
+static bool comes_before(const struct machine_request *a, const struct machine_request *b)
+{
+	if (a->token && b->token)
+		return a->token < b->token;
+	return a->token || b->token ? a->token : a->arrival < b->arrival;
+}
+
+static struct machine_request *first_turn(const struct ap_list *turns)
+{
+	return ap_list_empty(turns) ? NULL
+				    : ap_container_of(turns->next, struct machine_request, turn);
+}
+
+/* The first of the queue for whom an agent is idle. However many wait for one that is busy, they
+ * are not looked at. */
+static struct machine_request *next_to_serve(const struct machine *m)
+{
+	const struct ap_list *idle = &m->states[AP_AGENT_IDLE];
+	if (ap_list_empty(idle))
+		return NULL;
+	struct machine_request *found = first_turn(&m->anyone);
+	struct ap_list *at;
+	ap_list_for_each (at, idle) {
+		struct machine_slot *slot = ap_container_of(at, struct machine_slot, link);
+		struct machine_request *first = first_turn(&slot->waiters);
+		if (first && (!found || comes_before(first, found)))
+			found = first;
+	}
+	return found;
+}
+
 /* Idle agents to the waiters in their order; one that wants a certain agent is passed over. */
 static void serve(struct machine *m, int64_t now, struct machine_effects *fx)
 {
-	struct ap_list *at, *next;
-	ap_list_for_each_safe (at, next, &m->waiters) {
-		if (m->n_in_state[AP_AGENT_IDLE] == 0)
-			return;
-		struct machine_request *request = ap_container_of(at, struct machine_request, link);
-		struct machine_slot *slot = idle_for(m, request);
-		if (!slot)
-			continue;
+	struct machine_request *request;
+	while ((request = next_to_serve(m))) {
 		waiter_remove(m, request);
-		reserve(m, slot, request, now, fx);
+		reserve(m, idle_for(m, request), request, now, fx);
 	}
 }
 
@@ -478,14 +532,12 @@ static void refuse_all(struct machine *m, int error, struct machine_effects *fx)
 		waiter_refuse(m, ap_container_of(at, struct machine_request, link), error, fx);
 }
 
-static void refuse_waiters_of(struct machine *m, unsigned number, struct machine_effects *fx)
+static void refuse_waiters_of(struct machine *m, struct machine_slot *slot,
+			      struct machine_effects *fx)
 {
-	struct ap_list *at, *next;
-	ap_list_for_each_safe (at, next, &m->waiters) {
-		struct machine_request *request = ap_container_of(at, struct machine_request, link);
-		if (request->agent == number)
-			waiter_refuse(m, request, -ENOENT, fx);
-	}
+	struct machine_request *request;
+	while ((request = first_turn(&slot->waiters)))
+		waiter_refuse(m, request, -ENOENT, fx);
 }
 
 static unsigned policy_size(const struct machine *m, struct scaling_sample sample,
@@ -971,9 +1023,8 @@ static int on_stopped(struct machine *m, const struct machine_event *event, int6
 		      struct machine_effects *fx)
 {
 	struct machine_slot *slot = &m->slots[event->slot];
-	unsigned number = slot->number;
+	refuse_waiters_of(m, slot, fx);
 	slot_free(m, slot, fx);
-	refuse_waiters_of(m, number, fx);
 	return 0;
 }
 
@@ -1031,13 +1082,18 @@ static int on_exited(struct machine *m, const struct machine_event *event, int64
 static void expire_waiters(struct machine *m, int64_t now, struct machine_effects *fx)
 {
 	struct ap_list *at, *next;
-	ap_list_for_each_safe (at, next, &m->waiters) {
-		struct machine_request *request = ap_container_of(at, struct machine_request, link);
-		if (request->deadline_ns <= now)
-			waiter_refuse(m, request, -ETIMEDOUT, fx);
-		else
-			wake_by(m, request->deadline_ns);
+	if (m->waiters_due_ns <= now) {
+		m->waiters_due_ns = AP_FOREVER;
+		ap_list_for_each_safe (at, next, &m->waiters) {
+			struct machine_request *request =
+				ap_container_of(at, struct machine_request, link);
+			if (request->deadline_ns <= now)
+				waiter_refuse(m, request, -ETIMEDOUT, fx);
+			else if (request->deadline_ns < m->waiters_due_ns)
+				m->waiters_due_ns = request->deadline_ns;
+		}
 	}
+	wake_by(m, m->waiters_due_ns);
 }
 
 /* The state has lasted too long: it comes to its one successor. What is still under way for it is
@@ -1387,10 +1443,11 @@ int machine_init(struct machine *m, unsigned n_slots, const struct machine_limit
 		.next_lease = 1,
 		.random = seed ? seed : 1,
 		.low_since_ns = AP_FOREVER,
+		.waiters_due_ns = AP_FOREVER,
 		.pass_ns = PASS_FIRST,
 		.scale_direction = AP_SCALE_NONE,
 	};
-	while (m->n_labels < 2 * n_slots)
+	while (m->n_labels < 2 * n_slots + limits->max_waiting / LABELS_A_BUCKET)
 		m->n_labels *= 2;
 	m->slots = calloc(n_slots, sizeof *m->slots);
 	m->labels = calloc(m->n_labels, sizeof *m->labels);
@@ -1399,6 +1456,7 @@ int machine_init(struct machine *m, unsigned n_slots, const struct machine_limit
 		return -ENOMEM;
 	}
 	ap_list_init(&m->waiters);
+	ap_list_init(&m->anyone);
 	for (unsigned i = 0; i < m->n_labels; i++)
 		ap_list_init(&m->labels[i]);
 	for (int i = 0; i < AP_N_AGENT_STATES; i++)
@@ -1408,6 +1466,7 @@ int machine_init(struct machine *m, unsigned n_slots, const struct machine_limit
 		slot->proven = slot->label.in_slot = true;
 		slot->deadline_ns = AP_FOREVER;
 		ap_list_init(&slot->label.link);
+		ap_list_init(&slot->waiters);
 		ap_list_append(&m->states[AP_AGENT_FREE], &slot->link);
 	}
 	m->n_in_state[AP_AGENT_FREE] = n_slots;

@@ -67,6 +67,8 @@ struct machine_request {
 	bool by_handle;
 	/* the machine's */
 	struct ap_list link; /* queue of acquirers, or answered */
+	struct ap_list turn; /* in the queue: those who take any agent, or who want the same */
+	uint64_t arrival;    /* in the queue: order of arrival */
 	enum machine_request_state state;
 	unsigned n_tries; /* agents that failed under this request */
 	bool once;	  /* its deadline was now: it takes an idle agent or none */
@@ -80,6 +82,7 @@ struct machine_request {
 struct machine_slot {
 	struct ap_list link;	    /* list of its state */
 	struct machine_label label; /* of the lease; empty without one */
+	struct ap_list waiters;	    /* who want this agent, in their order */
 	struct machine_request
 		*request;  /* that validates or releases it; NULL: none, or it gave up */
 	uint64_t token;	   /* of the lease, strictly increasing over all of a pool; 0: none */
@@ -209,7 +212,10 @@ struct machine {
 	unsigned n_aside, n_unproven,
 		n_marked;	/* of them: set aside; on probation; to be recycled */
 	struct ap_list waiters; /* requests, first come first */
+	struct ap_list anyone;	/* of them those who take any agent, likewise */
 	unsigned n_waiting;
+	uint64_t next_arrival;
+	int64_t waiters_due_ns; /* no waiter's deadline is before */
 	struct ap_list *labels; /* n_labels buckets by hash, owned; a power of two */
 	unsigned n_labels;
 	struct breaker breaker;

@@ -100,6 +100,23 @@ static void check_leases(const struct world *w)
 	}
 }
 
+/* The waiters who want agent number `agent` (0: any) in their order. */
+static void check_turns(const struct world *w, const struct ap_list *turns, unsigned agent)
+{
+	const struct machine *m = &w->memory.machine;
+	const struct ap_list *turn = turns->next;
+	struct ap_list *at;
+	ap_list_for_each (at, &m->waiters) {
+		const struct machine_request *request =
+			ap_container_of(at, struct machine_request, link);
+		if (request->agent != agent)
+			continue;
+		CHECK(w, turn == &request->turn, "those who want the same keep their order");
+		turn = turn->next;
+	}
+	CHECK(w, turn == turns, "who has a turn waits");
+}
+
 static void check_requests(const struct world *w)
 {
 	const struct machine *m = &w->memory.machine;
@@ -119,6 +136,13 @@ static void check_requests(const struct world *w)
 		last = order;
 	}
 	CHECK(w, n_waiting == m->n_waiting, "waiters are counted");
+	check_turns(w, &m->anyone, 0);
+	for (unsigned i = 0; i < m->n_slots; i++) {
+		if (m->slots[i].state != AP_AGENT_FREE)
+			check_turns(w, &m->slots[i].waiters, m->slots[i].number);
+		else
+			CHECK(w, ap_list_empty(&m->slots[i].waiters), "nobody wants who is gone");
+	}
 	for (unsigned i = 0; i < m->n_slots; i++)
 		n_held += m->slots[i].request != NULL;
 	for (unsigned i = 0; i < N_REQUESTS; i++)

@@ -17,6 +17,14 @@ MUTANTS = [
      "\twaiter_add(m, request, m->waiters.prev);", "\twaiter_add(m, request, &m->waiters);"),
     ("a retried acquirer goes to the end of the queue", "machine",
      "waiter_add(m, request, place_in_queue(m, request->token));", "waiter_add(m, request, m->waiters.prev);"),
+    ("who wants a certain agent waits behind all who want it later", "machine",
+     "\t\tap_list_append(turns, &request->turn);", "\t\tap_list_insert_after(turns, &request->turn);"),
+    ("a retried acquirer is behind those who had no agent yet", "machine",
+     "\tif (request->token == 0) {\n\t\tap_list_append", "\tif (true) {\n\t\tap_list_append"),
+    ("who wants a certain agent goes before all others", "machine",
+     "if (first && (!found || comes_before(first, found)))", "if (first)"),
+    ("waiters are not looked after again", "machine",
+     "else if (request->deadline_ns < m->waiters_due_ns)", "else if (false)"),
     ("agents that stop do not count", "machine",
      "return m->n_slots - m->n_in_state[AP_AGENT_FREE];",
      "return m->n_slots - m->n_in_state[AP_AGENT_FREE] - m->n_in_state[AP_AGENT_STOPPING];"),
@@ -88,7 +96,7 @@ def survives(linked, directory):
     program = directory + "/test_model"
     subprocess.run(["gcc"] + linked + ["-o", program, "-lpthread"], check=True)
     try:
-        return run([program, "--steps", "60000"], timeout=60) == 0
+        return run([program, "--steps", "120000"], timeout=60) == 0
     except subprocess.TimeoutExpired:
         return False
 

@@ -124,6 +124,7 @@ static void adopt_memory(struct machine_memory *memory, unsigned n_slots)
 	for (unsigned i = 0; i < n_slots; i++) {
 		memory->slots[i] = m->slots[i];
 		ap_list_init(&memory->slots[i].label.link);
+		ap_list_init(&memory->slots[i].waiters);
 		ap_list_append(&m->states[AP_AGENT_FREE], &memory->slots[i].link);
 	}
 	for (unsigned i = 0; i < N_LABEL_BUCKETS; i++)

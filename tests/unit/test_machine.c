@@ -531,6 +531,30 @@ static void release_of_an_idle_agent(void **state)
 	assert_int_equal(count(AP_AGENT_IDLE), 1);
 }
 
+static void certain_and_any_in_order(void **state)
+{
+	struct machine_request a, b, certain, any, again;
+	begin_idle(2, 2);
+	lease(&a, "a");
+	lease(&b, "b");
+	unsigned number = slot_of(&b)->number;
+	assert_int_equal(acquire_agent(&certain, number), 0);
+	assert_int_equal(acquire(&any, "any", AP_SECOND), 0);
+	assert_int_equal(acquire_agent(&again, number), 0);
+	release(&b);
+	settle();
+	assert_granted(&certain); /* it came first */
+	assert_int_equal(any.state, REQUEST_WAITING);
+	release(&certain);
+	settle();
+	assert_granted(&any); /* the next of all, not of those who want this one */
+	assert_int_equal(again.state, REQUEST_WAITING);
+	release(&any);
+	settle();
+	assert_granted(&again);
+	assert_int_equal(slot_of(&again)->number, number);
+}
+
 static void queue_full(void **state)
 {
 	struct machine_request a, b, c;
@@ -2358,6 +2382,8 @@ int main(void)
 			     old_token_is_stale),
 		MACHINE_TEST("an agent that is not leased is not released",
 			     release_of_an_idle_agent),
+		MACHINE_TEST("who wants a certain agent and who takes any are served in one order",
+			     certain_and_any_in_order),
 		MACHINE_TEST("a full queue is EAGAIN", queue_full),
 		MACHINE_TEST("close refuses acquirers and leaves leases alone", close_refuses),
 		MACHINE_TEST("close lets an acquirer whose agent is validated have it",
