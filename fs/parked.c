@@ -1,5 +1,6 @@
 #include "parked.h"
 
+#include <errno.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -15,7 +16,7 @@
 #define LOOK_AGAIN_MS 100
 
 struct parked {
-	struct ap_list link; /* in set->all; set->lock */
+	struct ap_list link; /* in set->marked, set->harmless or in neither; set->lock */
 	struct parked_set *set;
 	fuse_req_t req;
 	pid_t tid; /* the client's thread */
@@ -23,16 +24,17 @@ struct parked {
 	void (*data_free)(void *data);
 	void *data;
 	atomic_int
-		n_refs; /* the answerer's; the list's, until claimed; the thread's while it looks */
+		n_refs; /* the answerer's; libfuse's, until claimed; the thread's while it looks */
 	atomic_bool claimed;
-	atomic_bool marked; /* INTERRUPT has come; not acted upon yet */
 };
 
 struct parked_set {
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
-	struct ap_list all; /* guarded by lock */
-	bool ending;	    /* guarded by lock */
+	struct ap_list marked;	       /* INTERRUPT has come, not acted upon yet; guarded by lock */
+	struct ap_list harmless;       /* only harmless signals were pending; guarded by lock */
+	struct timespec look_again_at; /* at those; guarded by lock */
+	bool ending;		       /* guarded by lock */
 	pthread_t thread;
 };
 
@@ -56,7 +58,8 @@ static void on_interrupt(fuse_req_t req, void *data)
 	struct parked *parked = data;
 	(void)req;
 	pthread_mutex_lock(&parked->set->lock);
-	atomic_store(&parked->marked, true);
+	ap_list_remove(&parked->link);
+	ap_list_append(&parked->set->marked, &parked->link);
 	pthread_cond_signal(&parked->set->changed);
 	pthread_mutex_unlock(&parked->set->lock);
 }
@@ -74,12 +77,9 @@ struct parked *parked_new(struct parked_set *set, fuse_req_t req, parked_interru
 	parked->data_free = data_free;
 	parked->data = data;
 	atomic_init(&parked->n_refs, 2);
+	ap_list_init(&parked->link);
 	/* before anyone else can reply; may mark at once */
 	fuse_req_interrupt_func(req, on_interrupt, parked);
-	pthread_mutex_lock(&set->lock);
-	ap_list_append(&set->all, &parked->link);
-	pthread_cond_signal(&set->changed);
-	pthread_mutex_unlock(&set->lock);
 	return parked;
 }
 
@@ -131,62 +131,68 @@ static bool harmless(pid_t tid)
 	return pending != 0 && (pending & ~allowed) == 0;
 }
 
-static struct parked *marked_locked(struct parked_set *set, unsigned skip)
+static void look_again_later_locked(struct parked_set *set, struct parked *parked)
 {
-	struct ap_list *at;
-	ap_list_for_each (at, &set->all) {
-		struct parked *parked = ap_container_of(at, struct parked, link);
-		if (atomic_load(&parked->marked) && skip-- == 0)
-			return parked;
+	/* else it has been replied to, or was marked again */
+	if (atomic_load(&parked->claimed) || !ap_list_empty(&parked->link))
+		return;
+	if (ap_list_empty(&set->harmless)) {
+		clock_gettime(CLOCK_MONOTONIC, &set->look_again_at);
+		set->look_again_at.tv_nsec += LOOK_AGAIN_MS * 1000000L;
+		if (set->look_again_at.tv_nsec >= 1000000000L) {
+			set->look_again_at.tv_sec++;
+			set->look_again_at.tv_nsec -= 1000000000L;
+		}
 	}
-	return NULL;
+	ap_list_append(&set->harmless, &parked->link);
 }
 
-/* Acts on every marked request once. How many stay marked: only harmless signals are pending. */
-static unsigned act_on_marked(struct parked_set *set)
+/* Acts on the first that is marked. Lets go of the lock meanwhile. */
+static void act_on_marked_locked(struct parked_set *set)
 {
-	unsigned n_harmless = 0;
-	for (;;) {
-		pthread_mutex_lock(&set->lock);
-		struct parked *parked = marked_locked(set, n_harmless);
-		if (parked)
-			parked_ref(parked);
-		pthread_mutex_unlock(&set->lock);
-		if (!parked)
-			return n_harmless;
-		if (harmless(parked->tid)) {
-			n_harmless++;
-		} else {
-			atomic_store(&parked->marked, false);
-			parked->interrupted(parked, parked->data);
-		}
-		parked_unref(parked);
+	struct parked *parked = ap_container_of(set->marked.next, struct parked, link);
+	ap_list_remove(&parked->link);
+	parked_ref(parked);
+	pthread_mutex_unlock(&set->lock);
+	bool goes_on = harmless(parked->tid);
+	if (!goes_on)
+		parked->interrupted(parked, parked->data);
+	pthread_mutex_lock(&set->lock);
+	if (goes_on)
+		look_again_later_locked(set, parked);
+	pthread_mutex_unlock(&set->lock);
+	parked_unref(parked);
+	pthread_mutex_lock(&set->lock);
+}
+
+/* Waits for a mark, or until it is time to look again at those that are harmless. */
+static void wait_locked(struct parked_set *set)
+{
+	if (ap_list_empty(&set->harmless)) {
+		pthread_cond_wait(&set->changed, &set->lock);
+		return;
+	}
+	if (pthread_cond_timedwait(&set->changed, &set->lock, &set->look_again_at) != ETIMEDOUT)
+		return;
+	while (!ap_list_empty(&set->harmless)) {
+		struct ap_list *first = set->harmless.next;
+		ap_list_remove(first);
+		ap_list_append(&set->marked, first);
 	}
 }
 
 static void *parked_main(void *data)
 {
 	struct parked_set *set = data;
-	for (;;) {
-		unsigned n_harmless = act_on_marked(set);
-		pthread_mutex_lock(&set->lock);
-		bool ending = set->ending;
-		if (!ending && n_harmless > 0) {
-			struct timespec until;
-			clock_gettime(CLOCK_MONOTONIC, &until);
-			until.tv_nsec += LOOK_AGAIN_MS * 1000000L;
-			if (until.tv_nsec >= 1000000000L) {
-				until.tv_sec++;
-				until.tv_nsec -= 1000000000L;
-			}
-			pthread_cond_timedwait(&set->changed, &set->lock, &until);
-		} else if (!ending && !marked_locked(set, 0)) {
-			pthread_cond_wait(&set->changed, &set->lock);
-		}
-		pthread_mutex_unlock(&set->lock);
-		if (ending)
-			return NULL;
+	pthread_mutex_lock(&set->lock);
+	while (!set->ending) {
+		if (ap_list_empty(&set->marked))
+			wait_locked(set);
+		else
+			act_on_marked_locked(set);
 	}
+	pthread_mutex_unlock(&set->lock);
+	return NULL;
 }
 
 struct parked_set *parked_set_new(void)
@@ -200,7 +206,8 @@ struct parked_set *parked_set_new(void)
 	pthread_mutex_init(&set->lock, NULL);
 	pthread_cond_init(&set->changed, &attr);
 	pthread_condattr_destroy(&attr);
-	ap_list_init(&set->all);
+	ap_list_init(&set->marked);
+	ap_list_init(&set->harmless);
 	if (pthread_create(&set->thread, NULL, parked_main, set) != 0) {
 		free(set);
 		return NULL;
