@@ -97,6 +97,59 @@ static uint32_t label_invent(struct machine *m, struct machine_label *label)
 	return hash;
 }
 
+/* --- users --- */
+
+static bool user_is_bounded(const struct machine *m, uid_t uid)
+{
+	return uid != 0 && uid != m->limits.owner;
+}
+
+static unsigned user_home(const struct machine *m, uid_t uid)
+{
+	return (uid * 2654435769u >> 16) & (m->n_user_places - 1); /* Knuth's multiplier */
+}
+
+/* Where the user stands, or would: the first place from his home on that is his or free. There are
+ * twice as many places as there can be users. */
+static unsigned user_place(const struct machine *m, uid_t uid)
+{
+	unsigned at = user_home(m, uid);
+	while (m->users[at].n_waiting > 0 && m->users[at].uid != uid)
+		at = (at + 1) & (m->n_user_places - 1);
+	return at;
+}
+
+static bool user_is_full(const struct machine *m, uid_t uid)
+{
+	return user_is_bounded(m, uid) &&
+	       m->users[user_place(m, uid)].n_waiting >= m->limits.max_waiting_of_user;
+}
+
+static void user_waits(struct machine *m, uid_t uid)
+{
+	if (!user_is_bounded(m, uid))
+		return;
+	struct machine_user *user = &m->users[user_place(m, uid)];
+	user->uid = uid;
+	user->n_waiting++;
+}
+
+/* A place that becomes free takes who would not be found behind it. */
+static void user_waits_no_more(struct machine *m, uid_t uid)
+{
+	unsigned mask = m->n_user_places - 1, gap;
+	if (!user_is_bounded(m, uid) || --m->users[gap = user_place(m, uid)].n_waiting > 0)
+		return;
+	for (unsigned at = (gap + 1) & mask; m->users[at].n_waiting > 0; at = (at + 1) & mask) {
+		unsigned from_home = (at - user_home(m, m->users[at].uid)) & mask;
+		if (from_home < ((at - gap) & mask))
+			continue;
+		m->users[gap] = m->users[at];
+		m->users[at].n_waiting = 0;
+		gap = at;
+	}
+}
+
 /* --- slots --- */
 
 /* The only function that changes a slot's state. IDLE is entered at the front: last used first.
@@ -385,6 +438,7 @@ static void waiter_add(struct machine *m, struct machine_request *request, struc
 	label_add(m, &request->label);
 	ap_list_insert_after(at, &request->link);
 	turn_add(m, request);
+	user_waits(m, request->uid);
 	m->n_waiting++;
 	if (request->deadline_ns < m->waiters_due_ns)
 		m->waiters_due_ns = request->deadline_ns;
@@ -396,6 +450,7 @@ static void waiter_remove(struct machine *m, struct machine_request *request)
 	ap_list_remove(&request->link);
 	ap_list_remove(&request->turn);
 	ap_list_remove(&request->label.link);
+	user_waits_no_more(m, request->uid);
 	m->n_waiting--;
 }
 
@@ -680,7 +735,7 @@ static int on_acquire(struct machine *m, const struct machine_event *event, int6
 	uint32_t hash = (uint32_t)ap_hash(request->label.text);
 	if (request->label.text[0] && label_find_hashed(m, request->label.text, hash))
 		return -EEXIST;
-	if (m->n_waiting >= m->limits.max_waiting)
+	if (m->n_waiting >= m->limits.max_waiting || user_is_full(m, request->uid))
 		return -EAGAIN;
 	request->label.hash = request->label.text[0] ? hash : label_invent(m, &request->label);
 	request->label.in_slot = false;
@@ -1437,6 +1492,7 @@ int machine_init(struct machine *m, unsigned n_slots, const struct machine_limit
 		.limits = *limits,
 		.n_slots = n_slots,
 		.n_labels = 256,
+		.n_user_places = 16,
 		.target = -1,
 		.next_number = next_number,
 		.next_token = 1,
@@ -1451,7 +1507,11 @@ int machine_init(struct machine *m, unsigned n_slots, const struct machine_limit
 		m->n_labels *= 2;
 	m->slots = calloc(n_slots, sizeof *m->slots);
 	m->labels = calloc(m->n_labels, sizeof *m->labels);
-	if (!m->slots || !m->labels) {
+	/* who is served once more, as an agent failed, comes in on top */
+	while (m->n_user_places < 2 * (limits->max_waiting + n_slots))
+		m->n_user_places *= 2;
+	m->users = calloc(m->n_user_places, sizeof *m->users);
+	if (!m->slots || !m->labels || !m->users) {
 		machine_fini(m);
 		return -ENOMEM;
 	}
@@ -1479,6 +1539,8 @@ void machine_fini(struct machine *m)
 {
 	free(m->slots);
 	free(m->labels);
+	free(m->users);
 	m->slots = NULL;
 	m->labels = NULL;
+	m->users = NULL;
 }

@@ -25,7 +25,9 @@
 struct machine_limits {
 	unsigned min_size, max_size; /* kept ready at least; never more, not for a moment */
 	unsigned max_spawning;
-	unsigned max_waiting; /* acquirers in the queue */
+	unsigned max_waiting; /* acquirers in the queue; may fall after machine_init(), not rise */
+	unsigned max_waiting_of_user; /* of them of one user; not of root and not of `owner` */
+	uid_t owner;
 	unsigned max_prompts; /* of one agent in 24 h; 0: no limit */
 	enum scaling_policy_id policy;
 	struct scaling_limits scaling;
@@ -43,6 +45,12 @@ struct machine_label {
 	uint32_t hash; /* of the text, while it is in the index */
 	bool in_slot;
 	char text[AP_LABEL_MAX + 1];
+};
+
+/* A user who has acquirers in the queue. */
+struct machine_user {
+	uid_t uid;
+	unsigned n_waiting; /* 0: the place is free */
 };
 
 enum machine_request_state {
@@ -218,6 +226,8 @@ struct machine {
 	int64_t waiters_due_ns; /* no waiter's deadline is before */
 	struct ap_list *labels; /* n_labels buckets by hash, owned; a power of two */
 	unsigned n_labels;
+	struct machine_user *users; /* those who are bounded: n_user_places by hash, owned */
+	unsigned n_user_places;	    /* a power of two */
 	struct breaker breaker;
 	int target; /* manual size; -1: automatic */
 	bool closed, shutdown, suspended;
@@ -249,11 +259,11 @@ unsigned machine_max_effects(const struct machine *machine);
  * then, and a request that it brought has not been taken.
  * ADOPT: -EBUSY (the slot is not free), -EEXIST (label or number is there already).
  * ACQUIRE: -ESHUTDOWN, -EEXIST (the label is leased or asked for), -ENOENT (no such agent), -EAGAIN
- * (the queue is full). RELEASE, RENEW: -ENOENT, -ESTALE. PROMPT: -ESTALE, -EDQUOT. KILL, RECYCLE:
- * -EBUSY, -ENOENT. SCALE: -ERANGE. An outcome that is not awaited any more: -ESTALE.
- * The result of an acquirer's request: 0, -EAGAIN (none idle and the deadline was now), -ETIMEDOUT,
- * -ECANCELED, -ESHUTDOWN, -ENOENT (its agent is gone), -EHOSTDOWN (nothing can serve: spawn_error),
- * or what failed under it. */
+ * (the queue is full, or its part of the user). RELEASE, RENEW: -ENOENT, -ESTALE. PROMPT: -ESTALE,
+ * -EDQUOT. KILL, RECYCLE: -EBUSY, -ENOENT. SCALE: -ERANGE. An outcome that is not awaited any more:
+ * -ESTALE. The result of an acquirer's request: 0, -EAGAIN (none idle and the deadline was now),
+ * -ETIMEDOUT, -ECANCELED, -ESHUTDOWN, -ENOENT (its agent is gone), -EHOSTDOWN (nothing can serve:
+ * spawn_error), or what failed under it. */
 int machine_step(struct machine *machine, const struct machine_event *event, int64_t now_ns,
 		 struct machine_effects *effects);
 

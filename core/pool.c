@@ -398,10 +398,15 @@ int ap_pool_acquire(struct ap_pool *pool, const struct ap_acquire *acquire,
 	int r = pool_step_locked(
 		pool, &(struct machine_event){.type = MACHINE_ACQUIRE, .request = wanted},
 		&answered);
+	bool full = pool->machine.n_waiting >= POOL_WAITERS_MAX;
 	pthread_mutex_unlock(&pool->lock);
 	pool_deliver(pool, &answered);
 	if (r < 0)
 		ap_request_free(request);
+	if (r == -EAGAIN)
+		return full ? ap_err_set(err, r, "%d acquirers wait already", POOL_WAITERS_MAX)
+			    : ap_err_set(err, r, "%d acquirers of yours wait already",
+					 POOL_WAITERS_USER);
 	return pool_refused(r, err);
 }
 
@@ -583,6 +588,8 @@ static struct machine_limits limits_of(const struct ap_pool *pool)
 		.max_size = (unsigned)number[AP_OPT_MAX_POOL_SIZE],
 		.max_spawning = (unsigned)number[AP_OPT_MAX_SPAWNING],
 		.max_waiting = POOL_WAITERS_MAX,
+		.max_waiting_of_user = POOL_WAITERS_USER,
+		.owner = pool->owner,
 		.max_prompts = (unsigned)number[AP_OPT_REQUESTS_PER_QUOTA],
 		.policy = (enum scaling_policy_id)ap_config_choice(config, AP_OPT_SCALE_POLICY),
 		.scaling =

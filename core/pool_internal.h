@@ -23,6 +23,7 @@
 
 #define POOL_N_WORKERS	  6
 #define POOL_WAITERS_MAX  10000	      /* acquirers in the queue */
+#define POOL_WAITERS_USER 1000	      /* of them of one user who is neither root nor the owner */
 #define POOL_PROMPTS_MAX  64	      /* prompts queued for one agent */
 #define POOL_PROMPT_BYTES (8 << 20)   /* of them, together */
 #define POOL_WORKTREES	  "worktrees" /* directories in the state directory */

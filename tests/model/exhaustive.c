@@ -17,6 +17,7 @@ static const struct machine_limits limits = {
 	.max_size = N_AGENTS,
 	.max_spawning = 2,
 	.max_waiting = N_REQUESTS,
+	.max_waiting_of_user = N_REQUESTS,
 	.scaling = {.min_size = 1, .up_at = 80, .down_at = 20},
 	.recycling = {.max_requests = 2, .max_recycles = 1},
 	.scale_down_window_ns = 300 * AP_SECOND,

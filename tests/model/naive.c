@@ -498,8 +498,15 @@ static int acquire(struct naive *n, const struct machine_request *asked, int req
 		return -EEXIST;
 	if (n->n_queued >= n->limits.max_waiting)
 		return -EAGAIN;
+	unsigned n_his = 0;
+	for (unsigned i = 0; i < n->n_queued; i++)
+		n_his += n->requests[n->queue[i]].uid == asked->uid;
+	if (asked->uid != 0 && asked->uid != n->limits.owner &&
+	    n_his >= n->limits.max_waiting_of_user)
+		return -EAGAIN;
 	struct naive_request *q = &n->requests[request];
 	*q = (struct naive_request){.agent = asked->agent,
+				    .uid = asked->uid,
 				    .affinity = asked->affinity,
 				    .deadline = asked->deadline_ns,
 				    .ttl = asked->ttl_ns,

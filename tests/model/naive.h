@@ -30,6 +30,7 @@ struct naive_agent {
 struct naive_request {
 	char label[AP_LABEL_MAX + 1];
 	unsigned agent;
+	uid_t uid;
 	uint64_t affinity, token;
 	int64_t deadline, ttl;
 	unsigned tries;

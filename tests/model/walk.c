@@ -9,6 +9,9 @@
 #include "tap.h"
 #include "world.h"
 
+#define N_USERS 4 /* 0 is root */
+#define OWNER	1 /* of the mount */
+
 static int64_t some_time(struct world *w, int64_t longest)
 {
 	static const int64_t spans[] = {AP_MS,		AP_SECOND,	  10 * AP_SECOND,
@@ -33,6 +36,8 @@ static struct machine_limits some_limits(struct world *w, unsigned n_slots)
 		.max_size = max,
 		.max_spawning = 1 + world_draw(w, 4),
 		.max_waiting = one_in(w, 4) ? 3 : N_REQUESTS,
+		.max_waiting_of_user = one_in(w, 3) ? 2 : N_REQUESTS,
+		.owner = OWNER,
 		.max_prompts = one_in(w, 2) ? 0 : world_draw(w, 5),
 		.policy = (enum scaling_policy_id)world_draw(w, SCALING_N_POLICIES),
 		.scaling = {.min_size = min,
@@ -80,7 +85,7 @@ static void acquire(struct world *w)
 	request->deadline_ns =
 		one_in(w, 4) ? w->now - world_draw(w, 2) : w->now + some_time(w, 3600 * AP_SECOND);
 	request->ttl_ns = one_in(w, 2) ? 0 : some_time(w, 3600 * AP_SECOND);
-	request->uid = world_draw(w, 3);
+	request->uid = world_draw(w, N_USERS);
 	request->pid = (pid_t)world_draw(w, 1000);
 	request->by_handle = one_in(w, 2);
 	step(w, (struct machine_event){.type = MACHINE_ACQUIRE, .request = request});

@@ -133,6 +133,9 @@ static void adopt_memory(struct machine_memory *memory, unsigned n_slots)
 	m->slots = memory->slots;
 	m->labels = memory->labels;
 	m->n_labels = N_LABEL_BUCKETS;
+	memset(memory->users, 0, sizeof memory->users);
+	m->users = memory->users;
+	m->n_user_places = N_USER_PLACES;
 }
 
 void world_begin(struct world *w, unsigned n_slots, const struct machine_limits *limits)

@@ -8,7 +8,8 @@
 
 #include "naive.h"
 
-#define N_LABEL_BUCKETS 4 /* few: chains are tested, and copies are small */
+#define N_LABEL_BUCKETS 4  /* few: chains are tested, and copies are small */
+#define N_USER_PLACES	64 /* twice the requests and agents at least */
 #define MAX_UNDER_WAY	64
 #define N_LOGGED	30
 
@@ -17,6 +18,7 @@ struct machine_memory {
 	struct machine machine;
 	struct machine_slot slots[MAX_SLOTS];
 	struct ap_list labels[N_LABEL_BUCKETS];
+	struct machine_user users[N_USER_PLACES];
 	struct machine_request requests[N_REQUESTS];
 };
 

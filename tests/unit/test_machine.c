@@ -29,6 +29,8 @@ static unsigned n_under_way;
 static const struct machine_limits limits_default = {
 	.max_spawning = 2,
 	.max_waiting = 100,
+	.max_waiting_of_user = 100,
+	.owner = 1000,
 	.policy = SCALING_UTILIZATION,
 	.scaling = {.up_at = 80, .down_at = 20, .min_idle = 1, .max_idle = 2},
 	.scale_down_window_ns = 300 * AP_SECOND,
@@ -565,6 +567,62 @@ static void queue_full(void **state)
 	assert_int_equal(machine.n_waiting, 1);
 	assert_int_equal(STEP(.type = MACHINE_CANCEL, .request = &b), 0);
 	assert_int_equal(acquire(&c, "c", AP_SECOND), 0); /* refused, it left nothing */
+}
+
+static int acquire_as(struct machine_request *request, uid_t uid)
+{
+	*request = (struct machine_request){.deadline_ns = AP_FOREVER, .uid = uid};
+	return STEP(.type = MACHINE_ACQUIRE, .request = request);
+}
+
+static void user_queue_full(void **state)
+{
+	struct machine_request a, one, two, three, others[4];
+	begin_leased(&a);
+	machine.limits.max_waiting_of_user = 2;
+	assert_int_equal(acquire_as(&one, 1001), 0);
+	assert_int_equal(acquire_as(&two, 1001), 0);
+	assert_int_equal(acquire_as(&three, 1001), -EAGAIN);
+	assert_int_equal(acquire_as(&others[0], 1002), 0); /* another's part is his own */
+	assert_int_equal(STEP(.type = MACHINE_CANCEL, .request = &one), 0);
+	assert_int_equal(acquire_as(&three, 1001), 0);
+	release(&a);
+	settle();
+	assert_granted(&two);
+	assert_int_equal(acquire_as(&others[1], 1001), 0); /* who is served waits no more */
+	assert_int_equal(acquire_as(&others[2], 1001), -EAGAIN);
+}
+
+static void root_and_owner_unbounded(void **state)
+{
+	struct machine_request a, requests[6];
+	begin_leased(&a);
+	machine.limits.max_waiting_of_user = 1;
+	for (unsigned i = 0; i < 6; i++)
+		assert_int_equal(acquire_as(&requests[i], i % 2 ? 0 : 1000), 0);
+}
+
+/* Their places in the table collide, and close up again. */
+static void users_come_and_go(void **state)
+{
+	static struct machine_request requests[100];
+	struct machine_request a, more;
+	begin_leased(&a);
+	machine.limits.max_waiting_of_user = 1;
+	for (unsigned i = 0; i < 100; i++)
+		assert_int_equal(acquire_as(&requests[i], 5000 + 7919 * i), 0);
+	for (unsigned i = 0; i < 100; i += 2)
+		assert_int_equal(STEP(.type = MACHINE_CANCEL, .request = &requests[i]), 0);
+	for (unsigned i = 0; i < 100; i++) {
+		bool waits = i % 2;
+		assert_int_equal(acquire_as(&more, requests[i].uid), waits ? -EAGAIN : 0);
+		if (!waits)
+			assert_int_equal(STEP(.type = MACHINE_CANCEL, .request = &more), 0);
+	}
+	for (unsigned i = 1; i < 100; i += 2)
+		assert_int_equal(STEP(.type = MACHINE_CANCEL, .request = &requests[i]), 0);
+	for (unsigned i = 0; i < machine.n_user_places; i++)
+		assert_int_equal(machine.users[i].n_waiting, 0);
 }
 
 static void close_refuses(void **state)
@@ -2385,6 +2443,10 @@ int main(void)
 		MACHINE_TEST("who wants a certain agent and who takes any are served in one order",
 			     certain_and_any_in_order),
 		MACHINE_TEST("a full queue is EAGAIN", queue_full),
+		MACHINE_TEST("a user's part of the queue that is full is EAGAIN", user_queue_full),
+		MACHINE_TEST("root's and the owner's waiters have no bound of their own",
+			     root_and_owner_unbounded),
+		MACHINE_TEST("users are counted as they come and go", users_come_and_go),
 		MACHINE_TEST("close refuses acquirers and leaves leases alone", close_refuses),
 		MACHINE_TEST("close lets an acquirer whose agent is validated have it",
 			     close_lets_half_granted_go_on),
