@@ -346,6 +346,7 @@ void agent_forget_prompts_locked(struct ap_agent *agent)
 		free(ap_container_of(at, struct prompt, link));
 	}
 	agent->n_prompts_queued = agent->n_prompts_open = 0;
+	agent->open_bytes = 0;
 	agent->open_token = UINT64_MAX; /* no handle's */
 	agent->prompt_bytes = 0;
 	agent->prompt_error.text[0] = '\0';
@@ -475,6 +476,24 @@ int ap_agent_activity_set(struct ap_pool *pool, struct ap_agent *agent, const ch
 
 /* --- what the mount asks of it --- */
 
+static int too_much_locked(const struct ap_agent *agent, struct ap_err *err)
+{
+	return ap_err_set(err, -EAGAIN,
+			  "%u prompts of %zu bytes are queued for %s already, and %u of %zu are "
+			  "being written",
+			  agent->n_prompts_queued, agent->prompt_bytes, agent->name,
+			  agent->n_prompts_open, agent->open_bytes);
+}
+
+/* Whether `len` more bytes are more than one agent takes; a single prompt never is. */
+static bool is_too_much_locked(const struct ap_pool *pool, size_t bytes, size_t len)
+{
+	int64_t most = pool->config.number[AP_OPT_MAX_PROMPT];
+	if (most < POOL_PROMPT_BYTES)
+		most = POOL_PROMPT_BYTES;
+	return (int64_t)(bytes + len) > most;
+}
+
 static int prompt_refused_locked(const struct ap_pool *pool, const struct ap_agent *agent,
 				 size_t len, struct ap_err *err)
 {
@@ -486,9 +505,8 @@ static int prompt_refused_locked(const struct ap_pool *pool, const struct ap_age
 		return ap_err_set(err, -EIO, "the program of %s has ended (%s): restart it",
 				  agent->name, agent->ended_how);
 	if (agent->n_prompts_queued >= POOL_PROMPTS_MAX ||
-	    agent->prompt_bytes + len > POOL_PROMPT_BYTES)
-		return ap_err_set(err, -EAGAIN, "%u prompts are queued for %s already",
-				  agent->n_prompts_queued, agent->name);
+	    is_too_much_locked(pool, agent->prompt_bytes, len))
+		return too_much_locked(agent, err);
 	return 0;
 }
 
@@ -502,10 +520,14 @@ int ap_agent_prompt_begin(struct ap_pool *pool, struct ap_agent *agent, uint64_t
 						    &pool->machine.slots[agent->slot], token,
 						    ap_clock_ns()),
 				 err);
-	if (r == 0) {
-		if (agent->open_token != token)
-			agent->n_prompts_open = 0;
+	if (r == 0 && agent->open_token != token) {
+		agent->n_prompts_open = 0;
+		agent->open_bytes = 0;
 		agent->open_token = token;
+	}
+	if (r == 0 && agent->n_prompts_queued + agent->n_prompts_open >= POOL_PROMPTS_MAX)
+		r = too_much_locked(agent, err);
+	if (r == 0) {
 		agent->n_prompts_open++;
 		agent->recheck_ns = ap_clock_ns();
 		if (agent->activity != AP_ACTIVITY_STARTING)
@@ -515,11 +537,27 @@ int ap_agent_prompt_begin(struct ap_pool *pool, struct ap_agent *agent, uint64_t
 	return r;
 }
 
-void ap_agent_prompt_end(struct ap_pool *pool, struct ap_agent *agent, uint64_t token)
+int ap_agent_prompt_grow(struct ap_pool *pool, struct ap_agent *agent, uint64_t token, size_t len,
+			 struct ap_err *err)
+{
+	int r = 0;
+	pthread_mutex_lock(&pool->lock);
+	if (agent->open_token == token &&
+	    is_too_much_locked(pool, agent->prompt_bytes + agent->open_bytes, len))
+		r = too_much_locked(agent, err);
+	else if (agent->open_token == token)
+		agent->open_bytes += len;
+	pthread_mutex_unlock(&pool->lock);
+	return r;
+}
+
+void ap_agent_prompt_end(struct ap_pool *pool, struct ap_agent *agent, uint64_t token, size_t len)
 {
 	pthread_mutex_lock(&pool->lock);
-	if (agent->open_token == token && agent->n_prompts_open > 0)
+	if (agent->open_token == token && agent->n_prompts_open > 0) {
 		agent->n_prompts_open--;
+		agent->open_bytes -= len < agent->open_bytes ? len : agent->open_bytes;
+	}
 	agent->recheck_ns = ap_clock_ns();
 	pthread_mutex_unlock(&pool->lock);
 	maintenance_poke(pool);

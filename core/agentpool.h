@@ -236,7 +236,14 @@ bool ap_agent_look(struct ap_pool *pool, struct ap_agent *agent, struct ap_agent
  * -ENODEV. */
 int ap_agent_prompt_begin(struct ap_pool *pool, struct ap_agent *agent, uint64_t token,
 			  struct ap_err *err);
-void ap_agent_prompt_end(struct ap_pool *pool, struct ap_agent *agent, uint64_t token);
+
+/* It is `len` bytes longer. -EAGAIN: with what is queued, and what else is being written, it would
+ * be more than one agent takes. */
+int ap_agent_prompt_grow(struct ap_pool *pool, struct ap_agent *agent, uint64_t token, size_t len,
+			 struct ap_err *err);
+
+/* It is taken or given up, with the `len` bytes that it has grown by. */
+void ap_agent_prompt_end(struct ap_pool *pool, struct ap_agent *agent, uint64_t token, size_t len);
 
 /* Takes a prompt to be submitted as one message when the program is ready for it. The agent is busy
  * from now on. Errors as above, and -ENOMEM. */

@@ -24,8 +24,8 @@
 #define POOL_N_WORKERS	  6
 #define POOL_WAITERS_MAX  10000	      /* acquirers in the queue */
 #define POOL_WAITERS_USER 1000	      /* of them of one user who is neither root nor the owner */
-#define POOL_PROMPTS_MAX  64	      /* prompts queued for one agent */
-#define POOL_PROMPT_BYTES (8 << 20)   /* of them, together */
+#define POOL_PROMPTS_MAX  64	      /* prompts of one agent, queued or being written */
+#define POOL_PROMPT_BYTES (8 << 20)   /* of them, together; or max_prompt, where that is more */
 #define POOL_WORKTREES	  "worktrees" /* directories in the state directory */
 #define POOL_LAYERS	  "layers"
 #define POOL_AGENTS	  "agents"
@@ -124,6 +124,7 @@ struct ap_agent {
 	struct ap_list prompts, waits;
 	unsigned n_prompts_queued;
 	unsigned n_prompts_open; /* being written, by handles of the lease of that token */
+	size_t open_bytes;	 /* of them */
 	uint64_t open_token;
 	size_t prompt_bytes;
 	uint64_t n_prompts;

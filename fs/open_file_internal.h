@@ -75,6 +75,7 @@ struct open_files {
 	pthread_mutex_t lock;
 	struct slot *slots;	      /* the FUSE thread's own */
 	uint32_t n_slots, first_free; /* no slot before first_free is free */
+	size_t taking_bytes;	      /* of texts being written; the FUSE thread's own */
 };
 
 /* A parked read. Freed with its parked request. */

@@ -12,6 +12,9 @@
  * the next. */
 #define BLOCK_SIZE 4096
 
+/* Bytes of texts being written that the mount holds at most. */
+#define TAKING_MAX (256 << 20)
+
 size_t line_length(const char *text, size_t len)
 {
 	const char *newline = memchr(text, '\n', len);
@@ -289,22 +292,48 @@ static int take_piece(struct open_file *file, const char *data, size_t size, str
 	int64_t max = ap_pool_config_number(pool, AP_OPT_MAX_PROMPT);
 	if ((int64_t)(file->pending.len + size) > max)
 		return ap_err_set(err, -EMSGSIZE, "the prompt is over max_prompt");
-	if (!file->taking) {
-		int r = ap_agent_prompt_begin(pool, file->call.agent, file->call.token, err);
-		if (r < 0)
-			return r;
-		file->taking = true;
-	}
+	if (file->files->taking_bytes + size > TAKING_MAX)
+		return ap_err_set(err, -EAGAIN, "prompts of %zu bytes are being written already",
+				  file->files->taking_bytes);
+	if (!ap_buf_reserve(&file->pending, size))
+		return -ENOMEM;
+	int r = 0;
+	if (!file->taking)
+		r = ap_agent_prompt_begin(pool, file->call.agent, file->call.token, err);
+	if (r < 0)
+		return r;
+	file->taking = true;
+	r = ap_agent_prompt_grow(pool, file->call.agent, file->call.token, size, err);
+	if (r < 0)
+		return r;
 	ap_buf_add(&file->pending, data, size);
-	return file->pending.failed ? -ENOMEM : 0;
+	file->files->taking_bytes += size;
+	return 0;
+}
+
+/* The text is taken or given up. */
+static void take_over(struct open_file *file)
+{
+	size_t len = file->pending.len;
+	ap_buf_fini(&file->pending);
+	if (!file->taking)
+		return;
+	file->taking = false;
+	file->files->taking_bytes -= len;
+	ap_agent_prompt_end(file->files->pool, file->call.agent, file->call.token, len);
 }
 
 static void take(struct open_file *file, fuse_req_t req, const char *data, size_t size)
 {
 	struct ap_err err = {""};
-	int r = file->broken ? -EIO : take_piece(file, data, size, &err);
+	if (file->broken) {
+		fuse_reply_err(req, EIO); /* last_error has said why */
+		return;
+	}
+	int r = take_piece(file, data, size, &err);
 	if (r < 0) {
 		file->broken = true;
+		take_over(file);
 		refused(file, r, &err);
 		fuse_reply_err(req, -r);
 	} else {
@@ -314,16 +343,14 @@ static void take(struct open_file *file, fuse_req_t req, const char *data, size_
 
 void take_end(struct open_file *file)
 {
+	struct ap_err err = {""};
+	struct tree_call call = file_call(file, &err);
 	if (!file->taking)
 		return;
-	if (!file->broken) {
-		struct ap_err err = {""};
-		struct tree_call call = file_call(file, &err);
-		int r = file->row->take(&call, file->pending.data, file->pending.len);
-		if (r < 0) /* nobody can be told any more but by last_error */
-			refused(file, r, &err);
-	}
-	ap_agent_prompt_end(file->files->pool, file->call.agent, file->call.token);
+	int r = file->row->take(&call, file->pending.data, file->pending.len);
+	if (r < 0) /* nobody can be told any more but by last_error */
+		refused(file, r, &err);
+	take_over(file);
 }
 
 /* --- values --- */

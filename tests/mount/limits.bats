@@ -1,0 +1,82 @@
+# What a user can pile up is bounded, and what is over a bound is refused at once.
+
+load helper
+
+setup() { common_setup; }
+teardown() { common_teardown; }
+
+# Writes prompts of COUNT times SIZE bytes to a paused agent, each through a handle of its own; HOW: `keep` them open.
+# Prints how many were taken and the error of the first that was not.
+write_prompts() { # COUNT SIZE HOW
+    python3 - "$POOL" "$@" <<'PY'
+import errno, os, sys
+pool, count, size, how = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+handles = []
+for n in range(count):
+    fd = os.open(pool + "/leases/job/prompt", os.O_WRONLY)
+    handles.append(fd)
+    try:
+        os.write(fd, b"x" * size)
+    except OSError as error:
+        print(n, errno.errorcode[error.errno])
+        try:
+            os.write(fd, b"x") # nothing of it is taken, whatever comes
+        except OSError as error:
+            assert error.errno == errno.EIO
+        break
+    if how != "keep":
+        os.close(handles.pop())
+else:
+    print(count, "taken")
+PY
+}
+
+paused_job() {
+    mount_pool 1 1
+    echo job > "$POOL/acquire"
+    echo pause > "$POOL/leases/job/ctl"
+}
+
+@test "the 65th prompt that is queued for an agent is EAGAIN" {
+    paused_job
+    run write_prompts 70 10 close
+    assert_output "64 EAGAIN"
+    assert_equal "$(cat "$POOL/last_error")" \
+        "64 prompts of 640 bytes are queued for agent-1 already, and 0 of 0 are being written"
+    assert_equal "$(cat "$POOL/leases/job/prompts")" 64
+    echo kill > "$POOL/leases/job/ctl"
+}
+
+@test "prompts over 8 MiB queued for an agent are EAGAIN" {
+    paused_job
+    run write_prompts 20 1000000 close
+    assert_output "8 EAGAIN"
+    assert_equal "$(cat "$POOL/leases/job/prompts")" 8
+    echo kill > "$POOL/leases/job/ctl"
+}
+
+@test "prompts that are being written count as those that are queued" {
+    paused_job
+    run write_prompts 1000 1000000 keep
+    assert_output "8 EAGAIN"
+    assert contains "$POOL/last_error" " of 8000000 are being written"
+    echo kill > "$POOL/leases/job/ctl"
+}
+
+@test "65 prompts that are being written at once are EAGAIN" {
+    paused_job
+    run write_prompts 1000 10 keep
+    assert_output "64 EAGAIN"
+    echo kill > "$POOL/leases/job/ctl"
+}
+
+@test "a prompt as long as max_prompt is taken, however long that is" {
+    paused_job
+    echo 16M > "$POOL/config/max_prompt"
+    head -c $((16 << 20)) /dev/zero | tr '\0' x > "$POOL/leases/job/prompt"
+    assert_equal "$(cat "$POOL/leases/job/prompts")" 1
+    run bash -c "echo y > $POOL/leases/job/prompt"
+    assert_failure
+    assert_output --partial "Resource temporarily unavailable"
+    echo kill > "$POOL/leases/job/ctl"
+}
