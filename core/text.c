@@ -73,12 +73,18 @@ void ap_text_tame(char *text)
 	}
 }
 
+uint64_t ap_hash_bytes(const void *data, size_t len)
+{
+	const unsigned char *at = data;
+	uint64_t hash = 0xcbf29ce484222325u;
+	for (size_t i = 0; i < len; i++)
+		hash = (hash ^ at[i]) * 0x100000001b3u;
+	return hash;
+}
+
 uint64_t ap_hash(const char *text)
 {
-	uint64_t hash = 0xcbf29ce484222325u;
-	for (; *text; text++)
-		hash = (hash ^ (unsigned char)*text) * 0x100000001b3u;
-	return hash;
+	return ap_hash_bytes(text, strlen(text));
 }
 
 bool ap_label_valid(const char *label)

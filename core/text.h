@@ -37,6 +37,7 @@ void ap_text_tame(char *text);
 
 /* FNV-1a, 64 bits. */
 uint64_t ap_hash(const char *text);
+uint64_t ap_hash_bytes(const void *data, size_t len);
 
 #define AP_OSC_MAX 256 /* bytes of an operating system command that are looked at */
 

@@ -25,6 +25,9 @@ void file_unref(void *data)
 
 /* --- the table --- */
 
+/* 64 times a power of two. */
+#define OPEN_FILES_MAX 65536u
+
 struct open_files *open_files_new(struct ap_pool *pool, struct parked_set *parked)
 {
 	struct open_files *files = calloc(1, sizeof *files);
@@ -49,22 +52,30 @@ void open_files_free(struct open_files *files)
 	free(files);
 }
 
-static int table_add(struct open_files *files, struct open_file *file, uint64_t *ret_fh)
+static int table_grow(struct open_files *files, struct ap_err *err)
 {
+	uint32_t from = files->n_slots, n = from ? 2 * from : 64;
+	if (from == OPEN_FILES_MAX)
+		return ap_err_set(err, -ENFILE, "%u files are open already", OPEN_FILES_MAX);
+	struct slot *slots = realloc(files->slots, n * sizeof *slots);
+	if (!slots)
+		return -ENOMEM;
+	for (uint32_t i = from; i < n; i++) /* the last one's next is where the table ends */
+		slots[i] = (struct slot){.next_free = i + 1};
+	files->slots = slots;
+	files->n_slots = n;
+	return 0;
+}
+
+static int table_add(struct open_files *files, struct open_file *file, uint64_t *ret_fh,
+		     struct ap_err *err)
+{
+	int r = files->first_free == files->n_slots ? table_grow(files, err) : 0;
+	if (r < 0)
+		return r;
 	uint32_t at = files->first_free;
-	while (at < files->n_slots && files->slots[at].file)
-		at++;
-	if (at == files->n_slots) {
-		uint32_t n = files->n_slots ? 2 * files->n_slots : 64;
-		struct slot *slots = realloc(files->slots, n * sizeof *slots);
-		if (!slots)
-			return -ENOMEM;
-		memset(slots + files->n_slots, 0, (n - files->n_slots) * sizeof *slots);
-		files->slots = slots;
-		files->n_slots = n;
-	}
+	files->first_free = files->slots[at].next_free;
 	files->slots[at].file = file;
-	files->first_free = at + 1;
 	*ret_fh = (uint64_t)++files->slots[at].generation << 32 | at;
 	return 0;
 }
@@ -73,8 +84,8 @@ static void table_remove(struct open_files *files, uint64_t fh)
 {
 	uint32_t at = (uint32_t)fh;
 	files->slots[at].file = NULL;
-	if (at < files->first_free)
-		files->first_free = at;
+	files->slots[at].next_free = files->first_free;
+	files->first_free = at;
 }
 
 struct open_file *open_file_find(struct open_files *files, uint64_t fh)
@@ -137,7 +148,7 @@ void open_file_open(struct open_files *files, fuse_req_t req, struct node node,
 		return;
 	}
 	int r = 0;
-	struct ap_err err;
+	struct ap_err err = {""};
 	if (!tree_call_init(&file->call, files->pool, node, &err))
 		r = -ENODEV;
 	file->call.err = NULL; /* `err` ends with this call: file_call() */
@@ -151,8 +162,10 @@ void open_file_open(struct open_files *files, fuse_req_t req, struct node node,
 		r = text_make(file);
 	uint64_t fh = 0;
 	if (r == 0)
-		r = table_add(files, file, &fh);
+		r = table_add(files, file, &fh, &err);
 	if (r < 0) {
+		if (r == -ENFILE)
+			refused(file, r, &err);
 		fuse_reply_err(req, -r);
 		file_unref(file);
 		return;

@@ -27,7 +27,8 @@ struct writing {
 	bool answered;	  /* likewise: the answer came before it did */
 	bool interrupted; /* likewise: the writer is to die */
 	int answer;
-	struct ap_buf refused; /* the last write, when it was refused whole */
+	size_t refused_len; /* of the last write, when it was refused whole; 0: it was not */
+	uint64_t refused_hash;
 	int refused_error;
 };
 
@@ -65,8 +66,9 @@ struct open_file {
 };
 
 struct slot {
-	struct open_file *file;
+	struct open_file *file; /* NULL: it is free */
 	uint32_t generation;
+	uint32_t next_free; /* another free one, or n_slots: none */
 };
 
 struct open_files {
@@ -74,7 +76,7 @@ struct open_files {
 	struct parked_set *parked;
 	pthread_mutex_t lock;
 	struct slot *slots;	      /* the FUSE thread's own */
-	uint32_t n_slots, first_free; /* no slot before first_free is free */
+	uint32_t n_slots, first_free; /* n_slots: none */
 	size_t taking_bytes;	      /* of texts being written; the FUSE thread's own */
 };
 

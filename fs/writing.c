@@ -85,8 +85,34 @@ void writing_free(struct writing *writing)
 	if (!writing)
 		return;
 	ap_buf_fini(&writing->work);
-	ap_buf_fini(&writing->refused);
 	free(writing);
+}
+
+/* Longest write that is looked at: longer than what libraries buffer. */
+#define REFUSED_MAX (64 << 10)
+
+static void remember_refused(struct writing *writing, int error)
+{
+	size_t len = writing->work.len - writing->work_from;
+	if (len > REFUSED_MAX)
+		return;
+	writing->refused_len = len;
+	writing->refused_hash = ap_hash_bytes(writing->work.data + writing->work_from, len);
+	writing->refused_error = error;
+}
+
+/* Whether a write is the refused one once more. Libraries that buffer (Python's, for one) write
+ * again what was refused when they close, and would so be granted a lease that nobody knows of:
+ * they get the same answer, once. */
+static bool repeats_refused(struct open_file *file, const char *data, size_t size)
+{
+	struct writing *writing = file->writing;
+	if (!writing)
+		return false;
+	bool repeats = size > 0 && writing->refused_len == size &&
+		       ap_hash_bytes(data, size) == writing->refused_hash;
+	writing->refused_len = 0;
+	return repeats;
 }
 
 static void write_finish(struct open_file *file, int result)
@@ -103,12 +129,9 @@ static void write_finish(struct open_file *file, int result)
 	pthread_mutex_unlock(&file->files->lock);
 	if (acquired && interrupted)
 		result = -ECANCELED;
-	writing->refused.len = 0;
-	if (result < 0 && n == 0) {
-		ap_buf_add(&writing->refused, writing->work.data + writing->work_from,
-			   writing->work.len - writing->work_from);
-		writing->refused_error = result;
-	}
+	if (result < 0 && n == 0)
+		remember_refused(writing, result);
+	ap_buf_fini(&writing->work);
 	fuse_req_t req = parked_claim(parked);
 	int r = -ENOENT;
 	if (req && result < 0 && (n == 0 || interrupted))
@@ -234,20 +257,6 @@ static void writer_interrupted(struct parked *parked, void *data)
 		return; /* who submits looks at `interrupted` afterwards */
 	ap_request_cancel(files->pool, request);
 	ap_request_free(request);
-}
-
-/* Whether a write is the refused one once more. Libraries that buffer (Python's, for one) write
- * again what was refused when they close, and would so be granted a lease that nobody knows of:
- * they get the same answer, once. */
-static bool repeats_refused(struct open_file *file, const char *data, size_t size)
-{
-	struct writing *writing = file->writing;
-	if (!writing)
-		return false;
-	bool repeats = size > 0 && writing->refused.len == size &&
-		       memcmp(writing->refused.data, data, size) == 0;
-	writing->refused.len = 0;
-	return repeats;
 }
 
 /* The write is parked. It is alone on its node, so that no other writer waits for the lock that the
