@@ -70,6 +70,32 @@ paused_job() {
     echo kill > "$POOL/leases/job/ctl"
 }
 
+@test "prompts over 256 MiB that are being written in the mount are EAGAIN" {
+    mount_pool 5 5
+    echo 64M > "$POOL/config/max_prompt"
+    for i in 1 2 3 4 5; do
+        echo "job-$i" > "$POOL/acquire"
+        echo pause > "$POOL/leases/job-$i/ctl"
+    done
+    run python3 - "$POOL" <<'PY'
+import errno, os, sys
+text = b"x" * (64 << 20)
+def begin(n):
+    fd = os.open(sys.argv[1] + "/leases/job-%d/prompt" % n, os.O_WRONLY)
+    try:
+        done = 0
+        while done < len(text):
+            done += os.write(fd, text[done:])
+    except OSError as error:
+        print(n, errno.errorcode[error.errno])
+    return fd
+handles = [begin(n) for n in (1, 2, 3, 4, 5)]
+PY
+    assert_line "5 EAGAIN"
+    assert_equal "$(cat "$POOL/last_error")" "prompts of 268435456 bytes are being written already"
+    for i in 1 2 3 4 5; do echo kill > "$POOL/leases/job-$i/ctl"; done
+}
+
 @test "a prompt as long as max_prompt is taken, however long that is" {
     paused_job
     echo 16M > "$POOL/config/max_prompt"
