@@ -11,6 +11,7 @@
 
 #define CENTURY		    (INT64_C(100) * 366 * 86400 * AP_SECOND)
 #define NUMBER_OF(lo, hi)   AP_TYPE_NUMBER, .min = (lo), .max = (hi)
+#define OCTAL_OF(lo, hi)    AP_TYPE_OCTAL, .min = (lo), .max = (hi)
 #define DURATION_OF(lo, hi) AP_TYPE_DURATION, .min = (lo), .max = (hi)
 #define SIZE_OF(lo, hi)	    AP_TYPE_SIZE, .min = (lo), .max = (hi)
 #define CHOICE_OF(words)    AP_TYPE_CHOICE, .choices = (words)
@@ -91,6 +92,12 @@ const struct ap_option_row ap_options[AP_N_OPTIONS] = {
 			       .doc = "largest prompt, bytes"},
 	[AP_OPT_OUTPUT_LIMIT] = {"output_limit", .type = SIZE_OF(4096, INT64_C(1) << 40),
 				 .initial = "16M", .doc = "bytes kept of an agent's output"},
+	[AP_OPT_UMASK] = {"umask", .type = OCTAL_OF(0, 0777), .when = AP_WHEN_MOUNT, .initial = "",
+			  .doc = "what is taken from the modes of files that others may use too"},
+	[AP_OPT_UID] = {"uid", .type = NUMBER_OF(0, UINT32_MAX - 1), .when = AP_WHEN_MOUNT,
+			.initial = "", .doc = "owner of the files; empty: who mounts"},
+	[AP_OPT_GID] = {"gid", .type = NUMBER_OF(0, UINT32_MAX - 1), .when = AP_WHEN_MOUNT,
+			.initial = "", .doc = "group of the files; empty: that of who mounts"},
 	[AP_OPT_STATE_DIR] = {"state_dir", .type = AP_TYPE_TEXT, .when = AP_WHEN_MOUNT,
 			      .initial = "", .doc = "where worktrees, output and sockets lie"},
 	[AP_OPT_PERSIST] = {"persist", .type = CHOICE_OF("no yes"), .when = AP_WHEN_MOUNT,
@@ -105,7 +112,7 @@ static bool row_is_text(const struct ap_option_row *row)
 	return row->type == AP_TYPE_TEXT || row->type == AP_TYPE_CHOICE;
 }
 
-/* Parses and range-checks a number, duration or size. */
+/* Parses and range-checks a number, permission bits, a duration or a size. */
 static int value_parse(const struct ap_option_row *row, const char *text, int64_t *ret,
 		       struct ap_err *err)
 {
@@ -114,6 +121,7 @@ static int value_parse(const struct ap_option_row *row, const char *text, int64_
 		const char *form;
 	} types[] = {
 		[AP_TYPE_NUMBER] = {ap_number_parse, "a whole number"},
+		[AP_TYPE_OCTAL] = {ap_octal_parse, "permission bits in octal such as 022"},
 		[AP_TYPE_DURATION] = {ap_duration_parse,
 				      "a duration such as 250ms, 30s, 5m, 2h or 1d"},
 		[AP_TYPE_SIZE] = {ap_size_parse, "a number of bytes such as 4096, 64K or 1M"},
@@ -121,6 +129,10 @@ static int value_parse(const struct ap_option_row *row, const char *text, int64_
 	int64_t value = 0;
 	if (row->word && strcmp(text, row->word) == 0) {
 		*ret = 0;
+		return 0;
+	}
+	if (*text == '\0' && *row->initial == '\0') {
+		*ret = -1;
 		return 0;
 	}
 	int r = types[row->type].parse(text, &value);
@@ -348,6 +360,8 @@ void ap_config_show(const struct ap_config *config, enum ap_option option, struc
 {
 	const struct ap_option_row *row = &ap_options[option];
 	char text[64];
+	if (!row_is_text(row) && config->number[option] < 0)
+		return;
 	switch (row->type) {
 	case AP_TYPE_TEXT:
 	case AP_TYPE_CHOICE:
@@ -360,6 +374,9 @@ void ap_config_show(const struct ap_config *config, enum ap_option option, struc
 		}
 		ap_duration_format(config->number[option], text, sizeof text);
 		ap_buf_adds(out, text);
+		break;
+	case AP_TYPE_OCTAL:
+		ap_buf_printf(out, "%03" PRIo64, config->number[option]);
 		break;
 	case AP_TYPE_NUMBER:
 	case AP_TYPE_SIZE:

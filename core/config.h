@@ -40,6 +40,9 @@ enum ap_option {
 	AP_OPT_TEARDOWN,
 	AP_OPT_MAX_PROMPT,
 	AP_OPT_OUTPUT_LIMIT,
+	AP_OPT_UMASK,
+	AP_OPT_UID,
+	AP_OPT_GID,
 	AP_OPT_STATE_DIR,
 	AP_OPT_PERSIST,
 	AP_OPT_DURABILITY,
@@ -48,6 +51,7 @@ enum ap_option {
 
 enum ap_option_type {
 	AP_TYPE_NUMBER,	  /* a whole number */
+	AP_TYPE_OCTAL,	  /* permission bits */
 	AP_TYPE_DURATION, /* ns; 0 where the option takes a word instead of a duration, and has it
 			   */
 	AP_TYPE_SIZE,	  /* bytes */
@@ -70,7 +74,7 @@ struct ap_option_row {
 	const char *name;
 	enum ap_option_type type;
 	enum ap_option_when when;
-	const char *initial; /* default, as a user would write it */
+	const char *initial; /* default, as a user would write it; "" of a number: -1, none */
 	int64_t min, max;    /* of the number, ns or bytes */
 	const char *choices; /* of AP_TYPE_CHOICE: words with a blank between */
 	const char *word;    /* of AP_TYPE_DURATION: what may stand for 0; NULL: nothing */
@@ -82,7 +86,7 @@ extern const struct ap_option_row ap_options[AP_N_OPTIONS];
 #define AP_OPTION_TEXT_MAX 4096 /* bytes of a text option with its NUL */
 
 struct ap_config {
-	int64_t number[AP_N_OPTIONS]; /* value of NUMBER, DURATION and SIZE */
+	int64_t number[AP_N_OPTIONS]; /* value of NUMBER, OCTAL, DURATION and SIZE */
 	char *text[AP_N_OPTIONS];     /* value of TEXT and CHOICE, owned */
 	uint8_t origin[AP_N_OPTIONS]; /* enum ap_option_origin */
 };

@@ -124,6 +124,18 @@ int ap_number_parse(const char *text, int64_t *ret)
 	return 0;
 }
 
+int ap_octal_parse(const char *text, int64_t *ret)
+{
+	if (*text == '\0' || strspn(text, "01234567") != strlen(text))
+		return -EINVAL;
+	errno = 0;
+	long long value = strtoll(text, NULL, 8);
+	if (errno == ERANGE)
+		return -ERANGE;
+	*ret = value;
+	return 0;
+}
+
 /* Rows from the longest unit to the shortest, as ap_duration_format tries them. */
 static const struct {
 	const char *suffix;

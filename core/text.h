@@ -20,6 +20,9 @@ char *ap_word_next(char **cursor);
 /* A decimal number, whole string. -EINVAL if it is none, -ERANGE if int64 cannot hold it. */
 int ap_number_parse(const char *text, int64_t *ret);
 
+/* Permission bits in octal, whole string: `022`. -EINVAL, -ERANGE. */
+int ap_octal_parse(const char *text, int64_t *ret);
+
 /* A duration `250ms 30s 5m 2h 1d`; a bare number is seconds; digits may have a decimal fraction.
  * -EINVAL, -ERANGE (negative or over a century). ns, exactly; what is less than one is dropped. */
 int ap_duration_parse(const char *text, int64_t *ret_ns);

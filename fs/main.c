@@ -426,13 +426,21 @@ static int make_pool(struct daemon *daemon, struct ap_err *err)
 	return r;
 }
 
+/* The value of an option that may have none. */
+static int64_t number_or(const struct daemon *daemon, enum ap_option option, int64_t otherwise)
+{
+	int64_t number = ap_pool_config_number(daemon->pool, option);
+	return number >= 0 ? number : otherwise;
+}
+
 static int make_mount(struct daemon *daemon, struct ap_err *err)
 {
 	struct command_line *line = daemon->line;
 	struct mount *mount = &daemon->mount;
 	mount->pool = daemon->pool;
-	mount->uid = geteuid();
-	mount->gid = getegid();
+	mount->uid = (uid_t)number_or(daemon, AP_OPT_UID, geteuid());
+	mount->gid = (gid_t)number_or(daemon, AP_OPT_GID, getegid());
+	mount->umask = (int)number_or(daemon, AP_OPT_UMASK, -1);
 	clock_gettime(CLOCK_REALTIME, &mount->since);
 	mount->answers = on_answers;
 	mount->data = daemon;

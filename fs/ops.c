@@ -13,6 +13,14 @@ static struct mount *mount_of(fuse_req_t req)
 	return fuse_req_userdata(req);
 }
 
+/* What its owner may do with a file all may, but for the umask. A symbolic link has no mode of its
+ * own. Modes and owners never change under a mount: the kernel may remember them. */
+static mode_t mode_for_all(mode_t mode, int umask)
+{
+	mode_t allowed = mode >> 6 & 7;
+	return S_ISLNK(mode) ? mode : (mode & S_IFMT) | ((allowed * 0111) & ~(mode_t)umask);
+}
+
 static int stat_of(struct mount *mount, struct node node, struct stat *ret)
 {
 	*ret = (struct stat){.st_uid = mount->uid,
@@ -21,7 +29,10 @@ static int stat_of(struct mount *mount, struct node node, struct stat *ret)
 			     .st_atim = mount->since,
 			     .st_mtim = mount->since,
 			     .st_ctim = mount->since};
-	return tree_stat(mount->pool, node, ret);
+	int r = tree_stat(mount->pool, node, ret);
+	if (r == 0 && mount->umask >= 0)
+		ret->st_mode = mode_for_all(ret->st_mode, mount->umask);
+	return r;
 }
 
 /* Sizes that grow are asked for every time. */

@@ -9,6 +9,7 @@ struct mount {
 	struct fuse_session *session;
 	uid_t uid; /* owner of everything in the mount */
 	gid_t gid;
+	int umask; /* off the modes that then are for all alike; -1: modes are those of the rows */
 	struct timespec since;
 	void (*answers)(void *data); /* called once, when the kernel has been answered to first */
 	void *data;

@@ -75,6 +75,43 @@ static void mount_only_options(void **state)
 	assert_shows(AP_OPT_PROGRAM, "sh");
 }
 
+static void what_has_no_default_may_be_empty(void **state)
+{
+	assert_shows(AP_OPT_UID, "");
+	assert_int_equal(config.number[AP_OPT_UID], -1);
+	assert_int_equal(ap_config_set(&config, AP_OPT_UID, "0", true, &err), 0);
+	assert_shows(AP_OPT_UID, "0");
+	assert_int_equal(ap_config_set(&config, AP_OPT_UID, "4294967294", true, &err), 0);
+	assert_int_equal(ap_config_set(&config, AP_OPT_UID, "4294967295", true, &err), -ERANGE);
+	assert_int_equal(ap_config_set(&config, AP_OPT_UID, "-1", true, &err), -ERANGE);
+	assert_int_equal(ap_config_set(&config, AP_OPT_UID, "nobody", true, &err), -EINVAL);
+	assert_shows(AP_OPT_UID, "4294967294");
+	assert_int_equal(ap_config_set(&config, AP_OPT_UID, "", true, &err), 0);
+	assert_shows(AP_OPT_UID, "");
+}
+
+static void permission_bits_are_octal(void **state)
+{
+	static const struct {
+		const char *text;
+		int error;
+	} rows[] = {{"8", -EINVAL},    {"0x1f", -EINVAL},
+		    {"-22", -EINVAL},  {"u=rwx", -EINVAL},
+		    {"1000", -ERANGE}, {"7777", -ERANGE},
+		    {"22 ", -EINVAL},  {"7777777777777777777777777", -ERANGE}};
+	assert_int_equal(ap_config_set(&config, AP_OPT_UMASK, "22", true, &err), 0);
+	for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+		assert_int_equal(ap_config_set(&config, AP_OPT_UMASK, rows[i].text, true, &err),
+				 rows[i].error);
+		assert_shows(AP_OPT_UMASK, "022");
+	}
+	assert_int_equal(ap_config_set(&config, AP_OPT_UMASK, "0", true, &err), 0);
+	assert_shows(AP_OPT_UMASK, "000");
+	assert_int_equal(ap_config_set(&config, AP_OPT_UMASK, "0777", true, &err), 0);
+	assert_shows(AP_OPT_UMASK, "777");
+	assert_int_equal(ap_config_set(&config, AP_OPT_UMASK, "0", false, &err), -EPERM);
+}
+
 static void profiles_set_several(void **state)
 {
 	assert_int_equal(ap_config_profile(&config, "production", &err), 0);
@@ -125,6 +162,9 @@ int main(void)
 		OPTION_TEST("min over max is refused from either side",
 			    sizes_are_held_against_each_other),
 		OPTION_TEST("some options are for the command line only", mount_only_options),
+		OPTION_TEST("a number without a default may be empty, and is within its range else",
+			    what_has_no_default_may_be_empty),
+		OPTION_TEST("permission bits are octal, 0 to 0777", permission_bits_are_octal),
 		OPTION_TEST("a profile sets several options, and later ones override it",
 			    profiles_set_several),
 		OPTION_TEST("values that contradict each other are refused", values_must_fit),
