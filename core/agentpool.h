@@ -134,9 +134,13 @@ int ap_pool_acquire(struct ap_pool *pool, const struct ap_acquire *acquire,
 /* The lease that an acquirer's request was granted. */
 struct ap_lease_key ap_request_lease(const struct ap_request *request);
 
-/* Ends the lease of that label or agent on behalf of `uid` (its holder, `owner` or root). Refused
- * at once: -ENOENT, -ESTALE, -EPERM. Answered with 0 when the work is safe, or -EIO when saving
- * failed. `request` may be NULL: nobody waits for the answer. */
+/* Whether that user is root, whose daemon it is, or who is shown as the owner: they may do
+ * everything. */
+bool ap_pool_is_owner(const struct ap_pool *pool, uid_t uid);
+
+/* Ends the lease of that label or agent on behalf of `uid` (its holder, an owner). Refused at once:
+ * -ENOENT, -ESTALE, -EPERM. Answered with 0 when the work is safe, or -EIO when saving failed.
+ * `request` may be NULL: nobody waits for the answer. */
 int ap_pool_release(struct ap_pool *pool, const char *label_or_agent, bool discard, uid_t uid,
 		    struct ap_request *request, struct ap_err *err);
 
@@ -145,10 +149,14 @@ int ap_pool_release(struct ap_pool *pool, const char *label_or_agent, bool disca
 int ap_pool_begin_release(struct ap_pool *pool, const char *label, uid_t uid,
 			  struct ap_request *request, struct ap_err *err);
 
+/* -EPERM: that user may not end it. */
+int ap_pool_may_release(struct ap_pool *pool, const char *label_or_agent, uid_t uid,
+			struct ap_err *err);
+
 /* Ends the lease of a handle that was closed, if it still is that lease. */
 void ap_pool_release_key(struct ap_pool *pool, struct ap_lease_key key);
 
-/* Begins the lease's time to live anew. -ESTALE, -ENOENT. */
+/* Begins the lease's time to live anew, on behalf of `uid`. -ESTALE, -ENOENT, -EPERM. */
 int ap_pool_renew(struct ap_pool *pool, const char *label, uid_t uid, struct ap_err *err);
 
 /* --- the pool as a whole --- */

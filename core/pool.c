@@ -419,10 +419,15 @@ static struct machine_slot *lease_find_locked(struct ap_pool *pool, const char *
 	return slot && (slot->state == AP_AGENT_ACTIVE || slot->aside) ? slot : NULL;
 }
 
+bool ap_pool_is_owner(const struct ap_pool *pool, uid_t uid)
+{
+	return uid == 0 || uid == pool->owner || uid == pool->shown_owner;
+}
+
 static int may_end_locked(struct ap_pool *pool, const struct machine_slot *slot, uid_t uid,
 			  struct ap_err *err)
 {
-	if (uid == 0 || uid == pool->owner || uid == slot->uid)
+	if (ap_pool_is_owner(pool, uid) || uid == slot->uid)
 		return 0;
 	return ap_err_set(err, -EPERM, "lease %s is not yours", slot->label.text);
 }
@@ -493,6 +498,16 @@ int ap_pool_begin_release(struct ap_pool *pool, const char *label, uid_t uid,
 		ap_request_ref(request);
 		keep_release(pool, token, request);
 	}
+	return r;
+}
+
+int ap_pool_may_release(struct ap_pool *pool, const char *label_or_agent, uid_t uid,
+			struct ap_err *err)
+{
+	pthread_mutex_lock(&pool->lock);
+	const struct machine_slot *slot = lease_find_locked(pool, label_or_agent);
+	int r = slot ? may_end_locked(pool, slot, uid, err) : 0;
+	pthread_mutex_unlock(&pool->lock);
 	return r;
 }
 
@@ -867,6 +882,8 @@ int ap_pool_new(struct ap_pool **ret, struct ap_pool_options *options, struct ap
 	pool->agent_gone = options->agent_gone;
 	pool->observer = options->data;
 	pool->owner = geteuid();
+	int64_t shown = pool->config.number[AP_OPT_UID];
+	pool->shown_owner = shown >= 0 ? (uid_t)shown : pool->owner;
 	pool->started_ns = ap_clock_ns();
 	pool->mountpoint = strdup(options->mountpoint);
 	pool->shim = strdup(options->shim);

@@ -163,8 +163,8 @@ struct ap_pool {
 	char *mountpoint, *shim, *state_dir;
 	void (*agent_gone)(void *data, const char *name);
 	void *observer;
-	uid_t owner;
-	int lock_fd; /* the state directory's lock */
+	uid_t owner, shown_owner; /* the daemon's user; that of -o uid=, else the same */
+	int lock_fd;		  /* the state directory's lock */
 	struct store *store;
 	bool kept;	 /* agents and leases stay for the next daemon */
 	bool store_lost; /* it was damaged, and begins anew */

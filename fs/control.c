@@ -117,6 +117,11 @@ int control_release(const struct tree_call *call, char *line, struct ap_request 
 	if (!lease || (how && !discard) || ap_word_next(&line))
 		return ap_err_set(call->err, -EINVAL,
 				  "write LABEL or NAME, and discard or nothing");
+	if (call->opener != call->uid) { /* who may release may have been made to write here */
+		int r = ap_pool_may_release(call->pool, lease, call->opener, call->err);
+		if (r < 0)
+			return ap_err_wrap(call->err, r, "user %u opened the file", call->opener);
+	}
 	return ap_pool_release(call->pool, lease, discard, call->uid, request, call->err);
 }
 

@@ -152,12 +152,18 @@ void open_file_open(struct open_files *files, fuse_req_t req, struct node node,
 	if (!tree_call_init(&file->call, files->pool, node, &err))
 		r = -ENODEV;
 	file->call.err = NULL; /* `err` ends with this call: file_call() */
-	file->call.uid = ctx->uid;
+	file->call.uid = file->call.opener = ctx->uid;
 	file->call.tid = ctx->pid;
 	file->call.by_handle = file->by_handle;
 	struct ap_agent_info info;
 	if (r == 0 && file->call.agent && ap_agent_look(files->pool, file->call.agent, &info))
 		file->call.token = info.token;
+	if (r == 0 && access_mode != O_RDONLY) {
+		const struct tree_call call = file_call(file, &err);
+		r = tree_may_write(file->row, &call, ctx->uid);
+		if (r < 0)
+			refused(file, r, &err);
+	}
 	if (r == 0 && access_mode != O_WRONLY && file->row->show && !file->by_handle)
 		r = text_make(file);
 	uint64_t fh = 0;
@@ -188,15 +194,17 @@ void open_file_open(struct open_files *files, fuse_req_t req, struct node node,
 void open_file_flush(struct open_files *files, fuse_req_t req, struct fuse_file_info *fi)
 {
 	struct open_file *file = open_file_find(files, fi->fh);
-	struct ap_err err;
+	struct ap_err err = {""};
 	int r = 0;
 	if (file && file->pending.len > 0 && !file->row->take) {
-		if (file->row->set) {
+		r = may_still_write(file, &err);
+		if (r < 0) {
+			refused(file, r, &err);
+		} else if (file->row->set) {
 			value_end(file, req);
 			ap_buf_fini(&file->pending);
 			return;
-		}
-		if (file->row->line) {
+		} else if (file->row->line) {
 			ssize_t done = run_lines(file, file->pending.data, file->pending.len);
 			r = done < 0 ? (int)done : 0;
 		} else {

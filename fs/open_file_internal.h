@@ -131,6 +131,10 @@ int line_copy(const char *text, size_t len, char ret[LINE_MAX_LEN + 1], struct a
 /* Has last_error say why: the sentence in `err`, or that of the errno. */
 void refused(const struct open_file *file, int error, const struct ap_err *err);
 
+/* Whether what has been written and is taken only now may still be taken: a lease may have ended
+ * meanwhile. */
+int may_still_write(struct open_file *file, struct ap_err *err);
+
 /* Lines whose commands are done at once. Returns the bytes that had their effect, or the error of
  * the first line. */
 ssize_t run_lines(struct open_file *file, const char *text, size_t len);

@@ -43,6 +43,38 @@ void tree_call_fini(struct tree_call *call)
 	call->agent = NULL;
 }
 
+static int user_may_write(const struct tree_row *row, const struct tree_call *call, uid_t uid)
+{
+	struct ap_agent_info info;
+	if (row->writer == TREE_WRITER_ANYONE || ap_pool_is_owner(call->pool, uid))
+		return 0;
+	if (row->writer == TREE_WRITER_OWNER)
+		return ap_err_set(call->err, -EPERM,
+				  "only the owner of the mount and root write to %s", row->name);
+	if (!ap_agent_look(call->pool, call->agent, &info))
+		return ap_err_set(call->err, -ENODEV, "the agent is gone");
+	if (!info.label[0])
+		return ap_err_set(call->err, -EPERM,
+				  "%s has no lease: only the owner of the mount and root write to "
+				  "its files",
+				  info.name);
+	if (info.owner_uid != uid)
+		return ap_err_set(call->err, -EPERM, "lease %s is not yours", info.label);
+	return 0;
+}
+
+int tree_may_write(const struct tree_row *row, const struct tree_call *call, uid_t uid)
+{
+	bool same = uid == call->opener;
+	if (call->by_handle && !same)
+		return ap_err_set(call->err, -EPERM,
+				  "this handle is a lease of user %u, who opened it", call->opener);
+	int r = user_may_write(row, call, uid);
+	if (r == 0 && !same && (r = user_may_write(row, call, call->opener)) < 0)
+		ap_err_wrap(call->err, r, "user %u opened the file", call->opener);
+	return r;
+}
+
 static int lookup_row(struct node dir, const char *name, struct node *ret)
 {
 	static _Atomic uint64_t serial = 1;

@@ -15,11 +15,20 @@ struct tree_call {
 	struct ap_agent *agent; /* in agents/NAME: pinned; else NULL */
 	unsigned index;		/* of the row in its table */
 	uint64_t id;		/* of the node */
-	uint64_t token; /* of the lease that the agent had when the file was opened; 0: none */
-	uid_t uid;
+	uint64_t token;	    /* of the lease that the agent had when the file was opened; 0: none */
+	uid_t opener;	    /* of the open file */
+	uid_t uid;	    /* who reads or writes: a descriptor may have been passed on */
 	pid_t tid;	    /* thread of the caller; for display, never to authorise */
 	bool by_handle;	    /* acquire: the lease is to live on this open file */
 	struct ap_err *err; /* where a refusal puts its sentence; never NULL in a handler */
+};
+
+/* Whose writes a file takes, of those that the modes let through. Owners of the mount and root may
+ * write to all. */
+enum tree_writer {
+	TREE_WRITER_OWNER,  /* nobody else */
+	TREE_WRITER_HOLDER, /* the holder of the agent's lease */
+	TREE_WRITER_ANYONE, /* everybody; what is written may be refused all the same */
 };
 
 struct tree_row {
@@ -42,6 +51,7 @@ struct tree_row {
 	int (*set)(const struct tree_call *, char *value, struct ap_request *);
 	int (*take)(const struct tree_call *, const char *text,
 		    size_t len); /* all of it, at close */
+	enum tree_writer writer;
 
 	bool parks; /* a read may wait for long */
 	bool fresh; /* every lookup is another node, so that a parked writer is alone on its own */
@@ -67,6 +77,10 @@ const struct tree_row *tree_row(struct node node);
 bool tree_call_init(struct tree_call *call, struct ap_pool *pool, struct node node,
 		    struct ap_err *err);
 void tree_call_fini(struct tree_call *call);
+
+/* Whether call->opener may write to the row's file, and `uid`, who does: neither lends the other a
+ * right that he has not. -EPERM, -ENODEV. */
+int tree_may_write(const struct tree_row *row, const struct tree_call *call, uid_t uid);
 
 /* The node of a name in a directory. -ENOENT, -ENOTDIR. */
 int tree_lookup(struct ap_pool *pool, struct node dir, const char *name, struct node *ret);

@@ -188,7 +188,8 @@ const struct tree_row tree_agent[] = {
 		      .doc = "what the program does: starting, ready, busy, waiting, exited; its "
 			     "own hook may write it",
 		      .show = show,
-		      .line = activity_line},
+		      .line = activity_line,
+		      .writer = TREE_WRITER_HOLDER},
 	VALUE(WHY, "why", "what activity was concluded from"),
 	VALUE(LEASE, "lease", "the label; empty when not leased"),
 	VALUE(OWNER, "owner", "uid, pid, granted, expires and token of the lease, a line each"),
@@ -213,8 +214,10 @@ const struct tree_row tree_agent[] = {
 	{"tasks", "processes of its tree", .fetch = fetch_tasks},
 	{"head", "commit of the worktree now", .fetch = fetch_head},
 	{"worktree", "absolute path of the worktree", .link = worktree_link},
-	{"prompt", "what is written until the last close is one prompt", .take = prompt_take},
-	{"keys", "keys to type, in tmux's names: C-c Escape Enter 1", .line = keys_line},
+	{"prompt", "what is written until the last close is one prompt", .take = prompt_take,
+	 .writer = TREE_WRITER_HOLDER},
+	{"keys", "keys to type, in tmux's names: C-c Escape Enter 1", .line = keys_line,
+	 .writer = TREE_WRITER_HOLDER},
 	{"screen", "what is on the terminal now", .fetch = fetch_screen},
 	{"output", "all it printed, plain text; grows", .size = output_size, .read = output_read},
 	{"output.raw", "the bytes that it printed; grows", .size = raw_size, .read = raw_read},
@@ -224,7 +227,8 @@ const struct tree_row tree_agent[] = {
 	 .fetch = fetch_response, .parks = true},
 	{"diff", "worktree against base, untracked files included", .fetch = fetch_diff},
 	{"diffstat", "summary of diff", .fetch = fetch_diffstat},
-	{"ctl", "kill, recycle, restart, pause, resume, reset", .line = ctl_line},
+	{"ctl", "kill, recycle, restart, pause, resume, reset", .line = ctl_line,
+	 .writer = TREE_WRITER_HOLDER},
 	{0},
 };
 

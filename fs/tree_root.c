@@ -192,9 +192,10 @@ const struct tree_row tree_root[] = {
 	{"acquire",
 	 "lease an agent: [LABEL] [timeout=DUR] [ttl=DUR] [pid=N] [agent=NAME] [affinity=KEY] "
 	 "[base=REF]",
-	 .show = acquire_show, .submit = control_acquire, .fresh = true, .holds = true},
+	 .show = acquire_show, .submit = control_acquire, .writer = TREE_WRITER_ANYONE,
+	 .fresh = true, .holds = true},
 	{"release", "end a lease, its work saved: LABEL|NAME [discard]", .submit = control_release,
-	 .fresh = true},
+	 .writer = TREE_WRITER_ANYONE, .fresh = true},
 	{"scale", "size of the pool: N, +N, -N or auto", .show = scale_show,
 	 .submit = control_scale, .fresh = true},
 	{"ctl", "warm, drain, save, load, maintain, close, open, reset-breaker",

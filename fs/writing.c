@@ -39,6 +39,12 @@ void refused(const struct open_file *file, int error, const struct ap_err *err)
 	last_error_set(file->call.uid, err->text[0] ? err->text : strerror(-error));
 }
 
+int may_still_write(struct open_file *file, struct ap_err *err)
+{
+	const struct tree_call call = file_call(file, err);
+	return tree_may_write(file->row, &call, file->call.uid);
+}
+
 /* The part of `text` that is whole lines, or all of it where the last line ends with the write. */
 static size_t whole_lines(const char *text, size_t len, size_t size)
 {
@@ -356,7 +362,9 @@ void take_end(struct open_file *file)
 	struct tree_call call = file_call(file, &err);
 	if (!file->taking)
 		return;
-	int r = file->row->take(&call, file->pending.data, file->pending.len);
+	int r = may_still_write(file, &err);
+	if (r == 0)
+		r = file->row->take(&call, file->pending.data, file->pending.len);
 	if (r < 0) /* nobody can be told any more but by last_error */
 		refused(file, r, &err);
 	take_over(file);
@@ -504,6 +512,18 @@ void open_file_write(struct open_files *files, fuse_req_t req, const char *data,
 		return;
 	}
 	const struct fuse_ctx *ctx = fuse_req_ctx(req);
+	struct ap_err err = {""};
+	const struct tree_call call = file_call(file, &err);
+	int r = tree_may_write(file->row, &call, ctx->uid);
+	if (r < 0) { /* what is there already stays, but for a text with a hole in it */
+		if (file->taking && ctx->uid == file->call.uid) {
+			file->broken = true;
+			take_over(file);
+		}
+		last_error_set(ctx->uid, err.text);
+		fuse_reply_err(req, -r);
+		return;
+	}
 	file->call.uid = ctx->uid;
 	file->call.tid = ctx->pid;
 	if (file->row->take) {
@@ -528,7 +548,6 @@ void open_file_write(struct open_files *files, fuse_req_t req, const char *data,
 	if (file->pending.failed || file->pending.len - whole > LINE_MAX_LEN) {
 		int error = file->pending.failed ? ENOMEM : EINVAL;
 		ap_buf_fini(&file->pending);
-		struct ap_err err;
 		ap_err_set(&err, -error, "the line is longer than %d bytes", LINE_MAX_LEN);
 		refused(file, -error, &err);
 		fuse_reply_err(req, error);

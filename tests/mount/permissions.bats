@@ -82,3 +82,194 @@ readonly DIRECTORIES=". agents agents/agent-1 leases config stats"
         assert contains "$POOL/last_error" "$option: set at mount only"
     done
 }
+
+# Runs a shell as another user. Expects it to be refused, as the words say: open or write, and EPERM or EACCES.
+refused_to_other() { # SCRIPT WORDS
+    run as_other bash -c "$1"
+    assert_failure
+    assert_output --partial "$2"
+}
+
+readonly AT_OPEN="line 1: " AT_WRITE="write error: " EPERM="Operation not permitted"
+
+@test "without allow_other another user cannot even look" {
+    mount_pool 1 1 -o umask=0
+    refused_to_other "cat $POOL/status" "Permission denied"
+    refused_to_other "ls $POOL" "Permission denied"
+    refused_to_other "echo job > $POOL/acquire" "Permission denied"
+    assert_equal "$(cat "$POOL/stats/active_agents")" 0
+}
+
+@test "with allow_other alone other users look and do nothing" {
+    mount_pool 1 1 -o allow_other
+    assert_equal "$(as_other cat "$POOL/agents/agent-1/state")" idle
+    as_other cat "$POOL/agents/agent-1/screen"
+    for file in acquire release scale ctl config/base agents/agent-1/{prompt,keys,ctl,activity}; do
+        refused_to_other "echo job > $POOL/$file" "Permission denied"
+    done
+}
+
+@test "with umask=0 another user leases an agent, works with it and gives it back" {
+    mount_pool 1 1 -o allow_other,umask=0
+    as_other bash -c "echo theirs > $POOL/acquire"
+    assert contains "$POOL/leases/theirs/owner" "uid 65534"
+    as_other bash -ec "cd $POOL/leases/theirs; echo 'echo made > made' > prompt; cat wait; echo Enter > keys
+        echo busy > activity; echo restart > ctl; touch $POOL/leases/theirs"
+    as_other bash -c "echo theirs > $POOL/release"
+    assert_equal "$(git -C "$REPO" show agentpool/theirs:made)" made
+    as_other bash -c "echo again > $POOL/acquire && rm $POOL/leases/again"
+    await value_is "$POOL/stats/active_agents" 0
+}
+
+@test "another user's agent is not prompted, typed into or commanded, at open" {
+    mount_pool 2 2 -o allow_other,umask=0
+    echo mine agent=agent-1 > "$POOL/acquire"
+    for file in prompt keys ctl activity; do
+        refused_to_other "echo kill > $POOL/leases/mine/$file" "$AT_OPEN$POOL/leases/mine/$file: $EPERM"
+        assert_equal "$(as_other cat "$POOL/last_error")" "lease mine is not yours"
+    done
+    # nor one without a lease, but by owners
+    refused_to_other "echo ls > $POOL/agents/agent-2/prompt" "$EPERM"
+    assert_equal "$(as_other cat "$POOL/last_error")" \
+        "agent-2 has no lease: only the owner of the mount and root write to its files"
+    echo : > "$POOL/agents/agent-2/prompt"
+    assert_equal "$(cat "$POOL/leases/mine/prompts")" 0
+    echo mine > "$POOL/release"
+}
+
+@test "a descriptor that was passed on gives no right to write" {
+    mount_pool 1 1 -o allow_other,umask=0
+    echo mine > "$POOL/acquire"
+    for file in prompt keys ctl activity; do
+        refused_to_other "echo kill >&5" "$AT_WRITE$EPERM" 5> "$POOL/leases/mine/$file"
+        assert_equal "$(as_other cat "$POOL/last_error")" "lease mine is not yours"
+    done
+    for file in config/base scale ctl; do
+        refused_to_other "echo close >&5" "$AT_WRITE$EPERM" 5> "$POOL/$file"
+        assert_equal "$(as_other cat "$POOL/last_error")" \
+            "only the owner of the mount and root write to ${file#*/}"
+    done
+    refused_to_other "echo mine >&5" "$AT_WRITE$EPERM" 5> "$POOL/release"
+    assert_equal "$(cat "$POOL/leases/mine/prompts")" 0
+    assert_equal "$(cat "$POOL/config/base")" HEAD
+    assert_equal "$(cat "$POOL/leases/mine/state")" active
+    echo mine > "$POOL/release"
+}
+
+# The other way round: what another user had opened is written to by root, as a program that runs as root may be made to.
+@test "who opened a file has no right lent to him by who writes" {
+    mount_pool 2 2 -o allow_other,umask=0
+    echo mine > "$POOL/acquire"
+    as_other bash -c "echo theirs > $POOL/acquire"
+    run python3 - "$POOL" <<'PY'
+import errno, os, sys
+pool = sys.argv[1]
+
+def opened_by_other(path, flags=os.O_WRONLY):
+    os.seteuid(65534)
+    try:
+        return os.open(pool + "/" + path, flags)
+    finally:
+        os.seteuid(0)
+
+def write(fd, text):
+    try:
+        return os.write(fd, text) and "taken"
+    except OSError as error:
+        return errno.errorcode[error.errno]
+
+release = opened_by_other("release")
+print("release", write(release, b"mine\n"), open(pool + "/last_error").read().strip())
+ctl, prompt = opened_by_other("leases/theirs/ctl"), opened_by_other("leases/theirs/prompt")
+print("ctl", write(ctl, b"restart\n"))
+print("release", write(release, b"theirs\n"))
+print("acquire", write(os.open(pool + "/acquire", os.O_WRONLY), b"next agent=agent-2\n"))
+print("ctl", write(ctl, b"kill\n"), open(pool + "/last_error").read().strip())
+print("prompt", write(prompt, b"exit\n"))
+PY
+    assert_success
+    assert_line "release EPERM user 65534 opened the file: lease mine is not yours"
+    assert_line "ctl taken"
+    assert_line "release taken"
+    assert_line "acquire taken"
+    assert_line "ctl EPERM user 65534 opened the file: lease next is not yours"
+    assert_line "prompt EPERM"
+    assert_equal "$(cat "$POOL/leases/mine/state" "$POOL/leases/next/state")" $'active\nactive'
+    echo mine > "$POOL/release"
+    echo next > "$POOL/release"
+}
+
+@test "what was written while it was allowed is not taken when that is over" {
+    mount_pool 1 1 -o allow_other,umask=0
+    as_other bash -c "echo theirs > $POOL/acquire"
+    mkfifo "$DIR/go"
+    chmod 666 "$DIR/go"
+    # opened when the agent was its own, and still open when the agent is another's
+    as_other bash -c "exec 5> $POOL/leases/theirs/prompt 6> $POOL/leases/theirs/keys
+        printf 'touch stolen' >&5; echo theirs > $POOL/release; read -r < $DIR/go
+        echo C-c >&6; cat $POOL/last_error; exec 5>&-; cat $POOL/last_error" > "$DIR/said" 2>&1 &
+    local other=$!
+    await value_is "$POOL/stats/idle_agents" 1
+    echo mine > "$POOL/acquire"
+    echo > "$DIR/go"
+    wait $other
+    assert_equal "$(grep -c "lease mine is not yours" "$DIR/said")" 2
+    assert contains "$DIR/said" "$AT_WRITE$EPERM"
+    assert_equal "$(cat "$POOL/leases/mine/prompts")" 0
+    echo mine > "$POOL/release"
+}
+
+@test "the lease of a written acquire is the writer's, a handle is its opener's" {
+    mount_pool 2 2 -o allow_other,umask=0
+    as_other bash -c "echo passed >&5" 5> "$POOL/acquire"
+    assert contains "$POOL/leases/passed/owner" "uid 65534"
+    exec 5<> "$POOL/acquire"
+    refused_to_other "echo job >&5" "$AT_WRITE$EPERM"
+    assert_equal "$(as_other cat "$POOL/last_error")" \
+        "this handle is a lease of user $(id -u), who opened it"
+    echo job >&5
+    assert_equal "$(as_other bash -c 'read -r agent label <&5; echo $label')" job
+    assert contains "$POOL/leases/job/owner" "uid $(id -u)"
+    exec 5>&-
+    await test ! -e "$POOL/leases/job"
+    # as its own, it is another user's as it is anybody's
+    as_other bash -ec "exec 5<>$POOL/acquire; echo own >&5; read -r line <&5; grep 'uid 65534' $POOL/leases/own/owner"
+    await test ! -e "$POOL/leases/own"
+    echo passed > "$POOL/release" # root's right
+}
+
+@test "another user may not end or renew a lease, the owner of the mount and root may" {
+    mount_pool 2 2 -o allow_other,umask=0,uid=1234
+    echo mine > "$POOL/acquire"
+    for command in "echo mine > $POOL/release" "echo agent-1 > $POOL/release" "rm $POOL/leases/mine" \
+        "touch $POOL/leases/mine" "touch -h $POOL/leases/mine"; do
+        refused_to_other "$command" "$EPERM"
+        assert_equal "$(as_other cat "$POOL/last_error")" "lease mine is not yours"
+    done
+    assert_equal "$(cat "$POOL/leases/mine/state")" active
+    as_other bash -c "echo one > $POOL/acquire"
+    echo one > "$POOL/release" # root, whose daemon it is
+    as_other bash -c "echo two > $POOL/acquire"
+    setpriv --reuid=1234 --clear-groups bash -ec "touch $POOL/leases/two; echo : > $POOL/leases/two/prompt
+        echo two > $POOL/release; echo mine > $POOL/release; echo 2 > $POOL/scale; echo auto > $POOL/scale"
+    assert_equal "$(cat "$POOL/stats/active_agents")" 0
+}
+
+@test "the settings and the size of a pool are for its owner" {
+    mount_pool 1 2 -o allow_other,umask=0
+    for file in config/base config/max_pool_size scale ctl; do
+        refused_to_other "echo close > $POOL/$file" "$AT_OPEN$POOL/$file: $EPERM"
+        assert_equal "$(as_other cat "$POOL/last_error")" \
+            "only the owner of the mount and root write to ${file#*/}"
+    done
+    assert_equal "$(as_other cat "$POOL/scale" "$POOL/config/base")" $'auto 1\nHEAD'
+}
+
+@test "last_error is each user's own" {
+    mount_pool 1 1 -o allow_other,umask=0
+    run bash -c "echo nonsense > $POOL/ctl"
+    refused_to_other "echo nobody > $POOL/release" "No such file"
+    assert contains "$POOL/last_error" "'nonsense' is none of"
+    assert_equal "$(as_other cat "$POOL/last_error")" "there is no lease 'nobody'"
+    assert_equal "$(setpriv --reuid=1234 --clear-groups cat "$POOL/last_error")" ""
+}
