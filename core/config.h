@@ -40,6 +40,7 @@ enum ap_option {
 	AP_OPT_TEARDOWN,
 	AP_OPT_MAX_PROMPT,
 	AP_OPT_OUTPUT_LIMIT,
+	AP_OPT_ALLOW_FOREIGN_REPO,
 	AP_OPT_UMASK,
 	AP_OPT_UID,
 	AP_OPT_GID,
@@ -78,6 +79,7 @@ struct ap_option_row {
 	int64_t min, max;    /* of the number, ns or bytes */
 	const char *choices; /* of AP_TYPE_CHOICE: words with a blank between */
 	const char *word;    /* of AP_TYPE_DURATION: what may stand for 0; NULL: nothing */
+	const char *alone;   /* what -o NAME without a value means; NULL: it needs one */
 	const char *doc;     /* one line for people */
 };
 

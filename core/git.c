@@ -15,21 +15,27 @@
 #define MAX_ARGS      64
 #define RESOLVE_LIMIT (5 * AP_SECOND)
 
-static const char *const settings[] = {
-	"core.fsmonitor=false", "core.quotePath=false", "core.safecrlf=false", "gc.auto=0",
-	"maintenance.auto=false", "advice.detachedHead=false", "commit.gpgSign=false",
-	"advice.addEmbeddedRepo=false",
-	/* the repository was named by the pool's user: whose it is does not matter */
-	"safe.directory=*"};
+static const char *const settings[] = {"core.fsmonitor=false",	 "core.quotePath=false",
+				       "core.safecrlf=false",	 "gc.auto=0",
+				       "maintenance.auto=false", "advice.detachedHead=false",
+				       "commit.gpgSign=false",	 "advice.addEmbeddedRepo=false"};
 
-static size_t begin_args(const struct git_place *place, const char *argv[MAX_ARGS])
+/* `safe` is filled with what some of the arguments point to. */
+static size_t begin_args(const struct git_place *place, struct ap_buf *safe,
+			 const char *argv[MAX_ARGS])
 {
 	size_t n = 0;
+	/* Whose the repository is was looked at when the pool began: git, which refuses those of
+	 * other users, is to trust this one, and what it starts too. Where none is named it is only
+	 * asked which one a path is in, and obeys nothing of it. */
+	ap_buf_printf(safe, "safe.directory=%s", place->git_dir ? place->git_dir : "*");
 	argv[n++] = "git";
 	for (size_t i = 0; i < sizeof settings / sizeof *settings; i++) {
 		argv[n++] = "-c";
 		argv[n++] = settings[i];
 	}
+	argv[n++] = "-c";
+	argv[n++] = ap_buf_text(safe);
 	if (!place->with_hooks) {
 		argv[n++] = "-c";
 		argv[n++] = "core.hooksPath=/dev/null";
@@ -49,10 +55,11 @@ int git_run(const struct git_place *place, struct ap_buf *out, struct ap_err *er
 	    const char *const *args)
 {
 	AP_CLEANUP_BUF struct ap_buf index = {0};
+	AP_CLEANUP_BUF struct ap_buf safe = {0};
 	const char *argv[MAX_ARGS];
 	const char *env[] = {"GIT_OPTIONAL_LOCKS=0", "GIT_TERMINAL_PROMPT=0", "LC_ALL=C", NULL,
 			     NULL};
-	size_t n = begin_args(place, argv);
+	size_t n = begin_args(place, &safe, argv);
 	if (place->index) {
 		ap_buf_printf(&index, "GIT_INDEX_FILE=%s", place->index);
 		env[3] = ap_buf_text(&index);
@@ -160,8 +167,9 @@ void git_resolver_free(struct git_resolver *resolver)
 static int resolver_start_locked(struct git_resolver *resolver, struct ap_err *err)
 {
 	const struct git_place place = {.git_dir = resolver->git_dir};
+	AP_CLEANUP_BUF struct ap_buf safe = {0};
 	const char *argv[MAX_ARGS];
-	size_t n = begin_args(&place, argv);
+	size_t n = begin_args(&place, &safe, argv);
 	argv[n++] = "cat-file";
 	argv[n++] = "--batch-check=%(objectname)";
 	argv[n] = NULL;

@@ -892,7 +892,8 @@ int ap_pool_new(struct ap_pool **ret, struct ap_pool_options *options, struct ap
 	if (!pool->mountpoint || !pool->shim || !pool->agents)
 		r = ap_err_errno(err, -ENOMEM, "pool");
 	if (r == 0)
-		r = repo_open(&pool->repo, options->repo, err);
+		r = repo_open(&pool->repo, options->repo,
+			      ap_config_choice(&pool->config, AP_OPT_ALLOW_FOREIGN_REPO), err);
 	if (r == 0)
 		r = state_dir_open(pool, err);
 	if (r == 0)

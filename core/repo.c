@@ -3,9 +3,11 @@
 #include <dirent.h>
 #include <errno.h>
 #include <limits.h>
+#include <pwd.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "cleanup.h"
@@ -29,40 +31,82 @@ static char *main_path(const char *common_dir)
 	return strndup(common_dir, in_checkout ? len - 5 : len);
 }
 
-int repo_open(struct repo *ret, const char *path, struct ap_err *err)
+/* Where the directories of the repository are, by git's own search. Nothing of what it says of
+ * itself is obeyed in that. */
+static int find_dirs(struct repo *repo, const char *path, struct ap_err *err)
 {
-	struct repo repo = {.path = realpath(path, NULL)};
-	if (!repo.path)
-		return ap_err_errno(err, -errno, "%s", path);
 	AP_CLEANUP_BUF struct ap_buf out = {0};
+	AP_CLEANUP_BUF struct ap_buf top = {0};
 	const struct git_place any = {0};
 	int r = git_run(&any, &out, err,
-			GIT_ARGS("-C", repo.path, "rev-parse", "--path-format=absolute",
+			GIT_ARGS("-C", repo->path, "rev-parse", "--path-format=absolute",
 				 "--git-dir", "--git-common-dir", "--is-bare-repository"));
 	if (r > 0)
 		r = ap_err_wrap(err, -EINVAL, "%s is not usable as a git repository", path);
+	if (r < 0)
+		return r;
 	const char *at = ap_buf_text(&out);
-	char head[GIT_OID_MAX + 1];
-	if (r == 0) {
-		repo.git_dir = take_line(&at);
-		repo.common_dir = take_line(&at);
-		repo.main_path = repo.common_dir ? main_path(repo.common_dir) : NULL;
-		repo.resolver = repo.git_dir ? git_resolver_new(repo.git_dir) : NULL;
-	}
-	if (r == 0 && strncmp(at, "false", 5) == 0) {
-		AP_CLEANUP_BUF struct ap_buf top = {0};
-		r = git_run(&any, &top, NULL,
-			    GIT_ARGS("-C", repo.path, "rev-parse", "--path-format=absolute",
-				     "--show-toplevel"));
+	repo->git_dir = take_line(&at);
+	repo->common_dir = take_line(&at);
+	if (!repo->git_dir || !repo->common_dir)
+		return ap_err_set(err, -EIO, "git does not say where the repository %s is", path);
+	/* fails inside a .git directory: there are no files then */
+	if (strncmp(at, "false", 5) == 0 &&
+	    git_run(&any, &top, NULL,
+		    GIT_ARGS("-C", repo->path, "rev-parse", "--path-format=absolute",
+			     "--show-toplevel")) == 0) {
 		git_trim(&top);
-		if (r == 0)
-			repo.work_tree = strdup(ap_buf_text(&top));
-		r = 0; /* fails inside a .git directory: there are no files then */
+		repo->work_tree = strdup(ap_buf_text(&top));
 	}
-	if (r == 0 && (!repo.common_dir || !repo.main_path || !repo.resolver))
-		r = ap_err_set(err, -EIO, "git does not say where the repository %s is", path);
-	else if (r == 0 && git_rev_parse(&(struct git_place){.git_dir = repo.git_dir}, "HEAD", head,
-					 NULL) != 0)
+	return 0;
+}
+
+static void name_user(uid_t uid, char *ret, size_t size)
+{
+	char block[1024];
+	struct passwd entry, *found = NULL;
+	(void)getpwuid_r(uid, &entry, block, sizeof block, &found); /* else the number does */
+	if (found)
+		snprintf(ret, size, "%s (uid %u)", found->pw_name, uid);
+	else
+		snprintf(ret, size, "uid %u", uid);
+}
+
+static int check_owner(const char *dir, struct ap_err *err)
+{
+	struct stat st;
+	char owner[128], us[128];
+	if (stat(dir, &st) < 0)
+		return ap_err_errno(err, -errno, "%s", dir);
+	if (st.st_uid == geteuid())
+		return 0;
+	name_user(st.st_uid, owner, sizeof owner);
+	name_user(geteuid(), us, sizeof us);
+	return ap_err_set(err, -EPERM,
+			  "%s belongs to %s, and its hooks and settings would act as %s: mount it "
+			  "as its owner, or with -o allow_foreign_repo if you trust it",
+			  dir, owner, us);
+}
+
+int repo_open(struct repo *ret, const char *path, bool allow_foreign, struct ap_err *err)
+{
+	struct repo repo = {.path = realpath(path, NULL)};
+	char head[GIT_OID_MAX + 1];
+	if (!repo.path)
+		return ap_err_errno(err, -errno, "%s", path);
+	int r = find_dirs(&repo, path, err);
+	if (r == 0 && !allow_foreign)
+		r = check_owner(repo.git_dir, err);
+	if (r == 0 && !allow_foreign)
+		r = check_owner(repo.common_dir, err);
+	if (r == 0) {
+		repo.main_path = main_path(repo.common_dir);
+		repo.resolver = git_resolver_new(repo.git_dir);
+		if (!repo.main_path || !repo.resolver)
+			r = ap_err_errno(err, -ENOMEM, "%s", path);
+	}
+	if (r == 0 &&
+	    git_rev_parse(&(struct git_place){.git_dir = repo.git_dir}, "HEAD", head, NULL) != 0)
 		r = ap_err_set(err, -EINVAL, "%s has no commit yet: make a first one", path);
 	if (r < 0)
 		repo_fini(&repo);

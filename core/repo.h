@@ -14,8 +14,9 @@ struct repo {
 	struct git_resolver *resolver;
 };
 
-/* Fills `ret`. -EINVAL: no repository, or one without a commit. */
-int repo_open(struct repo *ret, const char *path, struct ap_err *err);
+/* Fills `ret`. -EINVAL: no repository, or one without a commit. -EPERM: it is another user's,
+ * whose hooks, filters and settings would be obeyed as ours, and that was not allowed. */
+int repo_open(struct repo *ret, const char *path, bool allow_foreign, struct ap_err *err);
 void repo_fini(struct repo *repo);
 
 /* The commit that a revision names, as the user's own HEAD and branches stand now. -EINVAL. */

@@ -68,6 +68,8 @@ static int pool_option(struct command_line *line, const char *name, const char *
 	bool profile = strcmp(name, "profile") == 0;
 	if (option < 0 && !profile)
 		return 1; /* FUSE's */
+	if (!value && !profile)
+		value = ap_options[option].alone;
 	if (!value)
 		return ap_err_set(err, -EINVAL, "-o %s needs a value: -o %s=VALUE", name, name);
 	if (profile)

@@ -273,3 +273,84 @@ PY
     assert_equal "$(as_other cat "$POOL/last_error")" "there is no lease 'nobody'"
     assert_equal "$(setpriv --reuid=1234 --clear-groups cat "$POOL/last_error")" ""
 }
+
+# Whose the repository is. The files of its checkout stay as they are: the index remembers their owner.
+give_repo_to() { # UID
+    chown -R "$1" "$REPO/.git"
+    chown "$1" "$REPO"
+}
+
+# A repository of nobody's; given back before the end, where the helper looks at it.
+foreign_repo() {
+    give_repo_to 65534
+    mkdir -p "$POOL"
+}
+
+@test "a repository of another user is refused by its owner's name" {
+    local linked=$DIR/linked kind repo git_dir
+    git -C "$REPO" worktree add -q -b linked "$linked"
+    foreign_repo
+    mkdir "$REPO/sub"
+    cp -r "$REPO/.git" "$DIR/bare"
+    git config -f "$DIR/bare/config" core.bare true
+    chown 65534 "$DIR/bare"
+    for kind in checkout sub bare linked; do
+        repo=$REPO git_dir=$REPO/.git
+        case $kind in
+        sub) repo=$REPO/sub ;;
+        bare) repo=$DIR/bare git_dir=$repo ;;
+        linked) repo=$linked && chown -R 0 "$git_dir/worktrees" ;; # what is shared is foreign still
+        esac
+        run "$AGENTPOOLFS" -o "state_dir=$STATE" "$repo" "$POOL"
+        assert_failure 1
+        assert_output --partial "agentpoolfs: $git_dir belongs to nobody (uid 65534), and its hooks and settings would act as root (uid 0)"
+        assert_output --partial "-o allow_foreign_repo"
+        assert [ ! -e "$STATE" ]
+    done
+    give_repo_to 0
+    rmdir "$REPO/sub"
+    git -C "$REPO" worktree remove --force "$linked"
+    git -C "$REPO" branch -qD linked
+}
+
+@test "with allow_foreign_repo a repository of another user works, and nothing else is trusted" {
+    local backend
+    foreign_repo
+    for backend in auto copy git; do
+        mount_pool 1 1 -o allow_foreign_repo,spawn_backend=$backend
+        assert_equal "$(cat "$POOL/config/allow_foreign_repo")" yes
+        echo "$backend" > "$POOL/acquire"
+        # an agent's own git works there as well
+        echo "git log --format=%s > log; echo $backend > made; git add made; git commit -m by-agent" > "$POOL/leases/$backend/prompt"
+        cat "$POOL/leases/$backend/wait"
+        assert contains "$POOL/leases/$backend/diff" "+first"
+        echo "$backend" > "$POOL/release"
+        unmount_pool
+    done
+    assert [ ! -e "$HOME/.gitconfig" ]
+    run git -C "$REPO" log # the user's own git trusts it as little as before
+    assert_failure
+    give_repo_to 0
+    for backend in auto copy git; do
+        assert_equal "$(git -C "$REPO" show "agentpool/$backend:made")" "$backend"
+        assert_equal "$(git -C "$REPO" show "agentpool/$backend:log")" first
+        assert_equal "$(git -C "$REPO" log --format=%s -1 "agentpool/$backend^")" by-agent
+    done
+}
+
+@test "allow_foreign_repo is yes, no or alone, and for the command line only" {
+    foreign_repo
+    run "$AGENTPOOLFS" -o "state_dir=$STATE,allow_foreign_repo=no" "$REPO" "$POOL"
+    assert_failure 1
+    run "$AGENTPOOLFS" -o "state_dir=$STATE,allow_foreign_repo=1" "$REPO" "$POOL"
+    assert_failure 2
+    assert_output --partial "allow_foreign_repo: '1' is none of: no yes"
+    mount_pool 1 1 -o allow_foreign_repo=yes
+    run bash -c "echo no > $POOL/config/allow_foreign_repo"
+    assert_failure
+    assert contains "$POOL/last_error" "allow_foreign_repo: set at mount only"
+    unmount_pool
+    give_repo_to 0
+    mount_pool 1 1
+    assert_equal "$(cat "$POOL/config/allow_foreign_repo")" no
+}

@@ -364,7 +364,9 @@ END
         before=$(user_side)
         (
             [ "$kind" != owner ] || unset GIT_CONFIG_COUNT
-            mount_pool 1 1
+            options=()
+            [ "$kind" != owner ] || options=(-o allow_foreign_repo)
+            mount_pool 1 1 "${options[@]}"
             echo "$DAEMON" > "$DIR/daemon"
         )
         DAEMON=$(cat "$DIR/daemon")

@@ -59,7 +59,7 @@ static int setup(const char *backend_name)
 		   "echo '*.o' > .gitignore && git add . && git commit -qm first"));
 	snprintf(path, sizeof path, "%s/my repo", dir);
 	snprintf(state_dir, sizeof state_dir, "%s/state", dir);
-	assert_int_equal(repo_open(&repo, path, &err), 0);
+	assert_int_equal(repo_open(&repo, path, false, &err), 0);
 	assert_int_equal(repo_resolve(&repo, "HEAD", head, &err), 0);
 	if (spawn_backend_choose(&backend, backend_name, state_dir, &err) < 0)
 		fail_msg("%s", err.text);
@@ -619,10 +619,10 @@ static void refuses_what_is_no_repository(void **state)
 	free(shell("git init -q empty; mkdir none"));
 	char where[128];
 	snprintf(where, sizeof where, "%s/empty", dir);
-	assert_int_equal(repo_open(&other, where, &err), -EINVAL);
+	assert_int_equal(repo_open(&other, where, false, &err), -EINVAL);
 	assert_non_null(strstr(err.text, "no commit"));
-	assert_int_equal(repo_open(&other, "/proc", &err), -EINVAL);
-	assert_int_equal(repo_open(&other, "/nowhere", &err), -ENOENT);
+	assert_int_equal(repo_open(&other, "/proc", false, &err), -EINVAL);
+	assert_int_equal(repo_open(&other, "/nowhere", false, &err), -ENOENT);
 }
 
 /* Every test with every way in which worktrees are made. */
