@@ -31,12 +31,31 @@ static int write_all(int fd, const char *data, size_t len)
 	return 0;
 }
 
-int file_write(const char *path, const void *data, size_t len, struct ap_err *err)
+static int open_anew(const char *path, mode_t mode)
 {
-	AP_CLEANUP_CLOSE int fd =
-		open(path, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0666);
+	return open(path, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, mode);
+}
+
+static int write_anew(const char *path, mode_t mode, const void *data, size_t len,
+		      struct ap_err *err)
+{
+	AP_CLEANUP_CLOSE int fd = open_anew(path, mode);
 	int r = fd < 0 ? -errno : write_all(fd, data, len);
 	return r < 0 ? ap_err_errno(err, r, "%s", path) : 0;
+}
+
+FILE *file_create(const char *path)
+{
+	int fd = open_anew(path, 0600);
+	FILE *file = fd < 0 ? NULL : fdopen(fd, "w");
+	if (fd >= 0 && !file)
+		close(fd);
+	return file;
+}
+
+int file_write(const char *path, const void *data, size_t len, struct ap_err *err)
+{
+	return write_anew(path, 0600, data, len, err);
 }
 
 int file_printf(const char *path, struct ap_err *err, const char *fmt, ...)
@@ -48,7 +67,7 @@ int file_printf(const char *path, struct ap_err *err, const char *fmt, ...)
 	va_end(args);
 	if (n < 0 || (size_t)n >= sizeof text)
 		return ap_err_errno(err, -ENAMETOOLONG, "%s", path);
-	return file_write(path, text, (size_t)n, err);
+	return write_anew(path, 0666, text, (size_t)n, err);
 }
 
 int file_read_line(const char *dir, const char *name, char *ret, size_t size)

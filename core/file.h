@@ -2,11 +2,20 @@
  * return 0 or a negative errno with its sentence. */
 #pragma once
 
+#include <stdio.h>
+
 #include "buf.h"
 #include "err.h"
 
-/* Writes a file anew, through no symbolic link. */
+/* Opens a file for writing anew, for the owner only whatever the umask, through no symbolic link.
+ * NULL with errno. */
+FILE *file_create(const char *path);
+
+/* Writes a file anew, likewise for the owner only. */
 int file_write(const char *path, const void *data, size_t len, struct ap_err *err);
+
+/* Writes a file anew, with the mode that the umask leaves it: what git and users have to do with.
+ */
 int file_printf(const char *path, struct ap_err *err, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
 

@@ -21,6 +21,7 @@
 
 #include "cleanup.h"
 #include "crash_point.h"
+#include "file.h"
 #include "pool_internal.h"
 #include "process.h"
 
@@ -48,7 +49,7 @@ int lease_record_write(const struct ap_agent *agent, struct ap_err *err)
 	AP_CLEANUP_FREE char *temporary = NULL;
 	if (!path || asprintf(&temporary, "%s.new", path) < 0)
 		return ap_err_errno(err, -ENOMEM, "%s", agent->name);
-	FILE *file = fopen(temporary, "we");
+	FILE *file = file_create(temporary);
 	if (!file)
 		return ap_err_errno(err, -errno, "%s", temporary);
 	fprintf(file, "%s %s %d %u %" PRIu64 "\n%s\n", agent->lease.label, agent->lease.base,

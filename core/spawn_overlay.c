@@ -54,7 +54,7 @@ static int overlay_populate(const struct spawn_place *place, struct ap_err *err)
 {
 	int r = make_dir(place->path, "", err);
 	if (r == 0)
-		r = make_dir(place->layers, "", err);
+		r = file_make_dirs(place->layers, err);
 	if (r == 0)
 		r = make_dir(place->layers, "/upper", err);
 	if (r == 0)

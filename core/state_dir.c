@@ -116,8 +116,10 @@ static int open_store(struct ap_pool *pool, struct ap_err *err)
 {
 	AP_CLEANUP_FREE char *database = NULL;
 	int r = state_file(pool, "state.db", &database, err);
-	if (r == 0)
-		r = store_open(&pool->store, database, err);
+	if (r < 0)
+		return r;
+	(void)chmod(database, 0600); /* there is none yet, or it may be one of an older version */
+	r = store_open(&pool->store, database, err);
 	if (r != -EUCLEAN)
 		return r;
 	pool->store_lost = true;
@@ -127,10 +129,15 @@ static int open_store(struct ap_pool *pool, struct ap_err *err)
 
 int state_dir_open(struct ap_pool *pool, struct ap_err *err)
 {
+	/* the store's files have the mode that it leaves them; there are no other threads yet */
+	mode_t umask_was = umask(077);
 	int r = make_state_dir(pool, err);
 	if (r == 0)
 		r = lock_state_dir(pool, err);
-	return r < 0 ? r : open_store(pool, err);
+	if (r == 0)
+		r = open_store(pool, err);
+	umask(umask_was);
+	return r;
 }
 
 /* --- settings and counters --- */

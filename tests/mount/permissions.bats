@@ -354,3 +354,46 @@ foreign_repo() {
     mount_pool 1 1
     assert_equal "$(cat "$POOL/config/allow_foreign_repo")" no
 }
+
+# What is below the state directory, and not a worktree's contents: those have the modes that git gives them.
+state_files() {
+    find "$STATE" \( -path "$STATE/worktrees/*" -o -path "$STATE/templates/*/*" -o -path "$STATE/layers/*/*" \
+        -o -path "$STATE/trash/*/*" \) -prune -o "$@" -print
+}
+
+@test "what a pool keeps is for its owner only, whatever the umask" {
+    printf 'like = bash\nfile = notes of ${NAME}\n' > "$DIR/noted.conf"
+    local mask agent
+    for mask in 000 022 077; do
+        umask "$mask"
+        mount_pool 2 2 -o "allow_other,umask=0,program_profile=$DIR/noted.conf"
+        echo job > "$POOL/acquire"
+        echo 'echo text > file' > "$POOL/leases/job/prompt"
+        assert_equal "$(cat "$POOL/leases/job/wait")" ready
+        echo save > "$POOL/ctl"
+        agent=agents/$(cat "$POOL/leases/job/id")
+        for file in state.db state.db-wal state.db-shm lock events tmux.sock "$agent/notes" "$agent/output"; do
+            assert [ -e "$STATE/$file" ]
+        done
+        assert_equal "$(state_files -perm /077)" ""
+        assert_equal "$(find "$STATE" ! -user "$(id -u)")" ""
+        # but what agents and git write is as ever
+        assert_equal "$(stat -c %a "$POOL/leases/job/worktree/file")" "$(printf %o $((0666 & ~mask)))"
+        run as_other ls "$STATE"
+        assert_failure
+        run as_other ls "$(readlink "$POOL/leases/job/worktree")"
+        assert_failure
+        echo job > "$POOL/release"
+        unmount_pool
+        umask 022
+        assert_equal "$(state_files -perm /077)" ""
+    done
+}
+
+@test "a store that others could read is closed to them" {
+    mount_pool 1 1
+    unmount_pool
+    chmod 644 "$STATE/state.db"
+    mount_pool 1 1
+    assert_equal "$(state_files -perm /077)" ""
+}
