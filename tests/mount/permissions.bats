@@ -121,6 +121,15 @@ readonly AT_OPEN="line 1: " AT_WRITE="write error: " EPERM="Operation not permit
     await value_is "$POOL/stats/active_agents" 0
 }
 
+@test "with umask=007 the group works, and nobody else looks" {
+    mount_pool 1 1 -o allow_other,umask=007,gid=5678
+    setpriv --reuid=1234 --regid=5678 --clear-groups bash -ec "cd $POOL; echo job > acquire
+        echo : > leases/job/prompt; touch leases/job; rm leases/job"
+    await value_is "$POOL/stats/active_agents" 0
+    refused_to_other "cat $POOL/status" "Permission denied"
+    refused_to_other "echo job > $POOL/acquire" "Permission denied"
+}
+
 @test "another user's agent is not prompted, typed into or commanded, at open" {
     mount_pool 2 2 -o allow_other,umask=0
     echo mine agent=agent-1 > "$POOL/acquire"
@@ -204,17 +213,45 @@ PY
     as_other bash -c "echo theirs > $POOL/acquire"
     mkfifo "$DIR/go"
     chmod 666 "$DIR/go"
-    # opened when the agent was its own, and still open when the agent is another's
-    as_other bash -c "exec 5> $POOL/leases/theirs/prompt 6> $POOL/leases/theirs/keys
-        printf 'touch stolen' >&5; echo theirs > $POOL/release; read -r < $DIR/go
-        echo C-c >&6; cat $POOL/last_error; exec 5>&-; cat $POOL/last_error" > "$DIR/said" 2>&1 &
+    # opened when the agent was theirs, and still open when it is another's: a new write, the end of a text, and
+    # that of a line which filled a buffer
+    python3 - "$POOL" "$DIR/go" > "$DIR/said" 2>&1 <<'PY' &
+import errno, os, sys
+os.setgroups([])
+os.setgid(65534)
+os.setuid(65534)
+pool, go = sys.argv[1:]
+prompt, keys, long = (os.open(f"{pool}/leases/theirs/{name}", os.O_WRONLY) for name in ("prompt", "keys", "keys"))
+os.write(prompt, b"touch stolen")
+os.write(long, b"x" * 4096)
+open(pool + "/release", "w").write("theirs\n")
+open(go).read()
+
+def refused(what, call, *args):
+    try:
+        call(*args)
+        error = 0
+    except OSError as e:
+        error = e.errno
+    print(what, errno.errorcode.get(error), open(pool + "/last_error").read(), end="")
+    try:
+        open(pool + "/release", "w").write("nobody\n") # another last error
+    except OSError:
+        pass
+
+refused("write", os.write, keys, b"C-c\n")
+refused("line", os.close, long)
+refused("text", os.close, prompt)
+PY
     local other=$!
     await value_is "$POOL/stats/idle_agents" 1
     echo mine > "$POOL/acquire"
     echo > "$DIR/go"
     wait $other
-    assert_equal "$(grep -c "lease mine is not yours" "$DIR/said")" 2
-    assert contains "$DIR/said" "$AT_WRITE$EPERM"
+    run cat "$DIR/said"
+    assert_line "write EPERM lease mine is not yours"
+    assert_line "line EPERM lease mine is not yours"
+    assert_line "text None lease mine is not yours" # nobody can be told any more by a close
     assert_equal "$(cat "$POOL/leases/mine/prompts")" 0
     echo mine > "$POOL/release"
 }
@@ -240,7 +277,7 @@ PY
 
 @test "another user may not end or renew a lease, the owner of the mount and root may" {
     mount_pool 2 2 -o allow_other,umask=0,uid=1234
-    echo mine > "$POOL/acquire"
+    echo mine agent=agent-1 > "$POOL/acquire"
     for command in "echo mine > $POOL/release" "echo agent-1 > $POOL/release" "rm $POOL/leases/mine" \
         "touch $POOL/leases/mine" "touch -h $POOL/leases/mine"; do
         refused_to_other "$command" "$EPERM"
