@@ -273,6 +273,7 @@ static void mark_prompted(struct ap_agent *agent)
 void output_prompted(struct ap_agent *agent)
 {
 	AP_CLEANUP_BUF struct ap_buf path = {0};
+	AP_CLEANUP_BUF struct ap_buf text = {0};
 	output_read(agent); /* what is there belongs to what was before */
 	pthread_mutex_lock(&agent->output_lock);
 	mark_prompted(agent);
@@ -280,7 +281,8 @@ void output_prompted(struct ap_agent *agent)
 	pthread_mutex_unlock(&agent->output_lock);
 	ap_buf_printf(&path, "%s/" PROMPTED, agent->dir);
 	/* for the next daemon: without it, all that is kept is the response */
-	(void)file_printf(ap_buf_text(&path), NULL, "%" PRId64 "\n", at);
+	ap_buf_printf(&text, "%" PRId64 "\n", at);
+	(void)file_write(ap_buf_text(&path), ap_buf_text(&text), text.len, NULL);
 }
 
 int output_adopt(struct ap_agent *agent, struct ap_err *err)

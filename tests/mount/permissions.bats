@@ -171,8 +171,8 @@ readonly AT_OPEN="line 1: " AT_WRITE="write error: " EPERM="Operation not permit
 # The other way round: what another user had opened is written to by root, as a program that runs as root may be made to.
 @test "who opened a file has no right lent to him by who writes" {
     mount_pool 2 2 -o allow_other,umask=0
-    echo mine > "$POOL/acquire"
-    as_other bash -c "echo theirs > $POOL/acquire"
+    echo mine agent=agent-1 > "$POOL/acquire"
+    as_other bash -c "echo theirs agent=agent-2 > $POOL/acquire"
     run python3 - "$POOL" <<'PY'
 import errno, os, sys
 pool = sys.argv[1]
