@@ -92,9 +92,10 @@ struct backend_ops {
 	int (*fd)(struct backend *);
 	void (*ready)(struct backend *);
 
-	/* Starts again what has gone: there is another descriptor to watch then, and
-	 * backend_configure() to be called. NULL: it never goes. -EIO, … */
-	int (*revive)(struct backend *, struct ap_err *);
+	/* Goes on with what runs the terminals, or has it begin anew: then the terminals that there
+	 * were are ended. There is another descriptor to watch then, and backend_configure() to be
+	 * called. NULL: it never goes. -EIO, … */
+	int (*revive)(struct backend *, bool anew, struct ap_err *);
 
 	/* Ends the backend. Terminals that are left are ended with it, or left for the next one:
 	 * `keep`. */

@@ -668,12 +668,12 @@ static int start_client(struct backend_tmux *tmux, struct ap_err *err)
 	return r ? ap_err_errno(err, -r, "cannot run 'tmux'") : 0;
 }
 
-/* A server that does not let its client in is none. */
-static int tmux_revive(struct backend *backend, struct ap_err *err)
+static int tmux_revive(struct backend *backend, bool anew, struct ap_err *err)
 {
 	struct backend_tmux *tmux = tmux_of(backend);
 	end_client(tmux);
-	end_server(tmux->socket);
+	if (anew)
+		end_server(tmux->socket);
 	tmux->line.len = tmux->block.len = 0;
 	tmux->in_block = false;
 	int r = start_client(tmux, err);

@@ -86,21 +86,33 @@ static void tidy_soon(struct ap_pool *pool)
 	worker_submit(pool->workers, &pool->tidy_job);
 }
 
+int pool_revive_backend(struct ap_pool *pool, struct ap_err *err)
+{
+	int r = -EIO;
+	/* it may be that only the way to it is broken; one that does not answer is as good as gone
+	 */
+	for (int anew = 0; anew <= 1 && r < 0; anew++) {
+		r = pool->backend->ops->revive(pool->backend, anew, err);
+		if (r == 0 && (r = maintenance_watch_backend(pool)) < 0)
+			ap_err_errno(err, r, "%s", pool->backend->ops->name);
+		if (r == 0)
+			r = backend_configure(pool->backend, err);
+	}
+	return r;
+}
+
 static void job_revive(struct worker_job *job)
 {
 	struct ap_pool *pool = ap_container_of(job, struct ap_pool, revive_job);
 	struct ap_err err = {""};
-	int r = pool->backend->ops->revive(pool->backend, &err);
-	if (r == 0)
-		r = maintenance_watch_backend(pool);
-	if (r == 0)
-		r = backend_configure(pool->backend, &err);
-	events_add(pool->events, "backend_revived",
-		   EVENT_FIELDS({"backend", pool->backend->ops->name, 0}, {"reason", err.text, 0}));
-	if (r == 0)
-		return;
+	int r = pool_revive_backend(pool, &err);
+	events_add(pool->events, r == 0 ? "backend_revived" : "backend_gone",
+		   EVENT_FIELDS({"backend", pool->backend->ops->name, 0},
+				{"reason", r == 0 ? "" : err.text, 0}));
 	pthread_mutex_lock(&pool->lock);
-	pool->revive_ns = ap_clock_after(ap_clock_ns(), REVIVE_PAUSE);
+	pool->reviving = false;
+	if (r < 0 || pool->backend->ops->fd(pool->backend) < 0) /* or it has gone again */
+		pool->revive_ns = ap_clock_after(ap_clock_ns(), REVIVE_PAUSE);
 	pthread_mutex_unlock(&pool->lock);
 	maintenance_poke(pool);
 }
@@ -108,6 +120,9 @@ static void job_revive(struct worker_job *job)
 void job_revive_locked(struct ap_pool *pool)
 {
 	pool->revive_ns = AP_FOREVER;
+	if (pool->reviving) /* it looks at the end whether there is something left to do */
+		return;
+	pool->reviving = true;
 	pool->revive_job = (struct worker_job){.run = job_revive};
 	worker_submit(pool->workers, &pool->revive_job);
 }

@@ -934,12 +934,7 @@ int ap_pool_new(struct ap_pool **ret, struct ap_pool_options *options, struct ap
 static int configure_backend(struct ap_pool *pool, struct ap_err *err)
 {
 	int r = backend_configure(pool->backend, err);
-	if (r == 0 || !pool->backend->ops->revive)
-		return r;
-	r = pool->backend->ops->revive(pool->backend, err);
-	if (r == 0)
-		r = maintenance_watch_backend(pool);
-	return r < 0 ? r : backend_configure(pool->backend, err);
+	return r == 0 || !pool->backend->ops->revive ? r : pool_revive_backend(pool, err);
 }
 
 static void suspend(struct ap_pool *pool, bool suspended)

@@ -192,6 +192,7 @@ struct ap_pool {
 	bool maintenance_runs;
 	int epoll_fd, wake_fd, inotify_fd;
 	int64_t armed_ns;	/* when it wakes by itself; pool->lock */
+	bool reviving;		/* a worker starts the backend again; pool->lock */
 	int64_t revive_ns;	/* when the backend is to be started again; pool->lock */
 	atomic_uint names_kept; /* numbers of agents below this are spent, says the store */
 	atomic_bool maintenance_end;
@@ -362,7 +363,10 @@ void job_effect_locked(struct ap_agent *agent, const struct machine_effect *effe
 /* Has a worker look after the agent's health and usage, unless one does. pool->lock held. */
 void job_probe_locked(struct ap_agent *agent, uint32_t id);
 
-/* Has a worker start the backend again. pool->lock held. */
+/* Goes on with the backend after its way broke, else has it begin anew. Blocks. */
+int pool_revive_backend(struct ap_pool *pool, struct ap_err *err);
+
+/* Has a worker do that. pool->lock held. */
 void job_revive_locked(struct ap_pool *pool);
 
 /* --- texts.c --- */
