@@ -353,6 +353,7 @@ static void job_validate(struct ap_agent *agent)
 	crash_point("grant-started");
 	if (r == 0 && (r = record_granted(agent, record.token, &err)) < 0)
 		r = undo_grant(agent) == 0 ? store_failed(pool, r, &err) : -EIO;
+	agent->lease_held = r == 0;
 	crash_point("grant-recorded");
 	if (recorded && !agent->lease_open)
 		(void)record_over(agent, NULL); /* else at the next start */
@@ -387,6 +388,10 @@ unsigned agent_generation(const struct ap_agent *agent)
 
 static int save_lease(struct ap_agent *agent, struct ap_err *err)
 {
+	if (!agent->lease_held) { /* nobody has worked in it: a branch may be left, no work */
+		(void)worktree_discard(&agent->worktree, &agent->lease, NULL);
+		return 0;
+	}
 	if (agent->effect.type == EFFECT_SAVE && agent->effect.discard)
 		return worktree_discard(&agent->worktree, &agent->lease, err);
 	AP_CLEANUP_BUF struct ap_buf message = {0};

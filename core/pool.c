@@ -911,8 +911,11 @@ int ap_pool_new(struct ap_pool **ret, struct ap_pool_options *options, struct ap
 			ap_err_errno(err, r, "pool");
 	}
 	if (r == 0) {
-		unsigned most = machine_max_effects(&pool->machine);
 		state_dir_load_counters(pool);
+		r = ap_config_copy(&pool->mounted, &pool->config);
+	}
+	if (r == 0) {
+		unsigned most = machine_max_effects(&pool->machine);
 		(void)state_dir_load(pool, true, NULL); /* unfit for the command line: left out */
 		pool->machine.limits = limits_of(pool);
 		pool->effects.at = calloc(most, sizeof *pool->effects.at);
@@ -1013,6 +1016,7 @@ void ap_pool_free(struct ap_pool *pool)
 	free(pool->agents);
 	repo_fini(&pool->repo);
 	ap_config_fini(&pool->config);
+	ap_config_fini(&pool->mounted);
 	pthread_cond_destroy(&pool->emptied);
 	pthread_mutex_destroy(&pool->lock);
 	pthread_mutex_destroy(&pool->seeding);

@@ -92,6 +92,7 @@ struct ap_agent {
 	struct worktree_lease lease;
 	uint64_t token;	   /* of the last lease that it was made ready for */
 	bool lease_open;   /* the worktree is on the lease's branch, and its work not saved yet */
+	bool lease_held;   /* and it was granted, says the store */
 	unsigned n_starts; /* of its program: each has an output file of its own */
 	bool input_cut;	   /* mode stream: a line was written in part only */
 
@@ -165,6 +166,8 @@ struct ap_pool {
 	void *observer;
 	uid_t owner, shown_owner; /* the daemon's user; that of -o uid=, else the same */
 	int lock_fd;		  /* the state directory's lock */
+	bool locked;		  /* it is ours */
+	struct ap_config mounted; /* as the command line has it */
 	struct store *store;
 	bool kept;	 /* agents and leases stay for the next daemon */
 	bool store_lost; /* it was damaged, and begins anew */

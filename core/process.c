@@ -164,17 +164,29 @@ static bool collect(pid_t pid, int out_fd, int err_fd, int64_t deadline_ns, stru
 	}
 }
 
-static void last_line(const struct ap_buf *text, struct ap_err *err, const char *program)
+/* The line that says what was wrong: what comes behind it may be advice. */
+static const char *find_complaint(const char *text)
 {
-	const char *line = ap_buf_text(text);
-	size_t len = text->len;
-	while (len > 0 && line[len - 1] == '\n')
-		len--;
-	const char *start = memrchr(line, '\n', len);
-	if (start) {
-		len -= (size_t)(start + 1 - line);
-		line = start + 1;
+	static const char *const marks[] = {"fatal: ", "error: "};
+	for (size_t i = 0; i < sizeof marks / sizeof *marks; i++) {
+		const char *at = strstr(text, marks[i]);
+		if (at && (at == text || at[-1] == '\n'))
+			return at;
 	}
+	return NULL;
+}
+
+static void tell_complaint(const struct ap_buf *text, struct ap_err *err, const char *program)
+{
+	const char *line = find_complaint(ap_buf_text(text));
+	if (!line) { /* else the last one */
+		size_t len = text->len;
+		while (len > 0 && text->data[len - 1] == '\n')
+			len--;
+		const char *newline = len > 0 ? memrchr(text->data, '\n', len) : NULL;
+		line = newline ? newline + 1 : ap_buf_text(text);
+	}
+	size_t len = strcspn(line, "\n");
 	ap_err_set(err, 0, "%s: %.*s", program, (int)(len < 400 ? len : 400),
 		   len ? line : "failed without a word");
 }
@@ -225,7 +237,7 @@ int process_run(const struct process_run *run, struct ap_err *err)
 				  WTERMSIG(status));
 	if (WEXITSTATUS(status) != 0) {
 		drain(err_read, &complaints);
-		last_line(&complaints, err, run->argv[0]);
+		tell_complaint(&complaints, err, run->argv[0]);
 	}
 	return WEXITSTATUS(status);
 }

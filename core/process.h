@@ -23,8 +23,8 @@ struct process_run {
 };
 
 /* Runs it and waits. Blocks up to limit_ns. Its exit code (0..255), or -ETIMEDOUT (ended), -ECHILD
- * (it died of a signal), -ENOENT, -ENOMEM, …; for all but 0 the sentence is the last line that it
- * wrote to stderr, or what became of it. */
+ * (it died of a signal), -ENOENT, -ENOMEM, …; for all but 0 the sentence is the line of its
+ * stderr that begins with fatal: or error:, else the last one, or what became of it. */
 int process_run(const struct process_run *run, struct ap_err *err);
 
 /* Starts it with pipes at its standard input and output, which the caller closes; the caller waits

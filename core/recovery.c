@@ -332,6 +332,7 @@ static int adopt(struct ap_pool *pool, const struct left *left, struct worktree 
 	agent->port = left->agent.port;
 	agent->token = lease->token;
 	agent->lease_open = lease->token != 0;
+	agent->lease_held = lease->granted != 0;
 	agent->n_prompts = lease->n_prompts;
 	memcpy(agent->lease.label, lease->label, sizeof agent->lease.label);
 	memcpy(agent->lease.base, lease->base, sizeof agent->lease.base);

@@ -82,6 +82,7 @@ static int lock_state_dir(struct ap_pool *pool, struct ap_err *err)
 	if (pool->lock_fd < 0)
 		return ap_err_errno(err, -errno, "%s", path);
 	if (flock(pool->lock_fd, LOCK_EX | LOCK_NB) == 0) {
+		pool->locked = true;
 		if (ftruncate(pool->lock_fd, 0) < 0 || dprintf(pool->lock_fd, "%d\n", getpid()) < 0)
 			return ap_err_errno(err, -errno, "%s", path);
 		return 0;
@@ -230,7 +231,7 @@ int state_dir_load(struct ap_pool *pool, bool at_start, struct ap_err *err)
 	struct ap_list answered;
 	ap_list_init(&answered);
 	pthread_mutex_lock(&pool->lock);
-	int r = ap_config_copy(&loading.config, &pool->config);
+	int r = ap_config_copy(&loading.config, &pool->mounted); /* what no store has stays so */
 	pthread_mutex_unlock(&pool->lock);
 	if (r < 0)
 		return ap_err_errno(err, r, "settings");
@@ -258,7 +259,9 @@ void state_dir_close(struct ap_pool *pool)
 					   "trash"};
 	if (pool->templates && !pool->kept)
 		templates_end(pool->templates);
-	for (size_t i = 0; pool->store && i < sizeof dirs / sizeof *dirs; i++) {
+	if (pool->templates && !pool->kept) /* such as of agents that ended while it was away */
+		repo_forget_worktrees(&pool->repo, pool->state_dir);
+	for (size_t i = 0; pool->locked && i < sizeof dirs / sizeof *dirs; i++) {
 		AP_CLEANUP_FREE char *path = NULL;
 		if (state_file(pool, dirs[i], &path, NULL) == 0)
 			(void)rmdir(path); /* not empty: work that could not be saved */

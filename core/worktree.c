@@ -103,6 +103,19 @@ int worktree_repair(struct worktree *worktree, const char *commit, struct ap_err
 	return r < 0 ? r : git_must(&place, NULL, err, GIT_ARGS("read-tree", commit));
 }
 
+/* An agent may have put a link in its place: what lies behind that is nobody's business here. */
+static int check_directory(const struct worktree *worktree, struct ap_err *err)
+{
+	struct stat st;
+	if (lstat(worktree->path, &st) < 0)
+		return ap_err_errno(err, -errno, "%s", worktree->path);
+	if (!S_ISDIR(st.st_mode))
+		return ap_err_set(err, S_ISLNK(st.st_mode) ? -ELOOP : -ENOTDIR,
+				  "%s is no directory any more: what stands there is left alone",
+				  worktree->path);
+	return 0;
+}
+
 /* --- ignored files that a worktree is to have --- */
 
 static int copy_included(const char *from, const char *to, const char *name, struct ap_err *err)
@@ -296,6 +309,9 @@ static bool is_mount_point(const char *path)
 int worktree_attach(struct worktree *worktree, struct ap_err *err)
 {
 	char commit[GIT_OID_MAX + 1];
+	int r = check_directory(worktree, err);
+	if (r < 0)
+		return r;
 	if (file_read_line(worktree->layers, "template", commit, sizeof commit) < 0)
 		return 0; /* of another backend */
 	if (!worktree->template)
@@ -338,8 +354,8 @@ bool worktree_present(const struct worktree *worktree)
 	const struct spawn_backend *backend = templates_backend(worktree->templates);
 	AP_CLEANUP_BUF struct ap_buf link = {0};
 	ap_buf_printf(&link, "%s/.git", worktree->path);
-	return worktree->admin_dir && access(ap_buf_text(&link), R_OK) == 0 &&
-	       access(worktree->admin_dir, X_OK) == 0 &&
+	return worktree->admin_dir && check_directory(worktree, NULL) == 0 &&
+	       access(ap_buf_text(&link), R_OK) == 0 && access(worktree->admin_dir, X_OK) == 0 &&
 	       (!backend || !backend->attach || is_mount_point(worktree->path));
 }
 
@@ -427,8 +443,10 @@ int worktree_clean(struct worktree *worktree, const char *base, bool in_place, i
 {
 	const struct spawn_backend *backend = templates_backend(worktree->templates);
 	bool anew = backend && backend->is_instant && !in_place;
-	int r = anew ? make_anew(worktree, base, limit_ns, err)
-		     : clean_in_place(worktree, base, err);
+	int r = anew ? 0 : check_directory(worktree, err);
+	if (r == 0)
+		r = anew ? make_anew(worktree, base, limit_ns, err)
+			 : clean_in_place(worktree, base, err);
 	/* worktrees that the agent made inside this one */
 	repo_forget_worktrees(worktree->repo, worktree->path);
 	if (r == 0)
@@ -460,8 +478,10 @@ int worktree_forward(struct worktree *worktree, const char *commit, struct ap_er
 	/* what runs while nobody leases it may have gone elsewhere */
 	if (strcmp(worktree->commit, commit) == 0 && strcmp(head, commit) == 0)
 		return 0;
-	int r = git_must(&place, NULL, err,
-			 GIT_ARGS("checkout", "--quiet", "--force", "--detach", commit));
+	int r = check_directory(worktree, err);
+	if (r == 0)
+		r = git_must(&place, NULL, err,
+			     GIT_ARGS("checkout", "--quiet", "--force", "--detach", commit));
 	if (r == 0)
 		snprintf(worktree->commit, sizeof worktree->commit, "%s", commit);
 	return r;
@@ -471,8 +491,10 @@ int worktree_forward(struct worktree *worktree, const char *commit, struct ap_er
 static int resume(struct worktree *worktree, const char *branch, struct ap_err *err)
 {
 	const struct git_place place = place_of(worktree);
-	int r = git_run(&place, NULL, err,
-			GIT_ARGS("checkout", "--quiet", "--force", branch, "--"));
+	int r = check_directory(worktree, err);
+	if (r == 0)
+		r = git_run(&place, NULL, err,
+			    GIT_ARGS("checkout", "--quiet", "--force", branch, "--"));
 	if (r > 0 && strstr(err->text, "already "))
 		return -EBUSY; /* … checked out at, … used by worktree at */
 	return r > 0 ? -EIO : r;
