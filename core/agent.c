@@ -119,6 +119,15 @@ static void answer_waits(struct ap_pool *pool, struct ap_list *waits, int result
 	}
 }
 
+void agent_refuse_waits(struct ap_agent *agent, int error, const struct ap_err *err)
+{
+	struct ap_list waits;
+	pthread_mutex_lock(&agent->pool->lock);
+	take_waits_locked(agent, true, &waits);
+	pthread_mutex_unlock(&agent->pool->lock);
+	answer_waits(agent->pool, &waits, error, err, AP_ACTIVITY_EXITED);
+}
+
 void agent_leave(struct ap_agent *agent)
 {
 	struct ap_pool *pool = agent->pool;
@@ -150,6 +159,7 @@ void agent_starts(struct ap_agent *agent)
 	/* those of the program before would be taken for this one's */
 	agent_remove_record(agent, "pid");
 	agent_remove_record(agent, "exit");
+	agent_remove_record(agent, "paused");
 	pthread_mutex_lock(&agent->pool->lock);
 	agent->activity = AP_ACTIVITY_STARTING;
 	agent->entered_ns = agent->output_ns = 0;
@@ -412,7 +422,7 @@ void agent_review(struct ap_agent *agent, int64_t now)
 
 	struct ap_list waits;
 	pthread_mutex_lock(&pool->lock);
-	if (!agent->started || agent->gone || agent->restarting) {
+	if (!agent->started || agent->gone || agent->restarting || atomic_load(&pool->leaving)) {
 		pthread_mutex_unlock(&pool->lock);
 		return;
 	}
@@ -591,7 +601,6 @@ int agent_prompt_again(struct ap_agent *agent, const struct store_prompt *stored
 		return -ENOMEM;
 	prompt->seq = stored->seq;
 	pthread_mutex_lock(&agent->pool->lock);
-	agent->prompt_seq = stored->seq;
 	prompt_append_locked(agent, prompt);
 	pthread_mutex_unlock(&agent->pool->lock);
 	return 0;

@@ -43,9 +43,11 @@ struct backend_tmux {
 	struct backend base;
 	char *socket, *shim;
 	pid_t client;
-	int in_fd, out_fd; /* the client's standard input and output */
 
 	pthread_mutex_t lock;	 /* of what follows */
+	int in_fd;		 /* the client's standard input */
+	int out_fd;		 /* its output: the reader reads it, and closes it at its end */
+	pthread_cond_t closed;	 /* the reader has */
 	struct ap_list commands; /* sent, not answered; in order */
 	bool dead;		 /* the client has gone */
 
@@ -147,8 +149,11 @@ static void tmux_ready(struct backend *backend)
 		return;
 	if (n <= 0) {
 		client_died(tmux);
+		pthread_mutex_lock(&tmux->lock);
 		close(tmux->out_fd);
 		tmux->out_fd = -1;
+		pthread_cond_signal(&tmux->closed);
+		pthread_mutex_unlock(&tmux->lock);
 		return;
 	}
 	for (const char *at = block, *end = block + n; at < end;) {
@@ -166,7 +171,11 @@ static void tmux_ready(struct backend *backend)
 
 static int tmux_fd(struct backend *backend)
 {
-	return tmux_of(backend)->out_fd;
+	struct backend_tmux *tmux = tmux_of(backend);
+	pthread_mutex_lock(&tmux->lock);
+	int fd = tmux->out_fd;
+	pthread_mutex_unlock(&tmux->lock);
+	return fd;
 }
 
 /* --- commands --- */
@@ -452,6 +461,8 @@ static int tmux_adopt(struct backend *backend, const char *name, struct backend_
 		    process_start_time(pid) == terminal->keeper_start;
 	if (same)
 		return 0;
+	if (r < 0 && r != -ENOENT) /* whether it has is not known */
+		return ap_err_set(err, r, "tmux does not say what became of %s", name);
 	if (r == 0 && !dead) /* nobody's */
 		(void)tmux_remove(backend, terminal, NULL);
 	terminal->keeper = 0;
@@ -592,11 +603,12 @@ static void end_server(const char *socket)
 
 static void end_client(struct backend_tmux *tmux)
 {
+	pthread_mutex_lock(&tmux->lock);
+	tmux->dead = true;
 	if (tmux->in_fd >= 0)
 		close(tmux->in_fd);
-	if (tmux->out_fd >= 0)
-		close(tmux->out_fd);
-	tmux->in_fd = tmux->out_fd = -1;
+	tmux->in_fd = -1;
+	pthread_mutex_unlock(&tmux->lock);
 	if (tmux->client > 0) {
 		kill(tmux->client, SIGKILL); /* our own child, not waited for yet */
 		while (waitpid(tmux->client, NULL, 0) < 0 && errno == EINTR)
@@ -611,7 +623,10 @@ static void tmux_free(struct backend *backend, bool keep)
 	if (!keep)
 		end_server(tmux->socket);
 	end_client(tmux);
+	if (tmux->out_fd >= 0) /* the reader is there no more */
+		close(tmux->out_fd);
 	client_died(tmux);
+	pthread_cond_destroy(&tmux->closed);
 	ap_buf_fini(&tmux->line);
 	ap_buf_fini(&tmux->block);
 	pthread_mutex_destroy(&tmux->lock);
@@ -662,9 +677,11 @@ static int start_client(struct backend_tmux *tmux, struct ap_err *err)
 	posix_spawnattr_destroy(&attr);
 	close(in[0]);
 	close(out[1]);
+	fcntl(out[0], F_SETFL, O_NONBLOCK);
+	pthread_mutex_lock(&tmux->lock);
 	tmux->in_fd = in[1];
 	tmux->out_fd = out[0];
-	fcntl(tmux->out_fd, F_SETFL, O_NONBLOCK);
+	pthread_mutex_unlock(&tmux->lock);
 	return r ? ap_err_errno(err, -r, "cannot run 'tmux'") : 0;
 }
 
@@ -672,6 +689,10 @@ static int tmux_revive(struct backend *backend, bool anew, struct ap_err *err)
 {
 	struct backend_tmux *tmux = tmux_of(backend);
 	end_client(tmux);
+	pthread_mutex_lock(&tmux->lock);
+	while (tmux->out_fd >= 0) /* its client has ended: the reader sees that */
+		pthread_cond_wait(&tmux->closed, &tmux->lock);
+	pthread_mutex_unlock(&tmux->lock);
 	if (anew)
 		end_server(tmux->socket);
 	tmux->line.len = tmux->block.len = 0;
@@ -732,6 +753,7 @@ int backend_new(struct backend **ret, const char *state_dir, const char *shim, s
 	tmux->socket = ap_steal(socket.data);
 	tmux->shim = strdup(shim);
 	pthread_mutex_init(&tmux->lock, NULL);
+	pthread_cond_init(&tmux->closed, NULL);
 	ap_list_init(&tmux->commands);
 	int r = 0;
 	if (!tmux->shim)

@@ -27,11 +27,12 @@ static int64_t last_seq(struct kept *kept)
 	ssize_t n = kept_read(kept, text, sizeof text - 1, from, &offset);
 	if (n <= 0)
 		return 0;
-	text[n] = '\0';
+	text[n] = '\0'; /* behind a number that is cut off */
 	if (text[n - 1] != '\n')
 		kept_append(kept, "\n", 1);
 	const char *last = NULL;
-	for (const char *at = text; (at = strstr(at, "{\"seq\":")); at += 7)
+	for (const char *at = text; (at = memmem(at, (size_t)(text + n - at), "{\"seq\":", 7));
+	     at += 7)
 		last = at + 7;
 	return last ? strtoll(last, NULL, 10) : 0;
 }

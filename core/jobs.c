@@ -154,7 +154,7 @@ static int keep_name(const struct ap_agent *agent, struct ap_err *err)
 static int store_failed(struct ap_pool *pool, int error, const struct ap_err *err)
 {
 	events_add(pool->events, "store_failed", EVENT_FIELDS({"reason", err->text, 0}));
-	return error == -ENOSPC ? error : -EROFS;
+	return error == -ENOSPC || error == -EBUSY ? error : -EROFS;
 }
 
 /* --- records: what the next daemon needs to go on with it --- */
@@ -193,6 +193,7 @@ static int record_program(struct ap_agent *agent, bool clean, bool recycled, con
 	struct store_txn *txn = store_txn_new();
 	agent_record(agent, clean, recycled, &record);
 	txn_agent(txn, &record);
+	txn_prompts_gone(txn, agent->number); /* they were for the one before */
 	if (counter)
 		txn_count(txn, counter, 1);
 	return store_commit(agent->pool->store, txn, false, err);
@@ -217,6 +218,7 @@ static int record_wanted(struct ap_agent *agent, struct store_lease *record, str
 	if (sscanf(record->label, "lease-%" SCNu64, &number) == 1)
 		txn_raise(txn, "next_lease", (int64_t)number + 1);
 	txn_lease(txn, record);
+	txn_prompts_gone(txn, agent->number);
 	int r = store_commit(agent->pool->store, txn, false, err);
 	return r < 0 ? r : lease_record_write(agent, err);
 }
@@ -230,20 +232,30 @@ static int record_granted(struct ap_agent *agent, uint64_t token, struct ap_err 
 	return store_commit(agent->pool->store, txn, true, err);
 }
 
-/* The lease's work is safe. */
+static struct store_txn *over_txn(const struct ap_agent *agent, enum ap_reason reason)
+{
+	struct store_txn *txn = store_txn_new();
+	txn_lease_over(txn, agent->token, ap_clock_to_wall(ap_clock_ns()),
+		       ap_reason_name(reason ? reason : AP_REASON_CANCELLED));
+	txn_prompts_gone(txn, agent->number);
+	return txn;
+}
+
+/* The lease's work is safe. Where that cannot be written down now, it is as soon as it can be. */
 static int record_over(struct ap_agent *agent, struct ap_err *err)
 {
 	struct ap_pool *pool = agent->pool;
-	struct store_txn *txn = store_txn_new();
 	pthread_mutex_lock(&pool->lock);
 	enum ap_reason reason = pool->machine.slots[agent->slot].leaving;
 	pthread_mutex_unlock(&pool->lock);
 	/* first: without it the store is believed, with one that the store does not know it is not
 	 */
 	agent_remove_record(agent, "lease");
-	txn_lease_over(txn, agent->token, ap_clock_to_wall(ap_clock_ns()),
-		       ap_reason_name(reason ? reason : AP_REASON_CANCELLED));
-	return store_commit(pool->store, txn, true, err);
+	int r = store_commit(pool->store, over_txn(agent, reason), true, err);
+	if (r == 0)
+		return 0;
+	store_insist(pool->store, over_txn(agent, reason));
+	return store_failed(pool, r, err);
 }
 
 static void job_spawn(struct ap_agent *agent)
@@ -257,6 +269,8 @@ static void job_spawn(struct ap_agent *agent)
 		r = resolve_base(pool, base, &err);
 	if (r == 0 && mkdir(agent->dir, 0700) < 0)
 		r = ap_err_errno(&err, -errno, "%s", agent->dir);
+	else
+		agent->dir_made = r == 0;
 	if (r == 0)
 		r = worktree_add(&agent->worktree, pool->templates, agent->name, base,
 				 ap_pool_config_number(pool, AP_OPT_SPAWN_TIMEOUT), &err);
@@ -435,6 +449,7 @@ static void go_on_if_paused(struct ap_agent *agent)
 	struct backend_terminal running = agent->running;
 	agent->paused = false;
 	pthread_mutex_unlock(&pool->lock);
+	agent_remove_record(agent, "paused");
 	if (paused)
 		(void)pool->backend->ops->pause(pool->backend, &running, false);
 }
@@ -452,9 +467,12 @@ static void job_save(struct ap_agent *agent)
 	if (r == 0)
 		r = save_lease(agent, &err);
 	crash_point("save-saved");
-	if (r == 0)
-		r = record_over(agent, &err);
+	int recorded = r == 0 ? record_over(agent, &err) : 0;
 	crash_point("save-recorded");
+	if (recorded < 0) {
+		ap_err_wrap(&err, recorded, "the work is saved, but");
+		tell_request(agent, &err);
+	}
 	if (r < 0) {
 		ap_err_wrap(&err, r, "%s is set aside with its work in %s", agent->name,
 			    agent->worktree_path);
@@ -463,7 +481,7 @@ static void job_save(struct ap_agent *agent)
 	} else {
 		agent->lease_open = false;
 	}
-	outcome(agent, r < 0 ? -EIO : 0);
+	outcome(agent, r < 0 ? -EIO : recorded);
 }
 
 static bool has_ended(struct ap_agent *agent)
@@ -499,7 +517,7 @@ static void job_recycle(struct ap_agent *agent)
 	if (r == 0 && agent->lease_open) /* it was granted too late for its acquirer */
 		r = save_lease(agent, &err);
 	if (r == 0 && agent->lease_open)
-		r = record_over(agent, &err);
+		(void)record_over(agent, NULL); /* it is as soon as it can be */
 	agent->lease_open = agent->lease_open && r < 0;
 	if (r == 0)
 		r = resolve_base(pool, base, &err);
@@ -562,7 +580,7 @@ static void job_stop(struct ap_agent *agent)
 	if (r == 0 && !keep && agent->lease_open)
 		r = save_lease(agent, &err);
 	if (r == 0 && !keep && agent->lease_open)
-		r = record_over(agent, &err);
+		(void)record_over(agent, NULL); /* likewise */
 	pool->backend->ops->remove(pool->backend, &agent->terminal, NULL);
 	if (r == 0 && !keep && agent->worktree.path) {
 		launch_teardown(agent);
@@ -573,7 +591,8 @@ static void job_stop(struct ap_agent *agent)
 		note_aside(agent, &err);
 	if (r == 0 && !keep) { /* else the lease's record stays with the worktree */
 		struct store_txn *txn = store_txn_new();
-		process_remove_tree(agent->dir, NULL);
+		if (agent->dir_made)
+			process_remove_tree(agent->dir, NULL);
 		txn_agent_gone(txn, agent->number);
 		(void)store_commit(pool->store, txn, false, NULL); /* else at the next start */
 		crash_point("stop-recorded");

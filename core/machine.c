@@ -1022,7 +1022,8 @@ static int on_saved(struct machine *m, const struct machine_event *event, int64_
 	struct machine_slot *slot = &m->slots[event->slot];
 	enum ap_reason reason = slot->leaving;
 	slot_answer(slot, fx, event->result);
-	if (event->result < 0) {
+	/* saved, but not written down: whoever releases is told, the agent is well */
+	if (event->result < 0 && !agent_is_well(event->result)) {
 		set_aside(m, slot, now, fx);
 		return 0;
 	}

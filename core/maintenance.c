@@ -232,7 +232,7 @@ static void *maintenance_main(void *data)
 		if (pool->revive_ns <= ap_clock_ns())
 			job_revive_locked(pool);
 		pthread_mutex_unlock(&pool->lock);
-		if (due)
+		if (due && !atomic_load(&pool->leaving))
 			pool_step(pool, &(struct machine_event){.type = MACHINE_TIMER});
 		review_due(pool);
 	}

@@ -135,6 +135,8 @@ static int open_files(struct ap_agent *agent, const char *raw_path, const char *
 {
 	struct kept raw = KEPT_NONE, plain = KEPT_NONE;
 	int r = adopt ? kept_adopt(&raw, raw_path) : kept_open(&raw, raw_path);
+	if (r == 0 && adopt) /* nobody has bounded it meanwhile */
+		kept_bound(&raw, ap_pool_config_number(agent->pool, AP_OPT_OUTPUT_LIMIT));
 	if (r == 0)
 		r = kept_open(&plain, plain_path);
 	int read_fd = r == 0 ? open(raw_path, O_RDONLY | O_CLOEXEC) : -1;
@@ -296,20 +298,24 @@ int output_adopt(struct ap_agent *agent, struct ap_err *err)
 	if (file_read_line(agent->dir, PROMPTED, prompted, sizeof prompted) == 0)
 		(void)ap_number_parse(prompted, &at);
 	int r = open_files(agent, ap_buf_text(&raw), ap_buf_text(&plain), true);
-	if (r == 0)
-		r = watch_file(agent, ap_buf_text(&raw), err);
 	if (r < 0)
 		return ap_err_errno(err, r, "%s", ap_buf_text(&raw));
 	pthread_mutex_lock(&agent->output_lock);
 	int64_t from = atomic_load(&agent->raw.first);
 	if (at > from)
 		kept_grown(&agent->raw, (int64_t)read_on(agent, (size_t)(at - from)));
-	if (at >= from)
+	if (at >= from) {
 		mark_prompted(agent);
+		agent->signs.told = (struct activity_signal){.at_ns = 0}; /* of before */
+	}
 	pthread_mutex_unlock(&agent->output_lock);
-	while (output_read(agent))
-		;
-	return 0;
+	pthread_mutex_lock(&agent->pool->lock);
+	agent->entered_ns = at >= 0 ? ap_clock_ns() : 0;
+	pthread_mutex_unlock(&agent->pool->lock);
+	(void)output_read(agent);
+	r = watch_file(agent, ap_buf_text(&raw), err);
+	(void)output_read(agent); /* what came in between; the maintenance thread reads on */
+	return r;
 }
 
 /* Where the response lies in the plain text. With marks it is what the commands printed; else what

@@ -204,6 +204,15 @@ struct unmade {
 	struct machine_event events[8]; /* max_spawning is 4, and one was stepped */
 };
 
+/* Has it written down that a lease ends: the next daemon has it end too. */
+static void keep_ending_locked(struct ap_pool *pool, const struct machine_slot *slot)
+{
+	struct store_txn *txn = slot->token ? store_txn_new() : NULL;
+	txn_lease_ends(txn, slot->token, ap_reason_name(slot->leaving));
+	if (txn) /* else it is set aside, and it has been written down */
+		store_submit(pool->store, txn, false, NULL, NULL);
+}
+
 /* Hands the effects of the step just made to workers. */
 static void hand_out_locked(struct ap_pool *pool, struct unmade *unmade)
 {
@@ -213,6 +222,8 @@ static void hand_out_locked(struct ap_pool *pool, struct unmade *unmade)
 		if (effect->type == EFFECT_SPAWN)
 			agent = agent_new_locked(pool, effect->slot,
 						 pool->machine.slots[effect->slot].number);
+		if (effect->type == EFFECT_SAVE)
+			keep_ending_locked(pool, &pool->machine.slots[effect->slot]);
 		if (agent && effect->type == EFFECT_PROBE) {
 			job_probe_locked(agent, effect->id);
 		} else if (agent) {
@@ -458,14 +469,6 @@ static void kept(void *data, int result, const struct ap_err *err)
 	request_answer(data, result, err);
 }
 
-/* Has it written down that a lease ends. `request` is answered then; NULL: nobody waits. */
-static void keep_release(struct ap_pool *pool, uint64_t token, struct ap_request *request)
-{
-	struct store_txn *txn = store_txn_new();
-	txn_lease_ends(txn, token, ap_reason_name(AP_REASON_RELEASE));
-	store_submit(pool->store, txn, request != NULL, request ? kept : NULL, request);
-}
-
 int ap_pool_release(struct ap_pool *pool, const char *label_or_agent, bool discard, uid_t uid,
 		    struct ap_request *request, struct ap_err *err)
 {
@@ -483,8 +486,6 @@ int ap_pool_release(struct ap_pool *pool, const char *label_or_agent, bool disca
 			   &token, err);
 	if (r < 0)
 		ap_request_free(request);
-	else
-		keep_release(pool, token, NULL);
 	return r;
 }
 
@@ -494,11 +495,13 @@ int ap_pool_begin_release(struct ap_pool *pool, const char *label, uid_t uid,
 	uint64_t token;
 	int r = lease_step(pool, label, uid, (struct machine_event){.type = MACHINE_RELEASE},
 			   &token, err);
-	if (r == 0) {
-		ap_request_ref(request);
-		keep_release(pool, token, request);
-	}
-	return r;
+	if (r < 0)
+		return r;
+	struct store_txn *txn = store_txn_new();
+	ap_request_ref(request);
+	txn_lease_ends(txn, token, ap_reason_name(AP_REASON_RELEASE));
+	store_submit(pool->store, txn, true, kept, request);
+	return 0;
 }
 
 int ap_pool_may_release(struct ap_pool *pool, const char *label_or_agent, uid_t uid,
@@ -530,25 +533,79 @@ void ap_pool_release_key(struct ap_pool *pool, struct ap_lease_key key)
 
 /* --- the pool as a whole --- */
 
-/* A setting that was made: it is taken back when it cannot be written down. */
+/* A setting that was made, until it is written down. */
+struct setting {
+	struct ap_request *request; /* with a reference */
+	struct ap_pool *pool;
+	enum ap_option option; /* AP_N_OPTIONS: the size */
+	int target, old_target;
+	uint8_t old_origin;
+	char *text, *old_text; /* owned */
+};
+
+static void setting_free(struct setting *setting)
+{
+	free(setting->text);
+	free(setting->old_text);
+	free(setting);
+}
+
+/* Makes it what it was, unless it has been set once more. */
+static void setting_take_back(const struct setting *setting)
+{
+	struct ap_pool *pool = setting->pool;
+	struct ap_list answered;
+	ap_list_init(&answered);
+	pthread_mutex_lock(&pool->lock);
+	if (setting->option == AP_N_OPTIONS) {
+		if (pool->machine.target == setting->target)
+			pool->machine.target = setting->old_target;
+	} else {
+		AP_CLEANUP_BUF struct ap_buf now = {0};
+		ap_config_show(&pool->config, setting->option, &now);
+		if (strcmp(ap_buf_text(&now), setting->text) == 0 &&
+		    ap_config_set(&pool->config, setting->option, setting->old_text, true, NULL) ==
+			    0)
+			pool->config.origin[setting->option] = setting->old_origin;
+	}
+	pool_obey_config_locked(pool, &answered);
+	pthread_mutex_unlock(&pool->lock);
+	pool_deliver(pool, &answered);
+}
+
 static void setting_kept(void *data, int result, const struct ap_err *err)
 {
-	struct ap_request *request = data;
+	struct setting *setting = data;
 	if (result < 0)
-		(void)state_dir_load(request->pool, false, NULL); /* as the store has it */
-	kept(data, result, err);
+		setting_take_back(setting);
+	kept(setting->request, result, err);
+	setting_free(setting);
 }
 
 int ap_pool_scale(struct ap_pool *pool, int target, struct ap_request *request, struct ap_err *err)
 {
+	struct ap_list answered;
+	struct setting *setting = calloc(1, sizeof *setting);
+	if (!setting)
+		return ap_err_errno(err, -ENOMEM, "scale");
+	*setting = (struct setting){
+		.request = request, .pool = pool, .option = AP_N_OPTIONS, .target = target};
+	ap_list_init(&answered);
+	pthread_mutex_lock(&pool->lock);
+	setting->old_target = pool->machine.target;
 	int r = pool_refused(
-		pool_step(pool, &(struct machine_event){.type = MACHINE_SCALE, .target = target}),
+		pool_step_locked(pool,
+				 &(struct machine_event){.type = MACHINE_SCALE, .target = target},
+				 &answered),
 		err);
-	if (r < 0)
+	pthread_mutex_unlock(&pool->lock);
+	pool_deliver(pool, &answered);
+	if (r < 0) {
+		setting_free(setting);
 		return r;
-	request->pool = pool;
+	}
 	ap_request_ref(request);
-	state_dir_keep_scale(pool, setting_kept, request);
+	state_dir_keep_scale(pool, setting_kept, setting);
 	return 0;
 }
 
@@ -637,22 +694,44 @@ void pool_obey_config_locked(struct ap_pool *pool, struct ap_list *answered)
 	pool_step_locked(pool, &(struct machine_event){.type = MACHINE_CONFIG}, answered);
 }
 
+/* The value that an option has, owned by the caller. NULL on ENOMEM. */
+static char *option_text_locked(const struct ap_pool *pool, enum ap_option option)
+{
+	struct ap_buf text = {0};
+	ap_config_show(&pool->config, option, &text);
+	ap_buf_adds(&text, "");
+	if (!text.failed)
+		return text.data ? text.data : strdup("");
+	ap_buf_fini(&text);
+	return NULL;
+}
+
 int ap_pool_config_set(struct ap_pool *pool, enum ap_option option, const char *text,
 		       struct ap_request *request, struct ap_err *err)
 {
 	struct ap_list answered;
+	struct setting *setting = calloc(1, sizeof *setting);
+	if (!setting)
+		return ap_err_errno(err, -ENOMEM, "%s", ap_options[option].name);
+	*setting = (struct setting){.request = request, .pool = pool, .option = option};
 	ap_list_init(&answered);
 	pthread_mutex_lock(&pool->lock);
-	int r = ap_config_set(&pool->config, option, text, false, err);
-	if (r == 0)
+	setting->old_origin = pool->config.origin[option];
+	setting->old_text = option_text_locked(pool, option);
+	int r = setting->old_text ? ap_config_set(&pool->config, option, text, false, err)
+				  : ap_err_errno(err, -ENOMEM, "%s", ap_options[option].name);
+	if (r == 0) {
 		pool_obey_config_locked(pool, &answered);
+		setting->text = option_text_locked(pool, option);
+	}
 	pthread_mutex_unlock(&pool->lock);
 	pool_deliver(pool, &answered);
-	if (r < 0)
-		return r;
-	request->pool = pool;
+	if (r < 0 || !setting->text) {
+		setting_free(setting);
+		return r < 0 ? r : ap_err_errno(err, -ENOMEM, "%s", ap_options[option].name);
+	}
 	ap_request_ref(request);
-	state_dir_keep_option(pool, option, setting_kept, request);
+	state_dir_keep_option(pool, option, setting_kept, setting);
 	return 0;
 }
 
@@ -870,7 +949,7 @@ int ap_pool_new(struct ap_pool **ret, struct ap_pool_options *options, struct ap
 	struct ap_pool *pool = calloc(1, sizeof *pool);
 	if (!pool)
 		return ap_err_errno(err, -ENOMEM, "pool");
-	pool->lock_fd = pool->epoll_fd = pool->wake_fd = pool->inotify_fd = -1;
+	pool->lock_fd = pool->helpers_fd = pool->epoll_fd = pool->wake_fd = pool->inotify_fd = -1;
 	pool->revive_ns = AP_FOREVER;
 	pool->kept = true; /* until it is ended in order, what is there is left alone */
 	pthread_mutex_init(&pool->lock, NULL);
@@ -950,7 +1029,9 @@ static void suspend(struct ap_pool *pool, bool suspended)
 int ap_pool_start(struct ap_pool *pool, struct ap_err *err)
 {
 	bool full = ap_config_choice(&pool->config, AP_OPT_DURABILITY) == 0;
-	int r = store_start(pool->store, full, err);
+	int r = state_dir_await_helpers(pool, err);
+	if (r == 0)
+		r = store_start(pool->store, full, err);
 	if (r == 0)
 		r = backend_new(&pool->backend, pool->state_dir, pool->shim, err);
 	if (r == 0 && !(pool->workers = worker_pool_new(POOL_N_WORKERS)))
@@ -962,10 +1043,29 @@ int ap_pool_start(struct ap_pool *pool, struct ap_err *err)
 		r = configure_backend(pool, err);
 	if (r == 0)
 		r = pool_recover(pool, err);
+	if (r < 0)
+		return r;
 	suspend(pool, false);
-	if (r == 0)
-		ap_pool_warm(pool);
-	return r;
+	ap_pool_warm(pool);
+	return 0;
+}
+
+/* Who waits for what an agent does is not served by the next daemon. */
+static void answer_all_waits(struct ap_pool *pool)
+{
+	struct ap_err err;
+	ap_err_set(&err, -ESHUTDOWN, "the pool is closed");
+	atomic_store(&pool->leaving, true);
+	for (unsigned i = 0; i < pool->machine.n_slots; i++) {
+		pthread_mutex_lock(&pool->lock);
+		struct ap_agent *agent = pool->agents[i];
+		if (agent)
+			agent_ref(agent);
+		pthread_mutex_unlock(&pool->lock);
+		if (agent)
+			agent_refuse_waits(agent, -ESHUTDOWN, &err);
+		ap_agent_unref(agent);
+	}
 }
 
 unsigned ap_pool_stop(struct ap_pool *pool, struct ap_err *err)
@@ -979,7 +1079,9 @@ unsigned ap_pool_stop(struct ap_pool *pool, struct ap_err *err)
 	*err = pool->aside_error;
 	unsigned n_aside = pool->n_aside;
 	pthread_mutex_unlock(&pool->lock);
-	if (!pool->kept)
+	if (pool->kept)
+		answer_all_waits(pool);
+	else
 		(void)state_dir_save_next_agent(pool, NULL); /* some names are left out then */
 	return n_aside;
 }
@@ -1001,8 +1103,10 @@ void ap_pool_free(struct ap_pool *pool)
 {
 	if (!pool)
 		return;
-	worker_pool_free(pool->workers); /* what runs may need the other two */
+	atomic_store(&pool->leaving, true);
+	worker_pool_end(pool->workers); /* what runs may need the other two */
 	maintenance_stop(pool);
+	worker_pool_free(pool->workers);
 	leave_agents(pool);
 	if (pool->backend)
 		pool->backend->ops->free(pool->backend, pool->kept);

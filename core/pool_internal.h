@@ -93,6 +93,7 @@ struct ap_agent {
 	uint64_t token;	   /* of the last lease that it was made ready for */
 	bool lease_open;   /* the worktree is on the lease's branch, and its work not saved yet */
 	bool lease_held;   /* and it was granted, says the store */
+	bool dir_made;	   /* its directory is its own */
 	unsigned n_starts; /* of its program: each has an output file of its own */
 	bool input_cut;	   /* mode stream: a line was written in part only */
 
@@ -169,8 +170,10 @@ struct ap_pool {
 	bool locked;		  /* it is ours */
 	struct ap_config mounted; /* as the command line has it */
 	struct store *store;
-	bool kept;	 /* agents and leases stay for the next daemon */
-	bool store_lost; /* it was damaged, and begins anew */
+	bool kept;	   /* agents and leases stay for the next daemon */
+	int helpers_fd;	   /* locked by us and by every helper that runs */
+	bool helpers_gone; /* no process of a daemon before is at work any more */
+	bool store_lost;   /* it was damaged, and begins anew */
 	struct backend *backend;
 	struct worker_pool *workers;
 	struct templates *templates;
@@ -195,6 +198,7 @@ struct ap_pool {
 	bool maintenance_runs;
 	int epoll_fd, wake_fd, inotify_fd;
 	int64_t armed_ns;	/* when it wakes by itself; pool->lock */
+	atomic_bool leaving;	/* nothing more is begun: it is being freed */
 	bool reviving;		/* a worker starts the backend again; pool->lock */
 	int64_t revive_ns;	/* when the backend is to be started again; pool->lock */
 	atomic_uint names_kept; /* numbers of agents below this are spent, says the store */
@@ -241,6 +245,10 @@ unsigned agent_number(const char *name);
  * state_dir_close() undoes what was done of it, and removes what is empty unless it is all kept. */
 int state_dir_open(struct ap_pool *pool, struct ap_err *err);
 void state_dir_close(struct ap_pool *pool);
+
+/* Waits until what a dead daemon has started, such as git, has ended, and has it so for the next
+ * one; pool->helpers_gone says whether. Before the threads. Blocks. */
+int state_dir_await_helpers(struct ap_pool *pool, struct ap_err *err);
 
 /* "STATE_DIR/SUBDIR/NAME", owned by the caller; NULL on ENOMEM. */
 char *state_dir_path(const struct ap_pool *pool, const char *subdir, const char *name);
@@ -294,6 +302,9 @@ void agent_review(struct ap_agent *agent, int64_t now_ns);
 
 /* What who waits for an activity is told: 0, or -EIO when the last prompt was not delivered. */
 int agent_settled_result(enum ap_activity activity, const struct ap_err *prompt_error);
+
+/* Answers all who wait for what it does with an error. Takes the lock. */
+void agent_refuse_waits(struct ap_agent *agent, int error, const struct ap_err *err);
 
 /* Drops the prompts that wait. pool->lock held. */
 void agent_forget_prompts_locked(struct ap_agent *agent);

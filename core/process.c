@@ -17,6 +17,13 @@
 
 extern char **environ;
 
+static int mark_fd = -1; /* set once, before the threads */
+
+void process_mark(int fd)
+{
+	mark_fd = fd;
+}
+
 #define STDERR_KEPT (64 << 10) /* bytes: of more, the rest is not read for the sentence */
 
 static bool same_name(const char *a, const char *b)
@@ -64,6 +71,8 @@ static int spawn_with(const struct process_run *run, int in, int out, int errs, 
 	posix_spawn_file_actions_adddup2(&actions, in, STDIN_FILENO);
 	posix_spawn_file_actions_adddup2(&actions, out, STDOUT_FILENO);
 	posix_spawn_file_actions_adddup2(&actions, errs, STDERR_FILENO);
+	if (mark_fd > STDERR_FILENO) /* onto itself: it is inherited then */
+		posix_spawn_file_actions_adddup2(&actions, mark_fd, mark_fd);
 	if (run->dir)
 		posix_spawn_file_actions_addchdir_np(&actions, run->dir);
 	sigset_t none;

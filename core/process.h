@@ -27,6 +27,10 @@ struct process_run {
  * stderr that begins with fatal: or error:, else the last one, or what became of it. */
 int process_run(const struct process_run *run, struct ap_err *err);
 
+/* Every helper that is started from now on has this descriptor too, as long as it runs: whoever
+ * comes after a dead daemon can wait for them by a lock on it. -1: none. */
+void process_mark(int fd);
+
 /* Starts it with pipes at its standard input and output, which the caller closes; the caller waits
  * for it. `in`, `out` and `limit_ns` mean nothing here. */
 int process_open(const struct process_run *run, pid_t *ret_pid, int *ret_in_fd, int *ret_out_fd,

@@ -602,6 +602,12 @@ static void job_pause(struct worker_job *worker_job)
 	bool paused = agent->paused; /* the last word counts */
 	struct backend_terminal running = agent->running;
 	pthread_mutex_unlock(&pool->lock);
+	AP_CLEANUP_BUF struct ap_buf path = {0};
+	ap_buf_printf(&path, "%s/paused", agent->dir);
+	if (paused) /* for the next daemon */
+		(void)file_write(ap_buf_text(&path), "", 0, NULL);
+	else
+		agent_remove_record(agent, "paused");
 	(void)pool->backend->ops->pause(pool->backend, &running,
 					paused); /* it has ended, perhaps */
 	agent_job_free(job);

@@ -84,7 +84,83 @@ static int lease_record_read(const char *agent_dir, struct lease_record *ret)
 	return 1;
 }
 
-/* --- what has no record --- */
+/* --- what there is --- */
+
+struct left {
+	struct store_agent agent;
+	struct store_lease lease; /* token 0: none */
+	bool adopted;
+	bool aside; /* kept as it is, with its records */
+};
+
+struct recovery {
+	struct ap_pool *pool;
+	struct left *at; /* n of them, owned */
+	unsigned n;
+};
+
+static struct left *left_find(const struct recovery *recovery, unsigned number)
+{
+	for (unsigned i = 0; i < recovery->n; i++) {
+		if (recovery->at[i].agent.number == number)
+			return &recovery->at[i];
+	}
+	return NULL;
+}
+
+static int take_agent(void *data, const struct store_agent *agent)
+{
+	struct recovery *recovery = data;
+	struct left *grown = realloc(recovery->at, (recovery->n + 1) * sizeof *grown);
+	if (!grown)
+		return -ENOMEM;
+	recovery->at = grown;
+	recovery->at[recovery->n++] = (struct left){.agent = *agent};
+	return 0;
+}
+
+static int take_lease(void *data, const struct store_lease *lease)
+{
+	struct left *left = left_find(data, lease->agent);
+	if (left)
+		left->lease = *lease;
+	return 0;
+}
+
+static void for_each_left(struct recovery *recovery, const char *subdir,
+			  void (*handle)(struct recovery *, const char *))
+{
+	AP_CLEANUP_FREE char *path = NULL;
+	if (asprintf(&path, "%s/%s", recovery->pool->state_dir, subdir) < 0)
+		return;
+	DIR *dir = opendir(path);
+	if (!dir)
+		return;
+	struct dirent *entry;
+	while ((entry = readdir(dir))) {
+		if (agent_number(entry->d_name))
+			handle(recovery, entry->d_name);
+	}
+	closedir(dir);
+}
+
+/* Whatever the store says: a name that is on the disk, and a token in a record, are spent. */
+static void spend_numbers(struct recovery *recovery, const char *name)
+{
+	struct ap_pool *pool = recovery->pool;
+	AP_CLEANUP_FREE char *agent_dir = state_dir_path(pool, POOL_AGENTS, name);
+	struct lease_record record = {.token = 0};
+	if (agent_dir)
+		(void)lease_record_read(agent_dir, &record);
+	free(record.admin_dir);
+	pthread_mutex_lock(&pool->lock);
+	struct machine *m = &pool->machine;
+	if (m->next_number <= agent_number(name))
+		m->next_number = agent_number(name) + 1;
+	if (m->next_token <= record.token)
+		m->next_token = record.token + 1;
+	pthread_mutex_unlock(&pool->lock);
+}
 
 static void tell_lost(struct ap_pool *pool, const char *label, const char *name, const char *reason)
 {
@@ -92,8 +168,9 @@ static void tell_lost(struct ap_pool *pool, const char *label, const char *name,
 		   EVENT_FIELDS({"lease", label, 0}, {"agent", name, 0}, {"reason", reason, 0}));
 }
 
-/* Ends what still runs of an agent and waits until it has. */
-static void end_left(struct ap_pool *pool, const char *name, const char *agent_dir)
+/* Ends what still runs of an agent and waits until it has. -ETIMEDOUT. */
+static int end_left(struct ap_pool *pool, const char *name, const char *agent_dir,
+		    struct ap_err *err)
 {
 	AP_CLEANUP_BUF struct ap_buf path = {0};
 	struct backend_terminal terminal = {.keeper = 0};
@@ -102,15 +179,12 @@ static void end_left(struct ap_pool *pool, const char *name, const char *agent_d
 	ap_buf_printf(&path, "%s/alive", agent_dir);
 	AP_CLEANUP_CLOSE int fd = open(ap_buf_text(&path), O_RDWR | O_CLOEXEC);
 	int64_t deadline = ap_clock_ns() + ORPHAN_LIMIT;
-	while (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) < 0 && ap_clock_ns() < deadline)
+	while (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) < 0) {
+		if (ap_clock_ns() > deadline)
+			return ap_err_set(err, -ETIMEDOUT, "the processes of %s do not end", name);
 		poll(NULL, 0, 20);
-}
-
-static bool is_adopted(struct ap_pool *pool, const char *name)
-{
-	struct ap_agent *agent = ap_agent_find(pool, name);
-	ap_agent_unref(agent);
-	return agent != NULL;
+	}
+	return 0;
 }
 
 static void set_aside(struct ap_pool *pool, struct worktree *worktree, const struct ap_err *err)
@@ -120,30 +194,80 @@ static void set_aside(struct ap_pool *pool, struct worktree *worktree, const str
 	worktree_leave(worktree);
 }
 
-/* Saves the work of one left worktree to its lease's branch and removes it. */
-static void remove_worktree(struct ap_pool *pool, const char *name)
+/* --- what is not taken up --- */
+
+/* What a worktree without any record stands on, if that is the branch of a lease. */
+static bool lease_by_head(const struct worktree *worktree, struct worktree_lease *ret)
 {
-	AP_CLEANUP_FREE char *agent_dir = state_dir_path(pool, POOL_AGENTS, name);
+	static const char prefix[] = "ref: refs/heads/" WORKTREE_BRANCH_PREFIX;
+	char head[sizeof prefix + AP_LABEL_MAX + 1];
+	if (!worktree->admin_dir ||
+	    file_read_line(worktree->admin_dir, "HEAD", head, sizeof head) < 0 ||
+	    strncmp(head, prefix, sizeof prefix - 1) != 0 ||
+	    !ap_label_valid(head + sizeof prefix - 1))
+		return false;
+	strcpy(ret->label, head + sizeof prefix - 1); /* valid: it fits */
+	return worktree_plan(worktree, "HEAD", ret, NULL) == 0 && !ret->created;
+}
+
+/* What of a lease has to be saved: by its record in the store, by that beside the worktree, or by
+ * the branch that the worktree is on. 1, 0: nothing, or -EBADMSG. */
+static int lease_of(const struct left *left, int found, const struct lease_record *record,
+		    const struct worktree *worktree, struct worktree_lease *ret)
+{
+	if (found > 0) {
+		*ret = record->lease;
+		return 1;
+	}
+	if (left && left->lease.token) {
+		memcpy(ret->label, left->lease.label, sizeof ret->label);
+		memcpy(ret->base, left->lease.base, sizeof ret->base);
+		ret->created = left->lease.created;
+		return 1;
+	}
+	if (found < 0)
+		return found;
+	return !left && lease_by_head(worktree, ret);
+}
+
+static int save_left(struct ap_pool *pool, const char *name, const struct left *left, int found,
+		     const struct lease_record *record, struct worktree *worktree,
+		     struct ap_err *err)
+{
 	AP_CLEANUP_BUF struct ap_buf message = {0};
+	struct worktree_lease lease;
+	int r = lease_of(left, found, record, worktree, &lease);
+	if (r < 0)
+		return ap_err_set(err, r, "the record of the lease of %s is damaged", name);
+	if (r == 0)
+		return 0;
+	tell_lost(pool, lease.label, name,
+		  left ? "there is no room for its agent: its work is on its branch"
+		       : "the state store does not know it: its work is on its branch");
+	lease_message(lease.label, name, record->generation, &message);
+	return worktree_save(worktree, &lease, ap_buf_text(&message), err);
+}
+
+/* Saves the work of one left worktree to its lease's branch and removes it. */
+static void remove_worktree(struct recovery *recovery, const char *name)
+{
+	struct ap_pool *pool = recovery->pool;
+	struct left *left = left_find(recovery, agent_number(name));
+	AP_CLEANUP_FREE char *agent_dir = state_dir_path(pool, POOL_AGENTS, name);
 	struct worktree worktree = {0};
 	struct lease_record record;
 	struct ap_err err = {""};
-	if (!agent_dir || is_adopted(pool, name))
+	if (!agent_dir || (left && (left->adopted || left->aside)))
 		return;
-	end_left(pool, name, agent_dir);
 	int found = lease_record_read(agent_dir, &record);
-	bool leased = found != 0; /* as far as is known */
-	int r = worktree_open(&worktree, pool->templates, name, record.admin_dir, &err);
-	if (r < 0 && !leased) /* half made, or half removed: nobody has worked in it */
+	int r = end_left(pool, name, agent_dir, &err);
+	if (r == 0)
+		r = worktree_open(&worktree, pool->templates, name, record.admin_dir, &err);
+	if (r < 0 && r != -ETIMEDOUT && found == 0 && !(left && left->lease.token))
+		/* half made, or half removed: nobody has worked in it */
 		r = worktree_open(&worktree, pool->templates, name, "", &err);
-	if (r == 0 && found < 0)
-		r = ap_err_set(&err, found, "the record of the lease in %s is damaged", agent_dir);
-	if (r == 0 && leased) {
-		tell_lost(pool, record.lease.label, name,
-			  "the state store does not know it: its work is on its branch");
-		lease_message(record.lease.label, name, record.generation, &message);
-		r = worktree_save(&worktree, &record.lease, ap_buf_text(&message), &err);
-	}
+	if (r == 0)
+		r = save_left(pool, name, left, found, &record, &worktree, &err);
 	if (r == 0)
 		r = worktree_remove(&worktree, &err);
 	if (r == 0) {
@@ -151,80 +275,37 @@ static void remove_worktree(struct ap_pool *pool, const char *name)
 		worktree_fini(&worktree);
 	} else { /* the record stays with the worktree: the next start tries again */
 		set_aside(pool, &worktree, &err);
+		if (left)
+			left->aside = true;
 	}
 	free(record.admin_dir);
 }
 
 /* What is left of an agent without a worktree. */
-static void remove_records(struct ap_pool *pool, const char *name)
+static void remove_records(struct recovery *recovery, const char *name)
 {
+	struct ap_pool *pool = recovery->pool;
+	const struct left *left = left_find(recovery, agent_number(name));
 	AP_CLEANUP_FREE char *worktree = state_dir_path(pool, POOL_WORKTREES, name);
 	AP_CLEANUP_FREE char *agent_dir = state_dir_path(pool, POOL_AGENTS, name);
-	if (!worktree || !agent_dir || is_adopted(pool, name) || access(worktree, F_OK) == 0)
+	if (!worktree || !agent_dir || (left && (left->adopted || left->aside)) ||
+	    access(worktree, F_OK) == 0)
 		return;
-	end_left(pool, name, agent_dir);
-	process_remove_tree(agent_dir, NULL);
+	if (end_left(pool, name, agent_dir, NULL) == 0)
+		process_remove_tree(agent_dir, NULL);
 }
 
 /* What is left of an overlay whose place has gone. */
-static void discard_layers(struct ap_pool *pool, const char *name)
+static void discard_layers(struct recovery *recovery, const char *name)
 {
+	struct ap_pool *pool = recovery->pool;
 	AP_CLEANUP_FREE char *worktree = state_dir_path(pool, POOL_WORKTREES, name);
 	AP_CLEANUP_FREE char *layers = state_dir_path(pool, POOL_LAYERS, name);
 	if (worktree && layers && access(worktree, F_OK) < 0)
 		(void)templates_discard(pool->templates, layers, NULL);
 }
 
-static void for_each_left(struct ap_pool *pool, const char *subdir,
-			  void (*handle)(struct ap_pool *, const char *))
-{
-	AP_CLEANUP_FREE char *path = NULL;
-	if (asprintf(&path, "%s/%s", pool->state_dir, subdir) < 0)
-		return;
-	DIR *dir = opendir(path);
-	if (!dir)
-		return;
-	struct dirent *entry;
-	while ((entry = readdir(dir))) {
-		if (agent_number(entry->d_name))
-			handle(pool, entry->d_name);
-	}
-	closedir(dir);
-}
-
-/* --- what has one --- */
-
-struct left {
-	struct store_agent agent;
-	struct store_lease lease; /* token 0: none */
-	bool over;		  /* it has been dealt with */
-};
-
-struct lefts {
-	struct left *at;
-	unsigned n;
-};
-
-static int take_agent(void *data, const struct store_agent *agent)
-{
-	struct lefts *lefts = data;
-	struct left *grown = realloc(lefts->at, (lefts->n + 1) * sizeof *grown);
-	if (!grown)
-		return -ENOMEM;
-	lefts->at = grown;
-	lefts->at[lefts->n++] = (struct left){.agent = *agent};
-	return 0;
-}
-
-static int take_lease(void *data, const struct store_lease *lease)
-{
-	struct lefts *lefts = data;
-	for (unsigned i = 0; i < lefts->n; i++) {
-		if (lefts->at[i].agent.number == lease->agent)
-			lefts->at[i].lease = *lease;
-	}
-	return 0;
-}
+/* --- what is --- */
 
 /* Whether the worktree was made ready for no other lease than the one that the store knows. */
 static bool is_proven(const struct left *left, const char *agent_dir)
@@ -296,12 +377,39 @@ static enum ap_reason why_over(struct ap_agent *agent, const struct store_lease 
 static int take_prompt(void *data, const struct store_prompt *prompt)
 {
 	struct ap_agent *agent = data;
+	agent->prompt_seq = prompt->seq;
 	if (!prompt->taken)
 		return agent_prompt_again(agent, prompt);
+	agent->input_cut = true; /* mode stream: it may be there in part */
 	events_add(agent->pool->events, "prompt",
 		   EVENT_FIELDS({"agent", agent->name, 0}, {"lease", agent->lease.label, 0},
 				{"outcome", "unknown", 0}, {"bytes", NULL, (int64_t)prompt->len}));
 	return 0;
+}
+
+/* Gives the prompts that waited, where there is somebody to give them to. */
+static void go_on_with_prompts(struct ap_agent *agent, bool wanted)
+{
+	struct ap_pool *pool = agent->pool;
+	struct store_txn *txn = store_txn_new();
+	if (wanted)
+		(void)store_prompts_read(pool->store, agent->number, take_prompt, agent, NULL);
+	if (!wanted)
+		txn_prompts_gone(txn, agent->number);
+	else
+		txn_prompts_taken_gone(txn, agent->number);
+	store_submit(pool->store, txn, false, NULL, NULL);
+	maintenance_poke(pool);
+}
+
+/* A pause goes on. */
+static void go_on_with_pause(struct ap_agent *agent)
+{
+	AP_CLEANUP_BUF struct ap_buf path = {0};
+	ap_buf_printf(&path, "%s/paused", agent->dir);
+	pthread_mutex_lock(&agent->pool->lock);
+	agent->paused = access(ap_buf_text(&path), F_OK) == 0;
+	pthread_mutex_unlock(&agent->pool->lock);
 }
 
 /* A free slot becomes the agent's. NULL: there is none. */
@@ -333,6 +441,7 @@ static int adopt(struct ap_pool *pool, const struct left *left, struct worktree 
 	agent->token = lease->token;
 	agent->lease_open = lease->token != 0;
 	agent->lease_held = lease->granted != 0;
+	agent->dir_made = true;
 	agent->n_prompts = lease->n_prompts;
 	memcpy(agent->lease.label, lease->label, sizeof agent->lease.label);
 	memcpy(agent->lease.base, lease->base, sizeof agent->lease.base);
@@ -351,13 +460,12 @@ static int adopt(struct ap_pool *pool, const struct left *left, struct worktree 
 	if (agent_adopted(agent, terminal->keeper != 0, err) < 0)
 		(void)agent_adopted(agent, false, err); /* it has ended just now */
 	enum ap_reason reason = lease->token ? why_over(agent, lease) : AP_REASON_NONE;
+	go_on_with_pause(agent);
+	go_on_with_prompts(agent, reason == AP_REASON_NONE && terminal->keeper);
 	if (reason)
 		pool_step_agent(agent, (struct machine_event){.type = MACHINE_RELEASE,
 							      .token = lease->token,
 							      .reason = reason});
-	else if (terminal->keeper)
-		(void)store_prompts_read(pool->store, agent->number, take_prompt, agent, NULL);
-	maintenance_poke(pool);
 	return 0;
 }
 
@@ -368,6 +476,15 @@ static int64_t program_mark(const struct ap_pool *pool)
 	for (const char *const *word = pool->argv; *word; word++)
 		mark = mark * 31 + ap_hash(*word);
 	return (int64_t)mark;
+}
+
+/* Tells one run of the machine from another; 0: it cannot be told. */
+static int64_t boot_mark(void)
+{
+	char id[64];
+	return file_read_line("/proc/sys/kernel/random", "boot_id", id, sizeof id) == 0
+		       ? (int64_t)ap_hash(id)
+		       : 0;
 }
 
 /* Whether an agent that serves nobody may serve. */
@@ -381,46 +498,84 @@ static bool is_of_use(struct ap_pool *pool, const struct left *left,
 	return room && same_program && alive && left->agent.clean && worktree_present(worktree);
 }
 
-/* Whether it was taken up, or its work is kept where it lies. */
-static void go_on_with(struct ap_pool *pool, struct left *left)
+/* git that was ended with the machine leaves its lock: nobody is there who could hold it. */
+static void remove_stale_lock(const struct worktree *worktree)
 {
+	AP_CLEANUP_BUF struct ap_buf path = {0};
+	ap_buf_printf(&path, "%s/index.lock", worktree->admin_dir);
+	(void)unlink(ap_buf_text(&path));
+}
+
+/* Opens what an agent has left, and finds out whether its program lives: `terminal` has a keeper
+ * then. */
+static int open_left(struct recovery *recovery, const struct left *left, const char *name,
+		     const char *dir, struct worktree *worktree, struct backend_terminal *terminal,
+		     struct ap_err *err)
+{
+	struct ap_pool *pool = recovery->pool;
+	int r = worktree_open(worktree, pool->templates, name, left->agent.admin_dir, err);
+	if (r < 0)
+		return r;
+	r = pool->backend->ops->adopt(pool->backend, name, terminal, err);
+	if (r != -ESRCH)
+		return r;
+	r = end_left(pool, name, dir, err); /* what its terminal has left behind */
+	if (r == 0 && pool->helpers_gone)
+		remove_stale_lock(worktree);
+	return r;
+}
+
+/* Takes it up, or keeps it where it lies; else it is to be removed. An error: nothing can be said.
+ */
+static int go_on_with(struct recovery *recovery, struct left *left, struct ap_err *err)
+{
+	struct ap_pool *pool = recovery->pool;
 	char name[32];
 	struct worktree worktree = {0};
-	struct ap_err err = {""};
 	struct backend_terminal terminal = {.keeper = left->agent.keeper,
 					    .keeper_start = left->agent.keeper_start};
 	snprintf(name, sizeof name, "agent-%u", left->agent.number);
 	AP_CLEANUP_FREE char *dir = state_dir_path(pool, POOL_AGENTS, name);
-	if (!dir || !is_proven(left, dir)) {
-		left->over = false; /* by what lies there, if anything does */
-		return;
-	}
+	AP_CLEANUP_FREE char *path = state_dir_path(pool, POOL_WORKTREES, name);
 	bool leased = left->lease.token != 0;
-	int r = worktree_open(&worktree, pool->templates, name, left->agent.admin_dir, &err);
-	bool alive = r == 0 && pool->backend->ops->adopt(pool->backend, name, &terminal, NULL) == 0;
-	if (r == 0 && !alive)
-		end_left(pool, name, dir); /* what its terminal has left behind */
-	if (r == 0 && (leased || is_of_use(pool, left, &worktree, alive)))
-		r = adopt(pool, left, &worktree, &terminal, &err);
+	struct stat st;
+	if (!dir || !path || !is_proven(left, dir))
+		return 0;
+	if (lstat(path, &st) < 0) {
+		if (leased)
+			tell_lost(pool, left->lease.label, name, "its worktree has gone");
+		return 0;
+	}
+	int r = open_left(recovery, left, name, dir, &worktree, &terminal, err);
+	if (r == -EIO &&
+	    worktree.path) { /* the backend's: whether the program lives is not known */
+		worktree_fini(&worktree);
+		return r;
+	}
+	if (r == 0 && (leased || is_of_use(pool, left, &worktree, terminal.keeper)))
+		r = adopt(pool, left, &worktree, &terminal, err);
 	else if (r == 0)
 		r = -EAGAIN;
-	left->over = r == 0;
-	if (r < 0 && leased) { /* kept with its record: the next start tries again */
-		set_aside(pool, &worktree, &err);
-		tell_lost(pool, left->lease.label, name, err.text);
-		left->over = true;
+	left->adopted = r == 0;
+	left->aside = r < 0 && r != -EAGAIN && leased;
+	if (left->aside) { /* kept with its records: the next start tries again */
+		tell_lost(pool, left->lease.label, name, err->text);
+		set_aside(pool, &worktree, err);
 	}
 	worktree_fini(&worktree);
+	return 0;
 }
 
-/* The records of what was not taken up go, with what they are about. */
-static int forget(struct ap_pool *pool, const struct lefts *lefts, struct ap_err *err)
+/* The records of what has gone go too. */
+static int forget(const struct recovery *recovery, struct ap_err *err)
 {
+	struct ap_pool *pool = recovery->pool;
 	struct store_txn *txn = store_txn_new();
 	txn_set(txn, "program", program_mark(pool));
-	for (unsigned i = 0; i < lefts->n; i++) {
-		const struct left *left = &lefts->at[i];
-		if (left->over)
+	txn_set(txn, "boot", boot_mark());
+	for (unsigned i = 0; i < recovery->n; i++) {
+		const struct left *left = &recovery->at[i];
+		if (left->adopted || left->aside)
 			continue;
 		txn_agent_gone(txn, left->agent.number);
 		if (left->lease.token)
@@ -430,33 +585,56 @@ static int forget(struct ap_pool *pool, const struct lefts *lefts, struct ap_err
 	return store_commit(pool->store, txn, false, err);
 }
 
+/* Processes are known by number and time of start within one run of the machine only. */
+static void forget_processes_of_another_boot(struct recovery *recovery)
+{
+	if (store_counter(recovery->pool->store, "boot", 0) == boot_mark())
+		return;
+	for (unsigned i = 0; i < recovery->n; i++) {
+		recovery->at[i].agent.keeper = 0;
+		if (recovery->at[i].lease.holder_start)
+			recovery->at[i].lease.holder_start = UINT64_MAX; /* nobody's */
+	}
+}
+
+static int take_up(struct recovery *recovery, struct ap_err *err)
+{
+	int r = 0;
+	for (int leased = 1; leased >= 0; leased--) { /* holders first */
+		for (unsigned i = 0; r == 0 && i < recovery->n; i++) {
+			if ((recovery->at[i].lease.token != 0) == leased)
+				r = go_on_with(recovery, &recovery->at[i], err);
+		}
+	}
+	return r;
+}
+
 int pool_recover(struct ap_pool *pool, struct ap_err *err)
 {
-	struct lefts lefts = {.n = 0};
-	int r = store_agents_read(pool->store, take_agent, &lefts, err);
+	struct recovery recovery = {.pool = pool};
+	int r = store_agents_read(pool->store, take_agent, &recovery, err);
 	if (r == 0)
-		r = store_leases_read(pool->store, take_lease, &lefts, err);
-	if (r < 0) {
-		free(lefts.at);
-		return r;
-	}
+		r = store_leases_read(pool->store, take_lease, &recovery, err);
 	if (pool->store_lost)
 		events_add(pool->events, "store_lost",
 			   EVENT_FIELDS({"reason", "it was damaged and is set aside", 0}));
-	for (int leased = 1; leased >= 0; leased--) { /* holders first */
-		for (unsigned i = 0; i < lefts.n; i++) {
-			if ((lefts.at[i].lease.token != 0) == leased)
-				go_on_with(pool, &lefts.at[i]);
-		}
+	for_each_left(&recovery, POOL_WORKTREES, spend_numbers);
+	for_each_left(&recovery, POOL_AGENTS, spend_numbers);
+	for_each_left(&recovery, POOL_LAYERS, spend_numbers);
+	if (r == 0) {
+		forget_processes_of_another_boot(&recovery);
+		r = take_up(&recovery, err);
 	}
 	crash_point("recover-adopted");
-	for_each_left(pool, POOL_WORKTREES, remove_worktree);
-	for_each_left(pool, POOL_AGENTS, remove_records);
-	for_each_left(pool, POOL_LAYERS, discard_layers);
-	crash_point("recover-removed");
-	r = forget(pool, &lefts, err);
-	repo_forget_worktrees(&pool->repo, pool->state_dir);
-	templates_forget_staged(pool->templates);
-	free(lefts.at);
+	if (r == 0) {
+		for_each_left(&recovery, POOL_WORKTREES, remove_worktree);
+		for_each_left(&recovery, POOL_AGENTS, remove_records);
+		for_each_left(&recovery, POOL_LAYERS, discard_layers);
+		crash_point("recover-removed");
+		r = forget(&recovery, err);
+		repo_forget_worktrees(&pool->repo, pool->state_dir);
+		templates_forget_staged(pool->templates);
+	}
+	free(recovery.at);
 	return r;
 }

@@ -17,6 +17,9 @@
 #include "pool_internal.h"
 #include "process.h"
 
+/* What git and other helpers of a dead daemon are given to come to their end. */
+#define HELPERS_LIMIT (60 * AP_SECOND)
+
 char *state_dir_path(const struct ap_pool *pool, const char *subdir, const char *name)
 {
 	char *path;
@@ -141,6 +144,25 @@ int state_dir_open(struct ap_pool *pool, struct ap_err *err)
 	return r;
 }
 
+/* --- helpers of a dead daemon --- */
+
+int state_dir_await_helpers(struct ap_pool *pool, struct ap_err *err)
+{
+	AP_CLEANUP_FREE char *path = NULL;
+	int r = state_file(pool, "helpers", &path, err);
+	if (r < 0)
+		return r;
+	pool->helpers_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	if (pool->helpers_fd < 0)
+		return ap_err_errno(err, -errno, "%s", path);
+	int64_t deadline = ap_clock_ns() + HELPERS_LIMIT;
+	while (flock(pool->helpers_fd, LOCK_EX | LOCK_NB) < 0 && ap_clock_ns() < deadline)
+		poll(NULL, 0, 20);
+	pool->helpers_gone = flock(pool->helpers_fd, LOCK_EX | LOCK_NB) == 0;
+	process_mark(pool->helpers_fd);
+	return 0;
+}
+
 /* --- settings and counters --- */
 
 #define SETTING_SCALE "scale" /* the size set by hand */
@@ -176,7 +198,10 @@ int state_dir_save_next_agent(struct ap_pool *pool, struct ap_err *err)
 
 int state_dir_save(struct ap_pool *pool, struct ap_err *err)
 {
-	return store_commit(pool->store, store_txn_new(), true, err);
+	struct store_txn *txn = store_txn_new();
+	txn_set(txn, "saved",
+		ap_clock_to_wall(ap_clock_ns())); /* an empty one would sync nothing */
+	return store_commit(pool->store, txn, true, err);
 }
 
 void state_dir_keep_option(struct ap_pool *pool, enum ap_option option, store_done *done,
@@ -267,6 +292,9 @@ void state_dir_close(struct ap_pool *pool)
 			(void)rmdir(path); /* not empty: work that could not be saved */
 	}
 	store_close(pool->store);
+	process_mark(-1);
+	if (pool->helpers_fd >= 0)
+		close(pool->helpers_fd);
 	if (pool->lock_fd >= 0)
 		close(pool->lock_fd);
 	templates_free(pool->templates);

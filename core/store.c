@@ -4,16 +4,19 @@
 #include <pthread.h>
 #include <signal.h>
 #include <sqlite3.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "cleanup.h"
 #include "list.h"
 
 #define SCHEMA_VERSION 2
 #define HISTORY_MAX    "10000" /* leases that are over and remembered */
-#define BUSY_MS	       10000   /* somebody looks at the database by hand */
+#define BUSY_MS	       10000   /* somebody is at the database by hand */
+#define RETRY_S	       1       /* between two attempts at what has to be taken */
 
 static const char schema[] =
 	"BEGIN IMMEDIATE;"
@@ -59,6 +62,7 @@ enum statement {
 	PROMPT_TAKEN,
 	PROMPT_DROP,
 	PROMPT_DROP_ALL,
+	PROMPT_DROP_TAKEN,
 	N_STATEMENTS,
 };
 
@@ -86,6 +90,7 @@ static const char *const statements[N_STATEMENTS] = {
 	[PROMPT_TAKEN] = "UPDATE prompt SET taken = ?3 WHERE agent = ?1 AND seq = ?2",
 	[PROMPT_DROP] = "DELETE FROM prompt WHERE agent = ?1 AND seq = ?2",
 	[PROMPT_DROP_ALL] = "DELETE FROM prompt WHERE agent = ?1",
+	[PROMPT_DROP_TAKEN] = "DELETE FROM prompt WHERE agent = ?1 AND taken",
 	[HISTORY_ADD] = "INSERT OR REPLACE INTO history"
 			" SELECT token, label, agent, uid, base, granted, ?2, ?3"
 			" FROM lease WHERE token = ?1 AND granted > 0",
@@ -111,6 +116,7 @@ struct store_txn {
 	unsigned n, room;
 	bool failed; /* ENOMEM */
 	bool durable;
+	bool insists; /* tried again until it is taken */
 	store_done *done;
 	void *data;
 	int result; /* of its own, where the whole batch did not go through */
@@ -129,9 +135,10 @@ struct store {
 	pthread_mutex_t lock;  /* of what follows; a leaf */
 	pthread_cond_t queued; /* for the thread */
 	struct ap_list queue;
-	bool ending;
+	atomic_bool ending;
 	bool runs;
 	pthread_t thread;
+	struct ap_list untaken; /* the thread's: what is tried again */
 };
 
 /* --- the connection --- */
@@ -150,6 +157,8 @@ static int error_of(const struct store *store)
 		return -EUCLEAN;
 	case SQLITE_NOMEM:
 		return -ENOMEM;
+	case SQLITE_BUSY:
+		return -EBUSY;
 	case SQLITE_IOERR:
 	case SQLITE_CANTOPEN:
 		return system > 0 ? -system : -EIO;
@@ -241,8 +250,13 @@ int store_open(struct store **ret, const char *path, struct ap_err *err)
 	}
 	pthread_mutex_init(&store->db_lock, NULL);
 	pthread_mutex_init(&store->lock, NULL);
-	pthread_cond_init(&store->queued, NULL);
+	pthread_condattr_t attr;
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(&store->queued, &attr);
+	pthread_condattr_destroy(&attr);
 	ap_list_init(&store->queue);
+	ap_list_init(&store->untaken);
 	int r = connect(store, err);
 	if (r < 0) {
 		store_close(store);
@@ -414,6 +428,11 @@ void txn_prompts_gone(struct store_txn *txn, unsigned agent)
 	ADD(txn, PROMPT_DROP_ALL, number_of(agent));
 }
 
+void txn_prompts_taken_gone(struct store_txn *txn, unsigned agent)
+{
+	ADD(txn, PROMPT_DROP_TAKEN, number_of(agent));
+}
+
 /* --- the thread --- */
 
 static int exec(struct store *store, const char *sql, struct ap_err *err)
@@ -466,52 +485,73 @@ static int run_some(struct store *store, struct ap_list *first, const struct ap_
 	if (r < 0 && !sqlite3_get_autocommit(store->db))
 		(void)exec(store, "ROLLBACK", NULL); /* what it leaves is closed with it */
 	/* what the disk has of a write that failed is not known: only a new look at it tells */
-	if (r < 0 && r != -ENOSPC && r != -EROFS)
+	if (r < 0 && r != -ENOSPC && r != -EROFS && r != -EBUSY)
 		disconnect(store);
 	return r;
 }
 
 static void run_batch(struct store *store, struct ap_list *batch)
 {
-	struct ap_err err;
+	struct ap_err err = {""};
 	struct ap_list *at;
 	pthread_mutex_lock(&store->db_lock);
 	int r = run_some(store, batch->next, batch, &err);
 	ap_list_for_each (at, batch) { /* one alone may be to blame */
 		struct store_txn *txn = ap_container_of(at, struct store_txn, link);
-		txn->result = r == 0 ? 0 : run_some(store, at, at->next, &txn->err);
+		txn->err = err;
+		txn->result = r == 0 || r == -EBUSY ? r : run_some(store, at, at->next, &txn->err);
 	}
 	pthread_mutex_unlock(&store->db_lock);
 }
 
-static void answer_all(struct ap_list *batch)
+static void answer_all(struct store *store, struct ap_list *batch)
 {
 	while (!ap_list_empty(batch)) {
 		struct store_txn *txn = ap_container_of(batch->next, struct store_txn, link);
 		ap_list_remove(&txn->link);
+		if (txn->insists && txn->result < 0) {
+			ap_list_append(&store->untaken, &txn->link);
+			continue;
+		}
 		if (txn->done)
 			txn->done(txn->data, txn->result, &txn->err);
 		store_txn_free(txn);
 	}
 }
 
+/* What is to be taken next: what has queued, and once a while what could not be taken before. */
+static bool next_batch(struct store *store, struct ap_list *ret)
+{
+	struct timespec retry;
+	int r = 0;
+	clock_gettime(CLOCK_MONOTONIC, &retry);
+	retry.tv_sec += RETRY_S;
+	ap_list_init(ret);
+	pthread_mutex_lock(&store->lock);
+	while (ap_list_empty(&store->queue) && !store->ending && r == 0)
+		r = ap_list_empty(&store->untaken)
+			    ? pthread_cond_wait(&store->queued, &store->lock)
+			    : pthread_cond_timedwait(&store->queued, &store->lock, &retry);
+	bool ending = store->ending;
+	ap_list_splice(&store->queue, ret);
+	pthread_mutex_unlock(&store->lock);
+	if (ap_list_empty(ret))
+		ap_list_splice(&store->untaken, ret);
+	return !ap_list_empty(ret) || !ending;
+}
+
 static void *store_main(void *data)
 {
 	struct store *store = data;
 	struct ap_list batch;
-	for (;;) {
-		ap_list_init(&batch);
-		pthread_mutex_lock(&store->lock);
-		while (ap_list_empty(&store->queue) && !store->ending)
-			pthread_cond_wait(&store->queued, &store->lock);
-		bool ending = store->ending;
-		ap_list_splice(&store->queue, &batch);
-		pthread_mutex_unlock(&store->lock);
-		if (ap_list_empty(&batch) && ending)
-			return NULL;
-		run_batch(store, &batch);
-		answer_all(&batch);
+	unsigned n_last = 0; /* attempts after the end was asked for */
+	while (next_batch(store, &batch) && n_last < 3) {
+		if (!ap_list_empty(&batch))
+			run_batch(store, &batch);
+		answer_all(store, &batch);
+		n_last += store->ending && !ap_list_empty(&store->untaken);
 	}
+	return NULL;
 }
 
 int store_start(struct store *store, bool full, struct ap_err *err)
@@ -536,6 +576,12 @@ void store_close(struct store *store)
 	pthread_mutex_unlock(&store->lock);
 	if (store->runs)
 		pthread_join(store->thread, NULL);
+	while (!ap_list_empty(&store->untaken)) {
+		struct store_txn *txn =
+			ap_container_of(store->untaken.next, struct store_txn, link);
+		ap_list_remove(&txn->link);
+		store_txn_free(txn);
+	}
 	disconnect(store);
 	pthread_cond_destroy(&store->queued);
 	pthread_mutex_destroy(&store->lock);
@@ -561,6 +607,13 @@ void store_submit(struct store *store, struct store_txn *txn, bool durable, stor
 	ap_list_append(&store->queue, &txn->link);
 	pthread_cond_signal(&store->queued);
 	pthread_mutex_unlock(&store->lock);
+}
+
+void store_insist(struct store *store, struct store_txn *txn)
+{
+	if (txn)
+		txn->insists = true;
+	store_submit(store, txn, true, NULL, NULL);
 }
 
 struct waiter {

@@ -97,11 +97,13 @@ void txn_lease_ends(struct store_txn *txn, uint64_t token, const char *reason);
 void txn_lease_over(struct store_txn *txn, uint64_t token, int64_t now, const char *reason);
 
 /* Writes down a prompt that is to be given to an agent, and counts it for its lease; whether it is
- * being given; that it is not to be given any more; that none is. */
+ * being given; that it is not to be given any more; that none is; none of those that were being
+ * given. */
 void txn_prompt(struct store_txn *txn, unsigned agent, const struct store_prompt *prompt);
 void txn_prompt_taken(struct store_txn *txn, unsigned agent, uint64_t seq, bool taken);
 void txn_prompt_gone(struct store_txn *txn, unsigned agent, uint64_t seq);
 void txn_prompts_gone(struct store_txn *txn, unsigned agent);
+void txn_prompts_taken_gone(struct store_txn *txn, unsigned agent);
 
 /* Has the thread commit it, and frees it. With `durable` also the machine's power may fail then.
  * Any thread; does not block. `done` is called by the thread, may be NULL. */
@@ -109,7 +111,10 @@ typedef void store_done(void *data, int result, const struct ap_err *err);
 void store_submit(struct store *store, struct store_txn *txn, bool durable, store_done *done,
 		  void *data);
 
-/* The same, and waits. -ENOSPC, -EROFS, -EIO, -ENOMEM: nothing of it was taken. */
+/* The same, and tries again until it is taken, or the store is closed. Nobody is answered. */
+void store_insist(struct store *store, struct store_txn *txn);
+
+/* The same, and waits. -ENOSPC, -EROFS, -EIO, -EBUSY, -ENOMEM: nothing of it was taken. */
 int store_commit(struct store *store, struct store_txn *txn, bool durable, struct ap_err *err);
 
 /* --- reading: any thread, blocks --- */

@@ -84,14 +84,17 @@ static void *worker_main(void *data)
 	return NULL;
 }
 
-static void end_threads(struct worker_pool *pool)
+void worker_pool_end(struct worker_pool *pool)
 {
+	if (!pool)
+		return;
 	pthread_mutex_lock(&pool->lock);
 	pool->ending = true;
 	pthread_cond_broadcast(&pool->work);
 	pthread_mutex_unlock(&pool->lock);
 	for (unsigned i = 0; i < pool->n_threads; i++)
 		pthread_join(pool->threads[i], NULL);
+	pool->n_threads = 0;
 }
 
 struct worker_pool *worker_pool_new(unsigned n_threads)
@@ -123,7 +126,7 @@ void worker_pool_free(struct worker_pool *pool)
 {
 	if (!pool)
 		return;
-	end_threads(pool);
+	worker_pool_end(pool);
 	pthread_cond_destroy(&pool->work);
 	pthread_mutex_destroy(&pool->lock);
 	free(pool);

@@ -26,7 +26,10 @@ struct worker_pool *worker_pool_new(unsigned n_threads);
  * runs. */
 void worker_submit(struct worker_pool *pool, struct worker_job *job);
 
-/* Runs what is queued, ends the threads, frees. Blocks. */
+/* Runs what is queued and ends the threads; what is submitted afterwards is never run. Blocks. */
+void worker_pool_end(struct worker_pool *pool);
+
+/* The same, and frees. */
 void worker_pool_free(struct worker_pool *pool);
 
 void worker_lane_init(struct worker_lane *lane);

@@ -219,22 +219,106 @@ and out"
     await test ! -e "$POOL/leases/job"
 }
 
-@test "a worktree that cannot be opened is kept with its lease's record, and said" {
+@test "a lease whose worktree has gone is over, and said once" {
     mount_pool 1 2 -o spawn_backend=copy
     echo job > "$POOL/acquire"
     local tree
     tree=$(readlink "$POOL/leases/job/worktree")
-    echo work > "$tree/work"
     crash_pool
-    mv "$tree" "$tree.away"
+    rm -rf "$tree"
     mount_again 1 2 -o spawn_backend=copy
     event lease_lost '"lease":"job"'
+    assert_equal "$(ls "$POOL/leases")" ""
+    assert_equal "$(store 'SELECT count(*) FROM lease')" 0
     crash_pool
-    mv "$tree.away" "$tree"
     mount_again 1 2 -o spawn_backend=copy
-    assert [ -e "$POOL/leases/job" ]
+    assert_equal "$(grep -c lease_lost "$POOL/events")" 1
+}
+
+@test "leases for which there is no room are saved, and over" {
+    mount_pool 2 3
+    echo a > "$POOL/acquire"
+    echo b > "$POOL/acquire"
+    echo work > "$(readlink "$POOL/leases/a/worktree")/work"
+    echo work > "$(readlink "$POOL/leases/b/worktree")/work"
+    crash_pool
+    mount_again 1 1 -o hard_cap=1
+    assert_equal "$(ls "$POOL/leases" | wc -l)" 1
+    event lease_lost
+    local gone
+    gone=$([ -e "$POOL/leases/a" ] && echo b || echo a)
+    saved "$gone"
+    assert_equal "$(store 'SELECT count(*) FROM lease')" 1
+}
+
+@test "names on the disk are not used again, whatever the store has forgotten" {
+    mount_pool 1 2
+    echo job > "$POOL/acquire"
+    echo work > "$(readlink "$POOL/leases/job/worktree")/work"
+    local agent lock
+    agent=$(basename "$(readlink "$POOL/leases/job")")
+    lock=$(git -C "$(readlink "$POOL/leases/job/worktree")" rev-parse --absolute-git-dir)/index.lock
+    crash_pool
+    rm "$STATE"/state.db*
+    touch "$lock" # it cannot be saved now
+    LOG_EXPECTED=yes
+    mount_pool 1 2
+    assert [ -e "$STATE/worktrees/$agent/work" ]
+    [ ! -e "$POOL/agents/$agent" ]
+    unmount_pool
+    assert [ -e "$STATE/worktrees/$agent/work" ]
+    rm "$lock"
+    mount_pool 1 2
+    saved job
+}
+
+@test "prompts of a lease that is over reach no other" {
+    mount_pool 1 1 -o on_release=keep
+    exec 5<>"$POOL/acquire"
+    echo old >&5
+    read -r _ <&5
+    echo 'sleep 3' > "$POOL/leases/old/prompt"
+    for i in 1 2 3; do echo "echo OLD-$i" > "$POOL/leases/old/prompt"; done
+    await event prompt submitted
+    crash_pool
+    exec 5>&-
+    mount_again 1 1 -o on_release=keep
+    await bash -c 'echo new timeout=0 > "$1"' _ "$POOL/acquire"
+    crash_pool
+    mount_again 1 1 -o on_release=keep
+    echo 'echo mine' > "$POOL/leases/new/prompt"
+    assert_equal "$(cat "$POOL/leases/new/response")" mine
+    run grep OLD "$POOL/leases/new/output"
+    assert_failure
+}
+
+@test "a pause outlives the daemon, and ends with its lease" {
+    mount_pool 1 1 -o on_release=keep
+    echo job > "$POOL/acquire"
+    local pid
+    pid=$(program_of "$POOL/leases/job")
+    echo pause > "$POOL/leases/job/ctl"
+    await grep -q '^State:.T' "/proc/$pid/status"
+    crash_pool
+    mount_again 1 1 -o on_release=keep
+    await value_is "$POOL/leases/job/activity" busy
     echo job > "$POOL/release"
-    assert_equal "$(git -C "$REPO" show agentpool/job:work)" work
+    await grep -q '^State:.S' "/proc/$pid/status"
+}
+
+@test "what git was doing when the daemon died is waited for, and the release comes to its end" {
+    mount_pool 1 2
+    REPO_CHANGED=yes
+    git -C "$REPO" config filter.slow.clean 'sleep 4; cat'
+    echo job > "$POOL/acquire"
+    echo '* filter=slow' > "$(readlink "$POOL/leases/job/worktree")/.gitattributes"
+    echo work > "$(readlink "$POOL/leases/job/worktree")/work"
+    bash -c 'echo job > "$1"' _ "$POOL/release" 2>/dev/null 3>&- &
+    await pgrep -f "sleep 4"
+    crash_pool
+    mount_again 1 2
+    await saved job
+    await history_has "job|release"
 }
 
 # What is recorded, done or answered at the point where the daemon kills itself. Each point is come

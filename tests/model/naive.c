@@ -624,6 +624,13 @@ static void spawned(struct naive *n, struct naive_agent *a, int result, int64_t 
 	settle(n, a, now);
 }
 
+/* The acquirer's fault, or one that any agent would have. */
+static bool is_well(int result)
+{
+	return result == -EBUSY || result == -EINVAL || result == -EEXIST || result == -ENOSPC ||
+	       result == -EROFS;
+}
+
 static void validated(struct naive *n, struct naive_agent *a, int result, int64_t now)
 {
 	int request = a->request;
@@ -641,9 +648,7 @@ static void validated(struct naive *n, struct naive_agent *a, int result, int64_
 	}
 	a->request = -1;
 	clear_lease(a);
-	/* the acquirer's fault, or one that any agent would have */
-	if (result == -EBUSY || result == -EINVAL || result == -EEXIST || result == -ENOSPC ||
-	    result == -EROFS) {
+	if (is_well(result)) {
 		answer(n, request, result);
 		settle(n, a, now);
 		return;
@@ -656,7 +661,7 @@ static void validated(struct naive *n, struct naive_agent *a, int result, int64_
 static void saved(struct naive *n, struct naive_agent *a, int result, int64_t now)
 {
 	answer_of(n, a, result);
-	if (result < 0) {
+	if (result < 0 && !is_well(result)) {
 		a->probation = a->leaving = a->retire = false;
 		a->mark = UNMARKED;
 		a->token = 0;
