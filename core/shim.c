@@ -1,14 +1,18 @@
-/* agentpool-shim [-i] [-u NAME]... [--] DIR PROGRAM [ARG...]: what a pane of tmux really runs.
+/* agentpool-shim [-i] [-c GROUP] [-u NAME]... [--] DIR PROGRAM [ARG...]: what a pane of tmux really
+ * runs.
  *
  * Starts the program in the foreground of the terminal, as a shell starts a job, with a clean
  * environment; takes over every process that its descendants leave behind; and when the program
  * ends, or when it is told to end it (SIGTERM, SIGHUP), ends the whole tree before it writes the
  * exit record and ends itself. So no exit is missed whatever tmux notices, and nothing of an agent
  * outlives it. With -i the program reads from the FIFO `input` in DIR instead of the terminal, and
- * never sees its end; -u takes a name out of its environment.
+ * never sees its end; -u takes a name out of its environment. With -c the program is born into that
+ * control group, if it can be; the shim stays outside, so that the group can be ended as a whole
+ * and removed behind it.
  *
  * Its records in DIR: `alive`, locked as long as it lives; `pid`, of the program; `exit`, one line
- * "code N TIME" or "signal N TIME". */
+ * "code N TIME" or "signal N TIME"; "signal 9 (out of memory) TIME" where the group's bound ended
+ * it. */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -25,9 +29,13 @@
 #include <time.h>
 #include <unistd.h>
 
-#define KILL_GRACE_MS 2000 /* between asking a tree to end and making it */
+#include "cgroup.h"
 
-static int records = -1; /* the directory of the records */
+#define KILL_GRACE_MS 2000 /* between asking a tree to end and making it */
+#define KILL_AGAIN_MS 20   /* a fork may have slipped by */
+
+static int records = -1;  /* the directory of the records */
+static const char *group; /* of the program; NULL: none */
 
 static int64_t now_ms(void)
 {
@@ -56,29 +64,77 @@ static pid_t parent_of(pid_t pid)
 	return parent;
 }
 
-static bool is_descendant(pid_t pid, pid_t ancestor)
+struct process {
+	pid_t pid, parent;
+	bool is_ours; /* it descends from us */
+};
+
+static int by_pid(const void *a, const void *b)
 {
-	for (int depth = 0; pid > 1 && depth < 4096; depth++) {
-		pid = parent_of(pid);
-		if (pid == ancestor)
-			return true;
-	}
-	return false;
+	const struct process *left = a, *right = b;
+	return (left->pid > right->pid) - (left->pid < right->pid);
 }
 
-static void signal_tree(int signal_number)
+/* All processes that there are, by their numbers; the caller frees them. */
+static size_t list_processes(struct process **ret)
 {
+	size_t n = 0, room = 0;
 	DIR *proc = opendir("/proc");
-	if (!proc)
-		return;
 	struct dirent *entry;
-	pid_t self = getpid();
-	while ((entry = readdir(proc))) {
+	*ret = NULL;
+	while (proc && (entry = readdir(proc))) {
 		pid_t pid = (pid_t)atoi(entry->d_name);
-		if (pid > 1 && pid != self && is_descendant(pid, self))
-			kill(pid, signal_number);
+		pid_t parent = pid > 1 ? parent_of(pid) : 0;
+		if (n == room && parent > 0) {
+			room = 2 * room + 256;
+			struct process *grown = realloc(*ret, room * sizeof *grown);
+			if (!grown)
+				break;
+			*ret = grown;
+		}
+		if (parent > 0)
+			(*ret)[n++] = (struct process){.pid = pid, .parent = parent};
 	}
-	closedir(proc);
+	if (proc)
+		closedir(proc);
+	if (n > 0)
+		qsort(*ret, n, sizeof **ret, by_pid);
+	return n;
+}
+
+/* Marks whoever descends from `root`: its children, theirs, and so on while there are new ones. A
+ * child mostly has a higher number than its parent, so that one pass finds nearly all. */
+static void mark_descendants(struct process *processes, size_t n, pid_t root)
+{
+	bool found = true;
+	while (found) {
+		found = false;
+		for (size_t i = 0; i < n; i++) {
+			struct process *at = &processes[i];
+			if (at->is_ours)
+				continue;
+			const struct process key = {.pid = at->parent};
+			const struct process *parent =
+				bsearch(&key, processes, n, sizeof key, by_pid);
+			at->is_ours = at->parent == root || (parent && parent->is_ours);
+			found = found || at->is_ours;
+		}
+	}
+}
+
+/* Sends all descendants the signals, one after the other; 0 ends them. */
+static void signal_tree(const int *signals)
+{
+	struct process *processes;
+	size_t n = list_processes(&processes);
+	mark_descendants(processes, n, getpid());
+	for (; *signals; signals++) {
+		for (size_t i = 0; i < n; i++) {
+			if (processes[i].is_ours)
+				kill(processes[i].pid, *signals);
+		}
+	}
+	free(processes);
 }
 
 /* Waits for a child until the time is over (-1: no end), a request to end, or no child is left.
@@ -107,25 +163,32 @@ static pid_t wait_child(int *ret_status, int timeout_ms, bool *ret_told)
 	}
 }
 
+/* The group ends as one, whatever forks meanwhile; who is not in it is looked for. */
+static void make_end(void)
+{
+	if (group)
+		(void)cgroup_kill(group);
+	signal_tree((const int[]){SIGKILL, 0});
+}
+
 /* Ends every descendant: asked first, made to after the grace. Keeps the program's own status. */
 static void end_tree(pid_t program, int *status)
 {
-	int64_t grace_over = now_ms() + KILL_GRACE_MS;
+	int64_t make_at = now_ms() + KILL_GRACE_MS;
 	bool told;
-	signal_tree(SIGHUP);
-	signal_tree(SIGTERM);
-	signal_tree(SIGCONT);
+	signal_tree((const int[]){SIGHUP, SIGTERM, SIGCONT, 0});
 	for (;;) {
 		int child_status;
-		bool grace = now_ms() < grace_over;
-		pid_t pid =
-			wait_child(&child_status, grace ? (int)(grace_over - now_ms()) : 20, &told);
+		int64_t left = make_at - now_ms();
+		pid_t pid = wait_child(&child_status, left > 0 ? (int)left : 0, &told);
 		if (pid < 0)
 			return;
 		if (pid == program)
 			*status = child_status;
-		if (now_ms() >= grace_over)
-			signal_tree(SIGKILL); /* again and again: a fork may have slipped by */
+		if (now_ms() < make_at)
+			continue;
+		make_end();
+		make_at = now_ms() + KILL_AGAIN_MS;
 	}
 }
 
@@ -146,11 +209,19 @@ static void __attribute__((format(printf, 2, 3))) record(const char *name, const
 		(void)renameat(records, temporary, records, name);
 }
 
-static void record_exit(int status)
+/* Whether it was the kernel that ended it, as the group's bound on memory was reached. */
+static bool is_oom(int status)
+{
+	return group && WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL &&
+	       cgroup_oom_kills(group) > 0;
+}
+
+static void record_exit(int status, bool oom)
 {
 	bool signalled = WIFSIGNALED(status);
-	record("exit", "%s %d %lld\n", signalled ? "signal" : "code",
-	       signalled ? WTERMSIG(status) : WEXITSTATUS(status), (long long)time(NULL));
+	record("exit", "%s %d %s%lld\n", signalled ? "signal" : "code",
+	       signalled ? WTERMSIG(status) : WEXITSTATUS(status), oom ? "(out of memory) " : "",
+	       (long long)time(NULL));
 }
 
 /* Open and locked until the process ends, however it ends. */
@@ -172,6 +243,8 @@ static int open_input(void)
 static void run_program(char **argv, int input)
 {
 	sigset_t none;
+	if (group)
+		(void)cgroup_enter(group); /* else it runs without */
 	setpgid(0, 0);
 	signal(SIGTTOU, SIG_IGN);
 	tcsetpgrp(STDIN_FILENO, getpid());
@@ -195,15 +268,18 @@ int main(int argc, char **argv)
 		unsetenv(unset[i]);
 	bool by_lines = false;
 	int option;
-	while ((option = getopt(argc, argv, "+iu:")) != -1) {
+	while ((option = getopt(argc, argv, "+ic:u:")) != -1) {
 		if (option == 'u')
 			unsetenv(optarg);
+		if (option == 'c')
+			group = optarg;
 		by_lines = by_lines || option == 'i';
 	}
 	argv += optind;
 	if (argc - optind < 2) {
 		fprintf(stderr,
-			"usage: agentpool-shim [-i] [-u NAME]... [--] DIR PROGRAM [ARG...]\n");
+			"usage: agentpool-shim [-i] [-c GROUP] [-u NAME]... [--] DIR PROGRAM "
+			"[ARG...]\n");
 		return 2;
 	}
 	sigset_t waited;
@@ -244,7 +320,10 @@ int main(int argc, char **argv)
 		if (pid == program)
 			status = child_status;
 	} while (pid >= 0 && pid != program && !told);
+	bool oom = !told && is_oom(status);
 	end_tree(program, &status);
-	record_exit(status);
+	record_exit(status, oom);
+	if (group)
+		(void)cgroup_remove(group); /* else the daemon does, or the next one */
 	return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
 }
