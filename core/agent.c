@@ -281,16 +281,10 @@ void agent_forget_holder_locked(struct ap_agent *agent)
 	agent->holder_fd = -1;
 }
 
-int agent_end_program(struct ap_agent *agent, struct ap_err *err)
+/* Asks the keeper to end all, and waits until it has. */
+static int end_keeper(struct ap_agent *agent, int over_fd, struct ap_err *err)
 {
 	struct ap_pool *pool = agent->pool;
-	pthread_mutex_lock(&pool->lock);
-	agent->ending = true;
-	AP_CLEANUP_CLOSE int over_fd =
-		agent->over_fd >= 0 ? fcntl(agent->over_fd, F_DUPFD_CLOEXEC, 0) : -1;
-	pthread_mutex_unlock(&pool->lock);
-	if (over_fd < 0)
-		return 0;
 	pool->backend->ops->end(pool->backend, &agent->terminal, over_fd);
 	struct pollfd over = {.fd = over_fd, .events = POLLIN};
 	int64_t deadline = ap_clock_ns() + END_LIMIT;
@@ -303,6 +297,20 @@ int agent_end_program(struct ap_agent *agent, struct ap_err *err)
 			return ap_err_set(err, -ETIMEDOUT, "the processes of %s do not end",
 					  agent->name);
 	}
+}
+
+int agent_end_program(struct ap_agent *agent, struct ap_err *err)
+{
+	struct ap_pool *pool = agent->pool;
+	pthread_mutex_lock(&pool->lock);
+	agent->ending = true;
+	AP_CLEANUP_CLOSE int over_fd =
+		agent->over_fd >= 0 ? fcntl(agent->over_fd, F_DUPFD_CLOEXEC, 0) : -1;
+	pthread_mutex_unlock(&pool->lock);
+	int r = over_fd >= 0 ? end_keeper(agent, over_fd, err) : 0;
+	/* a keeper that was made to end leaves its processes behind */
+	pool->backend->ops->sweep(pool->backend, agent->name);
+	return r;
 }
 
 /* --- what it is doing --- */

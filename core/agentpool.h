@@ -191,7 +191,7 @@ struct ap_stats {
 	enum ap_scale_direction scale_direction;
 	bool closed;
 	int target; /* manual size, -1: automatic */
-	const char *breaker, *spawn_backend;
+	const char *breaker, *spawn_backend, *cgroup;
 	unsigned n_templates;
 };
 

@@ -84,6 +84,17 @@ struct backend_ops {
 	/* What the program and all that it started use. -ESRCH, -ENOSYS. */
 	int (*usage)(struct backend *, const struct backend_terminal *, struct process_usage *ret);
 
+	/* Ends at once what is left of the agent of that name where its keeper has ended, and lets
+	 * go of what was kept for it. */
+	void (*sweep)(struct backend *, const char *name);
+
+	/* From now on a program has so much memory with all that it starts, and a quarter more,
+	 * where the machine can see to it; one that uses more already is let be. 0: no bound. */
+	void (*bound)(struct backend *, uint64_t max_memory);
+
+	/* What sees to that and to usage, in words; as long as the backend. Does not block. */
+	const char *(*groups)(struct backend *);
+
 	/* Stops the program and all that it started, or has them go on. -ESRCH, -ENOSYS. */
 	int (*pause)(struct backend *, const struct backend_terminal *, bool stop);
 

@@ -259,6 +259,24 @@ static int fake_usage(struct backend *backend, const struct backend_terminal *te
 	return 0;
 }
 
+static void fake_sweep(struct backend *backend, const char *name)
+{
+	(void)backend;
+	(void)name;
+}
+
+static void fake_bound(struct backend *backend, uint64_t max_memory)
+{
+	(void)backend;
+	(void)max_memory;
+}
+
+static const char *fake_groups(struct backend *backend)
+{
+	(void)backend;
+	return "none";
+}
+
 static int fake_pause(struct backend *backend, const struct backend_terminal *terminal, bool stop)
 {
 	(void)backend;
@@ -302,6 +320,9 @@ static const struct backend_ops fake_ops = {
 	.forget = fake_forget,
 	.canonical = fake_canonical,
 	.usage = fake_usage,
+	.sweep = fake_sweep,
+	.bound = fake_bound,
+	.groups = fake_groups,
 	.pause = fake_pause,
 	.fd = fake_fd,
 	.ready = fake_ready,

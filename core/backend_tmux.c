@@ -9,20 +9,25 @@
 #include <pthread.h>
 #include <signal.h>
 #include <spawn.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/pidfd.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <termios.h>
 #include <unistd.h>
 
 #include "backend.h"
+#include "cgroup.h"
 #include "cleanup.h"
 #include "clock.h"
+#include "file.h"
 #include "list.h"
 #include "process.h"
+#include "text.h"
 
 extern char **environ;
 
@@ -43,6 +48,10 @@ struct backend_tmux {
 	struct backend base;
 	char *socket, *shim;
 	pid_t client;
+	struct cgroup_subtree groups; /* of agents; set once */
+	char groups_told[64];	      /* what they are good for, in words; likewise */
+	char *groups_record;	      /* file that says where they are */
+	_Atomic uint64_t max_memory;
 
 	pthread_mutex_t lock;	 /* of what follows */
 	int in_fd;		 /* the client's standard input */
@@ -284,6 +293,26 @@ static int tmux_run(struct backend_tmux *tmux, unsigned n_lines, const struct ap
 
 /* --- what the pool asks --- */
 
+/* The group of the agent of that name; owned by the caller, NULL: there are no groups. */
+static char *group_of(const struct backend_tmux *tmux, const char *name)
+{
+	char *path;
+	if (!tmux->groups.path || !*name)
+		return NULL;
+	return asprintf(&path, "%s/%s", tmux->groups.path, name) < 0 ? NULL : path;
+}
+
+/* In a group of its own, whose counters begin with it. */
+static void add_group(struct backend_tmux *tmux, const char *name, struct ap_buf *line)
+{
+	AP_CLEANUP_FREE char *group =
+		cgroup_make(&tmux->groups, name, atomic_load(&tmux->max_memory));
+	if (!group)
+		return;
+	quote(line, "-c");
+	quote(line, group);
+}
+
 static void add_program(struct backend_tmux *tmux, const struct backend_spawn *spawn,
 			struct ap_buf *line)
 {
@@ -305,6 +334,7 @@ static void add_program(struct backend_tmux *tmux, const struct backend_spawn *s
 	}
 	if (spawn->by_lines)
 		quote(line, "-i");
+	add_group(tmux, spawn->name, line);
 	quote(line, "--");
 	quote(line, spawn->record_dir);
 	for (const char *const *arg = spawn->argv; *arg; arg++)
@@ -563,14 +593,112 @@ static bool keeper_canonical(struct backend *backend, const struct backend_termi
 static int keeper_usage(struct backend *backend, const struct backend_terminal *terminal,
 			struct process_usage *ret)
 {
-	(void)backend;
-	return process_tree_usage(terminal->keeper, ret);
+	AP_CLEANUP_FREE char *path = group_of(tmux_of(backend), terminal->session);
+	struct cgroup_usage group;
+	bool grouped = path && cgroup_usage(path, &group);
+	int r = grouped && group.has_memory ? 0 : process_tree_usage(terminal->keeper, ret);
+	if (r == 0 && grouped) {
+		ret->cpu_ns = group.cpu_ns;
+		ret->n_processes = group.n_processes;
+		if (group.has_memory)
+			ret->memory = group.memory;
+	}
+	return r;
+}
+
+static void keeper_sweep(struct backend *backend, const char *name)
+{
+	AP_CLEANUP_FREE char *path = group_of(tmux_of(backend), name);
+	if (path)
+		(void)cgroup_remove(path); /* what does not end is left for the next start */
+}
+
+static void tmux_bound(struct backend *backend, uint64_t max_memory)
+{
+	struct backend_tmux *tmux = tmux_of(backend);
+	atomic_store(&tmux->max_memory, max_memory);
+	cgroup_subtree_bound(&tmux->groups, max_memory);
+}
+
+static const char *tmux_groups(struct backend *backend)
+{
+	return tmux_of(backend)->groups_told;
 }
 
 static int keeper_pause(struct backend *backend, const struct backend_terminal *terminal, bool stop)
 {
 	(void)backend;
 	return stop ? process_tree_stop(terminal->keeper) : process_tree_continue(terminal->keeper);
+}
+
+/* --- where the groups are --- */
+
+static void read_proc(const char *name, struct ap_buf *ret)
+{
+	AP_CLEANUP_CLOSE int fd = open(name, O_RDONLY | O_CLOEXEC);
+	ssize_t n = fd < 0 ? -1 : 1;
+	while (n > 0 && ap_buf_reserve(ret, 4096)) {
+		n = read(fd, ret->data + ret->len, 4095);
+		ret->len += n > 0 ? (size_t)n : 0;
+		ret->data[ret->len] = '\0';
+	}
+}
+
+/* Of this state directory and no other, also where another mount namespace has one of that name. */
+static void groups_name(const char *state_dir, char *ret, size_t size)
+{
+	struct stat st = {0};
+	char text[64];
+	(void)stat(state_dir, &st); /* then by its path alone */
+	snprintf(text, sizeof text, "%ju:%ju", (uintmax_t)st.st_dev, (uintmax_t)st.st_ino);
+	snprintf(ret, size, "agentpoolfs-%016jx", (uintmax_t)(ap_hash(state_dir) ^ ap_hash(text)));
+}
+
+/* Where a daemon before has its groups, as they may hold agents still: it may have been started
+ * elsewhere. Owned by the caller; NULL: there is none. */
+static char *groups_before(const struct backend_tmux *tmux, const char *state_dir, const char *name)
+{
+	char path[1024];
+	if (file_read_line(state_dir, "cgroup", path, sizeof path) < 0)
+		return NULL;
+	const char *slash = strrchr(path, '/');
+	if (path[0] != '/' || strcmp(slash + 1, name) != 0 || access(path, F_OK) < 0) {
+		unlink(tmux->groups_record);
+		return NULL;
+	}
+	return strdup(path);
+}
+
+static char *groups_here(const char *name)
+{
+	AP_CLEANUP_BUF struct ap_buf mounts = {0};
+	AP_CLEANUP_BUF struct ap_buf membership = {0};
+	char *path;
+	read_proc("/proc/self/mountinfo", &mounts);
+	read_proc("/proc/self/cgroup", &membership);
+	AP_CLEANUP_FREE char *home = cgroup_home(ap_buf_text(&mounts), ap_buf_text(&membership));
+	return !home || asprintf(&path, "%s/%s", home, name) < 0 ? NULL : path;
+}
+
+/* Has the agents' groups, if there can be any. */
+static void groups_open(struct backend_tmux *tmux, const char *state_dir)
+{
+	char name[64];
+	groups_name(state_dir, name, sizeof name);
+	AP_CLEANUP_FREE char *path = groups_before(tmux, state_dir, name);
+	if (!path)
+		path = groups_here(name);
+	/* known before it is there: what is half made can be removed */
+	if (path && file_write(tmux->groups_record, path, strlen(path), NULL) == 0 &&
+	    !cgroup_subtree_open(&tmux->groups, path))
+		unlink(tmux->groups_record);
+	cgroup_subtree_describe(&tmux->groups, tmux->groups_told, sizeof tmux->groups_told);
+}
+
+static void groups_close(struct backend_tmux *tmux, bool keep)
+{
+	if (tmux->groups.path && cgroup_subtree_close(&tmux->groups, keep))
+		unlink(tmux->groups_record);
 }
 
 /* --- its life --- */
@@ -627,9 +755,11 @@ static void tmux_free(struct backend *backend, bool keep)
 		close(tmux->out_fd);
 	client_died(tmux);
 	pthread_cond_destroy(&tmux->closed);
+	groups_close(tmux, keep);
 	ap_buf_fini(&tmux->line);
 	ap_buf_fini(&tmux->block);
 	pthread_mutex_destroy(&tmux->lock);
+	free(tmux->groups_record);
 	free(tmux->socket);
 	free(tmux->shim);
 	free(tmux);
@@ -732,6 +862,9 @@ static const struct backend_ops tmux_ops = {
 	.end = keeper_end,
 	.canonical = keeper_canonical,
 	.usage = keeper_usage,
+	.sweep = keeper_sweep,
+	.bound = tmux_bound,
+	.groups = tmux_groups,
 	.pause = keeper_pause,
 	.fd = tmux_fd,
 	.ready = tmux_ready,
@@ -756,14 +889,18 @@ int backend_new(struct backend **ret, const char *state_dir, const char *shim, s
 	pthread_cond_init(&tmux->closed, NULL);
 	ap_list_init(&tmux->commands);
 	int r = 0;
-	if (!tmux->shim)
+	if (asprintf(&tmux->groups_record, "%s/cgroup", state_dir) < 0)
+		tmux->groups_record = NULL;
+	if (!tmux->shim || !tmux->groups_record)
 		r = ap_err_errno(err, -ENOMEM, "tmux");
 	else if (strlen(tmux->socket) >= sizeof((struct sockaddr_un *)0)->sun_path)
 		r = ap_err_set(err, -ENAMETOOLONG,
 			       "'%s' is too long for a socket: choose a shorter -o state_dir",
 			       tmux->socket);
-	if (r == 0)
+	if (r == 0) {
+		groups_open(tmux, state_dir);
 		r = start_client(tmux, err);
+	}
 	if (r < 0) {
 		tmux_free(&tmux->base, true);
 		return r;

@@ -127,6 +127,30 @@ void job_revive_locked(struct ap_pool *pool)
 	worker_submit(pool->workers, &pool->revive_job);
 }
 
+static void job_bound(struct worker_job *job)
+{
+	struct ap_pool *pool = ap_container_of(job, struct ap_pool, bound_job);
+	const struct recycling_limits *limits = &pool->machine.limits.recycling;
+	pthread_mutex_lock(&pool->lock);
+	for (uint64_t max = ~limits->max_memory; max != limits->max_memory;) {
+		max = limits->max_memory; /* it may be set again meanwhile */
+		pthread_mutex_unlock(&pool->lock);
+		pool->backend->ops->bound(pool->backend, max);
+		pthread_mutex_lock(&pool->lock);
+	}
+	pool->bounding = false;
+	pthread_mutex_unlock(&pool->lock);
+}
+
+void job_bound_locked(struct ap_pool *pool)
+{
+	if (pool->bounding || !pool->workers)
+		return;
+	pool->bounding = true;
+	pool->bound_job = (struct worker_job){.run = job_bound};
+	worker_submit(pool->workers, &pool->bound_job);
+}
+
 /* Where its worktree stands, for who asks whether it is to be brought forward. */
 static void note_commit(struct ap_agent *agent)
 {

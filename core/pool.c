@@ -690,7 +690,10 @@ static struct machine_limits limits_of(const struct ap_pool *pool)
 
 void pool_obey_config_locked(struct ap_pool *pool, struct ap_list *answered)
 {
+	uint64_t max_memory = pool->machine.limits.recycling.max_memory;
 	pool->machine.limits = limits_of(pool);
+	if (pool->machine.limits.recycling.max_memory != max_memory)
+		job_bound_locked(pool);
 	pool_step_locked(pool, &(struct machine_event){.type = MACHINE_CONFIG}, answered);
 }
 
@@ -786,6 +789,7 @@ void ap_pool_stats(struct ap_pool *pool, struct ap_stats *ret)
 		.breaker = breaker_state_name(m->breaker.state),
 		.spawn_backend = spawn_backend_name(templates_backend(pool->templates)),
 		.n_templates = templates.n,
+		.cgroup = pool->backend ? pool->backend->ops->groups(pool->backend) : "none",
 	};
 	pthread_mutex_unlock(&pool->lock);
 }
@@ -1036,6 +1040,8 @@ int ap_pool_start(struct ap_pool *pool, struct ap_err *err)
 		r = backend_new(&pool->backend, pool->state_dir, pool->shim, err);
 	if (r == 0 && !(pool->workers = worker_pool_new(POOL_N_WORKERS)))
 		r = ap_err_errno(err, -EAGAIN, "worker threads");
+	if (r == 0)
+		pool->backend->ops->bound(pool->backend, pool->machine.limits.recycling.max_memory);
 	suspend(pool, true); /* nothing new before what is there is known */
 	if (r == 0)
 		r = maintenance_start(pool, err);

@@ -180,6 +180,7 @@ struct ap_pool {
 	struct worker_job tidy_job;
 	atomic_bool tidying; /* it is queued */
 	struct worker_job revive_job;
+	struct worker_job bound_job;
 	int64_t started_ns;
 
 	pthread_mutex_t lock;	/* of what follows */
@@ -201,6 +202,7 @@ struct ap_pool {
 	atomic_bool leaving;	/* nothing more is begun: it is being freed */
 	bool reviving;		/* a worker starts the backend again; pool->lock */
 	int64_t revive_ns;	/* when the backend is to be started again; pool->lock */
+	bool bounding;		/* bound_job is queued; pool->lock */
 	atomic_uint names_kept; /* numbers of agents below this are spent, says the store */
 	atomic_bool maintenance_end;
 };
@@ -382,6 +384,9 @@ int pool_revive_backend(struct ap_pool *pool, struct ap_err *err);
 
 /* Has a worker do that. pool->lock held. */
 void job_revive_locked(struct ap_pool *pool);
+
+/* Has a worker bound what agents may use, as the configuration says now. pool->lock held. */
+void job_bound_locked(struct ap_pool *pool);
 
 /* --- texts.c --- */
 

@@ -184,6 +184,7 @@ static int end_left(struct ap_pool *pool, const char *name, const char *agent_di
 			return ap_err_set(err, -ETIMEDOUT, "the processes of %s do not end", name);
 		poll(NULL, 0, 20);
 	}
+	pool->backend->ops->sweep(pool->backend, name);
 	return 0;
 }
 

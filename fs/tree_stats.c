@@ -22,6 +22,7 @@ enum {
 	BREAKER,
 	SPAWN_BACKEND,
 	TEMPLATES,
+	CGROUP,
 	N_STATS,
 };
 
@@ -44,6 +45,7 @@ const struct tree_row tree_stats[N_STATS + 1] = {
 	ROW(BREAKER, "breaker", "circuit breaker on spawning: closed, open or half-open"),
 	ROW(SPAWN_BACKEND, "spawn_backend", "how worktrees are made: overlay, btrfs, copy or git"),
 	ROW(TEMPLATES, "templates", "checkouts that worktrees are made from"),
+	ROW(CGROUP, "cgroup", "control groups of agents: v2 and its controllers, or none"),
 };
 
 static int show(const struct tree_call *call, struct ap_buf *out)
@@ -102,6 +104,9 @@ static int show(const struct tree_call *call, struct ap_buf *out)
 		break;
 	case TEMPLATES:
 		ap_buf_printf(out, "%u\n", s.n_templates);
+		break;
+	case CGROUP:
+		ap_buf_printf(out, "%s\n", s.cgroup);
 		break;
 	}
 	return 0;
