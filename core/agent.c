@@ -201,7 +201,8 @@ int agent_adopted(struct ap_agent *agent, bool alive, struct ap_err *err)
 	struct ap_pool *pool = agent->pool;
 	int r = alive ? agent_started(agent, err) : 0;
 	pthread_mutex_lock(&pool->lock);
-	agent->started_ready = alive && r == 0; /* or it says otherwise itself */
+	agent->started_ready = alive && r == 0;	       /* or it says otherwise itself */
+	agent->cpu = (struct cpu_average){.at_ns = 0}; /* what it used before was not used now */
 	agent->running = agent->terminal;
 	if (!alive) {
 		agent->started = true;
