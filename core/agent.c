@@ -15,7 +15,8 @@
 #include "pool_internal.h"
 
 /* The backend asks, waits its grace and makes the processes end; it is given this long for it. */
-#define END_LIMIT (30 * AP_SECOND)
+#define END_LIMIT   (30 * AP_SECOND)
+#define SWEEP_AFTER (4 * AP_SECOND)
 
 /* A screen that changes all the time is looked at as often as this. */
 #define LOOK_PAUSE (100 * AP_MS)
@@ -282,22 +283,30 @@ void agent_forget_holder_locked(struct ap_agent *agent)
 	agent->holder_fd = -1;
 }
 
-/* Asks the keeper to end all, and waits until it has. */
-static int end_keeper(struct ap_agent *agent, int over_fd, struct ap_err *err)
+/* Whether something becomes readable until then. */
+static bool is_over_by(int over_fd, int64_t deadline)
 {
-	struct ap_pool *pool = agent->pool;
-	pool->backend->ops->end(pool->backend, &agent->terminal, over_fd);
 	struct pollfd over = {.fd = over_fd, .events = POLLIN};
-	int64_t deadline = ap_clock_ns() + END_LIMIT;
 	for (;;) {
 		int64_t left = deadline - ap_clock_ns();
 		int n = poll(&over, 1, left > 0 ? (int)(left / AP_MS) + 1 : 0);
-		if (n > 0)
-			return 0;
-		if (n == 0 && left <= 0)
-			return ap_err_set(err, -ETIMEDOUT, "the processes of %s do not end",
-					  agent->name);
+		if (n > 0 || (n == 0 && left <= 0))
+			return n > 0;
 	}
+}
+
+/* Asks the keeper to end all, and waits until it has. */
+static int end_keeper(struct ap_agent *agent, int over_fd, struct ap_err *err)
+{
+	struct backend *backend = agent->pool->backend;
+	int64_t now = ap_clock_ns();
+	backend->ops->end(backend, &agent->terminal, over_fd);
+	if (is_over_by(over_fd, now + SWEEP_AFTER))
+		return 0;
+	backend->ops->sweep(backend, agent->name); /* they leave it no time to */
+	if (is_over_by(over_fd, now + END_LIMIT))
+		return 0;
+	return ap_err_set(err, -ETIMEDOUT, "the processes of %s do not end", agent->name);
 }
 
 int agent_end_program(struct ap_agent *agent, struct ap_err *err)

@@ -84,8 +84,8 @@ struct backend_ops {
 	/* What the program and all that it started use. -ESRCH, -ENOSYS. */
 	int (*usage)(struct backend *, const struct backend_terminal *, struct process_usage *ret);
 
-	/* Ends at once what is left of the agent of that name where its keeper has ended, and lets
-	 * go of what was kept for it. */
+	/* Ends at once what is left of the agent of that name, and lets go of what was kept for it:
+	 * where its keeper has ended, or does not come to its end. */
 	void (*sweep)(struct backend *, const char *name);
 
 	/* From now on a program has so much memory with all that it starts, and a quarter more,
