@@ -111,6 +111,16 @@ left_processes() {
     done
 }
 
+# Control groups that a daemon has left, with what is in them.
+remove_groups() {
+    local group
+    group=$(cat "$STATE/cgroup" 2>/dev/null) || return 0
+    [[ $group == */agentpoolfs-* ]] && [ -d "$group" ] || return 0
+    echo 1 >"$group/cgroup.kill"
+    await grep -q 'populated 0' "$group/cgroup.events"
+    find "$group" -depth -type d -exec rmdir {} \;
+}
+
 nothing_runs() {
     [ -z "$(left_processes)" ]
 }
@@ -145,6 +155,7 @@ common_teardown() {
     if [ "${CHECK_LEFT:-yes}" = yes ]; then
         await nothing_left || { left_processes >&2; result=1; }
         if mountpoint -q "$POOL"; then echo "the mount is left" >&2; result=1; fi
+        if [ -e "$STATE/cgroup" ]; then echo "control groups are left: $(cat "$STATE/cgroup")" >&2; result=1; fi
         if [ -e "$STATE/worktrees" ]; then ls -R "$STATE/worktrees" >&2; result=1; fi
         if [ "$(git -C "$REPO" worktree list | wc -l)" != 1 ]; then
             git -C "$REPO" worktree list >&2
@@ -162,6 +173,7 @@ common_teardown() {
         if [ -n "$pid" ]; then kill -9 "$pid" 2>/dev/null || true; fi
     done < <(left_processes)
     if mountpoint -q "$POOL"; then umount -l "$POOL"; fi
+    remove_groups
     rm -rf "$DIR"
     return $result
 }
