@@ -219,6 +219,27 @@ deaf='(trap "" TERM HUP; setsid sleep 1000 & nohup setsid sh -c "sleep 1000 & sl
     assert [ "$(cat "$POOL/agents/agent-1/memory")" -lt $((100 << 20)) ]
 }
 
+@test "the record of an end says that the bound on memory was reached, where a group tells" {
+    local shim
+    shim=$(dirname "$AGENTPOOLFS")/../core/agentpool-shim
+    CHECK_LEFT=no # there is no pool
+    mkdir "$DIR/records" "$DIR/group" # of plain files
+    touch "$DIR/group/cgroup.procs"
+    printf 'max 3\noom_kill 1\n' >"$DIR/group/memory.events"
+    run "$shim" -c "$DIR/group" -- "$DIR/records" sh -c 'kill -9 $$' </dev/null
+    assert_equal "$status" 137
+    assert contains "$DIR/records/exit" "signal 9 (out of memory) "
+    assert_equal "$(cat "$DIR/group/cgroup.procs")" 0
+    # another end is another matter
+    run "$shim" -c "$DIR/group" -- "$DIR/records" sh -c 'kill -15 $$' </dev/null
+    assert contains "$DIR/records/exit" "signal 15 "
+    refute contains "$DIR/records/exit" memory
+    # and a group that is not there is done without
+    run "$shim" -c "$DIR/nowhere" -- "$DIR/records" sh -c 'kill -9 $$' </dev/null
+    assert contains "$DIR/records/exit" "signal 9 "
+    refute contains "$DIR/records/exit" memory
+}
+
 @test "processes that ignore SIGTERM, in other sessions and of dead parents, are gone after a release" {
     lease
     TREE=$(readlink "$POOL/leases/job/worktree")
