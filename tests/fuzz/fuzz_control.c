@@ -28,7 +28,12 @@ int ap_pool_release(struct ap_pool *pool, const char *lease, bool discard, uid_t
 	return 0;
 }
 
-int ap_pool_scale(struct ap_pool *pool, int target, struct ap_err *err)
+int ap_pool_may_release(struct ap_pool *pool, const char *lease, uid_t uid, struct ap_err *err)
+{
+	return 0;
+}
+
+int ap_pool_scale(struct ap_pool *pool, int target, struct ap_request *request, struct ap_err *err)
 {
 	HOLDS(target >= -1 && target <= 4096);
 	n_asked++;
@@ -145,7 +150,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		else if (i == 1)
 			answer_holds(control_release(&call, line, NULL), &call, n_asked);
 		else if (i == 2)
-			answer_holds(control_scale(&call, line), &call, n_asked);
+			answer_holds(control_scale(&call, line, NULL), &call, n_asked);
 		else
 			command_holds(&call, line);
 		free(line);

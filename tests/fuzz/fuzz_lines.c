@@ -138,9 +138,9 @@ void ap_request_free(struct ap_request *request)
 	n_requests--;
 }
 
-const struct ap_err *ap_request_err(const struct ap_request *request)
+const char *ap_request_why(const struct ap_request *request)
 {
-	return &request->err;
+	return request->err.text;
 }
 
 struct ap_lease_key ap_request_lease(const struct ap_request *request)
@@ -169,7 +169,18 @@ int ap_agent_prompt_begin(struct ap_pool *pool, struct ap_agent *agent, uint64_t
 	return 0;
 }
 
-void ap_agent_prompt_end(struct ap_pool *pool, struct ap_agent *agent, uint64_t token)
+int ap_agent_prompt_grow(struct ap_pool *pool, struct ap_agent *agent, uint64_t token, size_t len,
+			 struct ap_err *err)
+{
+	return 0;
+}
+
+int tree_may_write(const struct tree_row *row, const struct tree_call *call, uid_t uid)
+{
+	return 0;
+}
+
+void ap_agent_prompt_end(struct ap_pool *pool, struct ap_agent *agent, uint64_t token, size_t len)
 {
 }
 
@@ -320,8 +331,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	}
 	pthread_mutex_destroy(&files.lock);
 	ap_buf_fini(&mine.pending);
-	ap_buf_fini(&mine.work);
-	ap_buf_fini(&mine.refused);
+	writing_free(mine.writing);
 	ap_buf_fini(&account.pending);
 	ap_buf_fini(&account.refused);
 	ap_buf_fini(&account.seen);
