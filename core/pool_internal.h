@@ -266,8 +266,9 @@ int state_dir_save(struct ap_pool *pool, struct ap_err *err);
 /* Gives back the names that were kept in advance. No agent is there, and none is made any more. */
 int state_dir_save_next_agent(struct ap_pool *pool, struct ap_err *err);
 
-/* Makes the settings of the store effective, all or none: -ERANGE when they do not fit the others.
- * At start those stay that the command line has set. Takes the lock. Blocks. */
+/* Makes the settings of the store effective, all or none: -ERANGE when they do not fit each other.
+ * At start those stay that the command line has set, and what does not fit them is left out and
+ * said. Takes the lock. Blocks. */
 int state_dir_load(struct ap_pool *pool, bool at_start, struct ap_err *err);
 
 /* Begins the machine's counters where the store's end. */

@@ -145,6 +145,16 @@ static bool drain(int fd, struct ap_buf *out)
 	}
 }
 
+/* How often a process is asked for whose end there is no descriptor. */
+#define ASK_MS 10
+
+static bool has_ended(pid_t pid)
+{
+	siginfo_t info = {.si_pid = 0};
+	return waitid(P_PID, (id_t)pid, &info, WEXITED | WNOHANG | WNOWAIT) == 0 &&
+	       info.si_pid == pid;
+}
+
 /* Collects output until the process has ended. False when the time is over first. */
 static bool collect(pid_t pid, int out_fd, int err_fd, int64_t deadline_ns, struct ap_buf *out,
 		    struct ap_buf *errs)
@@ -159,9 +169,10 @@ static bool collect(pid_t pid, int out_fd, int err_fd, int64_t deadline_ns, stru
 		int64_t left = deadline_ns - ap_clock_ns();
 		if (left <= 0)
 			return false;
-		if (poll(fds, 3, (int)(left / AP_MS) + 1) < 0 && errno != EINTR)
+		int wait_ms = pid_fd < 0 ? ASK_MS : (int)(left / AP_MS) + 1;
+		if (poll(fds, 3, wait_ms) < 0 && errno != EINTR)
 			return false;
-		bool ended = fds[2].revents != 0;
+		bool ended = pid_fd < 0 ? has_ended(pid) : fds[2].revents != 0;
 		if (fds[0].revents && !drain(out_fd, out))
 			fds[0].fd = -1;
 		if (fds[1].revents && !drain(err_fd, errs->len < STDERR_KEPT ? errs : NULL))

@@ -229,8 +229,11 @@ void state_dir_keep_scale(struct ap_pool *pool, store_done *done, void *data)
 }
 
 struct loading {
+	struct ap_pool *pool;
 	struct ap_config config;
 	bool at_start;
+	bool one_by_one; /* what does not fit the others is left out */
+	bool tells;	 /* and said */
 	int target;
 	struct ap_err *err;
 };
@@ -245,24 +248,59 @@ static int take_setting(void *data, const char *name, const char *value)
 	if (option < 0 || ap_options[option].when != AP_WHEN_ANYTIME ||
 	    (loading->at_start && loading->config.origin[option] == AP_ORIGIN_MOUNT))
 		return 0;
-	int r = ap_config_set(&loading->config, (enum ap_option)option, value, true, loading->err);
-	loading->config.origin[option] = AP_ORIGIN_SET;
+	struct ap_err err = {""};
+	int r = ap_config_set(&loading->config, (enum ap_option)option, value, !loading->one_by_one,
+			      &err);
+	if (r == 0)
+		loading->config.origin[option] = AP_ORIGIN_SET;
+	if (r < 0 && loading->tells)
+		events_add(loading->pool->events, "setting_left_out",
+			   EVENT_FIELDS({"setting", name, 0}, {"value", value, 0},
+					{"reason", err.text, 0}));
+	if (loading->one_by_one)
+		return 0;
+	if (r < 0 && loading->err)
+		*loading->err = err;
+	return r;
+}
+
+/* All that fits the command line: one may do so only once another is there. */
+static int load_one_by_one(struct loading *loading)
+{
+	int r = 0;
+	loading->one_by_one = true;
+	for (int pass = 0; r == 0 && pass < 2; pass++) {
+		loading->tells = pass == 1;
+		r = store_settings_read(loading->pool->store, take_setting, loading, loading->err);
+	}
+	return r;
+}
+
+static int copy_mounted(struct ap_pool *pool, struct ap_config *ret)
+{
+	pthread_mutex_lock(&pool->lock);
+	int r = ap_config_copy(ret, &pool->mounted); /* what no store has stays so */
+	pthread_mutex_unlock(&pool->lock);
 	return r;
 }
 
 int state_dir_load(struct ap_pool *pool, bool at_start, struct ap_err *err)
 {
-	struct loading loading = {.at_start = at_start, .target = -1, .err = err};
+	struct loading loading = {.pool = pool, .at_start = at_start, .target = -1, .err = err};
 	struct ap_list answered;
 	ap_list_init(&answered);
-	pthread_mutex_lock(&pool->lock);
-	int r = ap_config_copy(&loading.config, &pool->mounted); /* what no store has stays so */
-	pthread_mutex_unlock(&pool->lock);
+	int r = copy_mounted(pool, &loading.config);
 	if (r < 0)
 		return ap_err_errno(err, r, "settings");
 	r = store_settings_read(pool->store, take_setting, &loading, err);
 	if (r == 0)
 		r = ap_config_check(&loading.config, err);
+	if (r < 0 && at_start) {
+		ap_config_fini(&loading.config);
+		r = copy_mounted(pool, &loading.config);
+		if (r == 0)
+			r = load_one_by_one(&loading);
+	}
 	if (r == 0) {
 		pthread_mutex_lock(&pool->lock);
 		struct ap_config old = pool->config;

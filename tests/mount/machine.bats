@@ -287,6 +287,19 @@ with sqlite3.connect(sys.argv[1], timeout=10) as db: db.execute("UPDATE setting 
     assert [ "$(cat "$POOL/stats/spawned_agents")" -ge 3 ]
 }
 
+@test "a kept setting that does not fit the command line is left out, and said; the others hold" {
+    mount_pool 1 8
+    echo 6 > "$POOL/config/min_pool_size"
+    echo 7m > "$POOL/config/idle_timeout"
+    unmount_pool
+    "$AGENTPOOLFS" -f -o "state_dir=$STATE,max_pool_size=2" "$REPO" "$POOL" >"$DIR/log" 2>&1 3>&- &
+    DAEMON=$!
+    await pool_answers
+    assert_equal "$(cat "$POOL/config/min_pool_size")" 1
+    assert_equal "$(cat "$POOL/config/idle_timeout")" 7m
+    grep -q 'setting_left_out.*min_pool_size' "$POOL/events"
+}
+
 @test "profiles set the documented values, and later options override them" {
     "$AGENTPOOLFS" --list-options | grep -q '^profile'
     mount_pool 1 3 -o profile=development
