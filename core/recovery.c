@@ -262,12 +262,15 @@ static void remove_worktree(struct recovery *recovery, const char *name)
 		return;
 	int found = lease_record_read(agent_dir, &record);
 	int r = end_left(pool, name, agent_dir, &err);
-	if (r == 0)
+	/* half made, half cleaned or half removed: nobody has worked in it */
+	bool garbage = left && !left->lease.token && found == 0;
+	if (r == 0 && garbage)
+		r = worktree_left(&worktree, pool->templates, name, left->agent.admin_dir, &err);
+	else if (r == 0)
 		r = worktree_open(&worktree, pool->templates, name, record.admin_dir, &err);
-	if (r < 0 && r != -ETIMEDOUT && found == 0 && !(left && left->lease.token))
-		/* half made, or half removed: nobody has worked in it */
+	if (r < 0 && r != -ETIMEDOUT && !left && found == 0)
 		r = worktree_open(&worktree, pool->templates, name, "", &err);
-	if (r == 0)
+	if (r == 0 && !garbage)
 		r = save_left(pool, name, left, found, &record, &worktree, &err);
 	if (r == 0)
 		r = worktree_remove(&worktree, &err);

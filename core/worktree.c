@@ -15,12 +15,18 @@
 
 /* --- what git keeps of a worktree --- */
 
+/* As a whole: whoever dies here leaves what was there, or all of it. */
 static int write_in(const char *dir, const char *name, const char *text, const char *end,
 		    struct ap_err *err)
 {
 	AP_CLEANUP_BUF struct ap_buf path = {0};
+	AP_CLEANUP_BUF struct ap_buf temporary = {0};
 	ap_buf_printf(&path, "%s/%s", dir, name);
-	return file_printf(ap_buf_text(&path), err, "%s%s\n", text, end);
+	ap_buf_printf(&temporary, "%s.new", ap_buf_text(&path));
+	int r = file_printf(ap_buf_text(&temporary), err, "%s%s\n", text, end);
+	if (r == 0 && rename(ap_buf_text(&temporary), ap_buf_text(&path)) < 0)
+		r = ap_err_errno(err, -errno, "%s", ap_buf_text(&path));
+	return r;
 }
 
 /* The administrative directory of a worktree at `commit`, in the making. */
@@ -338,6 +344,20 @@ int worktree_open(struct worktree *ret, struct templates *templates, const char 
 		r = ap_err_errno(err, -ENOMEM, "%s", name);
 	if (r < 0) /* it may be kept: then its template is needed */
 		worktree_leave(&worktree);
+	else
+		*ret = worktree;
+	return r;
+}
+
+int worktree_left(struct worktree *ret, struct templates *templates, const char *name,
+		  const char *admin_dir, struct ap_err *err)
+{
+	struct worktree worktree;
+	int r = describe(&worktree, templates, name, err);
+	if (r == 0 && !(worktree.admin_dir = strdup(admin_dir)))
+		r = ap_err_errno(err, -ENOMEM, "%s", name);
+	if (r < 0)
+		worktree_fini(&worktree);
 	else
 		*ret = worktree;
 	return r;

@@ -41,6 +41,10 @@ int worktree_add(struct worktree *ret, struct templates *templates, const char *
 int worktree_open(struct worktree *ret, struct templates *templates, const char *name,
 		  const char *admin_dir, struct ap_err *err);
 
+/* Describes one that is only to be removed, whatever has become of it. `admin_dir` as above. */
+int worktree_left(struct worktree *ret, struct templates *templates, const char *name,
+		  const char *admin_dir, struct ap_err *err);
+
 /* Frees the description; the worktree stays. */
 void worktree_fini(struct worktree *worktree);
 

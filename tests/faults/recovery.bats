@@ -272,6 +272,19 @@ and out"
     saved job
 }
 
+@test "a worktree that was being made as new when the daemon died goes, whatever is missing of it" {
+    mount_pool 1 2
+    local agent
+    agent=$(ls "$POOL/agents")
+    crash_pool
+    umount -l "$STATE/worktrees/$agent"
+    : > "$STATE/layers/$agent/template"
+    python3 -c 'import sqlite3, sys
+with sqlite3.connect(sys.argv[1]) as db: db.execute("UPDATE agent SET clean = 0")' "$STATE/state.db"
+    mount_pool 1 2
+    assert [ ! -e "$STATE/worktrees/$agent" ]
+}
+
 @test "prompts of a lease that is over reach no other" {
     mount_pool 1 1 -o on_release=keep
     exec 5<>"$POOL/acquire"
