@@ -10,13 +10,13 @@
 #include <string.h>
 #include <time.h>
 
-#include "cleanup.h"
+#include "clock.h"
 #include "list.h"
 
 #define SCHEMA_VERSION 2
-#define HISTORY_MAX    "10000" /* leases that are over and remembered */
-#define BUSY_MS	       10000   /* somebody is at the database by hand */
-#define RETRY_S	       1       /* between two attempts at what has to be taken */
+#define HISTORY_MAX    "10000"	 /* leases that are over and remembered */
+#define BUSY_MS	       10000	 /* somebody is at the database by hand */
+#define RETRY_PAUSE    AP_SECOND /* between two attempts at what has to be taken */
 
 static const char schema[] =
 	"BEGIN IMMEDIATE;"
@@ -138,7 +138,9 @@ struct store {
 	atomic_bool ending;
 	bool runs;
 	pthread_t thread;
-	struct ap_list untaken; /* the thread's: what is tried again */
+	/* the thread's: what is tried again, and when */
+	struct ap_list untaken;
+	int64_t retry_ns;
 };
 
 /* --- the connection --- */
@@ -519,13 +521,13 @@ static void answer_all(struct store *store, struct ap_list *batch)
 	}
 }
 
-/* What is to be taken next: what has queued, and once a while what could not be taken before. */
+/* What is to be taken next: what has queued, and once a second what could not be taken before.
+ * False when there is nothing left and the end was asked for. */
 static bool next_batch(struct store *store, struct ap_list *ret)
 {
-	struct timespec retry;
+	const struct timespec retry = {.tv_sec = store->retry_ns / AP_SECOND,
+				       .tv_nsec = store->retry_ns % AP_SECOND};
 	int r = 0;
-	clock_gettime(CLOCK_MONOTONIC, &retry);
-	retry.tv_sec += RETRY_S;
 	ap_list_init(ret);
 	pthread_mutex_lock(&store->lock);
 	while (ap_list_empty(&store->queue) && !store->ending && r == 0)
@@ -535,8 +537,14 @@ static bool next_batch(struct store *store, struct ap_list *ret)
 	bool ending = store->ending;
 	ap_list_splice(&store->queue, ret);
 	pthread_mutex_unlock(&store->lock);
-	if (ap_list_empty(ret))
-		ap_list_splice(&store->untaken, ret);
+	if (ap_clock_ns() >= store->retry_ns || ending) {
+		while (!ap_list_empty(&store->untaken)) {
+			struct ap_list *at = store->untaken.next;
+			ap_list_remove(at);
+			ap_list_append(ret, at);
+		}
+		store->retry_ns = ap_clock_after(ap_clock_ns(), RETRY_PAUSE);
+	}
 	return !ap_list_empty(ret) || !ending;
 }
 

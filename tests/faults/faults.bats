@@ -202,7 +202,16 @@ tree_of() { # LABEL
     rm "$STATE/filler"
     bash -c 'echo job > "$1"' _ "$POOL/acquire"
     echo 7m > "$POOL/config/idle_timeout"
-    echo job > "$POOL/release"
+    # a release whose work is safe is over, and written down as soon as it can be
+    echo work > "$(tree_of job)/work"
+    dd if=/dev/zero of="$STATE/filler" bs=4k 2>/dev/null || true
+    refused "$POOL/release" job "No space left"
+    contains "$POOL/last_error" "the work is saved"
+    assert_equal "$(git -C "$REPO" show agentpool/job:work)" work
+    rm "$STATE/filler"
+    await bash -c '[ "$(python3 -c "import sqlite3, sys; print(sqlite3.connect(sys.argv[1], timeout=10).execute(\"SELECT count(*) FROM lease\").fetchone()[0])" "$1")" = 0 ]' _ "$STATE/state.db"
+    bash -c 'echo again > "$1"' _ "$POOL/acquire"
+    echo again > "$POOL/release"
 }
 
 @test "fault 11: the repository moved away: what runs goes on, acquire says why, and it heals when it is back" {
