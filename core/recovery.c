@@ -243,7 +243,7 @@ static int save_left(struct ap_pool *pool, const char *name, const struct left *
 	if (r == 0)
 		return 0;
 	tell_lost(pool, lease.label, name,
-		  left ? "there is no room for its agent: its work is on its branch"
+		  left ? "its agent cannot be taken up: its work is on its branch"
 		       : "the state store does not know it: its work is on its branch");
 	lease_message(lease.label, name, record->generation, &message);
 	return worktree_save(worktree, &lease, ap_buf_text(&message), err);
@@ -529,8 +529,8 @@ static int open_left(struct recovery *recovery, const struct left *left, const c
 	return r;
 }
 
-/* Takes it up, or keeps it where it lies; else it is to be removed. An error: nothing can be said.
- */
+/* Takes it up, or keeps it where it lies; else it is to be removed. -EIO: what runs the terminals
+ * does not say. */
 static int go_on_with(struct recovery *recovery, struct left *left, struct ap_err *err)
 {
 	struct ap_pool *pool = recovery->pool;
@@ -551,8 +551,7 @@ static int go_on_with(struct recovery *recovery, struct left *left, struct ap_er
 		return 0;
 	}
 	int r = open_left(recovery, left, name, dir, &worktree, &terminal, err);
-	if (r == -EIO &&
-	    worktree.path) { /* the backend's: whether the program lives is not known */
+	if (r == -EIO && worktree.path) {
 		worktree_fini(&worktree);
 		return r;
 	}
