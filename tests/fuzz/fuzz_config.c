@@ -50,7 +50,8 @@ static void is_in_range(const struct ap_config *config, enum ap_option option)
 	else if (row->type == AP_TYPE_TEXT)
 		HOLDS(strlen(config->text[option]) < AP_OPTION_TEXT_MAX);
 	else
-		HOLDS((number >= row->min && number <= row->max) || (row->word && number == 0));
+		HOLDS((number >= row->min && number <= row->max) || (row->word && number == 0) ||
+		      (!*row->initial && number == -1));
 }
 
 /* What is shown is taken again, and means the same. */
