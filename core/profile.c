@@ -275,7 +275,8 @@ static int set_like(const struct loader *loader, const struct key *key, char *va
 	if (other.depth > LIKE_DEPTH_MAX)
 		return ap_err_set(err, -EINVAL, "profiles that are like each other");
 	int r = load(&other, err);
-	return r == -ENOENT ? -EINVAL : r;
+	return r < 0 && r != -ENOMEM ? -EINVAL
+				     : r; /* whatever is wrong with it: the line names it */
 }
 
 static int set_forget(const struct loader *loader, const struct key *key, char *value,

@@ -203,6 +203,7 @@ static void bad_ones_are_refused(void **state)
 	assert_refused("mode = stream\n", "mode = stream needs input");
 	assert_refused("ready = event {\"a\": 1}\n", "rules about events need mode = stream");
 	assert_refused("like = nowhere\n", "/bad.conf:1: there is no profile 'nowhere'");
+	assert_refused("like = /\n", "/bad.conf:1: /: ");
 	assert_refused("like = bad\n", "there is no profile 'bad'");
 	assert_refused("auto_answer = yes\n", "auto_answer takes PATTERN => KEYS");
 	assert_refused("forget = submit\n", "forget takes");
