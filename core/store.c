@@ -664,6 +664,8 @@ int64_t store_counter(struct store *store, const char *name, int64_t initial)
 {
 	int64_t value = initial;
 	pthread_mutex_lock(&store->db_lock);
+	if (!store->db)
+		(void)connect(store, NULL); /* what fails here fails again at the next write */
 	sqlite3_stmt *get = store->prepared[COUNTER_GET];
 	if (get) {
 		sqlite3_bind_text(get, 1, name, -1, SQLITE_STATIC);
