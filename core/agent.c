@@ -184,6 +184,7 @@ int agent_started(struct ap_agent *agent, struct ap_err *err)
 	agent->over_fd = over_fd;
 	agent->running = agent->terminal;
 	cpu_average_begin(&agent->cpu, ap_clock_ns());
+	agent->usage_known = false;
 	agent->started = true;
 	agent->ending = agent->ended = agent->started_ready = agent->restarting = false;
 	agent->prompt_error.text[0] = '\0';

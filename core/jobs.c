@@ -718,8 +718,11 @@ int agent_usage(struct ap_agent *agent, struct process_usage *ret, double *ret_p
 	pthread_mutex_unlock(&pool->lock);
 	int r = pool->backend->ops->usage(pool->backend, &running, ret);
 	pthread_mutex_lock(&pool->lock);
-	if (r == 0 && agent->start == start)
+	if (r == 0 && agent->start == start) {
 		cpu_average_add(&agent->cpu, ret->cpu_ns, ap_clock_ns());
+		agent->usage = *ret;
+		agent->usage_known = true;
+	}
 	*ret_percent = agent->cpu.percent;
 	pthread_mutex_unlock(&pool->lock);
 	return r;

@@ -545,6 +545,7 @@ static void note_scaled(struct machine *m, enum ap_scale_direction direction, in
 {
 	m->scaled_ns = now;
 	m->scale_direction = direction;
+	m->n_scaled[direction]++;
 }
 
 static void grow(struct machine *m, unsigned wanted, int64_t now, struct machine_effects *fx)

@@ -242,7 +242,8 @@ struct machine {
 	unsigned n_quiet;	      /* passes in a row between which there were none */
 	/* counters; they never fall */
 	uint64_t n_grants, n_recycled, n_spawned, n_terminated;
-	int64_t scaled_ns; /* last scale step; 0: none */
+	uint64_t n_scaled[AP_SCALE_DOWN + 1]; /* scale steps by direction, since the start */
+	int64_t scaled_ns;		      /* last scale step; 0: none */
 	enum ap_scale_direction scale_direction;
 	int spawn_error; /* of the last failed spawn, negative errno */
 };

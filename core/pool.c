@@ -222,8 +222,12 @@ static void hand_out_locked(struct ap_pool *pool, struct unmade *unmade)
 		if (effect->type == EFFECT_SPAWN)
 			agent = agent_new_locked(pool, effect->slot,
 						 pool->machine.slots[effect->slot].number);
-		if (effect->type == EFFECT_SAVE)
-			keep_ending_locked(pool, &pool->machine.slots[effect->slot]);
+		if (effect->type == EFFECT_SAVE) {
+			const struct machine_slot *slot = &pool->machine.slots[effect->slot];
+			keep_ending_locked(pool, slot);
+			if (slot->leaving == AP_REASON_TTL)
+				pool->metrics.n_expired++;
+		}
 		if (agent && effect->type == EFFECT_PROBE) {
 			job_probe_locked(agent, effect->id);
 		} else if (agent) {
@@ -239,6 +243,94 @@ static void hand_out_locked(struct ap_pool *pool, struct unmade *unmade)
 	}
 }
 
+/* How and when the agent came to its state; with `back`, to one of those before it. */
+static const struct transition *transition_of(const struct ap_agent *agent, unsigned back)
+{
+	static const struct transition none;
+	return agent->n_transitions > back
+		       ? &agent->transitions[(agent->n_transitions - 1 - back) % AP_TRANSITIONS]
+		       : &none;
+}
+
+/* An agent has come out of its making. */
+static void count_spawn_locked(struct ap_pool *pool, const struct ap_agent *agent,
+			       const struct machine_move *move, int64_t now)
+{
+	enum metrics_outcome outcome = METRICS_OK;
+	if (move->reason == AP_REASON_TIMEOUT)
+		outcome = METRICS_LATE;
+	else if (move->reason == AP_REASON_FAILED || move->reason == AP_REASON_EXITED)
+		outcome = METRICS_ERROR;
+	pool->metrics.spawns[outcome]++;
+	if (outcome == METRICS_OK)
+		metrics_observe(&pool->metrics, METRICS_SPAWN,
+				now - transition_of(agent, 0)->at_ns);
+}
+
+/* A lease is over. One whose acquirer had given up was granted to nobody. */
+static void count_release_locked(struct ap_pool *pool, const struct ap_agent *agent,
+				 const struct machine_move *move, int64_t now)
+{
+	enum metrics_release release = METRICS_TO_END;
+	if (agent->leased_ns == 0)
+		return;
+	if (move->to == AP_AGENT_RECYCLING)
+		release = pool->machine.slots[move->slot].recycle ? METRICS_TO_RECYCLE
+								  : METRICS_TO_IDLE;
+	else if (move->to == AP_AGENT_UNHEALTHY)
+		release = METRICS_TO_ASIDE;
+	pool->metrics.releases[release]++;
+	metrics_observe(&pool->metrics, METRICS_HOLD, now - agent->leased_ns);
+}
+
+static void count_move_locked(struct ap_pool *pool, struct ap_agent *agent,
+			      const struct machine_move *move, int64_t now)
+{
+	const struct machine_slot *slot = &pool->machine.slots[move->slot];
+	bool ends = move->to == AP_AGENT_DRAINING ||
+		    (move->to == AP_AGENT_STOPPING && move->from != AP_AGENT_DRAINING);
+	if (move->from == AP_AGENT_SPAWNING)
+		count_spawn_locked(pool, agent, move, now);
+	if (move->from == AP_AGENT_ACTIVE)
+		count_release_locked(pool, agent, move, now);
+	if (move->from == AP_AGENT_RECYCLING && move->reason == AP_REASON_RECYCLED)
+		pool->metrics.recycles[transition_of(agent, 0)->reason]++;
+	if (move->to == AP_AGENT_ACTIVE)
+		agent->leased_ns = slot->leaving ? 0 : slot->granted_ns;
+	if (ends && slot->born)
+		pool->metrics.terminations[move->reason]++;
+}
+
+/* An acquirer is answered. The moves of the step under way are not noted yet: the last that is
+ * known of an agent that is granted is that it was being made ready. */
+static void count_acquire_locked(struct ap_pool *pool, const struct ap_request *request,
+				 int64_t now)
+{
+	if (request->asked_ns == 0)
+		return;
+	if (request->machine.result < 0) {
+		pool->metrics.acquires[metrics_refused(request->machine.result)]++;
+		return;
+	}
+	const struct transition *idle = transition_of(pool->agents[request->machine.slot], 1);
+	enum metrics_acquire acquire = METRICS_HIT;
+	if (idle->at_ns > request->asked_ns)
+		acquire = idle->reason == AP_REASON_SPAWNED ? METRICS_SPAWNED : METRICS_HANDOFF;
+	pool->metrics.acquires[acquire]++;
+	metrics_observe(&pool->metrics, METRICS_WAIT, now - request->asked_ns);
+}
+
+/* What the event of a step says by itself. */
+static void count_event_locked(struct ap_pool *pool, const struct machine_event *event, int result)
+{
+	if (event->type == MACHINE_RELEASE && result == -ESTALE && event->reason == AP_REASON_NONE)
+		pool->metrics.releases[METRICS_STALE]++;
+	if (event->type == MACHINE_PROBED && result == 0)
+		pool->metrics.probes[event->result < 0]++;
+	if (event->type == MACHINE_ACQUIRE && result < 0)
+		pool->metrics.acquires[METRICS_REJECTED]++;
+}
+
 /* Keeps what happened to the agents' states. */
 static void note_moves_locked(struct ap_pool *pool, const struct machine_event *event, int64_t now)
 {
@@ -247,6 +339,7 @@ static void note_moves_locked(struct ap_pool *pool, const struct machine_event *
 		struct ap_agent *agent = pool->agents[move->slot];
 		if (!agent || move->to == AP_AGENT_FREE)
 			continue;
+		count_move_locked(pool, agent, move, now);
 		agent->transitions[agent->n_transitions++ % AP_TRANSITIONS] =
 			(struct transition){.at_ns = now,
 					    .from = (uint8_t)move->from,
@@ -266,7 +359,7 @@ static void note_moves_locked(struct ap_pool *pool, const struct machine_event *
 }
 
 /* Takes the answered requests of the step just made, in order. */
-static void collect_locked(struct ap_pool *pool, struct ap_list *answered)
+static void collect_locked(struct ap_pool *pool, int64_t now, struct ap_list *answered)
 {
 	struct ap_list *at, *next;
 	ap_list_for_each_safe (at, next, &pool->effects.answered) {
@@ -274,6 +367,7 @@ static void collect_locked(struct ap_pool *pool, struct ap_list *answered)
 		struct ap_request *asked = ap_container_of(request, struct ap_request, machine);
 		ap_list_remove(at);
 		grant_locked(pool, asked);
+		count_acquire_locked(pool, asked, now);
 		ap_list_append(answered, at);
 	}
 }
@@ -290,11 +384,14 @@ int pool_step_locked(struct ap_pool *pool, const struct machine_event *event,
 {
 	struct unmade unmade = {.n = 0};
 	int64_t now = ap_clock_ns();
+	enum breaker_state breaker = pool->machine.breaker.state;
+	metrics_elapse(&pool->metrics, pool->machine.n_in_state, now);
 	ap_list_init(answered);
 	int result = machine_step(&pool->machine, event, now, &pool->effects);
+	count_event_locked(pool, event, result);
 	struct machine_event next = *event;
 	for (int r = result; r == 0;) {
-		collect_locked(pool, answered);
+		collect_locked(pool, now, answered);
 		hand_out_locked(pool, &unmade);
 		note_moves_locked(pool, &next, now);
 		if (unmade.n == 0)
@@ -302,6 +399,11 @@ int pool_step_locked(struct ap_pool *pool, const struct machine_event *event,
 		next = unmade.events[--unmade.n];
 		r = machine_step(&pool->machine, &next, now, &pool->effects);
 	}
+	if (pool->machine.breaker.state != breaker)
+		pool->metrics.n_breaker++;
+	metrics_note_max(&pool->metrics,
+			 pool->machine.n_waiting > 0 &&
+				 machine_total(&pool->machine) >= pool->machine.limits.max_size);
 	if (pool->machine.wake_ns < pool->armed_ns)
 		maintenance_poke(pool);
 	if (is_over_locked(pool))
@@ -395,6 +497,7 @@ int ap_pool_acquire(struct ap_pool *pool, const struct ap_acquire *acquire,
 	wanted->pid = acquire->holder ? acquire->holder : acquire->pid;
 	wanted->by_handle = acquire->by_handle;
 	request->in_machine = true;
+	request->asked_ns = now;
 
 	struct ap_list answered;
 	ap_request_ref(request);
@@ -762,11 +865,9 @@ int64_t ap_pool_config_number(struct ap_pool *pool, enum ap_option option)
 	return value;
 }
 
-void ap_pool_stats(struct ap_pool *pool, struct ap_stats *ret)
+static void stats_locked(struct ap_pool *pool, const struct templates_stats *templates,
+			 struct ap_stats *ret)
 {
-	struct templates_stats templates;
-	templates_look(pool->templates, &templates);
-	pthread_mutex_lock(&pool->lock);
 	const struct machine *m = &pool->machine;
 	struct scaling_sample sample = machine_sample(m);
 	sample.n_waiting = 0; /* what serves now, of what could */
@@ -788,9 +889,78 @@ void ap_pool_stats(struct ap_pool *pool, struct ap_stats *ret)
 		.target = m->target,
 		.breaker = breaker_state_name(m->breaker.state),
 		.spawn_backend = spawn_backend_name(templates_backend(pool->templates)),
-		.n_templates = templates.n,
+		.n_templates = templates->n,
 		.cgroup = pool->backend ? pool->backend->ops->groups(pool->backend) : "none",
 	};
+}
+
+void ap_pool_stats(struct ap_pool *pool, struct ap_stats *ret)
+{
+	struct templates_stats templates;
+	templates_look(pool->templates, &templates);
+	pthread_mutex_lock(&pool->lock);
+	stats_locked(pool, &templates, ret);
+	pthread_mutex_unlock(&pool->lock);
+}
+
+/* When the one in the queue came that waits longest; AP_FOREVER: there is none. In front stand
+ * those whose agents failed under them, behind them all others as they came. */
+static int64_t oldest_waiter_locked(const struct ap_pool *pool)
+{
+	int64_t oldest = AP_FOREVER;
+	struct ap_list *at;
+	ap_list_for_each (at, &pool->machine.waiters) {
+		struct machine_request *waiter = ap_container_of(at, struct machine_request, link);
+		int64_t asked = ap_container_of(waiter, struct ap_request, machine)->asked_ns;
+		if (asked < oldest)
+			oldest = asked;
+		if (waiter->token == 0)
+			break;
+	}
+	return oldest;
+}
+
+static unsigned agent_metrics_locked(const struct ap_pool *pool, int64_t now,
+				     struct ap_agent_metrics *ret, unsigned max)
+{
+	unsigned n = 0;
+	for (unsigned i = 0; i < pool->machine.n_slots && n < max; i++) {
+		const struct ap_agent *agent = pool->agents[i];
+		const struct machine_slot *slot = &pool->machine.slots[i];
+		if (!agent || slot->state == AP_AGENT_FREE)
+			continue;
+		ret[n++] = (struct ap_agent_metrics){
+			.number = agent->number,
+			.age_ns = now - slot->created_ns,
+			.n_requests = slot->n_requests,
+			.has_usage = agent->usage_known,
+			.memory = agent->usage.memory,
+			.cpu_ns = agent->usage.cpu_ns,
+		};
+	}
+	return n;
+}
+
+void ap_pool_metrics(struct ap_pool *pool, struct ap_metrics *ret,
+		     struct ap_agent_metrics *ret_agents, unsigned max)
+{
+	struct templates_stats templates;
+	templates_look(pool->templates, &templates);
+	pthread_mutex_lock(&pool->lock);
+	const struct machine *m = &pool->machine;
+	int64_t now = ap_clock_ns(), oldest = oldest_waiter_locked(pool);
+	metrics_elapse(&pool->metrics, m->n_in_state, now);
+	*ret = (struct ap_metrics){
+		.counts = pool->metrics,
+		.mountpoint = pool->mountpoint,
+		.min_size = m->limits.min_size,
+		.max_size = m->limits.max_size,
+		.oldest_waiter_ns = oldest < now ? now - oldest : 0,
+		.n_agents = agent_metrics_locked(pool, now, ret_agents, max),
+	};
+	stats_locked(pool, &templates, &ret->stats);
+	memcpy(ret->n_in_state, m->n_in_state, sizeof ret->n_in_state);
+	memcpy(ret->n_scaled, m->n_scaled, sizeof ret->n_scaled);
 	pthread_mutex_unlock(&pool->lock);
 }
 

@@ -16,6 +16,8 @@
 #include "kept.h"
 #include "list.h"
 #include "machine.h"
+#include "metrics.h"
+#include "process_tree.h"
 #include "profile.h"
 #include "store.h"
 #include "worker.h"
@@ -51,6 +53,7 @@ struct ap_request {
 	uint64_t holder_start; /* its start, as process_start_time() tells it */
 	struct ap_agent *responder; /* whose response is wanted, referenced; NULL: none's */
 	int64_t offset;		    /* where a text that is kept begins */
+	int64_t asked_ns;	    /* of an acquirer: when it came; 0: it is none */
 	struct ap_list link;	    /* of a wait: agent->waits; pool->lock */
 };
 
@@ -104,6 +107,9 @@ struct ap_agent {
 	struct worker_job probe_job;
 	uint32_t probe; /* id of the probe under way; 0: none */
 	struct cpu_average cpu;
+	struct process_usage usage; /* when it was last looked at */
+	bool usage_known;	    /* it was, since its program was started */
+	int64_t leased_ns;	    /* when its lease was granted; 0: to nobody */
 	struct transition transitions[AP_TRANSITIONS];
 	unsigned n_transitions; /* ever */
 	int holder_fd;		/* of the process that its lease ends with; -1: none */
@@ -188,8 +194,9 @@ struct ap_pool {
 	struct ap_config config;
 	struct machine machine;
 	struct machine_effects effects; /* of the step under way */
-	struct ap_agent **agents;	/* by slot; NULL: free */
-	struct ap_err spawn_error;	/* why the last spawn failed */
+	struct metrics metrics;
+	struct ap_agent **agents;  /* by slot; NULL: free */
+	struct ap_err spawn_error; /* why the last spawn failed */
 	int64_t spawn_error_ns;
 	struct ap_err aside_error; /* where work lies that could not be saved */
 	unsigned n_aside;

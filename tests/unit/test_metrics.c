@@ -1,0 +1,108 @@
+/* What is counted: buckets, quantiles, time in states. */
+#include "unit.h"
+
+#include <errno.h>
+
+#include "metrics.h"
+
+static void bounds_ascend(void **state)
+{
+	for (int span = 0; span < METRICS_N_SPANS; span++) {
+		unsigned n;
+		const int64_t *bounds = metrics_bounds((enum metrics_span)span, &n);
+		assert_true(n > 1 && n <= METRICS_BOUNDS);
+		assert_true(bounds[0] > 0);
+		for (unsigned i = 1; i < n; i++)
+			assert_true(bounds[i] > bounds[i - 1]);
+	}
+}
+
+static void a_bound_is_in_its_bucket(void **state)
+{
+	for (int span = 0; span < METRICS_N_SPANS; span++) {
+		struct metrics metrics = {0};
+		unsigned n;
+		const int64_t *bounds = metrics_bounds((enum metrics_span)span, &n);
+		for (unsigned i = 0; i < n; i++) {
+			metrics_observe(&metrics, (enum metrics_span)span, bounds[i]);
+			assert_int_equal(metrics.spans[span].n[i], 1);
+		}
+		metrics_observe(&metrics, (enum metrics_span)span, bounds[n - 1] + 1);
+		assert_int_equal(metrics.spans[span].n[METRICS_BOUNDS], 1);
+		assert_int_equal(metrics_count(&metrics, (enum metrics_span)span), n + 1);
+	}
+}
+
+static void sums_up(void **state)
+{
+	struct metrics metrics = {0};
+	metrics_observe(&metrics, METRICS_HOLD, 3 * AP_SECOND);
+	metrics_observe(&metrics, METRICS_HOLD, 4 * AP_SECOND);
+	metrics_observe(&metrics, METRICS_HOLD, -1); /* a clock that was read before another */
+	assert_int_equal(metrics.spans[METRICS_HOLD].sum_ns, 7 * AP_SECOND);
+	assert_int_equal(metrics_count(&metrics, METRICS_HOLD), 3);
+	assert_int_equal(metrics_count(&metrics, METRICS_WAIT), 0);
+}
+
+static void quantiles(void **state)
+{
+	struct metrics metrics = {0};
+	assert_true(metrics_quantile(&metrics, METRICS_WAIT, 0.5) < 0);
+	for (int i = 0; i < 90; i++)
+		metrics_observe(&metrics, METRICS_WAIT, 750 * AP_SECOND / 1000);
+	for (int i = 0; i < 10; i++)
+		metrics_observe(&metrics, METRICS_WAIT, 8 * AP_SECOND);
+	double half = metrics_quantile(&metrics, METRICS_WAIT, 0.5) / (double)AP_SECOND;
+	double most = metrics_quantile(&metrics, METRICS_WAIT, 0.95) / (double)AP_SECOND;
+	assert_true(half > 0.5 && half <= 1); /* the bucket that they are in */
+	assert_true(most > 7.49 && most < 7.51);
+	metrics_observe(&metrics, METRICS_SPAWN, 3000 * AP_SECOND);
+	assert_true(metrics_quantile(&metrics, METRICS_SPAWN, 0.5) == 300.0 * (double)AP_SECOND);
+}
+
+static void time_in_states(void **state)
+{
+	struct metrics metrics = {0};
+	unsigned n[AP_N_AGENT_STATES] = {[AP_AGENT_IDLE] = 2, [AP_AGENT_ACTIVE] = 1};
+	metrics_elapse(&metrics, n, 10 * AP_SECOND); /* nothing is known of before */
+	metrics_elapse(&metrics, n, 12 * AP_SECOND);
+	metrics_elapse(&metrics, n, 11 * AP_SECOND);
+	n[AP_AGENT_IDLE] = 0;
+	metrics_elapse(&metrics, n, 13 * AP_SECOND);
+	assert_int_equal(metrics.state_us[AP_AGENT_IDLE], 4000000);
+	assert_int_equal(metrics.state_us[AP_AGENT_ACTIVE], 3000000);
+}
+
+static void counts_beginnings_of_the_maximum(void **state)
+{
+	struct metrics metrics = {0};
+	const bool at_max[] = {false, true, true, false, true};
+	for (size_t i = 0; i < sizeof at_max / sizeof *at_max; i++)
+		metrics_note_max(&metrics, at_max[i]);
+	assert_int_equal(metrics.n_at_max, 2);
+}
+
+static void every_error_has_a_name(void **state)
+{
+	for (int error = 0; error < 200; error++)
+		assert_non_null(metrics_acquire_name(metrics_refused(-error)));
+	assert_int_equal(metrics_refused(-EAGAIN), METRICS_TIMEOUT);
+	assert_int_equal(metrics_refused(-EHOSTDOWN), METRICS_BREAKER_OPEN);
+	assert_int_equal(metrics_refused(-EEXIST), METRICS_REJECTED);
+	assert_int_equal(metrics_refused(-EIO), METRICS_FAILED);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		IT("bounds of buckets ascend", bounds_ascend),
+		IT("a bound belongs to the bucket below it", a_bound_is_in_its_bucket),
+		IT("what is observed sums up, by its kind", sums_up),
+		IT("quantiles lie within their bucket", quantiles),
+		IT("agents times time, by state", time_in_states),
+		IT("the maximum counts when it is reached, not while it lasts",
+		   counts_beginnings_of_the_maximum),
+		IT("every answer to an acquirer has a name", every_error_has_a_name),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
