@@ -720,7 +720,11 @@ int agent_usage(struct ap_agent *agent, struct process_usage *ret, double *ret_p
 	pthread_mutex_lock(&pool->lock);
 	if (r == 0 && agent->start == start) {
 		cpu_average_add(&agent->cpu, ret->cpu_ns, ap_clock_ns());
+		/* less than before: a process has ended whose time nobody was told of */
+		int64_t cpu_ns = agent->usage_known ? agent->usage.cpu_ns : 0;
 		agent->usage = *ret;
+		if (agent->usage.cpu_ns < cpu_ns)
+			agent->usage.cpu_ns = cpu_ns;
 		agent->usage_known = true;
 	}
 	*ret_percent = agent->cpu.percent;
