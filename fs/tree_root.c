@@ -6,6 +6,7 @@
 
 #include "control.h"
 #include "last_error.h"
+#include "openmetrics.h"
 #include "tree.h"
 
 static const char readme[] =
@@ -26,6 +27,7 @@ static const char readme[] =
 	"scale        N, +N, -N or auto\n"
 	"ctl          warm, drain, save, load, maintain, close, open, reset-breaker\n"
 	"status       a table of the agents          last_error  why your last write was refused\n"
+	"metrics      OpenMetrics text               events      what happened, as JSON; grows\n"
 	"stats/       one value a file               config/     one value a file, writable\n"
 	"agents/NAME/ state activity why lease owner prompt keys screen output wait diff ctl ...\n"
 	"leases/LABEL a link to the lease's agent\n"
@@ -186,6 +188,19 @@ static int status(const struct tree_call *call, struct ap_buf *out)
 	return 0;
 }
 
+static int metrics(const struct tree_call *call, struct ap_buf *out)
+{
+	struct ap_metrics look;
+	unsigned max = ap_pool_hard_cap(call->pool);
+	struct ap_agent_metrics *agents = calloc(max, sizeof *agents);
+	if (!agents)
+		return -ENOMEM;
+	ap_pool_metrics(call->pool, &look, agents, max);
+	openmetrics_show(&look, agents, out);
+	free(agents);
+	return 0;
+}
+
 const struct tree_row tree_root[] = {
 	{"README", "this tree and its idioms on one screen", .show = readme_show,
 	 .size = readme_size},
@@ -201,6 +216,7 @@ const struct tree_row tree_root[] = {
 	{"ctl", "warm, drain, save, load, maintain, close, open, reset-breaker",
 	 .submit = ctl_submit, .fresh = true},
 	{"status", "a table for people", .show = status},
+	{"metrics", "numbers for Prometheus and the like: OpenMetrics text", .show = metrics},
 	{"events", "what happened, one JSON object a line; grows", .size = events_length,
 	 .read = events_piece},
 	{"last_error", "why your last refused write was refused", .show = last_error},
