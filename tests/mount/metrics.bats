@@ -128,3 +128,18 @@ metric_is() { # VALUE NAME [LABEL=VALUE...]
         assert_success
     done
 }
+
+@test "a lease that a daemon before has granted counts when it is over" {
+    mount_pool 1 1
+    echo job > "$POOL/acquire"
+    sleep 1.1 # the time before is told from the time after
+    crash_pool
+    mount_again 1 1
+    await test -e "$POOL/leases/job"
+    assert_equal "$(metric agentpool_requests_total)" 1
+    assert_equal "$(metric agentpool_acquire_wait_seconds_count)" 0
+    echo job > "$POOL/release"
+    assert_equal "$(metric agentpool_lease_duration_seconds_count)" 1
+    assert_equal "$(metric agentpool_lease_duration_seconds_bucket le=1.0)" 0
+    page_is_well
+}
