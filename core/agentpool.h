@@ -60,6 +60,9 @@ struct ap_pool_options {
 	const char *profiles;	 /* directory of the installed program profiles */
 	/* The agent of that name is gone. Called from any thread, without a lock. */
 	void (*agent_gone)(void *data, const char *name);
+	/* There are more events to be read, or there will be no more. Likewise. NULL: nobody asks.
+	 */
+	void (*events_grew)(void *data);
 	void *data;
 };
 

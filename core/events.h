@@ -1,8 +1,10 @@
 /* The events of a pool: one JSON object a line, in a file of the state directory, of which the last
- * part is kept. Every event has `seq`, which goes up by one, `time` and `event`. Any thread; blocks
- * as the disk does, so never under the pool's lock. */
+ * part is kept. Every event has `seq`, which goes up by one, `time` and `event`. What is noted goes
+ * through one bounded queue and is written in its order, by a thread of its own: whoever notes
+ * under a lock has the order of that lock, and never waits for the disk. Any thread. */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -10,9 +12,16 @@
 
 struct events;
 
-/* Goes on in that file. Blocks. */
+/* Goes on in that file. Blocks. Writes what is still in the queue at the end. */
 int events_open(struct events **ret, const char *path, struct ap_err *err);
 void events_close(struct events *events);
+
+/* Starts the thread; until then what is noted stays in the queue. `grew` is called by the thread,
+ * without a lock, when there is more to be read, and once when it is over. -errno. */
+int events_start(struct events *events, void (*grew)(void *data), void *data);
+
+/* Writes what is in the queue and ends the thread: nobody need follow any more. Blocks. */
+void events_end(struct events *events);
 
 struct event_field {
 	const char *name; /* NULL: behind the last one */
@@ -20,10 +29,23 @@ struct event_field {
 	int64_t number;
 };
 
-/* Adds one of that kind. */
+/* Notes one of that kind; `kind` and the fields' names are literals. Does not block. What has no
+ * room in the queue is counted, and an event `missed` says how many there were. */
+void events_note(struct events *events, const char *kind, const struct event_field *fields);
+
+/* The same, and it is in the file when this returns. Blocks as the disk does, so never under the
+ * pool's lock. */
 void events_add(struct events *events, const char *kind, const struct event_field *fields);
 
 #define EVENT_FIELDS(...) ((const struct event_field[]){__VA_ARGS__, {0}})
+
+/* Where the next event will be, and the number of the last before it; whether no one follows.
+ * Does not block. */
+struct events_end {
+	int64_t offset, seq;
+	bool over;
+};
+struct events_end events_look(struct events *events);
 
 /* Bytes ever written. Does not block. */
 int64_t events_size(const struct events *events);

@@ -190,6 +190,7 @@ static void grant_locked(struct ap_pool *pool, struct ap_request *request)
 		return;
 	struct ap_agent *agent = pool->agents[request->machine.slot];
 	request->machine.agent = agent->number;
+	pool->noted[agent->slot].waited_ns = ap_clock_ns() - request->asked_ns;
 	ap_buf_printf(&request->text, "%s %s\n", agent->name, request->machine.label.text);
 	if (request->holder_fd < 0)
 		return;
@@ -331,6 +332,108 @@ static void count_event_locked(struct ap_pool *pool, const struct machine_event 
 		pool->metrics.acquires[METRICS_REJECTED]++;
 }
 
+/* --- events of a step: noted under the lock, so that they are in the order of the steps --- */
+
+static void note_refused_locked(struct ap_pool *pool, const struct ap_request *request, int result)
+{
+	const char *name = strerrorname_np(-result);
+	events_note(pool->events, "refused",
+		    EVENT_FIELDS({"lease", request->machine.label.text, 0},
+				 {"uid", NULL, request->machine.uid},
+				 {"errno", name ? name : "", 0}));
+}
+
+static void note_granted_locked(struct ap_pool *pool, const struct machine_slot *slot,
+				const char *name, struct noted_lease *noted)
+{
+	noted->granted_ns = slot->granted_ns;
+	events_note(pool->events, "lease_granted",
+		    EVENT_FIELDS({"lease", slot->label.text, 0}, {"agent", name, 0},
+				 {"uid", NULL, slot->uid}, {"token", NULL, (int64_t)slot->token},
+				 {"waited", NULL, noted->waited_ns / AP_MS}));
+}
+
+static void note_ended_locked(struct ap_pool *pool, const char *name, struct noted_lease *noted,
+			      enum ap_reason reason, int64_t now)
+{
+	events_note(pool->events, "lease_ended",
+		    EVENT_FIELDS({"lease", noted->label, 0}, {"agent", name, 0},
+				 {"reason", ap_reason_name(reason), 0},
+				 {"held", NULL, (now - noted->granted_ns) / AP_MS}));
+	noted->granted_ns = 0;
+}
+
+static bool has_lease(enum ap_agent_state state)
+{
+	return state == AP_AGENT_VALIDATING || state == AP_AGENT_ACTIVE;
+}
+
+static void note_move_locked(struct ap_pool *pool, const struct machine_move *move, int64_t now)
+{
+	const struct machine_slot *slot = &pool->machine.slots[move->slot];
+	struct noted_lease *noted = &pool->noted[move->slot];
+	char name[32];
+	if (move->from == AP_AGENT_FREE) /* a slot may be freed and taken in one step */
+		noted->number = slot->number;
+	snprintf(name, sizeof name, "agent-%u", noted->number);
+	bool reserved = move->to == AP_AGENT_VALIDATING;
+	bool adopted = move->to == AP_AGENT_ACTIVE && move->reason == AP_REASON_ADOPTED;
+	if (reserved || adopted)
+		noted->granted_ns = adopted ? slot->granted_ns : 0;
+	if (reserved || adopted)
+		memcpy(noted->label, slot->label.text, sizeof noted->label);
+	bool leased = has_lease(move->from) || has_lease(move->to);
+	events_note(pool->events, "state",
+		    EVENT_FIELDS({"agent", name, 0}, {"from", ap_agent_state_name(move->from), 0},
+				 {"to", ap_agent_state_name(move->to), 0},
+				 {"reason", ap_reason_name(move->reason), 0},
+				 {"lease", leased ? noted->label : "", 0}));
+	if (move->to == AP_AGENT_ACTIVE && !adopted && !slot->leaving) /* else it was given up */
+		note_granted_locked(pool, slot, name, noted);
+	if (move->from == AP_AGENT_ACTIVE && noted->granted_ns)
+		note_ended_locked(pool, name, noted, move->reason, now);
+}
+
+/* What of the machine is compared before a step and behind it. */
+struct step_before {
+	enum breaker_state breaker;
+	unsigned n_live;
+	int64_t scaled_ns;
+	int target;
+};
+
+static struct step_before look_before_locked(const struct machine *m)
+{
+	return (struct step_before){.breaker = m->breaker.state,
+				    .n_live = machine_live(m),
+				    .scaled_ns = m->scaled_ns,
+				    .target = m->target};
+}
+
+static void note_step_locked(struct ap_pool *pool, struct step_before before, int64_t now)
+{
+	const struct machine *m = &pool->machine;
+	for (unsigned i = 0; i < pool->effects.n_moves; i++)
+		note_move_locked(pool, &pool->effects.moves[i], now);
+	if (m->target != before.target)
+		events_note(pool->events, "scale",
+			    EVENT_FIELDS({"direction", m->target < 0 ? "auto" : "manual", 0},
+					 {"target", NULL, m->target}));
+	if (m->scaled_ns != before.scaled_ns)
+		events_note(pool->events, "scale",
+			    EVENT_FIELDS({"direction",
+					  m->scale_direction == AP_SCALE_UP ? "up" : "down", 0},
+					 {"from", NULL, before.n_live},
+					 {"to", NULL, machine_live(m)}));
+	if (m->breaker.state != before.breaker)
+		events_note(pool->events, "breaker",
+			    EVENT_FIELDS(
+				    {"state", breaker_state_name(m->breaker.state), 0},
+				    {"reason",
+				     m->breaker.state == BREAKER_OPEN ? pool->spawn_error.text : "",
+				     0}));
+}
+
 /* Keeps what happened to the agents' states. */
 static void note_moves_locked(struct ap_pool *pool, const struct machine_event *event, int64_t now)
 {
@@ -366,6 +469,8 @@ static void collect_locked(struct ap_pool *pool, int64_t now, struct ap_list *an
 		struct machine_request *request = ap_container_of(at, struct machine_request, link);
 		struct ap_request *asked = ap_container_of(request, struct ap_request, machine);
 		ap_list_remove(at);
+		if (request->result < 0 && asked->asked_ns)
+			note_refused_locked(pool, asked, request->result);
 		grant_locked(pool, asked);
 		count_acquire_locked(pool, asked, now);
 		ap_list_append(answered, at);
@@ -387,6 +492,7 @@ int pool_step_locked(struct ap_pool *pool, const struct machine_event *event,
 	enum breaker_state breaker = pool->machine.breaker.state;
 	metrics_elapse(&pool->metrics, pool->machine.n_in_state, now);
 	ap_list_init(answered);
+	struct step_before before = look_before_locked(&pool->machine);
 	int result = machine_step(&pool->machine, event, now, &pool->effects);
 	count_event_locked(pool, event, result);
 	struct machine_event next = *event;
@@ -394,9 +500,11 @@ int pool_step_locked(struct ap_pool *pool, const struct machine_event *event,
 		collect_locked(pool, now, answered);
 		hand_out_locked(pool, &unmade);
 		note_moves_locked(pool, &next, now);
+		note_step_locked(pool, before, now);
 		if (unmade.n == 0)
 			break;
 		next = unmade.events[--unmade.n];
+		before = look_before_locked(&pool->machine);
 		r = machine_step(&pool->machine, &next, now, &pool->effects);
 	}
 	if (pool->machine.breaker.state != breaker)
@@ -496,6 +604,7 @@ int ap_pool_acquire(struct ap_pool *pool, const struct ap_acquire *acquire,
 	wanted->uid = acquire->uid;
 	wanted->pid = acquire->holder ? acquire->holder : acquire->pid;
 	wanted->by_handle = acquire->by_handle;
+	request->asked_ns = now;
 	request->in_machine = true;
 	request->asked_ns = now;
 
@@ -512,6 +621,8 @@ int ap_pool_acquire(struct ap_pool *pool, const struct ap_acquire *acquire,
 	int r = pool_step_locked(
 		pool, &(struct machine_event){.type = MACHINE_ACQUIRE, .request = wanted},
 		&answered);
+	if (r < 0)
+		note_refused_locked(pool, request, r);
 	bool full = pool->machine.n_waiting >= POOL_WAITERS_MAX;
 	pthread_mutex_unlock(&pool->lock);
 	pool_deliver(pool, &answered);
@@ -653,6 +764,12 @@ static void setting_free(struct setting *setting)
 	free(setting);
 }
 
+static void note_config_locked(struct ap_pool *pool, enum ap_option option, const char *value)
+{
+	events_note(pool->events, "config",
+		    EVENT_FIELDS({"name", ap_options[option].name, 0}, {"value", value, 0}));
+}
+
 /* Makes it what it was, unless it has been set once more. */
 static void setting_take_back(const struct setting *setting)
 {
@@ -670,6 +787,7 @@ static void setting_take_back(const struct setting *setting)
 		    ap_config_set(&pool->config, setting->option, setting->old_text, true, NULL) ==
 			    0)
 			pool->config.origin[setting->option] = setting->old_origin;
+		note_config_locked(pool, setting->option, setting->old_text);
 	}
 	pool_obey_config_locked(pool, &answered);
 	pthread_mutex_unlock(&pool->lock);
@@ -829,6 +947,7 @@ int ap_pool_config_set(struct ap_pool *pool, enum ap_option option, const char *
 	if (r == 0) {
 		pool_obey_config_locked(pool, &answered);
 		setting->text = option_text_locked(pool, option);
+		note_config_locked(pool, option, setting->text ? setting->text : "");
 	}
 	pthread_mutex_unlock(&pool->lock);
 	pool_deliver(pool, &answered);
@@ -1133,6 +1252,7 @@ int ap_pool_new(struct ap_pool **ret, struct ap_pool_options *options, struct ap
 	options->config = (struct ap_config){0};
 	pool->argv = options->argv;
 	pool->agent_gone = options->agent_gone;
+	pool->events_grew = options->events_grew;
 	pool->observer = options->data;
 	pool->owner = geteuid();
 	int64_t shown = pool->config.number[AP_OPT_UID];
@@ -1142,7 +1262,8 @@ int ap_pool_new(struct ap_pool **ret, struct ap_pool_options *options, struct ap
 	pool->shim = strdup(options->shim);
 	unsigned n_slots = (unsigned)pool->config.number[AP_OPT_HARD_CAP];
 	pool->agents = calloc(n_slots, sizeof(struct ap_agent *));
-	if (!pool->mountpoint || !pool->shim || !pool->agents)
+	pool->noted = calloc(n_slots, sizeof *pool->noted);
+	if (!pool->mountpoint || !pool->shim || !pool->agents || !pool->noted)
 		r = ap_err_errno(err, -ENOMEM, "pool");
 	if (r == 0)
 		r = repo_open(&pool->repo, options->repo,
@@ -1208,6 +1329,8 @@ int ap_pool_start(struct ap_pool *pool, struct ap_err *err)
 		r = store_start(pool->store, full, err);
 	if (r == 0)
 		r = backend_new(&pool->backend, pool->state_dir, pool->shim, err);
+	if (r == 0 && (r = events_start(pool->events, pool->events_grew, pool->observer)) < 0)
+		ap_err_errno(err, r, "thread of the events");
 	if (r == 0 && !(pool->workers = worker_pool_new(POOL_N_WORKERS)))
 		r = ap_err_errno(err, -EAGAIN, "worker threads");
 	if (r == 0)
@@ -1259,6 +1382,7 @@ unsigned ap_pool_stop(struct ap_pool *pool, struct ap_err *err)
 		answer_all_waits(pool);
 	else
 		(void)state_dir_save_next_agent(pool, NULL); /* some names are left out then */
+	events_end(pool->events);
 	return n_aside;
 }
 
@@ -1294,6 +1418,7 @@ void ap_pool_free(struct ap_pool *pool)
 	free(pool->effects.at);
 	free(pool->effects.moves);
 	free(pool->agents);
+	free(pool->noted);
 	repo_fini(&pool->repo);
 	ap_config_fini(&pool->config);
 	ap_config_fini(&pool->mounted);

@@ -38,6 +38,13 @@ struct transition {
 	uint8_t from, to, reason; /* enum ap_agent_state, enum ap_reason */
 };
 
+/* What the events say of a slot when the machine has forgotten it. */
+struct noted_lease {
+	unsigned number; /* of its agent */
+	char label[AP_LABEL_MAX + 1];
+	int64_t granted_ns, waited_ns; /* when, after how long; granted_ns 0: it is not */
+};
+
 struct ap_request {
 	struct machine_request machine; /* of an acquirer or a releaser */
 	ap_request_done *done;
@@ -52,6 +59,7 @@ struct ap_request {
 	int holder_fd;	       /* of an acquirer's process that the lease ends with; -1: none */
 	uint64_t holder_start; /* its start, as process_start_time() tells it */
 	struct ap_agent *responder; /* whose response is wanted, referenced; NULL: none's */
+	int64_t asked_ns;	    /* of an acquirer: when; 0: it is none */
 	int64_t offset;		    /* where a text that is kept begins */
 	int64_t asked_ns;	    /* of an acquirer: when it came; 0: it is none */
 	struct ap_list link;	    /* of a wait: agent->waits; pool->lock */
@@ -170,6 +178,7 @@ struct ap_pool {
 	struct events *events;
 	char *mountpoint, *shim, *state_dir;
 	void (*agent_gone)(void *data, const char *name);
+	void (*events_grew)(void *data);
 	void *observer;
 	uid_t owner, shown_owner; /* the daemon's user; that of -o uid=, else the same */
 	int lock_fd;		  /* the state directory's lock */
@@ -196,6 +205,7 @@ struct ap_pool {
 	struct machine_effects effects; /* of the step under way */
 	struct metrics metrics;
 	struct ap_agent **agents;  /* by slot; NULL: free */
+	struct noted_lease *noted; /* by slot */
 	struct ap_err spawn_error; /* why the last spawn failed */
 	int64_t spawn_error_ns;
 	struct ap_err aside_error; /* where work lies that could not be saved */
