@@ -321,3 +321,10 @@ int64_t ap_request_offset(const struct ap_request *request);
 
 /* Bytes of events ever written. */
 int64_t ap_pool_events_size(struct ap_pool *pool);
+
+/* Where the next event will be, the number of the last before it, and whether none will come. */
+struct ap_events_end {
+	int64_t offset, seq;
+	bool over;
+};
+struct ap_events_end ap_pool_events_end(struct ap_pool *pool);

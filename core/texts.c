@@ -309,6 +309,12 @@ int64_t ap_pool_events_size(struct ap_pool *pool)
 	return events_size(pool->events);
 }
 
+struct ap_events_end ap_pool_events_end(struct ap_pool *pool)
+{
+	struct events_end end = events_look(pool->events);
+	return (struct ap_events_end){.offset = end.offset, .seq = end.seq, .over = end.over};
+}
+
 /* --- kept texts --- */
 
 static void job_kept(struct worker_job *worker_job)

@@ -328,6 +328,12 @@ static void on_agent_gone(void *data, const char *name)
 		mount_forget_agent(&daemon->mount, name);
 }
 
+static void on_events_grew(void *data)
+{
+	struct daemon *daemon = data;
+	open_files_grew(daemon->mount.files);
+}
+
 /* Once, by whichever comes first: the signal or the end of the mount. */
 static void stop_pool(struct daemon *daemon)
 {
@@ -421,6 +427,7 @@ static int make_pool(struct daemon *daemon, struct ap_err *err)
 		.shim = shim,
 		.profiles = profiles,
 		.agent_gone = on_agent_gone,
+		.events_grew = on_events_grew,
 		.data = daemon,
 	};
 	r = ap_pool_new(&daemon->pool, &options, err);

@@ -20,6 +20,7 @@ void file_unref(void *data)
 	ap_buf_fini(&file->pending);
 	ap_buf_fini(&file->text);
 	writing_free(file->writing);
+	following_free(file->following);
 	free(file);
 }
 
@@ -35,6 +36,7 @@ struct open_files *open_files_new(struct ap_pool *pool, struct parked_set *parke
 		return NULL;
 	files->pool = pool;
 	files->parked = parked;
+	ap_list_init(&files->followers);
 	pthread_mutex_init(&files->lock, NULL);
 	return files;
 }
@@ -125,7 +127,7 @@ static struct open_file *file_new(struct open_files *files, struct node node, in
 	file->row = tree_row(node);
 	ap_list_init(&file->readers);
 	file->by_handle = file->row->holds && (open_flags & O_ACCMODE) == O_RDWR;
-	file->stream = file->by_handle || file->row->parks || file->row->take;
+	file->stream = file->by_handle || file->row->parks || file->row->follow || file->row->take;
 	file->append = open_flags & O_APPEND;
 	return file;
 }
@@ -166,6 +168,8 @@ void open_file_open(struct open_files *files, fuse_req_t req, struct node node,
 	}
 	if (r == 0 && access_mode != O_WRONLY && file->row->show && !file->by_handle)
 		r = text_make(file);
+	if (r == 0 && file->row->follow)
+		r = follow_open(file);
 	uint64_t fh = 0;
 	if (r == 0)
 		r = table_add(files, file, &fh, &err);
@@ -173,6 +177,8 @@ void open_file_open(struct open_files *files, fuse_req_t req, struct node node,
 		if (r == -ENFILE)
 			refused(file, r, &err);
 		fuse_reply_err(req, -r);
+		if (file->following)
+			follow_close(file);
 		file_unref(file);
 		return;
 	}
@@ -183,6 +189,8 @@ void open_file_open(struct open_files *files, fuse_req_t req, struct node node,
 		flags |= FOPEN_NOFLUSH;
 	if (reply_open(req, fh, flags) < 0) { /* interrupted: no RELEASE will come */
 		table_remove(files, fh);
+		if (file->following)
+			follow_close(file);
 		file_unref(file);
 	}
 }
@@ -226,6 +234,8 @@ void open_file_release(struct open_files *files, fuse_req_t req, struct fuse_fil
 	table_remove(files, fi->fh);
 	if (file->row->take)
 		take_end(file);
+	if (file->following)
+		follow_close(file);
 	pthread_mutex_lock(&files->lock);
 	file->closed = true;
 	bool granted = file->granted;

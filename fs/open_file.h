@@ -20,4 +20,11 @@ void open_file_read(struct open_files *files, fuse_req_t req, size_t size, off_t
 void open_file_write(struct open_files *files, fuse_req_t req, const char *data, size_t size,
 		     struct fuse_file_info *fi);
 void open_file_flush(struct open_files *files, fuse_req_t req, struct fuse_file_info *fi);
+/* `handle` is taken; NULL: nobody is to be notified. */
+void open_file_poll(struct open_files *files, fuse_req_t req, struct fuse_file_info *fi,
+		    struct fuse_pollhandle *handle);
 void open_file_release(struct open_files *files, fuse_req_t req, struct fuse_file_info *fi);
+
+/* There are more events, or there will be none: has those know who follow. Any thread that serves
+ * no request, without locks. */
+void open_files_grew(struct open_files *files);

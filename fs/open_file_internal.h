@@ -62,7 +62,8 @@ struct open_file {
 	bool granted;		    /* by_handle: it is held */
 	bool closed;		    /* RELEASE has come */
 
-	struct writing *writing; /* owned; NULL: nothing was submitted by a write yet */
+	struct following *following; /* owned; NULL: it is no stream of events */
+	struct writing *writing;     /* owned; NULL: nothing was submitted by a write yet */
 };
 
 struct slot {
@@ -75,6 +76,7 @@ struct open_files {
 	struct ap_pool *pool;
 	struct parked_set *parked;
 	pthread_mutex_t lock;
+	struct ap_list followers;     /* struct following; guarded by lock */
 	struct slot *slots;	      /* the FUSE thread's own */
 	uint32_t n_slots, first_free; /* n_slots: none */
 	size_t taking_bytes;	      /* of texts being written; the FUSE thread's own */
@@ -117,6 +119,26 @@ void text_take_locked(struct open_file *file, struct ap_request *request);
 
 /* The text has come (0), or the reason why not: all who wait are answered. */
 void text_complete(struct open_file *file, int result);
+
+/* A parked read, not in a list yet. NULL on ENOMEM. */
+struct reader *reader_new(struct open_file *file, fuse_req_t req, size_t size, off_t offset,
+			  parked_interrupted *interrupted);
+
+/* Interrupted: takes it out of its list and answers, unless it is in none. */
+void reader_interrupted(struct parked *parked, void *reader);
+
+/* Replies with an error, unless there was a reply, and drops the parked request. */
+void parked_fail(struct parked *parked, int error);
+
+/* --- following.c --- */
+
+/* From here on. -ENOMEM. */
+int follow_open(struct open_file *file);
+void follow_close(struct open_file *file);
+void following_free(struct following *following);
+
+/* Replied to when there are events, or none to come; else, without `wait`, with EAGAIN. */
+void follow_read(struct open_file *file, fuse_req_t req, size_t size, bool wait);
 
 /* --- writing.c --- */
 

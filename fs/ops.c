@@ -208,6 +208,13 @@ static void op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	open_file_flush(mount_of(req)->files, req, fi);
 }
 
+static void op_poll(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi,
+		    struct fuse_pollhandle *handle)
+{
+	(void)ino;
+	open_file_poll(mount_of(req)->files, req, fi, handle);
+}
+
 static void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	(void)ino;
@@ -296,6 +303,7 @@ const struct fuse_lowlevel_ops mount_ops = {
 	.read = op_read,
 	.write = op_write,
 	.flush = op_flush,
+	.poll = op_poll,
 	.release = op_release,
 	.unlink = op_unlink,
 	.statfs = op_statfs,

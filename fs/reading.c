@@ -1,5 +1,6 @@
 /* Reading an open file: text that is there, text that is still to come, pieces of kept text. */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 
 #include "last_error.h"
@@ -23,8 +24,7 @@ void text_take_locked(struct open_file *file, struct ap_request *request)
 	*ap_request_text(request) = (struct ap_buf){0};
 }
 
-/* Replies with an error, unless there was a reply, and drops the parked request. */
-static void parked_fail(struct parked *parked, int error)
+void parked_fail(struct parked *parked, int error)
 {
 	fuse_req_t req = parked_claim(parked);
 	if (req)
@@ -61,7 +61,7 @@ static void reader_free(void *data)
 	free(reader);
 }
 
-static void reader_interrupted(struct parked *parked, void *data)
+void reader_interrupted(struct parked *parked, void *data)
 {
 	struct reader *reader = data;
 	struct open_files *files = reader->file->files;
@@ -74,8 +74,8 @@ static void reader_interrupted(struct parked *parked, void *data)
 		parked_fail(parked, -EINTR);
 }
 
-static struct reader *reader_new(struct open_file *file, fuse_req_t req, size_t size, off_t offset,
-				 parked_interrupted *interrupted)
+struct reader *reader_new(struct open_file *file, fuse_req_t req, size_t size, off_t offset,
+			  parked_interrupted *interrupted)
 {
 	struct reader *reader = calloc(1, sizeof *reader);
 	if (!reader)
@@ -250,6 +250,8 @@ void open_file_read(struct open_files *files, fuse_req_t req, size_t size, off_t
 	struct open_file *file = open_file_find(files, fi->fh);
 	if (!file)
 		fuse_reply_err(req, EBADF);
+	else if (file->following)
+		follow_read(file, req, size, !(fi->flags & O_NONBLOCK));
 	else if (file->row->read)
 		read_piece(file, req, size, offset);
 	else

@@ -133,7 +133,7 @@ static mode_t row_mode(const struct tree_row *row)
 	if (row->link)
 		return S_IFLNK | 0777;
 	mode_t mode = S_IFREG;
-	if (row->show || row->fetch || row->read)
+	if (row->show || row->fetch || row->read || row->follow)
 		mode |= 0444;
 	if (row->line || row->submit || row->set || row->take)
 		mode |= 0200;

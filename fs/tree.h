@@ -53,9 +53,10 @@ struct tree_row {
 		    size_t len); /* all of it, at close */
 	enum tree_writer writer;
 
-	bool parks; /* a read may wait for long */
-	bool fresh; /* every lookup is another node, so that a parked writer is alone on its own */
-	bool holds; /* opened for reading and writing, the open file is the lease */
+	bool follow; /* read, it is the stream of the events; a read may wait for long */
+	bool parks;  /* a read may wait for long */
+	bool fresh;  /* every lookup is another node, so that a parked writer is alone on its own */
+	bool holds;  /* opened for reading and writing, the open file is the lease */
 	enum node_dir subdir; /* with is_dir: a directory */
 	bool is_dir;
 };

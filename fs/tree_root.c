@@ -219,6 +219,7 @@ const struct tree_row tree_root[] = {
 	{"metrics", "numbers for Prometheus and the like: OpenMetrics text", .show = metrics},
 	{"events", "what happened, one JSON object a line; grows", .size = events_length,
 	 .read = events_piece},
+	{"follow", "the same from now on; a read waits for the next", .follow = true},
 	{"last_error", "why your last refused write was refused", .show = last_error},
 	{"stats", "one value a file", .is_dir = true, .subdir = NODE_STATS},
 	{"config", "one value a file, writable", .is_dir = true, .subdir = NODE_CONFIG},
