@@ -46,10 +46,30 @@ static void bounded(void **state)
 	assert_true(attr.st_blocks * 512 <= 2 * LIMIT); /* nor is it on the disk */
 }
 
+static void told_of_missed(void **state)
+{
+	char text[512];
+	int64_t first, before = events_look(events).seq;
+	for (int i = 0; i < 20000; i++)
+		events_note(events, "test", EVENT_FIELDS({.name = "n", .number = i}));
+	assert_int_equal(events_look(events).seq, before); /* nobody writes yet */
+	assert_int_equal(events_start(events, NULL, NULL), 0);
+	events_end(events);
+	struct events_end end = events_look(events);
+	assert_true(end.over);
+	assert_int_equal(end.seq, before + 16384 + 1);
+	long n = events_read(events, text, sizeof text - 1, end.offset - 200, &first);
+	assert_int_equal(n, 200);
+	text[n] = '\0';
+	assert_non_null(strstr(text, "\"n\":16383}\n"));
+	assert_non_null(strstr(text, "\"missed\",\"count\":3616}\n"));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		IT("the last 4 MiB of events are kept", bounded),
+		IT("what finds no room in the queue is counted, behind what did", told_of_missed),
 	};
 	return cmocka_run_group_tests(tests, begin, end);
 }
