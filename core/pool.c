@@ -606,7 +606,6 @@ int ap_pool_acquire(struct ap_pool *pool, const struct ap_acquire *acquire,
 	wanted->by_handle = acquire->by_handle;
 	request->asked_ns = now;
 	request->in_machine = true;
-	request->asked_ns = now;
 
 	struct ap_list answered;
 	ap_request_ref(request);

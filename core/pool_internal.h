@@ -49,7 +49,6 @@ struct ap_request {
 	struct machine_request machine; /* of an acquirer or a releaser */
 	ap_request_done *done;
 	void *data;
-	struct ap_pool *pool;  /* of a setting */
 	atomic_int n_refs;     /* the caller's, and the pool's while it is submitted */
 	atomic_bool answered;  /* whoever sets it calls done */
 	bool in_machine;       /* the machine answers it */
@@ -61,7 +60,6 @@ struct ap_request {
 	struct ap_agent *responder; /* whose response is wanted, referenced; NULL: none's */
 	int64_t asked_ns;	    /* of an acquirer: when; 0: it is none */
 	int64_t offset;		    /* where a text that is kept begins */
-	int64_t asked_ns;	    /* of an acquirer: when it came; 0: it is none */
 	struct ap_list link;	    /* of a wait: agent->waits; pool->lock */
 };
 
