@@ -371,7 +371,7 @@ check_after_crash() {
     echo "third" > "$POOL/acquire"
     assert [ -e "$POOL/leases/third" ]
     if [ $WROTE = yes ] && [ -e "$POOL/leases/first" ]; then echo first > "$POOL/release"; fi
-    if [ $WROTE = yes ]; then assert_equal "$(git -C "$REPO" show agentpool/first:work)" work; fi
+    if [ $WROTE = yes ]; then await saved first; fi # a release that had begun goes on behind the mount
     assert [ "$(readlink "$POOL"/leases/* | sort | uniq -d | wc -l)" = 0 ]
     unmount_pool
     await nothing_left
