@@ -42,6 +42,14 @@ acquire_fails() { # WORDS ERROR
     refused "$POOL/acquire" "$1" "$2"
 }
 
+probes() { # how often agents have been looked after
+    sed -n 's/^agentpool_probe_total{.*result="ok"} //p' "$POOL/metrics"
+}
+
+more_probes() { # N
+    [ "$(probes)" -ge "$1" ]
+}
+
 store() { # SQL
     python3 -c 'import sqlite3, sys
 db = sqlite3.connect("file:" + sys.argv[1] + "?mode=ro", uri=True, timeout=10)
@@ -330,7 +338,9 @@ PY
     await bash -c '[ "$(cat "$1")" -gt 300000000 ]' _ "$POOL/leases/job/memory"
     local recycles
     recycles=$(cat "$POOL/stats/total_recycles")
-    sleep 1.5 # three samples in a row are over it
+    local probes
+    probes=$(probes)
+    await more_probes $((probes + 8)) # of two agents: three samples of this one in a row are over it
     echo job > "$POOL/release"
     await bash -c '[ "$(cat "$1")" -gt "$2" ]' _ "$POOL/stats/total_recycles" "$recycles"
 }
