@@ -275,7 +275,7 @@ tree_of() { # LABEL
 
 @test "fault 14: a git that hangs is ended in time, with what it started, and holds nobody up" {
     mkdir -p "$REPO/.git/hooks"
-    printf '#!/bin/sh\necho hook >> "%s/hooks"; exec sleep 1000\n' "$DIR" > "$REPO/.git/hooks/post-checkout"
+    printf '#!/bin/sh\necho $$ >> "%s/hooks"; exec sleep 1000\n' "$DIR" > "$REPO/.git/hooks/post-checkout"
     chmod +x "$REPO/.git/hooks/post-checkout"
     mount_again 1 2 -o spawn_timeout=2s
     await test -e "$DIR/hooks"
@@ -287,7 +287,8 @@ tree_of() { # LABEL
     rm "$REPO/.git/hooks/post-checkout"
     echo reset-breaker > "$POOL/ctl"
     await value_is "$POOL/stats/idle_agents" 1
-    await bash -c '! pgrep -f "^sleep 1000$" > /dev/null || ! pgrep -f "hooks/post-checkout" > /dev/null'
+    local pid
+    while read -r pid; do await gone "$pid"; done < "$DIR/hooks"
 }
 
 @test "fault 15: a program that forks without end: the daemon answers, and ending it leaves none of it" {
@@ -592,7 +593,6 @@ lost_store() { # HOW
     mount_pool 1 2
     echo job > "$POOL/acquire"
     echo work > "$(tree_of job)/work"
-    local tokens
     crash_pool
     eval "$1"
     mount_again 1 2

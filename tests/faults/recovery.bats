@@ -99,7 +99,7 @@ and out"
 }
 
 @test "a release that had begun comes to its end" {
-    mount_pool 1 2 -o setup='[ ! -e slow ] || sleep 30'
+    mount_pool 1 2
     echo job > "$POOL/acquire"
     echo work > "$(readlink "$POOL/leases/job/worktree")/work"
     (cd "$REPO" && git config filter.slow.clean 'sleep 3; cat')
