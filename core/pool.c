@@ -244,210 +244,15 @@ static void hand_out_locked(struct ap_pool *pool, struct unmade *unmade)
 	}
 }
 
-/* How and when the agent came to its state; with `back`, to one of those before it. */
-static const struct transition *transition_of(const struct ap_agent *agent, unsigned back)
-{
-	static const struct transition none;
-	return agent->n_transitions > back
-		       ? &agent->transitions[(agent->n_transitions - 1 - back) % AP_TRANSITIONS]
-		       : &none;
-}
-
-/* An agent has come out of its making. */
-static void count_spawn_locked(struct ap_pool *pool, const struct ap_agent *agent,
-			       const struct machine_move *move, int64_t now)
-{
-	enum metrics_outcome outcome = METRICS_OK;
-	if (move->reason == AP_REASON_TIMEOUT)
-		outcome = METRICS_LATE;
-	else if (move->reason == AP_REASON_FAILED || move->reason == AP_REASON_EXITED)
-		outcome = METRICS_ERROR;
-	pool->metrics.spawns[outcome]++;
-	if (outcome == METRICS_OK)
-		metrics_observe(&pool->metrics, METRICS_SPAWN,
-				now - transition_of(agent, 0)->at_ns);
-}
-
-/* A lease is over. One whose acquirer had given up was granted to nobody. */
-static void count_release_locked(struct ap_pool *pool, const struct ap_agent *agent,
-				 const struct machine_move *move, int64_t now)
-{
-	enum metrics_release release = METRICS_TO_END;
-	if (agent->leased_ns == 0)
-		return;
-	if (move->to == AP_AGENT_RECYCLING)
-		release = pool->machine.slots[move->slot].recycle ? METRICS_TO_RECYCLE
-								  : METRICS_TO_IDLE;
-	else if (move->to == AP_AGENT_UNHEALTHY)
-		release = METRICS_TO_ASIDE;
-	pool->metrics.releases[release]++;
-	metrics_observe(&pool->metrics, METRICS_HOLD, now - agent->leased_ns);
-}
-
-static void count_move_locked(struct ap_pool *pool, struct ap_agent *agent,
-			      const struct machine_move *move, int64_t now)
-{
-	const struct machine_slot *slot = &pool->machine.slots[move->slot];
-	bool ends = move->to == AP_AGENT_DRAINING ||
-		    (move->to == AP_AGENT_STOPPING && move->from != AP_AGENT_DRAINING);
-	if (move->from == AP_AGENT_SPAWNING)
-		count_spawn_locked(pool, agent, move, now);
-	if (move->from == AP_AGENT_ACTIVE)
-		count_release_locked(pool, agent, move, now);
-	if (move->from == AP_AGENT_RECYCLING && move->reason == AP_REASON_RECYCLED)
-		pool->metrics.recycles[transition_of(agent, 0)->reason]++;
-	if (move->to == AP_AGENT_ACTIVE)
-		agent->leased_ns = slot->leaving ? 0 : slot->granted_ns;
-	if (ends && slot->born)
-		pool->metrics.terminations[move->reason]++;
-}
-
-/* An acquirer is answered. The moves of the step under way are not noted yet: the last that is
- * known of an agent that is granted is that it was being made ready. */
-static void count_acquire_locked(struct ap_pool *pool, const struct ap_request *request,
-				 int64_t now)
-{
-	if (request->asked_ns == 0)
-		return;
-	if (request->machine.result < 0) {
-		pool->metrics.acquires[metrics_refused(request->machine.result)]++;
-		return;
-	}
-	const struct transition *idle = transition_of(pool->agents[request->machine.slot], 1);
-	enum metrics_acquire acquire = METRICS_HIT;
-	if (idle->at_ns > request->asked_ns)
-		acquire = idle->reason == AP_REASON_SPAWNED ? METRICS_SPAWNED : METRICS_HANDOFF;
-	pool->metrics.acquires[acquire]++;
-	metrics_observe(&pool->metrics, METRICS_WAIT, now - request->asked_ns);
-}
-
-/* What the event of a step says by itself. */
-static void count_event_locked(struct ap_pool *pool, const struct machine_event *event, int result)
-{
-	if (event->type == MACHINE_RELEASE && result == -ESTALE && event->reason == AP_REASON_NONE)
-		pool->metrics.releases[METRICS_STALE]++;
-	if (event->type == MACHINE_PROBED && result == 0)
-		pool->metrics.probes[event->result < 0]++;
-	if (event->type == MACHINE_ACQUIRE && result < 0)
-		pool->metrics.acquires[METRICS_REJECTED]++;
-}
-
-/* --- events of a step: noted under the lock, so that they are in the order of the steps --- */
-
-static void note_refused_locked(struct ap_pool *pool, const struct ap_request *request, int result)
-{
-	const char *name = strerrorname_np(-result);
-	events_note(pool->events, "refused",
-		    EVENT_FIELDS({"lease", request->machine.label.text, 0},
-				 {"uid", NULL, request->machine.uid},
-				 {"errno", name ? name : "", 0}));
-}
-
-static void note_granted_locked(struct ap_pool *pool, const struct machine_slot *slot,
-				const char *name, struct noted_lease *noted)
-{
-	noted->granted_ns = slot->granted_ns;
-	events_note(pool->events, "lease_granted",
-		    EVENT_FIELDS({"lease", slot->label.text, 0}, {"agent", name, 0},
-				 {"uid", NULL, slot->uid}, {"token", NULL, (int64_t)slot->token},
-				 {"waited", NULL, noted->waited_ns / AP_MS}));
-}
-
-static void note_ended_locked(struct ap_pool *pool, const char *name, struct noted_lease *noted,
-			      enum ap_reason reason, int64_t now)
-{
-	events_note(pool->events, "lease_ended",
-		    EVENT_FIELDS({"lease", noted->label, 0}, {"agent", name, 0},
-				 {"reason", ap_reason_name(reason), 0},
-				 {"held", NULL, (now - noted->granted_ns) / AP_MS}));
-	noted->granted_ns = 0;
-}
-
-static bool has_lease(enum ap_agent_state state)
-{
-	return state == AP_AGENT_VALIDATING || state == AP_AGENT_ACTIVE;
-}
-
-static void note_move_locked(struct ap_pool *pool, const struct machine_move *move, int64_t now)
-{
-	const struct machine_slot *slot = &pool->machine.slots[move->slot];
-	struct noted_lease *noted = &pool->noted[move->slot];
-	char name[32];
-	if (move->from == AP_AGENT_FREE) /* a slot may be freed and taken in one step */
-		noted->number = slot->number;
-	snprintf(name, sizeof name, "agent-%u", noted->number);
-	bool reserved = move->to == AP_AGENT_VALIDATING;
-	bool adopted = move->to == AP_AGENT_ACTIVE && move->reason == AP_REASON_ADOPTED;
-	if (reserved || adopted)
-		noted->granted_ns = adopted ? slot->granted_ns : 0;
-	if (reserved || adopted)
-		memcpy(noted->label, slot->label.text, sizeof noted->label);
-	bool leased = has_lease(move->from) || has_lease(move->to);
-	events_note(pool->events, "state",
-		    EVENT_FIELDS({"agent", name, 0}, {"from", ap_agent_state_name(move->from), 0},
-				 {"to", ap_agent_state_name(move->to), 0},
-				 {"reason", ap_reason_name(move->reason), 0},
-				 {"lease", leased ? noted->label : "", 0}));
-	if (move->to == AP_AGENT_ACTIVE && !adopted && !slot->leaving) /* else it was given up */
-		note_granted_locked(pool, slot, name, noted);
-	if (move->from == AP_AGENT_ACTIVE && noted->granted_ns)
-		note_ended_locked(pool, name, noted, move->reason, now);
-}
-
-/* What of the machine is compared before a step and behind it. */
-struct step_before {
-	enum breaker_state breaker;
-	unsigned n_live;
-	int64_t scaled_ns;
-	int target;
-};
-
-static struct step_before look_before_locked(const struct machine *m)
-{
-	return (struct step_before){.breaker = m->breaker.state,
-				    .n_live = machine_live(m),
-				    .scaled_ns = m->scaled_ns,
-				    .target = m->target};
-}
-
-static void note_step_locked(struct ap_pool *pool, struct step_before before, int64_t now)
-{
-	const struct machine *m = &pool->machine;
-	for (unsigned i = 0; i < pool->effects.n_moves; i++)
-		note_move_locked(pool, &pool->effects.moves[i], now);
-	if (m->target != before.target)
-		events_note(pool->events, "scale",
-			    EVENT_FIELDS({"direction", m->target < 0 ? "auto" : "manual", 0},
-					 {"target", NULL, m->target}));
-	if (m->scaled_ns != before.scaled_ns)
-		events_note(pool->events, "scale",
-			    EVENT_FIELDS({"direction",
-					  m->scale_direction == AP_SCALE_UP ? "up" : "down", 0},
-					 {"from", NULL, before.n_live},
-					 {"to", NULL, machine_live(m)}));
-	if (m->breaker.state != before.breaker)
-		events_note(pool->events, "breaker",
-			    EVENT_FIELDS(
-				    {"state", breaker_state_name(m->breaker.state), 0},
-				    {"reason",
-				     m->breaker.state == BREAKER_OPEN ? pool->spawn_error.text : "",
-				     0}));
-}
-
-/* Keeps what happened to the agents' states. */
-static void note_moves_locked(struct ap_pool *pool, const struct machine_event *event, int64_t now)
+/* Has the agents and what is said of spawning follow the moves of the step just made. */
+static void follow_moves_locked(struct ap_pool *pool, const struct machine_event *event,
+				int64_t now)
 {
 	for (unsigned i = 0; i < pool->effects.n_moves; i++) {
 		const struct machine_move *move = &pool->effects.moves[i];
 		struct ap_agent *agent = pool->agents[move->slot];
 		if (!agent || move->to == AP_AGENT_FREE)
 			continue;
-		count_move_locked(pool, agent, move, now);
-		agent->transitions[agent->n_transitions++ % AP_TRANSITIONS] =
-			(struct transition){.at_ns = now,
-					    .from = (uint8_t)move->from,
-					    .to = (uint8_t)move->to,
-					    .reason = (uint8_t)move->reason};
 		if (move->from == AP_AGENT_ACTIVE)
 			agent_forget_holder_locked(agent);
 		/* whoever gave up by himself has said why */
@@ -469,10 +274,8 @@ static void collect_locked(struct ap_pool *pool, int64_t now, struct ap_list *an
 		struct machine_request *request = ap_container_of(at, struct machine_request, link);
 		struct ap_request *asked = ap_container_of(request, struct ap_request, machine);
 		ap_list_remove(at);
-		if (request->result < 0 && asked->asked_ns)
-			note_refused_locked(pool, asked, request->result);
 		grant_locked(pool, asked);
-		count_acquire_locked(pool, asked, now);
+		observe_answer_locked(pool, asked, now);
 		ap_list_append(answered, at);
 	}
 }
@@ -489,29 +292,24 @@ int pool_step_locked(struct ap_pool *pool, const struct machine_event *event,
 {
 	struct unmade unmade = {.n = 0};
 	int64_t now = ap_clock_ns();
-	enum breaker_state breaker = pool->machine.breaker.state;
-	metrics_elapse(&pool->metrics, pool->machine.n_in_state, now);
+	observe_time_locked(pool, now);
 	ap_list_init(answered);
-	struct step_before before = look_before_locked(&pool->machine);
+	struct step_before before = observe_before_locked(pool);
 	int result = machine_step(&pool->machine, event, now, &pool->effects);
-	count_event_locked(pool, event, result);
+	observe_event_locked(pool, event, result);
 	struct machine_event next = *event;
 	for (int r = result; r == 0;) {
 		collect_locked(pool, now, answered);
 		hand_out_locked(pool, &unmade);
-		note_moves_locked(pool, &next, now);
-		note_step_locked(pool, before, now);
+		follow_moves_locked(pool, &next, now);
+		observe_step_locked(pool, &before, now);
 		if (unmade.n == 0)
 			break;
 		next = unmade.events[--unmade.n];
-		before = look_before_locked(&pool->machine);
+		before = observe_before_locked(pool);
 		r = machine_step(&pool->machine, &next, now, &pool->effects);
 	}
-	if (pool->machine.breaker.state != breaker)
-		pool->metrics.n_breaker++;
-	metrics_note_max(&pool->metrics,
-			 pool->machine.n_waiting > 0 &&
-				 machine_total(&pool->machine) >= pool->machine.limits.max_size);
+	observe_queue_locked(pool);
 	if (pool->machine.wake_ns < pool->armed_ns)
 		maintenance_poke(pool);
 	if (is_over_locked(pool))
@@ -620,8 +418,6 @@ int ap_pool_acquire(struct ap_pool *pool, const struct ap_acquire *acquire,
 	int r = pool_step_locked(
 		pool, &(struct machine_event){.type = MACHINE_ACQUIRE, .request = wanted},
 		&answered);
-	if (r < 0)
-		note_refused_locked(pool, request, r);
 	bool full = pool->machine.n_waiting >= POOL_WAITERS_MAX;
 	pthread_mutex_unlock(&pool->lock);
 	pool_deliver(pool, &answered);
@@ -981,105 +777,6 @@ int64_t ap_pool_config_number(struct ap_pool *pool, enum ap_option option)
 	int64_t value = pool->config.number[option];
 	pthread_mutex_unlock(&pool->lock);
 	return value;
-}
-
-static void stats_locked(struct ap_pool *pool, const struct templates_stats *templates,
-			 struct ap_stats *ret)
-{
-	const struct machine *m = &pool->machine;
-	struct scaling_sample sample = machine_sample(m);
-	sample.n_waiting = 0; /* what serves now, of what could */
-	*ret = (struct ap_stats){
-		.n_active = m->n_in_state[AP_AGENT_ACTIVE],
-		.n_idle = m->n_in_state[AP_AGENT_IDLE],
-		.n_total = machine_total(m),
-		.n_spawning = m->n_in_state[AP_AGENT_SPAWNING],
-		.n_waiting = m->n_waiting,
-		.utilization = scaling_utilization(sample),
-		.n_requests = m->n_grants,
-		.n_recycles = m->n_recycled,
-		.n_spawned = m->n_spawned,
-		.n_terminated = m->n_terminated,
-		.scaled_ns = m->scaled_ns,
-		.uptime_ns = ap_clock_ns() - pool->started_ns,
-		.scale_direction = m->scale_direction,
-		.closed = m->closed,
-		.target = m->target,
-		.breaker = breaker_state_name(m->breaker.state),
-		.spawn_backend = spawn_backend_name(templates_backend(pool->templates)),
-		.n_templates = templates->n,
-		.cgroup = pool->backend ? pool->backend->ops->groups(pool->backend) : "none",
-	};
-}
-
-void ap_pool_stats(struct ap_pool *pool, struct ap_stats *ret)
-{
-	struct templates_stats templates;
-	templates_look(pool->templates, &templates);
-	pthread_mutex_lock(&pool->lock);
-	stats_locked(pool, &templates, ret);
-	pthread_mutex_unlock(&pool->lock);
-}
-
-/* When the one in the queue came that waits longest; AP_FOREVER: there is none. In front stand
- * those whose agents failed under them, behind them all others as they came. */
-static int64_t oldest_waiter_locked(const struct ap_pool *pool)
-{
-	int64_t oldest = AP_FOREVER;
-	struct ap_list *at;
-	ap_list_for_each (at, &pool->machine.waiters) {
-		struct machine_request *waiter = ap_container_of(at, struct machine_request, link);
-		int64_t asked = ap_container_of(waiter, struct ap_request, machine)->asked_ns;
-		if (asked < oldest)
-			oldest = asked;
-		if (waiter->token == 0)
-			break;
-	}
-	return oldest;
-}
-
-static unsigned agent_metrics_locked(const struct ap_pool *pool, int64_t now,
-				     struct ap_agent_metrics *ret, unsigned max)
-{
-	unsigned n = 0;
-	for (unsigned i = 0; i < pool->machine.n_slots && n < max; i++) {
-		const struct ap_agent *agent = pool->agents[i];
-		const struct machine_slot *slot = &pool->machine.slots[i];
-		if (!agent || slot->state == AP_AGENT_FREE)
-			continue;
-		ret[n++] = (struct ap_agent_metrics){
-			.number = agent->number,
-			.age_ns = now - slot->created_ns,
-			.n_requests = slot->n_requests,
-			.has_usage = agent->usage_known,
-			.memory = agent->usage.memory,
-			.cpu_ns = agent->usage.cpu_ns,
-		};
-	}
-	return n;
-}
-
-void ap_pool_metrics(struct ap_pool *pool, struct ap_metrics *ret,
-		     struct ap_agent_metrics *ret_agents, unsigned max)
-{
-	struct templates_stats templates;
-	templates_look(pool->templates, &templates);
-	pthread_mutex_lock(&pool->lock);
-	const struct machine *m = &pool->machine;
-	int64_t now = ap_clock_ns(), oldest = oldest_waiter_locked(pool);
-	metrics_elapse(&pool->metrics, m->n_in_state, now);
-	*ret = (struct ap_metrics){
-		.counts = pool->metrics,
-		.mountpoint = pool->mountpoint,
-		.min_size = m->limits.min_size,
-		.max_size = m->limits.max_size,
-		.oldest_waiter_ns = oldest < now ? now - oldest : 0,
-		.n_agents = agent_metrics_locked(pool, now, ret_agents, max),
-	};
-	stats_locked(pool, &templates, &ret->stats);
-	memcpy(ret->n_in_state, m->n_in_state, sizeof ret->n_in_state);
-	memcpy(ret->n_scaled, m->n_scaled, sizeof ret->n_scaled);
-	pthread_mutex_unlock(&pool->lock);
 }
 
 /* --- finding agents --- */

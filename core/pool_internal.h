@@ -255,6 +255,32 @@ void request_answer(struct ap_request *request, int result, const struct ap_err 
 /* The number of a name such as agent-7; 0 if it is none. */
 unsigned agent_number(const char *name);
 
+/* --- observe.c: pool->lock held --- */
+
+/* What of the machine is compared before a step and behind it. */
+struct step_before {
+	enum breaker_state breaker;
+	unsigned n_live;
+	int64_t scaled_ns;
+	int target;
+};
+struct step_before observe_before_locked(const struct ap_pool *pool);
+
+/* Time has passed up to now, in the states as they are. Before every step. */
+void observe_time_locked(struct ap_pool *pool, int64_t now_ns);
+
+/* An event was stepped, with that result. */
+void observe_event_locked(struct ap_pool *pool, const struct machine_event *event, int result);
+
+/* The machine has answered a request. Before the moves of its step are. */
+void observe_answer_locked(struct ap_pool *pool, const struct ap_request *request, int64_t now_ns);
+
+/* What the step just made has changed. */
+void observe_step_locked(struct ap_pool *pool, const struct step_before *before, int64_t now_ns);
+
+/* The queue is as the step has left it. */
+void observe_queue_locked(struct ap_pool *pool);
+
 /* --- state_dir.c --- */
 
 /* Makes and locks the directory and opens the store; one that is damaged is set aside first, and
