@@ -77,6 +77,7 @@ static void agent_free(struct ap_agent *agent)
 	output_fini(agent);
 	free(agent->dir);
 	free(agent->worktree_path);
+	free(agent->shown);
 	free(agent);
 }
 
@@ -704,39 +705,44 @@ void ap_agent_transitions(struct ap_pool *pool, struct ap_agent *agent, struct a
 	}
 }
 
-bool ap_agent_look(struct ap_pool *pool, struct ap_agent *agent, struct ap_agent_info *ret)
+bool agent_info_locked(const struct ap_agent *agent, struct ap_agent_info *ret)
 {
+	const struct machine_slot *slot = &agent->pool->machine.slots[agent->slot];
 	*ret = (struct ap_agent_info){.number = agent->number, .worktree = agent->worktree_path};
 	memcpy(ret->name, agent->name, sizeof ret->name);
-	pthread_mutex_lock(&pool->lock);
-	bool there = !agent->gone;
-	const struct machine_slot *slot = &pool->machine.slots[agent->slot];
-	if (there) {
-		ret->state = slot->state;
-		ret->activity = agent->activity;
-		memcpy(ret->why, agent->why, sizeof ret->why);
-		memcpy(ret->exit_how, agent->exit_how, sizeof ret->exit_how);
-		ret->exit_time = agent->exit_time;
-		ret->pid = agent->program;
-		ret->created_ns = slot->created_ns;
-		ret->idle_since_ns = slot->state == AP_AGENT_IDLE ? slot->used_ns : 0;
-		ret->n_requests = slot->n_requests;
-		ret->n_recycles = slot->n_recycles;
-		ret->generation = slot->generation;
-		ret->n_prompts = agent->n_prompts;
-	}
-	if (there && slot->state == AP_AGENT_ACTIVE) {
-		memcpy(ret->label, slot->label.text, sizeof ret->label);
-		memcpy(ret->base, agent->base, sizeof ret->base);
-		snprintf(ret->branch, sizeof ret->branch, WORKTREE_BRANCH_PREFIX "%s", ret->label);
-		ret->owner_uid = slot->uid;
-		ret->owner_pid = slot->pid;
-		ret->token = slot->token;
-		ret->granted_ns = slot->granted_ns;
-		ret->expires_ns = slot->ttl_ns > 0 ? slot->deadline_ns : 0;
-	}
-	pthread_mutex_unlock(&pool->lock);
 	ret->output_size = atomic_load(&agent->plain.size);
 	ret->raw_size = atomic_load(&agent->raw.size);
+	if (agent->gone)
+		return false;
+	ret->state = slot->state;
+	ret->activity = agent->activity;
+	memcpy(ret->why, agent->why, sizeof ret->why);
+	memcpy(ret->exit_how, agent->exit_how, sizeof ret->exit_how);
+	ret->exit_time = agent->exit_time;
+	ret->pid = agent->program;
+	ret->created_ns = slot->created_ns;
+	ret->idle_since_ns = slot->state == AP_AGENT_IDLE ? slot->used_ns : 0;
+	ret->n_requests = slot->n_requests;
+	ret->n_recycles = slot->n_recycles;
+	ret->generation = slot->generation;
+	ret->n_prompts = agent->n_prompts;
+	if (slot->state != AP_AGENT_ACTIVE)
+		return true;
+	memcpy(ret->label, slot->label.text, sizeof ret->label);
+	memcpy(ret->base, agent->base, sizeof ret->base);
+	snprintf(ret->branch, sizeof ret->branch, WORKTREE_BRANCH_PREFIX "%s", ret->label);
+	ret->owner_uid = slot->uid;
+	ret->owner_pid = slot->pid;
+	ret->token = slot->token;
+	ret->granted_ns = slot->granted_ns;
+	ret->expires_ns = slot->ttl_ns > 0 ? slot->deadline_ns : 0;
+	return true;
+}
+
+bool ap_agent_look(struct ap_pool *pool, struct ap_agent *agent, struct ap_agent_info *ret)
+{
+	pthread_mutex_lock(&pool->lock);
+	bool there = agent_info_locked(agent, ret);
+	pthread_mutex_unlock(&pool->lock);
 	return there;
 }

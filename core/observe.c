@@ -79,6 +79,7 @@ static void count_acquire_locked(struct ap_pool *pool, const struct ap_request *
 		acquire = idle->reason == AP_REASON_SPAWNED ? METRICS_SPAWNED : METRICS_HANDOFF;
 	pool->metrics.acquires[acquire]++;
 	metrics_observe(&pool->metrics, METRICS_WAIT, now - request->asked_ns);
+	history_granted(&pool->history, now - request->asked_ns);
 }
 
 /* --- events of a step: noted under the lock, so that they are in the order of the steps --- */
@@ -226,7 +227,14 @@ void observe_answer_locked(struct ap_pool *pool, const struct ap_request *reques
 
 void observe_time_locked(struct ap_pool *pool, int64_t now)
 {
+	struct scaling_sample sample = machine_sample(&pool->machine);
 	metrics_elapse(&pool->metrics, pool->machine.n_in_state, now);
+	history_elapse(&pool->history,
+		       (struct history_sample){.n_agents = machine_total(&pool->machine),
+					       .n_active = sample.n_active,
+					       .n_able = scaling_size(sample),
+					       .n_waiting = sample.n_waiting},
+		       now);
 }
 
 void observe_queue_locked(struct ap_pool *pool)
@@ -293,6 +301,25 @@ static int64_t oldest_waiter_locked(const struct ap_pool *pool)
 	return oldest;
 }
 
+struct ap_metrics metrics_of_locked(struct ap_pool *pool, const struct templates_stats *templates,
+				    int64_t now)
+{
+	const struct machine *m = &pool->machine;
+	int64_t oldest = oldest_waiter_locked(pool);
+	observe_time_locked(pool, now);
+	struct ap_metrics metrics = {
+		.counts = pool->metrics,
+		.mountpoint = pool->mountpoint,
+		.min_size = m->limits.min_size,
+		.max_size = m->limits.max_size,
+		.oldest_waiter_ns = oldest < now ? now - oldest : 0,
+	};
+	stats_locked(pool, templates, &metrics.stats);
+	memcpy(metrics.n_in_state, m->n_in_state, sizeof metrics.n_in_state);
+	memcpy(metrics.n_scaled, m->n_scaled, sizeof metrics.n_scaled);
+	return metrics;
+}
+
 static unsigned agent_metrics_locked(const struct ap_pool *pool, int64_t now,
 				     struct ap_agent_metrics *ret, unsigned max)
 {
@@ -320,19 +347,8 @@ void ap_pool_metrics(struct ap_pool *pool, struct ap_metrics *ret,
 	struct templates_stats templates;
 	templates_look(pool->templates, &templates);
 	pthread_mutex_lock(&pool->lock);
-	const struct machine *m = &pool->machine;
-	int64_t now = ap_clock_ns(), oldest = oldest_waiter_locked(pool);
-	observe_time_locked(pool, now);
-	*ret = (struct ap_metrics){
-		.counts = pool->metrics,
-		.mountpoint = pool->mountpoint,
-		.min_size = m->limits.min_size,
-		.max_size = m->limits.max_size,
-		.oldest_waiter_ns = oldest < now ? now - oldest : 0,
-		.n_agents = agent_metrics_locked(pool, now, ret_agents, max),
-	};
-	stats_locked(pool, &templates, &ret->stats);
-	memcpy(ret->n_in_state, m->n_in_state, sizeof ret->n_in_state);
-	memcpy(ret->n_scaled, m->n_scaled, sizeof ret->n_scaled);
+	int64_t now = ap_clock_ns();
+	*ret = metrics_of_locked(pool, &templates, now);
+	ret->n_agents = agent_metrics_locked(pool, now, ret_agents, max);
 	pthread_mutex_unlock(&pool->lock);
 }

@@ -944,6 +944,7 @@ int ap_pool_new(struct ap_pool **ret, struct ap_pool_options *options, struct ap
 	pthread_mutex_init(&pool->lock, NULL);
 	pthread_mutex_init(&pool->seeding, NULL);
 	pthread_cond_init(&pool->emptied, NULL);
+	ap_list_init(&pool->lookers);
 	pool->config = options->config;
 	options->config = (struct ap_config){0};
 	pool->argv = options->argv;
@@ -1027,7 +1028,8 @@ int ap_pool_start(struct ap_pool *pool, struct ap_err *err)
 		r = backend_new(&pool->backend, pool->state_dir, pool->shim, err);
 	if (r == 0 && (r = events_start(pool->events, pool->events_grew, pool->observer)) < 0)
 		ap_err_errno(err, r, "thread of the events");
-	if (r == 0 && !(pool->workers = worker_pool_new(POOL_N_WORKERS)))
+	if (r == 0 && (!(pool->workers = worker_pool_new(POOL_N_WORKERS)) ||
+		       !(pool->looking = worker_pool_new(1))))
 		r = ap_err_errno(err, -EAGAIN, "worker threads");
 	if (r == 0)
 		pool->backend->ops->bound(pool->backend, pool->machine.limits.recycling.max_memory);
@@ -1101,8 +1103,10 @@ void ap_pool_free(struct ap_pool *pool)
 		return;
 	atomic_store(&pool->leaving, true);
 	worker_pool_end(pool->workers); /* what runs may need the other two */
+	worker_pool_end(pool->looking);
 	maintenance_stop(pool);
 	worker_pool_free(pool->workers);
+	worker_pool_free(pool->looking);
 	leave_agents(pool);
 	if (pool->backend)
 		pool->backend->ops->free(pool->backend, pool->kept);

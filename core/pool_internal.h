@@ -13,6 +13,7 @@
 #include "backend.h"
 #include "clock.h"
 #include "events.h"
+#include "history.h"
 #include "kept.h"
 #include "list.h"
 #include "machine.h"
@@ -153,10 +154,13 @@ struct ap_agent {
 	int64_t recheck_ns; /* when the maintenance thread looks at the activity again */
 	struct activity_signal screen, hook;
 	struct activity_memory memory;
-	bool looking;  /* a worker looks at the screen */
-	bool reads_on; /* more output is there than was read */
-	bool answered; /* the question on the screen, by itself */
-	int watch;     /* inotify descriptor of the raw output's file; -1: none */
+	bool looking;	      /* a worker looks at the screen */
+	bool reads_on;	      /* more output is there than was read */
+	bool answered;	      /* the question on the screen, by itself */
+	int watch;	      /* inotify descriptor of the raw output's file; -1: none */
+	char *shown;	      /* the screen as overview.c last saw it; owned; NULL: it did not */
+	int64_t shown_size;   /* of the raw output then */
+	unsigned shown_start; /* of which start of the program that was */
 
 	pthread_mutex_t output_lock; /* of what follows; output.c */
 	int read_fd;		     /* where the raw output is read on */
@@ -194,6 +198,9 @@ struct ap_pool {
 	atomic_bool tidying; /* it is queued */
 	struct worker_job revive_job;
 	struct worker_job bound_job;
+	struct worker_pool *looking; /* one thread: people are answered whatever else is slow */
+	struct worker_job look_job;
+	int64_t looked_ns; /* when it last looked; its own; 0: never */
 	int64_t started_ns;
 
 	pthread_mutex_t lock;	/* of what follows */
@@ -202,12 +209,15 @@ struct ap_pool {
 	struct machine machine;
 	struct machine_effects effects; /* of the step under way */
 	struct metrics metrics;
+	struct history history;
 	struct ap_agent **agents;  /* by slot; NULL: free */
 	struct noted_lease *noted; /* by slot */
 	struct ap_err spawn_error; /* why the last spawn failed */
 	int64_t spawn_error_ns;
 	struct ap_err aside_error; /* where work lies that could not be saved */
 	unsigned n_aside;
+	struct ap_list lookers; /* requests that look_job answers */
+	bool looks;		/* it is queued or runs */
 
 	/* maintenance.c */
 	pthread_t maintenance;
@@ -281,6 +291,10 @@ void observe_step_locked(struct ap_pool *pool, const struct step_before *before,
 /* The queue is as the step has left it. */
 void observe_queue_locked(struct ap_pool *pool);
 
+/* One consistent look at the counts. */
+struct ap_metrics metrics_of_locked(struct ap_pool *pool, const struct templates_stats *templates,
+				    int64_t now_ns);
+
 /* --- state_dir.c --- */
 
 /* Makes and locks the directory and opens the store; one that is damaged is set aside first, and
@@ -336,6 +350,9 @@ struct ap_agent *agent_new_locked(struct ap_pool *pool, unsigned slot, unsigned 
 void agent_ref(struct ap_agent *agent);
 unsigned agent_generation(const struct ap_agent *agent);
 void agent_lane_release(struct worker_lane *lane);
+
+/* One look at it; false when it is gone. */
+bool agent_info_locked(const struct ap_agent *agent, struct ap_agent_info *ret);
 
 /* Takes it out of the table and answers who waits for it. */
 void agent_leave(struct ap_agent *agent);

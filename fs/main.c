@@ -7,6 +7,7 @@
 #include <getopt.h>
 #include <libgen.h>
 #include <limits.h>
+#include <locale.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -535,6 +536,7 @@ int main(int argc, char **argv)
 {
 	static struct command_line line = {.fuse = FUSE_ARGS_INIT(0, NULL)};
 	static struct daemon daemon = {.line = &line, .report_fd = -1};
+	(void)setlocale(LC_CTYPE, "C.UTF-8"); /* how wide a character is */
 	tree_config_init();
 	if (ap_config_init(&line.config) < 0) {
 		fprintf(stderr, "agentpoolfs: out of memory\n");

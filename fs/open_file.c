@@ -166,7 +166,8 @@ void open_file_open(struct open_files *files, fuse_req_t req, struct node node,
 		if (r < 0)
 			refused(file, r, &err);
 	}
-	if (r == 0 && access_mode != O_WRONLY && file->row->show && !file->by_handle)
+	if (r == 0 && access_mode != O_WRONLY && file->row->show && !file->row->fetch &&
+	    !file->by_handle)
 		r = text_make(file);
 	if (r == 0 && file->row->follow)
 		r = follow_open(file);

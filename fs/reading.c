@@ -6,13 +6,17 @@
 #include "last_error.h"
 #include "open_file_internal.h"
 
-int text_make(struct open_file *file)
+static int show_text(const struct open_file *file, struct ap_buf *out)
 {
 	struct ap_err err; /* there is no last_error for an open */
 	struct tree_call call = file_call(file, &err);
-	int r = file->row->show(&call, &file->text);
-	if (r == 0 && file->text.failed)
-		r = -ENOMEM;
+	int r = file->row->show(&call, out);
+	return r == 0 && out->failed ? -ENOMEM : r;
+}
+
+int text_make(struct open_file *file)
+{
+	int r = show_text(file, &file->text);
 	file->text_state = r < 0 ? TEXT_FAILED : TEXT_READY;
 	return r;
 }
@@ -127,6 +131,8 @@ static void fetch_done(struct ap_request *request, int result, void *data)
 	struct open_file *file = data;
 	if (result < 0 && result != -ECANCELED && *ap_request_why(request))
 		last_error_set(file->call.uid, ap_request_why(request));
+	if (result == 0 && file->row->show)
+		result = show_text(file, ap_request_text(request));
 	pthread_mutex_lock(&file->files->lock);
 	if (result == 0)
 		text_take_locked(file, request);

@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 
 #include "agentpool.h"
+#include "metrics.h"
 #include "node.h"
 
 /* Who asks, and about what. */
@@ -35,7 +36,8 @@ struct tree_row {
 	const char *name;
 	const char *doc; /* one line for people */
 
-	/* reading: at most one of these */
+	/* reading: at most one of these, but that `show` makes the text of what was fetched, on
+	 * whatever thread answers the request */
 	int (*show)(const struct tree_call *, struct ap_buf *out);   /* text made at open */
 	int (*fetch)(const struct tree_call *, struct ap_request *); /* text made by the pool */
 	int (*link)(const struct tree_call *, struct ap_buf *out);   /* target of a symbolic link */
@@ -69,6 +71,9 @@ struct tree_table {
 extern const struct tree_row tree_root[], tree_stats[], tree_agent[], tree_lease[];
 extern struct tree_row tree_config[]; /* filled by tree_config_init(), before anything else here */
 void tree_config_init(void);
+
+/* Appends what the i-th file of stats/ says of that look: a number, a word, or nothing. */
+void tree_stats_value(const struct ap_metrics *metrics, unsigned i, struct ap_buf *out);
 
 /* The row of a node, or NULL for a directory. */
 const struct tree_row *tree_row(struct node node);

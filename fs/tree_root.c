@@ -7,6 +7,7 @@
 #include "control.h"
 #include "last_error.h"
 #include "openmetrics.h"
+#include "status.h"
 #include "tree.h"
 
 static const char readme[] =
@@ -26,7 +27,8 @@ static const char readme[] =
 	"release      LABEL|NAME [discard]; rm leases/LABEL does the same and does not wait\n"
 	"scale        N, +N, -N or auto\n"
 	"ctl          warm, drain, save, load, maintain, close, open, reset-breaker\n"
-	"status       a table of the agents          last_error  why your last write was refused\n"
+	"status       a table of the agents; status.json for programs, status.html for a browser\n"
+	"last_error   why your last write was refused\n"
 	"metrics      OpenMetrics text               events      what happened, as JSON; grows\n"
 	"stats/       one value a file               config/     one value a file, writable\n"
 	"agents/NAME/ state activity why lease owner prompt keys screen output wait diff ctl ...\n"
@@ -154,38 +156,46 @@ static int events_piece(const struct tree_call *call, int64_t offset, size_t siz
 				 call->err);
 }
 
-static void status_row(struct ap_buf *out, const struct ap_agent_info *a, int64_t now)
+static int fetch_look(const struct tree_call *call, struct ap_request *request)
 {
-	ap_buf_printf(out, "%-10s %-10s %-9s %8.0f %4u %4" PRIu64 "  %s\n", a->name,
-		      ap_agent_state_name(a->state), ap_activity_name(a->activity),
-		      (double)(now - a->created_ns) / (double)AP_SECOND, a->n_requests,
-		      a->n_prompts, a->label);
+	ap_pool_look(call->pool, request);
+	return 0;
 }
 
-static int status(const struct tree_call *call, struct ap_buf *out)
+static int status_show(const struct tree_call *call, struct ap_buf *out)
 {
-	struct ap_stats s;
-	unsigned max = ap_pool_hard_cap(call->pool);
-	unsigned *numbers = calloc(max, sizeof *numbers);
-	if (!numbers)
-		return -ENOMEM;
-	ap_pool_stats(call->pool, &s);
-	ap_buf_printf(out,
-		      "%u agents: %u active, %u idle, %u spawning; %u waiting; %u%% used%s\n\n",
-		      s.n_total, s.n_active, s.n_idle, s.n_spawning, s.n_waiting, s.utilization,
-		      s.closed ? "; closed" : "");
-	ap_buf_adds(out, "AGENT      STATE      ACTIVITY   AGE(s)  REQ PROM  LEASE\n");
-	unsigned n = ap_pool_agents(call->pool, numbers, max);
-	int64_t now = ap_clock_ns();
-	for (unsigned i = 0; i < n; i++) {
-		struct ap_agent *agent = ap_agent_get(call->pool, numbers[i]);
-		struct ap_agent_info info;
-		if (agent && ap_agent_look(call->pool, agent, &info))
-			status_row(out, &info, now);
-		ap_agent_unref(agent);
-	}
-	free(numbers);
+	struct ap_overview overview;
+	int r = ap_pool_overview(call->pool, &overview);
+	if (r < 0)
+		return r;
+	status_table(&overview, out);
+	ap_overview_fini(&overview);
 	return 0;
+}
+
+static int status_json_show(const struct tree_call *call, struct ap_buf *out)
+{
+	struct ap_overview overview;
+	int r = ap_pool_overview(call->pool, &overview);
+	if (r == 0)
+		r = status_json(&overview, out);
+	ap_overview_fini(&overview);
+	return r;
+}
+
+static int status_page_show(const struct tree_call *call, struct ap_buf *out)
+{
+	struct ap_overview overview;
+	int r = ap_pool_overview(call->pool, &overview);
+	if (r == 0)
+		r = status_page(&overview, ap_pool_hard_cap(call->pool), out);
+	ap_overview_fini(&overview);
+	return r;
+}
+
+static int64_t status_page_length(const struct tree_call *call)
+{
+	return (int64_t)status_page_size(ap_pool_hard_cap(call->pool));
 }
 
 static int metrics(const struct tree_call *call, struct ap_buf *out)
@@ -215,7 +225,11 @@ const struct tree_row tree_root[] = {
 	 .submit = control_scale, .fresh = true},
 	{"ctl", "warm, drain, save, load, maintain, close, open, reset-breaker",
 	 .submit = ctl_submit, .fresh = true},
-	{"status", "a table for people", .show = status},
+	{"status", "a table for people", .fetch = fetch_look, .show = status_show},
+	{"status.json", "the same for programs: one JSON object", .fetch = fetch_look,
+	 .show = status_json_show},
+	{"status.html", "the same as a page that shows itself again every second",
+	 .fetch = fetch_look, .show = status_page_show, .size = status_page_length},
 	{"metrics", "numbers for Prometheus and the like: OpenMetrics text", .show = metrics},
 	{"events", "what happened, one JSON object a line; grows", .size = events_length,
 	 .read = events_piece},

@@ -1,11 +1,9 @@
 /* stats/: one value a file. */
 #include <inttypes.h>
 
-#include "metrics.h"
 #include "tree.h"
 
 static int show(const struct tree_call *call, struct ap_buf *out);
-static int show_measured(const struct tree_call *call, struct ap_buf *out);
 
 enum {
 	ACTIVE_AGENTS,
@@ -36,8 +34,6 @@ enum {
 };
 
 #define ROW(index, text, about) [index] = {.name = (text), .doc = (about), .show = show}
-#define MEASURED(index, text, about)                                                               \
-	[index] = {.name = (text), .doc = (about), .show = show_measured}
 
 const struct tree_row tree_stats[N_STATS + 1] = {
 	ROW(ACTIVE_AGENTS, "active_agents", "agents that serve a lease"),
@@ -57,22 +53,33 @@ const struct tree_row tree_stats[N_STATS + 1] = {
 	ROW(SPAWN_BACKEND, "spawn_backend", "how worktrees are made: overlay, btrfs, copy or git"),
 	ROW(TEMPLATES, "templates", "checkouts that worktrees are made from"),
 	ROW(CGROUP, "cgroup", "control groups of agents: v2 and its controllers, or none"),
-	MEASURED(OLDEST_WAITER, "oldest_waiter",
-		 "seconds that the oldest acquirer of the queue waits"),
-	MEASURED(WAIT_P50, "wait_p50", "seconds that half of the acquirers waited at most"),
-	MEASURED(WAIT_P95, "wait_p95", "seconds that 95 percent of them waited at most"),
-	MEASURED(WAIT_P99, "wait_p99", "seconds that 99 percent of them waited at most"),
-	MEASURED(HOLD_P50, "hold_p50", "seconds that half of the leases were held at most"),
-	MEASURED(HOLD_P95, "hold_p95", "seconds that 95 percent of them were held at most"),
-	MEASURED(HOLD_P99, "hold_p99", "seconds that 99 percent of them were held at most"),
+	ROW(OLDEST_WAITER, "oldest_waiter", "seconds that the oldest acquirer of the queue waits"),
+	ROW(WAIT_P50, "wait_p50", "seconds that half of the acquirers waited at most"),
+	ROW(WAIT_P95, "wait_p95", "seconds that 95 percent of them waited at most"),
+	ROW(WAIT_P99, "wait_p99", "seconds that 99 percent of them waited at most"),
+	ROW(HOLD_P50, "hold_p50", "seconds that half of the leases were held at most"),
+	ROW(HOLD_P95, "hold_p95", "seconds that 95 percent of them were held at most"),
+	ROW(HOLD_P99, "hold_p99", "seconds that 99 percent of them were held at most"),
 };
 
-static int show(const struct tree_call *call, struct ap_buf *out)
+static void add_seconds(struct ap_buf *out, double ns)
 {
-	struct ap_stats s;
+	ap_buf_printf(out, "%.6f\n", ns / (double)AP_SECOND);
+}
+
+static void add_quantile(const struct ap_metrics *metrics, enum metrics_span span, double part,
+			 struct ap_buf *out)
+{
+	double ns = metrics_quantile(&metrics->counts, span, part);
+	if (ns >= 0) /* else there were none */
+		add_seconds(out, ns);
+}
+
+void tree_stats_value(const struct ap_metrics *metrics, unsigned i, struct ap_buf *out)
+{
+	const struct ap_stats s = metrics->stats;
 	char when[32];
-	ap_pool_stats(call->pool, &s);
-	switch (call->index) {
+	switch (i) {
 	case ACTIVE_AGENTS:
 		ap_buf_printf(out, "%u\n", s.n_active);
 		break;
@@ -127,27 +134,34 @@ static int show(const struct tree_call *call, struct ap_buf *out)
 	case CGROUP:
 		ap_buf_printf(out, "%s\n", s.cgroup);
 		break;
+	case OLDEST_WAITER:
+		add_seconds(out, (double)metrics->oldest_waiter_ns);
+		break;
+	case WAIT_P50:
+		add_quantile(metrics, METRICS_WAIT, 0.50, out);
+		break;
+	case WAIT_P95:
+		add_quantile(metrics, METRICS_WAIT, 0.95, out);
+		break;
+	case WAIT_P99:
+		add_quantile(metrics, METRICS_WAIT, 0.99, out);
+		break;
+	case HOLD_P50:
+		add_quantile(metrics, METRICS_HOLD, 0.50, out);
+		break;
+	case HOLD_P95:
+		add_quantile(metrics, METRICS_HOLD, 0.95, out);
+		break;
+	case HOLD_P99:
+		add_quantile(metrics, METRICS_HOLD, 0.99, out);
+		break;
 	}
-	return 0;
 }
 
-static int show_measured(const struct tree_call *call, struct ap_buf *out)
+static int show(const struct tree_call *call, struct ap_buf *out)
 {
-	static const struct {
-		enum metrics_span span;
-		double part;
-	} quantiles[N_STATS] = {
-		[WAIT_P50] = {METRICS_WAIT, 0.50}, [WAIT_P95] = {METRICS_WAIT, 0.95},
-		[WAIT_P99] = {METRICS_WAIT, 0.99}, [HOLD_P50] = {METRICS_HOLD, 0.50},
-		[HOLD_P95] = {METRICS_HOLD, 0.95}, [HOLD_P99] = {METRICS_HOLD, 0.99},
-	};
-	struct ap_metrics look;
-	ap_pool_metrics(call->pool, &look, NULL, 0);
-	double ns = (double)look.oldest_waiter_ns;
-	if (call->index != OLDEST_WAITER)
-		ns = metrics_quantile(&look.counts, quantiles[call->index].span,
-				      quantiles[call->index].part);
-	if (ns >= 0) /* else there were none */
-		ap_buf_printf(out, "%.6f\n", ns / (double)AP_SECOND);
+	struct ap_metrics metrics;
+	ap_pool_metrics(call->pool, &metrics, NULL, 0);
+	tree_stats_value(&metrics, call->index, out);
 	return 0;
 }

@@ -1,0 +1,34 @@
+/* The pool as people look at it: one consistent look at all of it, with the screens and the usage
+ * of its agents as fresh as they need be. */
+#pragma once
+
+#include "agentpool.h"
+#include "history.h"
+#include "metrics.h"
+
+struct ap_agent_overview {
+	struct ap_agent_info info;
+	bool has_usage; /* its process tree was looked at, and its program runs */
+	uint64_t memory;
+	double cpu_percent;
+	unsigned n_tasks;
+	char *screen; /* plain text, as it was last looked at; owned; NULL: it has none */
+};
+
+struct ap_overview {
+	int64_t at_ns;
+	const char *repo; /* path; as long as the pool */
+	bool color;	  /* option status_color */
+	struct ap_metrics metrics;
+	struct history history;
+	unsigned n_agents;
+	struct ap_agent_overview *agents; /* by number, owned */
+};
+
+/* Has screens and usage looked at again where they are older than people mind: some 200 ms and 5 s.
+ * Answered when that is done, at once where it need not be. */
+void ap_pool_look(struct ap_pool *pool, struct ap_request *request);
+
+/* Takes a look. -ENOMEM. Balance with ap_overview_fini(). */
+int ap_pool_overview(struct ap_pool *pool, struct ap_overview *ret);
+void ap_overview_fini(struct ap_overview *overview);

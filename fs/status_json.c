@@ -1,0 +1,300 @@
+#include <errno.h>
+#include <jansson.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "../core/cleanup.h"
+#include "status.h"
+#include "status_html.h"
+#include "tree.h"
+
+/* What of it is told. */
+struct detail {
+	bool agents;
+	unsigned n_lines; /* of a screen, the last ones */
+};
+
+static const struct detail whole = {.agents = true, .n_lines = UINT32_MAX};
+
+static json_t *seconds(int64_t ns)
+{
+	return json_real((double)(ns / 1000) / 1e6);
+}
+
+static json_t *rounded(double value, int digits)
+{
+	double tens = digits == 1 ? 10 : 100;
+	return json_real(round(value * tens) / tens);
+}
+
+/* What a program or user wrote: as it can be shown. null where there is nothing. */
+static json_t *text_of(const char *text, size_t len)
+{
+	AP_CLEANUP_BUF struct ap_buf tame = {0};
+	ap_buf_add(&tame, text, len);
+	if (len == 0 || tame.failed)
+		return json_null();
+	ap_text_tame(tame.data);
+	return json_string(tame.data);
+}
+
+static json_t *text(const char *text)
+{
+	return text_of(text, strlen(text));
+}
+
+static json_t *date(int64_t at_ns)
+{
+	char when[32];
+	if (!at_ns)
+		return json_null();
+	ap_clock_rfc3339(at_ns, when, sizeof when);
+	return json_string(when);
+}
+
+/* The last lines of a screen, without the blanks at their ends. */
+static json_t *screen_lines(const char *screen, unsigned n_most)
+{
+	json_t *lines = json_array();
+	const char *at = screen + strlen(screen);
+	for (unsigned n = 0; n < n_most && at > screen; n++) {
+		const char *end = at[-1] == '\n' ? at - 1 : at;
+		const char *start = end;
+		while (start > screen && start[-1] != '\n')
+			start--;
+		at = start;
+		while (end > start && end[-1] == ' ')
+			end--;
+		json_t *line =
+			end > start ? text_of(start, (size_t)(end - start)) : json_string("");
+		json_array_insert_new(lines, 0, line);
+	}
+	return lines;
+}
+
+static json_t *number_or_null(bool known, json_t *number)
+{
+	if (known)
+		return number;
+	json_decref(number);
+	return json_null();
+}
+
+static json_t *lease_of(const struct ap_agent_info *a)
+{
+	json_t *lease = json_object();
+	if (!a->label[0]) {
+		json_decref(lease);
+		return json_null();
+	}
+	json_object_set_new(lease, "label", text(a->label));
+	json_object_set_new(lease, "uid", json_integer(a->owner_uid));
+	json_object_set_new(lease, "pid", json_integer(a->owner_pid));
+	json_object_set_new(lease, "granted", date(a->granted_ns));
+	json_object_set_new(lease, "expires", date(a->expires_ns));
+	json_object_set_new(lease, "token", json_integer((json_int_t)a->token));
+	json_object_set_new(lease, "branch", text(a->branch));
+	json_object_set_new(lease, "base", text(a->base));
+	return lease;
+}
+
+static json_t *agent_of(const struct ap_agent_overview *agent, int64_t now, unsigned n_lines)
+{
+	const struct ap_agent_info *a = &agent->info;
+	json_t *o = json_object();
+	json_object_set_new(o, "name", text(a->name));
+	json_object_set_new(o, "state", text(ap_agent_state_name(a->state)));
+	json_object_set_new(o, "activity", text(ap_activity_name(a->activity)));
+	json_object_set_new(o, "why", text(a->why));
+	json_object_set_new(o, "lease", lease_of(a));
+	json_object_set_new(o, "created", date(a->created_ns));
+	json_object_set_new(o, "age", seconds(now - a->created_ns));
+	json_object_set_new(o, "idle_time", seconds(a->idle_since_ns ? now - a->idle_since_ns : 0));
+	json_object_set_new(o, "requests", json_integer(a->n_requests));
+	json_object_set_new(o, "prompts", json_integer((json_int_t)a->n_prompts));
+	json_object_set_new(o, "recycles", json_integer(a->n_recycles));
+	json_object_set_new(o, "generation", json_integer(a->generation));
+	json_object_set_new(o, "pid", number_or_null(a->pid != 0, json_integer(a->pid)));
+	json_object_set_new(
+		o, "memory",
+		number_or_null(agent->has_usage, json_integer((json_int_t)agent->memory)));
+	json_object_set_new(o, "cpu",
+			    number_or_null(agent->has_usage, rounded(agent->cpu_percent, 1)));
+	json_object_set_new(o, "tasks",
+			    number_or_null(agent->has_usage, json_integer(agent->n_tasks)));
+	json_object_set_new(o, "worktree", text(a->worktree));
+	json_object_set_new(o, "exit_status", text(a->exit_how));
+	json_object_set_new(o, "screen",
+			    agent->screen ? screen_lines(agent->screen, n_lines) : json_null());
+	return o;
+}
+
+static json_t *agents_of(const struct ap_overview *overview, struct detail detail)
+{
+	json_t *agents = json_array();
+	for (unsigned i = 0; detail.agents && i < overview->n_agents; i++)
+		json_array_append_new(
+			agents, agent_of(&overview->agents[i], overview->at_ns, detail.n_lines));
+	return agents;
+}
+
+/* --- the last hour: a row is a series --- */
+
+static json_t *mean_agents(const struct history_interval *in)
+{
+	return rounded(history_mean(in, in->agents_us), 2);
+}
+
+static json_t *mean_active(const struct history_interval *in)
+{
+	return rounded(history_mean(in, in->active_us), 2);
+}
+
+static json_t *utilization(const struct history_interval *in)
+{
+	int percent = history_utilization(in);
+	return percent < 0 ? json_null() : json_integer(percent);
+}
+
+static json_t *most_waiting(const struct history_interval *in)
+{
+	return json_integer(in->most_waiting);
+}
+
+static json_t *longest_wait(const struct history_interval *in)
+{
+	return seconds(in->longest_wait_ns);
+}
+
+static json_t *granted(const struct history_interval *in)
+{
+	return json_integer(in->n_grants);
+}
+
+static json_t *history_of(const struct history *history)
+{
+	static const struct {
+		const char *name;
+		json_t *(*value)(const struct history_interval *);
+	} series[] = {
+		{"agents", mean_agents},	{"active", mean_active},
+		{"utilization", utilization},	{"waiting", most_waiting},
+		{"longest_wait", longest_wait}, {"granted", granted},
+	};
+	json_t *object = json_object();
+	json_object_set_new(object, "interval", json_integer(HISTORY_INTERVAL_NS / AP_SECOND));
+	for (size_t k = 0; k < sizeof series / sizeof *series; k++) {
+		json_t *values = json_array();
+		for (unsigned i = 0; i < history->n; i++)
+			json_array_append_new(values, series[k].value(history_get(history, i)));
+		json_object_set_new(object, series[k].name, values);
+	}
+	return object;
+}
+
+/* --- the whole --- */
+
+/* The files of stats/ under their names. */
+static json_t *stats_of(const struct ap_metrics *metrics)
+{
+	json_t *stats = json_object();
+	for (unsigned i = 0; tree_stats[i].name; i++) {
+		AP_CLEANUP_BUF struct ap_buf value = {0};
+		tree_stats_value(metrics, i, &value);
+		size_t len = value.len > 0 ? value.len - 1 : 0; /* without its newline */
+		json_t *number = json_loadb(ap_buf_text(&value), len, JSON_DECODE_ANY, NULL);
+		json_object_set_new(stats, tree_stats[i].name,
+				    json_is_number(number) ? number
+							   : text_of(ap_buf_text(&value), len));
+		if (!json_is_number(number))
+			json_decref(number);
+	}
+	return stats;
+}
+
+static json_t *scale_of(const struct ap_metrics *metrics)
+{
+	json_t *scale = json_object();
+	bool manual = metrics->stats.target >= 0;
+	json_object_set_new(scale, "mode", json_string(manual ? "manual" : "auto"));
+	json_object_set_new(scale, "target",
+			    number_or_null(manual, json_integer(metrics->stats.target)));
+	json_object_set_new(scale, "min", json_integer(metrics->min_size));
+	json_object_set_new(scale, "max", json_integer(metrics->max_size));
+	return scale;
+}
+
+/* Owned by the caller; NULL on ENOMEM. */
+static char *dump(const struct ap_overview *overview, struct detail detail)
+{
+	json_t *o = json_object();
+	json_object_set_new(o, "version", json_string(AP_VERSION));
+	json_object_set_new(o, "time", date(overview->at_ns));
+	json_object_set_new(o, "mountpoint", text(overview->metrics.mountpoint));
+	json_object_set_new(o, "repository", text(overview->repo));
+	json_object_set_new(o, "closed", json_boolean(overview->metrics.stats.closed));
+	json_object_set_new(o, "scale", scale_of(&overview->metrics));
+	json_object_set_new(o, "stats", stats_of(&overview->metrics));
+	json_object_set_new(o, "agents", agents_of(overview, detail));
+	json_object_set_new(o, "history", history_of(&overview->history));
+	char *json = json_dumps(o, JSON_COMPACT | JSON_REAL_PRECISION(15));
+	json_decref(o);
+	return json;
+}
+
+int status_json(const struct ap_overview *overview, struct ap_buf *out)
+{
+	AP_CLEANUP_FREE char *json = dump(overview, whole);
+	if (!json)
+		return -ENOMEM;
+	ap_buf_adds(out, json);
+	ap_buf_adds(out, "\n");
+	return 0;
+}
+
+/* --- the page --- */
+
+size_t status_page_size(unsigned n_agents_max)
+{
+	unsigned n_large = n_agents_max < 64 ? n_agents_max : 64;
+	return (64u << 10) + n_large * (4u << 10) + (n_agents_max - n_large) * (1u << 10);
+}
+
+/* The page with that text in it, which ends no script: JSON has a `<` in strings only. */
+static void fill_page(const char *json, struct ap_buf *out)
+{
+	static const char mark[] = "@STATUS@";
+	const char *at = strstr(status_html, mark);
+	ap_buf_add(out, status_html, (size_t)(at - status_html));
+	for (const char *from = json; *from;) {
+		size_t n = strcspn(from, "<");
+		ap_buf_add(out, from, n);
+		from += n;
+		if (*from == '<') {
+			ap_buf_adds(out, "\\u003c");
+			from++;
+		}
+	}
+	ap_buf_adds(out, at + sizeof mark - 1);
+}
+
+int status_page(const struct ap_overview *overview, unsigned n_agents_max, struct ap_buf *out)
+{
+	static const struct detail details[] = {
+		{true, 14}, {true, 4}, {true, 1}, {true, 0}, {false, 0}};
+	size_t size = status_page_size(n_agents_max);
+	for (size_t i = 0; i < sizeof details / sizeof *details; i++) {
+		AP_CLEANUP_FREE char *json = dump(overview, details[i]);
+		if (!json)
+			return -ENOMEM;
+		out->len = 0;
+		fill_page(json, out);
+		if (out->len <= size)
+			break;
+	}
+	while (out->len < size && !out->failed)
+		ap_buf_printf(out, "%*s\n", (int)(size - out->len < 81 ? size - out->len - 1 : 80),
+			      "");
+	return 0;
+}

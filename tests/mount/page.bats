@@ -1,0 +1,120 @@
+# status.html in a real browser: what a person sees, and that it goes on by itself.
+
+load helper
+
+setup() {
+    common_setup
+    PAGE=file://$POOL/status.html
+    coproc BROWSER { exec python3 "$BATS_TEST_DIRNAME/browser.py" 2>"$DIR/browser.err" 3>&-; }
+    exec {ASK}>&"${BROWSER[1]}" {ANSWER}<&"${BROWSER[0]}" # a coprocess's own are closed in subshells
+}
+
+teardown() {
+    if [ -n "${BROWSER_PID:-}" ]; then
+        local browser=$BROWSER_PID
+        echo end >&"$ASK"
+        wait "$browser" || cat "$DIR/browser.err"
+    fi
+    common_teardown
+}
+
+browser() { # COMMAND...: its answer
+    local answer
+    printf '%s\n' "$*" >&"$ASK"
+    read -r -t 120 answer <&"$ANSWER" || fail "the browser has gone: $(cat "$DIR/browser.err")"
+    printf '%s\n' "$answer"
+}
+
+shows() { # TEXT
+    [ "$(browser js "document.body.innerText.includes('$1')")" = true ]
+}
+
+# Nothing stands out of the window, and the console is silent.
+is_well() {
+    assert_equal "$(browser js "document.documentElement.scrollWidth - innerWidth")" 0
+    assert_equal "$(browser log)" "[]"
+}
+
+@test "a lease shows within three seconds, untouched, at 1280 and at 400 points" {
+    mount_pool 2 4
+    local width seconds all=()
+    for width in 1280 400; do
+        browser size $width 900
+        browser open "$PAGE"
+        shows agent-1
+        shows "Utilization"
+        is_well
+        browser shot "$DIR/before-$width.png"
+        echo "job-$width" >"$POOL/acquire"
+        seconds=$(browser await 60 "document.body.innerText.includes('job-$width')")
+        all+=("$seconds")
+        echo "# shown after $seconds s" >&3
+        browser shot "$DIR/after-$width.png"
+        is_well
+        assert_equal "$(browser js "document.querySelector('article .state.active') !== null")" true
+        assert [ "$(browser colours "$DIR/before-$width.png")" -gt 20 ]
+        jq -e '. > 0.001' <<<"$(browser differ "$DIR/before-$width.png" "$DIR/after-$width.png")"
+        echo "job-$width" >"$POOL/release"
+        [ "$(browser await 60 "!document.body.innerText.includes('job-$width')")" != null ]
+    done
+    # of two on a busy machine one is told
+    jq -se 'min <= 3' <<<"${all[*]}"
+}
+
+@test "charts are drawn of the last hour, and change" {
+    mount_pool 1 2
+    browser size 1280 900
+    browser open "$PAGE"
+    assert_equal "$(browser js "document.querySelectorAll('.chart svg').length")" 4
+    local before
+    before=$(browser js "[...document.querySelectorAll('.chart path')].map(p => p.getAttribute('d')).join()")
+    assert_equal "$(browser js "[...document.querySelectorAll('.chart path')].every(p => p.getAttribute('d').startsWith('M'))")" true
+    echo one >"$POOL/acquire"
+    echo two >"$POOL/acquire"
+    bash -c "echo three >$POOL/acquire" 3>&- &
+    local waiter=$!
+    [ "$(browser await 60 "document.body.innerText.includes('longest ')")" != null ]
+    echo one >"$POOL/release"
+    wait $waiter
+    [ "$(browser await 60 "[...document.querySelectorAll('.chart path')].map(p => p.getAttribute('d')).join() !== $before")" != null ]
+    browser js "document.querySelectorAll('.chart svg')[2].getAttribute('aria-label')" | grep -q "at most 1"
+}
+
+@test "the screen of an agent shows, and nothing of it is markup" {
+    mount_pool 1 1
+    browser size 1280 900
+    browser open "$PAGE"
+    echo job >"$POOL/acquire"
+    echo "PS1=; clear; echo '</script><script>document.title=\"obeyed\"</script><img src=x onerror=document.title=\"obeyed\"><b>bold</b> & done'" \
+        >"$POOL/leases/job/prompt"
+    [ "$(browser await 60 "document.querySelector('pre').textContent.includes('<b>bold</b> & done')")" != null ]
+    assert_equal "$(browser js "document.querySelectorAll('img, pre *, b').length")" 0
+    refute [ "$(browser js document.title)" = '"obeyed"' ]
+    browser open "$PAGE" # as it comes, not as it is shown anew
+    assert_equal "$(browser js "document.querySelector('pre').textContent.includes('<b>bold</b> & done')")" true
+    refute [ "$(browser js document.title)" = '"obeyed"' ]
+    is_well
+}
+
+@test "it is dark where the browser is" {
+    mount_pool 1 1
+    browser size 400 900
+    browser open "$PAGE"
+    local light dark sum="getComputedStyle(document.body).backgroundColor.match(/[0-9]+/g).map(Number).reduce((a, b) => a + b)"
+    browser scheme light
+    light=$(browser js "$sum")
+    browser scheme dark
+    dark=$(browser js "$sum")
+    assert [ "$light" -gt 600 ]
+    assert [ "$dark" -lt 150 ]
+}
+
+@test "it says so when the pool has gone, and still shows what it knew" {
+    mount_pool 1 1
+    browser size 1280 900
+    browser open "$PAGE"
+    shows agent-1
+    kill "$DAEMON"
+    [ "$(browser await 60 "document.body.innerText.includes('No answer since')")" != null ]
+    shows agent-1
+}
