@@ -104,10 +104,11 @@ void ap_pool_look(struct ap_pool *pool, struct ap_request *request)
 	ap_request_ref(request);
 	pthread_mutex_lock(&pool->lock);
 	ap_list_append(&pool->lookers, &request->link);
-	pool->look_job.run = job_look;
-	if (!pool->looks)
+	if (!pool->looks) {
+		pool->looks = true;
+		pool->look_job = (struct worker_job){.run = job_look};
 		worker_submit(pool->looking, &pool->look_job);
-	pool->looks = true;
+	}
 	pthread_mutex_unlock(&pool->lock);
 }
 
