@@ -1,5 +1,6 @@
 /* One table: a row is a family of metrics, and what writes its samples. What the pool does not know
- * has no sample: no value is made up. Every sample has the pool's name as its first label. */
+ * has no sample: no value is made up. Every sample has the pool's name as its first label. The
+ * formats differ in the comments before a family and in the end, never in a sample. */
 #include "openmetrics.h"
 
 #include <math.h>
@@ -356,21 +357,51 @@ static void add_pool_name(struct ap_buf *out, const char *path)
 	}
 }
 
-void openmetrics_show(const struct ap_metrics *metrics, const struct ap_agent_metrics *agent,
-		      struct ap_buf *out)
+/* What the older format calls otherwise: it has fewer types, and the name in its comments is that
+ * of the samples. */
+static const struct {
+	const char *type, *older, *suffix;
+} older_types[] = {
+	{"counter", "counter", "_total"},
+	{"info", "gauge", "_info"},
+	{"stateset", "gauge", ""},
+};
+
+static void add_comments_older(const struct family *family, struct ap_buf *out)
 {
+	const char *type = family->type, *suffix = "";
+	for (size_t i = 0; i < sizeof older_types / sizeof *older_types; i++) {
+		if (strcmp(family->type, older_types[i].type) == 0) {
+			type = older_types[i].older;
+			suffix = older_types[i].suffix;
+		}
+	}
+	ap_buf_printf(out, "# TYPE %s%s %s\n", family->name, suffix, type);
+	ap_buf_printf(out, "# HELP %s%s %s\n", family->name, suffix, family->help);
+}
+
+static void add_comments(const struct family *family, struct ap_buf *out)
+{
+	ap_buf_printf(out, "# TYPE %s %s\n", family->name, family->type);
+	if (*family->unit)
+		ap_buf_printf(out, "# UNIT %s %s\n", family->name, family->unit);
+	ap_buf_printf(out, "# HELP %s %s\n", family->name, family->help);
+}
+
+void openmetrics_show(const struct ap_metrics *metrics, const struct ap_agent_metrics *agent,
+		      enum openmetrics_format format, struct ap_buf *out)
+{
+	bool older = format == OPENMETRICS_OLDER;
 	AP_CLEANUP_BUF struct ap_buf pool = {0};
 	add_pool_name(&pool, metrics->mountpoint);
 	struct page page = {.m = metrics, .agents = agent, .pool = ap_buf_text(&pool), .out = out};
 	for (size_t i = 0; i < sizeof families / sizeof *families; i++) {
 		const struct family *family = &families[i];
 		page.name = family->name;
-		ap_buf_printf(out, "# TYPE %s %s\n", family->name, family->type);
-		if (*family->unit)
-			ap_buf_printf(out, "# UNIT %s %s\n", family->name, family->unit);
-		ap_buf_printf(out, "# HELP %s %s\n", family->name, family->help);
+		(older ? add_comments_older : add_comments)(family, out);
 		family->show(&page);
 	}
-	ap_buf_adds(out, "# EOF\n");
+	if (!older)
+		ap_buf_adds(out, "# EOF\n");
 	out->failed = out->failed || pool.failed;
 }

@@ -29,7 +29,8 @@ static const char readme[] =
 	"ctl          warm, drain, save, load, maintain, close, open, reset-breaker\n"
 	"status       a table of the agents; status.json for programs, status.html for a browser\n"
 	"last_error   why your last write was refused\n"
-	"metrics      OpenMetrics text               events      what happened, as JSON; grows\n"
+	"metrics      OpenMetrics text; metrics.prom the same for node_exporter\n"
+	"events       what happened, as JSON; grows. follow: the same as a stream\n"
 	"stats/       one value a file               config/     one value a file, writable\n"
 	"agents/NAME/ state activity why lease owner prompt keys screen output wait diff ctl ...\n"
 	"leases/LABEL a link to the lease's agent\n"
@@ -198,7 +199,8 @@ static int64_t status_page_length(const struct tree_call *call)
 	return (int64_t)status_page_size(ap_pool_hard_cap(call->pool));
 }
 
-static int metrics(const struct tree_call *call, struct ap_buf *out)
+static int metrics_in(enum openmetrics_format format, const struct tree_call *call,
+		      struct ap_buf *out)
 {
 	struct ap_metrics look;
 	unsigned max = ap_pool_hard_cap(call->pool);
@@ -206,9 +208,19 @@ static int metrics(const struct tree_call *call, struct ap_buf *out)
 	if (!agents)
 		return -ENOMEM;
 	ap_pool_metrics(call->pool, &look, agents, max);
-	openmetrics_show(&look, agents, out);
+	openmetrics_show(&look, agents, format, out);
 	free(agents);
 	return 0;
+}
+
+static int metrics(const struct tree_call *call, struct ap_buf *out)
+{
+	return metrics_in(OPENMETRICS, call, out);
+}
+
+static int metrics_prom(const struct tree_call *call, struct ap_buf *out)
+{
+	return metrics_in(OPENMETRICS_OLDER, call, out);
 }
 
 const struct tree_row tree_root[] = {
@@ -231,6 +243,7 @@ const struct tree_row tree_root[] = {
 	{"status.html", "the same as a page that shows itself again every second",
 	 .fetch = fetch_look, .show = status_page_show, .size = status_page_length},
 	{"metrics", "numbers for Prometheus and the like: OpenMetrics text", .show = metrics},
+	{"metrics.prom", "the same in Prometheus's older text format", .show = metrics_prom},
 	{"events", "what happened, one JSON object a line; grows", .size = events_length,
 	 .read = events_piece},
 	{"follow", "the same from now on; a read waits for the next", .follow = true},

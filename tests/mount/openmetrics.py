@@ -1,9 +1,10 @@
 """OpenMetrics text on standard input, held against the rules of its specification (1.0).
 
 check                       says what is wrong, and fails then
-text                        the same page in the older text format of Prometheus
 get NAME [LABEL=VALUE...]   the value of the one sample that fits
 compare OTHER               what has fallen since the page in the file OTHER, that may not
+same OTHER                  how the page in Prometheus's older format in the file OTHER, read at about the same time,
+                            says something else
 """
 import re
 import sys
@@ -81,18 +82,31 @@ class Page:
         found = [v for n, l, v in self.samples if n == name and wanted.items() <= l.items()]
         return found[0] if len(found) == 1 else None
 
-    def text(self):
-        """That format gives a family's comments the name of its samples, and has fewer types."""
-        out = []
-        for family in self.families.values():
-            kind = family["TYPE"]
-            name = family["name"] + {"counter": "_total", "info": "_info"}.get(kind, "")
-            out.append(f"# HELP {name} {family['HELP']}")
-            out.append(f"# TYPE {name} {kind if kind in ('counter', 'histogram') else 'gauge'}")
-            for sample, labels, value in family["samples"]:
-                labels = ",".join(f'{key}="{text}"' for key, text in labels.items())
-                out.append(f"{sample}{{{labels}}} {value!r}")
-        return "\n".join(out) + "\n"
+
+# go on between two reads, or may at any moment
+MOVING = ("agentpool_uptime_seconds", "agentpool_agent_seconds_total", "agentpool_waiter_oldest_seconds",
+          "agentpool_agent_memory_bytes", "agentpool_agent_cpu_seconds_total", "agentpool_agent_age_seconds")
+OLDER = {"counter": ("_total", "counter"), "gauge": ("", "gauge"), "info": ("_info", "gauge"),
+         "stateset": ("", "gauge"), "histogram": ("", "histogram")}
+
+
+def same(page, other):
+    """The older format gives comments the name of the samples, and has fewer types and no units."""
+    wanted = []
+    for family in page.families.values():
+        suffix, kind = OLDER[family["TYPE"]]
+        wanted.append(f"# TYPE {family['name']}{suffix} {kind}")
+        wanted.append(f"# HELP {family['name']}{suffix} {family['HELP']}")
+        wanted += [(n, l, None if n in MOVING else v) for n, l, v in family["samples"]]
+    found = []
+    for line in other.decode().split("\n")[:-1]:
+        match = SAMPLE.match(line)
+        found.append((match[1], dict(LABEL.findall(match[2])), None if match[1] in MOVING else float(match[3]))
+                     if match else line)
+    page.wrong += [f"not there: {line}" for line in wanted if line not in found]
+    page.wrong += [f"not of metrics: {line}" for line in found if line not in wanted]
+    if not page.wrong and wanted != found:
+        page.wrong.append("another order")
 
 
 def compare(page, before):
@@ -106,9 +120,6 @@ def compare(page, before):
 def main():
     page = Page(sys.stdin.buffer.read())
     match sys.argv[1]:
-        case "text":
-            sys.stdout.write(page.text())
-            return 0
         case "get":
             value = page.get(sys.argv[2], dict(pair.split("=", 1) for pair in sys.argv[3:]))
             print("none" if value is None else f"{value:.15g}")
@@ -116,6 +127,9 @@ def main():
         case "compare":
             with open(sys.argv[2], "rb") as file:
                 compare(page, Page(file.read()))
+        case "same":
+            with open(sys.argv[2], "rb") as file:
+                same(page, file.read())
     print("\n".join(page.wrong), end="")
     return 1 if page.wrong else 0
 
