@@ -312,6 +312,7 @@ struct ap_metrics metrics_of_locked(struct ap_pool *pool, const struct templates
 		.mountpoint = pool->mountpoint,
 		.min_size = m->limits.min_size,
 		.max_size = m->limits.max_size,
+		.max_memory = m->limits.recycling.max_memory,
 		.oldest_waiter_ns = oldest < now ? now - oldest : 0,
 	};
 	stats_locked(pool, templates, &metrics.stats);

@@ -245,6 +245,12 @@ static void agent_memory(const struct page *page)
 	}
 }
 
+static void agent_memory_max(const struct page *page)
+{
+	if (page->m->max_memory)
+		gauge(page, (double)page->m->max_memory);
+}
+
 static void agent_cpu(const struct page *page)
 {
 	for (unsigned i = 0; i < page->m->n_agents; i++) {
@@ -319,6 +325,8 @@ static const struct family families[] = {
 	{"agentpool_probe", "counter", "", "Looks at the health of agents.", probe},
 	{"agentpool_agent_memory_bytes", "gauge", "bytes",
 	 "Memory of an agent's process tree, when it was last looked at.", agent_memory},
+	{"agentpool_agent_memory_max_bytes", "gauge", "bytes",
+	 "More, at three passes, and an agent is recycled: max_memory_mb.", agent_memory_max},
 	{"agentpool_agent_cpu_seconds", "counter", "seconds",
 	 "CPU time of an agent's process tree, likewise.", agent_cpu},
 	{"agentpool_agent_age_seconds", "gauge", "seconds", "Since the agent was made.", agent_age},

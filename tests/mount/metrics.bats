@@ -101,6 +101,9 @@ metric_is() { # VALUE NAME [LABEL=VALUE...]
     mount_pool 1 2
     cat "$POOL/agents/agent-1/memory" > /dev/null
     assert [ "$(metric agentpool_agent_memory_bytes agent=agent-1)" -gt 4096 ]
+    assert_equal "$(metric agentpool_agent_memory_max_bytes)" $((512 << 20))
+    echo 0 > "$POOL/config/max_memory_mb"
+    assert_equal "$(metric agentpool_agent_memory_max_bytes)" none
     refute [ "$(metric agentpool_agent_cpu_seconds_total agent=agent-1)" = none ]
     echo kill > "$POOL/agents/agent-1/ctl"
     await metric_is 1 agentpool_terminations_total reason=kill
