@@ -97,10 +97,14 @@ metric_is() { # VALUE NAME [LABEL=VALUE...]
     page_is_well
 }
 
+# A program that is just being started may be seen with none.
+uses_memory() { # AGENT
+    cat "$POOL/agents/$1/memory" > /dev/null && [ "$(metric agentpool_agent_memory_bytes "agent=$1")" -gt 4096 ]
+}
+
 @test "an agent shows with its usage, and its end with its reason" {
     mount_pool 1 2
-    cat "$POOL/agents/agent-1/memory" > /dev/null
-    assert [ "$(metric agentpool_agent_memory_bytes agent=agent-1)" -gt 4096 ]
+    await uses_memory agent-1
     assert_equal "$(metric agentpool_agent_memory_max_bytes)" $((512 << 20))
     echo 0 > "$POOL/config/max_memory_mb"
     assert_equal "$(metric agentpool_agent_memory_max_bytes)" none
