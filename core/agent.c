@@ -142,6 +142,7 @@ void agent_leave(struct ap_agent *agent)
 	struct ap_err err;
 	answer_waits(pool, &waits, ap_err_set(&err, -ENODEV, "%s is gone", agent->name), &err,
 		     AP_ACTIVITY_EXITED);
+	pool_changed(pool);
 	if (pool->agent_gone)
 		pool->agent_gone(pool->observer, agent->name);
 	ap_agent_unref(agent);
@@ -169,6 +170,7 @@ void agent_starts(struct ap_agent *agent)
 	agent->screen = agent->hook = (struct activity_signal){.at_ns = 0};
 	agent->memory = (struct activity_memory){.since_ns = 0};
 	agent->answered = agent->paused = false;
+	pool_changed(agent->pool);
 	pthread_mutex_unlock(&agent->pool->lock);
 	output_restarts(agent);
 }
@@ -194,6 +196,7 @@ int agent_started(struct ap_agent *agent, struct ap_err *err)
 	agent->ended_how[0] = '\0';
 	agent->recheck_ns = agent->started_ns;
 	int r = maintenance_watch_over(pool, agent, over_fd);
+	pool_changed(pool);
 	pthread_mutex_unlock(&pool->lock);
 	maintenance_poke(pool);
 	return r < 0 ? ap_err_errno(err, r, "the end of %s", agent->name) : 0;
@@ -225,6 +228,7 @@ void agent_restarts(struct ap_agent *agent)
 	agent->ended = agent->started_ready = false;
 	agent->activity = AP_ACTIVITY_STARTING;
 	snprintf(agent->why, sizeof agent->why, "start: asked for");
+	pool_changed(agent->pool);
 	pthread_mutex_unlock(&agent->pool->lock);
 }
 
@@ -264,6 +268,7 @@ void agent_ended(struct ap_agent *agent, unsigned start)
 	snprintf(agent->exit_how, sizeof agent->exit_how, "%s", how);
 	agent->exit_time = when;
 	agent->recheck_ns = ap_clock_ns();
+	pool_changed(pool);
 	const struct machine_slot *slot = &pool->machine.slots[agent->slot];
 	if (!agent->ending && !agent->gone && !slot->proven) {
 		ap_err_set(&pool->spawn_error, 0, "'%s' ended soon after its start (%s)",
@@ -337,6 +342,14 @@ static pid_t program_of(const struct ap_agent *agent)
 static bool prompted_locked(const struct ap_agent *agent)
 {
 	return agent->n_prompts_open > 0 || agent->n_prompts_queued > 0 || agent->delivering;
+}
+
+/* What of it is shown, and changes without a step of the pool. */
+static void shown_locked(const struct ap_agent *agent, struct ap_agent_info *ret)
+{
+	ret->activity = agent->activity;
+	ret->pid = agent->program;
+	memcpy(ret->why, agent->why, sizeof ret->why);
 }
 
 /* What is queued keeps it busy, whatever its program does, unless that waits for a human first. */
@@ -451,11 +464,16 @@ void agent_review(struct ap_agent *agent, int64_t now)
 		pthread_mutex_unlock(&pool->lock);
 		return;
 	}
+	struct ap_agent_info before;
+	shown_locked(agent, &before);
 	if (!agent->ended)
 		agent->program = program;
 	struct activity_input input = input_locked(agent, &signs, &look);
 	struct activity concluded = activity_conclude(rules, &input, &agent->memory, now);
 	activity_set_locked(agent, &concluded);
+	if (agent->activity != before.activity || agent->program != before.pid ||
+	    strcmp(agent->why, before.why) != 0)
+		pool_changed(pool);
 	if (program == 0 && running && now < agent->started_ns + PID_LIMIT &&
 	    now + PID_PAUSE < agent->recheck_ns)
 		agent->recheck_ns = now + PID_PAUSE;
@@ -562,6 +580,7 @@ int ap_agent_prompt_begin(struct ap_pool *pool, struct ap_agent *agent, uint64_t
 		agent->recheck_ns = ap_clock_ns();
 		if (agent->activity != AP_ACTIVITY_STARTING)
 			agent->activity = AP_ACTIVITY_BUSY;
+		pool_changed(pool);
 	}
 	pthread_mutex_unlock(&pool->lock);
 	return r;
@@ -689,11 +708,12 @@ int ap_agent_reset(struct ap_pool *pool, struct ap_agent *agent, uint64_t token,
 	return queue_prompt(pool, agent, token, values->clear, strlen(values->clear), true, err);
 }
 
-void ap_agent_transitions(struct ap_pool *pool, struct ap_agent *agent, struct ap_buf *out)
+bool ap_agent_transitions(struct ap_pool *pool, struct ap_agent *agent, struct ap_buf *out)
 {
 	struct transition transitions[AP_TRANSITIONS];
 	pthread_mutex_lock(&pool->lock);
-	unsigned n = agent->n_transitions;
+	bool there = !agent->gone;
+	unsigned n = there ? agent->n_transitions : 0;
 	memcpy(transitions, agent->transitions, sizeof transitions);
 	pthread_mutex_unlock(&pool->lock);
 	for (unsigned i = n > AP_TRANSITIONS ? n - AP_TRANSITIONS : 0; i < n; i++) {
@@ -703,6 +723,7 @@ void ap_agent_transitions(struct ap_pool *pool, struct ap_agent *agent, struct a
 		ap_buf_printf(out, "%s %s %s %s\n", when, ap_agent_state_name(at->from),
 			      ap_agent_state_name(at->to), ap_reason_name(at->reason));
 	}
+	return there;
 }
 
 bool agent_info_locked(const struct ap_agent *agent, struct ap_agent_info *ret)
@@ -715,11 +736,9 @@ bool agent_info_locked(const struct ap_agent *agent, struct ap_agent_info *ret)
 	if (agent->gone)
 		return false;
 	ret->state = slot->state;
-	ret->activity = agent->activity;
-	memcpy(ret->why, agent->why, sizeof ret->why);
+	shown_locked(agent, ret);
 	memcpy(ret->exit_how, agent->exit_how, sizeof ret->exit_how);
 	ret->exit_time = agent->exit_time;
-	ret->pid = agent->program;
 	ret->created_ns = slot->created_ns;
 	ret->idle_since_ns = slot->state == AP_AGENT_IDLE ? slot->used_ns : 0;
 	ret->n_requests = slot->n_requests;

@@ -60,9 +60,10 @@ struct ap_pool_options {
 	const char *profiles;	 /* directory of the installed program profiles */
 	/* The agent of that name is gone. Called from any thread, without a lock. */
 	void (*agent_gone)(void *data, const char *name);
-	/* There are more events to be read, or there will be no more. Likewise. NULL: nobody asks.
-	 */
-	void (*events_grew)(void *data);
+	/* There are more events to be read, or there will be no more; or what is shown of the pool
+	 * or of an agent has changed, while someone watches: once for all changes meanwhile.
+	 * Likewise. NULL: nobody asks. */
+	void (*changed)(void *data);
 	void *data;
 };
 
@@ -200,6 +201,11 @@ struct ap_stats {
 
 void ap_pool_stats(struct ap_pool *pool, struct ap_stats *ret);
 
+/* One more, or one less, is to be told by `changed` when something that is shown has changed: what
+ * a look before this call, or at the same time, may have missed. What time alone changes is not
+ * told. */
+void ap_pool_watch(struct ap_pool *pool, bool watch);
+
 /* --- agents --- */
 
 /* The numbers of the agents that there are, ascending; at most `max`. Returns how many. */
@@ -286,9 +292,10 @@ int ap_agent_reset(struct ap_pool *pool, struct ap_agent *agent, uint64_t token,
 int ap_agent_activity_set(struct ap_pool *pool, struct ap_agent *agent, const char *text,
 			  struct ap_err *err);
 
-/* Its last AP_TRANSITIONS changes of state, oldest first, a line each: time, from, to, reason. */
+/* Its last AP_TRANSITIONS changes of state, oldest first, a line each: time, from, to, reason.
+ * False when the agent is gone. */
 #define AP_TRANSITIONS 64
-void ap_agent_transitions(struct ap_pool *pool, struct ap_agent *agent, struct ap_buf *out);
+bool ap_agent_transitions(struct ap_pool *pool, struct ap_agent *agent, struct ap_buf *out);
 
 /* What is read of an agent and takes time; the text comes with the request. */
 enum ap_agent_text {

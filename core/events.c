@@ -39,12 +39,13 @@ struct events {
 	unsigned n_queued;
 	uint64_t n_missed; /* that found no room, behind those in the queue */
 	struct events_end end;
-	bool grown;  /* since `grew` was called */
+	bool grown;  /* since `news` was called */
+	bool poked;  /* likewise */
 	bool ending; /* the thread is to end */
 
 	pthread_t thread;
 	bool runs;
-	void (*grew)(void *data);
+	void (*news)(void *data);
 	void *data;
 };
 
@@ -230,26 +231,26 @@ static void *events_main(void *data)
 	do {
 		pthread_mutex_lock(&events->queue_lock);
 		while (ap_list_empty(&events->queue) && !events->n_missed && !events->grown &&
-		       !events->ending)
+		       !events->poked && !events->ending)
 			pthread_cond_wait(&events->changed, &events->queue_lock);
 		ending = events->ending;
 		pthread_mutex_unlock(&events->queue_lock);
 		drain(events);
 		pthread_mutex_lock(&events->queue_lock);
-		bool grown = events->grown || ending;
-		events->grown = false;
+		bool news = events->grown || events->poked || ending;
+		events->grown = events->poked = false;
 		events->end.over = ending;
 		pthread_mutex_unlock(&events->queue_lock);
-		if (grown && events->grew)
-			events->grew(events->data);
+		if (news && events->news)
+			events->news(events->data);
 	} while (!ending);
 	return NULL;
 }
 
-int events_start(struct events *events, void (*grew)(void *data), void *data)
+int events_start(struct events *events, void (*news)(void *data), void *data)
 {
 	sigset_t all, before;
-	events->grew = grew;
+	events->news = news;
 	events->data = data;
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &before);
@@ -257,6 +258,14 @@ int events_start(struct events *events, void (*grew)(void *data), void *data)
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	events->runs = r == 0;
 	return r;
+}
+
+void events_poke(struct events *events)
+{
+	pthread_mutex_lock(&events->queue_lock);
+	events->poked = true;
+	pthread_cond_signal(&events->changed);
+	pthread_mutex_unlock(&events->queue_lock);
 }
 
 void events_end(struct events *events)

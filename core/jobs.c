@@ -74,6 +74,7 @@ static void job_tidy(struct worker_job *job)
 	atomic_store(&pool->tidying, false); /* what comes from now on is another job's */
 	templates_prepare(pool->templates);
 	templates_empty_trash(pool->templates);
+	pool_changed(pool); /* stats/templates */
 }
 
 /* Has what templates_discard() moved away removed, and the next worktree prepared, behind the

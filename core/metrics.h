@@ -110,7 +110,10 @@ struct ap_metrics {
 	uint64_t max_memory;		      /* of an agent, bytes; 0: there is no bound */
 	uint64_t n_scaled[AP_SCALE_DOWN + 1]; /* steps by direction */
 	int64_t oldest_waiter_ns;	      /* how long it waits; 0: none does */
-	unsigned n_agents;		      /* that were filled in */
+	/* why spawning last failed; no text when no start has failed since one last succeeded, or
+	 * since the breaker was reset */
+	struct ap_err breaker_cause;
+	unsigned n_agents; /* that were filled in */
 };
 
 /* Looks at the pool, and at no more than `max` agents. Holds the pool's lock for a copy. */

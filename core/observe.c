@@ -316,6 +316,8 @@ struct ap_metrics metrics_of_locked(struct ap_pool *pool, const struct templates
 		.oldest_waiter_ns = oldest < now ? now - oldest : 0,
 	};
 	stats_locked(pool, templates, &metrics.stats);
+	if (m->breaker.n_failures > 0)
+		metrics.breaker_cause = pool->spawn_error;
 	memcpy(metrics.n_in_state, m->n_in_state, sizeof metrics.n_in_state);
 	memcpy(metrics.n_scaled, m->n_scaled, sizeof metrics.n_scaled);
 	return metrics;

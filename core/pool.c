@@ -310,6 +310,8 @@ int pool_step_locked(struct ap_pool *pool, const struct machine_event *event,
 		r = machine_step(&pool->machine, &next, now, &pool->effects);
 	}
 	observe_queue_locked(pool);
+	if (result == 0)
+		pool_changed(pool);
 	if (pool->machine.wake_ns < pool->armed_ns)
 		maintenance_poke(pool);
 	if (is_over_locked(pool))
@@ -353,6 +355,20 @@ int pool_step_agent(struct ap_agent *agent, struct machine_event event)
 	pthread_mutex_unlock(&pool->lock);
 	pool_deliver(pool, &answered);
 	return r;
+}
+
+void pool_changed(struct ap_pool *pool)
+{
+	if (atomic_load(&pool->n_watching) > 0)
+		events_poke(pool->events);
+}
+
+void ap_pool_watch(struct ap_pool *pool, bool watch)
+{
+	if (watch)
+		atomic_fetch_add(&pool->n_watching, 1);
+	else
+		atomic_fetch_sub(&pool->n_watching, 1);
 }
 
 void pool_note_spawn_error(struct ap_pool *pool, const struct ap_err *err)
@@ -559,10 +575,13 @@ static void setting_free(struct setting *setting)
 	free(setting);
 }
 
-static void note_config_locked(struct ap_pool *pool, enum ap_option option, const char *value)
+void pool_note_config_locked(struct ap_pool *pool, enum ap_option option)
 {
+	AP_CLEANUP_BUF struct ap_buf value = {0};
+	ap_config_show(&pool->config, option, &value);
 	events_note(pool->events, "config",
-		    EVENT_FIELDS({"name", ap_options[option].name, 0}, {"value", value, 0}));
+		    EVENT_FIELDS({"name", ap_options[option].name, 0},
+				 {"value", ap_buf_text(&value), 0}));
 }
 
 /* Makes it what it was, unless it has been set once more. */
@@ -582,7 +601,7 @@ static void setting_take_back(const struct setting *setting)
 		    ap_config_set(&pool->config, setting->option, setting->old_text, true, NULL) ==
 			    0)
 			pool->config.origin[setting->option] = setting->old_origin;
-		note_config_locked(pool, setting->option, setting->old_text);
+		pool_note_config_locked(pool, setting->option);
 	}
 	pool_obey_config_locked(pool, &answered);
 	pthread_mutex_unlock(&pool->lock);
@@ -742,7 +761,7 @@ int ap_pool_config_set(struct ap_pool *pool, enum ap_option option, const char *
 	if (r == 0) {
 		pool_obey_config_locked(pool, &answered);
 		setting->text = option_text_locked(pool, option);
-		note_config_locked(pool, option, setting->text ? setting->text : "");
+		pool_note_config_locked(pool, option);
 	}
 	pthread_mutex_unlock(&pool->lock);
 	pool_deliver(pool, &answered);
@@ -949,7 +968,7 @@ int ap_pool_new(struct ap_pool **ret, struct ap_pool_options *options, struct ap
 	options->config = (struct ap_config){0};
 	pool->argv = options->argv;
 	pool->agent_gone = options->agent_gone;
-	pool->events_grew = options->events_grew;
+	pool->changed = options->changed;
 	pool->observer = options->data;
 	pool->owner = geteuid();
 	int64_t shown = pool->config.number[AP_OPT_UID];
@@ -1026,7 +1045,7 @@ int ap_pool_start(struct ap_pool *pool, struct ap_err *err)
 		r = store_start(pool->store, full, err);
 	if (r == 0)
 		r = backend_new(&pool->backend, pool->state_dir, pool->shim, err);
-	if (r == 0 && (r = events_start(pool->events, pool->events_grew, pool->observer)) < 0)
+	if (r == 0 && (r = events_start(pool->events, pool->changed, pool->observer)) < 0)
 		ap_err_errno(err, r, "thread of the events");
 	if (r == 0 && (!(pool->workers = worker_pool_new(POOL_N_WORKERS)) ||
 		       !(pool->looking = worker_pool_new(1))))

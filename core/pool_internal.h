@@ -180,8 +180,9 @@ struct ap_pool {
 	struct events *events;
 	char *mountpoint, *shim, *state_dir;
 	void (*agent_gone)(void *data, const char *name);
-	void (*events_grew)(void *data);
+	void (*changed)(void *data);
 	void *observer;
+	atomic_uint n_watching;	  /* who wants to be told of changes that are no events */
 	uid_t owner, shown_owner; /* the daemon's user; that of -o uid=, else the same */
 	int lock_fd;		  /* the state directory's lock */
 	bool locked;		  /* it is ours */
@@ -248,8 +249,15 @@ int pool_step_agent(struct ap_agent *agent, struct machine_event event);
 /* The result of a step, with its sentence where it was refused. */
 int pool_refused(int result, struct ap_err *err);
 
+/* What is shown of the pool or an agent has changed, or is about to under the pool's lock: who
+ * watches is told. Any thread, any lock; costs nothing when nobody does. */
+void pool_changed(struct ap_pool *pool);
+
 /* Has it known why spawning failed. Takes the lock. */
 void pool_note_spawn_error(struct ap_pool *pool, const struct ap_err *err);
+
+/* Notes the event that an option has been set to what it is now. */
+void pool_note_config_locked(struct ap_pool *pool, enum ap_option option);
 
 /* Makes the configuration effective, as it is now. */
 void pool_obey_config_locked(struct ap_pool *pool, struct ap_list *answered);

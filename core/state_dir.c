@@ -284,6 +284,18 @@ static int copy_mounted(struct ap_pool *pool, struct ap_config *ret)
 	return r;
 }
 
+/* Notes which settings are others than they were. */
+static void note_changes_locked(struct ap_pool *pool, const struct ap_config *before)
+{
+	for (int i = 0; i < AP_N_OPTIONS; i++) {
+		AP_CLEANUP_BUF struct ap_buf was = {0}, is = {0};
+		ap_config_show(before, (enum ap_option)i, &was);
+		ap_config_show(&pool->config, (enum ap_option)i, &is);
+		if (strcmp(ap_buf_text(&was), ap_buf_text(&is)) != 0)
+			pool_note_config_locked(pool, (enum ap_option)i);
+	}
+}
+
 int state_dir_load(struct ap_pool *pool, bool at_start, struct ap_err *err)
 {
 	struct loading loading = {.pool = pool, .at_start = at_start, .target = -1, .err = err};
@@ -307,6 +319,7 @@ int state_dir_load(struct ap_pool *pool, bool at_start, struct ap_err *err)
 		pool->config = loading.config;
 		loading.config = old;
 		pool->machine.target = loading.target;
+		note_changes_locked(pool, &loading.config);
 		if (!at_start)
 			pool_obey_config_locked(pool, &answered);
 		pthread_mutex_unlock(&pool->lock);

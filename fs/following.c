@@ -13,18 +13,14 @@
 /* What is read at once: more than any line has. */
 #define PIECE_MIN (32u << 10)
 
-/* What poll says of a file that never waits. */
-#define POLL_ALWAYS (POLLIN | POLLOUT | POLLRDNORM | POLLWRNORM)
-
 struct following {
 	struct ap_list link; /* files->followers; as the rest, guarded by files->lock */
 	struct open_file *file;
-	int64_t offset, seq;	      /* where it goes on, behind the event of that number */
-	size_t wanted;		      /* by the reader for whom a piece is fetched */
-	int error;		      /* of the last piece, until it is told */
-	bool answering;		      /* a thread answers the readers */
-	bool again;		      /* and has to look once more */
-	struct fuse_pollhandle *poll; /* to be notified once; owned; NULL: nobody polls */
+	int64_t offset, seq; /* where it goes on, behind the event of that number */
+	size_t wanted;	     /* by the reader for whom a piece is fetched */
+	int error;	     /* of the last piece, until it is told */
+	bool answering;	     /* a thread answers the readers */
+	bool again;	     /* and has to look once more */
 };
 
 int follow_open(struct open_file *file)
@@ -48,13 +44,6 @@ void follow_close(struct open_file *file)
 	pthread_mutex_lock(&file->files->lock);
 	ap_list_remove(&file->following->link);
 	pthread_mutex_unlock(&file->files->lock);
-}
-
-void following_free(struct following *f)
-{
-	if (f && f->poll)
-		fuse_pollhandle_destroy(f->poll);
-	free(f);
 }
 
 static bool has_text_locked(const struct open_file *file)
@@ -255,33 +244,16 @@ void follow_read(struct open_file *file, fuse_req_t req, size_t size, bool wait)
 		answer_readers(file);
 }
 
-void open_file_poll(struct open_files *files, fuse_req_t req, struct fuse_file_info *fi,
-		    struct fuse_pollhandle *handle)
+/* What was seen is where the events end. */
+unsigned follow_poll_locked(const struct open_file *file, uint64_t *ret_seen)
 {
-	struct open_file *file = open_file_find(files, fi->fh);
-	unsigned events = POLL_ALWAYS;
-	if (file && file->following) {
-		struct following *f = file->following;
-		pthread_mutex_lock(&files->lock);
-		struct fuse_pollhandle *before = f->poll;
-		if (handle)
-			f->poll = ap_steal(handle);
-		else
-			before = NULL;
-		/* behind the handle: what comes now is notified, or seen here */
-		struct ap_events_end end = ap_pool_events_end(files->pool);
-		events = can_read_locked(file, end) ? POLLIN | POLLRDNORM : 0;
-		events |= end.over ? POLLHUP : 0;
-		pthread_mutex_unlock(&files->lock);
-		if (before)
-			fuse_pollhandle_destroy(before);
-	}
-	if (handle)
-		fuse_pollhandle_destroy(handle);
-	fuse_reply_poll(req, events);
+	struct ap_events_end end = ap_pool_events_end(file->files->pool);
+	unsigned events = can_read_locked(file, end) ? POLLIN | POLLRDNORM : 0;
+	*ret_seen = (uint64_t)end.offset << 1 | end.over;
+	return events | (end.over ? POLLHUP : 0);
 }
 
-void open_files_grew(struct open_files *files)
+void follow_grew(struct open_files *files)
 {
 	struct ap_list todo;
 	ap_list_init(&todo);
@@ -290,15 +262,10 @@ void open_files_grew(struct open_files *files)
 	while (!ap_list_empty(&todo)) { /* one that is closed meanwhile takes itself out */
 		struct following *f = ap_container_of(todo.next, struct following, link);
 		struct open_file *file = f->file;
-		struct fuse_pollhandle *handle = ap_steal(f->poll);
 		ap_list_remove(&f->link);
 		ap_list_append(&files->followers, &f->link);
 		file_ref(file);
 		pthread_mutex_unlock(&files->lock);
-		if (handle) {
-			(void)fuse_lowlevel_notify_poll(handle); /* the mount may have gone */
-			fuse_pollhandle_destroy(handle);
-		}
 		answer_readers(file);
 		file_unref(file);
 		pthread_mutex_lock(&files->lock);

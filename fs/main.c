@@ -329,10 +329,10 @@ static void on_agent_gone(void *data, const char *name)
 		mount_forget_agent(&daemon->mount, name);
 }
 
-static void on_events_grew(void *data)
+static void on_changed(void *data)
 {
 	struct daemon *daemon = data;
-	open_files_grew(daemon->mount.files);
+	open_files_changed(daemon->mount.files);
 }
 
 /* Once, by whichever comes first: the signal or the end of the mount. */
@@ -428,7 +428,7 @@ static int make_pool(struct daemon *daemon, struct ap_err *err)
 		.shim = shim,
 		.profiles = profiles,
 		.agent_gone = on_agent_gone,
-		.events_grew = on_events_grew,
+		.changed = on_changed,
 		.data = daemon,
 	};
 	r = ap_pool_new(&daemon->pool, &options, err);

@@ -20,7 +20,8 @@ void file_unref(void *data)
 	ap_buf_fini(&file->pending);
 	ap_buf_fini(&file->text);
 	writing_free(file->writing);
-	following_free(file->following);
+	free(file->following);
+	polling_free(file->polling);
 	free(file);
 }
 
@@ -37,6 +38,7 @@ struct open_files *open_files_new(struct ap_pool *pool, struct parked_set *parke
 	files->pool = pool;
 	files->parked = parked;
 	ap_list_init(&files->followers);
+	ap_list_init(&files->polled);
 	pthread_mutex_init(&files->lock, NULL);
 	return files;
 }
@@ -237,6 +239,7 @@ void open_file_release(struct open_files *files, fuse_req_t req, struct fuse_fil
 		take_end(file);
 	if (file->following)
 		follow_close(file);
+	poll_close(file);
 	pthread_mutex_lock(&files->lock);
 	file->closed = true;
 	bool granted = file->granted;

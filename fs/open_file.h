@@ -25,6 +25,6 @@ void open_file_poll(struct open_files *files, fuse_req_t req, struct fuse_file_i
 		    struct fuse_pollhandle *handle);
 void open_file_release(struct open_files *files, fuse_req_t req, struct fuse_file_info *fi);
 
-/* There are more events, or there will be none: has those know who follow. Any thread that serves
- * no request, without locks. */
-void open_files_grew(struct open_files *files);
+/* There are more events, or there will be none, or what is shown may have changed: has those know
+ * who follow and who poll. Any thread that serves no request, without locks. */
+void open_files_changed(struct open_files *files);

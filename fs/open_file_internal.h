@@ -1,5 +1,5 @@
 /* What the files of an open file share: its life and the table in open_file.c, then reading.c,
- * writing.c and holding.c. */
+ * following.c, polling.c, writing.c and holding.c. */
 #pragma once
 
 #include <pthread.h>
@@ -48,6 +48,7 @@ struct open_file {
 	struct ap_buf pending; /* written: a line that goes on, or the text so far */
 	bool taking;	       /* the pool knows that a text is being written */
 	bool broken;	       /* a piece of the text was refused: none of it is taken */
+	bool looked;	       /* a value: it was read or polled, the next read may find another */
 
 	/* guarded by files->lock */
 	enum text_state text_state;
@@ -63,6 +64,7 @@ struct open_file {
 	bool closed;		    /* RELEASE has come */
 
 	struct following *following; /* owned; NULL: it is no stream of events */
+	struct polling *polling;     /* owned; NULL: nobody has polled it yet */
 	struct writing *writing;     /* owned; NULL: nothing was submitted by a write yet */
 };
 
@@ -75,8 +77,10 @@ struct slot {
 struct open_files {
 	struct ap_pool *pool;
 	struct parked_set *parked;
+	/* the pool may be looked at under it, as none of its callbacks comes with a lock */
 	pthread_mutex_t lock;
 	struct ap_list followers;     /* struct following; guarded by lock */
+	struct ap_list polled;	      /* struct polling of those to be told; likewise */
 	struct slot *slots;	      /* the FUSE thread's own */
 	uint32_t n_slots, first_free; /* n_slots: none */
 	size_t taking_bytes;	      /* of texts being written; the FUSE thread's own */
@@ -135,10 +139,25 @@ void parked_fail(struct parked *parked, int error);
 /* From here on. -ENOMEM. */
 int follow_open(struct open_file *file);
 void follow_close(struct open_file *file);
-void following_free(struct following *following);
 
 /* Replied to when there are events, or none to come; else, without `wait`, with EAGAIN. */
 void follow_read(struct open_file *file, fuse_req_t req, size_t size, bool wait);
+
+/* There are more events, or there will be none: answers who waits for them. */
+void follow_grew(struct open_files *files);
+
+/* What poll says; `ret_seen` is another when there is news. files->lock held. */
+unsigned follow_poll_locked(const struct open_file *file, uint64_t *ret_seen);
+
+/* --- polling.c --- */
+
+/* A read from the start of a value: if it was read or polled before, the next snapshot begins.
+ * -ENODEV, -ENOMEM. */
+int value_renew(struct open_file *file);
+
+/* Nobody polls any more. */
+void poll_close(struct open_file *file);
+void polling_free(struct polling *polling);
 
 /* --- writing.c --- */
 

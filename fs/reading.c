@@ -254,8 +254,11 @@ void open_file_read(struct open_files *files, fuse_req_t req, size_t size, off_t
 		    struct fuse_file_info *fi)
 {
 	struct open_file *file = open_file_find(files, fi->fh);
+	int r = file && file->row->wakes && offset == 0 ? value_renew(file) : 0;
 	if (!file)
 		fuse_reply_err(req, EBADF);
+	else if (r < 0)
+		fuse_reply_err(req, -r);
 	else if (file->following)
 		follow_read(file, req, size, !(fi->flags & O_NONBLOCK));
 	else if (file->row->read)

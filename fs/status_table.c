@@ -181,7 +181,8 @@ static void head(const struct page *page, const struct ap_overview *o)
 	if (stats->closed)
 		line(page, YELLOW, 0, "closed: nothing is granted before `echo open > ctl`");
 	if (strcmp(stats->breaker, "closed") != 0) {
-		ap_buf_printf(&trouble, "breaker %s: spawning fails", stats->breaker);
+		ap_buf_printf(&trouble, "breaker %s: %s", stats->breaker,
+			      o->metrics.breaker_cause.text);
 		line(page, RED, 0, ap_buf_text(&trouble));
 	}
 }

@@ -55,10 +55,12 @@ struct tree_row {
 		    size_t len); /* all of it, at close */
 	enum tree_writer writer;
 
-	bool follow; /* read, it is the stream of the events; a read may wait for long */
-	bool parks;  /* a read may wait for long */
-	bool fresh;  /* every lookup is another node, so that a parked writer is alone on its own */
-	bool holds;  /* opened for reading and writing, the open file is the lease */
+	const void *detail; /* what handlers that several rows share tell them apart by */
+	bool wakes;	    /* of `show`: poll says when it is another than what was read */
+	bool follow;	    /* read, it is the stream of the events; a read may wait for long */
+	bool parks;	    /* a read may wait for long */
+	bool fresh; /* every lookup is another node, so that a parked writer is alone on its own */
+	bool holds; /* opened for reading and writing, the open file is the lease */
 	enum node_dir subdir; /* with is_dir: a directory */
 	bool is_dir;
 };

@@ -98,8 +98,9 @@ static int fetch_tasks(const struct tree_call *call, struct ap_request *request)
 
 static int transitions_show(const struct tree_call *call, struct ap_buf *out)
 {
-	ap_agent_transitions(call->pool, call->agent, out);
-	return 0;
+	return ap_agent_transitions(call->pool, call->agent, out)
+		       ? 0
+		       : ap_err_set(call->err, -ENODEV, "the agent is gone");
 }
 
 static int prompt_take(const struct tree_call *call, const char *text, size_t len)
@@ -179,7 +180,9 @@ enum {
 	N_VALUES,
 };
 
-#define VALUE(index, text, about) [index] = {.name = (text), .doc = (about), .show = show}
+#define SILENT(index, text, about) [index] = {.name = (text), .doc = (about), .show = show}
+#define VALUE(index, text, about)                                                                  \
+	[index] = {.name = (text), .doc = (about), .show = show, .wakes = true}
 
 const struct tree_row tree_agent[] = {
 	VALUE(STATE, "state",
@@ -188,16 +191,17 @@ const struct tree_row tree_agent[] = {
 		      .doc = "what the program does: starting, ready, busy, waiting, exited; its "
 			     "own hook may write it",
 		      .show = show,
+		      .wakes = true,
 		      .line = activity_line,
 		      .writer = TREE_WRITER_HOLDER},
 	VALUE(WHY, "why", "what activity was concluded from"),
 	VALUE(LEASE, "lease", "the label; empty when not leased"),
 	VALUE(OWNER, "owner", "uid, pid, granted, expires and token of the lease, a line each"),
-	VALUE(ID, "id", "the agent's name"),
+	SILENT(ID, "id", "the agent's name"),
 	VALUE(PID, "pid", "of the program; empty before it has started and when it has ended"),
-	VALUE(AGE, "age", "seconds since it was made"),
-	VALUE(CREATED, "created", "when it was made, RFC 3339"),
-	VALUE(IDLE_TIME, "idle_time", "seconds without a lease; 0 when leased"),
+	SILENT(AGE, "age", "seconds since it was made"),
+	SILENT(CREATED, "created", "when it was made, RFC 3339"),
+	SILENT(IDLE_TIME, "idle_time", "seconds without a lease; 0 when leased"),
 	VALUE(REQUESTS, "requests", "leases it has served"),
 	VALUE(PROMPTS, "prompts", "prompts of this lease"),
 	VALUE(RECYCLES, "recycles", "times it was recycled"),
@@ -207,7 +211,7 @@ const struct tree_row tree_agent[] = {
 	VALUE(EXIT_STATUS, "exit_status",
 	      "of the program's last end: code or signal, and when; empty: it has not ended"),
 	{"transitions", "its last 64 changes of state: time, from, to, reason",
-	 .show = transitions_show},
+	 .show = transitions_show, .wakes = true},
 	{"memory", "bytes, of its whole process tree", .fetch = fetch_memory},
 	{"cpu", "percent of one CPU over the last minute, of its whole process tree",
 	 .fetch = fetch_cpu},

@@ -1,167 +1,200 @@
-/* stats/: one value a file. */
+/* stats/: one value a file, from one look at the pool. A row says where in the look its value is,
+ * and how it is printed. */
 #include <inttypes.h>
+#include <stddef.h>
 
 #include "tree.h"
 
-static int show(const struct tree_call *call, struct ap_buf *out);
-
-enum {
-	ACTIVE_AGENTS,
-	IDLE_AGENTS,
-	TOTAL_AGENTS,
-	SPAWNING_AGENTS,
-	WAITING,
-	UTILIZATION,
-	TOTAL_REQUESTS,
-	TOTAL_RECYCLES,
-	SPAWNED_AGENTS,
-	TERMINATED_AGENTS,
-	LAST_SCALE_EVENT,
-	SCALE_DIRECTION,
-	UPTIME,
-	BREAKER,
-	SPAWN_BACKEND,
-	TEMPLATES,
-	CGROUP,
-	OLDEST_WAITER,
-	WAIT_P50,
-	WAIT_P95,
-	WAIT_P99,
-	HOLD_P50,
-	HOLD_P95,
-	HOLD_P99,
-	N_STATS,
+struct stat_value {
+	void (*print)(const struct ap_metrics *look, const struct stat_value *value,
+		      struct ap_buf *out);
+	size_t at; /* of its field in the look */
+	enum metrics_span span;
+	double part; /* of those observed of the span */
 };
 
-#define ROW(index, text, about) [index] = {.name = (text), .doc = (about), .show = show}
-
-const struct tree_row tree_stats[N_STATS + 1] = {
-	ROW(ACTIVE_AGENTS, "active_agents", "agents that serve a lease"),
-	ROW(IDLE_AGENTS, "idle_agents", "agents that wait for a lease"),
-	ROW(TOTAL_AGENTS, "total_agents", "agents in any state"),
-	ROW(SPAWNING_AGENTS, "spawning_agents", "agents being made"),
-	ROW(WAITING, "waiting", "acquirers in the queue"),
-	ROW(UTILIZATION, "utilization", "percent of the agents that serve, of those that could"),
-	ROW(TOTAL_REQUESTS, "total_requests", "leases granted since the pool began"),
-	ROW(TOTAL_RECYCLES, "total_recycles", "agents recycled since the pool began"),
-	ROW(SPAWNED_AGENTS, "spawned_agents", "agents made since the pool began"),
-	ROW(TERMINATED_AGENTS, "terminated_agents", "agents ended since the pool began"),
-	ROW(LAST_SCALE_EVENT, "last_scale_event", "when the pool last changed size; empty: never"),
-	ROW(SCALE_DIRECTION, "scale_direction", "of that step: UP, DOWN or NONE"),
-	ROW(UPTIME, "uptime", "seconds since the mount"),
-	ROW(BREAKER, "breaker", "circuit breaker on spawning: closed, open or half-open"),
-	ROW(SPAWN_BACKEND, "spawn_backend", "how worktrees are made: overlay, btrfs, copy or git"),
-	ROW(TEMPLATES, "templates", "checkouts that worktrees are made from"),
-	ROW(CGROUP, "cgroup", "control groups of agents: v2 and its controllers, or none"),
-	ROW(OLDEST_WAITER, "oldest_waiter", "seconds that the oldest acquirer of the queue waits"),
-	ROW(WAIT_P50, "wait_p50", "seconds that half of the acquirers waited at most"),
-	ROW(WAIT_P95, "wait_p95", "seconds that 95 percent of them waited at most"),
-	ROW(WAIT_P99, "wait_p99", "seconds that 99 percent of them waited at most"),
-	ROW(HOLD_P50, "hold_p50", "seconds that half of the leases were held at most"),
-	ROW(HOLD_P95, "hold_p95", "seconds that 95 percent of them were held at most"),
-	ROW(HOLD_P99, "hold_p99", "seconds that 99 percent of them were held at most"),
-};
-
-static void add_seconds(struct ap_buf *out, double ns)
+static const void *field(const struct ap_metrics *look, const struct stat_value *value)
 {
-	ap_buf_printf(out, "%.6f\n", ns / (double)AP_SECOND);
+	return (const char *)look + value->at;
 }
 
-static void add_quantile(const struct ap_metrics *metrics, enum metrics_span span, double part,
-			 struct ap_buf *out)
+static void print_count(const struct ap_metrics *look, const struct stat_value *value,
+			struct ap_buf *out)
 {
-	double ns = metrics_quantile(&metrics->counts, span, part);
+	ap_buf_printf(out, "%u\n", *(const unsigned *)field(look, value));
+}
+
+static void print_total(const struct ap_metrics *look, const struct stat_value *value,
+			struct ap_buf *out)
+{
+	ap_buf_printf(out, "%" PRIu64 "\n", *(const uint64_t *)field(look, value));
+}
+
+static void print_word(const struct ap_metrics *look, const struct stat_value *value,
+		       struct ap_buf *out)
+{
+	ap_buf_printf(out, "%s\n", *(const char *const *)field(look, value));
+}
+
+static void print_direction(const struct ap_metrics *look, const struct stat_value *value,
+			    struct ap_buf *out)
+{
+	const enum ap_scale_direction *direction = field(look, value);
+	ap_buf_printf(out, "%s\n", ap_scale_direction_name(*direction));
+}
+
+static void print_date(const struct ap_metrics *look, const struct stat_value *value,
+		       struct ap_buf *out)
+{
+	char when[32];
+	int64_t at_ns = *(const int64_t *)field(look, value);
+	if (at_ns == 0) /* never */
+		return;
+	ap_clock_rfc3339(at_ns, when, sizeof when);
+	ap_buf_printf(out, "%s\n", when);
+}
+
+static void print_seconds(const struct ap_metrics *look, const struct stat_value *value,
+			  struct ap_buf *out)
+{
+	const int64_t *ns = field(look, value);
+	ap_buf_printf(out, "%.3f\n", (double)*ns / (double)AP_SECOND);
+}
+
+static void print_exact_seconds(const struct ap_metrics *look, const struct stat_value *value,
+				struct ap_buf *out)
+{
+	const int64_t *ns = field(look, value);
+	ap_buf_printf(out, "%.6f\n", (double)*ns / (double)AP_SECOND);
+}
+
+static void print_agent_seconds(const struct ap_metrics *look, const struct stat_value *value,
+				struct ap_buf *out)
+{
+	const uint64_t *us = field(look, value);
+	ap_buf_printf(out, "%.3f\n", (double)*us / 1e6);
+}
+
+static void print_quantile(const struct ap_metrics *look, const struct stat_value *value,
+			   struct ap_buf *out)
+{
+	double ns = metrics_quantile(&look->counts, value->span, value->part);
 	if (ns >= 0) /* else there were none */
-		add_seconds(out, ns);
+		ap_buf_printf(out, "%.6f\n", ns / (double)AP_SECOND);
+}
+
+static void print_cause(const struct ap_metrics *look, const struct stat_value *value,
+			struct ap_buf *out)
+{
+	const struct ap_err *err = field(look, value);
+	if (err->text[0])
+		ap_buf_printf(out, "%s\n", err->text);
 }
 
 void tree_stats_value(const struct ap_metrics *metrics, unsigned i, struct ap_buf *out)
 {
-	const struct ap_stats s = metrics->stats;
-	char when[32];
-	switch (i) {
-	case ACTIVE_AGENTS:
-		ap_buf_printf(out, "%u\n", s.n_active);
-		break;
-	case IDLE_AGENTS:
-		ap_buf_printf(out, "%u\n", s.n_idle);
-		break;
-	case TOTAL_AGENTS:
-		ap_buf_printf(out, "%u\n", s.n_total);
-		break;
-	case SPAWNING_AGENTS:
-		ap_buf_printf(out, "%u\n", s.n_spawning);
-		break;
-	case WAITING:
-		ap_buf_printf(out, "%u\n", s.n_waiting);
-		break;
-	case UTILIZATION:
-		ap_buf_printf(out, "%u\n", s.utilization);
-		break;
-	case TOTAL_REQUESTS:
-		ap_buf_printf(out, "%" PRIu64 "\n", s.n_requests);
-		break;
-	case TOTAL_RECYCLES:
-		ap_buf_printf(out, "%" PRIu64 "\n", s.n_recycles);
-		break;
-	case SPAWNED_AGENTS:
-		ap_buf_printf(out, "%" PRIu64 "\n", s.n_spawned);
-		break;
-	case TERMINATED_AGENTS:
-		ap_buf_printf(out, "%" PRIu64 "\n", s.n_terminated);
-		break;
-	case LAST_SCALE_EVENT:
-		if (s.scaled_ns) {
-			ap_clock_rfc3339(s.scaled_ns, when, sizeof when);
-			ap_buf_printf(out, "%s\n", when);
-		}
-		break;
-	case SCALE_DIRECTION:
-		ap_buf_printf(out, "%s\n", ap_scale_direction_name(s.scale_direction));
-		break;
-	case UPTIME:
-		ap_buf_printf(out, "%.3f\n", (double)s.uptime_ns / (double)AP_SECOND);
-		break;
-	case BREAKER:
-		ap_buf_printf(out, "%s\n", s.breaker);
-		break;
-	case SPAWN_BACKEND:
-		ap_buf_printf(out, "%s\n", s.spawn_backend);
-		break;
-	case TEMPLATES:
-		ap_buf_printf(out, "%u\n", s.n_templates);
-		break;
-	case CGROUP:
-		ap_buf_printf(out, "%s\n", s.cgroup);
-		break;
-	case OLDEST_WAITER:
-		add_seconds(out, (double)metrics->oldest_waiter_ns);
-		break;
-	case WAIT_P50:
-		add_quantile(metrics, METRICS_WAIT, 0.50, out);
-		break;
-	case WAIT_P95:
-		add_quantile(metrics, METRICS_WAIT, 0.95, out);
-		break;
-	case WAIT_P99:
-		add_quantile(metrics, METRICS_WAIT, 0.99, out);
-		break;
-	case HOLD_P50:
-		add_quantile(metrics, METRICS_HOLD, 0.50, out);
-		break;
-	case HOLD_P95:
-		add_quantile(metrics, METRICS_HOLD, 0.95, out);
-		break;
-	case HOLD_P99:
-		add_quantile(metrics, METRICS_HOLD, 0.99, out);
-		break;
-	}
+	const struct stat_value *value = tree_stats[i].detail;
+	value->print(metrics, value, out);
 }
 
 static int show(const struct tree_call *call, struct ap_buf *out)
 {
-	struct ap_metrics metrics;
-	ap_pool_metrics(call->pool, &metrics, NULL, 0);
-	tree_stats_value(&metrics, call->index, out);
+	struct ap_metrics look;
+	ap_pool_metrics(call->pool, &look, NULL, 0);
+	tree_stats_value(&look, call->index, out);
 	return 0;
 }
+
+#define ROW(how, field, file, about)                                                               \
+	.name = (file), .doc = (about), .show = show, .detail = &(const struct stat_value)         \
+	{                                                                                          \
+		.print = (how), .at = offsetof(struct ap_metrics, field)                           \
+	}
+#define VALUE(how, field, file, about)                                                             \
+	{                                                                                          \
+		ROW(how, field, file, about), .wakes = true                                        \
+	}
+/* What passes with time alone wakes nobody. */
+#define SILENT(how, field, file, about)                                                            \
+	{                                                                                          \
+		ROW(how, field, file, about)                                                       \
+	}
+#define QUANTILE(of, q, file, about)                                                               \
+	{                                                                                          \
+		.name = (file), .doc = (about), .show = show, .wakes = true,                       \
+		.detail = &(const struct stat_value){                                              \
+			.print = print_quantile, .span = (of), .part = (q)},                       \
+	}
+
+const struct tree_row tree_stats[] = {
+	VALUE(print_count, n_in_state[AP_AGENT_ACTIVE], "active_agents",
+	      "agents that serve a lease"),
+	VALUE(print_count, n_in_state[AP_AGENT_IDLE], "idle_agents",
+	      "agents that wait for a lease"),
+	VALUE(print_count, stats.n_total, "total_agents", "agents in any state"),
+	VALUE(print_count, n_in_state[AP_AGENT_SPAWNING], "spawning_agents", "agents being made"),
+	VALUE(print_count, n_in_state[AP_AGENT_VALIDATING], "validating_agents",
+	      "agents being made ready for a lease"),
+	VALUE(print_count, n_in_state[AP_AGENT_RECYCLING], "recycling_agents",
+	      "agents being made as new, behind a lease too"),
+	VALUE(print_count, n_in_state[AP_AGENT_UNHEALTHY], "unhealthy_agents",
+	      "agents that are ill, or set aside with work that could not be saved"),
+	VALUE(print_count, n_in_state[AP_AGENT_DRAINING], "draining_agents",
+	      "agents whose programs are asked to end"),
+	VALUE(print_count, n_in_state[AP_AGENT_STOPPING], "stopping_agents",
+	      "agents being removed"),
+	VALUE(print_count, stats.n_waiting, "waiting", "acquirers in the queue"),
+	VALUE(print_count, stats.utilization, "utilization",
+	      "percent of the agents that serve, of those that could"),
+	VALUE(print_total, stats.n_requests, "total_requests",
+	      "leases granted since the pool began"),
+	VALUE(print_total, stats.n_recycles, "total_recycles",
+	      "agents recycled since the pool began"),
+	VALUE(print_total, stats.n_spawned, "spawned_agents", "agents made since the pool began"),
+	VALUE(print_total, stats.n_terminated, "terminated_agents",
+	      "agents ended since the pool began"),
+	VALUE(print_date, stats.scaled_ns, "last_scale_event",
+	      "when the pool last changed size; empty: never"),
+	VALUE(print_direction, stats.scale_direction, "scale_direction",
+	      "of that step: UP, DOWN or NONE"),
+	SILENT(print_seconds, stats.uptime_ns, "uptime", "seconds since the mount"),
+	VALUE(print_word, stats.breaker, "breaker",
+	      "circuit breaker on spawning: closed, open or half-open"),
+	VALUE(print_cause, breaker_cause, "breaker_cause",
+	      "why spawning last failed; empty: the last start was well"),
+	VALUE(print_word, stats.spawn_backend, "spawn_backend",
+	      "how worktrees are made: overlay, btrfs, copy or git"),
+	VALUE(print_count, stats.n_templates, "templates",
+	      "checkouts that worktrees are made from"),
+	VALUE(print_word, stats.cgroup, "cgroup",
+	      "control groups of agents: v2 and its controllers, or none"),
+	SILENT(print_exact_seconds, oldest_waiter_ns, "oldest_waiter",
+	       "seconds that the oldest acquirer of the queue waits"),
+	QUANTILE(METRICS_WAIT, 0.50, "wait_p50",
+		 "seconds that half of the acquirers waited at most"),
+	QUANTILE(METRICS_WAIT, 0.95, "wait_p95", "seconds that 95 percent of them waited at most"),
+	QUANTILE(METRICS_WAIT, 0.99, "wait_p99", "seconds that 99 percent of them waited at most"),
+	QUANTILE(METRICS_HOLD, 0.50, "hold_p50",
+		 "seconds that half of the leases were held at most"),
+	QUANTILE(METRICS_HOLD, 0.95, "hold_p95",
+		 "seconds that 95 percent of them were held at most"),
+	QUANTILE(METRICS_HOLD, 0.99, "hold_p99",
+		 "seconds that 99 percent of them were held at most"),
+	SILENT(print_agent_seconds, counts.state_us[AP_AGENT_SPAWNING], "spawning_seconds",
+	       "seconds that agents were spawning since the mount, of all together"),
+	SILENT(print_agent_seconds, counts.state_us[AP_AGENT_IDLE], "idle_seconds",
+	       "seconds that they were idle"),
+	SILENT(print_agent_seconds, counts.state_us[AP_AGENT_VALIDATING], "validating_seconds",
+	       "seconds that they were validating"),
+	SILENT(print_agent_seconds, counts.state_us[AP_AGENT_ACTIVE], "active_seconds",
+	       "seconds that they were active"),
+	SILENT(print_agent_seconds, counts.state_us[AP_AGENT_RECYCLING], "recycling_seconds",
+	       "seconds that they were recycling"),
+	SILENT(print_agent_seconds, counts.state_us[AP_AGENT_UNHEALTHY], "unhealthy_seconds",
+	       "seconds that they were unhealthy"),
+	SILENT(print_agent_seconds, counts.state_us[AP_AGENT_DRAINING], "draining_seconds",
+	       "seconds that they were draining"),
+	SILENT(print_agent_seconds, counts.state_us[AP_AGENT_STOPPING], "stopping_seconds",
+	       "seconds that they were stopping"),
+	{0},
+};

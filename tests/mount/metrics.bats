@@ -154,3 +154,46 @@ uses_memory() { # AGENT
     assert_equal "$(metric agentpool_lease_duration_seconds_bucket le=1.0)" 0
     page_is_well
 }
+
+in_state() { # KIND: stats/STATE_KIND of all states, one a line
+    local state
+    for state in spawning idle validating active recycling unhealthy draining stopping; do
+        cat "$POOL/stats/${state}_$1"
+    done
+}
+
+@test "stats counts agents by state, and the seconds that they were in it" {
+    mount_pool 2 2
+    assert_equal "$(in_state agents | awk '{ n += $1 } END { print n }')" "$(cat "$POOL/stats/total_agents")"
+    assert_equal "$(in_state agents | paste -sd' ')" "0 2 0 0 0 0 0 0"
+    echo job > "$POOL/acquire"
+    assert_equal "$(in_state agents | paste -sd' ')" "0 1 0 1 0 0 0 0"
+    local before after active sum
+    before=$(cat "$POOL/stats/uptime") active=$(cat "$POOL/stats/active_seconds")
+    sleep 1
+    after=$(cat "$POOL/stats/uptime")
+    sum=$(in_state seconds | awk '{ n += $1 } END { print n }') # both agents, since there are any
+    run awk -v from="$before" -v to="$after" -v sum="$sum" '{ exit !(sum > 2 * (to - from) && sum <= 2 * $1) }' \
+        "$POOL/stats/uptime"
+    assert_success
+    run awk -v before="$active" '{ exit !($1 >= before + 1 && $1 < before + 10) }' "$POOL/stats/active_seconds"
+    assert_success
+    assert_equal "$(cat "$POOL/stats/unhealthy_seconds")" 0.000
+}
+
+@test "stats/breaker_cause says why spawning fails until it does not any more" {
+    mount_pool 1 1
+    assert_equal "$(cat "$POOL/stats/breaker_cause")" ""
+    echo 'echo no such thing >&2; exit 3' > "$POOL/config/setup"
+    echo kill > "$POOL/agents/agent-1/ctl"
+    await grep -q . "$POOL/stats/breaker_cause"
+    await value_is "$POOL/stats/breaker" open
+    assert_equal "$(cat "$POOL/stats/breaker_cause")" "setup: exit code 3: no such thing"
+    # so do the events
+    run jq -r 'select(.event == "breaker" and .state == "open") | .reason' "$POOL/events"
+    assert_line "setup: exit code 3: no such thing"
+    echo > "$POOL/config/setup"
+    echo reset-breaker > "$POOL/ctl"
+    await value_is "$POOL/stats/breaker_cause" ""
+    await value_is "$POOL/stats/idle_agents" 1
+}

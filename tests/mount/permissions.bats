@@ -20,7 +20,7 @@ modes() { # FILE...: mode, owner and group of each
     (cd "$POOL" && stat -c '%a %u %g' "$@" | uniq)
 }
 
-readonly FILES="status acquire release scale ctl config/base stats/uptime last_error events metrics metrics.prom
+readonly FILES="status acquire release scale ctl config/base stats/uptime last_error events follow metrics metrics.prom
     agents/agent-1/prompt agents/agent-1/activity agents/agent-1/output"
 readonly DIRECTORIES=". agents agents/agent-1 leases config stats"
 

@@ -1,5 +1,6 @@
 #include "unit.h"
 
+#include <semaphore.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -65,11 +66,43 @@ static void told_of_missed(void **state)
 	assert_non_null(strstr(text, "\"missed\",\"count\":3616}\n"));
 }
 
+static void news_came(void *data)
+{
+	sem_post(data);
+}
+
+static void told_who_asks(void **state)
+{
+	sem_t news;
+	struct events *others;
+	struct ap_err err = {""};
+	char of_others[] = "/tmp/agentpool-events-XXXXXX";
+	sem_init(&news, 0, 0);
+	int fd = mkstemp(of_others);
+	assert_true(fd >= 0 && close(fd) == 0);
+	assert_int_equal(events_open(&others, of_others, &err), 0);
+	for (int i = 0; i < 1000; i++)
+		events_poke(others);
+	assert_int_equal(events_start(others, news_came, &news), 0);
+	assert_int_equal(sem_wait(&news), 0);
+	assert_int_equal(sem_trywait(&news), -1); /* once for all of them */
+	events_poke(others);
+	assert_int_equal(sem_wait(&news), 0);
+	assert_int_equal(events_look(others).seq, 0); /* it was no event */
+	events_end(others);
+	assert_int_equal(sem_wait(&news), 0); /* that it is over */
+	assert_int_equal(sem_trywait(&news), -1);
+	events_close(others);
+	unlink(of_others);
+	sem_destroy(&news);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		IT("the last 4 MiB of events are kept", bounded),
 		IT("what finds no room in the queue is counted, behind what did", told_of_missed),
+		IT("who asks to be called is called, once for all meanwhile", told_who_asks),
 	};
 	return cmocka_run_group_tests(tests, begin, end);
 }

@@ -1,0 +1,193 @@
+/* Who polls, and what poll says. One that may have to be told of a change is remembered with what
+ * there was when he began to wait, is told once when that is different, and asks again: so nothing
+ * here knows which change concerns whom. What is read is reading.c's and following.c's affair. */
+#include <errno.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "../core/cleanup.h"
+#include "open_file_internal.h"
+
+/* What poll says of a file that never waits. */
+#define POLL_ALWAYS (POLLIN | POLLOUT | POLLRDNORM | POLLWRNORM)
+
+struct polling {
+	struct ap_list
+		link; /* files->polled while there is a handle; as the rest, under files->lock */
+	struct open_file *file;
+	struct fuse_pollhandle *handle; /* to be notified once; owned; NULL: nobody waits */
+	uint64_t seen;			/* what there was when it came */
+};
+
+/* --- values --- */
+
+static bool is_value(const struct open_file *file)
+{
+	return file->row->wakes && file->text_state == TEXT_READY;
+}
+
+/* The text as it is now. Any thread: of the call only what stays as it was at open. */
+static int value_now(const struct open_file *file, struct ap_buf *ret)
+{
+	struct ap_err err;
+	const struct tree_call call = {.pool = file->files->pool,
+				       .agent = file->call.agent,
+				       .index = file->call.index,
+				       .err = &err};
+	int r = file->row->show(&call, ret);
+	return r == 0 && ret->failed ? -ENOMEM : r;
+}
+
+int value_renew(struct open_file *file)
+{
+	struct ap_buf now = {0};
+	bool looked = file->looked;
+	file->looked = true;
+	int r = looked ? value_now(file, &now) : 0;
+	if (!looked || r < 0) {
+		ap_buf_fini(&now);
+		return r;
+	}
+	pthread_mutex_lock(&file->files->lock);
+	ap_buf_fini(&file->text);
+	file->text = now;
+	pthread_mutex_unlock(&file->files->lock);
+	return 0;
+}
+
+/* As kernfs has it: a value can always be read, and is exceptional while it is another than the one
+ * that was read last. */
+static unsigned value_poll_locked(const struct open_file *file, uint64_t *ret_seen)
+{
+	AP_CLEANUP_BUF struct ap_buf now = {0};
+	int r = value_now(file, &now);
+	*ret_seen = r < 0 ? (uint64_t)r : ap_hash(ap_buf_text(&now));
+	if (r == -ENODEV)
+		return POLL_ALWAYS | POLLPRI | POLLERR | POLLHUP;
+	bool same = r < 0 || strcmp(ap_buf_text(&now), ap_buf_text(&file->text)) == 0;
+	return POLL_ALWAYS | (same ? 0 : POLLPRI | POLLERR);
+}
+
+static unsigned look_locked(const struct open_file *file, uint64_t *ret_seen)
+{
+	return file->following ? follow_poll_locked(file, ret_seen)
+			       : value_poll_locked(file, ret_seen);
+}
+
+/* --- who waits --- */
+
+static struct fuse_pollhandle *take_handle_locked(struct polling *polling)
+{
+	struct fuse_pollhandle *handle = ap_steal(polling->handle);
+	ap_list_remove(&polling->link);
+	if (handle && !polling->file->following) /* who follows is told by the events */
+		ap_pool_watch(polling->file->files->pool, false);
+	return handle;
+}
+
+static void put_handle_locked(struct polling *polling, struct fuse_pollhandle *handle)
+{
+	polling->handle = handle;
+	ap_list_append(&polling->file->files->polled, &polling->link);
+	if (!polling->file->following)
+		ap_pool_watch(polling->file->files->pool, true);
+}
+
+static struct polling *polling_get(struct open_file *file)
+{
+	if (file->polling) /* the FUSE thread's own, what it points to is not */
+		return file->polling;
+	struct polling *polling = calloc(1, sizeof *polling);
+	if (!polling)
+		return NULL;
+	ap_list_init(&polling->link);
+	polling->file = file;
+	return file->polling = polling;
+}
+
+/* Looks at the file, and takes the handle unless there is one: whoever waits for that one has seen
+ * what was there when it came, and the kernel wakes all who wait for the file. */
+static int poll_file(struct open_file *file, struct fuse_pollhandle **handle, unsigned *ret_events)
+{
+	struct polling *polling = polling_get(file);
+	if (!polling)
+		return -ENOMEM;
+	file->looked = true;
+	uint64_t seen;
+	pthread_mutex_lock(&file->files->lock);
+	bool waits = *handle && !polling->handle;
+	if (waits)
+		put_handle_locked(polling, ap_steal(*handle));
+	/* behind the handle: what changes from now on is notified, or seen here */
+	*ret_events = look_locked(file, &seen);
+	if (waits)
+		polling->seen = seen;
+	pthread_mutex_unlock(&file->files->lock);
+	return 0;
+}
+
+void open_file_poll(struct open_files *files, fuse_req_t req, struct fuse_file_info *fi,
+		    struct fuse_pollhandle *handle)
+{
+	struct open_file *file = open_file_find(files, fi->fh);
+	unsigned events = POLL_ALWAYS;
+	int r = 0;
+	if (file && (file->following || is_value(file)))
+		r = poll_file(file, &handle, &events);
+	if (handle)
+		fuse_pollhandle_destroy(handle);
+	if (r < 0)
+		fuse_reply_err(req, -r);
+	else
+		fuse_reply_poll(req, events);
+}
+
+void poll_close(struct open_file *file)
+{
+	if (!file->polling)
+		return;
+	pthread_mutex_lock(&file->files->lock);
+	struct fuse_pollhandle *handle = take_handle_locked(file->polling);
+	pthread_mutex_unlock(&file->files->lock);
+	if (handle)
+		fuse_pollhandle_destroy(handle);
+}
+
+void polling_free(struct polling *polling)
+{
+	if (polling && polling->handle)
+		fuse_pollhandle_destroy(polling->handle);
+	free(polling);
+}
+
+static void notify_pollers(struct open_files *files)
+{
+	struct ap_list todo;
+	ap_list_init(&todo);
+	pthread_mutex_lock(&files->lock);
+	ap_list_splice(&files->polled, &todo);
+	while (!ap_list_empty(&todo)) { /* one that is closed meanwhile takes itself out */
+		struct polling *polling = ap_container_of(todo.next, struct polling, link);
+		struct fuse_pollhandle *handle = NULL;
+		uint64_t seen;
+		ap_list_remove(&polling->link);
+		ap_list_append(&files->polled, &polling->link);
+		(void)look_locked(polling->file, &seen);
+		if (seen != polling->seen)
+			handle = take_handle_locked(polling);
+		pthread_mutex_unlock(&files->lock); /* others have their turn at any length */
+		if (handle) {
+			(void)fuse_lowlevel_notify_poll(handle); /* the mount may have gone */
+			fuse_pollhandle_destroy(handle);
+		}
+		pthread_mutex_lock(&files->lock);
+	}
+	pthread_mutex_unlock(&files->lock);
+}
+
+void open_files_changed(struct open_files *files)
+{
+	notify_pollers(files);
+	follow_grew(files);
+}
