@@ -7,42 +7,85 @@ setup() {
     : "${AGENTPOOLFS_FAKE:=$BATS_TEST_DIRNAME/../../build/tests/agentpoolfs-fake}"
     AGENTPOOLFS=$AGENTPOOLFS_FAKE
 }
-teardown() { common_teardown; }
+teardown() {
+    local pid
+    for pid in "${FOLLOWERS[@]}"; do kill "$pid" 2>/dev/null || true; done # of a test that has failed
+    common_teardown
+}
+
+FOLLOWERS=()
 
 follow() { # NAME UNTIL [HOW [SIZE]]: in the background, its lines in $DIR/NAME
-    timeout 120 python3 "$BATS_TEST_DIRNAME/follow.py" "$POOL/follow" "${@:2}" >"$DIR/$1" 2>"$DIR/$1.err" 3>&- &
+    timeout 300 python3 "$BATS_TEST_DIRNAME/follow.py" "$POOL/follow" "${@:2}" >"$DIR/$1" 2>"$DIR/$1.err" 3>&- &
+    FOLLOWERS+=($!)
     eval "$1=$!"
     await grep -q open "$DIR/$1.err"
 }
 
-leases() { # N
+leases_of() { # CLIENT N
     local i
-    for ((i = 0; i < $1; i++)); do
-        echo "label-$i" >"$POOL/acquire"
-        echo "label-$i" >"$POOL/release"
+    for ((i = 0; i < $2; i++)); do
+        echo "$1-$i" >"$POOL/acquire"
+        echo "$1-$i" >"$POOL/release"
     done
+}
+
+leases() { # N: by two clients, and then one more
+    leases_of one $(($1 / 2)) 3>&- &
+    leases_of two $((($1 + 1) / 2))
+    wait $!
     echo last >"$POOL/acquire"
     echo last >"$POOL/release"
 }
 
-@test "two hundred leases are told in order, none twice, to tail and to two followers" {
+# EVENTS_LEASES: of the issue, how many
+@test "a thousand leases are told in order, none twice, to tail and jq and to two followers" {
+    local n=${EVENTS_LEASES:-1000} tail jq
     mount_pool 2 4 -- fake spawn=5ms
-    tail -n +1 -f "$POOL/events" >"$DIR/tailed" 2>/dev/null 3>&- &
-    local tail=$!
+    mkfifo "$DIR/lines"
+    jq --unbuffered -c . <"$DIR/lines" >"$DIR/tailed" 3>&- &
+    jq=$! FOLLOWERS+=($!)
+    tail -n +1 -f "$POOL/events" >"$DIR/lines" 2>/dev/null 3>&- &
+    tail=$! FOLLOWERS+=($!)
     follow by_epoll '"lease_ended","lease":"last"' epoll
-    follow by_bytes '"lease_ended","lease":"last"' read 7
-    leases 200
+    follow by_bytes '"lease_ended","lease":"last"' read 61 # less than a line
+    leases "$n"
     wait "$by_epoll" || fail "$(cat "$DIR/by_epoll.err")"
     wait "$by_bytes" || fail "$(cat "$DIR/by_bytes.err")"
     for kind in lease_granted lease_ended; do
         for who in by_epoll by_bytes; do
-            assert_equal "$(grep -c "$kind" "$DIR/$who")" 201
+            assert_equal "$(grep -c "$kind" "$DIR/$who")" $((n + 1))
             diff <(grep -F "$kind" "$POOL/events") <(grep -F "$kind" "$DIR/$who")
         done
     done
     await contains "$DIR/tailed" '"lease_ended","lease":"last"'
     kill "$tail"
+    wait "$jq"
+    assert_equal "$(grep -c lease_granted "$DIR/tailed")" $((n + 1))
     jq -s 'map(.seq) | . == [range(1; length + 1)]' "$DIR/tailed" | grep -qx true
+}
+
+settings_told() { # how often each was, with its value
+    jq -r 'select(.event == "config") | "\(.name) \(.value)"' "$POOL/events" | sort | uniq -c | sed 's/^ *//'
+}
+
+@test "settings that a mount or ctl load takes from the store are told" {
+    mount_pool 1 1 -- fake spawn=5ms
+    echo 7m >"$POOL/config/idle_timeout"
+    echo 90 >"$POOL/config/scale_up_at"
+    await contains "$POOL/events" scale_up_at
+    assert_equal "$(settings_told)" $'1 idle_timeout 7m\n1 scale_up_at 90'
+    unmount_pool
+    mount_pool 1 1 -o idle_timeout=1m -- fake spawn=5ms # the command line goes before the store
+    await value_is "$POOL/config/scale_up_at" 90
+    assert_equal "$(settings_told)" $'1 idle_timeout 7m\n2 scale_up_at 90'
+    echo load >"$POOL/ctl"
+    await value_is "$POOL/config/idle_timeout" 7m
+    await eval '[ "$(settings_told)" = $'"'2 idle_timeout 7m\n2 scale_up_at 90'"' ]'
+    echo load >"$POOL/ctl" # which changes nothing
+    echo 91 >"$POOL/config/scale_up_at"
+    await contains "$POOL/events" '"91"'
+    assert_equal "$(settings_told)" $'2 idle_timeout 7m\n2 scale_up_at 90\n1 scale_up_at 91'
 }
 
 @test "a read that would wait is EAGAIN with O_NONBLOCK, and select wakes" {
