@@ -46,16 +46,21 @@ void ap_buf_adds(struct ap_buf *buf, const char *text)
 void ap_buf_printf(struct ap_buf *buf, const char *fmt, ...)
 {
 	va_list args;
+	size_t room = buf->cap - buf->len;
 	va_start(args, fmt);
-	int n = vsnprintf(NULL, 0, fmt, args);
+	int n = vsnprintf(room > 0 ? buf->data + buf->len : NULL, room, fmt, args);
 	va_end(args);
 	if (n < 0 || !ap_buf_reserve(buf, (size_t)n)) {
 		buf->failed = true;
+		if (room > 0) /* what did not fit may have left a part */
+			buf->data[buf->len] = '\0';
 		return;
 	}
-	va_start(args, fmt);
-	vsnprintf(buf->data + buf->len, (size_t)n + 1, fmt, args);
-	va_end(args);
+	if ((size_t)n >= room) {
+		va_start(args, fmt);
+		vsnprintf(buf->data + buf->len, (size_t)n + 1, fmt, args);
+		va_end(args);
+	}
 	buf->len += (size_t)n;
 }
 

@@ -26,7 +26,7 @@ struct ap_overview {
 };
 
 /* Has screens and usage looked at again where they are older than people mind: some 200 ms and 5 s.
- * Answered when that is done, at once where it need not be. */
+ * Answered when that is done, by one thread that answers one after the other. */
 void ap_pool_look(struct ap_pool *pool, struct ap_request *request);
 
 /* Takes a look. -ENOMEM. Balance with ap_overview_fini(). */

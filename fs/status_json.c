@@ -15,6 +15,8 @@ struct detail {
 	unsigned n_lines; /* of a screen, the last ones */
 };
 
+#define FORMAT (JSON_COMPACT | JSON_REAL_PRECISION(15))
+
 static const struct detail whole = {.agents = true, .n_lines = UINT32_MAX};
 
 static json_t *seconds(int64_t ns)
@@ -193,6 +195,23 @@ static json_t *history_of(const struct history *history)
 	return object;
 }
 
+#define HISTORY_LASTS AP_SECOND
+
+/* A thousand numbers: made once a second at most. NULL on ENOMEM. */
+static const char *history_json(const struct ap_overview *overview)
+{
+	static char *made;
+	static int64_t made_ns;
+	if (made && overview->at_ns - made_ns < HISTORY_LASTS)
+		return made;
+	json_t *history = history_of(&overview->history);
+	free(made);
+	made = json_dumps(history, FORMAT);
+	made_ns = overview->at_ns;
+	json_decref(history);
+	return made;
+}
+
 /* --- the whole --- */
 
 /* The files of stats/ under their names. */
@@ -225,8 +244,7 @@ static json_t *scale_of(const struct ap_metrics *metrics)
 	return scale;
 }
 
-/* Owned by the caller; NULL on ENOMEM. */
-static char *dump(const struct ap_overview *overview, struct detail detail)
+static int add_json(const struct ap_overview *overview, struct detail detail, struct ap_buf *out)
 {
 	json_t *o = json_object();
 	json_object_set_new(o, "version", json_string(AP_VERSION));
@@ -237,20 +255,19 @@ static char *dump(const struct ap_overview *overview, struct detail detail)
 	json_object_set_new(o, "scale", scale_of(&overview->metrics));
 	json_object_set_new(o, "stats", stats_of(&overview->metrics));
 	json_object_set_new(o, "agents", agents_of(overview, detail));
-	json_object_set_new(o, "history", history_of(&overview->history));
-	char *json = json_dumps(o, JSON_COMPACT | JSON_REAL_PRECISION(15));
+	AP_CLEANUP_FREE char *json = json_dumps(o, FORMAT);
+	const char *history = history_json(overview);
 	json_decref(o);
-	return json;
+	if (!json || !history)
+		return -ENOMEM;
+	ap_buf_add(out, json, strlen(json) - 1); /* without its last brace */
+	ap_buf_printf(out, ",\"history\":%s}\n", history);
+	return 0;
 }
 
 int status_json(const struct ap_overview *overview, struct ap_buf *out)
 {
-	AP_CLEANUP_FREE char *json = dump(overview, whole);
-	if (!json)
-		return -ENOMEM;
-	ap_buf_adds(out, json);
-	ap_buf_adds(out, "\n");
-	return 0;
+	return add_json(overview, whole, out);
 }
 
 /* --- the page --- */
@@ -279,22 +296,42 @@ static void fill_page(const char *json, struct ap_buf *out)
 	ap_buf_adds(out, at + sizeof mark - 1);
 }
 
-int status_page(const struct ap_overview *overview, unsigned n_agents_max, struct ap_buf *out)
+static int make_page(const struct ap_overview *overview, size_t size, struct ap_buf *out)
 {
 	static const struct detail details[] = {
 		{true, 14}, {true, 4}, {true, 1}, {true, 0}, {false, 0}};
-	size_t size = status_page_size(n_agents_max);
 	for (size_t i = 0; i < sizeof details / sizeof *details; i++) {
-		AP_CLEANUP_FREE char *json = dump(overview, details[i]);
-		if (!json)
+		AP_CLEANUP_BUF struct ap_buf json = {0};
+		int r = add_json(overview, details[i], &json);
+		if (r < 0 || json.failed)
 			return -ENOMEM;
 		out->len = 0;
-		fill_page(json, out);
+		fill_page(ap_buf_text(&json), out);
 		if (out->len <= size)
 			break;
 	}
-	while (out->len < size && !out->failed)
-		ap_buf_printf(out, "%*s\n", (int)(size - out->len < 81 ? size - out->len - 1 : 80),
-			      "");
+	if (out->len < size && ap_buf_reserve(out, size - out->len)) {
+		memset(out->data + out->len, '\n', size - out->len);
+		out->len = size;
+		out->data[size] = '\0';
+	}
+	return out->failed ? -ENOMEM : 0;
+}
+
+#define PAGE_LASTS (200 * AP_MS)
+
+int status_page(const struct ap_overview *overview, unsigned n_agents_max, struct ap_buf *out)
+{
+	static struct ap_buf made;
+	static int64_t made_ns;
+	if (!made_ns || overview->at_ns - made_ns >= PAGE_LASTS) {
+		int r = make_page(overview, status_page_size(n_agents_max), &made);
+		made_ns = r < 0 ? 0 : overview->at_ns;
+		if (r < 0) {
+			ap_buf_fini(&made);
+			return r;
+		}
+	}
+	ap_buf_add(out, made.data, made.len);
 	return 0;
 }

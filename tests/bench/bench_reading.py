@@ -18,7 +18,7 @@ from pool import Pool
 
 FILES = ["status", "status.json", "status.html", "metrics", "metrics.prom", "events", "stats/utilization",
          "agents/agent-1/state"]
-N_CLIENTS, RATE, SLOWER, ROUNDS = 8, 1000, 1.2, 5
+N_CLIENTS, RATE, SLOWER, ROUNDS = 8, 1000, 1.2, 10
 
 
 def write(path, text):
@@ -37,27 +37,29 @@ def pairs(mount, seconds):
     return took
 
 
-def reader(path, go, n_reads):
-    """Reads it from its beginning to its end, at its part of the rate, while `go` is set."""
+def reader(path, go, n_reads, i):
+    """Reads it to its end, at its part of the rate, while `go` is set; of events, which grow, the last 16 KiB as tail
+    does."""
     pause, due = N_CLIENTS / RATE, time.perf_counter()
     while True:
         if not go.is_set():
             go.wait()
             due = time.perf_counter()
         fd = os.open(path, os.O_RDONLY)
+        if path.endswith("/events"):
+            os.lseek(fd, max(0, os.fstat(fd).st_size - 16384), os.SEEK_SET)
         while os.read(fd, 1 << 18):
             pass
         os.close(fd)
-        with n_reads.get_lock():
-            n_reads.value += 1
+        n_reads[i] += 1
         due = max(due + pause, time.perf_counter() - 10 * pause)
         time.sleep(max(0, due - time.perf_counter()))
 
 
 def measure(mount, file, seconds):
-    go, n_reads = multiprocessing.Event(), multiprocessing.Value("l")
-    readers = [multiprocessing.Process(target=reader, args=(f"{mount}/{file}", go, n_reads), daemon=True)
-               for _ in range(N_CLIENTS)]
+    go, n_reads = multiprocessing.Event(), multiprocessing.RawArray("l", N_CLIENTS)
+    readers = [multiprocessing.Process(target=reader, args=(f"{mount}/{file}", go, n_reads, i), daemon=True)
+               for i in range(N_CLIENTS)]
     for one in readers:
         one.start()
     alone, beside, read_for = [], [], 0
@@ -72,7 +74,7 @@ def measure(mount, file, seconds):
     for one in readers:
         os.kill(one.pid, signal.SIGKILL)
         one.join()
-    return statistics.median(alone) * 1000, statistics.median(beside) * 1000, n_reads.value / read_for
+    return statistics.median(alone) * 1000, statistics.median(beside) * 1000, sum(n_reads) / read_for
 
 
 def main():

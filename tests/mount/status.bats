@@ -124,8 +124,9 @@ say() { # LABEL TEXT: the agent's shell prints it, with the escapes of printf, a
     await value_is "$POOL/stats/waiting" 1
     echo one >"$POOL/release"
     wait $waiter
-    jq -e '.history | (.granted | add) == 2 and (.waiting | max) == 1 and (.longest_wait | max) > 0
-        and (.active | max) > 0 and (.utilization | max) > 0 and (.agents | max) <= 1' "$POOL/status.json"
+    hour_is() { jq -e "$1" "$POOL/status.json"; } # a second later at most
+    await hour_is '.history | (.granted | add) == 2 and (.waiting | max) == 1 and (.longest_wait | max) > 0
+        and (.active | max) > 0 and (.utilization | max) > 0 and (.agents | max) <= 1'
     jq -e '.history | [.agents, .active, .utilization, .waiting, .longest_wait, .granted] | map(length) | unique | length == 1' \
         "$POOL/status.json"
 }
