@@ -105,6 +105,19 @@ static struct short_text span(int64_t ns)
 	return ret;
 }
 
+/* A number in five columns. */
+static struct short_text count(unsigned n)
+{
+	struct short_text ret;
+	if (n < 10000)
+		snprintf(ret.text, sizeof ret.text, "%u", n);
+	else if (n < 10000 * 1000)
+		snprintf(ret.text, sizeof ret.text, "%uK", n / 1000);
+	else
+		snprintf(ret.text, sizeof ret.text, "%uM", n / (1000 * 1000));
+	return ret;
+}
+
 /* Bytes in five columns. */
 static struct short_text bytes(uint64_t n)
 {
@@ -190,7 +203,7 @@ static void head(const struct page *page, const struct ap_overview *o)
 /* --- the agents --- */
 
 /* Of a row without its name and lease. */
-#define FIXED 48
+#define FIXED 50
 
 static const char *color_of(const struct ap_agent_info *agent)
 {
@@ -253,8 +266,8 @@ static void agent_row(const struct page *page, const struct ap_agent_overview *a
 	cell(page, color_of(a), ap_agent_state_name(a->state), 11);
 	cell(page, color_of_activity(a->activity), ap_activity_name(a->activity), 9);
 	cell(page, PLAIN, a->label, COLUMNS - name_width - FIXED);
-	ap_buf_printf(out, "%5s %5u %3u ", span(now - a->created_ns).text, a->n_requests,
-		      a->n_recycles);
+	ap_buf_printf(out, "%5s %5s %5s ", span(now - a->created_ns).text,
+		      count(a->n_requests).text, count(a->n_recycles).text);
 	if (agent->has_usage)
 		ap_buf_printf(out, "%5s %4.0f%%\n", bytes(agent->memory).text, agent->cpu_percent);
 	else
@@ -272,8 +285,8 @@ void status_table(const struct ap_overview *o, struct ap_buf *out)
 	head(&page, o);
 	ap_buf_adds(out, "\n");
 	paint(&page, BOLD);
-	ap_buf_printf(out, "%-*s %-10s %-8s %-*s  AGE   REQ REC   MEM   CPU\n", name_width, "AGENT",
-		      "STATE", "ACTIVITY", COLUMNS - name_width - FIXED, "LEASE");
+	ap_buf_printf(out, "%-*s %-10s %-8s %-*s  AGE   REQ   REC   MEM   CPU\n", name_width,
+		      "AGENT", "STATE", "ACTIVITY", COLUMNS - name_width - FIXED, "LEASE");
 	paint(&page, RESET);
 	for (unsigned i = 0; i < o->n_agents; i++)
 		agent_row(&page, &o->agents[i], o->at_ns, name_width);

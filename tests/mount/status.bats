@@ -45,7 +45,7 @@ say() { # LABEL TEXT: the agent's shell prints it, with the escapes of printf, a
     assert_line --index 0 "pool  2 agents of 2 to 4: 1 idle, 1 active"
     assert_line --index 1 --partial " 50% used  ·····························"
     assert_line --index 1 --partial "  last hour   0 waiting"
-    assert_line --regexp "^AGENT +STATE +ACTIVITY +LEASE +AGE +REQ REC +MEM +CPU$"
+    assert_line --regexp "^AGENT +STATE +ACTIVITY +LEASE +AGE +REQ +REC +MEM +CPU$"
     assert_line --regexp "^$agent +active +[a-z]+ +fix-auth +[0-9]+s +1 +0 +[0-9.]+[KM] +[0-9]+%$"
     assert_line "  all is well"
     assert_line --regexp "^agent-[12] +idle +ready +[0-9]+s +0 +0 +[0-9.]+[KM] +[0-9]+%$"
