@@ -43,6 +43,17 @@ void ap_buf_adds(struct ap_buf *buf, const char *text)
 	ap_buf_add(buf, text, strlen(text));
 }
 
+void ap_buf_add_number(struct ap_buf *buf, uint64_t number)
+{
+	char digits[20];
+	size_t at = sizeof digits;
+	do {
+		digits[--at] = (char)('0' + number % 10);
+		number /= 10;
+	} while (number > 0);
+	ap_buf_add(buf, digits + at, sizeof digits - at);
+}
+
 void ap_buf_printf(struct ap_buf *buf, const char *fmt, ...)
 {
 	va_list args;

@@ -4,6 +4,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 struct ap_buf {
 	char *data; /* owned; NULL while nothing was added */
@@ -13,6 +14,7 @@ struct ap_buf {
 
 void ap_buf_add(struct ap_buf *buf, const void *data, size_t len);
 void ap_buf_adds(struct ap_buf *buf, const char *text);
+void ap_buf_add_number(struct ap_buf *buf, uint64_t number); /* decimal; far cheaper than printf */
 void ap_buf_printf(struct ap_buf *buf, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 /* Makes room for `extra` further bytes at data + len. False on ENOMEM. */

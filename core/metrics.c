@@ -16,16 +16,34 @@ static const int64_t long_spans[] = {
 	600 * S,  1800 * S, 3600 * S, 7200 * S, 14400 * S, 28800 * S, 86400 * S,
 };
 
+/* The same in seconds, as the label of a bucket has it. */
+static const char *const short_texts[] = {
+	"1e-05", "0.0001", "0.001", "0.005", "0.01", "0.025", "0.05", "0.1",   "0.25",
+	"0.5",	 "1.0",	   "2.5",   "5.0",   "10.0", "30.0",  "60.0", "120.0", "300.0",
+};
+
+static const char *const long_texts[] = {
+	"0.1",	 "1.0",	   "5.0",    "15.0",   "30.0",	  "60.0",    "120.0",	"300.0",
+	"600.0", "1800.0", "3600.0", "7200.0", "14400.0", "28800.0", "86400.0",
+};
+
 #define N(array) (sizeof(array) / sizeof *(array))
 
 _Static_assert(N(short_spans) <= METRICS_BOUNDS && N(long_spans) <= METRICS_BOUNDS,
 	       "every bound has its bucket");
+_Static_assert(N(short_spans) == N(short_texts) && N(long_spans) == N(long_texts),
+	       "every bound has its text");
 
 const int64_t *metrics_bounds(enum metrics_span span, unsigned *ret_n)
 {
 	bool holds = span == METRICS_HOLD;
 	*ret_n = holds ? N(long_spans) : N(short_spans);
 	return holds ? long_spans : short_spans;
+}
+
+const char *metrics_bound_text(enum metrics_span span, unsigned i)
+{
+	return span == METRICS_HOLD ? long_texts[i] : short_texts[i];
 }
 
 void metrics_observe(struct metrics *metrics, enum metrics_span span, int64_t ns)

@@ -67,6 +67,9 @@ struct metrics {
 /* Upper bounds of the buckets of a span, ns, ascending; METRICS_BOUNDS of them at most. */
 const int64_t *metrics_bounds(enum metrics_span span, unsigned *ret_n);
 
+/* The i-th of them in seconds, such as `0.25` or `1.0`: numbers of labels have a point. */
+const char *metrics_bound_text(enum metrics_span span, unsigned i);
+
 void metrics_observe(struct metrics *metrics, enum metrics_span span, int64_t ns);
 
 /* How many were observed. */

@@ -20,31 +20,27 @@ static double seconds(int64_t ns)
 	return (double)ns / (double)AP_SECOND;
 }
 
-/* A value such as `1.0`, `0.25`: numbers of labels have a point. */
-static void add_bound(struct ap_buf *out, int64_t ns)
-{
-	double value = seconds(ns);
-	ap_buf_printf(out, value == floor(value) ? "%.1f" : "%.15g", value);
-}
-
 /* Most values are whole, and that is written in a fifth of the time. */
 static void add_value(struct ap_buf *out, double value)
 {
-	if (value == (double)(int64_t)value && fabs(value) < 1e15)
-		ap_buf_printf(out, "} %" PRId64 "\n", (int64_t)value);
+	if (value >= 0 && value < 1e15 && value == (double)(uint64_t)value)
+		ap_buf_add_number(out, (uint64_t)value);
 	else
-		ap_buf_printf(out, "} %.15g\n", value);
+		ap_buf_printf(out, "%.15g", value);
+	ap_buf_adds(out, "\n");
 }
 
 /* One line. `suffix` and `label` are "" where there is none. */
 static void sample(const struct page *page, const char *suffix, const char *label,
 		   const char *label_value, double value)
 {
-	const char *const parts[] = {page->name, suffix, "{pool=\"", page->pool, "\""};
+	const char *const parts[] = {page->name,  suffix,
+				     "{pool=\"",  page->pool,
+				     "\"",	  *label ? "," : "",
+				     label,	  *label ? "=\"" : "",
+				     label_value, *label ? "\"} " : "} "};
 	for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
 		ap_buf_adds(page->out, parts[i]);
-	if (*label)
-		ap_buf_printf(page->out, ",%s=\"%s\"", label, label_value);
 	add_value(page->out, value);
 }
 
@@ -62,13 +58,11 @@ static void histogram(const struct page *page, enum metrics_span span)
 {
 	const struct metrics_histogram *h = &page->m->counts.spans[span];
 	unsigned n;
-	const int64_t *bounds = metrics_bounds(span, &n);
+	(void)metrics_bounds(span, &n);
 	uint64_t sum = 0;
 	for (unsigned i = 0; i < n; i++) {
-		AP_CLEANUP_BUF struct ap_buf le = {0};
 		sum += h->n[i];
-		add_bound(&le, bounds[i]);
-		sample(page, "_bucket", "le", ap_buf_text(&le), (double)sum);
+		sample(page, "_bucket", "le", metrics_bound_text(span, i), (double)sum);
 	}
 	sum += h->n[METRICS_BOUNDS];
 	sample(page, "_bucket", "le", "+Inf", (double)sum);

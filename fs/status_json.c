@@ -222,12 +222,12 @@ static json_t *stats_of(const struct ap_metrics *metrics)
 		AP_CLEANUP_BUF struct ap_buf value = {0};
 		tree_stats_value(metrics, i, &value);
 		size_t len = value.len > 0 ? value.len - 1 : 0; /* without its newline */
-		json_t *number = json_loadb(ap_buf_text(&value), len, JSON_DECODE_ANY, NULL);
-		json_object_set_new(stats, tree_stats[i].name,
-				    json_is_number(number) ? number
-							   : text_of(ap_buf_text(&value), len));
-		if (!json_is_number(number))
-			json_decref(number);
+		const char *said = ap_buf_text(&value);
+		bool number = len > 0 && strspn(said, "-.0123456789") == len;
+		json_t *json = !number			? text_of(said, len)
+			       : memchr(said, '.', len) ? json_real(strtod(said, NULL))
+							: json_integer(strtoll(said, NULL, 10));
+		json_object_set_new(stats, tree_stats[i].name, json);
 	}
 	return stats;
 }

@@ -2,6 +2,8 @@
 #include "unit.h"
 
 #include <errno.h>
+#include <stdlib.h>
+#include <string.h>
 
 #include "metrics.h"
 
@@ -14,6 +16,11 @@ static void bounds_ascend(void **state)
 		assert_true(bounds[0] > 0);
 		for (unsigned i = 1; i < n; i++)
 			assert_true(bounds[i] > bounds[i - 1]);
+		for (unsigned i = 0; i < n; i++) {
+			const char *text = metrics_bound_text((enum metrics_span)span, i);
+			assert_true(strtod(text, NULL) == (double)bounds[i] / 1e9);
+			assert_non_null(strpbrk(text, ".e"));
+		}
 	}
 }
 
@@ -95,7 +102,7 @@ static void every_error_has_a_name(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		IT("bounds of buckets ascend", bounds_ascend),
+		IT("bounds of buckets ascend, and their texts say the same", bounds_ascend),
 		IT("a bound belongs to the bucket below it", a_bound_is_in_its_bucket),
 		IT("what is observed sums up, by its kind", sums_up),
 		IT("quantiles lie within their bucket", quantiles),
