@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "cleanup.h"
@@ -764,4 +765,15 @@ bool ap_agent_look(struct ap_pool *pool, struct ap_agent *agent, struct ap_agent
 	bool there = agent_info_locked(agent, ret);
 	pthread_mutex_unlock(&pool->lock);
 	return there;
+}
+
+void ap_agent_exit_status(const struct ap_agent_info *agent, struct ap_buf *out)
+{
+	char when[32];
+	time_t at = (time_t)agent->exit_time;
+	struct tm utc;
+	ap_buf_adds(out, agent->exit_how);
+	if (agent->exit_how[0] && at > 0 && gmtime_r(&at, &utc) &&
+	    strftime(when, sizeof when, " %Y-%m-%dT%H:%M:%SZ", &utc) > 0)
+		ap_buf_adds(out, when);
 }

@@ -245,6 +245,10 @@ struct ap_agent_info {
 /* One consistent look. False when the agent is gone. */
 bool ap_agent_look(struct ap_pool *pool, struct ap_agent *agent, struct ap_agent_info *ret);
 
+/* Appends how its program last ended, and when: "code 0 2026-11-24T10:00:00Z"; nothing: it has not.
+ */
+void ap_agent_exit_status(const struct ap_agent_info *agent, struct ap_buf *out);
+
 /* What is asked of an agent on behalf of a lease names its token: -ESTALE when the lease has ended
  * meanwhile. Token 0 is whatever lease it has, or none. */
 

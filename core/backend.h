@@ -71,9 +71,10 @@ struct backend_ops {
 		    struct ap_err *);
 
 	/* What is on the screen, plain text; with `above`, what has gone up from it before.
-	 * Trailing blank lines are left out. */
+	 * Trailing blank lines are left out. Waits at most `limit_ns`; 0: as long as for anything.
+	 * -ETIMEDOUT. */
 	int (*capture)(struct backend *, const struct backend_terminal *, bool above,
-		       struct ap_buf *, struct ap_err *);
+		       int64_t limit_ns, struct ap_buf *, struct ap_err *);
 
 	/* Forgets what has gone up from the screen. */
 	int (*forget)(struct backend *, const struct backend_terminal *, struct ap_err *);

@@ -203,10 +203,11 @@ static int fake_keys(struct backend *backend, const struct backend_terminal *ter
 }
 
 static int fake_capture(struct backend *backend, const struct backend_terminal *terminal,
-			bool above, struct ap_buf *out, struct ap_err *err)
+			bool above, int64_t limit_ns, struct ap_buf *out, struct ap_err *err)
 {
 	struct backend_fake *fake = fake_of(backend);
 	(void)above;
+	(void)limit_ns;
 	pthread_mutex_lock(&fake->lock);
 	struct fake_program *program = find_locked(fake, terminal->session);
 	if (program)

@@ -225,14 +225,13 @@ static bool write_all(int fd, const char *data, size_t len)
 }
 
 static int send_locked(struct backend_tmux *tmux, struct tmux_command *command,
-		       const struct ap_buf *lines)
+		       const struct ap_buf *lines, int64_t limit_ns)
 {
 	if (tmux->dead || !write_all(tmux->in_fd, lines->data, lines->len))
 		return -EIO;
 	ap_list_append(&tmux->commands, &command->link);
-	struct timespec deadline;
-	clock_gettime(CLOCK_MONOTONIC, &deadline);
-	deadline.tv_sec += COMMAND_LIMIT / AP_SECOND;
+	int64_t end_ns = ap_clock_ns() + limit_ns;
+	struct timespec deadline = {.tv_sec = end_ns / AP_SECOND, .tv_nsec = end_ns % AP_SECOND};
 	while (command->n_blocks > 0) {
 		if (pthread_cond_timedwait(&command->done, &tmux->lock, &deadline) == ETIMEDOUT)
 			return -ETIMEDOUT;
@@ -258,8 +257,8 @@ static struct tmux_command *command_new(unsigned n_blocks, struct ap_buf *out)
 
 /* Sends lines, one command each, and waits for all their answers. A newline inside a word would be
  * another command: -EINVAL. */
-static int tmux_run(struct backend_tmux *tmux, unsigned n_lines, const struct ap_buf *lines,
-		    struct ap_buf *out, struct ap_err *err)
+static int tmux_run_within(struct backend_tmux *tmux, int64_t limit_ns, unsigned n_lines,
+			   const struct ap_buf *lines, struct ap_buf *out, struct ap_err *err)
 {
 	unsigned n_newlines = 0;
 	for (size_t i = 0; i < lines->len; i++)
@@ -272,7 +271,7 @@ static int tmux_run(struct backend_tmux *tmux, unsigned n_lines, const struct ap
 	if (!command)
 		return ap_err_errno(err, -ENOMEM, "tmux");
 	pthread_mutex_lock(&tmux->lock);
-	int r = send_locked(tmux, command, lines);
+	int r = send_locked(tmux, command, lines, limit_ns);
 	if (r == -ETIMEDOUT && command->n_blocks > 0) {
 		command->abandoned = true;
 		command->out = NULL;
@@ -289,6 +288,12 @@ static int tmux_run(struct backend_tmux *tmux, unsigned n_lines, const struct ap
 	}
 	command_free(command);
 	return r;
+}
+
+static int tmux_run(struct backend_tmux *tmux, unsigned n_lines, const struct ap_buf *lines,
+		    struct ap_buf *out, struct ap_err *err)
+{
+	return tmux_run_within(tmux, COMMAND_LIMIT, n_lines, lines, out, err);
 }
 
 /* --- what the pool asks --- */
@@ -534,11 +539,15 @@ static int tmux_keys(struct backend *backend, const struct backend_terminal *ter
 }
 
 static int tmux_capture(struct backend *backend, const struct backend_terminal *terminal,
-			bool above, struct ap_buf *out, struct ap_err *err)
+			bool above, int64_t limit_ns, struct ap_buf *out, struct ap_err *err)
 {
+	AP_CLEANUP_BUF struct ap_buf line = {0};
 	/* -J: what the terminal has wrapped is one line again */
-	const char *command = above ? "capture-pane -p -J -S - -t" : "capture-pane -p -t";
-	int r = one_command(tmux_of(backend), command, target_of(terminal).text, NULL, out, err);
+	ap_buf_adds(&line, above ? "capture-pane -p -J -S - -t" : "capture-pane -p -t");
+	quote(&line, target_of(terminal).text);
+	ap_buf_adds(&line, "\n");
+	int r = tmux_run_within(tmux_of(backend), limit_ns ? limit_ns : COMMAND_LIMIT, 1, &line,
+				out, err);
 	if (r < 0)
 		return r;
 	while (out->len > 1 && out->data[out->len - 1] == '\n' && out->data[out->len - 2] == '\n')

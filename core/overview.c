@@ -11,6 +11,11 @@
 #define SCREEN_LASTS (200 * AP_MS)
 #define USAGE_LASTS  (5 * AP_SECOND)
 
+/* A backend that does not answer for so long is not asked for so long: what was seen before has to
+ * do meanwhile. */
+#define CAPTURE_LIMIT AP_SECOND
+#define CAPTURE_PAUSE (30 * AP_SECOND)
+
 /* --- screens and usage --- */
 
 /* Looks at the screen, if anything was printed since the last time. False: the backend did not
@@ -27,7 +32,8 @@ static bool look_at_screen(struct ap_agent *agent)
 	pthread_mutex_unlock(&pool->lock);
 	if (same)
 		return true;
-	int r = pool->backend->ops->capture(pool->backend, &agent->terminal, false, &screen, NULL);
+	int r = pool->backend->ops->capture(pool->backend, &agent->terminal, false, CAPTURE_LIMIT,
+					    &screen, NULL);
 	if (r < 0 || screen.failed)
 		return r != -ETIMEDOUT;
 	ap_buf_adds(&screen, ""); /* a text also where it is empty */
@@ -56,7 +62,7 @@ static void look_at_usage(struct ap_agent *agent)
 
 static void look_at_agents(struct ap_pool *pool)
 {
-	bool answers = true;
+	bool answers = ap_clock_ns() >= pool->silent_until_ns;
 	for (unsigned i = 0; i < pool->machine.n_slots; i++) {
 		pthread_mutex_lock(&pool->lock);
 		struct ap_agent *agent = pool->agents[i];
@@ -67,7 +73,8 @@ static void look_at_agents(struct ap_pool *pool)
 		pthread_mutex_unlock(&pool->lock);
 		if (!agent)
 			continue;
-		answers = answers && look_at_screen(agent);
+		if (answers && !(answers = look_at_screen(agent)))
+			pool->silent_until_ns = ap_clock_ns() + CAPTURE_PAUSE;
 		look_at_usage(agent);
 		ap_agent_unref(agent);
 	}
@@ -92,8 +99,8 @@ static void job_look(struct worker_job *job)
 	struct ap_request *request;
 	while ((request = next_looker(pool))) {
 		if (!pool->looked_ns || ap_clock_ns() - pool->looked_ns >= SCREEN_LASTS) {
-			look_at_agents(pool);
 			pool->looked_ns = ap_clock_ns();
+			look_at_agents(pool);
 		}
 		request_answer(request, 0, NULL);
 	}

@@ -201,7 +201,8 @@ struct ap_pool {
 	struct worker_job bound_job;
 	struct worker_pool *looking; /* one thread: people are answered whatever else is slow */
 	struct worker_job look_job;
-	int64_t looked_ns; /* when it last looked; its own; 0: never */
+	int64_t looked_ns;	 /* when it last looked; its own; 0: never */
+	int64_t silent_until_ns; /* its own: the backend did not answer */
 	int64_t started_ns;
 
 	pthread_mutex_t lock;	/* of what follows */

@@ -53,7 +53,8 @@ static void job_text(struct worker_job *worker_job)
 	int r = -EINVAL;
 	switch (job->what) {
 	case AP_TEXT_SCREEN:
-		r = pool->backend->ops->capture(pool->backend, &agent->terminal, false, out, err);
+		r = pool->backend->ops->capture(pool->backend, &agent->terminal, false, 0, out,
+						err);
 		break;
 	case AP_TEXT_DIFF:
 	case AP_TEXT_DIFFSTAT:
@@ -88,8 +89,8 @@ static int response_text(struct ap_agent *agent, struct ap_buf *out, struct ap_e
 	bool prompted = agent->n_prompts > 0; /* else what is there is of the lease before */
 	pthread_mutex_unlock(&pool->lock);
 	if (prompted && profile_has_answer(pool->profile) &&
-	    pool->backend->ops->capture(pool->backend, &agent->terminal, true, &terminal, NULL) ==
-		    0 &&
+	    pool->backend->ops->capture(pool->backend, &agent->terminal, true, 0, &terminal,
+					NULL) == 0 &&
 	    profile_answer(pool->profile, ap_buf_text(&terminal), out))
 		return 0;
 	output_read(agent);
@@ -171,8 +172,8 @@ void agent_look(struct ap_agent *agent, struct ap_buf *ret_screen, struct activi
 	output_read(agent);
 	*ret = (struct activity_signal){.at_ns = ap_clock_ns()};
 	ret_screen->len = 0;
-	if (pool->backend->ops->capture(pool->backend, &agent->terminal, false, ret_screen, NULL) <
-	    0)
+	if (pool->backend->ops->capture(pool->backend, &agent->terminal, false, 0, ret_screen,
+					NULL) < 0)
 		return;
 	output_look(agent, &signs);
 	profile_judge(pool->profile, PROFILE_SCREEN, ap_buf_text(ret_screen), signs.title, ret);

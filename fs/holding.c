@@ -14,7 +14,7 @@ static void hold_done(struct ap_request *request, int result, void *data)
 	if (result == 0 && !closed) {
 		file->lease = lease;
 		file->granted = true;
-		text_take_locked(file, request);
+		text_take_locked(file, ap_request_text(request));
 	}
 	pthread_mutex_unlock(&file->files->lock);
 	if (result < 0)

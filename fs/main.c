@@ -536,7 +536,8 @@ int main(int argc, char **argv)
 {
 	static struct command_line line = {.fuse = FUSE_ARGS_INIT(0, NULL)};
 	static struct daemon daemon = {.line = &line, .report_fd = -1};
-	(void)setlocale(LC_CTYPE, "C.UTF-8"); /* how wide a character is */
+	if (!setlocale(LC_CTYPE, "C.UTF-8")) /* how wide a character is */
+		(void)setlocale(LC_CTYPE, "");
 	tree_config_init();
 	if (ap_config_init(&line.config) < 0) {
 		fprintf(stderr, "agentpoolfs: out of memory\n");

@@ -18,6 +18,7 @@ void file_unref(void *data)
 		return;
 	tree_call_fini(&file->call);
 	ap_buf_fini(&file->pending);
+	atomic_fetch_sub(&file->files->text_bytes, file->counted);
 	ap_buf_fini(&file->text);
 	writing_free(file->writing);
 	free(file->following);

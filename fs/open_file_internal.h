@@ -54,6 +54,7 @@ struct open_file {
 	enum text_state text_state;
 	int text_error;
 	struct ap_buf text;
+	size_t counted; /* of its bytes in files->text_bytes */
 	size_t cursor;
 	off_t shift;		/* of kept text: what was dropped before the piece at next_offset */
 	off_t next_offset;	/* behind the last piece that was read */
@@ -84,6 +85,7 @@ struct open_files {
 	struct slot *slots;	      /* the FUSE thread's own */
 	uint32_t n_slots, first_free; /* n_slots: none */
 	size_t taking_bytes;	      /* of texts being written; the FUSE thread's own */
+	atomic_size_t text_bytes;     /* of texts that were made for readers */
 };
 
 /* A parked read. Freed with its parked request. */
@@ -115,11 +117,12 @@ void request_over(struct open_file *file, struct ap_request *request);
 
 /* --- reading.c --- */
 
-/* Text that is made at open: what is read later is this. */
+/* Text that is made at open: what is read later is this. -ENFILE: those of all open files are too
+ * much already, … */
 int text_make(struct open_file *file);
 
-/* Moves the text that a request brought to the file. files->lock held. */
-void text_take_locked(struct open_file *file, struct ap_request *request);
+/* Moves a text to the file, to be read from it. files->lock held. */
+void text_take_locked(struct open_file *file, struct ap_buf *text);
 
 /* The text has come (0), or the reason why not: all who wait are answered. */
 void text_complete(struct open_file *file, int result);

@@ -17,7 +17,7 @@ struct polling {
 		link; /* files->polled while there is a handle; as the rest, under files->lock */
 	struct open_file *file;
 	struct fuse_pollhandle *handle; /* to be notified once; owned; NULL: nobody waits */
-	uint64_t seen;			/* what there was when it came */
+	uint64_t seen;			/* what there was when it came, or has been read since */
 };
 
 /* --- values --- */
@@ -50,8 +50,9 @@ int value_renew(struct open_file *file)
 		return r;
 	}
 	pthread_mutex_lock(&file->files->lock);
-	ap_buf_fini(&file->text);
-	file->text = now;
+	text_take_locked(file, &now);
+	if (file->polling) /* who waits is told of what is another than this */
+		file->polling->seen = ap_hash(ap_buf_text(&file->text));
 	pthread_mutex_unlock(&file->files->lock);
 	return 0;
 }

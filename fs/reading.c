@@ -6,6 +6,14 @@
 #include "last_error.h"
 #include "open_file_internal.h"
 
+/* Of all open files together; the text that comes to be over it is shown still. */
+#define TEXTS_MAX (256 << 20)
+
+static bool too_much_is_shown(const struct open_files *files)
+{
+	return atomic_load(&files->text_bytes) > TEXTS_MAX;
+}
+
 static int show_text(const struct open_file *file, struct ap_buf *out)
 {
 	struct ap_err err; /* there is no last_error for an open */
@@ -16,16 +24,24 @@ static int show_text(const struct open_file *file, struct ap_buf *out)
 
 int text_make(struct open_file *file)
 {
-	int r = show_text(file, &file->text);
+	AP_CLEANUP_BUF struct ap_buf text = {0};
+	int r = too_much_is_shown(file->files) ? -ENFILE : show_text(file, &text);
+	pthread_mutex_lock(&file->files->lock);
+	if (r == 0)
+		text_take_locked(file, &text);
 	file->text_state = r < 0 ? TEXT_FAILED : TEXT_READY;
+	pthread_mutex_unlock(&file->files->lock);
 	return r;
 }
 
-void text_take_locked(struct open_file *file, struct ap_request *request)
+void text_take_locked(struct open_file *file, struct ap_buf *text)
 {
+	atomic_fetch_sub(&file->files->text_bytes, file->counted);
 	ap_buf_fini(&file->text);
-	file->text = *ap_request_text(request);
-	*ap_request_text(request) = (struct ap_buf){0};
+	file->text = *text;
+	*text = (struct ap_buf){0};
+	file->counted = file->text.len;
+	atomic_fetch_add(&file->files->text_bytes, file->counted);
 }
 
 void parked_fail(struct parked *parked, int error)
@@ -135,7 +151,7 @@ static void fetch_done(struct ap_request *request, int result, void *data)
 		result = show_text(file, ap_request_text(request));
 	pthread_mutex_lock(&file->files->lock);
 	if (result == 0)
-		text_take_locked(file, request);
+		text_take_locked(file, ap_request_text(request));
 	pthread_mutex_unlock(&file->files->lock);
 	request_over(file, request);
 	text_complete(file, result);
@@ -155,7 +171,7 @@ static void fetch_start(struct open_file *file)
 	pthread_mutex_unlock(&file->files->lock);
 	struct ap_err err; /* nor for a read that is refused at once */
 	struct tree_call call = file_call(file, &err);
-	int r = file->row->fetch(&call, request);
+	int r = too_much_is_shown(file->files) ? -ENFILE : file->row->fetch(&call, request);
 	if (r < 0) {
 		request_over(file, request);
 		text_complete(file, r);

@@ -3,6 +3,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 
 #include "../core/cleanup.h"
 #include "status.h"
@@ -18,6 +19,20 @@ struct detail {
 #define FORMAT (JSON_COMPACT | JSON_REAL_PRECISION(15))
 
 static const struct detail whole = {.agents = true, .n_lines = UINT32_MAX};
+
+/* Whether a part was lost to ENOMEM since it was last asked: what is left would not be what the
+ * schema says. */
+static bool lost;
+
+static void set(json_t *object, const char *name, json_t *value)
+{
+	lost = json_object_set_new(object, name, value) < 0 || lost;
+}
+
+static void append(json_t *array, json_t *value)
+{
+	lost = json_array_append_new(array, value) < 0 || lost;
+}
 
 static json_t *seconds(int64_t ns)
 {
@@ -70,7 +85,7 @@ static json_t *screen_lines(const char *screen, unsigned n_most)
 			end--;
 		json_t *line =
 			end > start ? text_of(start, (size_t)(end - start)) : json_string("");
-		json_array_insert_new(lines, 0, line);
+		lost = json_array_insert_new(lines, 0, line) < 0 || lost;
 	}
 	return lines;
 }
@@ -90,14 +105,14 @@ static json_t *lease_of(const struct ap_agent_info *a)
 		json_decref(lease);
 		return json_null();
 	}
-	json_object_set_new(lease, "label", text(a->label));
-	json_object_set_new(lease, "uid", json_integer(a->owner_uid));
-	json_object_set_new(lease, "pid", json_integer(a->owner_pid));
-	json_object_set_new(lease, "granted", date(a->granted_ns));
-	json_object_set_new(lease, "expires", date(a->expires_ns));
-	json_object_set_new(lease, "token", json_integer((json_int_t)a->token));
-	json_object_set_new(lease, "branch", text(a->branch));
-	json_object_set_new(lease, "base", text(a->base));
+	set(lease, "label", text(a->label));
+	set(lease, "uid", json_integer(a->owner_uid));
+	set(lease, "pid", json_integer(a->owner_pid));
+	set(lease, "granted", date(a->granted_ns));
+	set(lease, "expires", date(a->expires_ns));
+	set(lease, "token", json_integer((json_int_t)a->token));
+	set(lease, "branch", text(a->branch));
+	set(lease, "base", text(a->base));
 	return lease;
 }
 
@@ -105,30 +120,27 @@ static json_t *agent_of(const struct ap_agent_overview *agent, int64_t now, unsi
 {
 	const struct ap_agent_info *a = &agent->info;
 	json_t *o = json_object();
-	json_object_set_new(o, "name", text(a->name));
-	json_object_set_new(o, "state", text(ap_agent_state_name(a->state)));
-	json_object_set_new(o, "activity", text(ap_activity_name(a->activity)));
-	json_object_set_new(o, "why", text(a->why));
-	json_object_set_new(o, "lease", lease_of(a));
-	json_object_set_new(o, "created", date(a->created_ns));
-	json_object_set_new(o, "age", seconds(now - a->created_ns));
-	json_object_set_new(o, "idle_time", seconds(a->idle_since_ns ? now - a->idle_since_ns : 0));
-	json_object_set_new(o, "requests", json_integer(a->n_requests));
-	json_object_set_new(o, "prompts", json_integer((json_int_t)a->n_prompts));
-	json_object_set_new(o, "recycles", json_integer(a->n_recycles));
-	json_object_set_new(o, "generation", json_integer(a->generation));
-	json_object_set_new(o, "pid", number_or_null(a->pid != 0, json_integer(a->pid)));
-	json_object_set_new(
-		o, "memory",
-		number_or_null(agent->has_usage, json_integer((json_int_t)agent->memory)));
-	json_object_set_new(o, "cpu",
-			    number_or_null(agent->has_usage, rounded(agent->cpu_percent, 1)));
-	json_object_set_new(o, "tasks",
-			    number_or_null(agent->has_usage, json_integer(agent->n_tasks)));
-	json_object_set_new(o, "worktree", text(a->worktree));
-	json_object_set_new(o, "exit_status", text(a->exit_how));
-	json_object_set_new(o, "screen",
-			    agent->screen ? screen_lines(agent->screen, n_lines) : json_null());
+	AP_CLEANUP_BUF struct ap_buf exit_status = {0};
+	ap_agent_exit_status(a, &exit_status);
+	set(o, "name", text(a->name));
+	set(o, "state", text(ap_agent_state_name(a->state)));
+	set(o, "activity", text(ap_activity_name(a->activity)));
+	set(o, "why", text(a->why));
+	set(o, "lease", lease_of(a));
+	set(o, "created", date(a->created_ns));
+	set(o, "age", seconds(now - a->created_ns));
+	set(o, "idle_time", seconds(a->idle_since_ns ? now - a->idle_since_ns : 0));
+	set(o, "requests", json_integer(a->n_requests));
+	set(o, "prompts", json_integer((json_int_t)a->n_prompts));
+	set(o, "recycles", json_integer(a->n_recycles));
+	set(o, "generation", json_integer(a->generation));
+	set(o, "pid", number_or_null(a->pid != 0, json_integer(a->pid)));
+	set(o, "memory", number_or_null(agent->has_usage, json_integer((json_int_t)agent->memory)));
+	set(o, "cpu", number_or_null(agent->has_usage, rounded(agent->cpu_percent, 1)));
+	set(o, "tasks", number_or_null(agent->has_usage, json_integer(agent->n_tasks)));
+	set(o, "worktree", text(a->worktree));
+	set(o, "exit_status", text(ap_buf_text(&exit_status)));
+	set(o, "screen", agent->screen ? screen_lines(agent->screen, n_lines) : json_null());
 	return o;
 }
 
@@ -136,8 +148,7 @@ static json_t *agents_of(const struct ap_overview *overview, struct detail detai
 {
 	json_t *agents = json_array();
 	for (unsigned i = 0; detail.agents && i < overview->n_agents; i++)
-		json_array_append_new(
-			agents, agent_of(&overview->agents[i], overview->at_ns, detail.n_lines));
+		append(agents, agent_of(&overview->agents[i], overview->at_ns, detail.n_lines));
 	return agents;
 }
 
@@ -185,12 +196,12 @@ static json_t *history_of(const struct history *history)
 		{"longest_wait", longest_wait}, {"granted", granted},
 	};
 	json_t *object = json_object();
-	json_object_set_new(object, "interval", json_integer(HISTORY_INTERVAL_NS / AP_SECOND));
+	set(object, "interval", json_integer(HISTORY_INTERVAL_NS / AP_SECOND));
 	for (size_t k = 0; k < sizeof series / sizeof *series; k++) {
 		json_t *values = json_array();
 		for (unsigned i = 0; i < history->n; i++)
-			json_array_append_new(values, series[k].value(history_get(history, i)));
-		json_object_set_new(object, series[k].name, values);
+			append(values, series[k].value(history_get(history, i)));
+		set(object, series[k].name, values);
 	}
 	return object;
 }
@@ -206,7 +217,7 @@ static const char *history_json(const struct ap_overview *overview)
 		return made;
 	json_t *history = history_of(&overview->history);
 	free(made);
-	made = json_dumps(history, FORMAT);
+	made = lost ? NULL : json_dumps(history, FORMAT);
 	made_ns = overview->at_ns;
 	json_decref(history);
 	return made;
@@ -227,7 +238,7 @@ static json_t *stats_of(const struct ap_metrics *metrics)
 		json_t *json = !number			? text_of(said, len)
 			       : memchr(said, '.', len) ? json_real(strtod(said, NULL))
 							: json_integer(strtoll(said, NULL, 10));
-		json_object_set_new(stats, tree_stats[i].name, json);
+		set(stats, tree_stats[i].name, json);
 	}
 	return stats;
 }
@@ -236,29 +247,29 @@ static json_t *scale_of(const struct ap_metrics *metrics)
 {
 	json_t *scale = json_object();
 	bool manual = metrics->stats.target >= 0;
-	json_object_set_new(scale, "mode", json_string(manual ? "manual" : "auto"));
-	json_object_set_new(scale, "target",
-			    number_or_null(manual, json_integer(metrics->stats.target)));
-	json_object_set_new(scale, "min", json_integer(metrics->min_size));
-	json_object_set_new(scale, "max", json_integer(metrics->max_size));
+	set(scale, "mode", json_string(manual ? "manual" : "auto"));
+	set(scale, "target", number_or_null(manual, json_integer(metrics->stats.target)));
+	set(scale, "min", json_integer(metrics->min_size));
+	set(scale, "max", json_integer(metrics->max_size));
 	return scale;
 }
 
 static int add_json(const struct ap_overview *overview, struct detail detail, struct ap_buf *out)
 {
 	json_t *o = json_object();
-	json_object_set_new(o, "version", json_string(AP_VERSION));
-	json_object_set_new(o, "time", date(overview->at_ns));
-	json_object_set_new(o, "mountpoint", text(overview->metrics.mountpoint));
-	json_object_set_new(o, "repository", text(overview->repo));
-	json_object_set_new(o, "closed", json_boolean(overview->metrics.stats.closed));
-	json_object_set_new(o, "scale", scale_of(&overview->metrics));
-	json_object_set_new(o, "stats", stats_of(&overview->metrics));
-	json_object_set_new(o, "agents", agents_of(overview, detail));
+	lost = false;
+	set(o, "version", json_string(AP_VERSION));
+	set(o, "time", date(overview->at_ns));
+	set(o, "mountpoint", text(overview->metrics.mountpoint));
+	set(o, "repository", text(overview->repo));
+	set(o, "closed", json_boolean(overview->metrics.stats.closed));
+	set(o, "scale", scale_of(&overview->metrics));
+	set(o, "stats", stats_of(&overview->metrics));
+	set(o, "agents", agents_of(overview, detail));
 	AP_CLEANUP_FREE char *json = json_dumps(o, FORMAT);
 	const char *history = history_json(overview);
 	json_decref(o);
-	if (!json || !history)
+	if (!json || !history || lost)
 		return -ENOMEM;
 	ap_buf_add(out, json, strlen(json) - 1); /* without its last brace */
 	ap_buf_printf(out, ",\"history\":%s}\n", history);
@@ -278,12 +289,21 @@ size_t status_page_size(unsigned n_agents_max)
 	return (64u << 10) + n_large * (4u << 10) + (n_agents_max - n_large) * (1u << 10);
 }
 
-/* The page with that text in it, which ends no script: JSON has a `<` in strings only. */
-static void fill_page(const char *json, struct ap_buf *out)
+/* By it the page knows a copy of itself, and is known: nobody who cannot read the file has it. */
+static const char *page_key(void)
 {
-	static const char mark[] = "@STATUS@";
-	const char *at = strstr(status_html, mark);
-	ap_buf_add(out, status_html, (size_t)(at - status_html));
+	static char key[33];
+	unsigned char random[16];
+	if (*key || getrandom(random, sizeof random, 0) != sizeof random)
+		return key;
+	for (size_t i = 0; i < sizeof random; i++)
+		snprintf(key + 2 * i, 3, "%02x", random[i]);
+	return key;
+}
+
+/* JSON that ends no script: it has a `<` in strings only. */
+static void add_script_data(const char *json, struct ap_buf *out)
+{
 	for (const char *from = json; *from;) {
 		size_t n = strcspn(from, "<");
 		ap_buf_add(out, from, n);
@@ -293,7 +313,23 @@ static void fill_page(const char *json, struct ap_buf *out)
 			from++;
 		}
 	}
-	ap_buf_adds(out, at + sizeof mark - 1);
+}
+
+/* Adds the page up to a mark, and returns what is behind it. */
+static const char *add_until(const char *page, const char *mark, struct ap_buf *out)
+{
+	const char *at = strstr(page, mark);
+	ap_buf_add(out, page, (size_t)(at - page));
+	return at + strlen(mark);
+}
+
+static void fill_page(const char *json, struct ap_buf *out)
+{
+	const char *at = add_until(status_html, "@KEY@", out);
+	ap_buf_adds(out, page_key());
+	at = add_until(at, "@STATUS@", out);
+	add_script_data(json, out);
+	ap_buf_adds(out, at);
 }
 
 static int make_page(const struct ap_overview *overview, size_t size, struct ap_buf *out)

@@ -2,7 +2,6 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <string.h>
-#include <time.h>
 
 #include "control.h"
 #include "tree.h"
@@ -249,17 +248,6 @@ static void date_line(struct ap_buf *out, const char *key, int64_t at_ns)
 	ap_buf_printf(out, "%s%s%s\n", key, *key ? " " : "", when);
 }
 
-/* "code 0 2026-11-24T10:00:00Z" */
-static void exit_line(struct ap_buf *out, const struct ap_agent_info *info)
-{
-	char when[32] = "";
-	time_t at = (time_t)info->exit_time;
-	struct tm utc;
-	if (at > 0 && gmtime_r(&at, &utc))
-		strftime(when, sizeof when, " %Y-%m-%dT%H:%M:%SZ", &utc);
-	ap_buf_printf(out, "%s%s\n", info->exit_how, when);
-}
-
 static int show(const struct tree_call *call, struct ap_buf *out)
 {
 	struct ap_agent_info a;
@@ -325,8 +313,9 @@ static int show(const struct tree_call *call, struct ap_buf *out)
 			ap_buf_printf(out, "%s\n", a.base);
 		break;
 	case EXIT_STATUS:
-		if (a.exit_how[0])
-			exit_line(out, &a);
+		ap_agent_exit_status(&a, out);
+		if (out->len > 0)
+			ap_buf_adds(out, "\n");
 		break;
 	}
 	return 0;

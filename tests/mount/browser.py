@@ -13,6 +13,7 @@ end
 import base64
 import json
 import os
+import signal
 import struct
 import subprocess
 import sys
@@ -27,13 +28,20 @@ FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-
 
 class Browser:
     def __init__(self, directory):
+        # a session of its own, with all that it starts: that is what is ended
         self.driver = subprocess.Popen(["chromedriver", "--port=0"], stdout=subprocess.PIPE, text=True,
-                                       stderr=subprocess.DEVNULL, env={**os.environ, "HOME": directory})
+                                       stderr=subprocess.DEVNULL, env={**os.environ, "HOME": directory},
+                                       start_new_session=True)
+        self.directory = directory
+
+    def begin(self):
         for line in self.driver.stdout:
             if "started successfully on port" in line:
                 self.url = f"http://127.0.0.1:{int(line.rstrip('.' + chr(10)).split()[-1])}/session"
                 break
-        options = {"args": FLAGS + [f"--user-data-dir={directory}/profile"]}
+        else:
+            sys.exit("chromedriver did not start")
+        options = {"args": FLAGS + [f"--user-data-dir={self.directory}/profile"]}
         self.url += "/" + self.ask("", {"capabilities": {"alwaysMatch": {
             "goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL"}}}})["sessionId"]
 
@@ -44,11 +52,8 @@ class Browser:
             return json.load(answer)["value"]
 
     def end(self):
-        try:
-            self.ask("", method="DELETE")
-        finally:
-            self.driver.terminate()
-            self.driver.wait()
+        os.killpg(self.driver.pid, signal.SIGTERM)
+        self.driver.wait()
 
     def cdp(self, cmd, **params):
         return self.ask("/goog/cdp/execute", {"cmd": cmd, "params": params})
@@ -127,6 +132,7 @@ def paeth(left, up, corner):
 with tempfile.TemporaryDirectory() as directory:
     browser = Browser(directory)
     try:
+        browser.begin()
         for line in sys.stdin:
             command, *words = line.split()
             if command == "end":

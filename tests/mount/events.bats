@@ -107,7 +107,9 @@ except BlockingIOError: print("again")' "$POOL/follow"
     mount_pool 1 1 -- fake spawn=5ms
     follow reader nothing
     kill -9 "$(pgrep -P "$reader")"
-    ! wait "$reader"
+    local result=0
+    wait "$reader" || result=$?
+    refute [ $result = 0 ]
     follow reader '"lease_ended","lease":"last"'
     leases 1
     wait "$reader"

@@ -106,3 +106,22 @@ PY
     assert_output --partial "Resource temporarily unavailable"
     echo kill > "$POOL/leases/job/ctl"
 }
+
+@test "readers who keep texts open are ENFILE at 256 MiB, and only until they close" {
+    mount_pool 1 1
+    run python3 -c 'import errno, os, sys
+path, fds = sys.argv[1], []
+size = os.stat(path).st_size
+try:
+    while True:
+        fds.append(os.open(path, os.O_RDONLY))
+        os.read(fds[-1], 1)
+except OSError as error:
+    held = (len(fds) - 1) * size
+    print(errno.errorcode[error.errno], 256 << 20 < held < 257 << 20)
+for fd in fds:
+    os.close(fd)
+print(len(open(path, "rb").read()) == size)' "$POOL/status.html"
+    assert_output "ENFILE True
+True"
+}

@@ -96,6 +96,25 @@ is_well() {
     is_well
 }
 
+@test "a page that frames it is told nothing, and it shows itself there" {
+    mount_pool 1 1
+    cat >"$DIR/spy.html" <<PAGE
+<script>
+let told = 0, frames = 0;
+addEventListener('message', () => told++);
+</script>
+<iframe src="$PAGE?data=1" onload="frames++"></iframe><iframe src="$PAGE?-1" onload="frames++"></iframe>
+<iframe src="$PAGE" onload="frames++"></iframe>
+PAGE
+    browser open "file://$DIR/spy.html"
+    [ "$(browser await 60 "frames === 3")" != null ]
+    assert_equal "$(browser js told)" 0
+    # whoever can read it knows its key
+    sed -i "s/data=1/$(sed -n 's/.*data-key="\([0-9a-f]*\)".*/\1/p' "$POOL/status.html")-1/" "$DIR/spy.html"
+    browser open "file://$DIR/spy.html"
+    [ "$(browser await 60 "frames === 3 && told === 1")" != null ]
+}
+
 @test "it is dark where the browser is" {
     mount_pool 1 1
     browser size 400 900

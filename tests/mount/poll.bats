@@ -105,11 +105,13 @@ again IN"
 @test "nobody is woken by what is not his, and by uptime nobody at all" {
     mount_pool 1 1 -- fake spawn=5ms
     echo job >"$POOL/acquire"
-    local idle
+    local idle other
+    poller other wait poll 2 "$POOL/stats/total_requests"
     poller idle wait poll 2 "$POOL/stats/terminated_agents" "$POOL/stats/uptime" "$POOL/stats/active_seconds" \
         "$POOL/stats/oldest_waiter" "$POOL/agents/agent-1/age" "$POOL/agents/agent-1/generation"
     echo job >"$POOL/release"
     echo job >"$POOL/acquire"
+    said other "total_requests PRI|ERR 2" # in these two seconds
     local result=0
     wait "$idle" || result=$?
     assert_equal $result 2
@@ -140,10 +142,11 @@ os.pread(5, 10, 0)'
     await value_is "$agent/activity" ready
     poller activity wait epoll 30 "$agent/activity"
     poller prompts wait poll 30 "$agent/prompts"
-    echo "sleep 1" >"$agent/prompt"
+    echo "until [ -e $DIR/go ]; do sleep 0.05; done" >"$agent/prompt"
     said activity "activity PRI|ERR busy"
     said prompts "prompts PRI|ERR 1"
     poller activity wait poll 30 "$agent/activity"
+    touch "$DIR/go"
     said activity "activity PRI|ERR ready"
     poller pid wait poll 30 "$agent/pid"
     echo exit >"$agent/prompt"

@@ -83,10 +83,11 @@ def edges(path, *commands):
 
 
 def many(n, path, seconds):
-    woken, until = [0] * int(n), time.monotonic() + float(seconds)
+    woken, until, opened = [0] * int(n), time.monotonic() + float(seconds), threading.Barrier(int(n) + 1)
 
     def one(i):
         fd = open_read(path)
+        opened.wait()
         while (left := until - time.monotonic()) > 0:
             if waits("poll", [fd], left):
                 woken[i] += 1
@@ -96,6 +97,7 @@ def many(n, path, seconds):
     threads = [threading.Thread(target=one, args=(i,)) for i in range(int(n))]
     for thread in threads:
         thread.start()
+    opened.wait()
     print("open", file=sys.stderr, flush=True)
     for thread in threads:
         thread.join()
