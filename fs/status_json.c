@@ -41,7 +41,7 @@ static json_t *seconds(int64_t ns)
 
 static json_t *rounded(double value, int digits)
 {
-	double tens = digits == 1 ? 10 : 100;
+	double tens = pow(10, digits);
 	return json_real(round(value * tens) / tens);
 }
 
@@ -177,7 +177,7 @@ static json_t *most_waiting(const struct history_interval *in)
 
 static json_t *longest_wait(const struct history_interval *in)
 {
-	return seconds(in->longest_wait_ns);
+	return rounded((double)in->longest_wait_ns / (double)AP_SECOND, 3);
 }
 
 static json_t *granted(const struct history_interval *in)
@@ -286,7 +286,7 @@ int status_json(const struct ap_overview *overview, struct ap_buf *out)
 size_t status_page_size(unsigned n_agents_max)
 {
 	unsigned n_large = n_agents_max < 64 ? n_agents_max : 64;
-	return (64u << 10) + n_large * (4u << 10) + (n_agents_max - n_large) * (1u << 10);
+	return (32u << 10) + n_large * (2u << 10) + (n_agents_max - n_large) * (1u << 10);
 }
 
 /* By it the page knows a copy of itself, and is known: nobody who cannot read the file has it. */

@@ -41,7 +41,7 @@ def pairs(mount, seconds):
 def reader(path, go, n_reads, i):
     """Reads it to its end, at its part of the rate, while `go` is set; of events, which grow, the last 16 KiB as tail
     does."""
-    pause, due = N_CLIENTS / RATE, time.perf_counter()
+    pause, due, piece = N_CLIENTS / RATE, time.perf_counter(), bytearray(1 << 17)
     while True:
         if not go.is_set():
             go.wait()
@@ -49,7 +49,7 @@ def reader(path, go, n_reads, i):
         fd = os.open(path, os.O_RDONLY)
         if path.endswith("/events"):
             os.lseek(fd, max(0, os.fstat(fd).st_size - 16384), os.SEEK_SET)
-        while os.read(fd, 1 << 18):
+        while os.readv(fd, [piece]):
             pass
         os.close(fd)
         n_reads[i] += 1
