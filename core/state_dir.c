@@ -73,7 +73,8 @@ static int state_file(const struct ap_pool *pool, const char *name, char **ret, 
 	return 0;
 }
 
-/* One daemon a state directory: the lock dies with the process. */
+/* One daemon a state directory. The lock is of the process and of nothing else, and dies with it:
+ * one by flock(2) would live on in a helper that is about to be started. */
 static int lock_state_dir(struct ap_pool *pool, struct ap_err *err)
 {
 	AP_CLEANUP_FREE char *path = NULL;
@@ -84,7 +85,8 @@ static int lock_state_dir(struct ap_pool *pool, struct ap_err *err)
 	pool->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
 	if (pool->lock_fd < 0)
 		return ap_err_errno(err, -errno, "%s", path);
-	if (flock(pool->lock_fd, LOCK_EX | LOCK_NB) == 0) {
+	struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+	if (fcntl(pool->lock_fd, F_SETLK, &whole) == 0) {
 		pool->locked = true;
 		if (ftruncate(pool->lock_fd, 0) < 0 || dprintf(pool->lock_fd, "%d\n", getpid()) < 0)
 			return ap_err_errno(err, -errno, "%s", path);

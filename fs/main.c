@@ -239,8 +239,9 @@ static int mountpoint_check(const char *given, char **ret, struct ap_err *err)
 	for (size_t len = strlen(absolute); len > 1 && absolute[len - 1] == '/';)
 		absolute[--len] = '\0';
 	DIR *dir = opendir(absolute);
-	/* the kernel may still remember enough of a dead mount for anything but opening it */
-	if (!dir && errno == ENOTCONN && mounted_by_us(absolute)) {
+	/* the kernel may still remember enough of a dead mount for anything but opening it; one
+	 * that dies just now, with the last helper that has its descriptor, is ECONNABORTED */
+	if (!dir && (errno == ENOTCONN || errno == ECONNABORTED) && mounted_by_us(absolute)) {
 		unmount_stale(absolute);
 		dir = opendir(absolute);
 	}

@@ -12,13 +12,14 @@
 
 /* What of it is told. */
 struct detail {
+	size_t path_len; /* of the mount point and the repository, at most */
 	bool agents;
 	unsigned n_lines; /* of a screen, the last ones */
 };
 
 #define FORMAT (JSON_COMPACT | JSON_REAL_PRECISION(15))
 
-static const struct detail whole = {.agents = true, .n_lines = UINT32_MAX};
+static const struct detail whole = {.path_len = SIZE_MAX, .agents = true, .n_lines = UINT32_MAX};
 
 /* Whether a part was lost to ENOMEM since it was last asked: what is left would not be what the
  * schema says. */
@@ -50,6 +51,7 @@ static json_t *text_of(const char *text, size_t len)
 {
 	AP_CLEANUP_BUF struct ap_buf tame = {0};
 	ap_buf_add(&tame, text, len);
+	lost = lost || tame.failed;
 	if (len == 0 || tame.failed)
 		return json_null();
 	ap_text_tame(tame.data);
@@ -254,14 +256,19 @@ static json_t *scale_of(const struct ap_metrics *metrics)
 	return scale;
 }
 
+static json_t *path_of(const char *path, struct detail detail)
+{
+	return text_of(path, strnlen(path, detail.path_len));
+}
+
 static int add_json(const struct ap_overview *overview, struct detail detail, struct ap_buf *out)
 {
 	json_t *o = json_object();
 	lost = false;
 	set(o, "version", json_string(AP_VERSION));
 	set(o, "time", date(overview->at_ns));
-	set(o, "mountpoint", text(overview->metrics.mountpoint));
-	set(o, "repository", text(overview->repo));
+	set(o, "mountpoint", path_of(overview->metrics.mountpoint, detail));
+	set(o, "repository", path_of(overview->repo, detail));
 	set(o, "closed", json_boolean(overview->metrics.stats.closed));
 	set(o, "scale", scale_of(&overview->metrics));
 	set(o, "stats", stats_of(&overview->metrics));
@@ -334,8 +341,12 @@ static void fill_page(const char *json, struct ap_buf *out)
 
 static int make_page(const struct ap_overview *overview, size_t size, struct ap_buf *out)
 {
-	static const struct detail details[] = {
-		{true, 14}, {true, 4}, {true, 1}, {true, 0}, {false, 0}};
+	static const struct detail details[] = {/* the last one fits in any case */
+						{512, true, 14},
+						{512, true, 4},
+						{512, true, 1},
+						{512, true, 0},
+						{512, false, 0}};
 	for (size_t i = 0; i < sizeof details / sizeof *details; i++) {
 		AP_CLEANUP_BUF struct ap_buf json = {0};
 		int r = add_json(overview, details[i], &json);

@@ -404,3 +404,19 @@ check_after_crash() {
         unmount_pool
     done
 }
+
+@test "a helper that the daemon was just about to start keeps no later daemon out" {
+    mount_pool 1 1
+    # its next helper stands still before it is another program, with all descriptors of the daemon
+    strace -f -qq -o "$DIR/strace" -p "$DAEMON" -e trace=execve -e inject=execve:delay_enter=5s:when=1 3>&- &
+    local strace=$! acquirer
+    await grep -q "TracerPid:.$strace" "/proc/$DAEMON/status"
+    bash -c "echo job > $POOL/acquire" 3>&- &
+    acquirer=$!
+    await grep -q execve "$DIR/strace"
+    kill -9 "$DAEMON"
+    await gone "$DAEMON" # not reaped, perhaps: who traces it comes first
+    mount_again 1 1
+    wait $strace $acquirer || true
+    await value_is "$POOL/stats/total_agents" 1
+}
