@@ -3,8 +3,8 @@
 
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
-say() {
-    printf '\033[1m== %s\033[0m\n' "$*" >&2
+say() { # with the seconds since the script began
+    printf '\033[1m== %3d s: %s\033[0m\n' $SECONDS "$*" >&2
 }
 
 # Installs the packages of a list that are missing. Needs root or sudo only where there are any.
