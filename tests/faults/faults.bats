@@ -10,7 +10,7 @@ setup() {
 
 teardown() {
     local at
-    if [ -n "${STRACE:-}" ]; then kill "$STRACE" 2>/dev/null || true; fi
+    if [ -n "${STRACE:-}" ]; then kill -9 "$STRACE" 2>/dev/null || true; fi
     if [ "${#MOUNTS[@]}" -gt 0 ]; then
         unmount_pool || true
         for at in "${MOUNTS[@]}"; do
@@ -580,7 +580,7 @@ C
     await grep -q "TracerPid:.*$STRACE" "/proc/$DAEMON/status"
     acquire_fails job "Read-only file system"
     assert_equal "$(ls "$POOL/leases")" ""
-    kill "$STRACE"
+    kill -9 "$STRACE" # asked to end, it can wait for ever for a thread that is in vfork
     await gone "$STRACE"
     STRACE=
     await grep -q "TracerPid:.0" "/proc/$DAEMON/status"
