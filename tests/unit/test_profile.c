@@ -381,6 +381,7 @@ static void a_group_without_a_part_is_empty(void **state)
 	assert_true(profile_answer(profile, "none", &answer));
 	assert_int_equal(answer.len, 0);
 	(void)profile_judge(profile, PROFILE_SCREEN, "ready", NULL, &signal); /* as it likes */
+	ap_buf_fini(&answer);
 	profile_free(profile);
 	place_free(&place);
 }
