@@ -206,6 +206,10 @@ void ap_pool_stats(struct ap_pool *pool, struct ap_stats *ret);
  * told. */
 void ap_pool_watch(struct ap_pool *pool, bool watch);
 
+/* How often something that is shown has changed: while this is the same, only what passes with time
+ * is another, and usage and screens until they are looked at again. */
+uint64_t ap_pool_changes(struct ap_pool *pool);
+
 /* --- agents --- */
 
 /* The numbers of the agents that there are, ascending; at most `max`. Returns how many. */

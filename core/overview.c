@@ -101,6 +101,7 @@ static void job_look(struct worker_job *job)
 		if (!pool->looked_ns || ap_clock_ns() - pool->looked_ns >= SCREEN_LASTS) {
 			pool->looked_ns = ap_clock_ns();
 			look_at_agents(pool);
+			atomic_fetch_add(&pool->n_changes, 1); /* no poller sees it */
 		}
 		request_answer(request, 0, NULL);
 	}

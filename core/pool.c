@@ -359,8 +359,14 @@ int pool_step_agent(struct ap_agent *agent, struct machine_event event)
 
 void pool_changed(struct ap_pool *pool)
 {
+	atomic_fetch_add(&pool->n_changes, 1);
 	if (atomic_load(&pool->n_watching) > 0)
 		events_poke(pool->events);
+}
+
+uint64_t ap_pool_changes(struct ap_pool *pool)
+{
+	return atomic_load(&pool->n_changes);
 }
 
 void ap_pool_watch(struct ap_pool *pool, bool watch)

@@ -182,7 +182,8 @@ struct ap_pool {
 	void (*agent_gone)(void *data, const char *name);
 	void (*changed)(void *data);
 	void *observer;
-	atomic_uint n_watching;	  /* who wants to be told of changes that are no events */
+	atomic_uint n_watching; /* who wants to be told of changes that are no events */
+	_Atomic uint64_t n_changes;
 	uid_t owner, shown_owner; /* the daemon's user; that of -o uid=, else the same */
 	int lock_fd;		  /* the state directory's lock */
 	bool locked;		  /* it is ours */

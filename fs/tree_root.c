@@ -177,14 +177,32 @@ static int status_show(const struct tree_call *call, struct ap_buf *out)
 	return 0;
 }
 
+#define JSON_LASTS (100 * AP_MS)
+
+/* What was made a moment ago will do, unless anything has happened since. */
 static int status_json_show(const struct tree_call *call, struct ap_buf *out)
 {
-	struct ap_overview overview;
-	int r = ap_pool_overview(call->pool, &overview);
-	if (r == 0)
-		r = status_json(&overview, out);
-	ap_overview_fini(&overview);
-	return r;
+	static struct ap_buf made;
+	static uint64_t made_at_change;
+	static int64_t made_ns;
+	uint64_t changes = ap_pool_changes(call->pool);
+	int64_t now = ap_clock_ns();
+	int r = 0;
+	if (made.len == 0 || changes != made_at_change || now - made_ns >= JSON_LASTS) {
+		struct ap_overview overview;
+		ap_buf_fini(&made);
+		r = ap_pool_overview(call->pool, &overview);
+		if (r == 0)
+			r = status_json(&overview, &made);
+		ap_overview_fini(&overview);
+		made_at_change = changes;
+		made_ns = now;
+	}
+	if (r == 0 && !made.failed)
+		ap_buf_add(out, made.data, made.len);
+	else
+		ap_buf_fini(&made);
+	return r == 0 && made.len == 0 ? -ENOMEM : r;
 }
 
 static int status_page_show(const struct tree_call *call, struct ap_buf *out)

@@ -291,6 +291,7 @@ tree_of() { # LABEL
     while read -r pid; do await gone "$pid"; done < "$DIR/hooks"
 }
 
+# bats test_tags=forkbomb
 @test "fault 15: a program that forks without end: the daemon answers, and ending it leaves none of it" {
     # bounded by itself: no controller of processes is to be had everywhere
     mount_pool 1 2

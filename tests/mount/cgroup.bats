@@ -172,6 +172,7 @@ deaf='(trap "" TERM HUP; setsid sleep 1000 & nohup setsid sh -c "sleep 1000 & sl
     fi
 }
 
+# bats test_tags=forkbomb
 @test "a fork bomb in an agent: reads are answered, kill ends all of it" {
     lease
     has v2 || instead_of v2 "its processes are ended one by one"
@@ -339,6 +340,7 @@ deaf='(trap "" TERM HUP; setsid sleep 1000 & nohup setsid sh -c "sleep 1000 & sl
     assert_equal "$(cat "$SCOPE/cgroup.subtree_control")" ""
 }
 
+# bats test_tags=forkbomb
 @test "without groups agents are counted, recycled and ended by /proc, a fork bomb too" {
     if [ -n "$(findmnt -n -t cgroup2)" ] && [ "$(id -u)" = 0 ]; then start_in_scope 0; fi
     lease
