@@ -17,6 +17,7 @@ wait_for_job() {
     mount_pool 1 1
     echo job > "$POOL/acquire"
     local job=$POOL/leases/job
+    assert_equal "$(wait_for_job)" ready # it may be starting
     prompt 'echo made > new-file; echo changed >> file-0; sleep 1; echo fin""ished'
     assert_equal "$(cat "$job/activity")" busy
     assert_equal "$(wait_for_job)" ready

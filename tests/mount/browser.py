@@ -30,7 +30,7 @@ class Browser:
     def __init__(self, directory):
         # a session of its own, with all that it starts: that is what is ended
         self.driver = subprocess.Popen(["chromedriver", "--port=0"], stdout=subprocess.PIPE, text=True,
-                                       stderr=subprocess.DEVNULL, env={**os.environ, "HOME": directory},
+                                       stderr=subprocess.DEVNULL, env={**os.environ, "HOME": directory, "TMPDIR": directory},
                                        start_new_session=True)
         self.directory = directory
 

@@ -102,6 +102,7 @@ two"
 
 @test "a program with a profile takes prompts and answers them" {
     lease_program
+    assert_equal "$(wait_for_job)" ready # it may be starting
     echo "hello" > "$JOB/prompt"
     assert_equal "$(cat "$JOB/activity")" busy
     assert_equal "$(cat "$JOB/response")" "answer 1 to hello"
