@@ -746,7 +746,7 @@ bool agent_info_locked(const struct ap_agent *agent, struct ap_agent_info *ret)
 	ret->n_recycles = slot->n_recycles;
 	ret->generation = slot->generation;
 	ret->n_prompts = agent->n_prompts;
-	if (slot->state != AP_AGENT_ACTIVE)
+	if (slot->state != AP_AGENT_ACTIVE && !slot->aside)
 		return true;
 	memcpy(ret->label, slot->label.text, sizeof ret->label);
 	memcpy(ret->base, agent->base, sizeof ret->base);
@@ -755,7 +755,7 @@ bool agent_info_locked(const struct ap_agent *agent, struct ap_agent_info *ret)
 	ret->owner_pid = slot->pid;
 	ret->token = slot->token;
 	ret->granted_ns = slot->granted_ns;
-	ret->expires_ns = slot->ttl_ns > 0 ? slot->deadline_ns : 0;
+	ret->expires_ns = slot->token && slot->ttl_ns > 0 ? slot->deadline_ns : 0;
 	return true;
 }
 

@@ -230,13 +230,13 @@ struct ap_agent_info {
 	char name[32];
 	enum ap_agent_state state;
 	enum ap_activity activity;
-	char why[128];				  /* what the activity was concluded from */
-	char label[AP_LABEL_MAX + 1];		  /* "" when not leased */
-	char base[65], branch[AP_LABEL_MAX + 16]; /* "" when not leased */
-	const char *worktree;			  /* absolute; as long as the reference */
+	char why[128]; /* what the activity was concluded from */
+	/* of its lease, or of the one whose work it is set aside with; "": it has none */
+	char label[AP_LABEL_MAX + 1], base[65], branch[AP_LABEL_MAX + 16];
+	const char *worktree; /* absolute; as long as the reference */
 	uid_t owner_uid;
 	pid_t owner_pid, pid; /* holder; the program, 0 when it has ended */
-	uint64_t token;
+	uint64_t token;	      /* of its lease; 0: not leased */
 	int64_t created_ns, granted_ns, expires_ns, idle_since_ns; /* 0: not so */
 	unsigned n_requests, n_recycles, generation;
 	uint64_t n_prompts;

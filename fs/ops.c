@@ -94,7 +94,7 @@ static int renew(struct mount *mount, struct node node, uid_t uid)
 	struct ap_agent_info info;
 	struct tree_call call;
 	int r = tree_call_init(&call, mount->pool, node, &err) ? 0 : -ENOENT;
-	if (r == 0 && call.agent && ap_agent_look(mount->pool, call.agent, &info) && info.label[0])
+	if (r == 0 && call.agent && ap_agent_look(mount->pool, call.agent, &info) && info.token)
 		r = ap_pool_renew(mount->pool, info.label, uid, &err);
 	tree_call_fini(&call);
 	if (r < 0)

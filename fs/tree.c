@@ -182,7 +182,7 @@ static int list_agents(struct ap_pool *pool, bool leases, tree_add *add, void *d
 			if (leases)
 				node = (struct node){
 					.dir = NODE_LEASES, .row = 1, .id = info.token};
-			if (!leases || info.label[0])
+			if (!leases || info.token)
 				more = add(data, leases ? info.label : info.name, node, numbers[i]);
 		}
 		ap_agent_unref(agent);

@@ -194,7 +194,7 @@ const struct tree_row tree_agent[] = {
 		      .line = activity_line,
 		      .writer = TREE_WRITER_HOLDER},
 	VALUE(WHY, "why", "what activity was concluded from"),
-	VALUE(LEASE, "lease", "the label; empty when not leased"),
+	VALUE(LEASE, "lease", "the label; empty when not leased, and no work of a lease is kept"),
 	VALUE(OWNER, "owner", "uid, pid, granted, expires and token of the lease, a line each"),
 	SILENT(ID, "id", "the agent's name"),
 	VALUE(PID, "pid", "of the program; empty before it has started and when it has ended"),

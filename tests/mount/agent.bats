@@ -171,8 +171,8 @@ three"
 @test "keys reach the program" {
     mount_pool 1 1
     echo job > "$POOL/acquire"
-    prompt 'read -p "sure? " answer; echo "answer is $answer" > answer'
-    await contains "$POOL/leases/job/screen" "sure? "
+    prompt 'read -p "su""re? " answer; echo "answer is $answer" > answer'
+    await contains "$POOL/leases/job/screen" "sure?"
     echo "y e s Enter" > "$POOL/leases/job/keys"
     await test -e "$(readlink "$POOL/leases/job/worktree")/answer"
     assert_equal "$(cat "$(readlink "$POOL/leases/job/worktree")/answer")" "answer is yes"

@@ -85,7 +85,6 @@ PY
         await value_is "$POOL/stats/waiting" $((i + 1))
     done
     echo a > "$POOL/release" # one agent serves them all, one after the other
-    await test "$(wc -l < "$DIR/order" 2>/dev/null || echo 0)" = 10 || true
     await contains "$DIR/order" w9
     assert_equal "$(tr '\n' ' ' < "$DIR/order")" "w0 w1 w2 w3 w4 w5 w6 w7 w8 w9 "
     echo b > "$POOL/release"

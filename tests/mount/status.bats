@@ -173,6 +173,28 @@ in_terminal() { # COMMAND
     contains "$DIR/painted" $'\033[32mactive'
 }
 
+@test "an agent that is set aside says whose work it keeps" {
+    mount_pool 1 2
+    LOG_EXPECTED=yes
+    echo job ttl=1h > "$POOL/acquire"
+    local lock tree
+    tree=$(readlink "$POOL/leases/job/worktree")
+    lock=$(git -C "$tree" rev-parse --git-dir)/index.lock
+    echo work > "$tree/work"
+    touch "$lock"
+    refute bash -c 'echo job > "$1"' _ "$POOL/release"
+    status_has "agent-1 unhealthy" job
+    assert_equal "$(cat "$POOL/agents/agent-1/lease")" job
+    assert_equal "$(ls "$POOL/leases")" ""
+    valid "$POOL/status.json"
+    assert_equal "$(jq -c '.agents[0] | [.state, .lease.label, .lease.token, .lease.expires]' "$POOL/status.json")" \
+        '["unhealthy","job",0,null]'
+    rm "$lock"
+    echo job > "$POOL/release"
+    assert_equal "$(git -C "$REPO" show agentpool/job:work)" work
+    await bash -c '! [ -e "$1" ]' _ "$POOL/agents/agent-1"
+}
+
 @test "nothing that an agent prints is obeyed" {
     mount_pool 1 1 -o status_color=yes
     echo job >"$POOL/acquire"
