@@ -19,9 +19,11 @@
 /* A tree that is larger than this is not followed further: it changes under us anyway. */
 #define TREE_MAX    65536
 #define STOP_ROUNDS 20
-#define STOP_TRIES                                                                                 \
-	1000 /* a millisecond each: one in an uninterruptible sleep is left to itself              \
-	      */
+/* A millisecond each: one in an uninterruptible sleep is left to itself. */
+#define STOP_TRIES 1000
+/* How long memory is looked into closely. The kernel holds up who asks for as long as the process
+ * forks, and where hundreds fork and starve, that was seconds for each (measured). */
+#define CLOSELY_LIMIT (200 * AP_MS)
 
 #define AVERAGED_OVER (60 * AP_SECOND)
 
@@ -89,16 +91,33 @@ static bool pss_of(const char *rollup, uint64_t *ret)
 	return true;
 }
 
-static uint64_t memory_of(pid_t pid, struct ap_buf *text)
+/* The memory of a tree: of those that were looked into closely, and of the others, in bytes. */
+struct memory_sum {
+	uint64_t pss, rss_of_pss, rss_of_others;
+	int64_t close_until_ns;
+};
+
+static void add_memory(struct memory_sum *sum, pid_t pid, struct ap_buf *text)
 {
 	uint64_t pss, pages;
-	if (read_proc(text, pid, "smaps_rollup") == 0 && pss_of(ap_buf_text(text), &pss))
-		return pss;
-	/* not ours to look into so closely */
-	if (read_proc(text, pid, "statm") == 0 &&
-	    sscanf(ap_buf_text(text), "%*u %" SCNu64, &pages) == 1)
-		return pages * (uint64_t)sysconf(_SC_PAGESIZE);
-	return 0;
+	if (read_proc(text, pid, "statm") < 0 ||
+	    sscanf(ap_buf_text(text), "%*u %" SCNu64, &pages) != 1)
+		return; /* it has ended meanwhile */
+	uint64_t rss = pages * (uint64_t)sysconf(_SC_PAGESIZE);
+	if (ap_clock_ns() < sum->close_until_ns && read_proc(text, pid, "smaps_rollup") == 0 &&
+	    pss_of(ap_buf_text(text), &pss)) {
+		sum->pss += pss;
+		sum->rss_of_pss += rss;
+	} else { /* not ours to look into so closely, or no time */
+		sum->rss_of_others += rss;
+	}
+}
+
+/* The others are taken to share as much as those that were looked into. */
+static uint64_t memory_of(const struct memory_sum *sum)
+{
+	double part = sum->rss_of_pss > 0 ? (double)sum->pss / (double)sum->rss_of_pss : 1;
+	return sum->pss + (uint64_t)(part * (double)sum->rss_of_others);
 }
 
 struct pids {
@@ -165,6 +184,7 @@ int process_tree_usage(pid_t root, struct process_usage *ret)
 {
 	AP_CLEANUP_BUF struct ap_buf text = {0};
 	struct process_usage usage = {0};
+	struct memory_sum memory = {.close_until_ns = ap_clock_ns() + CLOSELY_LIMIT};
 	struct pids pids = {0};
 	int r = add_tree(&pids, root, &text);
 	for (size_t i = 0; r == 0 && i < pids.n; i++) {
@@ -172,8 +192,9 @@ int process_tree_usage(pid_t root, struct process_usage *ret)
 			continue; /* it has ended meanwhile */
 		usage.n_processes++;
 		usage.cpu_ns += cpu_of(ap_buf_text(&text));
-		usage.memory += memory_of(pids.at[i], &text);
+		add_memory(&memory, pids.at[i], &text);
 	}
+	usage.memory = memory_of(&memory);
 	/* what the keeper has waited for was taken over from its descendants */
 	if (r == 0 && read_proc(&text, root, "stat") == 0)
 		usage.cpu_ns += cpu_of(ap_buf_text(&text));

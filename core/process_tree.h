@@ -10,13 +10,15 @@
 uint64_t process_start_time(pid_t pid);
 
 struct process_usage {
-	uint64_t memory; /* bytes; what is shared counts in parts, where the kernel tells (PSS) */
-	int64_t cpu_ns;	 /* of all, those that have ended and were waited for included */
+	/* bytes; what is shared counts in parts (PSS), as far as the kernel tells it in time */
+	uint64_t memory;
+	int64_t cpu_ns; /* of all, those that have ended and were waited for included */
 	unsigned n_processes;
 };
 
 /* The tree below `root`, without it. -ESRCH: there is no such process; -ENOSYS: this kernel does
- * not list children. Takes some 30 us a process, more for large ones: not for the FUSE thread. */
+ * not list children. Takes some 30 us a process, more for large ones, and long where a process
+ * starves: not for the FUSE thread. */
 int process_tree_usage(pid_t root, struct process_usage *ret);
 
 /* Stops the tree below `root`, parents first, or has it go on, children first, so that no shell

@@ -105,7 +105,7 @@ left_processes() {
     for pid in /proc/[0-9]*; do
         pid=${pid#/proc/}
         [ "$pid" = "$$" ] || [ "$pid" = "$BASHPID" ] && continue
-        if { tr "\0" " " <"/proc/$pid/cmdline"; } 2>/dev/null | grep -qF "$STATE"; then
+        if { tr "\0" " " <"/proc/$pid/cmdline"; } 2>/dev/null | grep -qF "$DIR"; then
             echo "$pid $(tr '\0' ' ' <"/proc/$pid/cmdline")"
         fi
     done
