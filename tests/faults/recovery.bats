@@ -104,7 +104,7 @@ and out"
     echo work > "$(readlink "$POOL/leases/job/worktree")/work"
     (cd "$REPO" && git config filter.slow.clean 'sleep 3; cat')
     REPO_CHANGED=yes
-    echo '* filter=slow' > "$(readlink "$POOL/leases/job/worktree")/.gitattributes"
+    echo 'work filter=slow' > "$(readlink "$POOL/leases/job/worktree")/.gitattributes"
     rm "$POOL/leases/job"
     crash_pool
     mount_again 1 2
@@ -322,12 +322,12 @@ with sqlite3.connect(sys.argv[1]) as db: db.execute("UPDATE agent SET clean = 0"
 @test "what git was doing when the daemon died is waited for, and the release comes to its end" {
     mount_pool 1 2
     REPO_CHANGED=yes
-    git -C "$REPO" config filter.slow.clean 'sleep 4; cat'
+    git -C "$REPO" config filter.slow.clean "touch '$DIR/filters'; sleep 4; cat"
     echo job > "$POOL/acquire"
-    echo '* filter=slow' > "$(readlink "$POOL/leases/job/worktree")/.gitattributes"
+    echo 'work filter=slow' > "$(readlink "$POOL/leases/job/worktree")/.gitattributes"
     echo work > "$(readlink "$POOL/leases/job/worktree")/work"
     bash -c 'echo job > "$1"' _ "$POOL/release" 2>/dev/null 3>&- &
-    await pgrep -f "sleep 4"
+    await test -e "$DIR/filters"
     crash_pool
     mount_again 1 2
     await saved job
