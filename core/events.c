@@ -56,7 +56,7 @@ static int64_t last_seq(struct kept *kept)
 	char text[8 << 10];
 	int64_t size = atomic_load(&kept->size), offset;
 	int64_t from = size > (int64_t)sizeof text - 1 ? size - (int64_t)sizeof text + 1 : 0;
-	ssize_t n = kept_read(kept, text, sizeof text - 1, from, &offset);
+	ssize_t n = kept_read(kept, false, text, sizeof text - 1, from, &offset);
 	if (n <= 0)
 		return 0;
 	text[n] = '\0'; /* behind a number that is cut off */
@@ -308,10 +308,12 @@ int64_t events_size(const struct events *events)
 	return atomic_load(&events->kept.size);
 }
 
-long events_read(struct events *events, void *ret, size_t size, int64_t offset, int64_t *ret_offset)
+ssize_t events_read(struct events *events, bool at_once, void *ret, size_t size, int64_t offset,
+		    int64_t *ret_offset)
 {
-	pthread_mutex_lock(&events->lock);
-	long n = kept_read(&events->kept, ret, size, offset, ret_offset);
+	if (!kept_lock(&events->lock, at_once))
+		return -EAGAIN;
+	ssize_t n = kept_read(&events->kept, at_once, ret, size, offset, ret_offset);
 	pthread_mutex_unlock(&events->lock);
 	return n;
 }

@@ -7,6 +7,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "err.h"
 
@@ -55,6 +56,6 @@ struct events_end events_look(struct events *events);
 int64_t events_size(const struct events *events);
 
 /* Reads up to `size` bytes from `offset`, or from the first that is kept; `ret_offset` is where
- * they begin. How many there were, or -errno. */
-long events_read(struct events *events, void *ret, size_t size, int64_t offset,
-		 int64_t *ret_offset);
+ * they begin. How many there were, or -errno; -EAGAIN: not `at_once`, as that could block. */
+ssize_t events_read(struct events *events, bool at_once, void *ret, size_t size, int64_t offset,
+		    int64_t *ret_offset);

@@ -17,10 +17,7 @@ struct agent_job {
 	struct ap_agent *agent;	    /* with a reference */
 	struct ap_request *request; /* with a reference, or NULL */
 	enum ap_agent_text what;
-	enum ap_kept_text kept;
 	uint64_t token; /* of the lease that keys are for; 0: any */
-	int64_t offset;
-	size_t size;
 	char keys[];
 };
 

@@ -5,6 +5,7 @@
 #include <linux/falloc.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 /* How far the start of a line is looked for. */
@@ -113,13 +114,21 @@ void kept_bound(struct kept *kept, int64_t limit)
 	atomic_store(&kept->first, at);
 }
 
-ssize_t kept_read(const struct kept *kept, void *ret, size_t size, int64_t offset,
+bool kept_lock(pthread_mutex_t *lock, bool at_once)
+{
+	return (at_once ? pthread_mutex_trylock(lock) : pthread_mutex_lock(lock)) == 0;
+}
+
+ssize_t kept_read(const struct kept *kept, bool at_once, void *ret, size_t size, int64_t offset,
 		  int64_t *ret_offset)
 {
+	const struct iovec piece = {.iov_base = ret, .iov_len = size};
 	int64_t first = atomic_load(&kept->first);
 	*ret_offset = offset < first ? first : offset;
 	if (kept->fd < 0) /* nothing was written yet */
 		return 0;
-	ssize_t n = pread(kept->fd, ret, size, *ret_offset);
+	ssize_t n = preadv2(kept->fd, &piece, 1, *ret_offset, at_once ? RWF_NOWAIT : 0);
+	if (n < 0 && errno == EOPNOTSUPP) /* a file system that always waits */
+		return -EAGAIN;
 	return n < 0 ? -errno : n;
 }

@@ -1,9 +1,12 @@
 /* Kept text: a file that only grows, of which the last part is kept. Offsets count from its
  * beginning whatever was dropped since, so a follower is never disturbed; what was dropped takes no
- * room on the disk. Not thread-safe: the owner locks. Functions block as the disk does. */
+ * room on the disk. Not thread-safe: the owner locks. Functions block as the disk does, but for a
+ * reading at once. */
 #pragma once
 
+#include <pthread.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -40,7 +43,10 @@ void kept_move(struct kept *ret, struct kept *from);
  * one is near. */
 void kept_bound(struct kept *kept, int64_t limit);
 
+/* Takes the owner's lock; `at_once`: only if it is free. */
+bool kept_lock(pthread_mutex_t *lock, bool at_once);
+
 /* Reads up to `size` bytes from `offset`, or from the first that is kept; `ret_offset` is where
- * they begin. How many there were, or -errno. */
-ssize_t kept_read(const struct kept *kept, void *ret, size_t size, int64_t offset,
+ * they begin. How many there were, or -errno; -EAGAIN: not `at_once`, as not all is in memory. */
+ssize_t kept_read(const struct kept *kept, bool at_once, void *ret, size_t size, int64_t offset,
 		  int64_t *ret_offset);

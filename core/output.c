@@ -114,6 +114,17 @@ void output_fini(struct ap_agent *agent)
 	pthread_mutex_destroy(&agent->output_lock);
 }
 
+ssize_t output_read_kept(struct ap_agent *agent, bool raw, bool at_once, void *ret, size_t size,
+			 int64_t offset, int64_t *ret_offset)
+{
+	if (!kept_lock(&agent->output_lock, at_once))
+		return -EAGAIN;
+	ssize_t n = kept_read(raw ? &agent->raw : &agent->plain, at_once, ret, size, offset,
+			      ret_offset);
+	pthread_mutex_unlock(&agent->output_lock);
+	return n;
+}
+
 void output_raw_path(const struct ap_agent *agent, struct ap_buf *out)
 {
 	ap_buf_printf(out, "%s/output-%u.raw", agent->dir, agent->n_starts);

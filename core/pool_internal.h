@@ -418,6 +418,11 @@ int output_begin(struct ap_agent *agent, struct ap_err *err);
  * read again. */
 int output_adopt(struct ap_agent *agent, struct ap_err *err);
 
+/* As kept_read(), of the bytes or of the plain text. -EAGAIN: not `at_once`, as that could block.
+ */
+ssize_t output_read_kept(struct ap_agent *agent, bool raw, bool at_once, void *ret, size_t size,
+			 int64_t offset, int64_t *ret_offset);
+
 /* Where the terminal's bytes are appended. */
 void output_raw_path(const struct ap_agent *agent, struct ap_buf *out);
 

@@ -240,21 +240,16 @@ struct pool_job {
 	struct worker_job job;
 	struct ap_pool *pool;
 	struct ap_request *request; /* with a reference */
-	int64_t offset;
-	size_t size;
 };
 
 static int pool_job_submit(struct ap_pool *pool, struct ap_request *request,
-			   void (*run)(struct worker_job *), int64_t offset, size_t size,
-			   struct ap_err *err)
+			   void (*run)(struct worker_job *), struct ap_err *err)
 {
 	struct pool_job *job = calloc(1, sizeof *job);
 	if (!job)
 		return ap_err_errno(err, -ENOMEM, "pool");
 	job->job.run = run;
 	job->pool = pool;
-	job->offset = offset;
-	job->size = size;
 	job->request = request;
 	ap_request_ref(request);
 	worker_submit(pool->workers, &job->job);
@@ -283,26 +278,14 @@ static void job_load(struct worker_job *worker_job)
 	pool_job_answer(job, r, &err);
 }
 
-static void job_events(struct worker_job *worker_job)
-{
-	struct pool_job *job = ap_container_of(worker_job, struct pool_job, job);
-	struct ap_request *request = job->request;
-	long n = -ENOMEM;
-	if (ap_buf_reserve(&request->text, job->size))
-		n = events_read(job->pool->events, request->text.data, job->size, job->offset,
-				&request->offset);
-	request->text.len = n > 0 ? (size_t)n : 0;
-	pool_job_answer(job, n < 0 ? (int)n : 0, NULL);
-}
-
 int ap_pool_save(struct ap_pool *pool, struct ap_request *request, struct ap_err *err)
 {
-	return pool_job_submit(pool, request, job_save, 0, 0, err);
+	return pool_job_submit(pool, request, job_save, err);
 }
 
 int ap_pool_load(struct ap_pool *pool, struct ap_request *request, struct ap_err *err)
 {
-	return pool_job_submit(pool, request, job_load, 0, 0, err);
+	return pool_job_submit(pool, request, job_load, err);
 }
 
 int64_t ap_pool_events_size(struct ap_pool *pool)
@@ -318,21 +301,39 @@ struct ap_events_end ap_pool_events_end(struct ap_pool *pool)
 
 /* --- kept texts --- */
 
+struct kept_job {
+	struct worker_job job;
+	struct ap_pool *pool;
+	struct ap_agent *agent;	    /* with a reference; NULL: the pool's own text */
+	struct ap_request *request; /* with a reference */
+	enum ap_kept_text what;
+	int64_t offset;
+	size_t size;
+};
+
+static ssize_t read_kept(const struct kept_job *job, bool at_once)
+{
+	struct ap_request *request = job->request;
+	ssize_t n;
+	if (!ap_buf_reserve(&request->text, job->size))
+		return -ENOMEM;
+	if (job->what == AP_KEPT_EVENTS)
+		n = events_read(job->pool->events, at_once, request->text.data, job->size,
+				job->offset, &request->offset);
+	else
+		n = output_read_kept(job->agent, job->what == AP_KEPT_RAW, at_once,
+				     request->text.data, job->size, job->offset, &request->offset);
+	request->text.len = n > 0 ? (size_t)n : 0;
+	return n;
+}
+
 static void job_kept(struct worker_job *worker_job)
 {
-	struct agent_job *job = ap_container_of(worker_job, struct agent_job, job);
-	struct ap_agent *agent = job->agent;
-	struct ap_request *request = job->request;
-	ssize_t n = -ENOMEM;
-	if (ap_buf_reserve(&request->text, job->size)) {
-		pthread_mutex_lock(&agent->output_lock);
-		n = kept_read(job->kept == AP_KEPT_RAW ? &agent->raw : &agent->plain,
-			      request->text.data, job->size, job->offset, &request->offset);
-		pthread_mutex_unlock(&agent->output_lock);
-	}
-	request->text.len = n > 0 ? (size_t)n : 0;
-	request_answer(request, n < 0 ? (int)n : 0, NULL);
-	agent_job_free(job);
+	struct kept_job *job = ap_container_of(worker_job, struct kept_job, job);
+	ssize_t n = read_kept(job, false);
+	request_answer(job->request, n < 0 ? (int)n : 0, NULL);
+	ap_agent_unref(job->agent);
+	free(job);
 }
 
 int64_t ap_request_offset(const struct ap_request *request)
@@ -343,14 +344,25 @@ int64_t ap_request_offset(const struct ap_request *request)
 int ap_pool_read_kept(struct ap_pool *pool, struct ap_agent *agent, enum ap_kept_text what,
 		      int64_t offset, size_t size, struct ap_request *request, struct ap_err *err)
 {
-	if (what == AP_KEPT_EVENTS)
-		return pool_job_submit(pool, request, job_events, offset, size, err);
-	struct agent_job *job = agent_job_new(agent, request, job_kept, "");
+	const struct kept_job asked = {.job.run = job_kept,
+				       .pool = pool,
+				       .agent = agent,
+				       .request = request,
+				       .what = what,
+				       .offset = offset,
+				       .size = size};
+	if (read_kept(&asked, true) >= 0) { /* who looks on, mostly at the end, costs no worker */
+		ap_request_ref(request);
+		request_answer(request, 0, NULL);
+		return 0;
+	}
+	struct kept_job *job = malloc(sizeof *job);
 	if (!job)
 		return ap_err_errno(err, -ENOMEM, "output");
-	job->kept = what;
-	job->offset = offset;
-	job->size = size;
+	*job = asked;
+	if (agent)
+		agent_ref(agent);
+	ap_request_ref(request);
 	worker_submit(pool->workers, &job->job);
 	return 0;
 }
