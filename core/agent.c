@@ -48,6 +48,7 @@ struct ap_agent *agent_new_locked(struct ap_pool *pool, unsigned slot, unsigned 
 	ap_list_init(&agent->waits);
 	worker_lane_init(&agent->lane);
 	worker_lane_init(&agent->keys_lane);
+	pthread_mutex_init(&agent->typing, NULL);
 	output_init(agent);
 	if (!agent->dir || !agent->worktree_path) {
 		ap_agent_unref(agent);
@@ -76,6 +77,7 @@ static void agent_free(struct ap_agent *agent)
 	}
 	worktree_fini(&agent->worktree);
 	output_fini(agent);
+	pthread_mutex_destroy(&agent->typing);
 	free(agent->dir);
 	free(agent->worktree_path);
 	free(agent->shown);

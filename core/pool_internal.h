@@ -93,7 +93,8 @@ struct ap_agent {
 	char *dir; /* its directory in the state directory */
 	char *worktree_path;
 	struct worker_lane lane;      /* what is done to it, one after the other */
-	struct worker_lane keys_lane; /* keys typed by hand, likewise: they wait for nothing else */
+	struct worker_lane keys_lane; /* keys typed by hand, likewise */
+	pthread_mutex_t typing;	      /* held from a prompt's text to its Enter, and for keys */
 
 	/* only what runs in the lane touches these */
 	struct machine_effect effect; /* that is being carried out */

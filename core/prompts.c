@@ -73,7 +73,8 @@ int agent_press(struct ap_agent *agent, const char *keys_text, struct ap_err *er
  *
  * A prompt is pasted, and submitted once it is seen to be there. Enter is given again only while
  * the text still stands in the input field of a program that is ready: an Enter too many would
- * answer the next question, text typed twice would be two prompts. */
+ * answer the next question, text typed twice would be two prompts. Keys that are typed by hand come
+ * before the text or after Enter, never between. */
 
 #define POLL_PAUSE_MS  60
 #define SETTLE_LIMIT   (4 * AP_SECOND) /* for the text to show */
@@ -84,6 +85,7 @@ int agent_press(struct ap_agent *agent, const char *keys_text, struct ap_err *er
 #define ECHO_PAUSE_MS  10
 #define PUT_BACK_PAUSE (200 * AP_MS) /* before a prompt is tried that came too early */
 #define ENTER_TRIES    3
+#define KEYS_PATIENCE  (2 * AP_SECOND) /* of keys, for Enter: they may be to break it off */
 
 enum outcome {
 	SUBMITTED,
@@ -96,14 +98,29 @@ enum outcome {
 struct delivery {
 	struct ap_agent *agent;
 	bool composes; /* the profile knows the input field */
+	bool typing;   /* it holds the agent's lock of that name */
 	size_t len;    /* of the text that goes before Enter */
 	struct ap_buf screen, before;
 	struct activity_signal seen;
 	enum profile_composer composer;
 };
 
+static void begin_typing(struct delivery *delivery)
+{
+	pthread_mutex_lock(&delivery->agent->typing);
+	delivery->typing = true;
+}
+
+static void end_typing(struct delivery *delivery)
+{
+	if (delivery->typing)
+		pthread_mutex_unlock(&delivery->agent->typing);
+	delivery->typing = false;
+}
+
 static void delivery_fini(struct delivery *delivery)
 {
+	end_typing(delivery);
 	ap_buf_fini(&delivery->screen);
 	ap_buf_fini(&delivery->before);
 }
@@ -276,6 +293,7 @@ static int submit(struct delivery *delivery, enum outcome *ret, struct ap_err *e
 		if (tries == 0)
 			(void)note_entered(agent);
 		int r = agent_press(agent, values->submit, err);
+		end_typing(delivery);
 		if (r < 0)
 			return r;
 		if (await_submitted(delivery, before)) {
@@ -343,6 +361,7 @@ static int type_text(struct ap_agent *agent, const struct ap_buf *text, enum out
 	int r = shell ? 0 : may_type(&delivery, err);
 	if (r == 0 && text->len > 0) {
 		int64_t before = shell ? printed(agent) : 0;
+		begin_typing(&delivery);
 		r = paste(agent, text, err);
 		if (r == 0 && shell)
 			await_echo(agent, before);
@@ -363,6 +382,8 @@ int agent_command(struct ap_agent *agent, const char *text, struct ap_err *err)
 		.agent = agent, .composes = profile_has_composer(agent->pool->profile)};
 	enum outcome outcome;
 	int r = may_type(&delivery, err);
+	if (r == 0)
+		begin_typing(&delivery);
 	/* a command is typed, as one word: pasted it would be text */
 	if (r == 0)
 		r = agent->pool->backend->ops->keys(agent->pool->backend, &agent->terminal,
@@ -572,8 +593,14 @@ static void job_keys(struct worker_job *worker_job)
 {
 	struct agent_job *job = ap_container_of(worker_job, struct agent_job, job);
 	struct ap_agent *agent = job->agent;
+	int64_t until_ns = ap_clock_after(ap_clock_ns(), KEYS_PATIENCE);
+	const struct timespec until = {.tv_sec = until_ns / AP_SECOND,
+				       .tv_nsec = until_ns % AP_SECOND};
+	bool alone = pthread_mutex_clocklock(&agent->typing, CLOCK_MONOTONIC, &until) == 0;
 	if (same_lease(agent->pool, agent, job->token, NULL) == 0)
 		(void)agent_press(agent, job->keys, NULL); /* the terminal may have gone */
+	if (alone)
+		pthread_mutex_unlock(&agent->typing);
 	agent_job_free(job);
 }
 

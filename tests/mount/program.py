@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""program.py [deaf|stuck|asks]: a small agent program with an input field, for tests.
+"""program.py [deaf|stuck|asks|slow]: a small agent program with an input field, for tests.
 
 Shows "> " with what was typed behind it. A message is answered with "answer to MESSAGE" after a moment of
 "working"; `ask` has it ask for leave first; /clear forgets, /quit ends. With `deaf` it shows nothing of what
-is typed, with `stuck` it does not take Enter, with `asks` it begins with a question."""
+is typed, with `stuck` it does not take Enter, with `asks` it begins with a question, with `slow` it counts for a second
+behind its first message before it stands still."""
 
 import os
 import sys
@@ -67,4 +68,9 @@ while True:
             typed = ""
         elif c != "\r":
             typed += c
+    if mode == "slow" and typed:
+        mode = ""
+        for n in range(50):
+            say(f"> {typed} {n}")
+            time.sleep(0.02)
     say("> " + typed)

@@ -115,6 +115,17 @@ agent-1 job submitted 9"
     echo job > "$POOL/release"
 }
 
+@test "keys come before a prompt or behind it, never between its text and Enter" {
+    lease_program slow
+    assert_equal "$(wait_for_job)" ready
+    echo hello > "$JOB/prompt"
+    await contains "$JOB/screen" "> hello"
+    echo z > "$JOB/keys"
+    assert_equal "$(cat "$JOB/response")" "answer 1 to hello"
+    await contains "$JOB/screen" "> z"
+    echo job > "$POOL/release"
+}
+
 @test "nothing is typed into a question, and prompts wait behind it" {
     lease_program asks
     assert_equal "$(wait_for_job)" waiting
