@@ -593,10 +593,10 @@ static void job_keys(struct worker_job *worker_job)
 {
 	struct agent_job *job = ap_container_of(worker_job, struct agent_job, job);
 	struct ap_agent *agent = job->agent;
-	int64_t until_ns = ap_clock_after(ap_clock_ns(), KEYS_PATIENCE);
-	const struct timespec until = {.tv_sec = until_ns / AP_SECOND,
-				       .tv_nsec = until_ns % AP_SECOND};
-	bool alone = pthread_mutex_clocklock(&agent->typing, CLOCK_MONOTONIC, &until) == 0;
+	int64_t deadline = ap_clock_ns() + KEYS_PATIENCE;
+	bool alone;
+	while (!(alone = pthread_mutex_trylock(&agent->typing) == 0) && ap_clock_ns() < deadline)
+		poll(NULL, 0, ECHO_PAUSE_MS);
 	if (same_lease(agent->pool, agent, job->token, NULL) == 0)
 		(void)agent_press(agent, job->keys, NULL); /* the terminal may have gone */
 	if (alone)
