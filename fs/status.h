@@ -14,6 +14,6 @@ int status_json(const struct ap_overview *overview, struct ap_buf *out);
 
 /* A page that shows that object, and itself again every second. It has status_page_size() bytes,
  * whatever it says, for `n_agents_max` agents: browsers read as much as a file's size says. What
- * does not fit is left out, screens first. It is made five times a second at most. -ENOMEM. */
+ * does not fit is left out, screens first. -ENOMEM. */
 int status_page(const struct ap_overview *overview, unsigned n_agents_max, struct ap_buf *out);
 size_t status_page_size(unsigned n_agents_max);

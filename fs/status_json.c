@@ -339,8 +339,9 @@ static void fill_page(const char *json, struct ap_buf *out)
 	ap_buf_adds(out, at);
 }
 
-static int make_page(const struct ap_overview *overview, size_t size, struct ap_buf *out)
+int status_page(const struct ap_overview *overview, unsigned n_agents_max, struct ap_buf *out)
 {
+	size_t size = status_page_size(n_agents_max);
 	static const struct detail details[] = {/* the last one fits in any case */
 						{512, true, 14},
 						{512, true, 4},
@@ -363,22 +364,4 @@ static int make_page(const struct ap_overview *overview, size_t size, struct ap_
 		out->data[size] = '\0';
 	}
 	return out->failed ? -ENOMEM : 0;
-}
-
-#define PAGE_LASTS (200 * AP_MS)
-
-int status_page(const struct ap_overview *overview, unsigned n_agents_max, struct ap_buf *out)
-{
-	static struct ap_buf made;
-	static int64_t made_ns;
-	if (!made_ns || overview->at_ns - made_ns >= PAGE_LASTS) {
-		int r = make_page(overview, status_page_size(n_agents_max), &made);
-		made_ns = r < 0 ? 0 : overview->at_ns;
-		if (r < 0) {
-			ap_buf_fini(&made);
-			return r;
-		}
-	}
-	ap_buf_add(out, made.data, made.len);
-	return 0;
 }

@@ -177,42 +177,68 @@ static int status_show(const struct tree_call *call, struct ap_buf *out)
 	return 0;
 }
 
-#define JSON_LASTS (100 * AP_MS)
+/* A text that costs much to make and is asked for often. It is made anew when it has become too
+ * old; one that is always new, at once when anything has happened. For one thread at a time. */
+struct made {
+	int (*make)(const struct ap_overview *, const struct tree_call *, struct ap_buf *out);
+	int64_t lasts_ns;
+	bool is_always_new;
+	struct ap_buf text;
+	int64_t made_ns;
+	uint64_t changes; /* there had been then */
+};
 
-/* What was made a moment ago will do, unless anything has happened since. */
+static int make(struct made *made, const struct tree_call *call)
+{
+	struct ap_overview overview;
+	ap_buf_fini(&made->text);
+	made->changes = ap_pool_changes(call->pool);
+	made->made_ns = ap_clock_ns();
+	int r = ap_pool_overview(call->pool, &overview);
+	if (r == 0)
+		r = made->make(&overview, call, &made->text);
+	ap_overview_fini(&overview);
+	if (r == 0 && made->text.failed)
+		r = -ENOMEM;
+	if (r < 0)
+		ap_buf_fini(&made->text);
+	return r;
+}
+
+static int show_made(struct made *made, const struct tree_call *call, struct ap_buf *out)
+{
+	bool is_old = ap_clock_ns() - made->made_ns >= made->lasts_ns ||
+		      (made->is_always_new && ap_pool_changes(call->pool) != made->changes);
+	int r = made->text.len == 0 || is_old ? make(made, call) : 0;
+	if (r == 0)
+		ap_buf_add(out, made->text.data, made->text.len);
+	return r;
+}
+
+static int make_json(const struct ap_overview *overview, const struct tree_call *call,
+		     struct ap_buf *out)
+{
+	(void)call;
+	return status_json(overview, out);
+}
+
 static int status_json_show(const struct tree_call *call, struct ap_buf *out)
 {
-	static struct ap_buf made;
-	static uint64_t made_at_change;
-	static int64_t made_ns;
-	uint64_t changes = ap_pool_changes(call->pool);
-	int64_t now = ap_clock_ns();
-	int r = 0;
-	if (made.len == 0 || changes != made_at_change || now - made_ns >= JSON_LASTS) {
-		struct ap_overview overview;
-		ap_buf_fini(&made);
-		r = ap_pool_overview(call->pool, &overview);
-		if (r == 0)
-			r = status_json(&overview, &made);
-		ap_overview_fini(&overview);
-		made_at_change = changes;
-		made_ns = now;
-	}
-	if (r == 0 && !made.failed)
-		ap_buf_add(out, made.data, made.len);
-	else
-		ap_buf_fini(&made);
-	return r == 0 && made.len == 0 ? -ENOMEM : r;
+	static struct made made = {
+		.make = make_json, .lasts_ns = 100 * AP_MS, .is_always_new = true};
+	return show_made(&made, call, out);
+}
+
+static int make_page(const struct ap_overview *overview, const struct tree_call *call,
+		     struct ap_buf *out)
+{
+	return status_page(overview, ap_pool_hard_cap(call->pool), out);
 }
 
 static int status_page_show(const struct tree_call *call, struct ap_buf *out)
 {
-	struct ap_overview overview;
-	int r = ap_pool_overview(call->pool, &overview);
-	if (r == 0)
-		r = status_page(&overview, ap_pool_hard_cap(call->pool), out);
-	ap_overview_fini(&overview);
-	return r;
+	static struct made made = {.make = make_page, .lasts_ns = 200 * AP_MS};
+	return show_made(&made, call, out);
 }
 
 static int64_t status_page_length(const struct tree_call *call)
