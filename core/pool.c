@@ -474,7 +474,7 @@ static int may_end_locked(struct ap_pool *pool, const struct machine_slot *slot,
 	return ap_err_set(err, -EPERM, "lease %s is not yours", slot->label.text);
 }
 
-/* Steps an event about a lease on behalf of `uid`. */
+/* Steps an event about a lease on behalf of `uid`; `ret_token`, of that lease, may be NULL. */
 static int lease_step(struct ap_pool *pool, const char *word, uid_t uid, struct machine_event event,
 		      uint64_t *ret_token, struct ap_err *err)
 {
@@ -486,7 +486,8 @@ static int lease_step(struct ap_pool *pool, const char *word, uid_t uid, struct 
 		     : ap_err_set(err, -ENOENT, "there is no lease '%s'", word);
 	if (r == 0) {
 		event.slot = machine_slot_index(&pool->machine, slot);
-		*ret_token = slot->token;
+		if (ret_token)
+			*ret_token = slot->token;
 		r = pool_refused(pool_step_locked(pool, &event, &answered), err);
 	}
 	pthread_mutex_unlock(&pool->lock);
@@ -503,7 +504,6 @@ static void kept(void *data, int result, const struct ap_err *err)
 int ap_pool_release(struct ap_pool *pool, const char *label_or_agent, bool discard, uid_t uid,
 		    struct ap_request *request, struct ap_err *err)
 {
-	uint64_t token;
 	if (request) {
 		request->in_machine = true;
 		ap_request_ref(request);
@@ -514,7 +514,7 @@ int ap_pool_release(struct ap_pool *pool, const char *label_or_agent, bool disca
 				   .discard = discard,
 				   .request = request ? &request->machine : NULL,
 			   },
-			   &token, err);
+			   NULL, err);
 	if (r < 0)
 		ap_request_free(request);
 	return r;
@@ -547,8 +547,7 @@ int ap_pool_may_release(struct ap_pool *pool, const char *label_or_agent, uid_t 
 
 int ap_pool_renew(struct ap_pool *pool, const char *label, uid_t uid, struct ap_err *err)
 {
-	uint64_t token;
-	return lease_step(pool, label, uid, (struct machine_event){.type = MACHINE_RENEW}, &token,
+	return lease_step(pool, label, uid, (struct machine_event){.type = MACHINE_RENEW}, NULL,
 			  err);
 }
 

@@ -111,29 +111,29 @@ char *ap_word_next(char **cursor)
 	return word;
 }
 
-int ap_number_parse(const char *text, int64_t *ret)
+/* A number whose first digit is at `digits`. */
+static int parse_number(const char *text, const char *digits, const char *all_digits, int base,
+			int64_t *ret)
 {
-	const char *digits = text[0] == '-' || text[0] == '+' ? text + 1 : text;
-	if (*digits == '\0' || strspn(digits, "0123456789") != strlen(digits))
+	if (*digits == '\0' || strspn(digits, all_digits) != strlen(digits))
 		return -EINVAL;
 	errno = 0;
-	long long value = strtoll(text, NULL, 10);
+	long long value = strtoll(text, NULL, base);
 	if (errno == ERANGE)
 		return -ERANGE;
 	*ret = value;
 	return 0;
 }
 
+int ap_number_parse(const char *text, int64_t *ret)
+{
+	bool has_sign = text[0] == '-' || text[0] == '+';
+	return parse_number(text, text + has_sign, "0123456789", 10, ret);
+}
+
 int ap_octal_parse(const char *text, int64_t *ret)
 {
-	if (*text == '\0' || strspn(text, "01234567") != strlen(text))
-		return -EINVAL;
-	errno = 0;
-	long long value = strtoll(text, NULL, 8);
-	if (errno == ERANGE)
-		return -ERANGE;
-	*ret = value;
-	return 0;
+	return parse_number(text, text, "01234567", 8, ret);
 }
 
 /* Rows from the longest unit to the shortest, as ap_duration_format tries them. */
