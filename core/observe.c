@@ -153,14 +153,20 @@ struct step_before observe_before_locked(const struct ap_pool *pool)
 				    .target = m->target};
 }
 
+void observe_target_locked(struct ap_pool *pool)
+{
+	int target = pool->machine.target;
+	events_note(pool->events, "scale",
+		    EVENT_FIELDS({"direction", target < 0 ? "auto" : "manual", 0},
+				 {"target", NULL, target}));
+}
+
 static void note_scaling_locked(struct ap_pool *pool, const struct step_before *before)
 {
 	const struct machine *m = &pool->machine;
 	const char *direction = m->scale_direction == AP_SCALE_UP ? "up" : "down";
 	if (m->target != before->target)
-		events_note(pool->events, "scale",
-			    EVENT_FIELDS({"direction", m->target < 0 ? "auto" : "manual", 0},
-					 {"target", NULL, m->target}));
+		observe_target_locked(pool);
 	if (m->scaled_ns != before->scaled_ns)
 		events_note(pool->events, "scale",
 			    EVENT_FIELDS({"direction", direction, 0},

@@ -589,6 +589,14 @@ void pool_note_config_locked(struct ap_pool *pool, enum ap_option option)
 				 {"value", ap_buf_text(&value), 0}));
 }
 
+void pool_set_target_locked(struct ap_pool *pool, int target)
+{
+	bool changes = pool->machine.target != target;
+	pool->machine.target = target;
+	if (changes)
+		observe_target_locked(pool);
+}
+
 /* Makes it what it was, unless it has been set once more. */
 static void setting_take_back(const struct setting *setting)
 {
@@ -598,7 +606,7 @@ static void setting_take_back(const struct setting *setting)
 	pthread_mutex_lock(&pool->lock);
 	if (setting->option == AP_N_OPTIONS) {
 		if (pool->machine.target == setting->target)
-			pool->machine.target = setting->old_target;
+			pool_set_target_locked(pool, setting->old_target);
 	} else {
 		AP_CLEANUP_BUF struct ap_buf now = {0};
 		ap_config_show(&pool->config, setting->option, &now);

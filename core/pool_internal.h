@@ -262,6 +262,9 @@ void pool_note_spawn_error(struct ap_pool *pool, const struct ap_err *err);
 /* Notes the event that an option has been set to what it is now. */
 void pool_note_config_locked(struct ap_pool *pool, enum ap_option option);
 
+/* Sets the size set by hand as it is stored, -1: none. The next step obeys it. */
+void pool_set_target_locked(struct ap_pool *pool, int target);
+
 /* Makes the configuration effective, as it is now. */
 void pool_obey_config_locked(struct ap_pool *pool, struct ap_list *answered);
 
@@ -298,6 +301,9 @@ void observe_answer_locked(struct ap_pool *pool, const struct ap_request *reques
 
 /* What the step just made has changed. */
 void observe_step_locked(struct ap_pool *pool, const struct step_before *before, int64_t now_ns);
+
+/* The size set by hand has changed. */
+void observe_target_locked(struct ap_pool *pool);
 
 /* The queue is as the step has left it. */
 void observe_queue_locked(struct ap_pool *pool);

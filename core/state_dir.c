@@ -320,7 +320,7 @@ int state_dir_load(struct ap_pool *pool, bool at_start, struct ap_err *err)
 		struct ap_config old = pool->config;
 		pool->config = loading.config;
 		loading.config = old;
-		pool->machine.target = loading.target;
+		pool_set_target_locked(pool, loading.target);
 		note_changes_locked(pool, &loading.config);
 		if (!at_start)
 			pool_obey_config_locked(pool, &answered);

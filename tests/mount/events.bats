@@ -69,6 +69,23 @@ settings_told() { # how often each was, with its value
     jq -r 'select(.event == "config") | "\(.name) \(.value)"' "$POOL/events" | sort | uniq -c | sed 's/^ *//'
 }
 
+sizes_told() { # those set by hand, in order
+    jq -r 'select(.event == "scale") | .target // empty' "$POOL/events" | xargs
+}
+
+@test "a size that a mount or ctl load takes from the store is told" {
+    mount_pool 1 3 -- fake spawn=5ms
+    echo 2 >"$POOL/scale"
+    await eval '[ "$(sizes_told)" = 2 ]'
+    unmount_pool
+    mount_again 1 3 -- fake spawn=5ms
+    await value_is "$POOL/stats/idle_agents" 2
+    await eval '[ "$(sizes_told)" = "2 2" ]'
+    echo load >"$POOL/ctl" # which changes nothing
+    echo auto >"$POOL/scale"
+    await eval '[ "$(sizes_told)" = "2 2 -1" ]'
+}
+
 @test "settings that a mount or ctl load takes from the store are told" {
     mount_pool 1 1 -- fake spawn=5ms
     echo 7m >"$POOL/config/idle_timeout"
