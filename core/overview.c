@@ -136,6 +136,22 @@ static bool agent_overview_locked(const struct ap_agent *agent, struct ap_agent_
 	return true;
 }
 
+static void waiters_locked(const struct ap_pool *pool, struct ap_overview *ret)
+{
+	struct ap_list *at;
+	ap_list_for_each (at, &pool->machine.waiters) {
+		const struct machine_request *request =
+			ap_container_of(at, struct machine_request, link);
+		struct ap_waiter_overview *next = &ret->waiters[ret->n_waiters++];
+		memcpy(next->label, request->label.text, sizeof next->label);
+		next->uid = request->uid;
+		next->pid = request->pid;
+		next->asked_ns = ap_container_of(request, struct ap_request, machine)->asked_ns;
+		if (ret->n_waiters == AP_WAITERS_SHOWN)
+			break;
+	}
+}
+
 static int by_number(const void *a, const void *b)
 {
 	const struct ap_agent_overview *left = a, *right = b;
@@ -160,6 +176,7 @@ int ap_pool_overview(struct ap_pool *pool, struct ap_overview *ret)
 		if (pool->agents[i] && agent_overview_locked(pool->agents[i], next))
 			ret->n_agents++;
 	}
+	waiters_locked(pool, ret);
 	pthread_mutex_unlock(&pool->lock);
 	qsort(ret->agents, ret->n_agents, sizeof *ret->agents, by_number);
 	return 0;

@@ -15,6 +15,15 @@ struct ap_agent_overview {
 	char *screen; /* plain text, as it was last looked at; owned; NULL: it has none */
 };
 
+struct ap_waiter_overview {
+	char label[AP_LABEL_MAX + 1]; /* that it will have */
+	uid_t uid;
+	pid_t pid;
+	int64_t asked_ns;
+};
+
+#define AP_WAITERS_SHOWN 16
+
 struct ap_overview {
 	int64_t at_ns;
 	const char *repo; /* path; as long as the pool */
@@ -23,6 +32,8 @@ struct ap_overview {
 	struct history history;
 	unsigned n_agents;
 	struct ap_agent_overview *agents; /* by number, owned */
+	unsigned n_waiters;
+	struct ap_waiter_overview waiters[AP_WAITERS_SHOWN]; /* the first in the queue */
 };
 
 /* Has screens and usage looked at again where they are older than people mind: some 200 ms and 5 s.

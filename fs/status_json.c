@@ -12,14 +12,14 @@
 
 /* What of it is told. */
 struct detail {
-	size_t path_len; /* of the mount point and the repository, at most */
-	bool agents;
+	size_t path_len;  /* of the mount point and the repository, at most */
+	bool lists;	  /* of agents and waiters; else they are empty */
 	unsigned n_lines; /* of a screen, the last ones */
 };
 
 #define FORMAT (JSON_COMPACT | JSON_REAL_PRECISION(15))
 
-static const struct detail whole = {.path_len = SIZE_MAX, .agents = true, .n_lines = UINT32_MAX};
+static const struct detail whole = {.path_len = SIZE_MAX, .lists = true, .n_lines = UINT32_MAX};
 
 /* Whether a part was lost to ENOMEM since it was last asked: what is left would not be what the
  * schema says. */
@@ -149,9 +149,24 @@ static json_t *agent_of(const struct ap_agent_overview *agent, int64_t now, unsi
 static json_t *agents_of(const struct ap_overview *overview, struct detail detail)
 {
 	json_t *agents = json_array();
-	for (unsigned i = 0; detail.agents && i < overview->n_agents; i++)
+	for (unsigned i = 0; detail.lists && i < overview->n_agents; i++)
 		append(agents, agent_of(&overview->agents[i], overview->at_ns, detail.n_lines));
 	return agents;
+}
+
+static json_t *waiters_of(const struct ap_overview *overview, struct detail detail)
+{
+	json_t *waiters = json_array();
+	for (unsigned i = 0; detail.lists && i < overview->n_waiters; i++) {
+		const struct ap_waiter_overview *waiter = &overview->waiters[i];
+		json_t *o = json_object();
+		set(o, "label", text(waiter->label));
+		set(o, "uid", json_integer(waiter->uid));
+		set(o, "pid", json_integer(waiter->pid));
+		set(o, "waited", seconds(overview->at_ns - waiter->asked_ns));
+		append(waiters, o);
+	}
+	return waiters;
 }
 
 /* --- the last hour: a row is a series --- */
@@ -273,6 +288,7 @@ static int add_json(const struct ap_overview *overview, struct detail detail, st
 	set(o, "scale", scale_of(&overview->metrics));
 	set(o, "stats", stats_of(&overview->metrics));
 	set(o, "agents", agents_of(overview, detail));
+	set(o, "waiters", waiters_of(overview, detail));
 	AP_CLEANUP_FREE char *json = json_dumps(o, FORMAT);
 	const char *history = history_json(overview);
 	json_decref(o);

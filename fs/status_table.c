@@ -173,6 +173,18 @@ static void add_sparkline(const struct history *history, struct ap_buf *out)
 	}
 }
 
+static void queue(const struct page *page, const struct ap_overview *o)
+{
+	AP_CLEANUP_BUF struct ap_buf text = {0};
+	for (unsigned i = 0; i < o->n_waiters; i++)
+		ap_buf_printf(&text, "%s%s %s", i == 0 ? "wait: " : ", ", o->waiters[i].label,
+			      span(o->at_ns - o->waiters[i].asked_ns).text);
+	if (o->n_waiters < o->metrics.stats.n_waiting)
+		ap_buf_adds(&text, ", …");
+	if (o->n_waiters > 0)
+		line(page, YELLOW, 0, ap_buf_text(&text));
+}
+
 static void head(const struct page *page, const struct ap_overview *o)
 {
 	const struct ap_stats *stats = &o->metrics.stats;
@@ -190,6 +202,7 @@ static void head(const struct page *page, const struct ap_overview *o)
 	if (stats->n_waiting > 0)
 		ap_buf_printf(&use, ", longest %s", span(o->metrics.oldest_waiter_ns).text);
 	line(page, stats->n_waiting > 0 ? YELLOW : PLAIN, 0, ap_buf_text(&use));
+	queue(page, o);
 
 	if (stats->closed)
 		line(page, YELLOW, 0, "closed: nothing is granted before `echo open > ctl`");

@@ -1,6 +1,7 @@
 /* What agents and users wrote, in status, status.json and status.html: a picture that no program
  * can break out of. The input is texts with a NUL behind each: mount point, repository, why
- * spawning failed; then for each agent a byte of flags, label, why, how it ended, screen. */
+ * spawning failed; then for each agent a byte of flags, label, why, how it ended, screen. Who waits
+ * has the same labels. */
 #include "fuzz.h"
 
 #include <jansson.h>
@@ -76,6 +77,7 @@ static void json_holds(const struct ap_overview *overview)
 	HOLDS(out.data[out.len - 1] == '\n' && !memchr(out.data, '\n', out.len - 1));
 	json_t *status = json_loadb(out.data, out.len, JSON_REJECT_DUPLICATES, NULL);
 	HOLDS(json_array_size(json_object_get(status, "agents")) == overview->n_agents);
+	HOLDS(json_array_size(json_object_get(status, "waiters")) == overview->n_waiters);
 	HOLDS(!*overview->metrics.mountpoint ||
 	      json_is_string(json_object_get(status, "mountpoint")));
 	json_decref(status);
@@ -125,6 +127,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		take_agent(&input, &agents[overview.n_agents], overview.n_agents + 1);
 		metrics->n_in_state[agents[overview.n_agents++].info.state]++;
 	}
+	for (; overview.n_waiters < overview.n_agents && overview.n_waiters < AP_WAITERS_SHOWN;
+	     overview.n_waiters++)
+		memcpy(overview.waiters[overview.n_waiters].label,
+		       agents[overview.n_waiters].info.label, AP_LABEL_MAX + 1);
+	metrics->stats.n_waiting = overview.n_waiters + (size & 16);
 	history_elapse(&overview.history, (struct history_sample){.n_agents = 1, .n_able = 1}, now);
 	table_holds(&overview);
 	json_holds(&overview);

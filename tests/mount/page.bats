@@ -74,8 +74,10 @@ is_well() {
     bash -c "echo three >$POOL/acquire" 3>&- &
     local waiter=$!
     [ "$(browser await 60 "document.body.innerText.includes('longest ')")" != null ]
+    shows "Waiting: three"
     echo one >"$POOL/release"
     wait $waiter
+    [ "$(browser await 60 "!document.body.innerText.includes('Waiting: three')")" != null ]
     [ "$(browser await 60 "[...document.querySelectorAll('.chart path')].map(p => p.getAttribute('d')).join() !== $before")" != null ]
     browser js "document.querySelectorAll('.chart svg')[2].getAttribute('aria-label')" | grep -q "at most 1"
 }

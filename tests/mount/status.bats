@@ -71,8 +71,10 @@ say() { # LABEL TEXT: the agent's shell prints it, with the escapes of printf, a
     echo one >"$POOL/acquire"
     bash -c "echo two >$POOL/acquire" 3>&- &
     local waiter=$!
-    await status_has "1 waiting, longest "
-    assert_equal "$(jq .stats.waiting "$POOL/status.json")" 1
+    await status_has "1 waiting, longest " "wait: two "
+    valid "$POOL/status.json"
+    assert_equal "$(jq -c '[.stats.waiting, [.waiters[] | [.label, .uid, .waited > 0]]]' "$POOL/status.json")" \
+        "[1,[[\"two\",$(id -u),true]]]"
     echo 1 >"$POOL/scale"
     echo close >"$POOL/ctl"
     local result=0
@@ -80,6 +82,25 @@ say() { # LABEL TEXT: the agent's shell prints it, with the escapes of printf, a
     refute [ $result = 0 ]
     status_has "1 agent of 1 to 1, set to 1: 1 active" "closed: "
     assert_equal "$(jq -c '[.closed, .scale.mode, .scale.target]' "$POOL/status.json")" '[true,"manual",1]'
+}
+
+@test "of many who wait the first are named, in 80 columns" {
+    mount_pool 1 1 -- fake spawn=5ms
+    echo one >"$POOL/acquire"
+    local i clients=()
+    for i in {1..20}; do
+        bash -c "echo waits-$i >$POOL/acquire" 2>/dev/null 3>&- &
+        clients+=($!)
+        await value_is "$POOL/stats/waiting" "$i"
+    done
+    status_has "20 waiting, longest " $'\n'"wait: waits-1 " ", waits-2 " "…"
+    assert_equal "$(wc -L <"$POOL/status")" 80
+    valid "$POOL/status.json"
+    assert_equal "$(jq -r '[.waiters[].label] | join(" ")' "$POOL/status.json")" "$(echo waits-{1..16})"
+    echo close >"$POOL/ctl"
+    for i in "${clients[@]}"; do wait "$i" || true; done
+    refute status_has "wait: "
+    echo one >"$POOL/release"
 }
 
 @test "status.json is as its schema says, before, during and after leases" {
