@@ -52,8 +52,16 @@ class Browser:
             return json.load(answer)["value"]
 
     def end(self):
+        """Returns when all of it has gone: it writes to its directory up to then."""
         os.killpg(self.driver.pid, signal.SIGTERM)
         self.driver.wait()
+        kill_at = time.monotonic() + 10
+        try:
+            while True:
+                os.killpg(self.driver.pid, 0 if time.monotonic() < kill_at else signal.SIGKILL)
+                time.sleep(0.02)
+        except ProcessLookupError:
+            pass
 
     def cdp(self, cmd, **params):
         return self.ask("/goog/cdp/execute", {"cmd": cmd, "params": params})
