@@ -425,8 +425,7 @@ int output_begin(struct ap_agent *agent, struct ap_err *err);
  * read again. */
 int output_adopt(struct ap_agent *agent, struct ap_err *err);
 
-/* As kept_read(), of the bytes or of the plain text. -EAGAIN: not `at_once`, as that could block.
- */
+/* As kept_read(), of the bytes or of the plain text; -EAGAIN where `at_once` could block. */
 ssize_t output_read_kept(struct ap_agent *agent, bool raw, bool at_once, void *ret, size_t size,
 			 int64_t offset, int64_t *ret_offset);
 
