@@ -33,6 +33,7 @@ extern char **environ;
 
 #define COMMAND_LIMIT (20 * AP_SECOND)
 #define SERVER_END_MS 3000
+#define OWN_SESSION   "pool" /* the control client's, beside those of the agents */
 
 struct tmux_command {
 	struct ap_list link;
@@ -61,6 +62,7 @@ struct backend_tmux {
 	bool dead;		 /* the client has gone */
 
 	/* the reader's own */
+	bool heard; /* the server has said anything */
 	struct ap_buf line;
 	bool in_block, block_is_ours;
 	char block_id[64];
@@ -165,6 +167,7 @@ static void tmux_ready(struct backend *backend)
 		pthread_mutex_unlock(&tmux->lock);
 		return;
 	}
+	tmux->heard = true;
 	for (const char *at = block, *end = block + n; at < end;) {
 		const char *newline = memchr(at, '\n', (size_t)(end - at));
 		ap_buf_add(&tmux->line, at, (size_t)((newline ? newline : end) - at));
@@ -738,6 +741,19 @@ static void end_server(const char *socket)
 	unlink(socket);
 }
 
+/* Whether the server has any terminal but the client's own; one that does not answer may. */
+static bool has_terminals(const struct backend_tmux *tmux)
+{
+	AP_CLEANUP_BUF struct ap_buf out = {0};
+	struct pollfd said = {.fd = tmux->out_fd, .events = POLLIN};
+	if (tmux->client > 0 && !tmux->heard) /* the client may just be starting it */
+		poll(&said, 1, SERVER_END_MS);
+	if (tmux_cli(tmux->socket, (const char *const[]){"list-sessions", "-F", "#{session_name}"},
+		     &out) != 0)
+		return true;
+	return strcmp(ap_buf_text(&out), OWN_SESSION "\n") != 0;
+}
+
 static void end_client(struct backend_tmux *tmux)
 {
 	pthread_mutex_lock(&tmux->lock);
@@ -757,7 +773,7 @@ static void end_client(struct backend_tmux *tmux)
 static void tmux_free(struct backend *backend, bool keep)
 {
 	struct backend_tmux *tmux = tmux_of(backend);
-	if (!keep)
+	if (!keep || !has_terminals(tmux)) /* where a start failed there may be none */
 		end_server(tmux->socket);
 	end_client(tmux);
 	if (tmux->out_fd >= 0) /* the reader is there no more */
@@ -797,7 +813,7 @@ static int start_client(struct backend_tmux *tmux, struct ap_err *err)
 			      "-f",
 			      "ignore-size,no-output",
 			      "-s",
-			      "pool",
+			      OWN_SESSION,
 			      "exec sleep infinity",
 			      NULL};
 	posix_spawn_file_actions_t actions;

@@ -497,11 +497,14 @@ static int run(struct daemon *daemon)
 		r = make_mount(daemon, &err);
 	if (r == 0)
 		r = ap_pool_start(daemon->pool, &err);
+	bool started = r == 0;
 	daemon->main_thread = pthread_self();
 	if (r == 0)
 		r = -pthread_create(&daemon->ending_thread, NULL, ending_main, daemon);
 	if (r < 0) {
 		report(daemon, err.text[0] ? err.text : strerror(-r));
+		if (started)
+			stop_pool(daemon);
 		unmake(daemon);
 		return 1;
 	}

@@ -291,6 +291,23 @@ tree_of() { # LABEL
     while read -r pid; do await gone "$pid"; done < "$DIR/hooks"
 }
 
+@test "a start that fails for want of a thread or a process ends, and leaves nothing that runs" {
+    LOG_EXPECTED=yes
+    local n real=$AGENTPOOLFS
+    for n in 4 6 8 10 12 14; do # of the calls that make one
+        printf '#!/bin/sh\nexec strace -f -qq -o /dev/null -e trace=clone3 -e inject=clone3:error=EAGAIN:when=%s "%s" "$@"\n' \
+            $n "$real" > "$DIR/injected"
+        chmod +x "$DIR/injected"
+        AGENTPOOLFS=$DIR/injected start_pool 1 1
+        await eval '[ -e "$POOL/acquire" ] || gone "$DAEMON"'
+        if [ -e "$POOL/acquire" ]; then
+            fusermount3 -u "$POOL"
+        fi
+        await gone "$DAEMON" # strace ends behind all that it follows, a server of terminals too
+        await nothing_left
+    done
+}
+
 # bats test_tags=forkbomb
 @test "fault 15: a program that forks without end: the daemon answers, and ending it leaves none of it" {
     # bounded by itself, in number and time: no controller of processes is to be had everywhere

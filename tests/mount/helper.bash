@@ -94,9 +94,11 @@ pool_answers() {
 unmount_pool() {
     [ -n "${DAEMON:-}" ] || return 0
     if mountpoint -q "$POOL"; then fusermount3 -u "$POOL" || umount -l "$POOL"; fi
-    await gone "$DAEMON"
+    local result=0
+    await gone "$DAEMON" || { result=1; kill -9 "$DAEMON"; }
     wait "$DAEMON" 2>/dev/null || true
     DAEMON=
+    return $result
 }
 
 # Processes that have anything to do with this test, but for the test itself.
