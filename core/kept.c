@@ -130,5 +130,7 @@ ssize_t kept_read(const struct kept *kept, bool at_once, void *ret, size_t size,
 	ssize_t n = preadv2(kept->fd, &piece, 1, *ret_offset, at_once ? RWF_NOWAIT : 0);
 	if (n < 0 && errno == EOPNOTSUPP) /* a file system that always waits */
 		return -EAGAIN;
+	if (at_once && n >= 0 && (size_t)n < size && *ret_offset + n < atomic_load(&kept->size))
+		return -EAGAIN; /* a part is in memory; Linux 5.9 may say so of none, too */
 	return n < 0 ? -errno : n;
 }

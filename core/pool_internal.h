@@ -1,8 +1,8 @@
 /* What the files of the pool share. Not for fs/.
  *
- * Locks, in the order in which they are taken: pool->lock, then the worker pool's own.
- * agent->output_lock and the backend's are leaves, taken with none of these held. Under pool->lock:
- * no I/O, no callback, nothing that sleeps. */
+ * Locks, in the order in which they are taken: agent->typing, under which things take their time;
+ * pool->lock, then the worker pool's own. agent->output_lock and the backend's are leaves, taken
+ * with neither of these two held. Under pool->lock: no I/O, no callback, nothing that sleeps. */
 #pragma once
 
 #include <pthread.h>

@@ -91,9 +91,11 @@ static bool pss_of(const char *rollup, uint64_t *ret)
 	return true;
 }
 
-/* The memory of a tree: of those that were looked into closely, and of the others, in bytes. */
+/* The memory of a tree, in bytes. */
 struct memory_sum {
-	uint64_t pss, rss_of_pss, rss_of_others;
+	uint64_t pss, rss_of_pss; /* of those that were looked into closely */
+	uint64_t rss_unseen;	  /* of those that there was no time for */
+	uint64_t rss_closed;	  /* of those that are not ours to look into */
 	int64_t close_until_ns;
 };
 
@@ -104,20 +106,21 @@ static void add_memory(struct memory_sum *sum, pid_t pid, struct ap_buf *text)
 	    sscanf(ap_buf_text(text), "%*u %" SCNu64, &pages) != 1)
 		return; /* it has ended meanwhile */
 	uint64_t rss = pages * (uint64_t)sysconf(_SC_PAGESIZE);
-	if (ap_clock_ns() < sum->close_until_ns && read_proc(text, pid, "smaps_rollup") == 0 &&
-	    pss_of(ap_buf_text(text), &pss)) {
+	if (ap_clock_ns() >= sum->close_until_ns) {
+		sum->rss_unseen += rss;
+	} else if (read_proc(text, pid, "smaps_rollup") == 0 && pss_of(ap_buf_text(text), &pss)) {
 		sum->pss += pss;
 		sum->rss_of_pss += rss;
-	} else { /* not ours to look into so closely, or no time */
-		sum->rss_of_others += rss;
+	} else {
+		sum->rss_closed += rss;
 	}
 }
 
-/* The others are taken to share as much as those that were looked into. */
+/* Those that were not seen are taken to share as much as those that were. */
 static uint64_t memory_of(const struct memory_sum *sum)
 {
 	double part = sum->rss_of_pss > 0 ? (double)sum->pss / (double)sum->rss_of_pss : 1;
-	return sum->pss + (uint64_t)(part * (double)sum->rss_of_others);
+	return sum->pss + sum->rss_closed + (uint64_t)(part * (double)sum->rss_unseen);
 }
 
 struct pids {

@@ -74,7 +74,7 @@ int agent_press(struct ap_agent *agent, const char *keys_text, struct ap_err *er
  * A prompt is pasted, and submitted once it is seen to be there. Enter is given again only while
  * the text still stands in the input field of a program that is ready: an Enter too many would
  * answer the next question, text typed twice would be two prompts. Keys that are typed by hand come
- * before the text or after Enter, never between. */
+ * before the text or after Enter, unless that takes too long. */
 
 #define POLL_PAUSE_MS  60
 #define SETTLE_LIMIT   (4 * AP_SECOND) /* for the text to show */
@@ -85,7 +85,7 @@ int agent_press(struct ap_agent *agent, const char *keys_text, struct ap_err *er
 #define ECHO_PAUSE_MS  10
 #define PUT_BACK_PAUSE (200 * AP_MS) /* before a prompt is tried that came too early */
 #define ENTER_TRIES    3
-#define KEYS_PATIENCE  (2 * AP_SECOND) /* of keys, for Enter: they may be to break it off */
+#define KEYS_PATIENCE  (5 * AP_SECOND) /* of keys, for Enter: they may be to break it off */
 
 enum outcome {
 	SUBMITTED,
@@ -104,12 +104,6 @@ struct delivery {
 	struct activity_signal seen;
 	enum profile_composer composer;
 };
-
-static void begin_typing(struct delivery *delivery)
-{
-	pthread_mutex_lock(&delivery->agent->typing);
-	delivery->typing = true;
-}
 
 static void end_typing(struct delivery *delivery)
 {
@@ -191,6 +185,17 @@ static int may_type(struct delivery *delivery, struct ap_err *err)
 					  agent->name);
 		poll(NULL, 0, POLL_PAUSE_MS);
 	}
+}
+
+/* From here to Enter nobody else types. -EAGAIN: somebody has, just now; the prompt waits on. */
+static int begin_typing(struct delivery *delivery)
+{
+	pthread_mutex_lock(&delivery->agent->typing);
+	delivery->typing = true;
+	if (!delivery->composes)
+		return 0;
+	look(delivery);
+	return delivery->composer == COMPOSER_FILLED ? -EAGAIN : 0;
 }
 
 /* Waits until the text is seen to be there, twice alike; or long enough for a program that may show
@@ -293,7 +298,8 @@ static int submit(struct delivery *delivery, enum outcome *ret, struct ap_err *e
 		if (tries == 0)
 			(void)note_entered(agent);
 		int r = agent_press(agent, values->submit, err);
-		end_typing(delivery);
+		if (!delivery->composes) /* else it may have to be given again */
+			end_typing(delivery);
 		if (r < 0)
 			return r;
 		if (await_submitted(delivery, before)) {
@@ -361,8 +367,9 @@ static int type_text(struct ap_agent *agent, const struct ap_buf *text, enum out
 	int r = shell ? 0 : may_type(&delivery, err);
 	if (r == 0 && text->len > 0) {
 		int64_t before = shell ? printed(agent) : 0;
-		begin_typing(&delivery);
-		r = paste(agent, text, err);
+		r = begin_typing(&delivery);
+		if (r == 0)
+			r = paste(agent, text, err);
 		if (r == 0 && shell)
 			await_echo(agent, before);
 		if (r == 0 && !shell && !await_typed(&delivery)) {
@@ -383,7 +390,7 @@ int agent_command(struct ap_agent *agent, const char *text, struct ap_err *err)
 	enum outcome outcome;
 	int r = may_type(&delivery, err);
 	if (r == 0)
-		begin_typing(&delivery);
+		r = begin_typing(&delivery);
 	/* a command is typed, as one word: pasted it would be text */
 	if (r == 0)
 		r = agent->pool->backend->ops->keys(agent->pool->backend, &agent->terminal,
@@ -580,7 +587,7 @@ static void keys_lane_release(struct worker_lane *lane)
 	ap_agent_unref(ap_container_of(lane, struct ap_agent, keys_lane));
 }
 
-/* What is done by hand waits for no prompt. */
+/* What is done by hand waits for no prompt in the queue. */
 static void job_in_keys_lane(struct agent_job *job)
 {
 	job->job.lane = &job->agent->keys_lane;

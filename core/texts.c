@@ -16,8 +16,9 @@ static int diff_text(struct ap_agent *agent, bool stat, struct ap_buf *out, stru
 	char base[GIT_OID_MAX + 1];
 	AP_CLEANUP_BUF struct ap_buf scratch = {0};
 	pthread_mutex_lock(&agent->pool->lock);
-	bool leased = agent->pool->machine.slots[agent->slot].state == AP_AGENT_ACTIVE;
-	snprintf(base, sizeof base, "%s", leased ? agent->base : "HEAD");
+	const struct machine_slot *slot = &agent->pool->machine.slots[agent->slot];
+	bool has_base = slot->state == AP_AGENT_ACTIVE || slot->aside;
+	snprintf(base, sizeof base, "%s", has_base ? agent->base : "HEAD");
 	pthread_mutex_unlock(&agent->pool->lock);
 	ap_buf_printf(&scratch, "%s/index-%u", agent->dir, atomic_fetch_add(&n_diffs, 1));
 	return worktree_diff(&agent->worktree, base, stat, ap_buf_text(&scratch), out, err);

@@ -53,7 +53,7 @@ static int user_may_write(const struct tree_row *row, const struct tree_call *ca
 				  "only the owner of the mount and root write to %s", row->name);
 	if (!ap_agent_look(call->pool, call->agent, &info))
 		return ap_err_set(call->err, -ENODEV, "the agent is gone");
-	if (!info.label[0])
+	if (!info.token)
 		return ap_err_set(call->err, -EPERM,
 				  "%s has no lease: only the owner of the mount and root write to "
 				  "its files",

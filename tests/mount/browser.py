@@ -57,7 +57,7 @@ class Browser:
         self.driver.wait()
         kill_at = time.monotonic() + 10
         try:
-            while True:
+            while time.monotonic() < kill_at + 10:  # zombies may stay that nobody reaps
                 os.killpg(self.driver.pid, 0 if time.monotonic() < kill_at else signal.SIGKILL)
                 time.sleep(0.02)
         except ProcessLookupError:

@@ -133,6 +133,23 @@ readonly AT_OPEN="line 1: " AT_WRITE="write error: " EPERM="Operation not permit
     refused_to_other "echo job > $POOL/acquire" "Permission denied"
 }
 
+@test "work that could not be saved is its holder's to release, and nobody's to touch" {
+    mount_pool 1 1 -o allow_other,umask=0
+    LOG_EXPECTED=yes
+    as_other bash -c "echo job > $POOL/acquire"
+    local tree lock
+    tree=$(readlink "$POOL/leases/job/worktree")
+    lock=$(git -C "$tree" rev-parse --absolute-git-dir)/index.lock
+    echo work > "$tree/work"
+    touch "$lock"
+    refute as_other bash -c "echo job > $POOL/release"
+    assert_equal "$(cat "$POOL/agents/agent-1/lease")" job
+    refused_to_other "echo restart > $POOL/agents/agent-1/ctl" "$EPERM"
+    rm "$lock"
+    as_other bash -c "echo job > $POOL/release"
+    assert_equal "$(git -C "$REPO" show agentpool/job:work)" work
+}
+
 @test "another user's agent is not prompted, typed into or commanded, at open" {
     mount_pool 2 2 -o allow_other,umask=0
     echo mine agent=agent-1 > "$POOL/acquire"

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""program.py [deaf|stuck|asks|slow]: a small agent program with an input field, for tests.
+"""program.py [deaf|stuck|asks|slow|late]: a small agent program with an input field, for tests.
 
 Shows "> " with what was typed behind it. A message is answered with "answer to MESSAGE" after a moment of
 "working"; `ask` has it ask for leave first; /clear forgets, /quit ends. With `deaf` it shows nothing of what
-is typed, with `stuck` it does not take Enter, with `asks` it begins with a question, with `slow` it counts for a second
-behind its first message before it stands still."""
+is typed, with `stuck` it does not take Enter, with `asks` it begins with a question, with `slow` it counts for a moment
+behind its first message before it stands still, with `late` it takes no Enter but the second."""
 
 import os
 import sys
@@ -61,7 +61,9 @@ while True:
     if mode == "deaf":
         continue
     for c in block.replace("\x1b[200~", "").replace("\x1b[201~", ""):
-        if c == "\r" and mode != "stuck":
+        if c == "\r" and mode == "late":
+            mode = ""
+        elif c == "\r" and mode != "stuck":
             message, typed = typed, ""
             handle(message)
         elif c in "\x15\x1b":
@@ -70,7 +72,9 @@ while True:
             typed += c
     if mode == "slow" and typed:
         mode = ""
-        for n in range(50):
+        end, n = time.monotonic() + 0.7, 0
+        while time.monotonic() < end:
             say(f"> {typed} {n}")
             time.sleep(0.02)
+            n += 1
     say("> " + typed)

@@ -116,14 +116,18 @@ agent-1 job submitted 9"
 }
 
 @test "keys come before a prompt or behind it, never between its text and Enter" {
-    lease_program slow
-    assert_equal "$(wait_for_job)" ready
-    echo hello > "$JOB/prompt"
-    await contains "$JOB/screen" "> hello"
-    echo z > "$JOB/keys"
-    assert_equal "$(cat "$JOB/response")" "answer 1 to hello"
-    await contains "$JOB/screen" "> z"
-    echo job > "$POOL/release"
+    local mode
+    for mode in slow late; do
+        lease_program $mode
+        assert_equal "$(wait_for_job)" ready
+        echo hello > "$JOB/prompt"
+        await contains "$JOB/screen" "> hello"
+        echo z > "$JOB/keys"
+        assert_equal "$(cat "$JOB/response")" "answer 1 to hello"
+        await contains "$JOB/screen" "> z"
+        echo job > "$POOL/release"
+        unmount_pool
+    done
 }
 
 @test "nothing is typed into a question, and prompts wait behind it" {

@@ -89,7 +89,7 @@ say() { # LABEL TEXT: the agent's shell prints it, with the escapes of printf, a
     echo one >"$POOL/acquire"
     local i clients=()
     for i in {1..20}; do
-        bash -c "echo waits-$i >$POOL/acquire" 2>/dev/null 3>&- &
+        bash -c "echo waits-$i timeout=10m >$POOL/acquire" 2>/dev/null 3>&- &
         clients+=($!)
         await value_is "$POOL/stats/waiting" "$i"
     done
