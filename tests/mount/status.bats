@@ -85,7 +85,7 @@ say() { # LABEL TEXT: the agent's shell prints it, with the escapes of printf, a
 }
 
 @test "of many who wait the first are named, in 80 columns" {
-    mount_pool 1 1 -- fake spawn=5ms
+    mount_pool 1 1
     echo one >"$POOL/acquire"
     local i clients=()
     for i in {1..20}; do
