@@ -194,7 +194,7 @@ const struct tree_row tree_agent[] = {
 		      .line = activity_line,
 		      .writer = TREE_WRITER_HOLDER},
 	VALUE(WHY, "why", "what activity was concluded from"),
-	VALUE(LEASE, "lease", "the label; empty when not leased, and no work of a lease is kept"),
+	VALUE(LEASE, "lease", "the label; empty when not leased"),
 	VALUE(OWNER, "owner", "uid, pid, granted, expires and token of the lease, a line each"),
 	SILENT(ID, "id", "the agent's name"),
 	VALUE(PID, "pid", "of the program; empty before it has started and when it has ended"),
@@ -265,11 +265,11 @@ static int show(const struct tree_call *call, struct ap_buf *out)
 		ap_buf_printf(out, "%s\n", a.why);
 		break;
 	case LEASE:
-		if (a.label[0])
+		if (a.token)
 			ap_buf_printf(out, "%s\n", a.label);
 		break;
 	case OWNER:
-		if (!a.label[0])
+		if (!a.token)
 			break;
 		ap_buf_printf(out, "uid %u\npid %d\n", a.owner_uid, (int)a.owner_pid);
 		date_line(out, "granted", a.granted_ns);

@@ -143,7 +143,7 @@ readonly AT_OPEN="line 1: " AT_WRITE="write error: " EPERM="Operation not permit
     echo work > "$tree/work"
     touch "$lock"
     refute as_other bash -c "echo job > $POOL/release"
-    assert_equal "$(cat "$POOL/agents/agent-1/lease")" job
+    assert_equal "$(cat "$POOL/agents/agent-1/branch")" agentpool/job
     refused_to_other "echo restart > $POOL/agents/agent-1/ctl" "$EPERM"
     rm "$lock"
     as_other bash -c "echo job > $POOL/release"

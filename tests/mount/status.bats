@@ -205,7 +205,8 @@ in_terminal() { # COMMAND
     touch "$lock"
     refute bash -c 'echo job > "$1"' _ "$POOL/release"
     status_has "agent-1 unhealthy" job
-    assert_equal "$(cat "$POOL/agents/agent-1/lease")" job
+    assert_equal "$(cat "$POOL/agents/agent-1/lease" "$POOL/agents/agent-1/owner")" "" # it is over
+    assert_equal "$(cat "$POOL/agents/agent-1/branch")" agentpool/job
     assert_equal "$(ls "$POOL/leases")" ""
     valid "$POOL/status.json"
     assert_equal "$(jq -c '.agents[0] | [.state, .lease.label, .lease.token, .lease.expires]' "$POOL/status.json")" \
