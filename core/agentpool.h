@@ -194,7 +194,8 @@ struct ap_stats {
 	int64_t scaled_ns, uptime_ns; /* last scale step, 0: none; since start */
 	enum ap_scale_direction scale_direction;
 	bool closed;
-	int target; /* manual size, -1: automatic */
+	int target;	    /* manual size, -1: automatic */
+	unsigned n_desired; /* the size that there should be */
 	const char *breaker, *spawn_backend, *cgroup;
 	unsigned n_templates;
 };

@@ -605,17 +605,27 @@ static unsigned policy_size(const struct machine *m, struct scaling_sample sampl
 	return size < m->limits.max_size ? size : m->limits.max_size;
 }
 
-/* The policy's size: up at once, down one step for every window through which it was too large. */
-static void scale_by_policy(struct machine *m, int64_t now, struct machine_effects *fx)
+unsigned machine_desired(const struct machine *m)
 {
 	const struct scaling_policy *policy = &scaling_policies[m->limits.policy];
 	struct scaling_sample sample = machine_sample(m);
-	unsigned size = scaling_size(sample);
-	unsigned wanted = policy_size(m, sample, policy->desired);
-	unsigned ready = sample.n_coming + sample.n_idle;
+	unsigned size = scaling_size(sample), ready = sample.n_coming + sample.n_idle;
+	if (m->suspended)
+		return size;
+	if (m->shutdown)
+		return 0;
+	unsigned wanted =
+		m->target >= 0 ? (unsigned)m->target : policy_size(m, sample, policy->desired);
 	/* whatever the policy says: who waits is served */
-	if (sample.n_waiting > ready && wanted < size + sample.n_waiting - ready)
+	if (m->target < 0 && sample.n_waiting > ready && wanted < size + sample.n_waiting - ready)
 		wanted = size + sample.n_waiting - ready;
+	return wanted < m->limits.max_size ? wanted : m->limits.max_size;
+}
+
+/* The policy's size: up at once, down one step for every window through which it was too large. */
+static void scale_by_policy(struct machine *m, int64_t now, struct machine_effects *fx)
+{
+	unsigned size = machine_live(m), wanted = machine_desired(m);
 	if (wanted >= size) {
 		m->low_since_ns = AP_FOREVER;
 		grow(m, wanted, now, fx);

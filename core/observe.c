@@ -274,6 +274,7 @@ static void stats_locked(struct ap_pool *pool, const struct templates_stats *tem
 		.scale_direction = m->scale_direction,
 		.closed = m->closed,
 		.target = m->target,
+		.n_desired = machine_desired(m),
 		.breaker = breaker_state_name(m->breaker.state),
 		.spawn_backend = spawn_backend_name(templates_backend(pool->templates)),
 		.n_templates = templates->n,

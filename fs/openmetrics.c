@@ -96,6 +96,11 @@ static void agents_max(const struct page *page)
 	gauge(page, page->m->max_size);
 }
 
+static void agents_desired(const struct page *page)
+{
+	gauge(page, page->m->stats.n_desired);
+}
+
 static void max_reached(const struct page *page)
 {
 	counter(page, page->m->counts.n_at_max);
@@ -292,6 +297,8 @@ static const struct family families[] = {
 	{"agentpool_agents", "gauge", "", "Agents by state.", agents},
 	{"agentpool_agents_min", "gauge", "", "Agents kept ready: min_pool_size.", agents_min},
 	{"agentpool_agents_max", "gauge", "", "Never more: max_pool_size.", agents_max},
+	{"agentpool_agents_desired", "gauge", "",
+	 "Agents that there should be: by the policy, or as asked for.", agents_desired},
 	{"agentpool_max_reached", "counter", "",
 	 "Times that acquirers came to wait while there were max_pool_size agents.", max_reached},
 	{"agentpool_utilization_ratio", "gauge", "ratio",

@@ -132,6 +132,8 @@ const struct tree_row tree_stats[] = {
 	VALUE(print_count, n_in_state[AP_AGENT_IDLE], "idle_agents",
 	      "agents that wait for a lease"),
 	VALUE(print_count, stats.n_total, "total_agents", "agents in any state"),
+	VALUE(print_count, stats.n_desired, "desired_agents",
+	      "agents that there should be: by the policy, or as asked for"),
 	VALUE(print_count, n_in_state[AP_AGENT_SPAWNING], "spawning_agents", "agents being made"),
 	VALUE(print_count, n_in_state[AP_AGENT_VALIDATING], "validating_agents",
 	      "agents being made ready for a lease"),

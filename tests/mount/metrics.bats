@@ -181,6 +181,17 @@ in_state() { # KIND: stats/STATE_KIND of all states, one a line
     assert_equal "$(cat "$POOL/stats/unhealthy_seconds")" 0.000
 }
 
+@test "desired_agents is the size that the pool goes to, and its metric" {
+    mount_pool 1 4
+    assert_equal "$(cat "$POOL/stats/desired_agents")" 1
+    echo 3 > "$POOL/scale"
+    assert_equal "$(cat "$POOL/stats/desired_agents")" 3
+    assert_equal "$(metric agentpool_agents_desired)" 3
+    await value_is "$POOL/stats/total_agents" 3
+    echo auto > "$POOL/scale"
+    assert_equal "$(cat "$POOL/stats/desired_agents")" 2 # one less, when it has been so for a whole window
+}
+
 @test "stats/breaker_cause says why spawning fails until it does not any more" {
     mount_pool 1 1
     assert_equal "$(cat "$POOL/stats/breaker_cause")" ""

@@ -1610,6 +1610,33 @@ static void manual_target(void **state)
 	assert_int_equal(machine_total(&machine), 2);
 }
 
+static void desired_size_is_what_the_pool_goes_to(void **state)
+{
+	struct machine_request a, b, c, d;
+	begin_idle(1, 3);
+	assert_int_equal(machine_desired(&machine), 1);
+	acquire(&a, "a", 100 * AP_SECOND); /* by the one that idles: utilization is 100 % */
+	assert_int_equal(machine_desired(&machine), 2);
+	settle();
+	acquire(&b, "b", 100 * AP_SECOND);
+	acquire(&c, "c", 100 * AP_SECOND);
+	acquire(&d, "d", 100 * AP_SECOND);
+	assert_int_equal(machine_desired(&machine), 3); /* of max_size, whoever waits */
+	scale(2);
+	assert_int_equal(machine_desired(&machine), 2);
+	STEP(.type = MACHINE_SHUTDOWN);
+	assert_int_equal(machine_desired(&machine), 0);
+}
+
+static void a_smaller_size_is_desired_before_it_is_gone_to(void **state)
+{
+	begin_idle(1, 10);
+	scale(5);
+	scale(-1);
+	assert_int_equal(machine_total(&machine), 5);
+	assert_int_equal(machine_desired(&machine), 4);
+}
+
 static void target_is_not_exceeded_by_demand(void **state)
 {
 	struct machine_request a, b, c;
@@ -2567,6 +2594,10 @@ int main(void)
 		MACHINE_TEST("spare keeps min_idle agents beside the leased", spare_keeps_min_idle),
 		MACHINE_TEST("spare trims idle agents to max_idle", spare_trims_to_max_idle),
 		MACHINE_TEST("a manual size holds until it is automatic again", manual_target),
+		MACHINE_TEST("the desired size is what the pool goes to",
+			     desired_size_is_what_the_pool_goes_to),
+		MACHINE_TEST("a smaller size is desired before it is gone to",
+			     a_smaller_size_is_desired_before_it_is_gone_to),
 		MACHINE_TEST("demand does not exceed a manual size",
 			     target_is_not_exceeded_by_demand),
 		MACHINE_TEST("a manual size outside of the limits is ERANGE", target_out_of_range),
