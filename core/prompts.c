@@ -587,7 +587,7 @@ static void keys_lane_release(struct worker_lane *lane)
 	ap_agent_unref(ap_container_of(lane, struct ap_agent, keys_lane));
 }
 
-/* What is done by hand waits for no prompt in the queue. */
+/* Keys wait for no prompt in the queue. */
 static void job_in_keys_lane(struct agent_job *job)
 {
 	job->job.lane = &job->agent->keys_lane;
@@ -627,23 +627,35 @@ int ap_agent_keys(struct ap_pool *pool, struct ap_agent *agent, uint64_t token, 
 	return 0;
 }
 
+/* Whether its processes are to stand still: the last word counts, and what is to end goes on. */
+static bool is_to_stop(struct ap_agent *agent, struct backend_terminal *ret_running)
+{
+	pthread_mutex_lock(&agent->pool->lock);
+	bool stop = agent->paused && !agent->ending && !agent->ended;
+	*ret_running = agent->running;
+	pthread_mutex_unlock(&agent->pool->lock);
+	return stop;
+}
+
+/* Takes its time, and waits for no other job of the agent: where something else is wanted behind
+ * it, that is done too. */
 static void job_pause(struct worker_job *worker_job)
 {
 	struct agent_job *job = ap_container_of(worker_job, struct agent_job, job);
 	struct ap_agent *agent = job->agent;
-	struct ap_pool *pool = agent->pool;
-	pthread_mutex_lock(&pool->lock);
-	bool paused = agent->paused; /* the last word counts */
-	struct backend_terminal running = agent->running;
-	pthread_mutex_unlock(&pool->lock);
+	struct backend *backend = agent->pool->backend;
+	struct backend_terminal running;
 	AP_CLEANUP_BUF struct ap_buf path = {0};
 	ap_buf_printf(&path, "%s/paused", agent->dir);
-	if (paused) /* for the next daemon */
-		(void)file_write(ap_buf_text(&path), "", 0, NULL);
-	else
-		agent_remove_record(agent, "paused");
-	(void)pool->backend->ops->pause(pool->backend, &running,
-					paused); /* it has ended, perhaps */
+	bool stop;
+	do {
+		stop = is_to_stop(agent, &running);
+		if (stop) /* for the next daemon */
+			(void)file_write(ap_buf_text(&path), "", 0, NULL);
+		else
+			agent_remove_record(agent, "paused");
+		(void)backend->ops->pause(backend, &running, stop); /* it has ended, perhaps */
+	} while (stop != is_to_stop(agent, &running));
 	agent_job_free(job);
 }
 
@@ -659,7 +671,7 @@ int ap_agent_pause(struct ap_pool *pool, struct ap_agent *agent, bool pause, str
 	agent->paused = pause;
 	agent->recheck_ns = ap_clock_ns();
 	pthread_mutex_unlock(&pool->lock);
-	job_in_keys_lane(job);
+	worker_submit(pool->workers, &job->job);
 	maintenance_poke(pool);
 	return 0;
 }

@@ -363,6 +363,40 @@ END
     await value_is "$POOL/stats/idle_agents" 1
 }
 
+@test "a pause waits for no keys that wait for a prompt to be submitted" {
+    lease_program stuck
+    assert_equal "$(wait_for_job)" ready
+    local pid
+    pid=$(program_of "$JOB")
+    echo hello > "$JOB/prompt"
+    await contains "$JOB/screen" "> hello"
+    echo z > "$JOB/keys"
+    echo pause > "$JOB/ctl"
+    await grep -q '^State:.T' "/proc/$pid/status"
+    assert_equal "$(jq -r 'select(.event == "prompt") | .outcome' "$POOL/events")" "" # it is being submitted still
+    echo resume > "$JOB/ctl"
+    await grep -q '> .*z' "$JOB/screen"
+    echo job > "$POOL/release"
+}
+
+@test "a release while a pause is under way lets the program end in order" {
+    # stopping so many takes longer than to ask them to end
+    cat > "$DIR/many" <<'END'
+for i in $(seq 400); do sleep 1000 & done
+trap 'trap "" HUP TERM; for i in 1 2 3 4 5 6 7 8; do sleep 0.1; done; echo in order > ended; exit' HUP TERM
+echo beg""un
+while :; do sleep 0.1; done
+END
+    mount_pool 1 1 -- sh "$DIR/many"
+    echo job > "$POOL/acquire"
+    await contains "$JOB/output" begun
+    echo pause > "$JOB/ctl"
+    echo job > "$POOL/release"
+    assert_equal "$(git -C "$REPO" show agentpool/job:ended)" "in order"
+    await value_is "$POOL/stats/idle_agents" 1
+    assert [ ! -e "$STATE/agents/agent-1/paused" ]
+}
+
 @test "reset has the program forget, in order with the prompts before it" {
     lease_program
     echo one > "$JOB/prompt"
