@@ -42,17 +42,19 @@ changed"
 
 @test "an agent that was recycled answers prompts as fast as a new one" {
     mount_pool 1 1
+    local all=() start
     for i in 1 2 3 4 5; do
         echo job > "$POOL/acquire"
         prompt "echo $i >> count"
-        local start=$EPOCHREALTIME
+        start=$EPOCHREALTIME
         assert_equal "$(wait_for_job)" ready
-        local took=$(( (${EPOCHREALTIME/./} - ${start/./}) / 1000 ))
+        all+=($(( (${EPOCHREALTIME/./} - ${start/./}) / 1000 )))
         refute contains "$POOL/leases/job/why" silence # it is known by its process, not by waiting
-        echo "$i: $took ms"
-        assert [ $took -lt 2000 ]
         echo job > "$POOL/release"
     done
+    # all but one: the machine may be busy for a moment
+    echo "took ${all[*]} ms"
+    jq -se 'sort[-2] < 2000' <<<"${all[*]}"
     assert_equal "$(git -C "$REPO" show agentpool/job:count | tr '\n' ' ')" "1 2 3 4 5 "
 }
 
