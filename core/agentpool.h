@@ -296,6 +296,13 @@ int ap_agent_pause(struct ap_pool *pool, struct ap_agent *agent, bool pause, str
 int ap_agent_reset(struct ap_pool *pool, struct ap_agent *agent, uint64_t token,
 		   struct ap_err *err);
 
+/* Commits all that has changed in the worktree of its lease, untracked files included and ignored
+ * ones not, to the branch it is on, and is answered then; in order with the prompts before it.
+ * -ENODATA: nothing has changed. -EIO: git's own complaint. -ESTALE, -ENOENT (no lease), -EBUSY,
+ * -ENODEV. */
+int ap_agent_commit(struct ap_pool *pool, struct ap_agent *agent, uint64_t token,
+		    const char *message, struct ap_request *request, struct ap_err *err);
+
 /* What the program says of itself, by a hook: starting, ready, busy or waiting. -EINVAL, -EBUSY,
  * -ENODEV. */
 int ap_agent_activity_set(struct ap_pool *pool, struct ap_agent *agent, const char *text,

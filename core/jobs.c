@@ -667,9 +667,9 @@ void job_effect_locked(struct ap_agent *agent, const struct machine_effect *effe
 /* --- jobs of their own memory --- */
 
 struct agent_job *agent_job_new(struct ap_agent *agent, struct ap_request *request,
-				void (*run)(struct worker_job *), const char *keys)
+				void (*run)(struct worker_job *), const char *words)
 {
-	struct agent_job *job = calloc(1, sizeof *job + strlen(keys) + 1);
+	struct agent_job *job = calloc(1, sizeof *job + strlen(words) + 1);
 	if (!job)
 		return NULL;
 	job->job.run = run;
@@ -678,7 +678,7 @@ struct agent_job *agent_job_new(struct ap_agent *agent, struct ap_request *reque
 	job->request = request;
 	if (request)
 		ap_request_ref(request);
-	strcpy(job->keys, keys);
+	strcpy(job->words, words);
 	return job;
 }
 

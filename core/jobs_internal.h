@@ -17,13 +17,13 @@ struct agent_job {
 	struct ap_agent *agent;	    /* with a reference */
 	struct ap_request *request; /* with a reference, or NULL */
 	enum ap_agent_text what;
-	uint64_t token; /* of the lease that keys are for; 0: any */
-	char keys[];
+	uint64_t token; /* of the lease that it is asked for; 0: any */
+	char words[];	/* keys, or a message */
 };
 
 /* NULL on ENOMEM. Takes a reference of the agent, and of the request if there is one. */
 struct agent_job *agent_job_new(struct ap_agent *agent, struct ap_request *request,
-				void (*run)(struct worker_job *), const char *keys);
+				void (*run)(struct worker_job *), const char *words);
 void agent_job_free(struct agent_job *job);
 void agent_job_in_lane(struct agent_job *job);
 

@@ -1,4 +1,4 @@
-/* What is typed into an agent's terminal: prompts, keys; and the program started again by hand. */
+/* What is typed into an agent's terminal: prompts, keys; and what else is done to it by hand. */
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -605,7 +605,7 @@ static void job_keys(struct worker_job *worker_job)
 	while (!(alone = pthread_mutex_trylock(&agent->typing) == 0) && ap_clock_ns() < deadline)
 		poll(NULL, 0, ECHO_PAUSE_MS);
 	if (same_lease(agent->pool, agent, job->token, NULL) == 0)
-		(void)agent_press(agent, job->keys, NULL); /* the terminal may have gone */
+		(void)agent_press(agent, job->words, NULL); /* the terminal may have gone */
 	if (alone)
 		pthread_mutex_unlock(&agent->typing);
 	agent_job_free(job);
@@ -704,6 +704,34 @@ int ap_agent_restart(struct ap_pool *pool, struct ap_agent *agent, struct ap_err
 	if (!job)
 		return ap_err_errno(err, -ENOMEM, "restart");
 	agent_restarts(agent);
+	agent_job_in_lane(job);
+	return 0;
+}
+
+static void job_commit(struct worker_job *worker_job)
+{
+	struct agent_job *job = ap_container_of(worker_job, struct agent_job, job);
+	struct ap_agent *agent = job->agent;
+	struct ap_err err = {""};
+	int r = same_lease(agent->pool, agent, job->token, &err);
+	if (r == 0 && !(agent->lease_open && agent->lease_held))
+		r = ap_err_set(&err, -ENOENT, "%s serves no lease", agent->name);
+	if (r == 0)
+		r = worktree_commit(&agent->worktree, &agent->lease, job->words, &err);
+	request_answer(job->request, r, &err);
+	agent_job_free(job);
+}
+
+int ap_agent_commit(struct ap_pool *pool, struct ap_agent *agent, uint64_t token,
+		    const char *message, struct ap_request *request, struct ap_err *err)
+{
+	int r = agent_running(pool, agent, true, err);
+	if (r < 0)
+		return r;
+	struct agent_job *job = agent_job_new(agent, request, job_commit, message);
+	if (!job)
+		return ap_err_errno(err, -ENOMEM, "commit");
+	job->token = token;
 	agent_job_in_lane(job);
 	return 0;
 }

@@ -85,6 +85,13 @@ int worktree_forward(struct worktree *worktree, const char *commit, struct ap_er
 int worktree_save(struct worktree *worktree, const struct worktree_lease *lease,
 		  const char *message, struct ap_err *err);
 
+/* Commits all changes, untracked files included and ignored ones not, where HEAD is now; those of
+ * repositories inside the worktree first. The agent may be at work: what it writes meanwhile is in
+ * the commit or is changed behind it. Runs no hook. -ENODATA: nothing has changed; -EIO with git's
+ * own sentence, such as of an index that the agent's git has locked. */
+int worktree_commit(struct worktree *worktree, const struct worktree_lease *lease,
+		    const char *message, struct ap_err *err);
+
 /* Throws away what is in the worktree, and the lease's branch if the lease created it. */
 int worktree_discard(const struct worktree *worktree, const struct worktree_lease *lease,
 		     struct ap_err *err);

@@ -108,41 +108,53 @@ static int reveal_hidden(const struct saving *saving, struct ap_err *err)
 
 /* --- commits --- */
 
+/* Appends a setting: as it is configured, else `otherwise`. */
 static int config_of(const struct git_place *place, const char *name, const char *otherwise,
 		     struct ap_buf *ret, struct ap_err *err)
 {
-	int r = git_run(place, ret, err, GIT_ARGS("config", name));
-	git_trim(ret);
-	if (ret->len == 0)
-		ap_buf_adds(ret, otherwise);
-	return r < 0 ? r : ret->failed ? -ENOMEM : 0;
+	AP_CLEANUP_BUF struct ap_buf value = {0};
+	int r = git_run(place, &value, err, GIT_ARGS("config", name));
+	git_trim(&value);
+	ap_buf_printf(ret, "%s=%s", name, value.len > 0 ? ap_buf_text(&value) : otherwise);
+	return r < 0 ? r : ret->failed || value.failed ? -ENOMEM : 0;
 }
 
-/* By the user as configured, else by the pool. */
+/* Who commits, as settings of git: the user as configured, else the pool. */
+struct author {
+	struct ap_buf name, email;
+};
+
+static void author_fini(struct author *author)
+{
+	ap_buf_fini(&author->name);
+	ap_buf_fini(&author->email);
+}
+
+static int author_of(const struct git_place *place, struct author *ret, struct ap_err *err)
+{
+	int r = config_of(place, "user.name", "agentpoolfs", &ret->name, err);
+	return r < 0 ? r
+		     : config_of(place, "user.email", "agentpoolfs@localhost", &ret->email, err);
+}
+
 static int commit_tree(const struct saving *saving, const char *tree, const char *const parents[2],
 		       char ret_oid[GIT_OID_MAX + 1], struct ap_err *err)
 {
-	AP_CLEANUP_BUF struct ap_buf name = {0};
-	AP_CLEANUP_BUF struct ap_buf email = {0};
-	AP_CLEANUP_BUF struct ap_buf set_name = {0};
-	AP_CLEANUP_BUF struct ap_buf set_email = {0};
-	int r = config_of(&saving->place, "user.name", "agentpoolfs", &name, err);
-	if (r == 0)
-		r = config_of(&saving->place, "user.email", "agentpoolfs@localhost", &email, err);
-	if (r < 0)
-		return r;
-	ap_buf_printf(&set_name, "user.name=%s", ap_buf_text(&name));
-	ap_buf_printf(&set_email, "user.email=%s", ap_buf_text(&email));
-	const char *args[16] = {
-		"-c", ap_buf_text(&set_name), "-c", ap_buf_text(&set_email), "commit-tree",
-		"-m", saving->message};
+	struct author author = {0};
+	int r = author_of(&saving->place, &author, err);
+	const char *args[16] = {"-c",		ap_buf_text(&author.name),
+				"-c",		ap_buf_text(&author.email),
+				"commit-tree",	"-m",
+				saving->message};
 	size_t n = 7;
 	for (size_t i = 0; i < 2 && parents[i]; i++) {
 		args[n++] = "-p";
 		args[n++] = parents[i];
 	}
 	args[n] = tree;
-	return git_oid(&saving->place, ret_oid, err, args);
+	r = r < 0 ? r : git_oid(&saving->place, ret_oid, err, args);
+	author_fini(&author);
+	return r;
 }
 
 static bool is_ancestor(const struct git_place *place, const char *old, const char *new)
@@ -500,20 +512,57 @@ static int save_all(const struct saving *saving, const struct worktree_lease *le
 	return r < 0 ? r : save_on_moving_branch(saving, lease, &look, err);
 }
 
-int worktree_save(struct worktree *worktree, const struct worktree_lease *lease,
-		  const char *message, struct ap_err *err)
+static struct saving saving_of(const struct worktree *worktree, const struct worktree_lease *lease,
+			       const char *message)
 {
-	int r = worktree_attach(worktree, err); /* else all files would count as deleted */
-	if (r == 0)
-		r = worktree_repair(worktree, lease->base, err);
-	const struct saving saving = {
+	return (struct saving){
 		.place = place_of(worktree),
 		.repo = worktree->repo,
 		.label = lease->label,
 		.message = message,
 		.path = "",
 	};
+}
+
+int worktree_save(struct worktree *worktree, const struct worktree_lease *lease,
+		  const char *message, struct ap_err *err)
+{
+	int r = worktree_attach(worktree, err); /* else all files would count as deleted */
+	if (r == 0)
+		r = worktree_repair(worktree, lease->base, err);
+	const struct saving saving = saving_of(worktree, lease, message);
 	if (r == 0)
 		r = save_all(&saving, lease, err);
 	return r < 0 ? ap_err_wrap(err, r, "saving the work of lease %s", lease->label) : 0;
+}
+
+static int commit_changes(const struct saving *saving, struct ap_err *err)
+{
+	struct author author = {0};
+	int r = author_of(&saving->place, &author, err);
+	if (r == 0)
+		r = git_must(&saving->place, NULL, err, GIT_ARGS("add", "--all", "--sparse"));
+	if (r == 0)
+		r = git_must(&saving->place, NULL, err,
+			     GIT_ARGS("-c", ap_buf_text(&author.name), "-c",
+				      ap_buf_text(&author.email), "commit", "--quiet", "-m",
+				      saving->message));
+	author_fini(&author);
+	return r;
+}
+
+int worktree_commit(struct worktree *worktree, const struct worktree_lease *lease,
+		    const char *message, struct ap_err *err)
+{
+	struct look look = {.is_changed = false};
+	const struct saving saving = saving_of(worktree, lease, message);
+	int r = worktree_attach(worktree, err);
+	if (r == 0)
+		r = look_at(&saving, &look, err);
+	if (r == 0 && !look.is_changed)
+		r = ap_err_set(err, -ENODATA, "nothing has changed since the last commit");
+	if (r == 0)
+		r = save_nested(&saving, &look, err);
+	ap_buf_fini(&look.nested);
+	return r < 0 ? r : commit_changes(&saving, err);
 }

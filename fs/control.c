@@ -11,10 +11,13 @@ int control_run(const struct control_command *commands, const struct tree_call *
 	for (const struct control_command *command = commands; name && command->name; command++) {
 		if (strcmp(name, command->name) != 0)
 			continue;
-		if (ap_word_next(&line))
+		line += strspn(line, " \t");
+		if (!command->takes && *line)
 			return ap_err_set(call->err, -EINVAL, "%s takes no words", name);
+		if (command->takes && !*line)
+			return ap_err_set(call->err, -EINVAL, "write %s %s", name, command->takes);
 		if (command->submit)
-			return command->submit(call, request);
+			return command->submit(call, line, request);
 		int r = command->run(call);
 		return r < 0 ? r : 1;
 	}

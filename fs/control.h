@@ -10,7 +10,9 @@ struct control_command {
 	const char *doc;
 	/* one of these */
 	int (*run)(const struct tree_call *); /* 0: done; or negative errno */
-	int (*submit)(const struct tree_call *, struct ap_request *); /* 0: answered later */
+	/* 0: answered later. `words` is the rest of the line, "" where the command takes none */
+	int (*submit)(const struct tree_call *, const char *words, struct ap_request *);
+	const char *takes; /* what the words are called that have to follow; NULL: none may */
 };
 
 /* Runs the command of a line; the table ends with a row without a name. 0: the request is

@@ -19,8 +19,22 @@ enum node_dir {
 struct node {
 	enum node_dir dir;
 	unsigned row; /* 0: the directory itself; else 1 + index of the row in its table */
-	uint64_t id;  /* agent's number; lease's token; serial of a fresh node; else 0; 48 bits */
+	uint64_t id;  /* agent's number, of 32 bits; lease's token; serial; else 0; 48 bits */
 };
+
+/* Another node of the same file: its id is a serial, or has one above the number of the agent. */
+static inline struct node node_fresh(struct node node, uint64_t serial)
+{
+	node.id =
+		node.dir == NODE_AGENT ? (node.id & UINT32_MAX) | (serial & 0xffff) << 32 : serial;
+	return node;
+}
+
+/* The number of the agent that a node of NODE_AGENT is about. */
+static inline uint32_t node_agent(struct node node)
+{
+	return (uint32_t)node.id;
+}
 
 uint64_t node_pack(struct node node);
 struct node node_unpack(uint64_t ino);

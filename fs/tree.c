@@ -27,7 +27,7 @@ bool tree_call_init(struct tree_call *call, struct ap_pool *pool, struct node no
 	*call = (struct tree_call){
 		.pool = pool, .index = node.row ? node.row - 1 : 0, .id = node.id, .err = err};
 	if (node.dir == NODE_AGENT)
-		call->agent = ap_agent_get(pool, (unsigned)node.id);
+		call->agent = ap_agent_get(pool, node_agent(node));
 	else if (node.dir == NODE_LEASES && node.row)
 		call->agent = ap_agent_of_token(pool, node.id);
 	else
@@ -86,7 +86,7 @@ static int lookup_row(struct node dir, const char *name, struct node *ret)
 		if (rows[i].is_dir)
 			*ret = (struct node){.dir = rows[i].subdir};
 		else if (rows[i].fresh)
-			ret->id = atomic_fetch_add(&serial, 1);
+			*ret = node_fresh(*ret, atomic_fetch_add(&serial, 1));
 		return 0;
 	}
 	return -ENOENT;

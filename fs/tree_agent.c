@@ -142,20 +142,26 @@ static int run_reset(const struct tree_call *call)
 	return ap_agent_reset(call->pool, call->agent, call->token, call->err);
 }
 
+static int submit_commit(const struct tree_call *call, const char *message,
+			 struct ap_request *request)
+{
+	return ap_agent_commit(call->pool, call->agent, call->token, message, request, call->err);
+}
+
 static const struct control_command commands[] = {
-	{"kill", "end the agent; the work of its lease is saved", run_kill, NULL},
-	{"recycle", "make it as new, at once or when its lease ends", run_recycle, NULL},
-	{"restart", "start its program anew in the same worktree", run_restart, NULL},
-	{"pause", "stop its processes", run_pause, NULL},
-	{"resume", "have them go on", run_resume, NULL},
-	{"reset", "have its program forget what was said", run_reset, NULL},
+	{"kill", "end the agent; the work of its lease is saved", .run = run_kill},
+	{"recycle", "make it as new, at once or when its lease ends", .run = run_recycle},
+	{"restart", "start its program anew in the same worktree", .run = run_restart},
+	{"pause", "stop its processes", .run = run_pause},
+	{"resume", "have them go on", .run = run_resume},
+	{"reset", "have its program forget what was said", .run = run_reset},
+	{"commit", "commit all that has changed", .submit = submit_commit, .takes = "MESSAGE"},
 	{0},
 };
 
-static int ctl_line(const struct tree_call *call, char *line)
+static int ctl_submit(const struct tree_call *call, char *line, struct ap_request *request)
 {
-	int r = control_run(commands, call, line, NULL);
-	return r < 0 ? r : 0;
+	return control_run(commands, call, line, request);
 }
 
 enum {
@@ -230,8 +236,8 @@ const struct tree_row tree_agent[] = {
 	 .fetch = fetch_response, .parks = true},
 	{"diff", "worktree against base, untracked files included", .fetch = fetch_diff},
 	{"diffstat", "summary of diff", .fetch = fetch_diffstat},
-	{"ctl", "kill, recycle, restart, pause, resume, reset", .line = ctl_line,
-	 .writer = TREE_WRITER_HOLDER},
+	{"ctl", "kill, recycle, restart, pause, resume, reset, commit MESSAGE",
+	 .submit = ctl_submit, .writer = TREE_WRITER_HOLDER, .fresh = true},
 	{0},
 };
 

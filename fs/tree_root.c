@@ -92,12 +92,12 @@ static int run_drain(const struct tree_call *call)
 	return 0;
 }
 
-static int submit_save(const struct tree_call *call, struct ap_request *request)
+static int submit_save(const struct tree_call *call, const char *words, struct ap_request *request)
 {
 	return ap_pool_save(call->pool, request, call->err);
 }
 
-static int submit_load(const struct tree_call *call, struct ap_request *request)
+static int submit_load(const struct tree_call *call, const char *words, struct ap_request *request)
 {
 	return ap_pool_load(call->pool, request, call->err);
 }
@@ -126,14 +126,14 @@ static int run_reset_breaker(const struct tree_call *call)
 }
 
 static const struct control_command commands[] = {
-	{"warm", "make agents up to min_pool_size now", run_warm, NULL},
-	{"drain", "retire idle agents down to min_pool_size now", run_drain, NULL},
-	{"save", "write settings and counters to the state store now", NULL, submit_save},
-	{"load", "make the settings of the state store effective now", NULL, submit_load},
-	{"maintain", "one maintenance pass now", run_maintain, NULL},
-	{"close", "grant nothing more", run_close, NULL},
-	{"open", "grant again", run_open, NULL},
-	{"reset-breaker", "spawn again, whatever failed before", run_reset_breaker, NULL},
+	{"warm", "make agents up to min_pool_size now", .run = run_warm},
+	{"drain", "retire idle agents down to min_pool_size now", .run = run_drain},
+	{"save", "write settings and counters to the state store now", .submit = submit_save},
+	{"load", "make the settings of the state store effective now", .submit = submit_load},
+	{"maintain", "one maintenance pass now", .run = run_maintain},
+	{"close", "grant nothing more", .run = run_close},
+	{"open", "grant again", .run = run_open},
+	{"reset-breaker", "spawn again, whatever failed before", .run = run_reset_breaker},
 	{0},
 };
 

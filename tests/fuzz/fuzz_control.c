@@ -51,8 +51,16 @@ static int run(const struct tree_call *call)
 	return 0;
 }
 
-static int submit(const struct tree_call *call, struct ap_request *request)
+static int submit(const struct tree_call *call, const char *words, struct ap_request *request)
 {
+	HOLDS(!*words);
+	n_submitted++;
+	return 0;
+}
+
+static int submit_words(const struct tree_call *call, const char *words, struct ap_request *request)
+{
+	HOLDS(*words && *words != ' ' && *words != '\t');
 	n_submitted++;
 	return 0;
 }
@@ -128,6 +136,7 @@ static void command_holds(struct tree_call *call, char *line)
 	static const struct control_command commands[] = {
 		{"maintain", "one pass now", .run = run},
 		{"drain", "end all", .submit = submit},
+		{"commit", "with words", .submit = submit_words, .takes = "MESSAGE"},
 		{0},
 	};
 	n_run = n_submitted = 0;

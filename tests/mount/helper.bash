@@ -10,7 +10,7 @@ load_library() {
 
 # Waits until a command succeeds; the deadline is generous, for machines that are busy.
 await() {
-    local deadline=$((SECONDS + 60))
+    local deadline=$((SECONDS + 120))
     until "$@" >/dev/null 2>&1; do
         if ((SECONDS > deadline)); then
             echo "still not: $*" >&2

@@ -167,6 +167,91 @@ lease_works() {
 
 one_template() { [ "$(templates) $(cat "$POOL/stats/templates")" = "1 1" ]; }
 
+@test "ctl commits all that has changed, where HEAD is, without hooks" {
+    printf '#!/bin/sh\ntouch "%s/hook"\n' "$DIR" | tee "$REPO/.git/hooks/pre-commit" > "$REPO/.git/hooks/post-commit"
+    chmod +x "$REPO"/.git/hooks/*-commit
+    echo '*.log' > "$REPO/.git/info/exclude"
+    mount_pool 1 1
+    echo job > "$POOL/acquire"
+    local tree
+    tree=$(tree_of job)
+    echo new > "$tree/-new file"
+    echo more >> "$tree/file-0"
+    rm "$tree/file-1"
+    touch "$tree/ignored.log"
+    echo "commit  The first  part: 'x' #1" > "$POOL/leases/job/ctl"
+    assert_equal "$(git -C "$REPO" log -1 --format='%s|%an' agentpool/job)" "The first  part: 'x' #1|user"
+    assert_equal "$(git -C "$tree" status --porcelain)" ""
+    assert_equal "$(git -C "$tree" diff --name-status HEAD~ | paste -sd' ')" "$(printf 'A\t-new file M\tfile-0 D\tfile-1')"
+    assert_equal "$(cat "$POOL/leases/job/head")" "$(git -C "$REPO" rev-parse agentpool/job)"
+    refute test -e "$DIR/hook"
+    # on a branch of the agent's own, which the lease's takes over at its end
+    REPO_CHANGED=yes
+    git -C "$tree" switch -qc aside
+    git init -q "$tree/inner"
+    echo nested > "$tree/inner/nested"
+    printf 'commit second' > "$POOL/leases/job/ctl"
+    assert_equal "$(git -C "$REPO" log -1 --format=%s aside)" second
+    assert_equal "$(git -C "$tree" status --porcelain)" ""
+    echo job > "$POOL/release"
+    assert_equal "$(git -C "$REPO" log -2 --format=%s agentpool/job | paste -sd/)" "second/The first  part: 'x' #1"
+    refute test -e "$DIR/hook"
+}
+
+@test "a commit that cannot be is refused with git's own sentence, and nothing is lost" {
+    mount_pool 1 1
+    refused() { # COMMAND ERROR SENTENCE
+        run bash -c "echo '$1' > $POOL/agents/agent-1/ctl"
+        assert_failure
+        assert_output --partial "$2"
+        assert contains "$POOL/last_error" "$3"
+    }
+    refused "commit x" "No such file or directory" "agent-1 serves no lease"
+    echo job > "$POOL/acquire"
+    local tree
+    tree=$(tree_of job)
+    refused commit "Invalid argument" "write commit MESSAGE"
+    refused "kill x" "Invalid argument" "kill takes no words"
+    refused "commit x" "No data available" "nothing has changed since the last commit"
+    echo made > "$tree/made"
+    local lock
+    lock=$(git -C "$tree" rev-parse --git-dir)/index.lock
+    touch "$lock" # as the agent's own git has it
+    refused "commit x" "Input/output error" "index.lock"
+    rm "$lock"
+    assert_equal "$(cat "$tree/made")" made
+    # a file that is open still is of the lease that it was opened for
+    exec 7> "$POOL/leases/job/ctl"
+    echo job > "$POOL/release"
+    assert_equal "$(on_branch job made)" made
+    echo next > "$POOL/acquire"
+    echo other > "$(tree_of next)/other"
+    run bash -c "echo commit x >&7"
+    assert_output --partial "Stale file handle"
+    exec 7>&-
+    echo next > "$POOL/release"
+    assert_equal "$(git -C "$REPO" rev-list --count main..agentpool/next)" 1
+}
+
+@test "other commands wait for no commit" {
+    mount_pool 1 1
+    echo job > "$POOL/acquire"
+    REPO_CHANGED=yes
+    git -C "$REPO" config filter.slow.clean "touch '$DIR/begun'; timeout 60 sh -c 'until [ -e $DIR/go ]; do sleep 0.05; done'; cat"
+    echo '*.slow filter=slow' > "$REPO/.git/info/attributes"
+    echo made > "$(tree_of job)/made.slow"
+    echo "commit slow" > "$POOL/leases/job/ctl" 3>&- &
+    local writer=$!
+    await test -e "$DIR/begun"
+    echo pause > "$POOL/leases/job/ctl"
+    await value_is "$POOL/leases/job/why" "pause: asked for"
+    echo resume > "$POOL/leases/job/ctl"
+    kill -0 $writer # it has not ended
+    touch "$DIR/go"
+    wait $writer
+    assert_equal "$(on_branch job made.slow)" made
+}
+
 @test "whatever way a lease ends, its work is on its branch" {
     mount_pool 2 4
     local label
