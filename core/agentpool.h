@@ -282,14 +282,17 @@ int ap_agent_keys(struct ap_pool *pool, struct ap_agent *agent, uint64_t token, 
 		  struct ap_err *err);
 
 /* Commands: end it (its work is saved); recycle it, at once or when its lease ends; start its
- * program anew in the same worktree. -EBUSY, -ENODEV. */
-int ap_agent_kill(struct ap_pool *pool, struct ap_agent *agent, struct ap_err *err);
-int ap_agent_recycle(struct ap_pool *pool, struct ap_agent *agent, struct ap_err *err);
-int ap_agent_restart(struct ap_pool *pool, struct ap_agent *agent, struct ap_err *err);
+ * program anew in the same worktree. -ESTALE, -EBUSY, -ENODEV. */
+int ap_agent_kill(struct ap_pool *pool, struct ap_agent *agent, uint64_t token, struct ap_err *err);
+int ap_agent_recycle(struct ap_pool *pool, struct ap_agent *agent, uint64_t token,
+		     struct ap_err *err);
+int ap_agent_restart(struct ap_pool *pool, struct ap_agent *agent, uint64_t token,
+		     struct ap_err *err);
 
 /* Stops the program and all that it started, or has them go on. A paused agent is busy, and takes
- * no prompt until it goes on. -EIO, -EBUSY, -ENODEV. */
-int ap_agent_pause(struct ap_pool *pool, struct ap_agent *agent, bool pause, struct ap_err *err);
+ * no prompt until it goes on. -EIO, -ESTALE, -EBUSY, -ENODEV. */
+int ap_agent_pause(struct ap_pool *pool, struct ap_agent *agent, uint64_t token, bool pause,
+		   struct ap_err *err);
 
 /* Has the program forget what was said, by its own command; in order with the prompts before it.
  * -EOPNOTSUPP: its profile knows none; else as ap_agent_prompt(). */

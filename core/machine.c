@@ -605,27 +605,31 @@ static unsigned policy_size(const struct machine *m, struct scaling_sample sampl
 	return size < m->limits.max_size ? size : m->limits.max_size;
 }
 
-unsigned machine_desired(const struct machine *m)
+/* What the policy would have, and whatever it says, enough for who waits. */
+static unsigned policy_wants(const struct machine *m)
 {
-	const struct scaling_policy *policy = &scaling_policies[m->limits.policy];
 	struct scaling_sample sample = machine_sample(m);
 	unsigned size = scaling_size(sample), ready = sample.n_coming + sample.n_idle;
+	unsigned wanted = policy_size(m, sample, scaling_policies[m->limits.policy].desired);
+	if (sample.n_waiting > ready && wanted < size + sample.n_waiting - ready)
+		wanted = size + sample.n_waiting - ready;
+	return wanted;
+}
+
+unsigned machine_desired(const struct machine *m)
+{
 	if (m->suspended)
-		return size;
+		return machine_live(m);
 	if (m->shutdown)
 		return 0;
-	unsigned wanted =
-		m->target >= 0 ? (unsigned)m->target : policy_size(m, sample, policy->desired);
-	/* whatever the policy says: who waits is served */
-	if (m->target < 0 && sample.n_waiting > ready && wanted < size + sample.n_waiting - ready)
-		wanted = size + sample.n_waiting - ready;
+	unsigned wanted = m->target >= 0 ? (unsigned)m->target : policy_wants(m);
 	return wanted < m->limits.max_size ? wanted : m->limits.max_size;
 }
 
 /* The policy's size: up at once, down one step for every window through which it was too large. */
 static void scale_by_policy(struct machine *m, int64_t now, struct machine_effects *fx)
 {
-	unsigned size = machine_live(m), wanted = machine_desired(m);
+	unsigned size = machine_live(m), wanted = policy_wants(m);
 	if (wanted >= size) {
 		m->low_since_ns = AP_FOREVER;
 		grow(m, wanted, now, fx);
@@ -789,14 +793,19 @@ static int on_cancel(struct machine *m, const struct machine_event *event, int64
 	return -EALREADY;
 }
 
+/* Whether that is not its lease, or not any more; 0 is any, or none. */
+static bool is_stale(const struct machine_slot *slot, uint64_t token)
+{
+	return token && token != slot->token;
+}
+
 static int on_release(struct machine *m, const struct machine_event *event, int64_t now,
 		      struct machine_effects *fx)
 {
 	struct machine_slot *slot = &m->slots[event->slot];
 	if (slot->state != AP_AGENT_ACTIVE && !slot->aside)
 		return -ENOENT;
-	if (slot->leaving || slot->state == AP_AGENT_STOPPING ||
-	    (event->token && event->token != slot->token))
+	if (slot->leaving || slot->state == AP_AGENT_STOPPING || is_stale(slot, event->token))
 		return -ESTALE;
 	slot->request = event->request;
 	if (event->request) {
@@ -812,7 +821,7 @@ static int on_renew(struct machine *m, const struct machine_event *event, int64_
 		    struct machine_effects *fx)
 {
 	struct machine_slot *slot = &m->slots[event->slot];
-	if (!machine_slot_leased(slot) || (event->token && event->token != slot->token))
+	if (!machine_slot_leased(slot) || is_stale(slot, event->token))
 		return -ESTALE;
 	if (slot->ttl_ns > 0)
 		slot->deadline_ns = ap_clock_after(now, slot->ttl_ns);
@@ -822,7 +831,7 @@ static int on_renew(struct machine *m, const struct machine_event *event, int64_
 int machine_may_prompt(const struct machine *m, const struct machine_slot *slot, uint64_t token,
 		       int64_t now)
 {
-	if (slot->state == AP_AGENT_FREE || (token && token != slot->token))
+	if (slot->state == AP_AGENT_FREE || is_stale(slot, token))
 		return -ESTALE;
 	bool same_span = now - slot->quota_from_ns < QUOTA_SPAN;
 	if (m->limits.max_prompts > 0 && same_span && slot->n_prompts >= m->limits.max_prompts)
@@ -850,6 +859,8 @@ static int on_kill(struct machine *m, const struct machine_event *event, int64_t
 		   struct machine_effects *fx)
 {
 	struct machine_slot *slot = &m->slots[event->slot];
+	if (slot->state != AP_AGENT_FREE && is_stale(slot, event->token))
+		return -ESTALE;
 	switch (slot->state) {
 	case AP_AGENT_FREE:
 		return -ENOENT;
@@ -875,6 +886,8 @@ static int on_recycle(struct machine *m, const struct machine_event *event, int6
 		      struct machine_effects *fx)
 {
 	struct machine_slot *slot = &m->slots[event->slot];
+	if (slot->state != AP_AGENT_FREE && is_stale(slot, event->token))
+		return -ESTALE;
 	switch (slot->state) {
 	case AP_AGENT_FREE:
 		return -ENOENT;

@@ -173,8 +173,8 @@ enum machine_event_type {
 			  */
 	MACHINE_RENEW,	 /* slot, token: its lease's time to live begins anew */
 	MACHINE_PROMPT,	 /* slot, token: counted against its quota; renews */
-	MACHINE_KILL,	 /* slot */
-	MACHINE_RECYCLE, /* slot: at once, or when its lease ends */
+	MACHINE_KILL,	 /* slot, token */
+	MACHINE_RECYCLE, /* slot, token: at once, or when its lease ends */
 	MACHINE_SPAWNED, /* slot, effect, result; as the next five */
 	MACHINE_VALIDATED,
 	MACHINE_SAVED,
@@ -261,10 +261,10 @@ unsigned machine_max_effects(const struct machine *machine);
  * ADOPT: -EBUSY (the slot is not free), -EEXIST (label or number is there already).
  * ACQUIRE: -ESHUTDOWN, -EEXIST (the label is leased or asked for), -ENOENT (no such agent), -EAGAIN
  * (the queue is full, or its part of the user). RELEASE, RENEW: -ENOENT, -ESTALE. PROMPT: -ESTALE,
- * -EDQUOT. KILL, RECYCLE: -EBUSY, -ENOENT. SCALE: -ERANGE. An outcome that is not awaited any more:
- * -ESTALE. The result of an acquirer's request: 0, -EAGAIN (none idle and the deadline was now),
- * -ETIMEDOUT, -ECANCELED, -ESHUTDOWN, -ENOENT (its agent is gone), -EHOSTDOWN (nothing can serve:
- * spawn_error), or what failed under it. */
+ * -EDQUOT. KILL, RECYCLE: -EBUSY, -ENOENT, -ESTALE. SCALE: -ERANGE. An outcome that is not awaited
+ * any more: -ESTALE. The result of an acquirer's request: 0, -EAGAIN (none idle and the deadline
+ * was now), -ETIMEDOUT, -ECANCELED, -ESHUTDOWN, -ENOENT (its agent is gone), -EHOSTDOWN (nothing
+ * can serve: spawn_error), or what failed under it. */
 int machine_step(struct machine *machine, const struct machine_event *event, int64_t now_ns,
 		 struct machine_effects *effects);
 

@@ -890,16 +890,17 @@ struct ap_agent *ap_agent_of_token(struct ap_pool *pool, uint64_t token)
 	return agent;
 }
 
-int ap_agent_kill(struct ap_pool *pool, struct ap_agent *agent, struct ap_err *err)
+int ap_agent_kill(struct ap_pool *pool, struct ap_agent *agent, uint64_t token, struct ap_err *err)
 {
-	return pool_refused(pool_step_agent(agent, (struct machine_event){.type = MACHINE_KILL}),
-			    err);
+	const struct machine_event event = {.type = MACHINE_KILL, .token = token};
+	return pool_refused(pool_step_agent(agent, event), err);
 }
 
-int ap_agent_recycle(struct ap_pool *pool, struct ap_agent *agent, struct ap_err *err)
+int ap_agent_recycle(struct ap_pool *pool, struct ap_agent *agent, uint64_t token,
+		     struct ap_err *err)
 {
-	return pool_refused(pool_step_agent(agent, (struct machine_event){.type = MACHINE_RECYCLE}),
-			    err);
+	const struct machine_event event = {.type = MACHINE_RECYCLE, .token = token};
+	return pool_refused(pool_step_agent(agent, event), err);
 }
 
 /* --- its life --- */

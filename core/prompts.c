@@ -659,9 +659,12 @@ static void job_pause(struct worker_job *worker_job)
 	agent_job_free(job);
 }
 
-int ap_agent_pause(struct ap_pool *pool, struct ap_agent *agent, bool pause, struct ap_err *err)
+int ap_agent_pause(struct ap_pool *pool, struct ap_agent *agent, uint64_t token, bool pause,
+		   struct ap_err *err)
 {
 	int r = agent_running(pool, agent, false, err);
+	if (r == 0)
+		r = same_lease(pool, agent, token, err);
 	if (r < 0)
 		return r;
 	struct agent_job *job = agent_job_new(agent, NULL, job_pause, "");
@@ -695,9 +698,12 @@ static void job_restart(struct worker_job *worker_job)
 	agent_job_free(job);
 }
 
-int ap_agent_restart(struct ap_pool *pool, struct ap_agent *agent, struct ap_err *err)
+int ap_agent_restart(struct ap_pool *pool, struct ap_agent *agent, uint64_t token,
+		     struct ap_err *err)
 {
 	int r = agent_running(pool, agent, true, err);
+	if (r == 0)
+		r = same_lease(pool, agent, token, err);
 	if (r < 0)
 		return r;
 	struct agent_job *job = agent_job_new(agent, NULL, job_restart, "");

@@ -114,27 +114,27 @@ static int keys_line(const struct tree_call *call, char *line)
 
 static int run_kill(const struct tree_call *call)
 {
-	return ap_agent_kill(call->pool, call->agent, call->err);
+	return ap_agent_kill(call->pool, call->agent, call->token, call->err);
 }
 
 static int run_recycle(const struct tree_call *call)
 {
-	return ap_agent_recycle(call->pool, call->agent, call->err);
+	return ap_agent_recycle(call->pool, call->agent, call->token, call->err);
 }
 
 static int run_restart(const struct tree_call *call)
 {
-	return ap_agent_restart(call->pool, call->agent, call->err);
+	return ap_agent_restart(call->pool, call->agent, call->token, call->err);
 }
 
 static int run_pause(const struct tree_call *call)
 {
-	return ap_agent_pause(call->pool, call->agent, true, call->err);
+	return ap_agent_pause(call->pool, call->agent, call->token, true, call->err);
 }
 
 static int run_resume(const struct tree_call *call)
 {
-	return ap_agent_pause(call->pool, call->agent, false, call->err);
+	return ap_agent_pause(call->pool, call->agent, call->token, false, call->err);
 }
 
 static int run_reset(const struct tree_call *call)

@@ -578,10 +578,12 @@ static int prompt(struct naive *n, struct naive_agent *a, uint64_t token, int64_
 	return 0;
 }
 
-static int kill_agent(struct naive *n, struct naive_agent *a, int64_t now)
+static int kill_agent(struct naive *n, struct naive_agent *a, uint64_t token, int64_t now)
 {
 	if (a->state == AP_AGENT_FREE)
 		return -ENOENT;
+	if (token && token != a->token)
+		return -ESTALE;
 	if (a->state == AP_AGENT_VALIDATING)
 		return -EBUSY;
 	if (a->state == AP_AGENT_IDLE) {
@@ -594,8 +596,10 @@ static int kill_agent(struct naive *n, struct naive_agent *a, int64_t now)
 	return 0;
 }
 
-static int ask_to_recycle(struct naive_agent *a)
+static int ask_to_recycle(struct naive_agent *a, uint64_t token)
 {
+	if (a->state != AP_AGENT_FREE && token && token != a->token)
+		return -ESTALE;
 	switch (a->state) {
 	case AP_AGENT_FREE:
 		return -ENOENT;
@@ -944,9 +948,9 @@ static int handle(struct naive *n, const struct machine_event *event, int reques
 	case MACHINE_PROMPT:
 		return prompt(n, a, event->token, now);
 	case MACHINE_KILL:
-		return kill_agent(n, a, now);
+		return kill_agent(n, a, event->token, now);
 	case MACHINE_RECYCLE:
-		return ask_to_recycle(a);
+		return ask_to_recycle(a, event->token);
 	case MACHINE_SPAWNED:
 		spawned(n, a, event->result, now);
 		return 0;

@@ -226,9 +226,14 @@ one_template() { [ "$(templates) $(cat "$POOL/stats/templates")" = "1 1" ]; }
     assert_equal "$(on_branch job made)" made
     echo next > "$POOL/acquire"
     echo other > "$(tree_of next)/other"
-    run bash -c "echo commit x >&7"
-    assert_output --partial "Stale file handle"
+    local command
+    for command in "commit x" kill recycle restart pause resume; do
+        run bash -c "echo $command >&7"
+        assert_failure
+        assert_output --partial "Stale file handle"
+    done
     exec 7>&-
+    assert_equal "$(cat "$POOL/leases/next/state")" active
     echo next > "$POOL/release"
     assert_equal "$(git -C "$REPO" rev-list --count main..agentpool/next)" 1
 }
