@@ -582,6 +582,13 @@ static int same_lease(struct ap_pool *pool, struct ap_agent *agent, uint64_t tok
 	return pool_refused(same ? 0 : -ESTALE, err);
 }
 
+/* Whether something can be asked of it for that lease. Errors as agent_running(), and -ESTALE. */
+static int may_be_asked(struct ap_agent *agent, uint64_t token, bool even_ended, struct ap_err *err)
+{
+	int r = agent_running(agent->pool, agent, even_ended, err);
+	return r < 0 ? r : same_lease(agent->pool, agent, token, err);
+}
+
 static void keys_lane_release(struct worker_lane *lane)
 {
 	ap_agent_unref(ap_container_of(lane, struct ap_agent, keys_lane));
@@ -614,9 +621,7 @@ static void job_keys(struct worker_job *worker_job)
 int ap_agent_keys(struct ap_pool *pool, struct ap_agent *agent, uint64_t token, const char *keys,
 		  struct ap_err *err)
 {
-	int r = agent_running(pool, agent, false, err);
-	if (r == 0)
-		r = same_lease(pool, agent, token, err);
+	int r = may_be_asked(agent, token, false, err);
 	if (r < 0)
 		return r;
 	struct agent_job *job = agent_job_new(agent, NULL, job_keys, keys);
@@ -662,9 +667,7 @@ static void job_pause(struct worker_job *worker_job)
 int ap_agent_pause(struct ap_pool *pool, struct ap_agent *agent, uint64_t token, bool pause,
 		   struct ap_err *err)
 {
-	int r = agent_running(pool, agent, false, err);
-	if (r == 0)
-		r = same_lease(pool, agent, token, err);
+	int r = may_be_asked(agent, token, false, err);
 	if (r < 0)
 		return r;
 	struct agent_job *job = agent_job_new(agent, NULL, job_pause, "");
@@ -701,9 +704,7 @@ static void job_restart(struct worker_job *worker_job)
 int ap_agent_restart(struct ap_pool *pool, struct ap_agent *agent, uint64_t token,
 		     struct ap_err *err)
 {
-	int r = agent_running(pool, agent, true, err);
-	if (r == 0)
-		r = same_lease(pool, agent, token, err);
+	int r = may_be_asked(agent, token, true, err);
 	if (r < 0)
 		return r;
 	struct agent_job *job = agent_job_new(agent, NULL, job_restart, "");
@@ -731,7 +732,7 @@ static void job_commit(struct worker_job *worker_job)
 int ap_agent_commit(struct ap_pool *pool, struct ap_agent *agent, uint64_t token,
 		    const char *message, struct ap_request *request, struct ap_err *err)
 {
-	int r = agent_running(pool, agent, true, err);
+	int r = may_be_asked(agent, token, true, err);
 	if (r < 0)
 		return r;
 	struct agent_job *job = agent_job_new(agent, request, job_commit, message);
