@@ -596,10 +596,12 @@ static void refuse_waiters_of(struct machine *m, struct machine_slot *slot,
 		waiter_refuse(m, request, -ENOENT, fx);
 }
 
+/* What a policy answers, within the limits. */
 static unsigned policy_size(const struct machine *m, struct scaling_sample sample,
-			    unsigned (*ask)(struct scaling_sample, const struct scaling_limits *))
+			    unsigned (*ask)(struct scaling_sample, double,
+					    const struct scaling_limits *))
 {
-	unsigned size = ask(sample, &m->limits.scaling);
+	unsigned size = ask(sample, m->load.mean, &m->limits.scaling);
 	if (size < m->limits.min_size)
 		size = m->limits.min_size;
 	return size < m->limits.max_size ? size : m->limits.max_size;
@@ -650,6 +652,8 @@ static void reconcile(struct machine *m, int64_t now, struct machine_effects *fx
 {
 	if (m->suspended)
 		return;
+	if (m->limits.policy == SCALING_EWMA)
+		scaling_load_add(&m->load, scaling_busy(machine_sample(m)), now);
 	if (m->n_waiting > 0)
 		serve(m, now, fx);
 	if (m->n_marked > 0)
@@ -1309,6 +1313,8 @@ static int on_config(struct machine *m, const struct machine_event *event, int64
 		m->target = (int)m->limits.max_size;
 	if (m->target >= 0 && m->target < (int)m->limits.min_size)
 		m->target = (int)m->limits.min_size;
+	if (m->limits.policy != SCALING_EWMA)
+		m->load = (struct scaling_load){0};
 	return on_timer(m, event, now, fx); /* what is due under the new limits */
 }
 

@@ -229,7 +229,8 @@ struct machine {
 	struct machine_user *users; /* those who are bounded: n_user_places by hash, owned */
 	unsigned n_user_places;	    /* a power of two */
 	struct breaker breaker;
-	int target; /* manual size; -1: automatic */
+	int target;		  /* manual size; -1: automatic */
+	struct scaling_load load; /* while the policy is ewma */
 	bool closed, shutdown, suspended;
 	uint32_t next_number, next_effect;
 	uint64_t next_token, next_lease;

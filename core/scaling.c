@@ -1,8 +1,10 @@
 #include "scaling.h"
 
+#include <math.h>
+
 unsigned scaling_utilization(struct scaling_sample sample)
 {
-	unsigned wanted = sample.n_active + sample.n_waiting;
+	unsigned wanted = scaling_busy(sample);
 	unsigned capacity = scaling_size(sample);
 	if (wanted == 0)
 		return 0;
@@ -11,41 +13,83 @@ unsigned scaling_utilization(struct scaling_sample sample)
 
 /* --- utilization: one more above up_at, or as many as wait; one less below down_at --- */
 
-static unsigned utilization_desired(struct scaling_sample sample,
+static unsigned utilization_desired(struct scaling_sample sample, double load,
 				    const struct scaling_limits *limits)
 {
-	unsigned size = scaling_size(sample), busy = sample.n_active + sample.n_waiting;
+	unsigned size = scaling_size(sample), busy = scaling_busy(sample);
 	/* as scaling_utilization(), whole percent, but without its division: this is asked often */
 	if (100 * busy >= (limits->up_at + 1) * size && busy > 0)
 		return size + (sample.n_waiting > 0 ? sample.n_waiting : 1);
 	return 100 * busy < limits->down_at * size ? size - 1 : size;
 }
 
-static unsigned utilization_floor(struct scaling_sample sample, const struct scaling_limits *limits)
+static unsigned utilization_floor(struct scaling_sample sample, double load,
+				  const struct scaling_limits *limits)
 {
-	(void)sample;
 	return limits->min_size;
 }
 
 /* --- spare: as many idle ones as min_idle to max_idle says, whatever is leased --- */
 
-static unsigned spare_desired(struct scaling_sample sample, const struct scaling_limits *limits)
+static unsigned spare_desired(struct scaling_sample sample, double load,
+			      const struct scaling_limits *limits)
 {
 	unsigned size = scaling_size(sample);
-	unsigned busy = sample.n_active + sample.n_waiting;
+	unsigned busy = scaling_busy(sample);
 	unsigned spare = size > busy ? size - busy : 0;
 	if (spare < limits->min_idle)
 		return busy + limits->min_idle;
 	return spare > limits->max_idle ? busy + limits->max_idle : size;
 }
 
-static unsigned spare_floor(struct scaling_sample sample, const struct scaling_limits *limits)
+static unsigned spare_floor(struct scaling_sample sample, double load,
+			    const struct scaling_limits *limits)
 {
 	unsigned spare = sample.n_active + limits->min_idle;
 	return spare > limits->min_size ? spare : limits->min_size;
 }
 
+/* --- target: so many that up_at percent of them are busy --- */
+
+static unsigned target_floor(struct scaling_sample sample, double load,
+			     const struct scaling_limits *limits)
+{
+	return (100 * scaling_busy(sample) + limits->up_at - 1) / limits->up_at;
+}
+
+/* One too many is left alone: of a small pool it would come and go all the time. */
+static unsigned target_desired(struct scaling_sample sample, double load,
+			       const struct scaling_limits *limits)
+{
+	unsigned size = scaling_size(sample), wanted = target_floor(sample, load, limits);
+	return wanted + 1 == size ? size : wanted;
+}
+
+/* --- ewma: what is busy on average, and a standard deviation of it, were it Poisson's --- */
+
+void scaling_load_add(struct scaling_load *load, unsigned busy, int64_t now)
+{
+	int64_t passed = load->at_ns ? now - load->at_ns : 0;
+	if (load->at_ns == 0)
+		load->mean = busy;
+	if (passed > 0)
+		load->mean +=
+			(load->busy - load->mean) * (1 - exp(-(double)passed / SCALING_LOAD_TAU));
+	load->busy = busy;
+	if (passed >= 0)
+		load->at_ns = now;
+}
+
+static unsigned ewma_desired(struct scaling_sample sample, double load,
+			     const struct scaling_limits *limits)
+{
+	unsigned wanted = (unsigned)ceil(load + sqrt(load));
+	return wanted > scaling_busy(sample) ? wanted : scaling_busy(sample);
+}
+
 const struct scaling_policy scaling_policies[SCALING_N_POLICIES] = {
 	[SCALING_UTILIZATION] = {"utilization", utilization_desired, utilization_floor},
 	[SCALING_SPARE] = {"spare", spare_desired, spare_floor},
+	[SCALING_TARGET] = {"target", target_desired, target_floor},
+	[SCALING_EWMA] = {"ewma", ewma_desired, ewma_desired},
 };

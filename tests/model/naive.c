@@ -1,6 +1,7 @@
 #include "naive.h"
 
 #include <errno.h>
+#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -356,12 +357,49 @@ static unsigned clamp(const struct naive *n, unsigned size)
 	return size > n->limits.max_size ? n->limits.max_size : size;
 }
 
+static unsigned busy_now(const struct naive *n)
+{
+	return in_state(n, AP_AGENT_ACTIVE) + in_state(n, AP_AGENT_VALIDATING) + n->n_queued;
+}
+
+static unsigned wants_for_target(const struct naive *n)
+{
+	unsigned wanted = 0;
+	while (wanted * n->limits.scaling.up_at < 100 * busy_now(n))
+		wanted++;
+	return wanted;
+}
+
+static unsigned wants_for_load(const struct naive *n)
+{
+	unsigned wanted = busy_now(n);
+	while (wanted < n->load + sqrt(n->load))
+		wanted++;
+	return wanted;
+}
+
+/* What was three hundred seconds ago counts 1/e. */
+static void average_load(struct naive *n, int64_t now)
+{
+	if (n->load_since == 0)
+		n->load = busy_now(n);
+	else
+		n->load += (n->load_busy - n->load) *
+			   (1 - exp(-(double)(now - n->load_since) / (300 * SECOND)));
+	n->load_busy = busy_now(n);
+	n->load_since = now;
+}
+
 static unsigned policy_wants(const struct naive *n)
 {
 	const struct scaling_limits *s = &n->limits.scaling;
-	unsigned size = live(n);
-	unsigned busy =
-		in_state(n, AP_AGENT_ACTIVE) + in_state(n, AP_AGENT_VALIDATING) + n->n_queued;
+	unsigned size = live(n), busy = busy_now(n);
+	if (n->limits.policy == SCALING_TARGET) {
+		unsigned wanted = wants_for_target(n);
+		return clamp(n, size - wanted == 1 ? size : wanted);
+	}
+	if (n->limits.policy == SCALING_EWMA)
+		return clamp(n, wants_for_load(n));
 	if (n->limits.policy == SCALING_SPARE) {
 		unsigned spare = busy < size ? size - busy : 0;
 		if (spare < s->min_idle)
@@ -381,8 +419,12 @@ static unsigned policy_wants(const struct naive *n)
 /* Agents that idle for long are not needed over this size. */
 static unsigned policy_keeps(const struct naive *n)
 {
-	if (n->limits.policy != SCALING_SPARE)
+	if (n->limits.policy == SCALING_UTILIZATION)
 		return clamp(n, 0);
+	if (n->limits.policy == SCALING_TARGET)
+		return clamp(n, wants_for_target(n));
+	if (n->limits.policy == SCALING_EWMA)
+		return clamp(n, wants_for_load(n));
 	return clamp(n, in_state(n, AP_AGENT_ACTIVE) + in_state(n, AP_AGENT_VALIDATING) +
 				n->limits.scaling.min_idle);
 }
@@ -456,6 +498,8 @@ static void idle_orders_compact(struct naive *n)
 
 static void after_event(struct naive *n, int64_t now)
 {
+	if (n->limits.policy == SCALING_EWMA)
+		average_load(n, now);
 	serve(n, now);
 	if (any_marked(n))
 		recycle_marked(n, now);
@@ -874,6 +918,10 @@ static int configure(struct naive *n, int64_t now)
 		n->pass_due = due;
 	if (n->target >= 0)
 		n->target = (int)clamp(n, (unsigned)n->target);
+	if (n->limits.policy != SCALING_EWMA) {
+		n->load = 0;
+		n->load_since = 0;
+	}
 	time_passes(n, now);
 	return 0;
 }

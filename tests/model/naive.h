@@ -56,6 +56,9 @@ struct naive {
 	unsigned next_number, next_lease, idle_order;
 	uint64_t next_token;
 	int64_t low_since, pass_due, pass;
+	double load; /* under policy ewma: of who is busy, on average */
+	unsigned load_busy;
+	int64_t load_since; /* 0: not begun */
 	uint64_t n_begun, begun_at_pass;
 	unsigned n_quiet;
 	enum breaker_state breaker;

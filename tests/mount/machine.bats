@@ -37,6 +37,35 @@ reasons() { # NAME: of its changes of state, in order
     await value_is "$POOL/stats/total_agents" 2
 }
 
+@test "policy target keeps scale_up_at percent of the agents busy" {
+    mount_pool 1 8 -o scale_policy=target,scale_down_window=100ms
+    local i
+    for i in 1 2 3 4; do echo "job-$i" > "$POOL/acquire"; done
+    await value_is "$POOL/stats/total_agents" 5
+    assert_equal "$(cat "$POOL/stats/desired_agents")" 5
+    await value_is "$POOL/stats/idle_agents" 1
+    echo 50 > "$POOL/config/scale_up_at"
+    await value_is "$POOL/stats/idle_agents" 4
+    for i in 2 3 4; do echo "job-$i" > "$POOL/release"; done
+    await value_is "$POOL/stats/total_agents" 3 # two, and one that is left alone
+}
+
+@test "policy ewma keeps what is busy on average, and room beside it" {
+    mount_pool 1 8 -o scale_down_window=100ms
+    local i
+    for i in 1 2 3 4; do echo "job-$i" > "$POOL/acquire"; done
+    echo ewma > "$POOL/config/scale_policy" # its average begins with the four
+    await value_is "$POOL/stats/total_agents" 6
+    for i in 1 2 3 4; do echo "job-$i" > "$POOL/release"; done
+    await value_is "$POOL/stats/idle_agents" 6
+    for i in 1 2 3 4 5 6 7 8; do echo "job-$i" > "$POOL/acquire"; done # demand waits for no average
+    assert_equal "$(cat "$POOL/stats/active_agents")" 8
+    for i in 1 2 3 4 5 6 7 8; do echo "job-$i" > "$POOL/release"; done
+    await value_is "$POOL/stats/total_agents" 6
+    echo utilization > "$POOL/config/scale_policy"
+    await value_is "$POOL/stats/total_agents" 1
+}
+
 @test "warm keeps the minimum, and a higher one is made at once" {
     mount_pool 2 5
     echo kill > "$POOL/agents/agent-1/ctl"

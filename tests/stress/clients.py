@@ -91,7 +91,7 @@ def meddle(label):
         lambda: write("scale", random.choice(["auto", "3", "+1", "-1", "8"]) + "\n"),
         lambda: write("config/max_pool_size", "%d\n" % random.randrange(2, 9)),
         lambda: write("config/on_release", random.choice(["keep", "restart", "auto"]) + "\n"),
-        lambda: write("config/scale_policy", random.choice(["utilization", "spare"]) + "\n"),
+        lambda: write("config/scale_policy", random.choice(["utilization", "spare", "target", "ewma"]) + "\n"),
         lambda: write("ctl", random.choice(["warm", "drain", "save", "load", "maintain", "reset-breaker"]) + "\n"),
         lambda: write("release", label + "\n"),
         lambda: write(agent + "/keys", "Enter\n"),

@@ -8,12 +8,12 @@ static const struct scaling_limits limits = {
 
 static unsigned utilization(struct scaling_sample sample)
 {
-	return scaling_policies[SCALING_UTILIZATION].desired(sample, &limits);
+	return scaling_policies[SCALING_UTILIZATION].desired(sample, 0, &limits);
 }
 
 static unsigned spare(struct scaling_sample sample)
 {
-	return scaling_policies[SCALING_SPARE].desired(sample, &limits);
+	return scaling_policies[SCALING_SPARE].desired(sample, 0, &limits);
 }
 
 static void strictly_between(void **state)
@@ -53,7 +53,7 @@ static void spare_keeps_idle(void **state)
 	assert_int_equal(spare((struct scaling_sample){.n_active = 5, .n_idle = 9}), 9);
 	assert_int_equal(spare((struct scaling_sample){.n_waiting = 3, .n_coming = 1}), 5);
 	assert_int_equal(scaling_policies[SCALING_SPARE].floor(
-				 (struct scaling_sample){.n_active = 5, .n_idle = 9}, &limits),
+				 (struct scaling_sample){.n_active = 5, .n_idle = 9}, 0, &limits),
 			 7);
 }
 
@@ -75,7 +75,7 @@ static void coming_is_capacity(void **state)
 static void utilization_floor_is_the_minimum(void **state)
 {
 	struct scaling_sample sample = {.n_active = 5, .n_idle = 9};
-	assert_int_equal(scaling_policies[SCALING_UTILIZATION].floor(sample, &limits), 1);
+	assert_int_equal(scaling_policies[SCALING_UTILIZATION].floor(sample, 0, &limits), 1);
 }
 
 static void spare_floor_is_not_under_the_minimum(void **state)
@@ -83,11 +83,74 @@ static void spare_floor_is_not_under_the_minimum(void **state)
 	struct scaling_limits large = limits;
 	large.min_size = 6;
 	struct scaling_sample sample = {.n_active = 1, .n_idle = 9};
-	assert_int_equal(scaling_policies[SCALING_SPARE].floor(sample, &large), 6);
+	assert_int_equal(scaling_policies[SCALING_SPARE].floor(sample, 0, &large), 6);
+}
+
+static unsigned target(struct scaling_sample sample)
+{
+	return scaling_policies[SCALING_TARGET].desired(sample, 0, &limits);
+}
+
+static void target_is_aimed_at(void **state)
+{
+	assert_int_equal(target((struct scaling_sample){.n_active = 1}), 2);
+	assert_int_equal(target((struct scaling_sample){.n_active = 4}), 5);
+	assert_int_equal(target((struct scaling_sample){.n_active = 5, .n_idle = 1}), 7);
+	assert_int_equal(target((struct scaling_sample){.n_active = 2, .n_waiting = 6}), 10);
+	assert_int_equal(target((struct scaling_sample){.n_active = 4, .n_idle = 6}), 5);
+	assert_int_equal(target((struct scaling_sample){.n_idle = 6}), 0);
+}
+
+static void target_leaves_one_too_many(void **state)
+{
+	struct scaling_sample sample = {.n_active = 4, .n_idle = 2};
+	assert_int_equal(target(sample), 6);
+	assert_int_equal(scaling_policies[SCALING_TARGET].floor(sample, 0, &limits), 5);
+}
+
+static unsigned ewma(struct scaling_sample sample, double load)
+{
+	return scaling_policies[SCALING_EWMA].desired(sample, load, &limits);
+}
+
+static void ewma_has_room(void **state)
+{
+	assert_int_equal(ewma((struct scaling_sample){.n_idle = 3}, 0), 0);
+	assert_int_equal(ewma((struct scaling_sample){.n_idle = 3}, 1), 2);
+	assert_int_equal(ewma((struct scaling_sample){.n_active = 9}, 9), 12);
+	assert_int_equal(ewma((struct scaling_sample){.n_active = 9}, 9.1), 13);
+	/* never less than there is to do */
+	assert_int_equal(ewma((struct scaling_sample){.n_active = 7, .n_waiting = 8}, 9), 15);
+}
+
+static void load_is_an_average_over_time(void **state)
+{
+	struct scaling_load load = {0};
+	const int64_t begin = 1000 * AP_SECOND;
+	scaling_load_add(&load, 4, begin);
+	assert_float_equal(load.mean, 4, 0);
+	scaling_load_add(&load, 0, begin + AP_SECOND); /* it was 4 until then */
+	assert_float_equal(load.mean, 4, 1e-12);
+	scaling_load_add(&load, 0, begin + AP_SECOND + SCALING_LOAD_TAU);
+	assert_float_equal(load.mean, 4 / 2.718281828, 1e-6);
+	scaling_load_add(&load, 100, begin); /* a clock that goes back takes nothing away */
+	assert_float_equal(load.mean, 4 / 2.718281828, 1e-6);
+	/* however often it is looked at */
+	struct scaling_load often = {0}, seldom = {0};
+	scaling_load_add(&often, 3, begin);
+	scaling_load_add(&seldom, 3, begin);
+	scaling_load_add(&often, 1, begin + 1);
+	scaling_load_add(&seldom, 1, begin + 1);
+	for (int i = 1; i <= 1000; i++)
+		scaling_load_add(&often, 1, begin + i * AP_SECOND);
+	scaling_load_add(&seldom, 1, begin + 1000 * AP_SECOND);
+	assert_float_equal(often.mean, seldom.mean, 1e-9);
 }
 
 static void policies_have_names(void **state)
 {
+	assert_string_equal(scaling_policies[SCALING_TARGET].name, "target");
+	assert_string_equal(scaling_policies[SCALING_EWMA].name, "ewma");
 	assert_string_equal(scaling_policies[SCALING_UTILIZATION].name, "utilization");
 	assert_string_equal(scaling_policies[SCALING_SPARE].name, "spare");
 }
@@ -106,6 +169,12 @@ int main(void)
 		   utilization_floor_is_the_minimum),
 		IT("under spare idle agents go down to the minimum, not below",
 		   spare_floor_is_not_under_the_minimum),
+		IT("target has so many that up_at percent of them are busy", target_is_aimed_at),
+		IT("target leaves one too many to the idle timeout", target_leaves_one_too_many),
+		IT("ewma has the average and its deviation, never less than is busy",
+		   ewma_has_room),
+		IT("the load is an average over time, however often it is looked at",
+		   load_is_an_average_over_time),
 		IT("a policy has the name that the configuration knows", policies_have_names),
 	};
 	return cmocka_run_group_tests_name("scaling", tests, NULL, NULL);
