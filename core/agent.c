@@ -224,15 +224,13 @@ int agent_adopted(struct ap_agent *agent, bool alive, struct ap_err *err)
 	return r;
 }
 
-void agent_restarts(struct ap_agent *agent)
+void agent_restarts_locked(struct ap_agent *agent)
 {
-	pthread_mutex_lock(&agent->pool->lock);
 	agent->restarting = true;
 	agent->ended = agent->started_ready = false;
 	agent->activity = AP_ACTIVITY_STARTING;
 	snprintf(agent->why, sizeof agent->why, "start: asked for");
 	pool_changed(agent->pool);
-	pthread_mutex_unlock(&agent->pool->lock);
 }
 
 void agent_restart_failed(struct ap_agent *agent, const struct ap_err *err)

@@ -300,9 +300,9 @@ int ap_agent_reset(struct ap_pool *pool, struct ap_agent *agent, uint64_t token,
 		   struct ap_err *err);
 
 /* Commits all that has changed in the worktree of its lease, untracked files included and ignored
- * ones not, to the branch it is on, and is answered then; in order with the prompts before it.
- * -ENODATA: nothing has changed. -EIO: git's own complaint. -ESTALE, -ENOENT (no lease), -EBUSY,
- * -ENODEV. */
+ * ones not, to the lease's branch, and is answered then. Waits for what is being done to the agent,
+ * not for prompts in its queue. -ENODATA: nothing has changed. -EBUSY: it is on another branch, or
+ * being made. -EIO: git's own complaint. -ESTALE, -ENOENT (no lease), -ECANCELED, -ENODEV. */
 int ap_agent_commit(struct ap_pool *pool, struct ap_agent *agent, uint64_t token,
 		    const char *message, struct ap_request *request, struct ap_err *err);
 

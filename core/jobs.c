@@ -695,18 +695,23 @@ void agent_job_in_lane(struct agent_job *job)
 
 /* --- health and usage --- */
 
-int agent_running(struct ap_pool *pool, struct ap_agent *agent, bool even_ended, struct ap_err *err)
+int agent_running_locked(const struct ap_agent *agent, bool even_ended, struct ap_err *err)
 {
-	pthread_mutex_lock(&pool->lock);
-	int r = 0;
 	if (agent->gone)
-		r = ap_err_set(err, -ENODEV, "%s is gone", agent->name);
-	else if (!agent->started)
-		r = ap_err_set(err, -EBUSY, "%s is being made", agent->name);
-	else if (agent->ended && !even_ended)
-		r = ap_err_set(err, -EIO, "the program of %s has ended (%s): restart it",
-			       agent->name, agent->ended_how);
-	pthread_mutex_unlock(&pool->lock);
+		return ap_err_set(err, -ENODEV, "%s is gone", agent->name);
+	if (!agent->started)
+		return ap_err_set(err, -EBUSY, "%s is being made", agent->name);
+	if (agent->ended && !even_ended)
+		return ap_err_set(err, -EIO, "the program of %s has ended (%s): restart it",
+				  agent->name, agent->ended_how);
+	return 0;
+}
+
+int agent_running(struct ap_agent *agent, bool even_ended, struct ap_err *err)
+{
+	pthread_mutex_lock(&agent->pool->lock);
+	int r = agent_running_locked(agent, even_ended, err);
+	pthread_mutex_unlock(&agent->pool->lock);
 	return r;
 }
 

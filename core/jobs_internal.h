@@ -29,8 +29,8 @@ void agent_job_in_lane(struct agent_job *job);
 
 /* Whether it has a program, one that has ended too if `even_ended`. -ENODEV: the agent is gone;
  * -EBUSY: it is being made; -EIO: its program has ended. */
-int agent_running(struct ap_pool *pool, struct ap_agent *agent, bool even_ended,
-		  struct ap_err *err);
+int agent_running(struct ap_agent *agent, bool even_ended, struct ap_err *err);
+int agent_running_locked(const struct ap_agent *agent, bool even_ended, struct ap_err *err);
 
 /* What its process tree uses now; the CPU's average is brought up to now by it. -ESRCH, … */
 int agent_usage(struct ap_agent *agent, struct process_usage *ret, double *ret_percent);

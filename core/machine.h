@@ -291,7 +291,8 @@ unsigned machine_live(const struct machine *machine);
 struct scaling_sample machine_sample(const struct machine *machine);
 
 /* The size that there should be: asked for, or the policy's. It is grown to at once, as far as
- * limits and breaker allow, and shrunk to one step for every window through which it was less. */
+ * limits and breaker allow; the policy's is shrunk to one step for every window through which it
+ * was less. */
 unsigned machine_desired(const struct machine *machine);
 
 /* Whether a prompt would be taken: 0, -ESTALE, -EDQUOT. Token 0: whatever lease it has. */

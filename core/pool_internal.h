@@ -397,7 +397,7 @@ void agent_remove_record(const struct ap_agent *agent, const char *name);
 void agent_starts(struct ap_agent *agent);
 
 /* Takes note that it is to be started again: from now on it takes prompts and is waited for. */
-void agent_restarts(struct ap_agent *agent);
+void agent_restarts_locked(struct ap_agent *agent);
 void agent_restart_failed(struct ap_agent *agent, const struct ap_err *err);
 
 /* Takes up a program that a daemon before this one has started, if `alive`, or its end. */

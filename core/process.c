@@ -24,6 +24,7 @@ void process_mark(int fd)
 	mark_fd = fd;
 }
 
+#define TERM_GRACE  AP_SECOND  /* of one that took too long, between SIGTERM and SIGKILL */
 #define STDERR_KEPT (64 << 10) /* bytes: of more, the rest is not read for the sentence */
 
 static bool same_name(const char *a, const char *b)
@@ -242,6 +243,11 @@ int process_run(const struct process_run *run, struct ap_err *err)
 	AP_CLEANUP_BUF struct ap_buf complaints = {0};
 	bool ended = collect(pid, out_read, err_read, ap_clock_after(ap_clock_ns(), run->limit_ns),
 			     run->out, &complaints);
+	if (!ended) { /* git takes its locks away */
+		kill(-pid, SIGTERM);
+		(void)collect(pid, out_read, err_read, ap_clock_ns() + TERM_GRACE, run->out,
+			      &complaints);
+	}
 	if (!ended || run->kill_group)
 		kill(-pid, SIGKILL);
 	int status;

@@ -573,20 +573,21 @@ void job_prompt_locked(struct ap_agent *agent)
 	agent_submit(agent, &agent->prompt_job, job_prompt);
 }
 
-static int same_lease(struct ap_pool *pool, struct ap_agent *agent, uint64_t token,
-		      struct ap_err *err)
+static int may_be_asked_locked(const struct ap_agent *agent, uint64_t token, bool even_ended,
+			       struct ap_err *err)
 {
-	pthread_mutex_lock(&pool->lock);
-	bool same = token == 0 || token == pool->machine.slots[agent->slot].token;
-	pthread_mutex_unlock(&pool->lock);
-	return pool_refused(same ? 0 : -ESTALE, err);
+	int r = agent_running_locked(agent, even_ended, err);
+	bool same = token == 0 || token == agent->pool->machine.slots[agent->slot].token;
+	return r < 0 ? r : pool_refused(same ? 0 : -ESTALE, err);
 }
 
 /* Whether something can be asked of it for that lease. Errors as agent_running(), and -ESTALE. */
 static int may_be_asked(struct ap_agent *agent, uint64_t token, bool even_ended, struct ap_err *err)
 {
-	int r = agent_running(agent->pool, agent, even_ended, err);
-	return r < 0 ? r : same_lease(agent->pool, agent, token, err);
+	pthread_mutex_lock(&agent->pool->lock);
+	int r = may_be_asked_locked(agent, token, even_ended, err);
+	pthread_mutex_unlock(&agent->pool->lock);
+	return r;
 }
 
 static void keys_lane_release(struct worker_lane *lane)
@@ -611,7 +612,7 @@ static void job_keys(struct worker_job *worker_job)
 	bool alone;
 	while (!(alone = pthread_mutex_trylock(&agent->typing) == 0) && ap_clock_ns() < deadline)
 		poll(NULL, 0, ECHO_PAUSE_MS);
-	if (same_lease(agent->pool, agent, job->token, NULL) == 0)
+	if (may_be_asked(agent, job->token, false, NULL) == 0)
 		(void)agent_press(agent, job->words, NULL); /* the terminal may have gone */
 	if (alone)
 		pthread_mutex_unlock(&agent->typing);
@@ -643,7 +644,7 @@ static bool is_to_stop(struct ap_agent *agent, struct backend_terminal *ret_runn
 }
 
 /* Takes its time, and waits for no other job of the agent: where something else is wanted behind
- * it, that is done too. */
+ * it of the same program, that is done too. */
 static void job_pause(struct worker_job *worker_job)
 {
 	struct agent_job *job = ap_container_of(worker_job, struct agent_job, job);
@@ -664,19 +665,36 @@ static void job_pause(struct worker_job *worker_job)
 	agent_job_free(job);
 }
 
+/* As may_be_asked(), of the program that there is: -EBUSY on the way to the next one, or to the
+ * next lease, which would find it so. */
+static int may_be_commanded_locked(const struct ap_agent *agent, uint64_t token, bool even_ended,
+				   struct ap_err *err)
+{
+	const struct machine_slot *slot = &agent->pool->machine.slots[agent->slot];
+	int r = may_be_asked_locked(agent, token, even_ended, err);
+	bool rests = slot->state == AP_AGENT_IDLE || machine_slot_leased(slot);
+	if (r == 0 && (!rests || agent->restarting))
+		r = ap_err_set(err, -EBUSY, "%s is being made ready", agent->name);
+	return r;
+}
+
 int ap_agent_pause(struct ap_pool *pool, struct ap_agent *agent, uint64_t token, bool pause,
 		   struct ap_err *err)
 {
-	int r = may_be_asked(agent, token, false, err);
-	if (r < 0)
-		return r;
 	struct agent_job *job = agent_job_new(agent, NULL, job_pause, "");
 	if (!job)
 		return ap_err_errno(err, -ENOMEM, "pause");
 	pthread_mutex_lock(&pool->lock);
-	agent->paused = pause;
-	agent->recheck_ns = ap_clock_ns();
+	int r = may_be_commanded_locked(agent, token, false, err);
+	if (r == 0) {
+		agent->paused = pause;
+		agent->recheck_ns = ap_clock_ns();
+	}
 	pthread_mutex_unlock(&pool->lock);
+	if (r < 0) {
+		agent_job_free(job);
+		return r;
+	}
 	worker_submit(pool->workers, &job->job);
 	maintenance_poke(pool);
 	return 0;
@@ -704,13 +722,18 @@ static void job_restart(struct worker_job *worker_job)
 int ap_agent_restart(struct ap_pool *pool, struct ap_agent *agent, uint64_t token,
 		     struct ap_err *err)
 {
-	int r = may_be_asked(agent, token, true, err);
-	if (r < 0)
-		return r;
 	struct agent_job *job = agent_job_new(agent, NULL, job_restart, "");
 	if (!job)
 		return ap_err_errno(err, -ENOMEM, "restart");
-	agent_restarts(agent);
+	pthread_mutex_lock(&pool->lock);
+	int r = may_be_commanded_locked(agent, token, true, err);
+	if (r == 0)
+		agent_restarts_locked(agent);
+	pthread_mutex_unlock(&pool->lock);
+	if (r < 0) {
+		agent_job_free(job);
+		return r;
+	}
 	agent_job_in_lane(job);
 	return 0;
 }
@@ -720,7 +743,9 @@ static void job_commit(struct worker_job *worker_job)
 	struct agent_job *job = ap_container_of(worker_job, struct agent_job, job);
 	struct ap_agent *agent = job->agent;
 	struct ap_err err = {""};
-	int r = same_lease(agent->pool, agent, job->token, &err);
+	int r = atomic_load(&job->request->answered) ? -ECANCELED : 0; /* while it waited */
+	if (r == 0)
+		r = may_be_asked(agent, job->token, true, &err);
 	if (r == 0 && !(agent->lease_open && agent->lease_held))
 		r = ap_err_set(&err, -ENOENT, "%s serves no lease", agent->name);
 	if (r == 0)

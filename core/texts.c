@@ -224,7 +224,7 @@ int ap_agent_text(struct ap_pool *pool, struct ap_agent *agent, enum ap_agent_te
 {
 	if (what == AP_TEXT_WAIT || what == AP_TEXT_RESPONSE)
 		return wait_text(pool, agent, what == AP_TEXT_RESPONSE, request);
-	int r = agent_running(pool, agent, true, err);
+	int r = agent_running(agent, true, err);
 	if (r < 0)
 		return r;
 	struct agent_job *job = agent_job_new(agent, request, job_text, "");

@@ -85,10 +85,11 @@ int worktree_forward(struct worktree *worktree, const char *commit, struct ap_er
 int worktree_save(struct worktree *worktree, const struct worktree_lease *lease,
 		  const char *message, struct ap_err *err);
 
-/* Commits all changes, untracked files included and ignored ones not, where HEAD is now; those of
- * repositories inside the worktree first. The agent may be at work: what it writes meanwhile is in
- * the commit or is changed behind it. Runs no hook. -ENODATA: nothing has changed; -EIO with git's
- * own sentence, such as of an index that the agent's git has locked. */
+/* Commits all changes as git sees them, untracked files included and ignored ones not, to the
+ * lease's branch, or to HEAD where that is on none; those of repositories inside the worktree
+ * first. The agent may be at work: what it writes meanwhile is in the commit or is changed behind
+ * it. Runs no hook. -ENODATA: nothing has changed; -EBUSY: HEAD is on another branch; -EIO with
+ * git's own sentence, such as of an index that the agent's git has locked. */
 int worktree_commit(struct worktree *worktree, const struct worktree_lease *lease,
 		    const char *message, struct ap_err *err);
 

@@ -124,6 +124,8 @@ struct author {
 	struct ap_buf name, email;
 };
 
+#define CLEANUP_AUTHOR __attribute__((cleanup(author_fini)))
+
 static void author_fini(struct author *author)
 {
 	ap_buf_fini(&author->name);
@@ -140,7 +142,7 @@ static int author_of(const struct git_place *place, struct author *ret, struct a
 static int commit_tree(const struct saving *saving, const char *tree, const char *const parents[2],
 		       char ret_oid[GIT_OID_MAX + 1], struct ap_err *err)
 {
-	struct author author = {0};
+	CLEANUP_AUTHOR struct author author = {0};
 	int r = author_of(&saving->place, &author, err);
 	const char *args[16] = {"-c",		ap_buf_text(&author.name),
 				"-c",		ap_buf_text(&author.email),
@@ -152,9 +154,7 @@ static int commit_tree(const struct saving *saving, const char *tree, const char
 		args[n++] = parents[i];
 	}
 	args[n] = tree;
-	r = r < 0 ? r : git_oid(&saving->place, ret_oid, err, args);
-	author_fini(&author);
-	return r;
+	return r < 0 ? r : git_oid(&saving->place, ret_oid, err, args);
 }
 
 static bool is_ancestor(const struct git_place *place, const char *old, const char *new)
@@ -536,18 +536,44 @@ int worktree_save(struct worktree *worktree, const struct worktree_lease *lease,
 	return r < 0 ? ap_err_wrap(err, r, "saving the work of lease %s", lease->label) : 0;
 }
 
+/* On the lease's branch, or on none: others are the user's. */
+static int check_branch(const struct saving *saving, struct ap_err *err)
+{
+	char own[AP_LABEL_MAX + 32];
+	AP_CLEANUP_BUF struct ap_buf head = {0};
+	int r = git_run(&saving->place, &head, err, GIT_ARGS("symbolic-ref", "--quiet", "HEAD"));
+	branch_ref(own, saving->label);
+	git_trim(&head);
+	if (r == 0 && strcmp(ap_buf_text(&head), own) != 0)
+		r = ap_err_set(err, -EBUSY, "the worktree is on %.256s, not on %s",
+			       ap_buf_text(&head), own);
+	return r < 0 ? r : 0;
+}
+
+/* A merge that changes no file is something to commit too. */
+static int check_staged(const struct saving *saving, struct ap_err *err)
+{
+	AP_CLEANUP_BUF struct ap_buf merge = {0};
+	ap_buf_printf(&merge, "%s/MERGE_HEAD", saving->place.git_dir);
+	int r = git_run(&saving->place, NULL, err, GIT_ARGS("diff", "--cached", "--quiet"));
+	if (r == 0 && access(ap_buf_text(&merge), F_OK) < 0)
+		r = ap_err_set(err, -ENODATA, "nothing has changed since the last commit");
+	return r < 0 ? r : 0;
+}
+
 static int commit_changes(const struct saving *saving, struct ap_err *err)
 {
-	struct author author = {0};
-	int r = author_of(&saving->place, &author, err);
+	CLEANUP_AUTHOR struct author author = {0};
+	int r = git_must(&saving->place, NULL, err, GIT_ARGS("add", "--all", "--sparse"));
 	if (r == 0)
-		r = git_must(&saving->place, NULL, err, GIT_ARGS("add", "--all", "--sparse"));
+		r = check_staged(saving, err);
+	if (r == 0)
+		r = author_of(&saving->place, &author, err);
 	if (r == 0)
 		r = git_must(&saving->place, NULL, err,
 			     GIT_ARGS("-c", ap_buf_text(&author.name), "-c",
-				      ap_buf_text(&author.email), "commit", "--quiet", "-m",
-				      saving->message));
-	author_fini(&author);
+				      ap_buf_text(&author.email), "commit", "--quiet",
+				      "--cleanup=whitespace", "-m", saving->message));
 	return r;
 }
 
@@ -558,9 +584,9 @@ int worktree_commit(struct worktree *worktree, const struct worktree_lease *leas
 	const struct saving saving = saving_of(worktree, lease, message);
 	int r = worktree_attach(worktree, err);
 	if (r == 0)
+		r = check_branch(&saving, err);
+	if (r == 0)
 		r = look_at(&saving, &look, err);
-	if (r == 0 && !look.is_changed)
-		r = ap_err_set(err, -ENODATA, "nothing has changed since the last commit");
 	if (r == 0)
 		r = save_nested(&saving, &look, err);
 	ap_buf_fini(&look.nested);

@@ -11,7 +11,7 @@ enum node_dir {
 	NODE_STATS,
 	NODE_CONFIG,
 	NODE_AGENTS,
-	NODE_AGENT, /* id: the agent's number */
+	NODE_AGENT, /* id: the agent's number, see node_agent() */
 	NODE_LEASES,
 	NODE_N_DIRS,
 };

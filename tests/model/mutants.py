@@ -42,7 +42,12 @@ MUTANTS = [
      "\tif (slot->leaving || slot->state == AP_AGENT_STOPPING || is_stale(slot, event->token))",
      "\tif (slot->leaving || slot->state == AP_AGENT_STOPPING)"),
     ("a stale token kills", "machine",
-     "return token && token != slot->token;", "return false;"),
+     "static int on_kill(struct machine *m, const struct machine_event *event, int64_t now,\n"
+     "\t\t   struct machine_effects *fx)\n{\n\tstruct machine_slot *slot = &m->slots[event->slot];\n"
+     "\tif (slot->state != AP_AGENT_FREE && is_stale(slot, event->token))\n",
+     "static int on_kill(struct machine *m, const struct machine_event *event, int64_t now,\n"
+     "\t\t   struct machine_effects *fx)\n{\n\tstruct machine_slot *slot = &m->slots[event->slot];\n"
+     "\tif (false)\n"),
     ("a state has no deadline", "machine",
      "\tslot->deadline_ns = deadline_ns;\n\twake_by(m, deadline_ns);", "\twake_by(m, deadline_ns);"),
     ("a deadline is slept over", "machine",
@@ -75,7 +80,11 @@ MUTANTS = [
     ("the last used agent is served last", "machine",
      "ap_list_insert_after(&m->states[to], &slot->link);", "ap_list_append(&m->states[to], &slot->link);"),
     ("spare counts acquirers as idle", "scaling",
-     "unsigned busy = sample.n_active + sample.n_waiting;", "unsigned busy = sample.n_active;"),
+     "unsigned spare = size > busy ? size - busy : 0;", "unsigned spare = size > busy ? size - sample.n_active : 0;"),
+    ("target rounds down", "scaling",
+     "(100 * scaling_busy(sample) + limits->up_at - 1) / limits->up_at", "(100 * scaling_busy(sample)) / limits->up_at"),
+    ("ewma averages what is busy now", "scaling",
+     "(load->busy - load->mean) *", "(busy - load->mean) *"),
     ("an agent is recycled one request late", "recycling",
      "sample->n_requests >= limits->max_requests", "sample->n_requests > limits->max_requests"),
     ("the work of a lease is not saved on shutdown", "machine",
@@ -100,7 +109,7 @@ def objects(sources, directory):
 
 def survives(linked, directory):
     program = directory + "/test_model"
-    subprocess.run(["gcc"] + linked + ["-o", program, "-lpthread"], check=True)
+    subprocess.run(["gcc"] + linked + ["-o", program, "-lpthread", "-lm"], check=True)
     try:
         return run([program, "--steps", "120000"], timeout=60) == 0
     except subprocess.TimeoutExpired:

@@ -138,7 +138,7 @@ counted() { # AGENT
 }
 
 above() { # NUMBER COMMAND...: what it prints is more
-    "${@:2}" | awk -v bound="$1" '{exit !($1 > bound)}'
+    "${@:2}" | awk -v bound="$1" '$1 > bound {found = 1} END {exit !found}'
 }
 
 # Has the agent's shell use up as much CPU as to be seen, by processes that end then.

@@ -167,7 +167,7 @@ lease_works() {
 
 one_template() { [ "$(templates) $(cat "$POOL/stats/templates")" = "1 1" ]; }
 
-@test "ctl commits all that has changed, where HEAD is, without hooks" {
+@test "ctl commits all that has changed to the lease's branch, without hooks" {
     printf '#!/bin/sh\ntouch "%s/hook"\n' "$DIR" | tee "$REPO/.git/hooks/pre-commit" > "$REPO/.git/hooks/post-commit"
     chmod +x "$REPO"/.git/hooks/*-commit
     echo '*.log' > "$REPO/.git/info/exclude"
@@ -185,16 +185,21 @@ one_template() { [ "$(templates) $(cat "$POOL/stats/templates")" = "1 1" ]; }
     assert_equal "$(git -C "$tree" diff --name-status HEAD~ | paste -sd' ')" "$(printf 'A\t-new file M\tfile-0 D\tfile-1')"
     assert_equal "$(cat "$POOL/leases/job/head")" "$(git -C "$REPO" rev-parse agentpool/job)"
     refute test -e "$DIR/hook"
-    # on a branch of the agent's own, which the lease's takes over at its end
-    REPO_CHANGED=yes
-    git -C "$tree" switch -qc aside
+    # a merge that changes no file
+    local theirs
+    theirs=$(git -C "$REPO" commit-tree -m theirs -p main 'main^{tree}')
+    git -C "$tree" merge -q -s ours --no-commit "$theirs"
+    echo commit merged > "$POOL/leases/job/ctl"
+    assert_equal "$(git -C "$tree" log -1 --format=%p | wc -w)" 2
+    # repositories inside too; on no branch it is on none, and on the lease's at its end
+    git -C "$tree" switch -q --detach
     git init -q "$tree/inner"
     echo nested > "$tree/inner/nested"
-    printf 'commit second' > "$POOL/leases/job/ctl"
-    assert_equal "$(git -C "$REPO" log -1 --format=%s aside)" second
+    printf 'commit #2' > "$POOL/leases/job/ctl"
+    assert_equal "$(git -C "$tree" log -1 --format=%s)" "#2"
     assert_equal "$(git -C "$tree" status --porcelain)" ""
     echo job > "$POOL/release"
-    assert_equal "$(git -C "$REPO" log -2 --format=%s agentpool/job | paste -sd/)" "second/The first  part: 'x' #1"
+    assert_equal "$(git -C "$REPO" log --first-parent -3 --format=%s agentpool/job | paste -sd/)" "#2/merged/The first  part: 'x' #1"
     refute test -e "$DIR/hook"
 }
 
@@ -213,6 +218,10 @@ one_template() { [ "$(templates) $(cat "$POOL/stats/templates")" = "1 1" ]; }
     refused commit "Invalid argument" "write commit MESSAGE"
     refused "kill x" "Invalid argument" "kill takes no words"
     refused "commit x" "No data available" "nothing has changed since the last commit"
+    echo gone > "$tree/gone" # staged, and taken back
+    git -C "$tree" add gone
+    rm "$tree/gone"
+    refused "commit x" "No data available" "nothing has changed since the last commit"
     echo made > "$tree/made"
     local lock
     lock=$(git -C "$tree" rev-parse --git-dir)/index.lock
@@ -220,6 +229,10 @@ one_template() { [ "$(templates) $(cat "$POOL/stats/templates")" = "1 1" ]; }
     refused "commit x" "Input/output error" "index.lock"
     rm "$lock"
     assert_equal "$(cat "$tree/made")" made
+    REPO_CHANGED=yes
+    git -C "$tree" switch -qc users # branches of others are left alone
+    refused "commit x" "resource busy" "the worktree is on refs/heads/users, not on refs/heads/agentpool/job"
+    assert_equal "$(git -C "$REPO" rev-parse users)" "$(git -C "$REPO" rev-parse main)"
     # a file that is open still is of the lease that it was opened for
     exec 7> "$POOL/leases/job/ctl"
     echo job > "$POOL/release"
@@ -238,11 +251,31 @@ one_template() { [ "$(templates) $(cat "$POOL/stats/templates")" = "1 1" ]; }
     assert_equal "$(git -C "$REPO" rev-list --count main..agentpool/next)" 1
 }
 
-@test "other commands wait for no commit" {
+@test "a commit that is interrupted while it waits is not made" {
+    mount_pool 1 1
+    echo job > "$POOL/acquire"
+    local tree
+    tree=$(tree_of job)
+    REPO_CHANGED=yes
+    git -C "$REPO" config filter.slow.clean "touch '$DIR/begun'; timeout 200 sh -c 'until [ -e $DIR/go ]; do sleep 0.05; done'; cat"
+    echo '*.slow filter=slow' > "$REPO/.git/info/attributes"
+    echo made > "$tree/made.slow"
+    echo "commit first" > "$POOL/leases/job/ctl" 3>&- &
+    local first=$!
+    await test -e "$DIR/begun"
+    bash -c "echo more > '$tree/more'; exec timeout -s INT 1 dd of='$POOL/leases/job/ctl' status=none <<< 'commit second'" || true
+    touch "$DIR/go"
+    wait $first
+    echo job > "$POOL/release" # behind it in the lane
+    refute grep -q second <(git -C "$REPO" log --format=%s agentpool/job)
+    assert_equal "$(on_branch job more)" more
+}
+
+@test "pause and resume wait for no commit" {
     mount_pool 1 1
     echo job > "$POOL/acquire"
     REPO_CHANGED=yes
-    git -C "$REPO" config filter.slow.clean "touch '$DIR/begun'; timeout 60 sh -c 'until [ -e $DIR/go ]; do sleep 0.05; done'; cat"
+    git -C "$REPO" config filter.slow.clean "touch '$DIR/begun'; timeout 200 sh -c 'until [ -e $DIR/go ]; do sleep 0.05; done'; cat"
     echo '*.slow filter=slow' > "$REPO/.git/info/attributes"
     echo made > "$(tree_of job)/made.slow"
     echo "commit slow" > "$POOL/leases/job/ctl" 3>&- &
