@@ -22,10 +22,10 @@ struct process_run {
 	bool kill_group;	 /* what it leaves behind in its process group is ended with it */
 };
 
-/* Runs it and waits. Blocks up to limit_ns, and the second that one that takes longer has to take
- * its locks away. Its exit code (0..255), or -ETIMEDOUT (ended), -ECHILD
- * (it died of a signal), -ENOENT, -ENOMEM, …; for all but 0 the sentence is the line of its
- * stderr that begins with fatal: or error:, else the last one, or what became of it. */
+/* Runs it and waits. Blocks up to limit_ns; one that takes longer is asked to end, a second later
+ * made to: git takes its locks away. Its exit code (0..255), or -ETIMEDOUT (ended), -ECHILD (it
+ * died of a signal), -ENOENT, -ENOMEM, …; for all but 0 the sentence is the line of its stderr that
+ * begins with fatal: or error:, else the last one, or what became of it. */
 int process_run(const struct process_run *run, struct ap_err *err);
 
 /* Every helper that is started from now on has this descriptor too, as long as it runs: whoever
