@@ -370,6 +370,21 @@ static int undo_grant(struct ap_agent *agent)
 	return r;
 }
 
+/* A pause is the lease's, or of an agent without one: the next lease does not find it so. */
+static void go_on_if_paused(struct ap_agent *agent)
+{
+	struct ap_pool *pool = agent->pool;
+	pthread_mutex_lock(&pool->lock);
+	bool paused = agent->paused;
+	struct backend_terminal running = agent->running;
+	agent->paused = false;
+	pthread_mutex_unlock(&pool->lock);
+	if (!paused)
+		return;
+	agent_remove_record(agent, "paused");
+	(void)pool->backend->ops->pause(pool->backend, &running, false);
+}
+
 static void job_validate(struct ap_agent *agent)
 {
 	struct ap_pool *pool = agent->pool;
@@ -377,6 +392,7 @@ static void job_validate(struct ap_agent *agent)
 	char base[AP_OPTION_TEXT_MAX];
 	struct store_lease record;
 	wanted_lease(agent, &record, base, sizeof base);
+	go_on_if_paused(agent);
 	int r = check_health(agent, &err);
 	if (r == 0)
 		r = worktree_plan(&agent->worktree, base, &agent->lease, &err);
@@ -463,20 +479,6 @@ static bool is_ready(struct ap_agent *agent)
 	bool ready = agent->activity == AP_ACTIVITY_READY && !agent->ended;
 	pthread_mutex_unlock(&agent->pool->lock);
 	return ready;
-}
-
-/* A pause is the lease's. */
-static void go_on_if_paused(struct ap_agent *agent)
-{
-	struct ap_pool *pool = agent->pool;
-	pthread_mutex_lock(&pool->lock);
-	bool paused = agent->paused;
-	struct backend_terminal running = agent->running;
-	agent->paused = false;
-	pthread_mutex_unlock(&pool->lock);
-	agent_remove_record(agent, "paused");
-	if (paused)
-		(void)pool->backend->ops->pause(pool->backend, &running, false);
 }
 
 static void job_save(struct ap_agent *agent)

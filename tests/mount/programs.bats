@@ -363,6 +363,17 @@ END
     await value_is "$POOL/stats/idle_agents" 1
 }
 
+@test "a lease does not find its agent paused" {
+    mount_pool 1 1
+    echo pause > "$POOL/agents/agent-1/ctl"
+    await value_is "$POOL/agents/agent-1/why" "pause: asked for"
+    echo job > "$POOL/acquire"
+    echo "echo he\"\"re" > "$JOB/prompt"
+    assert_equal "$(cat "$JOB/response")" here
+    assert [ ! -e "$STATE/agents/agent-1/paused" ]
+    echo job > "$POOL/release"
+}
+
 @test "a pause on the way to another program or lease is refused" {
     mount_pool 1 1 -o on_release=keep
     echo job > "$POOL/acquire"
