@@ -77,11 +77,12 @@ int agent_press(struct ap_agent *agent, const char *keys_text, struct ap_err *er
  * before the text or after Enter, unless that takes too long. */
 
 #define POLL_PAUSE_MS  60
-#define SETTLE_LIMIT   (4 * AP_SECOND) /* for the text to show */
-#define BLIND_LIMIT    AP_SECOND       /* likewise, of a program that may show nothing */
-#define EVIDENCE_LIMIT (1200 * AP_MS)  /* for Enter to have an effect */
-#define BYTE_LIMIT     (AP_MS / 100)   /* more for every byte that is to be read before it */
-#define ECHO_LIMIT     (300 * AP_MS)   /* for a shell to show what was typed */
+#define SETTLE_LIMIT   (4 * AP_SECOND)	/* for the text to show */
+#define BLIND_LIMIT    AP_SECOND	/* likewise, of a program that may show nothing */
+#define EVIDENCE_LIMIT (1200 * AP_MS)	/* for Enter to have an effect */
+#define SHELL_LIMIT    (10 * AP_SECOND) /* likewise, of a shell: it shows a new line, if late */
+#define BYTE_LIMIT     (AP_MS / 100)	/* more for every byte that is to be read before it */
+#define ECHO_LIMIT     (300 * AP_MS)	/* for a shell to show what was typed */
 #define ECHO_PAUSE_MS  10
 #define PUT_BACK_PAUSE (200 * AP_MS) /* before a prompt is tried that came too early */
 #define ENTER_TRIES    3
@@ -231,7 +232,8 @@ static int64_t printed(struct ap_agent *agent)
 static bool await_submitted(struct delivery *delivery, int64_t printed_before)
 {
 	struct ap_agent *agent = delivery->agent;
-	int64_t deadline = ap_clock_ns() + EVIDENCE_LIMIT;
+	bool shell = profile_values(agent->pool->profile)->rules.shell;
+	int64_t deadline = ap_clock_ns() + (shell ? SHELL_LIMIT : EVIDENCE_LIMIT);
 	if (!delivery->composes)
 		deadline += (int64_t)delivery->len * BYTE_LIMIT;
 	for (int pause_ms = 2; ap_clock_ns() < deadline && !is_over(agent);) {

@@ -4,6 +4,7 @@
 Each kind gets PROMPTS (100) prompts of 1 byte to 1 MiB, some of 5,000 lines, one after the other and
 without waiting: all must arrive byte for byte, once, in order. Prints TAP."""
 
+import json
 import os
 import random
 import shutil
@@ -92,8 +93,8 @@ class Reading(Pool):
 
     def outcomes(self):
         with open(f"{self.mount}/events") as file:
-            lines = [line for line in file if '"event":"prompt"' in line]
-        return len(lines), sum('"outcome":"submitted"' in line for line in lines)
+            events = [json.loads(line) for line in file]
+        return [event for event in events if event["event"] == "prompt"]
 
     def arrived(self):
         names = sorted(name for name in os.listdir(self.messages) if name.isdigit())
@@ -120,9 +121,10 @@ def send_all(pool, sent):
     for message in sent:
         pool.prompt(message + b"\n")
     pool.settle()
-    n, submitted = pool.outcomes()
-    if n != len(sent) or submitted != n:
-        raise Failed(f"events tell of {submitted} submitted, {n} in all, of {len(sent)}")
+    outcomes = pool.outcomes()
+    others = [event for event in outcomes if event["outcome"] != "submitted"]
+    if others or len(outcomes) != len(sent):
+        raise Failed(f"events tell of {len(outcomes)} of {len(sent)}, and not submitted: {others}")
 
 
 def into_reader(agentpoolfs, n, mode):
