@@ -53,6 +53,14 @@ make_repo() { # PATH [FILES]
     git -C "$1" commit -qm first
 }
 
+# From now on git takes until $DIR/go is there to add a file *.slow; $DIR/begun: it has begun to.
+slow_git() {
+    REPO_CHANGED=yes
+    git -C "$REPO" config filter.slow.clean \
+        "touch '$DIR/begun'; timeout 200 sh -c 'until [ -e $DIR/go ]; do sleep 0.05; done'; cat"
+    echo '*.slow filter=slow' >"$REPO/.git/info/attributes"
+}
+
 # Mounts a pool of $1..$2 agents and waits until the minimum is ready. More words go on the command line.
 mount_pool() { # MIN MAX [OPTION...] [-- PROGRAM...]
     mount_again "$@"

@@ -377,21 +377,18 @@ END
 @test "a pause on the way to another program or lease is refused" {
     mount_pool 1 1 -o on_release=keep
     echo job > "$POOL/acquire"
-    local begun="$DIR/begun" go="$DIR/go"
-    REPO_CHANGED=yes
-    git -C "$REPO" config filter.slow.clean "touch '$begun'; timeout 200 sh -c 'until [ -e $go ]; do sleep 0.05; done'; cat"
-    echo '*.slow filter=slow' > "$REPO/.git/info/attributes"
+    slow_git
     echo made > "$JOB/worktree/made.slow"
     echo job > "$POOL/release" 3>&- &
     local release=$!
-    await test -e "$begun"
+    await test -e "$DIR/begun"
     for command in pause resume restart; do
         run bash -c "echo $command > $POOL/agents/agent-1/ctl"
         assert_failure
         assert_output --partial "resource busy"
         assert contains "$POOL/last_error" "agent-1 is being made ready"
     done
-    touch "$go"
+    touch "$DIR/go"
     wait $release
     echo next > "$POOL/acquire"
     assert_equal "$(cat "$POOL/leases/next/wait")" ready

@@ -256,9 +256,7 @@ one_template() { [ "$(templates) $(cat "$POOL/stats/templates")" = "1 1" ]; }
     echo job > "$POOL/acquire"
     local tree
     tree=$(tree_of job)
-    REPO_CHANGED=yes
-    git -C "$REPO" config filter.slow.clean "touch '$DIR/begun'; timeout 200 sh -c 'until [ -e $DIR/go ]; do sleep 0.05; done'; cat"
-    echo '*.slow filter=slow' > "$REPO/.git/info/attributes"
+    slow_git
     echo made > "$tree/made.slow"
     echo "commit first" > "$POOL/leases/job/ctl" 3>&- &
     local first=$!
@@ -274,9 +272,7 @@ one_template() { [ "$(templates) $(cat "$POOL/stats/templates")" = "1 1" ]; }
 @test "pause and resume wait for no commit" {
     mount_pool 1 1
     echo job > "$POOL/acquire"
-    REPO_CHANGED=yes
-    git -C "$REPO" config filter.slow.clean "touch '$DIR/begun'; timeout 200 sh -c 'until [ -e $DIR/go ]; do sleep 0.05; done'; cat"
-    echo '*.slow filter=slow' > "$REPO/.git/info/attributes"
+    slow_git
     echo made > "$(tree_of job)/made.slow"
     echo "commit slow" > "$POOL/leases/job/ctl" 3>&- &
     local writer=$!
