@@ -373,16 +373,12 @@ static int undo_grant(struct ap_agent *agent)
 /* A pause is the lease's, or of an agent without one: the next lease does not find it so. */
 static void go_on_if_paused(struct ap_agent *agent)
 {
-	struct ap_pool *pool = agent->pool;
-	pthread_mutex_lock(&pool->lock);
+	pthread_mutex_lock(&agent->pool->lock);
 	bool paused = agent->paused;
-	struct backend_terminal running = agent->running;
 	agent->paused = false;
-	pthread_mutex_unlock(&pool->lock);
-	if (!paused)
-		return;
-	agent_remove_record(agent, "paused");
-	(void)pool->backend->ops->pause(pool->backend, &running, false);
+	pthread_mutex_unlock(&agent->pool->lock);
+	if (paused)
+		agent_obey_pause(agent);
 }
 
 static void job_validate(struct ap_agent *agent)

@@ -54,6 +54,11 @@ int agent_command(struct ap_agent *agent, const char *text, struct ap_err *err);
 /* Waits until the program's screen says that it is ready. Lane only. */
 bool agent_await_ready(struct ap_agent *agent, int64_t limit_ns);
 
+/* Has its processes stand still or go on, as agent->paused says, and keeps that for the next
+ * daemon. Takes its time, in the lane or not: where something else is wanted behind it of the same
+ * program, that is done too. */
+void agent_obey_pause(struct ap_agent *agent);
+
 /* --- launch.c: all of it in the lane --- */
 
 enum launch_kind { LAUNCH_FIRST, LAUNCH_CLEAN, LAUNCH_AGAIN };

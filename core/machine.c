@@ -797,19 +797,14 @@ static int on_cancel(struct machine *m, const struct machine_event *event, int64
 	return -EALREADY;
 }
 
-/* Whether that is not its lease, or not any more; 0 is any, or none. */
-static bool is_stale(const struct machine_slot *slot, uint64_t token)
-{
-	return token && token != slot->token;
-}
-
 static int on_release(struct machine *m, const struct machine_event *event, int64_t now,
 		      struct machine_effects *fx)
 {
 	struct machine_slot *slot = &m->slots[event->slot];
 	if (slot->state != AP_AGENT_ACTIVE && !slot->aside)
 		return -ENOENT;
-	if (slot->leaving || slot->state == AP_AGENT_STOPPING || is_stale(slot, event->token))
+	if (slot->leaving || slot->state == AP_AGENT_STOPPING ||
+	    machine_slot_stale(slot, event->token))
 		return -ESTALE;
 	slot->request = event->request;
 	if (event->request) {
@@ -825,7 +820,7 @@ static int on_renew(struct machine *m, const struct machine_event *event, int64_
 		    struct machine_effects *fx)
 {
 	struct machine_slot *slot = &m->slots[event->slot];
-	if (!machine_slot_leased(slot) || is_stale(slot, event->token))
+	if (!machine_slot_leased(slot) || machine_slot_stale(slot, event->token))
 		return -ESTALE;
 	if (slot->ttl_ns > 0)
 		slot->deadline_ns = ap_clock_after(now, slot->ttl_ns);
@@ -835,7 +830,7 @@ static int on_renew(struct machine *m, const struct machine_event *event, int64_
 int machine_may_prompt(const struct machine *m, const struct machine_slot *slot, uint64_t token,
 		       int64_t now)
 {
-	if (slot->state == AP_AGENT_FREE || is_stale(slot, token))
+	if (slot->state == AP_AGENT_FREE || machine_slot_stale(slot, token))
 		return -ESTALE;
 	bool same_span = now - slot->quota_from_ns < QUOTA_SPAN;
 	if (m->limits.max_prompts > 0 && same_span && slot->n_prompts >= m->limits.max_prompts)
@@ -863,7 +858,7 @@ static int on_kill(struct machine *m, const struct machine_event *event, int64_t
 		   struct machine_effects *fx)
 {
 	struct machine_slot *slot = &m->slots[event->slot];
-	if (slot->state != AP_AGENT_FREE && is_stale(slot, event->token))
+	if (slot->state != AP_AGENT_FREE && machine_slot_stale(slot, event->token))
 		return -ESTALE;
 	switch (slot->state) {
 	case AP_AGENT_FREE:
@@ -890,7 +885,7 @@ static int on_recycle(struct machine *m, const struct machine_event *event, int6
 		      struct machine_effects *fx)
 {
 	struct machine_slot *slot = &m->slots[event->slot];
-	if (slot->state != AP_AGENT_FREE && is_stale(slot, event->token))
+	if (slot->state != AP_AGENT_FREE && machine_slot_stale(slot, event->token))
 		return -ESTALE;
 	switch (slot->state) {
 	case AP_AGENT_FREE:

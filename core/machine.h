@@ -305,6 +305,12 @@ static inline bool machine_slot_leased(const struct machine_slot *slot)
 	return slot->state == AP_AGENT_ACTIVE && !slot->leaving;
 }
 
+/* Whether that is not its lease, or not any more; 0 is any, or none. */
+static inline bool machine_slot_stale(const struct machine_slot *slot, uint64_t token)
+{
+	return token && token != slot->token;
+}
+
 static inline unsigned machine_slot_index(const struct machine *machine,
 					  const struct machine_slot *slot)
 {

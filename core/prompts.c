@@ -578,9 +578,9 @@ void job_prompt_locked(struct ap_agent *agent)
 static int may_be_asked_locked(const struct ap_agent *agent, uint64_t token, bool even_ended,
 			       struct ap_err *err)
 {
+	const struct machine_slot *slot = &agent->pool->machine.slots[agent->slot];
 	int r = agent_running_locked(agent, even_ended, err);
-	bool same = token == 0 || token == agent->pool->machine.slots[agent->slot].token;
-	return r < 0 ? r : pool_refused(same ? 0 : -ESTALE, err);
+	return r < 0 ? r : pool_refused(machine_slot_stale(slot, token) ? -ESTALE : 0, err);
 }
 
 /* Whether something can be asked of it for that lease. Errors as agent_running(), and -ESTALE. */
@@ -645,12 +645,8 @@ static bool is_to_stop(struct ap_agent *agent, struct backend_terminal *ret_runn
 	return stop;
 }
 
-/* Takes its time, and waits for no other job of the agent: where something else is wanted behind
- * it of the same program, that is done too. */
-static void job_pause(struct worker_job *worker_job)
+void agent_obey_pause(struct ap_agent *agent)
 {
-	struct agent_job *job = ap_container_of(worker_job, struct agent_job, job);
-	struct ap_agent *agent = job->agent;
 	struct backend *backend = agent->pool->backend;
 	struct backend_terminal running;
 	AP_CLEANUP_BUF struct ap_buf path = {0};
@@ -664,6 +660,12 @@ static void job_pause(struct worker_job *worker_job)
 			agent_remove_record(agent, "paused");
 		(void)backend->ops->pause(backend, &running, stop); /* it has ended, perhaps */
 	} while (stop != is_to_stop(agent, &running));
+}
+
+static void job_pause(struct worker_job *worker_job)
+{
+	struct agent_job *job = ap_container_of(worker_job, struct agent_job, job);
+	agent_obey_pause(job->agent);
 	agent_job_free(job);
 }
 

@@ -39,12 +39,13 @@ MUTANTS = [
     ("a retried acquirer draws a new token", "machine",
      "\tif (request->token == 0)\n\t\trequest->token", "\tif (true)\n\t\trequest->token"),
     ("a stale token releases", "machine",
-     "\tif (slot->leaving || slot->state == AP_AGENT_STOPPING || is_stale(slot, event->token))",
+     "\tif (slot->leaving || slot->state == AP_AGENT_STOPPING ||\n"
+     "\t    machine_slot_stale(slot, event->token))",
      "\tif (slot->leaving || slot->state == AP_AGENT_STOPPING)"),
     ("a stale token kills", "machine",
      "static int on_kill(struct machine *m, const struct machine_event *event, int64_t now,\n"
      "\t\t   struct machine_effects *fx)\n{\n\tstruct machine_slot *slot = &m->slots[event->slot];\n"
-     "\tif (slot->state != AP_AGENT_FREE && is_stale(slot, event->token))\n",
+     "\tif (slot->state != AP_AGENT_FREE && machine_slot_stale(slot, event->token))\n",
      "static int on_kill(struct machine *m, const struct machine_event *event, int64_t now,\n"
      "\t\t   struct machine_effects *fx)\n{\n\tstruct machine_slot *slot = &m->slots[event->slot];\n"
      "\tif (false)\n"),
