@@ -319,9 +319,6 @@ bool ap_agent_transitions(struct ap_pool *pool, struct ap_agent *agent, struct a
 /* What is read of an agent and takes time; the text comes with the request. */
 enum ap_agent_text {
 	AP_TEXT_SCREEN, /* what is on the terminal */
-	AP_TEXT_WAIT,	/* the activity, once it is ready, waiting or exited; -EIO: the last prompt
-			   was not delivered */
-	AP_TEXT_RESPONSE, /* likewise, then what was printed since the last prompt */
 	AP_TEXT_DIFF,	  /* worktree against base, untracked files included */
 	AP_TEXT_DIFFSTAT,
 	AP_TEXT_HEAD,	/* the worktree's commit */
@@ -331,6 +328,20 @@ enum ap_agent_text {
 };
 int ap_agent_text(struct ap_pool *pool, struct ap_agent *agent, enum ap_agent_text what,
 		  struct ap_request *request, struct ap_err *err);
+
+/* What is waited for: until the program is ready, waiting or exited. */
+enum ap_agent_wait {
+	AP_WAIT_ACTIVITY, /* which of them it is */
+	AP_WAIT_RESPONSE, /* what was printed since the last prompt */
+};
+
+/* Waits, and brings the text. -EIO: the last prompt was not delivered. With `nonblock`, -EAGAIN
+ * where it would have to wait for the program. */
+int ap_agent_wait(struct ap_pool *pool, struct ap_agent *agent, enum ap_agent_wait what,
+		  bool nonblock, struct ap_request *request, struct ap_err *err);
+
+/* Whether it would not have to. */
+bool ap_agent_has_settled(struct ap_pool *pool, struct ap_agent *agent);
 
 /* Texts that grow, and of which the last part is kept. */
 enum ap_kept_text {

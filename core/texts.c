@@ -69,9 +69,6 @@ static void job_text(struct worker_job *worker_job)
 	case AP_TEXT_TASKS:
 		r = usage_text(agent, job->what, out, err);
 		break;
-	case AP_TEXT_WAIT:
-	case AP_TEXT_RESPONSE:
-		break;
 	}
 	if (r == 0 && out->failed)
 		r = -ENOMEM;
@@ -137,19 +134,36 @@ void job_settled(struct ap_request *request, int result, const struct ap_err *er
 	request_answer(request, result, err);
 }
 
-static int wait_text(struct ap_pool *pool, struct ap_agent *agent, bool response,
-		     struct ap_request *request)
+static bool is_settled_locked(const struct ap_agent *agent)
+{
+	return agent->gone || (agent->activity != AP_ACTIVITY_BUSY &&
+			       agent->activity != AP_ACTIVITY_STARTING);
+}
+
+bool ap_agent_has_settled(struct ap_pool *pool, struct ap_agent *agent)
+{
+	pthread_mutex_lock(&pool->lock);
+	bool settled = is_settled_locked(agent);
+	pthread_mutex_unlock(&pool->lock);
+	return settled;
+}
+
+int ap_agent_wait(struct ap_pool *pool, struct ap_agent *agent, enum ap_agent_wait what,
+		  bool nonblock, struct ap_request *request, struct ap_err *err)
 {
 	struct ap_err error = {""};
+	pthread_mutex_lock(&pool->lock);
+	enum ap_activity activity = agent->activity;
+	bool gone = agent->gone, parked = !is_settled_locked(agent);
+	if (parked && nonblock) {
+		pthread_mutex_unlock(&pool->lock);
+		return ap_err_set(err, -EAGAIN, "%s is %s", agent->name, ap_activity_name(activity));
+	}
 	ap_request_ref(request);
-	if (response) {
+	if (what == AP_WAIT_RESPONSE) {
 		agent_ref(agent);
 		request->responder = agent;
 	}
-	pthread_mutex_lock(&pool->lock);
-	enum ap_activity activity = agent->activity;
-	bool gone = agent->gone;
-	bool parked = !gone && (activity == AP_ACTIVITY_BUSY || activity == AP_ACTIVITY_STARTING);
 	if (parked)
 		ap_list_append(&agent->waits, &request->link);
 	else if (!gone)
@@ -222,8 +236,6 @@ void job_look_locked(struct ap_agent *agent)
 int ap_agent_text(struct ap_pool *pool, struct ap_agent *agent, enum ap_agent_text what,
 		  struct ap_request *request, struct ap_err *err)
 {
-	if (what == AP_TEXT_WAIT || what == AP_TEXT_RESPONSE)
-		return wait_text(pool, agent, what == AP_TEXT_RESPONSE, request);
 	int r = agent_running(agent, true, err);
 	if (r < 0)
 		return r;

@@ -228,11 +228,12 @@ void follow_read(struct open_file *file, fuse_req_t req, size_t size, bool wait)
 		fuse_reply_err(req, EAGAIN);
 		return;
 	}
-	struct reader *reader = reader_new(file, req, size, 0, reader_interrupted);
+	struct reader *reader = reader_new(file, req, reader_interrupted);
 	if (!reader) {
 		fuse_reply_err(req, ENOMEM);
 		return;
 	}
+	reader->size = size;
 	pthread_mutex_lock(&files->lock);
 	bool interrupted = reader->interrupted;
 	if (!interrupted)

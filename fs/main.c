@@ -460,13 +460,15 @@ static int make_mount(struct daemon *daemon, struct ap_err *err)
 	fuse_opt_add_arg(&line->fuse, "-o");
 	fuse_opt_add_arg(&line->fuse, "subtype=agentpoolfs,fsname=agentpool,default_permissions");
 	daemon->parked = parked_set_new();
-	if (daemon->parked)
-		mount->files = open_files_new(daemon->pool, daemon->parked);
+	mount->snapshots = snapshots_new();
+	if (daemon->parked && mount->snapshots)
+		mount->files = open_files_new(daemon->pool, daemon->parked, mount->snapshots);
 	if (!mount->files)
 		return ap_err_errno(err, -ENOMEM, "mount");
 	mount->session = fuse_session_new(&line->fuse, &mount_ops, sizeof mount_ops, mount);
 	if (!mount->session)
 		return ap_err_set(err, -EINVAL, "FUSE refuses an option: see -o in agentpoolfs(1)");
+	open_files_serve(mount->files, mount->session);
 	if (fuse_session_mount(mount->session, daemon->mountpoint) < 0)
 		return ap_err_set(err, -EIO,
 				  "cannot mount on %s: is /dev/fuse there, and fusermount3?",
@@ -480,6 +482,7 @@ static void unmake(struct daemon *daemon)
 	if (daemon->mount.session)
 		fuse_session_unmount(daemon->mount.session);
 	open_files_free(daemon->mount.files);
+	snapshots_free(daemon->mount.snapshots);
 	parked_set_free(daemon->parked);
 	if (daemon->mount.session)
 		fuse_session_destroy(daemon->mount.session);

@@ -1,8 +1,8 @@
 #include "node.h"
 
 #define ROOT_INO 1 /* FUSE_ROOT_ID: fixed by the protocol */
-#define ID_BITS	 48
-#define ROW_BITS 10
+#define ID_BITS	 NODE_ID_BITS
+#define ROW_BITS 8
 #define ID_MASK	 ((UINT64_C(1) << ID_BITS) - 1)
 #define ROW_MASK ((1u << ROW_BITS) - 1)
 

@@ -19,21 +19,37 @@ enum node_dir {
 struct node {
 	enum node_dir dir;
 	unsigned row; /* 0: the directory itself; else 1 + index of the row in its table */
-	uint64_t id;  /* agent's number, of 32 bits; lease's token; serial; else 0; 48 bits */
+	uint64_t id;  /* agent's number; lease's token; serial; else 0; NODE_ID_BITS of it */
 };
 
-/* Another node of the same file: its id is a serial, or has one above the number of the agent. */
-static inline struct node node_fresh(struct node node, uint64_t serial)
-{
-	node.id =
-		node.dir == NODE_AGENT ? (node.id & UINT32_MAX) | (serial & 0xffff) << 32 : serial;
-	return node;
-}
+#define NODE_ID_BITS	 52
+#define NODE_NUMBER_BITS 28 /* of an agent's number; a serial is above it */
+#define NODE_NUMBER_MASK ((UINT64_C(1) << NODE_NUMBER_BITS) - 1)
 
 /* The number of the agent that a node of NODE_AGENT is about. */
 static inline uint32_t node_agent(struct node node)
 {
-	return (uint32_t)node.id;
+	return (uint32_t)(node.id & NODE_NUMBER_MASK);
+}
+
+/* The file that a node is of: what is left without a serial. Its number is the inode number. */
+static inline struct node node_file(struct node node)
+{
+	if (node.dir == NODE_AGENT)
+		node.id = node_agent(node);
+	else if (node.dir != NODE_LEASES)
+		node.id = 0;
+	return node;
+}
+
+/* Another node of the same file; not of a lease, whose id is its token. Serials come round. */
+static inline struct node node_fresh(struct node node, uint64_t serial)
+{
+	node = node_file(node);
+	if (node.dir == NODE_AGENT)
+		serial <<= NODE_NUMBER_BITS;
+	node.id |= serial & ((UINT64_C(1) << NODE_ID_BITS) - 1);
+	return node;
 }
 
 uint64_t node_pack(struct node node);

@@ -17,6 +17,8 @@ void file_unref(void *data)
 	if (atomic_fetch_sub(&file->n_refs, 1) != 1)
 		return;
 	tree_call_fini(&file->call);
+	if (file->snapshot)
+		snapshot_close(file->files->snapshots, file->snapshot);
 	ap_buf_fini(&file->pending);
 	atomic_fetch_sub(&file->files->text_bytes, file->counted);
 	ap_buf_fini(&file->text);
@@ -31,17 +33,32 @@ void file_unref(void *data)
 /* 64 times a power of two. */
 #define OPEN_FILES_MAX 65536u
 
-struct open_files *open_files_new(struct ap_pool *pool, struct parked_set *parked)
+struct open_files *open_files_new(struct ap_pool *pool, struct parked_set *parked,
+				  struct snapshots *snapshots)
 {
 	struct open_files *files = calloc(1, sizeof *files);
 	if (!files)
 		return NULL;
 	files->pool = pool;
 	files->parked = parked;
+	files->snapshots = snapshots;
 	ap_list_init(&files->followers);
 	ap_list_init(&files->polled);
 	pthread_mutex_init(&files->lock, NULL);
 	return files;
+}
+
+void open_files_serve(struct open_files *files, struct fuse_session *session)
+{
+	files->session = session;
+}
+
+/* The text that comes to be over it is shown still. */
+#define TEXTS_MAX (256u << 20)
+
+bool open_files_are_full(const struct open_files *files)
+{
+	return atomic_load(&files->text_bytes) + snapshots_open_bytes(files->snapshots) > TEXTS_MAX;
 }
 
 void open_files_free(struct open_files *files)
@@ -57,7 +74,7 @@ void open_files_free(struct open_files *files)
 	free(files);
 }
 
-static int table_grow(struct open_files *files, struct ap_err *err)
+static int table_grow_locked(struct open_files *files, struct ap_err *err)
 {
 	uint32_t from = files->n_slots, n = from ? 2 * from : 64;
 	if (from == OPEN_FILES_MAX)
@@ -72,33 +89,39 @@ static int table_grow(struct open_files *files, struct ap_err *err)
 	return 0;
 }
 
-static int table_add(struct open_files *files, struct open_file *file, uint64_t *ret_fh,
-		     struct ap_err *err)
+static int table_add(struct open_files *files, struct open_file *file, struct ap_err *err)
 {
-	int r = files->first_free == files->n_slots ? table_grow(files, err) : 0;
-	if (r < 0)
-		return r;
-	uint32_t at = files->first_free;
-	files->first_free = files->slots[at].next_free;
-	files->slots[at].file = file;
-	*ret_fh = (uint64_t)++files->slots[at].generation << 32 | at;
-	return 0;
+	pthread_mutex_lock(&files->lock);
+	int r = files->first_free == files->n_slots ? table_grow_locked(files, err) : 0;
+	if (r == 0) {
+		uint32_t at = files->first_free;
+		files->first_free = files->slots[at].next_free;
+		files->slots[at].file = file;
+		file->fh = (uint64_t)++files->slots[at].generation << 32 | at;
+	}
+	pthread_mutex_unlock(&files->lock);
+	return r;
 }
 
 static void table_remove(struct open_files *files, uint64_t fh)
 {
 	uint32_t at = (uint32_t)fh;
+	pthread_mutex_lock(&files->lock);
 	files->slots[at].file = NULL;
 	files->slots[at].next_free = files->first_free;
 	files->first_free = at;
+	pthread_mutex_unlock(&files->lock);
 }
 
+/* It stays: the kernel says of a handle that it asks for no more when nothing of it is under way. */
 struct open_file *open_file_find(struct open_files *files, uint64_t fh)
 {
 	uint32_t at = (uint32_t)fh;
-	if (at >= files->n_slots || files->slots[at].generation != fh >> 32)
-		return NULL;
-	return files->slots[at].file;
+	pthread_mutex_lock(&files->lock);
+	bool there = at < files->n_slots && files->slots[at].generation == fh >> 32;
+	struct open_file *file = there ? files->slots[at].file : NULL;
+	pthread_mutex_unlock(&files->lock);
+	return file;
 }
 
 void request_over(struct open_file *file, struct ap_request *request)
@@ -114,10 +137,17 @@ void request_over(struct open_file *file, struct ap_request *request)
 
 /* libfuse 3.14 has no field for FOPEN_STREAM: the answer is made by hand, as the kernel reads it.
  */
-static int reply_open(fuse_req_t req, uint64_t fh, uint32_t flags)
+bool open_reply(struct open_file *file, fuse_req_t req, bool keep_cache)
 {
-	struct fuse_open_out out = {.fh = fh, .open_flags = flags};
-	return fuse_reply_buf(req, (const char *)&out, sizeof out);
+	uint32_t flags = keep_cache ? FOPEN_KEEP_CACHE : 0;
+	if (file->direct)
+		flags |= FOPEN_DIRECT_IO;
+	if (file->stream)
+		flags |= FOPEN_STREAM | FOPEN_NONSEEKABLE;
+	if (!file->row->line && !file->row->submit && !file->row->set)
+		flags |= FOPEN_NOFLUSH;
+	struct fuse_open_out out = {.fh = file->fh, .open_flags = flags};
+	return fuse_reply_buf(req, (const char *)&out, sizeof out) == 0;
 }
 
 static struct open_file *file_new(struct open_files *files, struct node node, int open_flags)
@@ -128,17 +158,62 @@ static struct open_file *file_new(struct open_files *files, struct node node, in
 	atomic_init(&file->n_refs, 1);
 	file->files = files;
 	file->row = tree_row(node);
+	file->node = node;
 	ap_list_init(&file->readers);
+	enum tree_reading reading = tree_reading(file->row);
+	bool reads_only = (open_flags & O_ACCMODE) == O_RDONLY;
 	file->by_handle = file->row->holds && (open_flags & O_ACCMODE) == O_RDWR;
-	file->stream = file->by_handle || file->row->parks || file->row->follow || file->row->take;
+	file->stream = file->by_handle || reading == TREE_READ_PARK ||
+		       reading == TREE_READ_FOLLOW || file->row->take;
+	/* a text that stays as it is while it is open may be in the page cache */
+	file->direct = !reads_only || file->row->wakes ||
+		       (reading != TREE_READ_SHOW && reading != TREE_READ_FETCH);
 	file->append = open_flags & O_APPEND;
 	return file;
+}
+
+/* Who opens it, and whether he may. */
+static int file_call_init(struct open_file *file, const struct fuse_ctx *ctx, bool writes,
+			  struct ap_err *err)
+{
+	struct ap_pool *pool = file->files->pool;
+	struct ap_agent_info info;
+	bool there = tree_call_init(&file->call, pool, file->node, err);
+	file->call.err = NULL; /* `err` ends with the caller: file_call() */
+	file->call.uid = file->call.opener = ctx->uid;
+	file->call.tid = ctx->pid;
+	file->call.by_handle = file->by_handle;
+	if (!there)
+		return -ENODEV;
+	if (file->call.agent && ap_agent_look(pool, file->call.agent, &info))
+		file->call.token = info.token;
+	const struct tree_call call = file_call(file, err);
+	int r = writes ? tree_may_write(file->row, &call, ctx->uid) : 0;
+	if (r < 0)
+		refused(file, r, err);
+	return r;
+}
+
+/* What a reader of the file finds there at once. */
+static int file_begin(struct open_file *file)
+{
+	const struct tree_call call = file_call(file, NULL);
+	switch (tree_reading(file->row)) {
+	case TREE_READ_SHOW:
+		return file->by_handle ? 0 : text_open(file);
+	case TREE_READ_KEPT:
+		file->end = file->row->size(&call);
+		return 0;
+	case TREE_READ_FOLLOW:
+		return follow_open(file);
+	default:
+		return 0;
+	}
 }
 
 void open_file_open(struct open_files *files, fuse_req_t req, struct node node,
 		    struct fuse_file_info *fi)
 {
-	const struct fuse_ctx *ctx = fuse_req_ctx(req);
 	int access_mode = fi->flags & O_ACCMODE;
 	mode_t mode = tree_mode(node);
 	/* root is above the modes, but there is no such text and no such command, as in kernfs */
@@ -152,50 +227,21 @@ void open_file_open(struct open_files *files, fuse_req_t req, struct node node,
 		fuse_reply_err(req, ENOMEM);
 		return;
 	}
-	int r = 0;
 	struct ap_err err = {""};
-	if (!tree_call_init(&file->call, files->pool, node, &err))
-		r = -ENODEV;
-	file->call.err = NULL; /* `err` ends with this call: file_call() */
-	file->call.uid = file->call.opener = ctx->uid;
-	file->call.tid = ctx->pid;
-	file->call.by_handle = file->by_handle;
-	struct ap_agent_info info;
-	if (r == 0 && file->call.agent && ap_agent_look(files->pool, file->call.agent, &info))
-		file->call.token = info.token;
-	if (r == 0 && access_mode != O_RDONLY) {
-		const struct tree_call call = file_call(file, &err);
-		r = tree_may_write(file->row, &call, ctx->uid);
-		if (r < 0)
-			refused(file, r, &err);
-	}
-	if (r == 0 && access_mode != O_WRONLY && file->row->show && !file->row->fetch &&
-	    !file->by_handle)
-		r = text_make(file);
-	if (r == 0 && file->row->follow)
-		r = follow_open(file);
-	uint64_t fh = 0;
-	if (r == 0)
-		r = table_add(files, file, &fh, &err);
+	int r = file_call_init(file, fuse_req_ctx(req), access_mode != O_RDONLY, &err);
+	if (r == 0 && access_mode != O_WRONLY)
+		r = file_begin(file);
+	if (r == 0 && (r = table_add(files, file, &err)) == -ENFILE)
+		refused(file, r, &err);
 	if (r < 0) {
-		if (r == -ENFILE)
-			refused(file, r, &err);
 		fuse_reply_err(req, -r);
 		if (file->following)
 			follow_close(file);
 		file_unref(file);
-		return;
-	}
-	uint32_t flags = FOPEN_DIRECT_IO;
-	if (file->stream)
-		flags |= FOPEN_STREAM | FOPEN_NONSEEKABLE;
-	if (!file->row->line && !file->row->submit && !file->row->set)
-		flags |= FOPEN_NOFLUSH;
-	if (reply_open(req, fh, flags) < 0) { /* interrupted: no RELEASE will come */
-		table_remove(files, fh);
-		if (file->following)
-			follow_close(file);
-		file_unref(file);
+	} else if (tree_reading(file->row) == TREE_READ_FETCH && !file->snapshot) {
+		text_open_later(file, req);
+	} else if (!open_reply(file, req, !file->direct && (text_push(file) || !file->is_first))) {
+		open_file_end(file); /* interrupted */
 	}
 }
 
@@ -228,14 +274,10 @@ void open_file_flush(struct open_files *files, fuse_req_t req, struct fuse_file_
 	fuse_reply_err(req, -r);
 }
 
-/* The last copy of the descriptor is closed, however its holder died. */
-void open_file_release(struct open_files *files, fuse_req_t req, struct fuse_file_info *fi)
+void open_file_end(struct open_file *file)
 {
-	struct open_file *file = open_file_find(files, fi->fh);
-	fuse_reply_err(req, 0);
-	if (!file)
-		return;
-	table_remove(files, fi->fh);
+	struct open_files *files = file->files;
+	table_remove(files, file->fh);
 	if (file->row->take)
 		take_end(file);
 	if (file->following)
@@ -257,4 +299,13 @@ void open_file_release(struct open_files *files, fuse_req_t req, struct fuse_fil
 	if (granted)
 		ap_pool_release_key(files->pool, lease);
 	file_unref(file);
+}
+
+/* The last copy of the descriptor is closed, however its holder died. */
+void open_file_release(struct open_files *files, fuse_req_t req, struct fuse_file_info *fi)
+{
+	struct open_file *file = open_file_find(files, fi->fh);
+	fuse_reply_err(req, 0);
+	if (file)
+		open_file_end(file);
 }

@@ -1,6 +1,7 @@
 /* Open files of the mount: what one open has read, written and asked for. What is read through one
  * open file is one snapshot; what is written is lines or one text; a lease by handle hangs on it.
- * The kernel knows them by numbers that are never pointers. Called by the FUSE thread only. */
+ * The kernel knows them by numbers that are never pointers. Called by the FUSE thread only, but where
+ * it is said otherwise. */
 #pragma once
 
 #include "parked.h"
@@ -8,8 +9,18 @@
 
 struct open_files;
 
-/* `parked` and `pool` outlive it. NULL on ENOMEM. */
-struct open_files *open_files_new(struct ap_pool *pool, struct parked_set *parked);
+struct snapshots;
+
+/* All that is given outlives it. NULL on ENOMEM. */
+struct open_files *open_files_new(struct ap_pool *pool, struct parked_set *parked,
+				  struct snapshots *snapshots);
+
+/* From now on texts can be given to the kernel through that session. Before its first request. */
+void open_files_serve(struct open_files *files, struct fuse_session *session);
+
+/* Whether the texts made for readers are too many bytes already for another. */
+bool open_files_are_full(const struct open_files *files);
+
 void open_files_free(struct open_files *files);
 
 /* Each replies to the request exactly once, now or later. */

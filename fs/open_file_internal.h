@@ -7,6 +7,7 @@
 
 #include "../core/list.h"
 #include "open_file.h"
+#include "snapshot.h"
 
 enum text_state {
 	TEXT_NONE,   /* nothing was asked for yet */
@@ -37,12 +38,15 @@ struct open_file {
 	atomic_uint n_refs; /* the table's; of each request and parked request under way */
 	struct open_files *files;
 	const struct tree_row *row;
+	struct node node;
+	uint64_t fh;
 	/* with the agent pinned, without a place for errors: file_call(); uid and tid are those of
 	 * the last write */
 	struct tree_call call;
 	bool by_handle; /* it is a lease, or will be */
 	bool stream;	/* offsets mean nothing: `cursor` counts */
 	bool append;	/* opened with O_APPEND */
+	bool direct;	/* reads and writes pass the kernel's page cache by */
 
 	/* the FUSE thread's own */
 	struct ap_buf pending; /* written: a line that goes on, or the text so far */
@@ -53,11 +57,16 @@ struct open_file {
 	/* guarded by files->lock */
 	enum text_state text_state;
 	int text_error;
+	struct snapshot *snapshot; /* open; its text is what is read; NULL: `text` is */
+	bool is_first;		   /* it has it open, and nobody else when it came */
+	bool renewed;		   /* `text` is a later one, for who does not use the page cache */
 	struct ap_buf text;
 	size_t counted; /* of its bytes in files->text_bytes */
 	size_t cursor;
 	off_t shift;		/* of kept text: what was dropped before the piece at next_offset */
 	off_t next_offset;	/* behind the last piece that was read */
+	off_t end;		/* of kept text: where it ended when the reader began */
+	bool end_told;		/* and he has been told so */
 	struct ap_list readers; /* struct reader */
 	struct ap_request *request; /* under way, with our reference; at most one */
 	struct ap_lease_key lease;  /* the last one granted through this file */
@@ -78,23 +87,26 @@ struct slot {
 struct open_files {
 	struct ap_pool *pool;
 	struct parked_set *parked;
+	struct snapshots *snapshots;
+	struct fuse_session *session; /* NULL: open_files_serve() was not called */
 	/* the pool may be looked at under it, as none of its callbacks comes with a lock */
 	pthread_mutex_t lock;
 	struct ap_list followers;     /* struct following; guarded by lock */
 	struct ap_list polled;	      /* struct polling of those to be told; likewise */
-	struct slot *slots;	      /* the FUSE thread's own */
-	uint32_t n_slots, first_free; /* n_slots: none */
+	struct slot *slots;	      /* likewise */
+	uint32_t n_slots, first_free; /* n_slots: none; likewise */
 	size_t taking_bytes;	      /* of texts being written; the FUSE thread's own */
-	atomic_size_t text_bytes;     /* of texts that were made for readers */
+	atomic_size_t text_bytes;     /* of texts that were made for one open file alone */
 };
 
-/* A parked read. Freed with its parked request. */
+/* A parked read, or an open that waits for its text. Freed with its parked request. */
 struct reader {
 	struct ap_list link; /* file->readers; files->lock */
 	struct open_file *file;
 	struct parked *parked;
 	size_t size;
 	off_t offset;
+	bool opens;	  /* the request is the open */
 	bool interrupted; /* before it was in the list; files->lock */
 };
 
@@ -109,6 +121,13 @@ static inline struct tree_call file_call(const struct open_file *file, struct ap
 	return call;
 }
 
+/* Replies to the open, which succeeds; the kernel may have been given the text already: `keep_cache`.
+ * False: nobody is there any more, and no RELEASE will come. */
+bool open_reply(struct open_file *file, fuse_req_t req, bool keep_cache);
+
+/* The file is closed, or was not opened after all. Takes the table's reference. Any thread. */
+void open_file_end(struct open_file *file);
+
 /* The open file of a handle, or NULL. */
 struct open_file *open_file_find(struct open_files *files, uint64_t fh);
 
@@ -117,9 +136,19 @@ void request_over(struct open_file *file, struct ap_request *request);
 
 /* --- reading.c --- */
 
-/* Text that is made at open: what is read later is this. -ENFILE: those of all open files are too
- * much already, … */
-int text_make(struct open_file *file);
+/* The text that direct reads are given. files->lock held. */
+const struct ap_buf *file_text_locked(const struct open_file *file);
+
+/* The file reads the text that was made when it was looked up. -ESTALE: that is forgotten, and the
+ * kernel looks again; -ENFILE: texts are too much already. */
+int text_open(struct open_file *file);
+
+/* Gives the text to the kernel's page cache, so that no read of it comes. False where it did not
+ * take it, or may have it already. */
+bool text_push(struct open_file *file);
+
+/* The open is replied to when its text has been made, or cannot be. */
+void text_open_later(struct open_file *file, fuse_req_t req);
 
 /* Moves a text to the file, to be read from it. files->lock held. */
 void text_take_locked(struct open_file *file, struct ap_buf *text);
@@ -127,9 +156,8 @@ void text_take_locked(struct open_file *file, struct ap_buf *text);
 /* The text has come (0), or the reason why not: all who wait are answered. */
 void text_complete(struct open_file *file, int result);
 
-/* A parked read, not in a list yet. NULL on ENOMEM. */
-struct reader *reader_new(struct open_file *file, fuse_req_t req, size_t size, off_t offset,
-			  parked_interrupted *interrupted);
+/* A parked request, not in a list yet; what it wants is the caller's to say. NULL on ENOMEM. */
+struct reader *reader_new(struct open_file *file, fuse_req_t req, parked_interrupted *interrupted);
 
 /* Interrupted: takes it out of its list and answers, unless it is in none. */
 void reader_interrupted(struct parked *parked, void *reader);

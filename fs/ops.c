@@ -21,6 +21,60 @@ static mode_t mode_for_all(mode_t mode, int umask)
 	return S_ISLNK(mode) ? mode : (mode & S_IFMT) | ((allowed * 0111) & ~(mode_t)umask);
 }
 
+static void set_size(struct stat *attr, int64_t size)
+{
+	attr->st_size = size;
+	attr->st_blocks = (size + 511) / 512; /* else cp takes it for a file with holes */
+}
+
+static int show(struct mount *mount, struct node node, const struct fuse_ctx *who,
+		struct ap_buf *ret)
+{
+	struct tree_call call;
+	struct ap_err err; /* there is no last_error for a look */
+	if (!tree_call_init(&call, mount->pool, node, &err))
+		return -ENOENT;
+	call.uid = call.opener = who->uid;
+	call.tid = who->pid;
+	int r = tree_row(node)->show(&call, ret);
+	tree_call_fini(&call);
+	return r == 0 && ret->failed ? -ENOMEM : r;
+}
+
+/* The text of a file that is looked up is made now: the open that follows reads it. */
+static int publish(struct mount *mount, struct node *node, const struct fuse_ctx *who,
+		   int64_t *ret_size)
+{
+	AP_CLEANUP_BUF struct ap_buf text = {0};
+	*ret_size = 0;
+	if (open_files_are_full(mount->files)) { /* the open is refused */
+		*node = snapshots_fresh(mount->snapshots, *node);
+		return 0;
+	}
+	int r = show(mount, *node, who, &text);
+	*ret_size = (int64_t)text.len;
+	/* who opens it to write has the kernel take its size for 0: on a node of his own */
+	bool alone = tree_mode(*node) & 0222;
+	return r < 0 ? r
+		     : snapshot_publish(mount->snapshots, *node, who->uid, alone, &text, node);
+}
+
+/* The size of a node that was looked up before. */
+static int64_t size_now(struct mount *mount, struct node node, const struct fuse_ctx *who,
+			int64_t otherwise)
+{
+	AP_CLEANUP_BUF struct ap_buf text = {0};
+	enum tree_reading reading = tree_reading(tree_row(node));
+	if (reading != TREE_READ_SHOW && reading != TREE_READ_FETCH)
+		return otherwise;
+	int64_t size = snapshot_size(mount->snapshots, node);
+	if (size >= 0)
+		return size;
+	/* forgotten, and not open: the next open is preceded by another look-up */
+	return reading == TREE_READ_SHOW && show(mount, node, who, &text) == 0 ? (int64_t)text.len
+									       : otherwise;
+}
+
 static int stat_of(struct mount *mount, struct node node, struct stat *ret)
 {
 	*ret = (struct stat){.st_uid = mount->uid,
@@ -30,6 +84,7 @@ static int stat_of(struct mount *mount, struct node node, struct stat *ret)
 			     .st_mtim = mount->since,
 			     .st_ctim = mount->since};
 	int r = tree_stat(mount->pool, node, ret);
+	set_size(ret, ret->st_size);
 	if (r == 0 && mount->umask >= 0)
 		ret->st_mode = mode_for_all(ret->st_mode, mount->umask);
 	return r;
@@ -42,11 +97,14 @@ static double attributes_last(struct node node)
 	return row && row->read ? 0 : FOR_LONG;
 }
 
-/* Fresh nodes are looked up every time; so are leases, which come and go under the same name. */
-static double entry_lasts(struct node node)
+/* Files are looked up every time whose next open is another node, perhaps; so are leases, which come
+ * and go under the same name. */
+static bool is_looked_up_anew(struct node node)
 {
 	const struct tree_row *row = tree_row(node);
-	return node.dir == NODE_LEASES || (row && row->fresh) ? 0 : FOR_LONG;
+	enum tree_reading reading = tree_reading(row);
+	return node.dir == NODE_LEASES || (row && row->fresh) || reading == TREE_READ_SHOW ||
+	       reading == TREE_READ_FETCH;
 }
 
 static void op_init(void *data, struct fuse_conn_info *conn)
@@ -64,13 +122,21 @@ static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 	int r = tree_lookup(mount->pool, node_unpack(parent), name, &node);
 	if (r == 0)
 		r = stat_of(mount, node, &entry.attr);
+	const struct tree_row *row = r == 0 ? tree_row(node) : NULL;
+	if (tree_reading(row) == TREE_READ_SHOW) {
+		int64_t size;
+		r = publish(mount, &node, fuse_req_ctx(req), &size);
+		set_size(&entry.attr, size);
+	} else if (row && node.dir != NODE_LEASES && is_looked_up_anew(node)) {
+		node = snapshots_fresh(mount->snapshots, node);
+	}
 	if (r < 0) {
 		fuse_reply_err(req, -r);
 		return;
 	}
 	entry.ino = node_pack(node);
 	bool is_lease_dir = node.dir == NODE_LEASES && node.row == 0;
-	entry.entry_timeout = is_lease_dir ? FOR_LONG : entry_lasts(node);
+	entry.entry_timeout = is_lease_dir || !is_looked_up_anew(node) ? FOR_LONG : 0;
 	entry.attr_timeout = attributes_last(node);
 	fuse_reply_entry(req, &entry);
 }
@@ -80,11 +146,14 @@ static void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 	(void)fi;
 	struct stat attr;
 	struct node node = node_unpack(ino);
-	int r = stat_of(mount_of(req), node, &attr);
-	if (r < 0)
+	struct mount *mount = mount_of(req);
+	int r = stat_of(mount, node, &attr);
+	if (r < 0) {
 		fuse_reply_err(req, -r);
-	else
-		fuse_reply_attr(req, &attr, attributes_last(node));
+		return;
+	}
+	set_size(&attr, size_now(mount, node, fuse_req_ctx(req), attr.st_size));
+	fuse_reply_attr(req, &attr, attributes_last(node));
 }
 
 /* touch leases/LABEL, which follows the link to the agent, or touch -h. */
@@ -154,7 +223,7 @@ static bool list_add(void *data, const char *name, struct node node, uint64_t co
 	struct listing *listing = data;
 	if (cookie <= listing->after)
 		return true;
-	struct stat attr = {.st_ino = node_pack(node), .st_mode = tree_mode(node)};
+	struct stat attr = {.st_ino = node_pack(node_file(node)), .st_mode = tree_mode(node)};
 	size_t n = fuse_add_direntry(listing->req, listing->block + listing->used,
 				     listing->size - listing->used, name, &attr, (off_t)cookie);
 	if (listing->used + n > listing->size)

@@ -2,9 +2,11 @@
 #pragma once
 
 #include "open_file.h"
+#include "snapshot.h"
 
 struct mount {
 	struct ap_pool *pool;
+	struct snapshots *snapshots;
 	struct open_files *files;
 	struct fuse_session *session;
 	uid_t uid; /* owner of everything in the mount */

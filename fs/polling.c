@@ -51,6 +51,7 @@ int value_renew(struct open_file *file)
 	}
 	pthread_mutex_lock(&file->files->lock);
 	text_take_locked(file, &now);
+	file->renewed = true;
 	if (file->polling) /* who waits is told of what is another than this */
 		file->polling->seen = ap_hash(ap_buf_text(&file->text));
 	pthread_mutex_unlock(&file->files->lock);
@@ -66,14 +67,25 @@ static unsigned value_poll_locked(const struct open_file *file, uint64_t *ret_se
 	*ret_seen = r < 0 ? (uint64_t)r : ap_hash(ap_buf_text(&now));
 	if (r == -ENODEV)
 		return POLL_ALWAYS | POLLPRI | POLLERR | POLLHUP;
-	bool same = r < 0 || strcmp(ap_buf_text(&now), ap_buf_text(&file->text)) == 0;
+	bool same = r < 0 || strcmp(ap_buf_text(&now), ap_buf_text(file_text_locked(file))) == 0;
 	return POLL_ALWAYS | (same ? 0 : POLLPRI | POLLERR);
+}
+
+/* What a read waits for is there, or can be read without waiting. */
+static unsigned wait_poll_locked(const struct open_file *file, uint64_t *ret_seen)
+{
+	bool ready = file->text_state == TEXT_READY || file->text_state == TEXT_FAILED ||
+		     ap_agent_has_settled(file->files->pool, file->call.agent);
+	*ret_seen = ready;
+	return ready ? POLLIN | POLLRDNORM : 0;
 }
 
 static unsigned look_locked(const struct open_file *file, uint64_t *ret_seen)
 {
-	return file->following ? follow_poll_locked(file, ret_seen)
-			       : value_poll_locked(file, ret_seen);
+	if (file->following)
+		return follow_poll_locked(file, ret_seen);
+	return file->row->parks ? wait_poll_locked(file, ret_seen)
+				: value_poll_locked(file, ret_seen);
 }
 
 /* --- who waits --- */
@@ -134,7 +146,7 @@ void open_file_poll(struct open_files *files, fuse_req_t req, struct fuse_file_i
 	struct open_file *file = open_file_find(files, fi->fh);
 	unsigned events = POLL_ALWAYS;
 	int r = 0;
-	if (file && (file->following || is_value(file)))
+	if (file && (file->following || file->row->parks || is_value(file)))
 		r = poll_file(file, &handle, &events);
 	if (handle)
 		fuse_pollhandle_destroy(handle);

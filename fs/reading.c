@@ -6,14 +6,6 @@
 #include "last_error.h"
 #include "open_file_internal.h"
 
-/* Of all open files together; the text that comes to be over it is shown still. */
-#define TEXTS_MAX (256 << 20)
-
-static bool too_much_is_shown(const struct open_files *files)
-{
-	return atomic_load(&files->text_bytes) > TEXTS_MAX;
-}
-
 static int show_text(const struct open_file *file, struct ap_buf *out)
 {
 	struct ap_err err; /* there is no last_error for an open */
@@ -22,16 +14,37 @@ static int show_text(const struct open_file *file, struct ap_buf *out)
 	return r == 0 && out->failed ? -ENOMEM : r;
 }
 
-int text_make(struct open_file *file)
+int text_open(struct open_file *file)
 {
-	AP_CLEANUP_BUF struct ap_buf text = {0};
-	int r = too_much_is_shown(file->files) ? -ENFILE : show_text(file, &text);
-	pthread_mutex_lock(&file->files->lock);
-	if (r == 0)
-		text_take_locked(file, &text);
-	file->text_state = r < 0 ? TEXT_FAILED : TEXT_READY;
-	pthread_mutex_unlock(&file->files->lock);
-	return r;
+	struct open_files *files = file->files;
+	if (open_files_are_full(files))
+		return -ENFILE;
+	struct snapshot *snapshot = snapshot_open(files->snapshots, file->node, &file->is_first);
+	if (!snapshot)
+		return -ESTALE;
+	pthread_mutex_lock(&files->lock);
+	file->snapshot = snapshot;
+	file->text_state = TEXT_READY;
+	pthread_mutex_unlock(&files->lock);
+	return 0;
+}
+
+/* Where others have the node open, one of them may be reading: the kernel has locked a page then,
+ * and would have us wait for what we have to answer ourselves. */
+bool text_push(struct open_file *file)
+{
+	const struct ap_buf *text = file->snapshot ? snapshot_text(file->snapshot) : NULL;
+	if (!text || text->len == 0 || file->direct || !file->is_first)
+		return false;
+	struct fuse_bufvec bytes = FUSE_BUFVEC_INIT(text->len);
+	bytes.buf[0].mem = text->data;
+	return fuse_lowlevel_notify_store(file->files->session, node_pack(file->node), 0, &bytes,
+					  0) == 0;
+}
+
+const struct ap_buf *file_text_locked(const struct open_file *file)
+{
+	return file->snapshot && !file->renewed ? snapshot_text(file->snapshot) : &file->text;
 }
 
 void text_take_locked(struct open_file *file, struct ap_buf *text)
@@ -58,8 +71,15 @@ static void reply_slice(fuse_req_t req, const struct ap_buf *text, size_t at, si
 	fuse_reply_buf(req, left ? text->data + at : NULL, size < left ? size : left);
 }
 
+/* What of a text a request wants. */
+struct piece {
+	size_t size;
+	off_t offset;
+	bool cached; /* the kernel fills its page cache: offsets mean what they say */
+};
+
 /* Replies with what is ready. False: it is still to come. */
-static bool reply_text_locked(struct open_file *file, fuse_req_t req, size_t size, off_t offset)
+static bool reply_text_locked(struct open_file *file, fuse_req_t req, const struct piece *piece)
 {
 	if (file->text_state == TEXT_FAILED) {
 		fuse_reply_err(req, -file->text_error);
@@ -67,10 +87,14 @@ static bool reply_text_locked(struct open_file *file, fuse_req_t req, size_t siz
 	}
 	if (file->text_state != TEXT_READY)
 		return false;
-	size_t at = file->stream ? file->cursor : (size_t)offset;
-	size_t left = at < file->text.len ? file->text.len - at : 0;
-	file->cursor = at + (size < left ? size : left);
-	reply_slice(req, &file->text, at, size);
+	/* what is in the page cache is the node's, whoever else reads on */
+	const struct ap_buf *text = piece->cached && file->snapshot
+					    ? snapshot_text(file->snapshot)
+					    : file_text_locked(file);
+	size_t at = file->stream ? file->cursor : (size_t)piece->offset;
+	size_t left = at < text->len ? text->len - at : 0;
+	file->cursor = at + (piece->size < left ? piece->size : left);
+	reply_slice(req, text, at, piece->size);
 	return true;
 }
 
@@ -90,12 +114,16 @@ void reader_interrupted(struct parked *parked, void *data)
 	ap_list_remove(&reader->link);
 	reader->interrupted = true;
 	pthread_mutex_unlock(&files->lock);
-	if (listed) /* else it is not in the list yet, or being answered */
-		parked_fail(parked, -EINTR);
+	if (!listed) /* it is not in the list yet, or being answered */
+		return;
+	struct open_file *file = reader->file;
+	bool opens = reader->opens;
+	parked_fail(parked, -EINTR);
+	if (opens) /* the table's reference is its last but for the answer under way */
+		open_file_end(file);
 }
 
-struct reader *reader_new(struct open_file *file, fuse_req_t req, size_t size, off_t offset,
-			  parked_interrupted *interrupted)
+struct reader *reader_new(struct open_file *file, fuse_req_t req, parked_interrupted *interrupted)
 {
 	struct reader *reader = calloc(1, sizeof *reader);
 	if (!reader)
@@ -103,8 +131,6 @@ struct reader *reader_new(struct open_file *file, fuse_req_t req, size_t size, o
 	ap_list_init(&reader->link);
 	reader->file = file;
 	file_ref(file);
-	reader->size = size;
-	reader->offset = offset;
 	reader->parked = parked_new(file->files->parked, req, interrupted, reader_free, reader);
 	if (!reader->parked) {
 		reader_free(reader);
@@ -113,12 +139,40 @@ struct reader *reader_new(struct open_file *file, fuse_req_t req, size_t size, o
 	return reader;
 }
 
+/* Replies to the open whose text has come, or has not. */
+static void answer_open(struct open_file *file, fuse_req_t req, int result)
+{
+	if (result < 0)
+		fuse_reply_err(req, -result);
+	if (result < 0 || !open_reply(file, req, text_push(file) || !file->is_first))
+		open_file_end(file);
+}
+
+static void answer_reader(struct reader *reader, int result)
+{
+	struct open_file *file = reader->file;
+	struct parked *parked = reader->parked;
+	const struct piece piece = {.size = reader->size, .offset = reader->offset};
+	fuse_req_t req = parked_claim(parked);
+	if (req && reader->opens) {
+		answer_open(file, req, result);
+	} else if (req && result < 0) {
+		fuse_reply_err(req, -result);
+	} else if (req) {
+		pthread_mutex_lock(&file->files->lock);
+		reply_text_locked(file, req, &piece);
+		pthread_mutex_unlock(&file->files->lock);
+	}
+	parked_unref(parked);
+}
+
 void text_complete(struct open_file *file, int result)
 {
 	struct ap_list readers;
 	ap_list_init(&readers);
 	pthread_mutex_lock(&file->files->lock);
-	file->text_state = result < 0 ? TEXT_FAILED : TEXT_READY;
+	/* a text that was not there at once is asked for again by the next read */
+	file->text_state = result == -EAGAIN ? TEXT_NONE : result < 0 ? TEXT_FAILED : TEXT_READY;
 	file->text_error = result;
 	ap_list_splice(&file->readers, &readers);
 	pthread_mutex_unlock(&file->files->lock);
@@ -132,14 +186,28 @@ void text_complete(struct open_file *file, int result)
 		pthread_mutex_unlock(&file->files->lock);
 		if (!reader)
 			return;
-		struct parked *parked = reader->parked;
-		fuse_req_t req = parked_claim(parked);
-		pthread_mutex_lock(&file->files->lock);
-		if (req)
-			reply_text_locked(file, req, reader->size, reader->offset);
-		pthread_mutex_unlock(&file->files->lock);
-		parked_unref(parked);
+		answer_reader(reader, result);
 	}
+}
+
+/* Moves what has been made to where it is read from. */
+static int text_made(struct open_file *file, struct ap_buf *text)
+{
+	struct open_files *files = file->files;
+	struct snapshot *snapshot = NULL;
+	bool first = false;
+	if (tree_reading(file->row) == TREE_READ_FETCH) {
+		snapshot = snapshot_enter(files->snapshots, file->node, text, &first);
+		if (!snapshot)
+			return -ENOMEM;
+	}
+	pthread_mutex_lock(&files->lock);
+	file->snapshot = snapshot;
+	file->is_first = first;
+	if (!snapshot)
+		text_take_locked(file, text);
+	pthread_mutex_unlock(&files->lock);
+	return 0;
 }
 
 static void fetch_done(struct ap_request *request, int result, void *data)
@@ -149,16 +217,14 @@ static void fetch_done(struct ap_request *request, int result, void *data)
 		last_error_set(file->call.uid, ap_request_why(request));
 	if (result == 0 && file->row->show)
 		result = show_text(file, ap_request_text(request));
-	pthread_mutex_lock(&file->files->lock);
 	if (result == 0)
-		text_take_locked(file, ap_request_text(request));
-	pthread_mutex_unlock(&file->files->lock);
+		result = text_made(file, ap_request_text(request));
 	request_over(file, request);
 	text_complete(file, result);
 	file_unref(file);
 }
 
-static void fetch_start(struct open_file *file)
+static void fetch_start(struct open_file *file, bool nonblock)
 {
 	struct ap_request *request = ap_request_new(fetch_done, file);
 	if (!request) {
@@ -171,7 +237,8 @@ static void fetch_start(struct open_file *file)
 	pthread_mutex_unlock(&file->files->lock);
 	struct ap_err err; /* nor for a read that is refused at once */
 	struct tree_call call = file_call(file, &err);
-	int r = too_much_is_shown(file->files) ? -ENFILE : file->row->fetch(&call, request);
+	call.nonblock = nonblock;
+	int r = open_files_are_full(file->files) ? -ENFILE : file->row->fetch(&call, request);
 	if (r < 0) {
 		request_over(file, request);
 		text_complete(file, r);
@@ -179,25 +246,54 @@ static void fetch_start(struct open_file *file)
 	}
 }
 
+void text_open_later(struct open_file *file, fuse_req_t req)
+{
+	struct reader *reader = reader_new(file, req, reader_interrupted);
+	if (!reader) {
+		fuse_reply_err(req, ENOMEM);
+		open_file_end(file);
+		return;
+	}
+	reader->opens = true;
+	file_ref(file); /* ours: an answer may end it under us */
+	pthread_mutex_lock(&file->files->lock);
+	bool interrupted = reader->interrupted;
+	if (!interrupted)
+		ap_list_append(&file->readers, &reader->link);
+	file->text_state = TEXT_COMING;
+	pthread_mutex_unlock(&file->files->lock);
+	if (interrupted) {
+		parked_fail(reader->parked, -EINTR);
+		open_file_end(file);
+	} else {
+		fetch_start(file, false);
+	}
+	file_unref(file);
+}
+
 /* Reads what is made once for this open file: replied to at once if it is there, else parked. */
-static void read_text(struct open_file *file, fuse_req_t req, size_t size, off_t offset)
+static void read_text(struct open_file *file, fuse_req_t req, const struct piece *piece,
+		      bool nonblock)
 {
 	struct open_files *files = file->files;
 	pthread_mutex_lock(&files->lock);
-	bool replied = reply_text_locked(file, req, size, offset);
+	bool replied = reply_text_locked(file, req, piece);
 	bool nothing_asked = !replied && file->text_state == TEXT_NONE && file->by_handle;
+	bool refuse = !replied && file->text_state == TEXT_COMING && nonblock;
 	pthread_mutex_unlock(&files->lock);
 	if (replied)
 		return;
-	if (nothing_asked) { /* a lease by handle: what is wanted is written first */
-		fuse_reply_err(req, EINVAL);
+	if (nothing_asked || refuse) { /* a lease by handle: what is wanted is written first */
+		fuse_reply_err(req, refuse ? EAGAIN : EINVAL);
 		return;
 	}
-	struct reader *reader = reader_new(file, req, size, offset, reader_interrupted);
+	struct reader *reader = reader_new(file, req, reader_interrupted);
 	if (!reader) {
 		fuse_reply_err(req, ENOMEM);
 		return;
 	}
+	reader->size = piece->size;
+	reader->offset = piece->offset;
 	pthread_mutex_lock(&files->lock);
 	bool start = file->text_state == TEXT_NONE;
 	bool came = file->text_state == TEXT_READY || file->text_state == TEXT_FAILED;
@@ -211,7 +307,7 @@ static void read_text(struct open_file *file, fuse_req_t req, size_t size, off_t
 	if (interrupted)
 		parked_fail(reader->parked, -EINTR);
 	if (start)
-		fetch_start(file);
+		fetch_start(file, nonblock);
 	else if (came) /* between the two looks */
 		text_complete(file, result);
 }
@@ -248,19 +344,43 @@ static void piece_done(struct ap_request *request, int result, void *data)
 	parked_unref(parked);
 }
 
-static void read_piece(struct open_file *file, fuse_req_t req, size_t size, off_t offset)
+/* What a reader who goes on is given of a text that grows meanwhile: up to where it ended when he
+ * began, then its end, then the rest likewise. So who reads to the end comes to one, however much
+ * is printed, and who follows goes on. files->lock held. */
+static size_t until_end_locked(struct open_file *file, const struct piece *piece, off_t shift)
 {
-	struct reader *reader = reader_new(file, req, size, offset, piece_interrupted);
-	struct ap_request *request = reader ? ap_request_new(piece_done, reader) : NULL;
-	pthread_mutex_lock(&file->files->lock);
-	off_t shift = offset == file->next_offset ? file->shift : 0;
-	pthread_mutex_unlock(&file->files->lock);
 	struct ap_err err;
-	struct tree_call call = file_call(file, &err);
-	int r = request ? file->row->read(&call, offset + shift, size, request) : -ENOMEM;
-	if (!reader)
+	const struct tree_call call = file_call(file, &err);
+	if (piece->cached) /* the kernel asks for no more than the size that it was told */
+		return piece->size;
+	if (piece->offset != file->next_offset || file->end_told) /* he begins anew, or goes on */
+		file->end = file->row->size(&call);
+	off_t left = file->end - (piece->offset + shift);
+	return left <= 0 ? 0 : (off_t)piece->size < left ? piece->size : (size_t)left;
+}
+
+static void read_piece(struct open_file *file, fuse_req_t req, const struct piece *piece)
+{
+	struct ap_err err;
+	const struct tree_call call = file_call(file, &err);
+	pthread_mutex_lock(&file->files->lock);
+	off_t shift = piece->offset == file->next_offset ? file->shift : 0;
+	size_t size = until_end_locked(file, piece, shift);
+	file->end_told = size == 0;
+	pthread_mutex_unlock(&file->files->lock);
+	if (size == 0) {
+		fuse_reply_buf(req, NULL, 0);
+		return;
+	}
+	struct reader *reader = reader_new(file, req, piece_interrupted);
+	if (!reader) {
 		fuse_reply_err(req, ENOMEM);
-	if (r == 0 || !reader)
+		return;
+	}
+	reader->offset = piece->offset;
+	struct ap_request *request = ap_request_new(piece_done, reader);
+	int r = request ? file->row->read(&call, piece->offset + shift, size, request) : -ENOMEM;
+	if (r == 0)
 		return;
 	ap_request_free(request);
 	parked_fail(reader->parked, r);
@@ -270,15 +390,25 @@ void open_file_read(struct open_files *files, fuse_req_t req, size_t size, off_t
 		    struct fuse_file_info *fi)
 {
 	struct open_file *file = open_file_find(files, fi->fh);
-	int r = file && file->row->wakes && offset == 0 ? value_renew(file) : 0;
-	if (!file)
+	if (!file) {
 		fuse_reply_err(req, EBADF);
-	else if (r < 0)
+		return;
+	}
+	/* the kernel names the owner of locks for reads that pass its page cache by, and only then */
+	const struct piece piece = {.size = size, .offset = offset, .cached = fi->lock_owner == 0};
+	bool nonblock = fi->flags & O_NONBLOCK;
+	bool value = file->row->wakes && offset == 0 && !piece.cached;
+	int r = value ? value_renew(file) : 0;
+	/* A stream is in no page cache: programs that splice go on with read(2). A splice that waited
+	 * would hold the lock of the pipe that it goes to. */
+	if (piece.cached && file->stream)
+		r = -EINVAL;
+	if (r < 0)
 		fuse_reply_err(req, -r);
 	else if (file->following)
-		follow_read(file, req, size, !(fi->flags & O_NONBLOCK));
+		follow_read(file, req, size, !nonblock);
 	else if (file->row->read)
-		read_piece(file, req, size, offset);
+		read_piece(file, req, &piece);
 	else
-		read_text(file, req, size, offset);
+		read_text(file, req, &piece, nonblock && file->row->parks);
 }

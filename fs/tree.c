@@ -2,7 +2,6 @@
 
 #include <errno.h>
 #include <inttypes.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,6 +18,19 @@ static const struct tree_table tables[NODE_N_DIRS] = {
 const struct tree_row *tree_row(struct node node)
 {
 	return node.row ? &tables[node.dir].rows[node.row - 1] : NULL;
+}
+
+enum tree_reading tree_reading(const struct tree_row *row)
+{
+	if (!row)
+		return TREE_READ_NONE;
+	if (row->follow)
+		return TREE_READ_FOLLOW;
+	if (row->read)
+		return TREE_READ_KEPT;
+	if (row->fetch)
+		return row->parks ? TREE_READ_PARK : TREE_READ_FETCH;
+	return row->show ? TREE_READ_SHOW : TREE_READ_NONE;
 }
 
 bool tree_call_init(struct tree_call *call, struct ap_pool *pool, struct node node,
@@ -77,7 +89,6 @@ int tree_may_write(const struct tree_row *row, const struct tree_call *call, uid
 
 static int lookup_row(struct node dir, const char *name, struct node *ret)
 {
-	static _Atomic uint64_t serial = 1;
 	const struct tree_row *rows = tables[dir.dir].rows;
 	for (unsigned i = 0; rows[i].name; i++) {
 		if (strcmp(rows[i].name, name) != 0)
@@ -85,8 +96,6 @@ static int lookup_row(struct node dir, const char *name, struct node *ret)
 		*ret = (struct node){.dir = dir.dir, .row = i + 1, .id = dir.id};
 		if (rows[i].is_dir)
 			*ret = (struct node){.dir = rows[i].subdir};
-		else if (rows[i].fresh)
-			*ret = node_fresh(*ret, atomic_fetch_add(&serial, 1));
 		return 0;
 	}
 	return -ENOENT;
@@ -133,7 +142,7 @@ static mode_t row_mode(const struct tree_row *row)
 	if (row->link)
 		return S_IFLNK | 0777;
 	mode_t mode = S_IFREG;
-	if (row->show || row->fetch || row->read || row->follow)
+	if (tree_reading(row) != TREE_READ_NONE)
 		mode |= 0444;
 	if (row->line || row->submit || row->set || row->take)
 		mode |= 0200;
@@ -146,6 +155,10 @@ mode_t tree_mode(struct node node)
 	return row ? row_mode(row) : S_IFDIR | 0755;
 }
 
+/* What is waited for has no size, but what has none is empty to programs that do not read(2) first.
+ * A whole page, as in sysfs: who trusts sizes counts whole pages by reading them. */
+#define STREAM_SIZE 4096
+
 int tree_stat(struct ap_pool *pool, struct node node, struct stat *ret)
 {
 	struct tree_call call;
@@ -155,11 +168,14 @@ int tree_stat(struct ap_pool *pool, struct node node, struct stat *ret)
 		return -ENOENT;
 	int r = 0;
 	const struct tree_row *row = tree_row(node);
-	ret->st_ino = node_pack(node);
+	ret->st_ino = node_pack(node_file(node));
 	ret->st_mode = tree_mode(node);
 	ret->st_nlink = S_ISDIR(ret->st_mode) ? 2 : 1;
+	enum tree_reading reading = tree_reading(row);
 	if (row && row->size)
 		ret->st_size = row->size(&call);
+	else if (reading == TREE_READ_PARK || reading == TREE_READ_FOLLOW)
+		ret->st_size = STREAM_SIZE;
 	if (call.agent && !ap_agent_look(pool, call.agent, &info))
 		r = -ENOENT;
 	tree_call_fini(&call);
@@ -202,6 +218,8 @@ int tree_list(struct ap_pool *pool, struct node dir, tree_add *add, void *data)
 		struct node node = {.dir = dir.dir, .row = i + 1, .id = dir.id};
 		if (rows[i].is_dir)
 			node = (struct node){.dir = rows[i].subdir};
+		if (rows[i].unlisted)
+			continue;
 		if (!add(data, rows[i].name, node, i + 1))
 			break;
 	}

@@ -18,6 +18,7 @@ struct tree_call {
 	uint64_t id;		/* of the node */
 	uint64_t token;	    /* of the lease that the agent had when the file was opened; 0: none */
 	uid_t opener;	    /* of the open file */
+	bool nonblock;	    /* a fetch that would wait is -EAGAIN */
 	uid_t uid;	    /* who reads or writes: a descriptor may have been passed on */
 	pid_t tid;	    /* thread of the caller; for display, never to authorise */
 	bool by_handle;	    /* acquire: the lease is to live on this open file */
@@ -38,11 +39,11 @@ struct tree_row {
 
 	/* reading: at most one of these, but that `show` makes the text of what was fetched, on
 	 * whatever thread answers the request */
-	int (*show)(const struct tree_call *, struct ap_buf *out);   /* text made at open */
+	int (*show)(const struct tree_call *, struct ap_buf *out);   /* text made at look-up */
 	int (*fetch)(const struct tree_call *, struct ap_request *); /* text made by the pool */
 	int (*link)(const struct tree_call *, struct ap_buf *out);   /* target of a symbolic link */
-	/* kept text, with its true size, read piece by piece */
-	int64_t (*size)(const struct tree_call *);
+	int64_t (*size)(const struct tree_call *); /* of kept text; or the one that it always has */
+	/* kept text, read piece by piece */
 	int (*read)(const struct tree_call *, int64_t offset, size_t size, struct ap_request *);
 
 	/* writing: at most one of these */
@@ -58,7 +59,8 @@ struct tree_row {
 	const void *detail; /* what handlers that several rows share tell them apart by */
 	bool wakes;	    /* of `show`: poll says when it is another than what was read */
 	bool follow;	    /* read, it is the stream of the events; a read may wait for long */
-	bool parks;	    /* a read may wait for long */
+	bool parks;	    /* of `fetch`: a read may wait for long, and only once it is asked */
+	bool unlisted;	    /* it can be opened, but no walk over the tree meets it */
 	bool fresh; /* every lookup is another node, so that a parked writer is alone on its own */
 	bool holds; /* opened for reading and writing, the open file is the lease */
 	enum node_dir subdir; /* with is_dir: a directory */
@@ -77,6 +79,17 @@ void tree_config_init(void);
 /* Appends what the i-th file of stats/ says of that look: a number, a word, or nothing. */
 void tree_stats_value(const struct ap_metrics *metrics, unsigned i, struct ap_buf *out);
 
+/* How a row is read. */
+enum tree_reading {
+	TREE_READ_NONE,	  /* it is not, or is no file */
+	TREE_READ_SHOW,	  /* a text made at look-up */
+	TREE_READ_FETCH,  /* a text made while the open waits */
+	TREE_READ_PARK,	  /* a text that a read waits for */
+	TREE_READ_KEPT,	  /* pieces of a text that grows */
+	TREE_READ_FOLLOW, /* the stream of the events */
+};
+enum tree_reading tree_reading(const struct tree_row *row);
+
 /* The row of a node, or NULL for a directory. */
 const struct tree_row *tree_row(struct node node);
 
@@ -90,16 +103,17 @@ void tree_call_fini(struct tree_call *call);
  * right that he has not. -EPERM, -ENODEV. */
 int tree_may_write(const struct tree_row *row, const struct tree_call *call, uid_t uid);
 
-/* The node of a name in a directory. -ENOENT, -ENOTDIR. */
+/* The node of a name in a directory: the file itself, without a serial. -ENOENT, -ENOTDIR. */
 int tree_lookup(struct ap_pool *pool, struct node dir, const char *name, struct node *ret);
 
 /* Permission bits and type. */
 mode_t tree_mode(struct node node);
 
-/* Fills mode, size, links and number; owner and times are the caller's. -ENOENT when it is gone. */
+/* Fills mode, links, number, and size where the row has one; the rest is the caller's. -ENOENT when
+ * it is gone. */
 int tree_stat(struct ap_pool *pool, struct node node, struct stat *ret);
 
-/* Calls `add` for everything in a directory, with cookies that ascend and stay the same for the
+/* Calls `add` for everything in a directory that is listed, with cookies that ascend and stay the same for the
  * same thing over calls: a reader goes on behind the last that it has seen. Ends when `add` says
  * false. */
 typedef bool tree_add(void *data, const char *name, struct node node, uint64_t cookie);

@@ -16,12 +16,14 @@ static int fetch_screen(const struct tree_call *call, struct ap_request *request
 
 static int fetch_wait(const struct tree_call *call, struct ap_request *request)
 {
-	return ap_agent_text(call->pool, call->agent, AP_TEXT_WAIT, request, call->err);
+	return ap_agent_wait(call->pool, call->agent, AP_WAIT_ACTIVITY, call->nonblock, request,
+			     call->err);
 }
 
 static int fetch_response(const struct tree_call *call, struct ap_request *request)
 {
-	return ap_agent_text(call->pool, call->agent, AP_TEXT_RESPONSE, request, call->err);
+	return ap_agent_wait(call->pool, call->agent, AP_WAIT_RESPONSE, call->nonblock, request,
+			     call->err);
 }
 
 static int activity_line(const struct tree_call *call, char *line)
@@ -231,9 +233,9 @@ const struct tree_row tree_agent[] = {
 	{"output", "all it printed, plain text; grows", .size = output_size, .read = output_read},
 	{"output.raw", "the bytes that it printed; grows", .size = raw_size, .read = raw_read},
 	{"wait", "a read waits until the program is ready, waiting or exited, and prints which",
-	 .fetch = fetch_wait, .parks = true},
+	 .fetch = fetch_wait, .parks = true, .unlisted = true},
 	{"response", "a read waits likewise, and prints what was printed since the last prompt",
-	 .fetch = fetch_response, .parks = true},
+	 .fetch = fetch_response, .parks = true, .unlisted = true},
 	{"diff", "worktree against base, untracked files included", .fetch = fetch_diff},
 	{"diffstat", "summary of diff", .fetch = fetch_diffstat},
 	{"ctl", "kill, recycle, restart, pause, resume, reset, commit MESSAGE",

@@ -46,12 +46,6 @@ static const char readme[] =
 	"\n"
 	"Every file is described in agentpoolfs(5).\n";
 
-static int64_t readme_size(const struct tree_call *call)
-{
-	(void)call;
-	return sizeof readme - 1;
-}
-
 static int readme_show(const struct tree_call *call, struct ap_buf *out)
 {
 	(void)call;
@@ -271,8 +265,7 @@ static int metrics_prom(const struct tree_call *call, struct ap_buf *out)
 }
 
 const struct tree_row tree_root[] = {
-	{"README", "this tree and its idioms on one screen", .show = readme_show,
-	 .size = readme_size},
+	{"README", "this tree and its idioms on one screen", .show = readme_show},
 	{"acquire",
 	 "lease an agent: [LABEL] [timeout=DUR] [ttl=DUR] [pid=N] [agent=NAME] [affinity=KEY] "
 	 "[base=REF]",
@@ -293,7 +286,9 @@ const struct tree_row tree_root[] = {
 	{"metrics.prom", "the same in Prometheus's older text format", .show = metrics_prom},
 	{"events", "what happened, one JSON object a line; grows", .size = events_length,
 	 .read = events_piece},
-	{"follow", "the same from now on; a read waits for the next", .follow = true},
+	{"follow", "the same from now on; a read waits for the next", .follow = true, .unlisted = true},
+	{".git", "cannot be opened: git takes the mount for a repository of another's and stays out",
+	 .unlisted = true},
 	{"last_error", "why your last refused write was refused", .show = last_error},
 	{"stats", "one value a file", .is_dir = true, .subdir = NODE_STATS},
 	{"config", "one value a file, writable", .is_dir = true, .subdir = NODE_CONFIG},

@@ -26,13 +26,15 @@ static void root_is_one(void **state)
 static void fresh_is_another(void **state)
 {
 	const struct node root = {.dir = NODE_ROOT, .row = 3};
-	const struct node agent = {.dir = NODE_AGENT, .row = 3, .id = UINT32_MAX};
+	const struct node agent = {.dir = NODE_AGENT, .row = 3, .id = NODE_NUMBER_MASK};
 	for (uint64_t serial = 1; serial < (UINT64_C(1) << 47); serial *= 3) {
 		struct node fresh = node_unpack(node_pack(node_fresh(root, serial)));
 		assert_true(fresh.id == serial && fresh.row == 3);
 		fresh = node_unpack(node_pack(node_fresh(agent, serial)));
-		assert_true(node_agent(fresh) == UINT32_MAX && fresh.row == 3);
-		assert_int_equal(fresh.id >> 32, serial & 0xffff);
+		assert_true(node_agent(fresh) == NODE_NUMBER_MASK && fresh.row == 3);
+		assert_int_equal(fresh.id >> NODE_NUMBER_BITS, serial & 0xffffff);
+		assert_int_equal(node_pack(node_file(fresh)), node_pack(agent));
+		assert_int_equal(node_pack(node_file(node_fresh(root, serial))), node_pack(root));
 	}
 }
 
@@ -40,7 +42,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		IT("a node survives being packed", survives),
-		IT("a fresh node is another, and about the same agent", fresh_is_another),
+		IT("a fresh node is another, of the same file and about the same agent",
+		   fresh_is_another),
 		IT("the root is the number that FUSE gives it", root_is_one),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
