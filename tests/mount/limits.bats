@@ -117,7 +117,7 @@ try:
         fds.append(os.open(path, os.O_RDONLY))
         os.read(fds[-1], 1)
 except OSError as error:
-    held = (len(fds) - 1) * size
+    held = len(fds) * size
     print(errno.errorcode[error.errno], 256 << 20 < held < 257 << 20)
 for fd in fds:
     os.close(fd)
