@@ -133,6 +133,19 @@ void request_over(struct open_file *file, struct ap_request *request)
 	ap_request_free(request);
 }
 
+void request_cancel(struct open_file *file)
+{
+	pthread_mutex_lock(&file->files->lock);
+	struct ap_request *request = file->request;
+	if (request)
+		ap_request_ref(request);
+	pthread_mutex_unlock(&file->files->lock);
+	if (!request)
+		return;
+	ap_request_cancel(file->files->pool, request);
+	ap_request_free(request);
+}
+
 /* --- open --- */
 
 /* libfuse 3.14 has no field for FOPEN_STREAM: the answer is made by hand, as the kernel reads it.
@@ -245,6 +258,22 @@ void open_file_open(struct open_files *files, fuse_req_t req, struct node node,
 	}
 }
 
+void open_file_measure(struct open_files *files, fuse_req_t req, struct node node,
+		       open_file_measured *measured)
+{
+	struct open_file *file = file_new(files, node, O_RDONLY);
+	struct ap_err err = {""};
+	int r = file ? file_call_init(file, fuse_req_ctx(req), false, &err) : -ENOMEM;
+	if (r < 0) {
+		measured(req, node, 0);
+	} else {
+		file->measures = true;
+		text_measure(file, req, measured);
+	}
+	if (file)
+		file_unref(file);
+}
+
 /* --- closing --- */
 
 /* Comes at every close of a copy of the descriptor. It means something only to a line without its
@@ -288,14 +317,9 @@ void open_file_end(struct open_file *file)
 	bool granted = file->granted;
 	struct ap_lease_key lease = file->lease;
 	bool writes = file->writing && file->writing->parked;
-	struct ap_request *request = writes ? NULL : file->request;
-	if (request)
-		ap_request_ref(request);
 	pthread_mutex_unlock(&files->lock);
-	if (request) {
-		ap_request_cancel(files->pool, request);
-		ap_request_free(request);
-	}
+	if (!writes)
+		request_cancel(file);
 	if (granted)
 		ap_pool_release_key(files->pool, lease);
 	file_unref(file);

@@ -47,6 +47,7 @@ struct open_file {
 	bool stream;	/* offsets mean nothing: `cursor` counts */
 	bool append;	/* opened with O_APPEND */
 	bool direct;	/* reads and writes pass the kernel's page cache by */
+	bool measures;	/* it is not open: its text is made for the one that will be */
 
 	/* the FUSE thread's own */
 	struct ap_buf pending; /* written: a line that goes on, or the text so far */
@@ -99,7 +100,8 @@ struct open_files {
 	atomic_size_t text_bytes;     /* of texts that were made for one open file alone */
 };
 
-/* A parked read, or an open that waits for its text. Freed with its parked request. */
+/* A parked read, or an open or a look at the size that waits for the text. Freed with its parked
+ * request. */
 struct reader {
 	struct ap_list link; /* file->readers; files->lock */
 	struct open_file *file;
@@ -107,6 +109,7 @@ struct reader {
 	size_t size;
 	off_t offset;
 	bool opens;	  /* the request is the open */
+	open_file_measured *measured; /* it is the look at the size; else NULL */
 	bool interrupted; /* before it was in the list; files->lock */
 };
 
@@ -128,6 +131,9 @@ bool open_reply(struct open_file *file, fuse_req_t req, bool keep_cache);
 /* The file is closed, or was not opened after all. Takes the table's reference. Any thread. */
 void open_file_end(struct open_file *file);
 
+/* Has what is asked for through it answered with -ECANCELED. */
+void request_cancel(struct open_file *file);
+
 /* The open file of a handle, or NULL. */
 struct open_file *open_file_find(struct open_files *files, uint64_t fh);
 
@@ -147,8 +153,10 @@ int text_open(struct open_file *file);
  * take it, or may have it already. */
 bool text_push(struct open_file *file);
 
-/* The open is replied to when its text has been made, or cannot be. */
+/* The request is replied to when the text has been made, or cannot be: it is the open, or the look
+ * at the size of a file that is not. */
 void text_open_later(struct open_file *file, fuse_req_t req);
+void text_measure(struct open_file *file, fuse_req_t req, open_file_measured *measured);
 
 /* Moves a text to the file, to be read from it. files->lock held. */
 void text_take_locked(struct open_file *file, struct ap_buf *text);

@@ -59,20 +59,15 @@ static int publish(struct mount *mount, struct node *node, const struct fuse_ctx
 		     : snapshot_publish(mount->snapshots, *node, who->uid, alone, &text, node);
 }
 
-/* The size of a node that was looked up before. */
-static int64_t size_now(struct mount *mount, struct node node, const struct fuse_ctx *who,
-			int64_t otherwise)
+/* The length of the text of a node that was looked up; -1: it is not made yet. */
+static int64_t text_size(struct mount *mount, struct node node, const struct fuse_ctx *who)
 {
 	AP_CLEANUP_BUF struct ap_buf text = {0};
-	enum tree_reading reading = tree_reading(tree_row(node));
-	if (reading != TREE_READ_SHOW && reading != TREE_READ_FETCH)
-		return otherwise;
 	int64_t size = snapshot_size(mount->snapshots, node);
-	if (size >= 0)
+	if (size >= 0 || tree_reading(tree_row(node)) != TREE_READ_SHOW)
 		return size;
 	/* forgotten, and not open: the next open is preceded by another look-up */
-	return reading == TREE_READ_SHOW && show(mount, node, who, &text) == 0 ? (int64_t)text.len
-									       : otherwise;
+	return show(mount, node, who, &text) == 0 ? (int64_t)text.len : 0;
 }
 
 static int stat_of(struct mount *mount, struct node node, struct stat *ret)
@@ -90,11 +85,18 @@ static int stat_of(struct mount *mount, struct node node, struct stat *ret)
 	return r;
 }
 
+/* Whether a file has a text whose length is known once it is made. */
+static bool has_text(struct node node)
+{
+	const struct tree_row *row = tree_row(node);
+	enum tree_reading reading = tree_reading(row);
+	return (reading == TREE_READ_SHOW || reading == TREE_READ_FETCH) && !row->size;
+}
+
 /* Sizes that grow are asked for every time. */
 static double attributes_last(struct node node)
 {
-	const struct tree_row *row = tree_row(node);
-	return row && row->read ? 0 : FOR_LONG;
+	return tree_reading(tree_row(node)) == TREE_READ_KEPT ? 0 : FOR_LONG;
 }
 
 /* Files are looked up every time whose next open is another node, perhaps; so are leases, which come
@@ -137,23 +139,35 @@ static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 	entry.ino = node_pack(node);
 	bool is_lease_dir = node.dir == NODE_LEASES && node.row == 0;
 	entry.entry_timeout = is_lease_dir || !is_looked_up_anew(node) ? FOR_LONG : 0;
-	entry.attr_timeout = attributes_last(node);
+	/* a text that takes time is made when somebody asks for its size, as an open does */
+	bool later = has_text(node) && tree_reading(row) == TREE_READ_FETCH;
+	entry.attr_timeout = later ? 0 : attributes_last(node);
 	fuse_reply_entry(req, &entry);
+}
+
+static void reply_attr(fuse_req_t req, struct node node, int64_t size)
+{
+	struct stat attr;
+	int r = stat_of(mount_of(req), node, &attr);
+	if (r < 0) {
+		fuse_reply_err(req, -r);
+		return;
+	}
+	if (has_text(node))
+		set_size(&attr, size);
+	fuse_reply_attr(req, &attr, attributes_last(node));
 }
 
 static void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	(void)fi;
-	struct stat attr;
 	struct node node = node_unpack(ino);
 	struct mount *mount = mount_of(req);
-	int r = stat_of(mount, node, &attr);
-	if (r < 0) {
-		fuse_reply_err(req, -r);
-		return;
-	}
-	set_size(&attr, size_now(mount, node, fuse_req_ctx(req), attr.st_size));
-	fuse_reply_attr(req, &attr, attributes_last(node));
+	int64_t size = has_text(node) ? text_size(mount, node, fuse_req_ctx(req)) : 0;
+	if (size < 0)
+		open_file_measure(mount->files, req, node, reply_attr);
+	else
+		reply_attr(req, node, size);
 }
 
 /* touch leases/LABEL, which follows the link to the agent, or touch -h. */

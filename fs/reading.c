@@ -117,10 +117,14 @@ void reader_interrupted(struct parked *parked, void *data)
 	if (!listed) /* it is not in the list yet, or being answered */
 		return;
 	struct open_file *file = reader->file;
-	bool opens = reader->opens;
+	bool opens = reader->opens, measures = reader->measured;
+	file_ref(file);
 	parked_fail(parked, -EINTR);
-	if (opens) /* the table's reference is its last but for the answer under way */
+	if (opens)
 		open_file_end(file);
+	else if (measures)
+		request_cancel(file);
+	file_unref(file);
 }
 
 struct reader *reader_new(struct open_file *file, fuse_req_t req, parked_interrupted *interrupted)
@@ -154,7 +158,10 @@ static void answer_reader(struct reader *reader, int result)
 	struct parked *parked = reader->parked;
 	const struct piece piece = {.size = reader->size, .offset = reader->offset};
 	fuse_req_t req = parked_claim(parked);
-	if (req && reader->opens) {
+	if (req && reader->measured) {
+		int64_t size = result < 0 ? 0 : snapshot_size(file->files->snapshots, file->node);
+		reader->measured(req, file->node, size > 0 ? size : 0);
+	} else if (req && reader->opens) {
 		answer_open(file, req, result);
 	} else if (req && result < 0) {
 		fuse_reply_err(req, -result);
@@ -196,6 +203,10 @@ static int text_made(struct open_file *file, struct ap_buf *text)
 	struct open_files *files = file->files;
 	struct snapshot *snapshot = NULL;
 	bool first = false;
+	if (file->measures) {
+		int64_t len = snapshot_keep(files->snapshots, file->node, text);
+		return len < 0 ? (int)len : 0;
+	}
 	if (tree_reading(file->row) == TREE_READ_FETCH) {
 		snapshot = snapshot_enter(files->snapshots, file->node, text, &first);
 		if (!snapshot)
@@ -246,6 +257,26 @@ static void fetch_start(struct open_file *file, bool nonblock)
 	}
 }
 
+/* Parks a request until the text has come that it has made. */
+static void await_text(struct open_file *file, struct reader *reader)
+{
+	file_ref(file); /* ours: an answer may end it under us */
+	pthread_mutex_lock(&file->files->lock);
+	bool interrupted = reader->interrupted, opens = reader->opens;
+	if (!interrupted)
+		ap_list_append(&file->readers, &reader->link);
+	file->text_state = TEXT_COMING;
+	pthread_mutex_unlock(&file->files->lock);
+	if (!interrupted) {
+		fetch_start(file, false);
+	} else {
+		parked_fail(reader->parked, -EINTR);
+		if (opens)
+			open_file_end(file);
+	}
+	file_unref(file);
+}
+
 void text_open_later(struct open_file *file, fuse_req_t req)
 {
 	struct reader *reader = reader_new(file, req, reader_interrupted);
@@ -255,20 +286,18 @@ void text_open_later(struct open_file *file, fuse_req_t req)
 		return;
 	}
 	reader->opens = true;
-	file_ref(file); /* ours: an answer may end it under us */
-	pthread_mutex_lock(&file->files->lock);
-	bool interrupted = reader->interrupted;
-	if (!interrupted)
-		ap_list_append(&file->readers, &reader->link);
-	file->text_state = TEXT_COMING;
-	pthread_mutex_unlock(&file->files->lock);
-	if (interrupted) {
-		parked_fail(reader->parked, -EINTR);
-		open_file_end(file);
-	} else {
-		fetch_start(file, false);
+	await_text(file, reader);
+}
+
+void text_measure(struct open_file *file, fuse_req_t req, open_file_measured *measured)
+{
+	struct reader *reader = reader_new(file, req, reader_interrupted);
+	if (!reader) {
+		measured(req, file->node, 0);
+		return;
 	}
-	file_unref(file);
+	reader->measured = measured;
+	await_text(file, reader);
 }
 
 /* Reads what is made once for this open file: replied to at once if it is there, else parked. */

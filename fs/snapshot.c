@@ -18,7 +18,7 @@ struct snapshot {
 	struct ap_list chain;	/* set->buckets, the newest of a file first */
 	struct ap_list waiting; /* set->waiting, the oldest first; in none while it is open */
 	struct node file, node;
-	bool published; /* by a look-up; else it is for who has it open alone */
+	bool published; /* other look-ups may come to it; else it is for one alone */
 	uid_t uid;	/* who looked it up */
 	unsigned n_open;
 	struct ap_buf text; /* does not change while it is open: then read without the lock */
@@ -181,6 +181,17 @@ static int publish_locked(struct snapshots *set, struct node file, uid_t uid, bo
 	}
 	*ret = newest->node;
 	return 0;
+}
+
+int64_t snapshot_keep(struct snapshots *set, struct node node, struct ap_buf *text)
+{
+	pthread_mutex_lock(&set->lock);
+	struct snapshot *snapshot = find_locked(set, node);
+	if (!snapshot && (snapshot = add_locked(set, node, text)))
+		wait_locked(set, snapshot);
+	int64_t len = snapshot ? (int64_t)snapshot->text.len : -ENOMEM;
+	pthread_mutex_unlock(&set->lock);
+	return len;
 }
 
 int snapshot_publish(struct snapshots *set, struct node file, uid_t uid, bool alone,

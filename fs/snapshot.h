@@ -31,6 +31,10 @@ struct node snapshots_fresh(struct snapshots *set, struct node file);
 int snapshot_publish(struct snapshots *set, struct node file, uid_t uid, bool alone,
 		     struct ap_buf *text, struct node *ret);
 
+/* Gives a node a text before it is opened, which is taken over; a node that has one keeps it. The
+ * length of the one that it has then, or -ENOMEM. */
+int64_t snapshot_keep(struct snapshots *set, struct node node, struct ap_buf *text);
+
 /* Gives a node that is open its text, which is taken over; a node that has one keeps it. The
  * snapshot is open for the caller; `ret_first` says whether for nobody else. NULL on ENOMEM. */
 struct snapshot *snapshot_enter(struct snapshots *set, struct node node, struct ap_buf *text,

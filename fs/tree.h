@@ -83,7 +83,7 @@ void tree_stats_value(const struct ap_metrics *metrics, unsigned i, struct ap_bu
 enum tree_reading {
 	TREE_READ_NONE,	  /* it is not, or is no file */
 	TREE_READ_SHOW,	  /* a text made at look-up */
-	TREE_READ_FETCH,  /* a text made while the open waits */
+	TREE_READ_FETCH,  /* a text made while who asks for its size waits, or the open */
 	TREE_READ_PARK,	  /* a text that a read waits for */
 	TREE_READ_KEPT,	  /* pieces of a text that grows */
 	TREE_READ_FOLLOW, /* the stream of the events */
