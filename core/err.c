@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "text.h"
+
 int ap_err_set(struct ap_err *err, int error, const char *fmt, ...)
 {
 	if (!err)
@@ -12,6 +14,7 @@ int ap_err_set(struct ap_err *err, int error, const char *fmt, ...)
 	va_start(args, fmt);
 	vsnprintf(err->text, sizeof err->text, fmt, args);
 	va_end(args);
+	ap_text_escape(err->text, sizeof err->text);
 	return error;
 }
 
@@ -25,6 +28,7 @@ int ap_err_errno(struct ap_err *err, int error, const char *fmt, ...)
 	va_end(args);
 	if (n >= 0 && (size_t)n < sizeof err->text)
 		snprintf(err->text + n, sizeof err->text - (size_t)n, ": %s", strerror(-error));
+	ap_text_escape(err->text, sizeof err->text);
 	return error;
 }
 
@@ -40,5 +44,6 @@ int ap_err_wrap(struct ap_err *err, int error, const char *fmt, ...)
 	va_end(args);
 	if (n >= 0 && (size_t)n < sizeof err->text)
 		snprintf(err->text + n, sizeof err->text - (size_t)n, ": %s", cause);
+	ap_text_escape(err->text, sizeof err->text);
 	return error;
 }

@@ -3,8 +3,13 @@
  * the way up, and shown once, at the edge. */
 #pragma once
 
+/* Bytes of a sentence with its NUL: a path of any length, and 4 KiB beside it. */
+#define AP_ERR_MAX 8192
+
 struct ap_err {
-	char text[512]; /* one sentence without a full stop; empty when nothing failed */
+	/* one sentence without a full stop; empty when nothing failed. What a terminal would obey
+	 * in it (a path, what a helper said) is written as an escape: it is one line always */
+	char text[AP_ERR_MAX];
 };
 
 /* Sets the sentence and returns `error` (negative errno). `err` may be NULL. */

@@ -58,19 +58,178 @@ static size_t utf8_length(const unsigned char *text)
 	return n > 1 && !utf8_second_fits(text[0], text[1]) ? 0 : n;
 }
 
+/* A control character or what is no UTF-8 at `at`, its length in bytes; 0: a character that can be
+ * shown, whose length is in *ret_n. */
+static size_t unshowable(const unsigned char *at, size_t *ret_n)
+{
+	size_t n = utf8_length(at);
+	bool control = *at < 0x20 || *at == 0x7f || (*at == 0xc2 && n == 2 && at[1] < 0xa0);
+	*ret_n = n;
+	return n == 0 ? 1 : control ? n : 0;
+}
+
 void ap_text_tame(char *text)
 {
 	unsigned char *at = (unsigned char *)text;
 	while (*at) {
-		size_t n = utf8_length(at);
-		/* C1 controls are two bytes, 0xc2 0x80..0x9f */
-		bool control = *at < 0x20 || *at == 0x7f || (*at == 0xc2 && n == 2 && at[1] < 0xa0);
-		for (size_t i = 0; control && i < n; i++)
-			at[i] = '?';
-		if (n == 0)
-			*at = '?';
-		at += n ? n : 1;
+		size_t n, odd = unshowable(at, &n);
+		memset(at, '?', odd);
+		at += odd ? odd : n;
 	}
+}
+
+/* The escape of one byte, in `ret`. Its length. */
+static size_t escape_byte(unsigned char byte, char ret[5])
+{
+	static const char letters[] = "\nn\tt\rr";
+	for (const char *at = letters; *at; at += 2) {
+		if (byte == (unsigned char)*at) {
+			ret[0] = '\\';
+			ret[1] = at[1];
+			return 2;
+		}
+	}
+	return (size_t)snprintf(ret, 5, "\\%03o", byte);
+}
+
+void ap_text_escape(char *text, size_t size)
+{
+	size_t n;
+	unsigned char *at = (unsigned char *)text;
+	while (*at && !unshowable(at, &n))
+		at += n;
+	while (*at) {
+		char escape[5];
+		size_t odd = unshowable(at, &n);
+		if (!odd) {
+			at += n;
+			continue;
+		}
+		size_t len = escape_byte(*at, escape); /* the next byte of it is odd too, alone */
+		size_t used = (size_t)(at - (unsigned char *)text), rest = strlen((char *)at + 1);
+		if (used + len >= size) {
+			*at = '\0';
+			return;
+		}
+		if (used + len + rest >= size)
+			rest = size - used - len - 1;
+		memmove(at + len, at + 1, rest);
+		memcpy(at, escape, len);
+		at[len + rest] = '\0';
+		at += len;
+	}
+}
+
+#define GIST_MAX  1024 /* bytes, but for the line that goes over it */
+#define GIST_LINE 4096
+
+struct gist_line {
+	const char *text;
+	size_t len;
+	bool kept;
+};
+
+static bool begins(const struct gist_line *line, const char *word)
+{
+	size_t len = strlen(word);
+	return line->len >= len && memcmp(line->text, word, len) == 0;
+}
+
+/* "Updating files:  42% (21/50)" */
+static bool is_progress(const struct gist_line *line)
+{
+	const char *percent = memchr(line->text, '%', line->len);
+	return percent && percent > line->text && percent[-1] >= '0' && percent[-1] <= '9' &&
+	       (size_t)(percent - line->text) + 2 < line->len && strncmp(percent, "% (", 3) == 0;
+}
+
+/* Splits into the lines that say something. The array is the caller's; NULL: none, or no memory. */
+static struct gist_line *gist_lines(const char *text, size_t *ret_n)
+{
+	struct gist_line *lines = NULL;
+	size_t n = 0, room = 0;
+	for (const char *next; *text; text = next) {
+		struct gist_line line = {.text = text, .len = strcspn(text, "\r\n")};
+		next = text + line.len + (text[line.len] != '\0');
+		while (line.len > 0 && strchr(" \t", line.text[0])) {
+			line.text++;
+			line.len--;
+		}
+		while (line.len > 0 && strchr(" \t", line.text[line.len - 1]))
+			line.len--;
+		bool repeats = n > 0 && lines[n - 1].len == line.len &&
+			       memcmp(lines[n - 1].text, line.text, line.len) == 0;
+		if (line.len == 0 || repeats || is_progress(&line) || begins(&line, "hint:"))
+			continue;
+		if (n == room) {
+			room = 2 * room + 16;
+			struct gist_line *grown = realloc(lines, room * sizeof *lines);
+			if (!grown)
+				break;
+			lines = grown;
+		}
+		lines[n++] = line;
+	}
+	*ret_n = n;
+	return lines;
+}
+
+/* Keeps a line while there is room. */
+static void gist_keep(struct gist_line *line, size_t *room)
+{
+	if (line->kept || *room == 0)
+		return;
+	line->kept = true;
+	*room -= line->len + 2 < *room ? line->len + 2 : *room;
+}
+
+void ap_text_gist(const char *text, size_t len, struct ap_buf *out)
+{
+	struct ap_plain filter = {0};
+	struct ap_buf plain = {0};
+	size_t n = 0, room = GIST_MAX / 2;
+	if (len > 0 && (memchr(text, '\033', len) || memchr(text, '\0', len)))
+		ap_plain_add(&filter, text, len, &plain);
+	else
+		ap_buf_add(&plain, text, len);
+	struct gist_line *lines = gist_lines(ap_buf_text(&plain), &n);
+	for (size_t i = 0; i < n; i++) {
+		if (begins(&lines[i], "fatal:") || begins(&lines[i], "error:"))
+			gist_keep(&lines[i], &room);
+	}
+	room += GIST_MAX / 2;
+	for (size_t i = n; i-- > 0;)
+		gist_keep(&lines[i], &room);
+	for (size_t i = 0; i < n; i++) {
+		if (lines[i].kept) {
+			size_t most = lines[i].len < GIST_LINE ? lines[i].len : GIST_LINE;
+			ap_buf_adds(out, i > 0 && lines[i - 1].kept ? "; " : i > 0 ? " " : "");
+			ap_buf_add(out, lines[i].text, most);
+		} else if (i == 0 || lines[i - 1].kept) {
+			ap_buf_adds(out, i > 0 ? "; …" : "…");
+		}
+	}
+	free(lines);
+	ap_buf_fini(&plain);
+}
+
+unsigned ap_text_distance(const char *a, const char *b)
+{
+	enum { MOST = 63 };
+	unsigned row[MOST + 1]; /* of what is done of `a`: to each beginning of `b` */
+	size_t n_a = strnlen(a, MOST), n_b = strnlen(b, MOST);
+	for (size_t j = 0; j <= n_b; j++)
+		row[j] = (unsigned)j;
+	for (size_t i = 1; i <= n_a; i++) {
+		unsigned across = row[0]++; /* of one less of both */
+		for (size_t j = 1; j <= n_b; j++) {
+			unsigned replaced = across + (a[i - 1] != b[j - 1]);
+			across = row[j];
+			unsigned less = row[j] < row[j - 1] ? row[j] : row[j - 1];
+			row[j] = replaced < less + 1 ? replaced : less + 1;
+		}
+	}
+	return row[n_b];
 }
 
 uint64_t ap_hash_bytes(const void *data, size_t len)

@@ -1,5 +1,5 @@
 /* Text as users write it and as terminals print it: words, numbers, durations, labels, and the
- * removal of control sequences. Nothing here allocates. */
+ * removal of control sequences. */
 #pragma once
 
 #include <stdbool.h>
@@ -37,6 +37,20 @@ int ap_size_parse(const char *text, int64_t *ret);
 /* Puts '?' for what a terminal would obey or could not show: control characters, and bytes that are
  * no UTF-8. In place. */
 void ap_text_tame(char *text);
+
+/* The same, but that each such character is written as one can tell it: \n, \t, or a byte as \ooo.
+ * In place, within `size` bytes: what has no room at the end is cut off. */
+void ap_text_escape(char *text, size_t size);
+
+/* Appends what a helper said as part of one sentence: its lines with "; " between, without control
+ * sequences, blank lines, progress, repeats and git's hints. Of more than about 1 KiB those that
+ * say fatal: or error: are kept, and the last ones; "…" stands for what is left out. A line is
+ * whole up to 4 KiB: it may name a path. */
+void ap_text_gist(const char *text, size_t len, struct ap_buf *out);
+
+/* How many characters one has to add, take away or replace to make one word the other:
+ * Levenshtein's distance. Of words that are longer, the first 63 bytes count. */
+unsigned ap_text_distance(const char *a, const char *b);
 
 /* FNV-1a, 64 bits. */
 uint64_t ap_hash(const char *text);
