@@ -55,7 +55,7 @@ struct ap_pool_options {
 	const char *repo;	 /* path of the repository */
 	struct ap_config config; /* taken over by a successful ap_pool_new */
 	const char *const *argv; /* the program and its arguments, NULL at the end */
-	const char *mountpoint;	 /* absolute; told to agents, never touched */
+	const char *mountpoint;	 /* canonical; told to agents, never touched */
 	const char *shim;	 /* path of the program that starts agents */
 	const char *profiles;	 /* directory of the installed program profiles */
 	/* The agent of that name is gone. Called from any thread, without a lock. */
@@ -64,16 +64,34 @@ struct ap_pool_options {
 	 * or of an agent has changed, while someone watches: once for all changes meanwhile.
 	 * Likewise. NULL: nobody asks. */
 	void (*changed)(void *data);
+	/* Something that who mounts is to know, and that is no failure; before ap_pool_start() has
+	 * returned, from its thread. NULL: nobody asks. */
+	void (*tell)(void *data, const char *sentence);
 	void *data;
 };
 
-/* Checks repository, configuration and the program's profile, takes the state directory's lock and
- * opens its store. Starts no thread. Blocks. -EINVAL, -EBUSY (another daemon, named in the
- * sentence), -EPROTO (the store is from a newer version), … */
+/* Checks all that can be known before anything is made: configuration, repository and base, where
+ * the state directory would be, the program's profile, and whether the program is there. Makes
+ * nothing, starts no thread. Blocks. -EINVAL, -ENOENT, … */
 int ap_pool_new(struct ap_pool **ret, struct ap_pool_options *options, struct ap_err *err);
 
+/* Whether another daemon had the state directory that was about to end, and has ended now: what it
+ * had mounted is free then. Of a new pool. Blocks, for a minute at most. */
+bool ap_pool_await_end(struct ap_pool *pool);
+
+/* The line of a .gitignore that has git pass the mount point by, and the file that it belongs into,
+ * owned by the caller. False: git does not come by it, as it is ignored or in no checkout of the
+ * repository; or no memory. Before there is a mount. Blocks. */
+bool ap_pool_ignore_line(struct ap_pool *pool, char **ret_line, char **ret_file);
+
+/* Takes the state directory's lock and opens its store; of a new pool. Starts no thread. Blocks,
+ * for a minute too where another daemon is about to end. -EBUSY (another daemon, named in the
+ * sentence), -EPROTO (the store is from a newer version), … */
+int ap_pool_begin(struct ap_pool *pool, struct ap_err *err);
+
 /* Starts the threads and tmux, goes on with the agents and leases that a daemon before has left,
- * and starts the first agents. Not before the process has daemonized. Blocks. */
+ * and starts the first agents. Of a pool that has begun and is mounted; not before the process has
+ * daemonized. Blocks. */
 int ap_pool_start(struct ap_pool *pool, struct ap_err *err);
 
 /* Ends in order: refuses acquirers, saves the work of leases, ends agents, removes worktrees; with
@@ -82,7 +100,7 @@ int ap_pool_start(struct ap_pool *pool, struct ap_err *err);
  * `err` names one. */
 unsigned ap_pool_stop(struct ap_pool *pool, struct ap_err *err);
 
-/* Frees a pool that was never started, whose start failed or that is stopped. */
+/* Frees a pool that has not begun or started, whose start failed or that is stopped. */
 void ap_pool_free(struct ap_pool *pool);
 
 /* --- requests --- */

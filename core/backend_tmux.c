@@ -5,10 +5,10 @@
  * maintenance thread reads the answers and wakes them. Knows nothing of pools, leases or git. */
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
-#include <spawn.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -28,8 +28,6 @@
 #include "list.h"
 #include "process.h"
 #include "text.h"
-
-extern char **environ;
 
 #define COMMAND_LIMIT (20 * AP_SECOND)
 #define SERVER_END_MS 3000
@@ -342,6 +340,12 @@ static void add_program(struct backend_tmux *tmux, const struct backend_spawn *s
 	}
 	if (spawn->by_lines)
 		quote(line, "-i");
+	if (process_files() > 0) { /* the server has as many as the daemon */
+		char files[32];
+		snprintf(files, sizeof files, "%" PRIu64, process_files());
+		quote(line, "-n");
+		quote(line, files);
+	}
 	add_group(tmux, spawn->name, line);
 	quote(line, "--");
 	quote(line, spawn->record_dir);
@@ -792,15 +796,6 @@ static void tmux_free(struct backend *backend, bool keep)
 
 static int start_client(struct backend_tmux *tmux, struct ap_err *err)
 {
-	int in[2], out[2];
-	if (pipe2(in, O_CLOEXEC) < 0)
-		return ap_err_errno(err, -errno, "tmux");
-	if (pipe2(out, O_CLOEXEC) < 0) {
-		int error = -errno;
-		close(in[0]);
-		close(in[1]);
-		return ap_err_errno(err, error, "tmux");
-	}
 	const char *argv[] = {"tmux",
 			      "-S",
 			      tmux->socket,
@@ -816,28 +811,17 @@ static int start_client(struct backend_tmux *tmux, struct ap_err *err)
 			      OWN_SESSION,
 			      "exec sleep infinity",
 			      NULL};
-	posix_spawn_file_actions_t actions;
-	posix_spawnattr_t attr;
-	posix_spawn_file_actions_init(&actions);
-	posix_spawnattr_init(&attr);
-	posix_spawn_file_actions_adddup2(&actions, in[0], STDIN_FILENO);
-	posix_spawn_file_actions_adddup2(&actions, out[1], STDOUT_FILENO);
-	posix_spawn_file_actions_addopen(&actions, STDERR_FILENO, "/dev/null", O_WRONLY, 0);
-	sigset_t none;
-	sigemptyset(&none);
-	posix_spawnattr_setsigmask(&attr, &none);
-	posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSID);
-	int r = posix_spawnp(&tmux->client, "tmux", &actions, &attr, (char *const *)argv, environ);
-	posix_spawn_file_actions_destroy(&actions);
-	posix_spawnattr_destroy(&attr);
-	close(in[0]);
-	close(out[1]);
-	fcntl(out[0], F_SETFL, O_NONBLOCK);
+	int in_fd, out_fd;
+	int r = process_open(&(struct process_run){.argv = argv, .is_server = true}, &tmux->client,
+			     &in_fd, &out_fd, err);
+	if (r < 0)
+		return r;
+	fcntl(out_fd, F_SETFL, O_NONBLOCK);
 	pthread_mutex_lock(&tmux->lock);
-	tmux->in_fd = in[1];
-	tmux->out_fd = out[0];
+	tmux->in_fd = in_fd;
+	tmux->out_fd = out_fd;
 	pthread_mutex_unlock(&tmux->lock);
-	return r ? ap_err_errno(err, -r, "cannot run 'tmux'") : 0;
+	return 0;
 }
 
 static int tmux_revive(struct backend *backend, bool anew, struct ap_err *err)

@@ -7,6 +7,7 @@
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
@@ -70,7 +71,7 @@ int file_printf(const char *path, struct ap_err *err, const char *fmt, ...)
 	return write_anew(path, 0666, text, (size_t)n, err);
 }
 
-int file_read_line(const char *dir, const char *name, char *ret, size_t size)
+static int read_start(const char *dir, const char *name, char *ret, size_t size)
 {
 	AP_CLEANUP_BUF struct ap_buf path = {0};
 	ap_buf_printf(&path, "%s/%s", dir, name);
@@ -78,7 +79,21 @@ int file_read_line(const char *dir, const char *name, char *ret, size_t size)
 	ssize_t n = fd < 0 ? -1 : read(fd, ret, size - 1);
 	int r = n < 0 ? -errno : 0;
 	ret[n > 0 ? n : 0] = '\0';
+	return r;
+}
+
+int file_read_line(const char *dir, const char *name, char *ret, size_t size)
+{
+	int r = read_start(dir, name, ret, size);
 	ret[strcspn(ret, "\n")] = '\0';
+	return r;
+}
+
+int file_read_path(const char *dir, const char *name, char *ret, size_t size)
+{
+	int r = read_start(dir, name, ret, size);
+	for (size_t len = strlen(ret); len > 0 && ret[len - 1] == '\n';)
+		ret[--len] = '\0';
 	return r;
 }
 
@@ -158,4 +173,91 @@ int file_move_into(const char *path, const char *dir, struct ap_err *err)
 	if (rename(path, ap_buf_text(&to)) < 0)
 		return ap_err_errno(err, -errno, "moving %s to %s", path, dir);
 	return 0;
+}
+
+#define MAX_LINKS 40 /* as the kernel follows at most */
+
+static void go_up(struct ap_buf *at)
+{
+	const char *slash = at->len > 0 ? memrchr(at->data, '/', at->len) : NULL;
+	at->len = slash ? (size_t)(slash - at->data) : 0;
+	if (at->data)
+		at->data[at->len] = '\0';
+}
+
+/* Goes on from `at`, which is canonical ("" is the root), by the words of `path`; of links by their
+ * targets. Only the names of things are looked at: what is mounted somewhere need not answer. */
+static int resolve_from(struct ap_buf *at, const char *path, unsigned n_links)
+{
+	if (*path == '/')
+		at->len = 0;
+	for (size_t len; *path; path += len) {
+		char target[PATH_MAX];
+		path += strspn(path, "/");
+		len = strcspn(path, "/");
+		if (len == 0 || (len == 1 && path[0] == '.'))
+			continue;
+		if (len == 2 && path[0] == '.' && path[1] == '.') {
+			go_up(at);
+			continue;
+		}
+		size_t before = at->len;
+		ap_buf_adds(at, "/");
+		ap_buf_add(at, path, len);
+		if (at->failed)
+			return -ENOMEM;
+		if (at->len >= PATH_MAX)
+			return -ENAMETOOLONG;
+		ssize_t n = readlink(at->data, target, sizeof target - 1);
+		if (n < 0 && (errno == EACCES || errno == ELOOP || errno == ENAMETOOLONG))
+			return -errno;
+		if (n < 0)
+			continue; /* no link, or not there yet */
+		target[n] = '\0';
+		at->len = before;
+		at->data[before] = '\0';
+		int r = n_links == 0 ? -ELOOP : resolve_from(at, target, n_links - 1);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+int file_resolve(const char *path, char **ret, struct ap_err *err)
+{
+	AP_CLEANUP_BUF struct ap_buf at = {0};
+	int r = *path ? 0 : -ENOENT;
+	if (r == 0 && path[0] != '/') {
+		char here[PATH_MAX];
+		if (!getcwd(here, sizeof here))
+			r = -errno;
+		else
+			ap_buf_adds(&at, strcmp(here, "/") == 0 ? "" : here);
+	}
+	if (r == 0)
+		r = resolve_from(&at, path, MAX_LINKS);
+	if (r < 0)
+		return ap_err_errno(err, r, "%s", path);
+	*ret = strdup(at.len > 0 ? at.data : "/");
+	return *ret ? 0 : ap_err_errno(err, -ENOMEM, "%s", path);
+}
+
+bool file_is_within(const char *path, const char *dir)
+{
+	struct stat top, st;
+	size_t len = strcmp(dir, "/") == 0 ? 0 : strlen(dir);
+	if (strncmp(path, dir, len) == 0 && (path[len] == '/' || path[len] == '\0'))
+		return true;
+	AP_CLEANUP_FREE char *at = strdup(path);
+	if (!at || stat(dir, &top) < 0)
+		return false;
+	for (;;) {
+		if (stat(*at ? at : "/", &st) == 0 && st.st_dev == top.st_dev &&
+		    st.st_ino == top.st_ino)
+			return true;
+		char *slash = strrchr(at, '/');
+		if (!slash)
+			return false;
+		*slash = '\0';
+	}
 }

@@ -2,6 +2,7 @@
  * return 0 or a negative errno with its sentence. */
 #pragma once
 
+#include <stdbool.h>
 #include <stdio.h>
 
 #include "buf.h"
@@ -22,6 +23,10 @@ int file_printf(const char *path, struct ap_err *err, const char *fmt, ...)
 /* The first line of DIR/NAME, without its newline; "" when the file is empty. -ENOENT, … */
 int file_read_line(const char *dir, const char *name, char *ret, size_t size);
 
+/* All of DIR/NAME but the newlines at its end, as git keeps paths, which may have newlines in them.
+ * Likewise; longer than `size` - 1 bytes it is cut off. */
+int file_read_path(const char *dir, const char *name, char *ret, size_t size);
+
 /* Copies a regular file with its mode, sharing its blocks where the file system can. With
  * `keep_times` it keeps its modification time. */
 int file_copy(const char *from, const char *to, bool keep_times, struct ap_err *err);
@@ -31,3 +36,13 @@ int file_make_dirs(const char *path, struct ap_err *err);
 
 /* Moves a path into a directory under a name that nothing there has. */
 int file_move_into(const char *path, const char *dir, struct ap_err *err);
+
+/* The canonical path of what `path` names, owned by the caller: absolute, without links, `.`, `..`,
+ * doubled or trailing slashes. What is not there yet stays as it is named, and nothing of a mount
+ * that is dead has to answer. -ELOOP, -ENAMETOOLONG, -EACCES, -ENOENT (empty, or the working
+ * directory is gone). */
+int file_resolve(const char *path, char **ret, struct ap_err *err);
+
+/* Whether a canonical path is `dir` or below it, or would be if it were there; also where one of
+ * them is reached by a bind mount of it. */
+bool file_is_within(const char *path, const char *dir);

@@ -74,3 +74,6 @@ void launch_teardown(struct ap_agent *agent);
 
 /* Gives the agent its port. */
 void launch_choose_port(struct ap_agent *agent);
+
+/* Appends PATH as the agents' programs have it. False: it is another for each of them. */
+bool launch_path(const struct ap_pool *pool, struct ap_buf *ret);

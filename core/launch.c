@@ -129,6 +129,18 @@ static void words_expand(struct words *words, const struct ap_agent *agent, cons
 	words_add(words, &word);
 }
 
+/* What the profile says of PATH: "NAME=VALUE", or the name alone. NULL: nothing. */
+static const char *profile_path(const struct ap_pool *pool)
+{
+	const struct profile_words *env = &profile_values(pool->profile)->env;
+	const char *found = NULL;
+	for (unsigned i = 0; i < env->n; i++) {
+		if (strcmp(env->at[i], "PATH") == 0 || strncmp(env->at[i], "PATH=", 5) == 0)
+			found = env->at[i];
+	}
+	return found;
+}
+
 /* What an agent's programs find in their environment; a NAME alone is taken out of it. */
 static int agent_env(struct words *ret, const struct ap_agent *agent, struct ap_err *err)
 {
@@ -141,6 +153,8 @@ static int agent_env(struct words *ret, const struct ap_agent *agent, struct ap_
 	words_addf(ret, "AGENTPOOL_NAME", agent->name);
 	words_addf(ret, "AGENTPOOL_WORKTREE", agent->worktree.path);
 	words_addf(ret, "AGENTPOOL_PORT", port);
+	if (!profile_path(agent->pool) && getenv("PATH")) /* not that of an older tmux server */
+		words_addf(ret, "PATH", getenv("PATH"));
 	for (unsigned i = 0; i < more->n; i++)
 		words_expand(ret, agent, more->at[i]);
 	return ret->failed || dir.failed ? ap_err_errno(err, -ENOMEM, "%s", agent->name) : 0;
@@ -215,18 +229,18 @@ static void seed_once(struct ap_agent *agent)
 
 /* --- commands --- */
 
-/* The last line that a file has from an offset on. */
-static void last_line(int fd, off_t from, char *ret, size_t size)
+#define TOLD_KEPT (64 << 10) /* bytes: of what a command printed, the last are looked at */
+
+/* What a command said, of what a file has from an offset on. */
+static void what_it_said(int fd, off_t from, struct ap_buf *ret)
 {
+	AP_CLEANUP_BUF struct ap_buf text = {0};
 	off_t end = lseek(fd, 0, SEEK_END);
-	off_t at = end - (off_t)size + 1 > from ? end - (off_t)size + 1 : from;
-	ssize_t n = pread(fd, ret, size - 1, at);
-	while (n > 0 && (ret[n - 1] == '\n' || ret[n - 1] == '\r'))
-		n--;
-	ret[n > 0 ? n : 0] = '\0';
-	char *newline = strrchr(ret, '\n');
-	if (newline)
-		memmove(ret, newline + 1, strlen(newline));
+	off_t at = end - TOLD_KEPT > from ? end - TOLD_KEPT : from;
+	if (end <= at || !ap_buf_reserve(&text, (size_t)(end - at)))
+		return;
+	ssize_t n = pread(fd, text.data, (size_t)(end - at), at);
+	ap_text_gist(text.data, n > 0 ? (size_t)n : 0, ret);
 }
 
 /* Runs the command of an option in the agent's worktree, as its programs are run, what it prints
@@ -260,10 +274,10 @@ static int run_command(struct ap_agent *agent, enum ap_option option, struct ap_
 		},
 		err);
 	if (r > 0) {
-		char line[256];
-		last_line(log, from, line, sizeof line);
-		ap_err_set(err, -EIO, "exit code %d%s%.200s", r, *line ? ": " : "", line);
-		r = -EIO;
+		AP_CLEANUP_BUF struct ap_buf said = {0};
+		what_it_said(log, from, &said);
+		r = ap_err_set(err, -EIO, "exit code %d%s%s", r, said.len ? ": " : "",
+			       ap_buf_text(&said));
 	}
 	if (r < 0)
 		ap_err_wrap(err, r, "%s", ap_options[option].name);
@@ -356,4 +370,19 @@ void launch_choose_port(struct ap_agent *agent)
 		if (agent->port)
 			return;
 	}
+}
+
+bool launch_path(const struct ap_pool *pool, struct ap_buf *ret)
+{
+	const char *word = profile_path(pool);
+	const struct ap_agent nobody = {.pool = (struct ap_pool *)pool, .dir = (char *)""};
+	if (!word) {
+		ap_buf_adds(ret, getenv("PATH") ? getenv("PATH") : "");
+		return true;
+	}
+	if (strstr(word, "${DIR") || strstr(word, "${NAME") || strstr(word, "${WORKTREE"))
+		return false;
+	if (word[4] == '=')
+		expand(&nobody, word + 5, strlen(word + 5), ret);
+	return true;
 }

@@ -2,6 +2,7 @@
  * handed to who asked. Lives from the state directory's lock to the removal of what is in it. */
 #include <assert.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -916,15 +917,38 @@ static int choose_spawn_backend(struct ap_pool *pool, struct ap_err *err)
 	return pool->templates ? 0 : ap_err_errno(err, -ENOMEM, "pool");
 }
 
-/* By the user's configuration directory: the XDG base directory specification. */
+void pool_tell(struct ap_pool *pool, const char *sentence)
+{
+	if (pool->tell)
+		pool->tell(pool->observer, sentence);
+}
+
+/* By the user's configuration directory: the XDG base directory specification. "": there is none.
+ */
 static char *user_profiles(void)
 {
 	const char *config = getenv("XDG_CONFIG_HOME"), *home = getenv("HOME");
 	char *path = NULL;
-	int n = config && config[0] == '/'
-			? asprintf(&path, "%s/agentpoolfs/programs", config)
-			: asprintf(&path, "%s/.config/agentpoolfs/programs", home ? home : "/root");
-	return n < 0 ? NULL : path;
+	if (config && config[0] == '/')
+		return asprintf(&path, "%s/agentpoolfs/programs", config) < 0 ? NULL : path;
+	if (home && home[0] == '/')
+		return asprintf(&path, "%s/.config/agentpoolfs/programs", home) < 0 ? NULL : path;
+	return strdup("");
+}
+
+/* Passes a directory of profiles by that cannot be read, and says so. */
+static bool can_read_profiles(struct ap_pool *pool, const char *dir)
+{
+	struct ap_err err;
+	if (!*dir)
+		return false;
+	if (faccessat(AT_FDCWD, dir, R_OK | X_OK, AT_EACCESS) == 0)
+		return true;
+	if (errno != ENOENT && errno != ENOTDIR) {
+		ap_err_errno(&err, -errno, "no profiles are taken from %s", dir);
+		pool_tell(pool, err.text);
+	}
+	return false;
 }
 
 /* What is known of the program: by the option, by its name, or what holds for any. */
@@ -939,7 +963,13 @@ static int load_profile(struct ap_pool *pool, const char *installed, struct ap_e
 		own = NULL;
 	if (!own || !user)
 		return ap_err_errno(err, -ENOMEM, "profile");
-	const char *const dirs[] = {own, user, installed, NULL};
+	const char *const all[] = {own, user, installed};
+	const char *dirs[sizeof all / sizeof *all + 1] = {NULL};
+	unsigned n = 0;
+	for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+		if (can_read_profiles(pool, all[i]))
+			dirs[n++] = all[i];
+	}
 	if (*option) {
 		int r = profile_load(&pool->profile, option, dirs, err);
 		return r == -ENOENT ? ap_err_wrap(err, -EINVAL, "program_profile") : r;
@@ -963,6 +993,14 @@ static int open_events(struct ap_pool *pool, struct ap_err *err)
 	return events_open(&pool->events, path, err);
 }
 
+/* What a new lease starts from, as far as the command line says it. */
+static int check_base(const struct ap_pool *pool, struct ap_err *err)
+{
+	char oid[GIT_OID_MAX + 1];
+	int r = repo_resolve(&pool->repo, pool->config.text[AP_OPT_BASE], oid, err);
+	return r < 0 ? ap_err_wrap(err, r, "base") : 0;
+}
+
 int ap_pool_new(struct ap_pool **ret, struct ap_pool_options *options, struct ap_err *err)
 {
 	int r = ap_config_check(&options->config, err);
@@ -983,6 +1021,7 @@ int ap_pool_new(struct ap_pool **ret, struct ap_pool_options *options, struct ap
 	pool->argv = options->argv;
 	pool->agent_gone = options->agent_gone;
 	pool->changed = options->changed;
+	pool->tell = options->tell;
 	pool->observer = options->data;
 	pool->owner = geteuid();
 	int64_t shown = pool->config.number[AP_OPT_UID];
@@ -999,9 +1038,54 @@ int ap_pool_new(struct ap_pool **ret, struct ap_pool_options *options, struct ap
 		r = repo_open(&pool->repo, options->repo,
 			      ap_config_choice(&pool->config, AP_OPT_ALLOW_FOREIGN_REPO), err);
 	if (r == 0)
-		r = state_dir_open(pool, err);
+		r = state_dir_choose(pool, err);
 	if (r == 0)
 		r = load_profile(pool, options->profiles, err);
+	if (r == 0)
+		r = check_base(pool, err);
+	if (r == 0)
+		r = program_check(pool, err);
+	if (r < 0) {
+		ap_pool_free(pool);
+		return r;
+	}
+	*ret = pool;
+	return 0;
+}
+
+bool ap_pool_await_end(struct ap_pool *pool)
+{
+	return state_dir_await_end(pool);
+}
+
+bool ap_pool_ignore_line(struct ap_pool *pool, char **ret_line, char **ret_file)
+{
+	const struct repo *repo = &pool->repo;
+	const char *mountpoint = pool->mountpoint;
+	AP_CLEANUP_FREE char *place = repo_place_of(repo, mountpoint);
+	AP_CLEANUP_BUF struct ap_buf line = {0}, file = {0};
+	size_t len = place ? strlen(place) : 0;
+	if (!place || strncmp(mountpoint, place, len) != 0 || mountpoint[len] != '/' ||
+	    strcmp(place, repo->common_dir) == 0 || strcmp(place, repo->git_dir) == 0 ||
+	    repo_ignores(place, mountpoint))
+		return false;
+	for (const char *at = mountpoint + len; *at; at++) {
+		if (strchr("\\*?[ ", *at)) /* patterns have a meaning for these */
+			ap_buf_adds(&line, "\\");
+		ap_buf_add(&line, at, 1);
+	}
+	ap_buf_adds(&line, "/");
+	ap_buf_printf(&file, "%s/info/exclude", repo->common_dir);
+	if (line.failed || file.failed)
+		return false;
+	*ret_line = ap_steal(line.data);
+	*ret_file = ap_steal(file.data);
+	return true;
+}
+
+int ap_pool_begin(struct ap_pool *pool, struct ap_err *err)
+{
+	int r = state_dir_open(pool, err);
 	if (r == 0)
 		r = open_events(pool, err);
 	if (r == 0)
@@ -1009,6 +1093,7 @@ int ap_pool_new(struct ap_pool **ret, struct ap_pool_options *options, struct ap
 	if (r == 0) {
 		struct machine_limits limits = limits_of(pool);
 		int64_t number = store_counter(pool->store, "next_agent", 1);
+		unsigned n_slots = (unsigned)pool->config.number[AP_OPT_HARD_CAP];
 		r = machine_init(&pool->machine, n_slots, &limits, (uint32_t)number,
 				 (uint32_t)pool->started_ns, pool->started_ns);
 		if (r < 0)
@@ -1027,14 +1112,7 @@ int ap_pool_new(struct ap_pool **ret, struct ap_pool_options *options, struct ap
 		if (!pool->effects.at || !pool->effects.moves)
 			r = ap_err_errno(err, -ENOMEM, "pool");
 	}
-	if (r == 0)
-		r = maintenance_init(pool, err);
-	if (r < 0) {
-		ap_pool_free(pool);
-		return r;
-	}
-	*ret = pool;
-	return 0;
+	return r < 0 ? r : maintenance_init(pool, err);
 }
 
 /* A server of terminals that a daemon before has left may be one that does not answer any more. */
@@ -1054,7 +1132,9 @@ static void suspend(struct ap_pool *pool, bool suspended)
 int ap_pool_start(struct ap_pool *pool, struct ap_err *err)
 {
 	bool full = ap_config_choice(&pool->config, AP_OPT_DURABILITY) == 0;
-	int r = state_dir_await_helpers(pool, err);
+	int r = state_dir_mounted(pool, err);
+	if (r == 0)
+		r = state_dir_await_helpers(pool, err);
 	if (r == 0)
 		r = store_start(pool->store, full, err);
 	if (r == 0)
@@ -1100,6 +1180,7 @@ static void answer_all_waits(struct ap_pool *pool)
 
 unsigned ap_pool_stop(struct ap_pool *pool, struct ap_err *err)
 {
+	state_dir_leave(pool);
 	pool->kept = ap_config_choice(&pool->config, AP_OPT_PERSIST) != 0;
 	pool_step(pool,
 		  &(struct machine_event){.type = pool->kept ? MACHINE_SUSPEND : MACHINE_SHUTDOWN});

@@ -182,6 +182,7 @@ struct ap_pool {
 	char *mountpoint, *shim, *state_dir;
 	void (*agent_gone)(void *data, const char *name);
 	void (*changed)(void *data);
+	void (*tell)(void *data, const char *sentence);
 	void *observer;
 	atomic_uint n_watching; /* who wants to be told of changes that are no events */
 	_Atomic uint64_t n_changes;
@@ -191,7 +192,7 @@ struct ap_pool {
 	struct ap_config mounted; /* as the command line has it */
 	struct store *store;
 	bool kept;	   /* agents and leases stay for the next daemon */
-	int helpers_fd;	   /* locked by us and by every helper that runs */
+	int helpers_fd;	   /* locked by every helper that runs */
 	bool helpers_gone; /* no process of a daemon before is at work any more */
 	bool store_lost;   /* it was damaged, and begins anew */
 	struct backend *backend;
@@ -256,6 +257,9 @@ int pool_refused(int result, struct ap_err *err);
  * watches is told. Any thread, any lock; costs nothing when nobody does. */
 void pool_changed(struct ap_pool *pool);
 
+/* Tells who mounts something that is no failure. Before the pool is started. */
+void pool_tell(struct ap_pool *pool, const char *sentence);
+
 /* Has it known why spawning failed. Takes the lock. */
 void pool_note_spawn_error(struct ap_pool *pool, const struct ap_err *err);
 
@@ -312,10 +316,30 @@ void observe_queue_locked(struct ap_pool *pool);
 struct ap_metrics metrics_of_locked(struct ap_pool *pool, const struct templates_stats *templates,
 				    int64_t now_ns);
 
+/* --- program.c --- */
+
+/* Whether there is such a program for agents to run. -ENOENT, -EACCES. Blocks. */
+int program_check(const struct ap_pool *pool, struct ap_err *err);
+
 /* --- state_dir.c --- */
 
+/* Fills pool->state_dir, a canonical path, by the options and pool->repo; makes nothing. -EINVAL:
+ * it cannot be there (in the mount point, round it, or in a checkout of the repository);
+ * -ENOTEMPTY: it is there and no state directory; -ENAMETOOLONG, … Blocks. */
+int state_dir_choose(struct ap_pool *pool, struct ap_err *err);
+
+/* Whether a daemon had it that was about to end, and has now. Makes nothing. Blocks for a minute at
+ * most. */
+bool state_dir_await_end(struct ap_pool *pool);
+
+/* Has it known where the pool is mounted, and that it begins to end: who mounts meanwhile waits for
+ * that. */
+int state_dir_mounted(struct ap_pool *pool, struct ap_err *err);
+void state_dir_leave(struct ap_pool *pool);
+
 /* Makes and locks the directory and opens the store; one that is damaged is set aside first, and
- * pool->store_lost is set. -EBUSY: another daemon has it, the sentence names it. Blocks.
+ * pool->store_lost is set. -EBUSY: another daemon has it, the sentence names it; one that is about
+ * to end is waited for, a minute at most. Blocks.
  * state_dir_close() undoes what was done of it, and removes what is empty unless it is all kept. */
 int state_dir_open(struct ap_pool *pool, struct ap_err *err);
 void state_dir_close(struct ap_pool *pool);

@@ -3,25 +3,38 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <pthread.h>
 #include <signal.h>
-#include <spawn.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/pidfd.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "cleanup.h"
 #include "clock.h"
+#include "text.h"
 
 extern char **environ;
 
-static int mark_fd = -1; /* set once, before the threads */
+static int mark_fd = -1;       /* set once, before the threads */
+static uint64_t files_allowed; /* likewise; 0: as the daemon */
 
 void process_mark(int fd)
 {
 	mark_fd = fd;
+}
+
+void process_limit_files(uint64_t n)
+{
+	files_allowed = n;
+}
+
+uint64_t process_files(void)
+{
+	return files_allowed;
 }
 
 #define TERM_GRACE  AP_SECOND  /* of one that took too long, between SIGTERM and SIGKILL */
@@ -59,32 +72,89 @@ static const char **environ_with(const char *const *extra)
 	return env;
 }
 
+/* Whatever the daemon does with signals is no affair of a program: none is ignored or blocked. */
+static void reset_signals(void)
+{
+	sigset_t none;
+	for (int i = 1; i < _NSIG; i++) /* two are the C library's own: refused */
+		(void)sigaction(i, &(struct sigaction){.sa_handler = SIG_DFL}, NULL);
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+}
+
+/* A lock by fcntl is of this process, stays over exec and is not inherited by what it starts. It
+ * goes when its descriptor is closed, which therefore stays open. */
+static void take_mark(void)
+{
+	struct flock lock = {.l_type = F_RDLCK, .l_whence = SEEK_SET, .l_len = 1};
+	fcntl(mark_fd, F_SETFD, 0);
+	fcntl(mark_fd, F_SETLK, &lock); /* fails at worst: it is not waited for then */
+}
+
+/* In the child, which borrows its parent's memory: makes it the program. */
+static _Noreturn void become(const struct process_run *run, const int fds[3], char *const *env,
+			     int error_fd)
+{
+	struct rlimit files;
+	reset_signals();
+	if (run->is_server)
+		(void)setsid();
+	else
+		(void)setpgid(0, 0);
+	if (mark_fd >= 0 && !run->is_server)
+		take_mark();
+	if (files_allowed > 0 && !run->is_server && getrlimit(RLIMIT_NOFILE, &files) == 0) {
+		files.rlim_cur = files_allowed;
+		(void)setrlimit(RLIMIT_NOFILE, &files);
+	}
+	/* the daemon has its three standard descriptors: these are none of them */
+	for (int i = 0; i < 3; i++)
+		dup2(fds[i], i);
+	if (!run->dir || chdir(run->dir) == 0)
+		execvpe(run->argv[0], (char *const *)run->argv, env);
+	int error = errno;
+	(void)!write(error_fd, &error, sizeof error);
+	_exit(127);
+}
+
+/* vfork() and not posix_spawn(), which is the same with less to be said in the child: a lock and a
+ * limit of its own. Nothing of the parent runs while the child borrows its memory, but its other
+ * threads; no handler of a signal may run in the child. */
+static pid_t start(const struct process_run *run, const int fds[3], char *const *env, int error_fd)
+{
+	sigset_t all, was;
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &was);
+	pid_t pid = vfork();
+	if (pid == 0)
+		become(run, fds, env, error_fd);
+	pthread_sigmask(SIG_SETMASK, &was, NULL);
+	return pid;
+}
+
 /* Starts it with these as its standard input, output and error. */
 static int spawn_with(const struct process_run *run, int in, int out, int errs, pid_t *ret_pid)
 {
 	AP_CLEANUP_FREE const char **env = environ_with(run->env);
+	const int fds[] = {in, out, errs};
+	int failed[2], error = 0;
 	if (!env)
 		return -ENOMEM;
-	posix_spawn_file_actions_t actions;
-	posix_spawnattr_t attr;
-	posix_spawn_file_actions_init(&actions);
-	posix_spawnattr_init(&attr);
-	posix_spawn_file_actions_adddup2(&actions, in, STDIN_FILENO);
-	posix_spawn_file_actions_adddup2(&actions, out, STDOUT_FILENO);
-	posix_spawn_file_actions_adddup2(&actions, errs, STDERR_FILENO);
-	if (mark_fd > STDERR_FILENO) /* onto itself: it is inherited then */
-		posix_spawn_file_actions_adddup2(&actions, mark_fd, mark_fd);
-	if (run->dir)
-		posix_spawn_file_actions_addchdir_np(&actions, run->dir);
-	sigset_t none;
-	sigemptyset(&none);
-	posix_spawnattr_setsigmask(&attr, &none);
-	posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETPGROUP | POSIX_SPAWN_SETSIGMASK);
-	int r = posix_spawnp(ret_pid, run->argv[0], &actions, &attr, (char *const *)run->argv,
-			     (char *const *)env);
-	posix_spawn_file_actions_destroy(&actions);
-	posix_spawnattr_destroy(&attr);
-	return -r;
+	if (pipe2(failed, O_CLOEXEC) < 0)
+		return -errno;
+	pid_t pid = start(run, fds, (char *const *)env, failed[1]);
+	if (pid < 0)
+		error = errno;
+	close(failed[1]);
+	/* it has become the program, or has ended with this */
+	if (pid > 0 && read(failed[0], &error, sizeof error) == sizeof error) {
+		while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+			;
+	}
+	close(failed[0]);
+	if (error == 0)
+		*ret_pid = pid;
+	return -error;
 }
 
 /* What the program reads: a file without a name, or nothing. */
@@ -185,31 +255,11 @@ static bool collect(pid_t pid, int out_fd, int err_fd, int64_t deadline_ns, stru
 	}
 }
 
-/* The line that says what was wrong: what comes behind it may be advice. */
-static const char *find_complaint(const char *text)
-{
-	static const char *const marks[] = {"fatal: ", "error: "};
-	for (size_t i = 0; i < sizeof marks / sizeof *marks; i++) {
-		const char *at = strstr(text, marks[i]);
-		if (at && (at == text || at[-1] == '\n'))
-			return at;
-	}
-	return NULL;
-}
-
 static void tell_complaint(const struct ap_buf *text, struct ap_err *err, const char *program)
 {
-	const char *line = find_complaint(ap_buf_text(text));
-	if (!line) { /* else the last one */
-		size_t len = text->len;
-		while (len > 0 && text->data[len - 1] == '\n')
-			len--;
-		const char *newline = len > 0 ? memrchr(text->data, '\n', len) : NULL;
-		line = newline ? newline + 1 : ap_buf_text(text);
-	}
-	size_t len = strcspn(line, "\n");
-	ap_err_set(err, 0, "%s: %.*s", program, (int)(len < 400 ? len : 400),
-		   len ? line : "failed without a word");
+	AP_CLEANUP_BUF struct ap_buf gist = {0};
+	ap_text_gist(ap_buf_text(text), text->len, &gist);
+	ap_err_set(err, 0, "%s: %s", program, gist.len ? gist.data : "failed without a word");
 }
 
 int process_run(const struct process_run *run, struct ap_err *err)

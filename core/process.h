@@ -1,6 +1,6 @@
-/* Starting helpers: one program, run to its end within a time limit. The daemon never forks:
- * helpers are started by posix_spawn, in a process group of their own, so that a time limit ends
- * all of it. */
+/* Starting helpers: one program, run to its end within a time limit. They are started by vfork, as
+ * posix_spawn does it, in a process group of their own, so that a time limit ends all of it; with
+ * every signal as a program expects it, and the limits that the daemon itself was started with. */
 #pragma once
 
 #include <stdbool.h>
@@ -20,17 +20,27 @@ struct process_run {
 	struct ap_buf *out;	 /* what it printed; NULL: thrown away */
 	int log_fd;		 /* where all it prints goes instead; 0: nowhere */
 	bool kill_group;	 /* what it leaves behind in its process group is ended with it */
+	/* it has a session of its own, the daemon's own limits and no mark: it may outlive the
+	 * daemon, and serves many programs */
+	bool is_server;
 };
 
 /* Runs it and waits. Blocks up to limit_ns; one that takes longer is asked to end, a second later
  * made to: git takes its locks away. Its exit code (0..255), or -ETIMEDOUT (ended), -ECHILD (it
- * died of a signal), -ENOENT, -ENOMEM, …; for all but 0 the sentence is the line of its stderr that
- * begins with fatal: or error:, else the last one, or what became of it. */
+ * died of a signal), -ENOENT, -ENOMEM, …; for all but 0 the sentence is the gist of its stderr
+ * (ap_text_gist), or what became of it. */
 int process_run(const struct process_run *run, struct ap_err *err);
 
-/* Every helper that is started from now on has this descriptor too, as long as it runs: whoever
- * comes after a dead daemon can wait for them by a lock on it. -1: none. */
+/* Every helper that is started from now on has a read lock (fcntl) on the first byte of this file
+ * until it ends: whoever comes after a dead daemon can wait for them by a lock on it. What a helper
+ * starts does not have it, so that what it leaves behind holds nobody up. -1: none. Not
+ * thread-safe: before the threads. */
 void process_mark(int fd);
+
+/* How many files every helper that is started from now on may have open (RLIMIT_NOFILE, soft), as
+ * the daemon's own limit is another; likewise. 0: as many as the daemon. */
+void process_limit_files(uint64_t n);
+uint64_t process_files(void);
 
 /* Starts it with pipes at its standard input and output, which the caller closes; the caller waits
  * for it. `in`, `out` and `limit_ns` mean nothing here. */

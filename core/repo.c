@@ -14,15 +14,6 @@
 #include "file.h"
 #include "process.h"
 
-/* The next line of what git printed, owned by the caller; NULL: there is none, or no memory. */
-static char *take_line(const char **at)
-{
-	size_t len = strcspn(*at, "\n");
-	char *line = len ? strndup(*at, len) : NULL;
-	*at += len + ((*at)[len] == '\n');
-	return line;
-}
-
 /* The directory that programs know the repository by, whichever worktree they are in. */
 static char *main_path(const char *common_dir)
 {
@@ -31,34 +22,43 @@ static char *main_path(const char *common_dir)
 	return strndup(common_dir, in_checkout ? len - 5 : len);
 }
 
+/* One answer of git rev-parse in the repository, owned by the caller: the last that it prints,
+ * behind the lines of `ret_before`, which may be NULL. A path may have newlines in it. */
+static int ask_path(const struct repo *repo, const char *what, bool *ret_bare, char **ret,
+		    struct ap_err *err)
+{
+	AP_CLEANUP_BUF struct ap_buf out = {0};
+	const struct git_place any = {0};
+	int r = git_run(&any, &out, err,
+			GIT_ARGS("-C", repo->path, "rev-parse", "--path-format=absolute",
+				 "--is-bare-repository", what));
+	const char *text = ap_buf_text(&out), *path = text + strcspn(text, "\n");
+	if (r != 0)
+		return r;
+	git_trim(&out);
+	if (*path != '\n' || path[1] != '/')
+		return ap_err_set(err, -EIO, "git does not say where the repository %s is",
+				  repo->path);
+	if (ret_bare)
+		*ret_bare = strncmp(text, "false", 5) != 0;
+	*ret = strdup(path + 1);
+	return *ret ? 0 : ap_err_errno(err, -ENOMEM, "%s", repo->path);
+}
+
 /* Where the directories of the repository are, by git's own search. Nothing of what it says of
  * itself is obeyed in that. */
 static int find_dirs(struct repo *repo, const char *path, struct ap_err *err)
 {
-	AP_CLEANUP_BUF struct ap_buf out = {0};
-	AP_CLEANUP_BUF struct ap_buf top = {0};
-	const struct git_place any = {0};
-	int r = git_run(&any, &out, err,
-			GIT_ARGS("-C", repo->path, "rev-parse", "--path-format=absolute",
-				 "--git-dir", "--git-common-dir", "--is-bare-repository"));
+	bool bare;
+	int r = ask_path(repo, "--git-dir", &bare, &repo->git_dir, err);
 	if (r > 0)
 		r = ap_err_wrap(err, -EINVAL, "%s is not usable as a git repository", path);
-	if (r < 0)
-		return r;
-	const char *at = ap_buf_text(&out);
-	repo->git_dir = take_line(&at);
-	repo->common_dir = take_line(&at);
-	if (!repo->git_dir || !repo->common_dir)
-		return ap_err_set(err, -EIO, "git does not say where the repository %s is", path);
+	if (r == 0)
+		r = ask_path(repo, "--git-common-dir", NULL, &repo->common_dir, err);
 	/* fails inside a .git directory: there are no files then */
-	if (strncmp(at, "false", 5) == 0 &&
-	    git_run(&any, &top, NULL,
-		    GIT_ARGS("-C", repo->path, "rev-parse", "--path-format=absolute",
-			     "--show-toplevel")) == 0) {
-		git_trim(&top);
-		repo->work_tree = strdup(ap_buf_text(&top));
-	}
-	return 0;
+	if (r == 0 && !bare)
+		(void)ask_path(repo, "--show-toplevel", NULL, &repo->work_tree, NULL);
+	return r > 0 ? -EIO : r;
 }
 
 static void name_user(uid_t uid, char *ret, size_t size)
@@ -135,10 +135,80 @@ int repo_resolve(const struct repo *repo, const char *revision, char ret_oid[GIT
 	return r;
 }
 
+/* The longer of two paths, which are taken over. */
+static char *longer(char *a, char *b)
+{
+	bool first = !b || (a && strlen(a) >= strlen(b));
+	free(first ? b : a);
+	return first ? a : b;
+}
+
+/* The same of the worktrees that git lists of it, which are all but the main one. */
+static char *linked_place_of(const struct repo *repo, const char *path)
+{
+	AP_CLEANUP_BUF struct ap_buf all = {0};
+	char *found = NULL;
+	ap_buf_printf(&all, "%s/worktrees", repo->common_dir);
+	DIR *entries = opendir(ap_buf_text(&all));
+	struct dirent *entry;
+	while (entries && (entry = readdir(entries))) {
+		AP_CLEANUP_BUF struct ap_buf admin = {0};
+		char link[PATH_MAX];
+		ap_buf_printf(&admin, "%s/%s", ap_buf_text(&all), entry->d_name);
+		if (entry->d_name[0] == '.' ||
+		    file_read_path(ap_buf_text(&admin), "gitdir", link, sizeof link) < 0)
+			continue;
+		char *slash = strrchr(link, '/'); /* DIR/.git */
+		if (!slash || slash == link)
+			continue;
+		*slash = '\0';
+		AP_CLEANUP_FREE char *dir = realpath(link, NULL);
+		if (dir && file_is_within(path, dir))
+			found = longer(found, ap_steal(dir));
+	}
+	if (entries)
+		closedir(entries);
+	return found;
+}
+
+char *repo_place_of(const struct repo *repo, const char *path)
+{
+	const char *const places[] = {repo->common_dir, repo->git_dir, repo->work_tree,
+				      repo->main_path};
+	char *found = linked_place_of(repo, path);
+	for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
+		if (places[i] && file_is_within(path, places[i]))
+			found = longer(found, strdup(places[i]));
+	}
+	return found;
+}
+
+bool repo_has_program(const struct repo *repo, const char *commit, const char *path)
+{
+	AP_CLEANUP_BUF struct ap_buf out = {0};
+	const struct git_place place = {.git_dir = repo->git_dir};
+	if (git_run(&place, &out, NULL, GIT_ARGS("ls-tree", "--full-tree", commit, "--", path)) !=
+	    0)
+		return false;
+	/* MODE TYPE OBJECT; a link may lead to one */
+	return strncmp(ap_buf_text(&out), "100755 ", 7) == 0 ||
+	       strncmp(ap_buf_text(&out), "120000 ", 7) == 0;
+}
+
+bool repo_ignores(const char *work_tree, const char *path)
+{
+	AP_CLEANUP_BUF struct ap_buf dir = {0};
+	const struct git_place any = {0};
+	ap_buf_printf(&dir, "%s/", path); /* it is one: patterns may be for directories only */
+	return git_run(&any, NULL, NULL,
+		       GIT_ARGS("-C", work_tree, "check-ignore", "--quiet", "--",
+				ap_buf_text(&dir))) == 0;
+}
+
 int repo_admin_dir(const struct repo *repo, const char *path, char **ret, struct ap_err *err)
 {
 	char text[PATH_MAX + 16];
-	(void)file_read_line(path, ".git", text, sizeof text);
+	(void)file_read_path(path, ".git", text, sizeof text);
 	const char *dir = text + strlen("gitdir: ");
 	size_t common = strlen(repo->common_dir);
 	if (strncmp(text, "gitdir: ", strlen("gitdir: ")) != 0 ||
@@ -161,7 +231,7 @@ void repo_forget_worktrees(const struct repo *repo, const char *dir)
 		char link[PATH_MAX];
 		ap_buf_printf(&admin, "%s/%s", ap_buf_text(&all), entry->d_name);
 		if (entry->d_name[0] == '.' ||
-		    file_read_line(ap_buf_text(&admin), "gitdir", link, sizeof link) < 0 ||
+		    file_read_path(ap_buf_text(&admin), "gitdir", link, sizeof link) < 0 ||
 		    strncmp(link, dir, len) != 0 || link[len] != '/')
 			continue;
 		char *slash = strrchr(link, '/');

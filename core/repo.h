@@ -23,6 +23,16 @@ void repo_fini(struct repo *repo);
 int repo_resolve(const struct repo *repo, const char *revision, char ret_oid[GIT_OID_MAX + 1],
 		 struct ap_err *err);
 
+/* The innermost checkout or git directory of the repository and its worktrees that a canonical path
+ * is in, or would be if it were there; owned by the caller. NULL: none, or no memory. */
+char *repo_place_of(const struct repo *repo, const char *path);
+
+/* Whether a file is executable in the tree of a commit; `path` is relative to its top. */
+bool repo_has_program(const struct repo *repo, const char *commit, const char *path);
+
+/* Whether a directory in a checkout is ignored by git. It need not be there. */
+bool repo_ignores(const char *work_tree, const char *path);
+
 /* The administrative directory that a worktree's `.git` file names, owned by the caller, if it is
  * one of the repository's: what an agent may have written there instead is not followed. */
 int repo_admin_dir(const struct repo *repo, const char *path, char **ret, struct ap_err *err);

@@ -1,12 +1,13 @@
-/* agentpool-shim [-i] [-c GROUP] [-u NAME]... [--] DIR PROGRAM [ARG...]: what a pane of tmux really
- * runs.
+/* agentpool-shim [-i] [-c GROUP] [-n FILES] [-u NAME]... [--] DIR PROGRAM [ARG...]: what a pane of
+ * tmux really runs.
  *
  * Starts the program in the foreground of the terminal, as a shell starts a job, with a clean
  * environment; takes over every process that its descendants leave behind; and when the program
  * ends, or when it is told to end it (SIGTERM, SIGHUP), ends the whole tree before it writes the
  * exit record and ends itself. So no exit is missed whatever tmux notices, and nothing of an agent
  * outlives it. With -i the program reads from the FIFO `input` in DIR instead of the terminal, and
- * never sees its end; -u takes a name out of its environment. With -c the program is born into that
+ * never sees its end; -n has it have so many files open at most; -u takes a name out of its
+ * environment. With -c the program is born into that
  * control group, if it can be; the shim stays outside, so that the group can be ended as a whole
  * and removed behind it.
  *
@@ -24,6 +25,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -36,6 +38,7 @@
 
 static int records = -1;  /* the directory of the records */
 static const char *group; /* of the program; NULL: none */
+static rlim_t n_files;	  /* that it may have open; 0: as many as here */
 
 static int64_t now_ms(void)
 {
@@ -240,18 +243,27 @@ static int open_input(void)
 	return openat(records, "input", O_RDWR | O_CLOEXEC);
 }
 
+/* The soft limit that programs count on: what uses select(), or closes all that may be open. */
+static void limit_files(void)
+{
+	struct rlimit files;
+	if (n_files == 0 || getrlimit(RLIMIT_NOFILE, &files) < 0)
+		return;
+	files.rlim_cur = n_files;
+	(void)setrlimit(RLIMIT_NOFILE, &files);
+}
+
 static void run_program(char **argv, int input)
 {
 	sigset_t none;
 	if (group)
 		(void)cgroup_enter(group); /* else it runs without */
+	limit_files();
 	setpgid(0, 0);
 	signal(SIGTTOU, SIG_IGN);
 	tcsetpgrp(STDIN_FILENO, getpid());
-	static const int to_default[] = {SIGTTOU, SIGINT,  SIGQUIT, SIGTSTP,
-					 SIGTTIN, SIGPIPE, SIGHUP,  SIGTERM};
-	for (size_t i = 0; i < sizeof to_default / sizeof *to_default; i++)
-		signal(to_default[i], SIG_DFL);
+	for (int i = 1; i < _NSIG; i++) /* two are the C library's own: refused */
+		(void)sigaction(i, &(struct sigaction){.sa_handler = SIG_DFL}, NULL);
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	if (input >= 0)
@@ -268,18 +280,20 @@ int main(int argc, char **argv)
 		unsetenv(unset[i]);
 	bool by_lines = false;
 	int option;
-	while ((option = getopt(argc, argv, "+ic:u:")) != -1) {
+	while ((option = getopt(argc, argv, "+ic:n:u:")) != -1) {
 		if (option == 'u')
 			unsetenv(optarg);
 		if (option == 'c')
 			group = optarg;
+		if (option == 'n')
+			n_files = strtoull(optarg, NULL, 10);
 		by_lines = by_lines || option == 'i';
 	}
 	argv += optind;
 	if (argc - optind < 2) {
 		fprintf(stderr,
-			"usage: agentpool-shim [-i] [-c GROUP] [-u NAME]... [--] DIR PROGRAM "
-			"[ARG...]\n");
+			"usage: agentpool-shim [-i] [-c GROUP] [-n FILES] [-u NAME]... [--] DIR "
+			"PROGRAM [ARG...]\n");
 		return 2;
 	}
 	sigset_t waited;

@@ -1,24 +1,38 @@
-/* The state directory: where it is, the lock on it, the store in it, and the settings and counters
- * in that. */
+/* The state directory: where it is and may be, the lock on it, the store in it, and the settings
+ * and counters in that. */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
+#include <sys/pidfd.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include "cleanup.h"
 #include "file.h"
+#include "mounts.h"
 #include "pool_internal.h"
 #include "process.h"
 
-/* What git and other helpers of a dead daemon are given to come to their end. */
-#define HELPERS_LIMIT (60 * AP_SECOND)
+#define AWAIT_LIMIT                                                                                \
+	(60 * AP_SECOND)      /* what is left of a daemon before is given to come to its end */
+#define TELL_AFTER  AP_SECOND /* then who mounts is told that it is waited for */
+#define NAME_MAX_FS 255	      /* bytes of a file name */
+
+#define MOUNT_RECORD "mount" /* where the pool is mounted, once it is */
+
+/* The bytes of the file `lock` that a daemon has locks on. */
+enum lock_byte {
+	LOCK_OWNS,   /* from its start to its end */
+	LOCK_SERVES, /* until it begins to end */
+	N_LOCK_BYTES,
+};
 
 char *state_dir_path(const struct ap_pool *pool, const char *subdir, const char *name)
 {
@@ -26,35 +40,231 @@ char *state_dir_path(const struct ap_pool *pool, const char *subdir, const char 
 	return asprintf(&path, "%s/%s/%s", pool->state_dir, subdir, name) < 0 ? NULL : path;
 }
 
-/* By the XDG base directory specification: one directory a repository. */
-static char *default_state_dir(const struct repo *repo)
+/* --- where it is --- */
+
+/* How many bytes a state directory may have: the socket in it has to fit. */
+static size_t path_max(void)
+{
+	return sizeof((struct sockaddr_un *)0)->sun_path - sizeof "/tmux.sock";
+}
+
+/* By the XDG base directory specification: the directory of those of all repositories, owned by the
+ * caller. The environment has what is the user's own. */
+static int default_parent(char **ret, struct ap_err *err)
 {
 	const char *state = getenv("XDG_STATE_HOME"), *home = getenv("HOME");
-	const char *slash = strrchr(repo->path, '/');
-	char *path = NULL;
-	int n;
+	AP_CLEANUP_BUF struct ap_buf path = {0};
 	if (state && state[0] == '/')
-		n = asprintf(&path, "%s/agentpoolfs/%s-%016" PRIx64, state, slash + 1,
-			     ap_hash(repo->common_dir));
+		ap_buf_printf(&path, "%s/agentpoolfs", state);
+	else if (home && home[0] == '/')
+		ap_buf_printf(&path, "%s/.local/state/agentpoolfs", home);
 	else
-		n = asprintf(&path, "%s/.local/state/agentpoolfs/%s-%016" PRIx64,
-			     home ? home : "/root", slash + 1, ap_hash(repo->common_dir));
-	return n < 0 ? NULL : path;
+		return ap_err_set(err, -ENOENT,
+				  "there is no home directory to have a state directory in: say "
+				  "where, -o state_dir=DIR");
+	return file_resolve(ap_buf_text(&path), ret, err);
+}
+
+/* Cuts a name off, and not inside a character. */
+static size_t shortened(const char *name, size_t most)
+{
+	size_t len = strlen(name);
+	if (len <= most)
+		return len;
+	while (most > 0 && ((unsigned char)name[most] & 0xc0) == 0x80)
+		most--;
+	return most;
+}
+
+/* The name of the repository's state directory: of where its git directory is, so that it is the
+ * same whichever way the repository is named. */
+static void default_name(const struct repo *repo, const char *parent, struct ap_buf *ret)
+{
+	char hash[2 + 16];
+	size_t used = strlen(parent) + 1 + sizeof hash - 1, most = path_max();
+	const char *base = strrchr(repo->main_path, '/') + 1;
+	snprintf(hash, sizeof hash, "-%016" PRIx64, ap_hash(repo->common_dir));
+	most = most > used ? most - used : 0;
+	if (most > NAME_MAX_FS - (sizeof hash - 1))
+		most = NAME_MAX_FS - (sizeof hash - 1);
+	size_t len = shortened(base, most);
+	ap_buf_add(ret, base, len);
+	ap_buf_adds(ret, len > 0 ? hash : hash + 1);
+	for (size_t i = 0; i < ret->len; i++) { /* neither tmux nor people can do with these */
+		if ((unsigned char)ret->data[i] < ' ' || ret->data[i] == 0x7f)
+			ret->data[i] = '_';
+	}
+}
+
+static int64_t last_used(const char *parent, const char *name)
+{
+	AP_CLEANUP_BUF struct ap_buf lock = {0};
+	struct stat st;
+	ap_buf_printf(&lock, "%s/%s/lock", parent, name);
+	return stat(ap_buf_text(&lock), &st) < 0 ? -1 : (int64_t)st.st_mtime;
+}
+
+/* A state directory of the repository that has another name than it would be given now: it was
+ * named by the path of a worktree or a link once. Of several the one that was used last. */
+static void find_older(const struct ap_pool *pool, const char *parent, struct ap_buf *ret)
+{
+	char hash[2 + 16];
+	int64_t newest = -1;
+	snprintf(hash, sizeof hash, "-%016" PRIx64, ap_hash(pool->repo.common_dir));
+	DIR *entries = opendir(parent);
+	struct dirent *entry;
+	while (entries && (entry = readdir(entries))) {
+		size_t len = strlen(entry->d_name);
+		int64_t used = last_used(parent, entry->d_name);
+		if (len < sizeof hash - 1 || used <= newest ||
+		    strcmp(entry->d_name + len - (sizeof hash - 1), hash) != 0)
+			continue;
+		newest = used;
+		ret->len = 0;
+		ap_buf_adds(ret, entry->d_name);
+	}
+	if (entries)
+		closedir(entries);
+}
+
+static int default_state_dir(struct ap_pool *pool, char **ret, struct ap_err *err)
+{
+	AP_CLEANUP_FREE char *parent = NULL;
+	AP_CLEANUP_BUF struct ap_buf name = {0}, path = {0};
+	int r = default_parent(&parent, err);
+	if (r < 0)
+		return r;
+	default_name(&pool->repo, parent, &name);
+	if (last_used(parent, ap_buf_text(&name)) < 0) {
+		AP_CLEANUP_BUF struct ap_buf older = {0};
+		find_older(pool, parent, &older);
+		if (older.len > 0) {
+			name.len = 0;
+			ap_buf_adds(&name, older.data);
+		}
+	}
+	ap_buf_printf(&path, "%s/%s", parent, ap_buf_text(&name));
+	return file_resolve(ap_buf_text(&path), ret, err);
+}
+
+/* --- where it may be --- */
+
+static bool is_below(const char *path, const char *dir)
+{
+	size_t len = strlen(dir);
+	return strncmp(path, dir, len) == 0 && (path[len] == '/' || path[len] == '\0');
+}
+
+/* Not where the pool is mounted: the daemon would wait for itself. What is mounted there now, which
+ * may be dead, is not asked. */
+static int check_mountpoint(const struct ap_pool *pool, struct ap_err *err)
+{
+	AP_CLEANUP_BUF struct ap_buf table = {0};
+	char type[MOUNTS_TYPE_MAX];
+	const char *dir = pool->state_dir, *mountpoint = pool->mountpoint;
+	bool mounted =
+		mounts_read(0, &table) < 0 || mounts_type_at(ap_buf_text(&table), mountpoint, type);
+	bool (*within)(const char *, const char *) = mounted ? is_below : file_is_within;
+	if (within(dir, mountpoint))
+		return ap_err_set(err, -EINVAL,
+				  "the state directory %s is in the mount point %s: choose another "
+				  "-o state_dir",
+				  dir, mountpoint);
+	if (within(mountpoint, dir))
+		return ap_err_set(err, -EINVAL,
+				  "the mount point %s is in the state directory %s: choose another "
+				  "-o state_dir",
+				  mountpoint, dir);
+	return 0;
+}
+
+/* Not where git finds it: worktrees of a repository in a worktree of it. */
+static int check_checkouts(const struct ap_pool *pool, struct ap_err *err)
+{
+	AP_CLEANUP_FREE char *place = repo_place_of(&pool->repo, pool->state_dir);
+	if (!place)
+		return 0;
+	return ap_err_set(err, -EINVAL,
+			  "the state directory %s is in %s, of the repository itself: choose "
+			  "another -o state_dir",
+			  pool->state_dir, place);
+}
+
+/* Whether a state directory has something of that name, as far as one can tell by it. */
+static bool is_our_name(const char *name)
+{
+	static const char *const names[] = {"agents",	 "cgroup",     "helpers",   "layers",
+					    "lock",	 MOUNT_RECORD, "programs",  "templates",
+					    "tmux.sock", "trash",      "worktrees", "lost+found",
+					    ".",	 ".."};
+	static const char *const beginnings[] = {"events", "probe-", "state.db"};
+	for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+		if (strcmp(name, names[i]) == 0)
+			return true;
+	}
+	for (size_t i = 0; i < sizeof beginnings / sizeof *beginnings; i++) {
+		if (strncmp(name, beginnings[i], strlen(beginnings[i])) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* Not where others have their files: it would be closed to them. */
+static int check_contents(const struct ap_pool *pool, struct ap_err *err)
+{
+	DIR *entries = opendir(pool->state_dir);
+	struct dirent *entry;
+	unsigned n_files = 0; /* that every one has that was in use */
+	AP_CLEANUP_BUF struct ap_buf other = {0};
+	if (!entries && errno != ENOENT)
+		return ap_err_errno(err, -errno, "the state directory %s", pool->state_dir);
+	while (entries && (entry = readdir(entries))) {
+		n_files += strcmp(entry->d_name, "lock") == 0 ||
+			   strcmp(entry->d_name, "state.db") == 0;
+		if (other.len == 0 && !is_our_name(entry->d_name))
+			ap_buf_adds(&other, entry->d_name);
+	}
+	if (entries)
+		closedir(entries);
+	if (other.len == 0 || n_files == 2)
+		return 0;
+	return ap_err_set(err, -ENOTEMPTY,
+			  "%s is neither empty nor a state directory (%s is in it): choose another "
+			  "-o state_dir",
+			  pool->state_dir, other.data);
+}
+
+int state_dir_choose(struct ap_pool *pool, struct ap_err *err)
+{
+	const char *option = pool->config.text[AP_OPT_STATE_DIR];
+	int r = *option ? file_resolve(option, &pool->state_dir, err)
+			: default_state_dir(pool, &pool->state_dir, err);
+	if (r < 0)
+		return r;
+	if (strchr(pool->state_dir, '\n'))
+		return ap_err_set(err, -EINVAL,
+				  "the state directory %s has a newline in its path, with which "
+				  "tmux cannot do: choose another -o state_dir",
+				  pool->state_dir);
+	if (strlen(pool->state_dir) > path_max())
+		return ap_err_set(err, -ENAMETOOLONG,
+				  "the state directory %s is too long for a socket in it, it has "
+				  "%zu bytes of at most %zu: choose a shorter -o state_dir",
+				  pool->state_dir, strlen(pool->state_dir), path_max());
+	r = check_mountpoint(pool, err);
+	if (r == 0)
+		r = check_checkouts(pool, err);
+	return r < 0 ? r : check_contents(pool, err);
 }
 
 static int make_state_dir(struct ap_pool *pool, struct ap_err *err)
 {
-	const char *option = pool->config.text[AP_OPT_STATE_DIR];
-	AP_CLEANUP_FREE char *path = *option ? strdup(option) : default_state_dir(&pool->repo);
-	if (!path)
-		return ap_err_errno(err, -ENOMEM, "state directory");
-	int r = file_make_dirs(path, err);
+	int r = file_make_dirs(pool->state_dir, err);
 	if (r < 0)
 		return r;
-	pool->state_dir = realpath(path, NULL);
 	/* whoever reaches the socket in it owns all agents */
-	if (!pool->state_dir || chmod(pool->state_dir, 0700) < 0)
-		return ap_err_errno(err, -errno, "%s", path);
+	if (chmod(pool->state_dir, 0700) < 0)
+		return ap_err_errno(err, -errno, "%s", pool->state_dir);
 	static const char *const dirs[] = {POOL_WORKTREES, POOL_AGENTS, POOL_LAYERS};
 	for (size_t i = 0; r == 0 && i < sizeof dirs / sizeof *dirs; i++) {
 		AP_CLEANUP_BUF struct ap_buf dir = {0};
@@ -73,32 +283,149 @@ static int state_file(const struct ap_pool *pool, const char *name, char **ret, 
 	return 0;
 }
 
+/* --- the lock, and who has it --- */
+
+/* What somebody else's lock on a file keeps from being locked. */
+struct awaited {
+	int fd;
+	struct flock lock; /* that is wanted */
+	const char *what;  /* who has one, for people */
+	bool look;	   /* only look whether it could be had */
+	bool (*lasts)(struct ap_pool *, int fd,
+		      pid_t); /* it is no use to wait; NULL: it always is */
+};
+
+/* 0: it is had, or could be. Else the process that is in the way: -1 where it cannot be seen here.
+ */
+static pid_t in_the_way(const struct awaited *awaited)
+{
+	struct flock lock = awaited->lock;
+	if (!awaited->look && fcntl(awaited->fd, F_SETLK, &lock) == 0)
+		return 0;
+	lock = awaited->lock;
+	if (fcntl(awaited->fd, F_GETLK, &lock) < 0)
+		return -1;
+	if (lock.l_type != F_UNLCK)
+		return lock.l_pid > 0 ? lock.l_pid : -1;
+	return awaited->look ? 0 : in_the_way(awaited); /* it has gone between the two */
+}
+
+/* Waits until a process has ended, or the time has come. */
+static void await_process(pid_t pid, int64_t until_ns)
+{
+	AP_CLEANUP_CLOSE int pid_fd = pid > 0 ? pidfd_open(pid, 0) : -1;
+	int64_t left = until_ns - ap_clock_ns();
+	struct pollfd over = {.fd = pid_fd, .events = POLLIN};
+	if (left <= 0 || (pid > 0 && pid_fd < 0 && errno == ESRCH))
+		return;
+	if (pid_fd >= 0)
+		poll(&over, 1, (int)(left / AP_MS) + 1);
+	else /* of another namespace of processes */
+		poll(NULL, 0, 20);
+}
+
+/* Locks a file once all who are in the way have ended, and says so where that takes long. 0, or
+ * -EBUSY: who is in the way is in *ret_pid. */
+static int await_lock(struct ap_pool *pool, const struct awaited *awaited, pid_t *ret_pid)
+{
+	int64_t begin = ap_clock_ns(), deadline = begin + AWAIT_LIMIT;
+	bool told = false;
+	while ((*ret_pid = in_the_way(awaited)) != 0) {
+		int64_t now = ap_clock_ns();
+		if (now >= deadline ||
+		    (awaited->lasts && awaited->lasts(pool, awaited->fd, *ret_pid)))
+			return -EBUSY;
+		if (!told && now >= begin + TELL_AFTER) {
+			struct ap_err told_err;
+			ap_err_set(&told_err, 0, "waiting for %s of %s, process %d, to end",
+				   awaited->what, pool->state_dir, (int)*ret_pid);
+			pool_tell(pool, told_err.text);
+			told = true;
+		}
+		await_process(*ret_pid, told ? deadline : begin + TELL_AFTER);
+	}
+	return 0;
+}
+
+/* Whether the daemon that has the lock has a mount, or is about to. One that ends has none any
+ * more, or has said so. */
+static bool serves(struct ap_pool *pool, int fd, pid_t pid)
+{
+	struct flock lock = {
+		.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = LOCK_SERVES, .l_len = 1};
+	AP_CLEANUP_BUF struct ap_buf table = {0};
+	char mountpoint[PATH_MAX], type[MOUNTS_TYPE_MAX];
+	if (fcntl(fd, F_GETLK, &lock) == 0 && lock.l_type == F_UNLCK)
+		return false;
+	if (pid < 0 || mounts_read(pid, &table) < 0 ||
+	    file_read_path(pool->state_dir, MOUNT_RECORD, mountpoint, sizeof mountpoint) < 0)
+		return true;
+	return mounts_type_at(ap_buf_text(&table), mountpoint, type) &&
+	       strcmp(type, "fuse.agentpoolfs") == 0;
+}
+
+static const struct flock own_lock = {
+	.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = LOCK_OWNS, .l_len = N_LOCK_BYTES};
+
+bool state_dir_await_end(struct ap_pool *pool)
+{
+	AP_CLEANUP_FREE char *path = NULL;
+	pid_t pid;
+	if (state_file(pool, "lock", &path, NULL) < 0)
+		return false;
+	AP_CLEANUP_CLOSE int fd = open(path, O_RDWR | O_CLOEXEC);
+	struct awaited before = {
+		.fd = fd, .lock = own_lock, .what = "the pool", .look = true, .lasts = serves};
+	return fd >= 0 && in_the_way(&before) != 0 && await_lock(pool, &before, &pid) == 0;
+}
+
 /* One daemon a state directory. The lock is of the process and of nothing else, and dies with it:
  * one by flock(2) would live on in a helper that is about to be started. */
 static int lock_state_dir(struct ap_pool *pool, struct ap_err *err)
 {
 	AP_CLEANUP_FREE char *path = NULL;
-	char holder[32] = "";
+	pid_t pid;
 	int r = state_file(pool, "lock", &path, err);
 	if (r < 0)
 		return r;
 	pool->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
 	if (pool->lock_fd < 0)
 		return ap_err_errno(err, -errno, "%s", path);
-	struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
-	if (fcntl(pool->lock_fd, F_SETLK, &whole) == 0) {
+	struct awaited before = {
+		.fd = pool->lock_fd, .lock = own_lock, .what = "the pool", .lasts = serves};
+	if (await_lock(pool, &before, &pid) == 0) {
 		pool->locked = true;
 		if (ftruncate(pool->lock_fd, 0) < 0 || dprintf(pool->lock_fd, "%d\n", getpid()) < 0)
 			return ap_err_errno(err, -errno, "%s", path);
+		AP_CLEANUP_FREE char *mount = NULL;
+		if (state_file(pool, MOUNT_RECORD, &mount, NULL) == 0)
+			(void)unlink(mount);
 		return 0;
 	}
-	ssize_t n = pread(pool->lock_fd, holder, sizeof holder - 1, 0);
-	holder[n > 0 ? n : 0] = '\0';
-	holder[strcspn(holder, "\n")] = '\0';
+	if (pid < 0) { /* of another namespace of processes: as it calls itself there */
+		char holder[32];
+		(void)file_read_line(pool->state_dir, "lock", holder, sizeof holder);
+		pid = (pid_t)atoi(holder);
+	}
 	return ap_err_set(
 		err, -EBUSY,
-		"%s is in use by process %s: unmount that pool or choose another -o state_dir",
-		pool->state_dir, *holder ? holder : "unknown");
+		"%s is in use by process %d: unmount that pool or choose another -o state_dir",
+		pool->state_dir, (int)pid);
+}
+
+int state_dir_mounted(struct ap_pool *pool, struct ap_err *err)
+{
+	AP_CLEANUP_FREE char *path = NULL;
+	int r = state_file(pool, MOUNT_RECORD, &path, err);
+	return r < 0 ? r : file_write(path, pool->mountpoint, strlen(pool->mountpoint), err);
+}
+
+void state_dir_leave(struct ap_pool *pool)
+{
+	struct flock lock = {
+		.l_type = F_UNLCK, .l_whence = SEEK_SET, .l_start = LOCK_SERVES, .l_len = 1};
+	(void)fcntl(pool->lock_fd, F_SETLK,
+		    &lock); /* fails at worst: a mount that follows is refused */
 }
 
 /* Moves a database that is damaged out of the way, with its log. */
@@ -157,10 +484,14 @@ int state_dir_await_helpers(struct ap_pool *pool, struct ap_err *err)
 	pool->helpers_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
 	if (pool->helpers_fd < 0)
 		return ap_err_errno(err, -errno, "%s", path);
-	int64_t deadline = ap_clock_ns() + HELPERS_LIMIT;
-	while (flock(pool->helpers_fd, LOCK_EX | LOCK_NB) < 0 && ap_clock_ns() < deadline)
-		poll(NULL, 0, 20);
-	pool->helpers_gone = flock(pool->helpers_fd, LOCK_EX | LOCK_NB) == 0;
+	struct awaited helpers = {
+		.fd = pool->helpers_fd,
+		.lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_len = 1},
+		.what = "what the last daemon has started",
+		.look = true, /* this lock is for helpers alone */
+	};
+	pid_t pid;
+	pool->helpers_gone = await_lock(pool, &helpers, &pid) == 0;
 	process_mark(pool->helpers_fd);
 	return 0;
 }
@@ -339,6 +670,9 @@ void state_dir_close(struct ap_pool *pool)
 		templates_end(pool->templates);
 	if (pool->templates && !pool->kept) /* such as of agents that ended while it was away */
 		repo_forget_worktrees(&pool->repo, pool->state_dir);
+	AP_CLEANUP_FREE char *mount = NULL;
+	if (pool->locked && state_file(pool, MOUNT_RECORD, &mount, NULL) == 0)
+		(void)unlink(mount);
 	for (size_t i = 0; pool->locked && i < sizeof dirs / sizeof *dirs; i++) {
 		AP_CLEANUP_FREE char *path = NULL;
 		if (state_file(pool, dirs[i], &path, NULL) == 0)
@@ -348,8 +682,7 @@ void state_dir_close(struct ap_pool *pool)
 	process_mark(-1);
 	if (pool->helpers_fd >= 0)
 		close(pool->helpers_fd);
-	if (pool->lock_fd >= 0)
-		close(pool->lock_fd);
+	/* lock_fd stays: the lock ends with the process, behind the mount */
 	templates_free(pool->templates);
 	free(pool->state_dir);
 }

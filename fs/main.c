@@ -1,49 +1,24 @@
-/* Start-up and end of the daemon: options, daemonizing, mount, threads, and all that backwards. */
+/* Start and end of the daemon: daemonizing, mount, threads, and all that backwards. */
 #define FUSE_USE_VERSION 314
 
 #include <errno.h>
-#include <dirent.h>
 #include <fcntl.h>
-#include <getopt.h>
 #include <libgen.h>
 #include <limits.h>
 #include <locale.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
-#include <spawn.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mount.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
+#include "command_line.h"
+#include "mountpoint.h"
 #include "ops.h"
-
-extern char **environ;
-
-static const char usage[] =
-	"usage: agentpoolfs [-f] [-d] [-o OPT[,OPT...]] REPO MOUNTPOINT [-- PROGRAM [ARG...]]\n"
-	"       agentpoolfs --list-files | --list-options | -h | -V\n"
-	"\n"
-	"Mounts a pool of agents, each a PROGRAM (bash by default) in a tmux session and a git\n"
-	"worktree of REPO, on the empty directory MOUNTPOINT. See agentpoolfs(1).\n"
-	"\n"
-	"  -f                 stay in the foreground\n"
-	"  -d                 stay in the foreground and trace FUSE requests\n"
-	"  -o OPT[,OPT...]    options of the pool (--list-options) and of FUSE\n"
-	"  --list-files       the files of a mount, with mode and meaning\n"
-	"  --list-options     the options, with default and meaning\n";
-
-struct command_line {
-	bool foreground, debug;
-	const char *repo, *mountpoint;
-	const char *const *program; /* after --; NULL: none */
-	struct ap_config config;
-	struct fuse_args fuse;
-};
+#include "startup.h"
 
 /* Everything that lives as long as the mount. */
 struct daemon {
@@ -53,218 +28,14 @@ struct daemon {
 	struct parked_set *parked;
 	const char *program[2];
 	char *mountpoint;
-	int report_fd; /* to the process that was called; -1: foreground */
+	int report_fd;			 /* to the process that was called; -1: foreground */
+	char *ignore_line, *ignore_file; /* what has git pass the mount by; NULL: it does */
 	pthread_t main_thread, ending_thread;
+	sigset_t ending_signals;
 	atomic_bool loop_left;
 	pthread_mutex_t stop_lock; /* round ap_pool_stop: it happens once */
 	bool stopped;
 };
-
-/* --- options --- */
-
-static int pool_option(struct command_line *line, const char *name, const char *value,
-		       struct ap_err *err)
-{
-	int option = ap_option_find(name);
-	bool profile = strcmp(name, "profile") == 0;
-	if (option < 0 && !profile)
-		return 1; /* FUSE's */
-	if (!value && !profile)
-		value = ap_options[option].alone;
-	if (!value)
-		return ap_err_set(err, -EINVAL, "-o %s needs a value: -o %s=VALUE", name, name);
-	if (profile)
-		return ap_config_profile(&line->config, value, err);
-	return ap_config_set(&line->config, (enum ap_option)option, value, true, err);
-}
-
-static int one_option(struct command_line *line, char *option, struct ap_err *err)
-{
-	char *equals = strchr(option, '=');
-	if (equals)
-		*equals = '\0';
-	int r = pool_option(line, option, equals ? equals + 1 : NULL, err);
-	if (equals)
-		*equals = '=';
-	if (r <= 0)
-		return r;
-	if (fuse_opt_add_arg(&line->fuse, "-o") < 0 || fuse_opt_add_arg(&line->fuse, option) < 0)
-		return ap_err_errno(err, -ENOMEM, "-o %s", option);
-	return 0;
-}
-
-/* Splits at commas; a backslash before a comma keeps it. */
-static int options_add(struct command_line *line, const char *text, struct ap_err *err)
-{
-	char *option = strdup(text);
-	if (!option)
-		return ap_err_errno(err, -ENOMEM, "-o");
-	int r = 0;
-	for (const char *at = text; r == 0 && *at;) {
-		size_t n = 0;
-		for (; *at && *at != ','; at++) {
-			if (*at == '\\' && at[1] == ',')
-				at++;
-			option[n++] = *at;
-		}
-		option[n] = '\0';
-		if (*at)
-			at++;
-		if (n > 0)
-			r = one_option(line, option, err);
-	}
-	free(option);
-	return r;
-}
-
-static void list_options(void)
-{
-	for (int i = 0; i < AP_N_OPTIONS; i++)
-		printf("%-22s %-12s %s\n", ap_options[i].name,
-		       *ap_options[i].initial ? ap_options[i].initial : "-", ap_options[i].doc);
-	printf("%-22s %-12s %s\n", "profile", "-",
-	       "values of several options: development, production or high-load; later ones "
-	       "override");
-}
-
-/* Cuts the words behind -- off. */
-static const char *const *program_words(int *argc, char **argv)
-{
-	for (int i = 1; i < *argc; i++) {
-		if (strcmp(argv[i], "--") != 0)
-			continue;
-		const char *const *program = (const char *const *)&argv[i + 1];
-		*argc = i;
-		argv[i] = NULL;
-		return program[0] ? program : NULL;
-	}
-	return NULL;
-}
-
-/* 0: mount; else the exit code plus 1 of what is done already. */
-static int parse(struct command_line *line, int argc, char **argv)
-{
-	static const struct option options[] = {
-		{"list-files", no_argument, NULL, 'F'}, {"list-options", no_argument, NULL, 'O'},
-		{"help", no_argument, NULL, 'h'},	{"version", no_argument, NULL, 'V'},
-		{"foreground", no_argument, NULL, 'f'}, {0},
-	};
-	struct ap_err err;
-	line->program = program_words(&argc, argv);
-	if (fuse_opt_add_arg(&line->fuse, argv[0]) < 0)
-		return 2;
-	int c;
-	while ((c = getopt_long(argc, argv, "fdo:hV", options, NULL)) != -1) {
-		switch (c) {
-		case 'f':
-			line->foreground = true;
-			break;
-		case 'd':
-			line->foreground = line->debug = true;
-			break;
-		case 'o':
-			if (options_add(line, optarg, &err) == 0)
-				break;
-			fprintf(stderr, "agentpoolfs: %s\n", err.text);
-			return 3;
-		case 'F':
-			tree_print();
-			return 1;
-		case 'O':
-			list_options();
-			return 1;
-		case 'h':
-			fputs(usage, stdout);
-			return 1;
-		case 'V':
-			printf("agentpoolfs %s\n", AP_VERSION);
-			return 1;
-		default:
-			fputs(usage, stderr);
-			return 3;
-		}
-	}
-	if (argc - optind != 2) {
-		fputs(usage, stderr);
-		return 3;
-	}
-	line->repo = argv[optind];
-	line->mountpoint = argv[optind + 1];
-	if (line->program &&
-	    ap_config_set(&line->config, AP_OPT_PROGRAM, line->program[0], true, &err) < 0) {
-		fprintf(stderr, "agentpoolfs: %s\n", err.text);
-		return 3;
-	}
-	return 0;
-}
-
-/* --- the mount point --- */
-
-static bool mounted_by_us(const char *path)
-{
-	FILE *mounts = fopen("/proc/self/mounts", "re");
-	char line[2 * PATH_MAX], type[64], at[PATH_MAX];
-	bool found = false;
-	while (mounts && fgets(line, sizeof line, mounts)) {
-		if (sscanf(line, "%*s %4095s %63s", at, type) == 2 && strcmp(at, path) == 0)
-			found = strcmp(type, "fuse.agentpoolfs") == 0; /* the last one is on top */
-	}
-	if (mounts)
-		fclose(mounts);
-	return found;
-}
-
-static void unmount_stale(const char *path)
-{
-	if (umount2(path, MNT_DETACH) == 0 || errno != EPERM)
-		return;
-	const char *argv[] = {"fusermount3", "-u", "-z", "--", path, NULL};
-	pid_t pid;
-	if (posix_spawnp(&pid, argv[0], NULL, NULL, (char *const *)argv, environ) == 0)
-		waitpid(pid, NULL, 0);
-}
-
-/* The absolute path of an empty directory; a dead mount of our own there is cleaned up. */
-static int mountpoint_check(const char *given, char **ret, struct ap_err *err)
-{
-	char absolute[PATH_MAX];
-	if (given[0] == '/') {
-		snprintf(absolute, sizeof absolute, "%s", given);
-	} else {
-		char here[PATH_MAX];
-		if (!getcwd(here, sizeof here) ||
-		    snprintf(absolute, sizeof absolute, "%s/%s", here, given) >= PATH_MAX)
-			return ap_err_set(err, -ENAMETOOLONG, "%s is too long", given);
-	}
-	for (size_t len = strlen(absolute); len > 1 && absolute[len - 1] == '/';)
-		absolute[--len] = '\0';
-	DIR *dir = opendir(absolute);
-	/* the kernel may still remember enough of a dead mount for anything but opening it; one
-	 * that dies just now, with the last helper that has its descriptor, is ECONNABORTED */
-	if (!dir && (errno == ENOTCONN || errno == ECONNABORTED) && mounted_by_us(absolute)) {
-		unmount_stale(absolute);
-		dir = opendir(absolute);
-	}
-	char *path = dir ? realpath(absolute, NULL) : NULL;
-	if (!path) {
-		int error = -errno;
-		if (dir)
-			closedir(dir);
-		return ap_err_errno(err, error, "the mount point %s", given);
-	}
-	bool mounted = mounted_by_us(path);
-	unsigned n = 0;
-	while (readdir(dir))
-		n++;
-	closedir(dir);
-	if (mounted || n > 2) {
-		free(path);
-		return ap_err_set(err, -EBUSY, "the mount point %s is %s", given,
-				  mounted ? "in use by another pool" : "not empty");
-	}
-	*ret = path;
-	return 0;
-}
 
 /* What belongs to this program: installed, or beside it in a build directory. */
 static int find_own(const char *const places[2], char ret[PATH_MAX], struct ap_err *err)
@@ -310,12 +81,33 @@ static void report(struct daemon *daemon, const char *sentence)
 	}
 }
 
+/* What is no failure, for who mounts. */
+static void on_tell(void *data, const char *sentence)
+{
+	(void)data;
+	fprintf(stderr, "agentpoolfs: %s\n", sentence);
+}
+
+static void advise_ignoring(struct daemon *daemon)
+{
+	struct ap_err advice;
+	if (!daemon->ignore_line)
+		return;
+	ap_err_set(&advice, 0,
+		   "the mount is in the checkout, where git finds it: have git pass it by with the "
+		   "line %s in %s",
+		   daemon->ignore_line, daemon->ignore_file);
+	on_tell(daemon, advice.text);
+}
+
 static void on_answers(void *data)
 {
 	struct daemon *daemon = data;
+	advise_ignoring(daemon);
 	if (daemon->report_fd < 0)
 		return;
 	report(daemon, "");
+	startup_let_go();
 	int null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
 	for (int fd = 0; fd <= 2 && null_fd >= 0; fd++)
 		dup2(null_fd, fd);
@@ -360,13 +152,8 @@ static void on_wake(int signal_number)
 static void *ending_main(void *data)
 {
 	struct daemon *daemon = data;
-	sigset_t signals;
 	int got;
-	sigemptyset(&signals);
-	sigaddset(&signals, SIGTERM);
-	sigaddset(&signals, SIGINT);
-	sigaddset(&signals, SIGHUP);
-	while (sigwait(&signals, &got) != 0)
+	while (sigwait(&daemon->ending_signals, &got) != 0)
 		;
 	stop_pool(daemon);
 	fuse_session_exit(daemon->mount.session);
@@ -377,41 +164,11 @@ static void *ending_main(void *data)
 	return NULL;
 }
 
-static void block_signals(void)
-{
-	sigset_t signals;
-	sigemptyset(&signals);
-	sigaddset(&signals, SIGTERM);
-	sigaddset(&signals, SIGINT);
-	sigaddset(&signals, SIGHUP);
-	pthread_sigmask(SIG_BLOCK, &signals, NULL);
-	sigaction(SIGUSR1, &(struct sigaction){.sa_handler = on_wake}, NULL);
-	signal(SIGPIPE, SIG_IGN);
-}
-
-/* What a shell inside an agent, tmux or git left in our environment is not the agents'. */
-static void clean_environment(void)
-{
-	static const char *const names[] = {"TMUX",
-					    "TMUX_PANE",
-					    "CLAUDECODE",
-					    "GIT_DIR",
-					    "GIT_WORK_TREE",
-					    "GIT_INDEX_FILE",
-					    "GIT_COMMON_DIR",
-					    "GIT_PREFIX",
-					    "GIT_NAMESPACE",
-					    "GIT_OBJECT_DIRECTORY",
-					    "GIT_ALTERNATE_OBJECT_DIRECTORIES"};
-	for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-		unsetenv(names[i]);
-}
-
 static int make_pool(struct daemon *daemon, struct ap_err *err)
 {
 	struct command_line *line = daemon->line;
 	char shim[PATH_MAX], profiles[PATH_MAX];
-	int r = mountpoint_check(line->mountpoint, &daemon->mountpoint, err);
+	int r = mountpoint_resolve(line->mountpoint, &daemon->mountpoint, err);
 	if (r == 0)
 		r = find_shim(shim, err);
 	if (r == 0)
@@ -430,11 +187,20 @@ static int make_pool(struct daemon *daemon, struct ap_err *err)
 		.profiles = profiles,
 		.agent_gone = on_agent_gone,
 		.changed = on_changed,
+		.tell = on_tell,
 		.data = daemon,
 	};
 	r = ap_pool_new(&daemon->pool, &options, err);
 	line->config = options.config; /* empty when it was taken over */
-	return r;
+	if (r == 0)
+		r = mountpoint_check(daemon->mountpoint, err);
+	if (r == -EBUSY && ap_pool_await_end(daemon->pool)) /* what was mounted has ended */
+		r = mountpoint_check(daemon->mountpoint, err);
+	if (r < 0)
+		return r;
+	if (!ap_pool_ignore_line(daemon->pool, &daemon->ignore_line, &daemon->ignore_file))
+		daemon->ignore_line = daemon->ignore_file = NULL;
+	return ap_pool_begin(daemon->pool, err);
 }
 
 /* The value of an option that may have none. */
@@ -446,7 +212,6 @@ static int64_t number_or(const struct daemon *daemon, enum ap_option option, int
 
 static int make_mount(struct daemon *daemon, struct ap_err *err)
 {
-	struct command_line *line = daemon->line;
 	struct mount *mount = &daemon->mount;
 	mount->pool = daemon->pool;
 	mount->uid = (uid_t)number_or(daemon, AP_OPT_UID, geteuid());
@@ -455,19 +220,12 @@ static int make_mount(struct daemon *daemon, struct ap_err *err)
 	clock_gettime(CLOCK_REALTIME, &mount->since);
 	mount->answers = on_answers;
 	mount->data = daemon;
-	if (line->debug)
-		fuse_opt_add_arg(&line->fuse, "-d");
-	fuse_opt_add_arg(&line->fuse, "-o");
-	fuse_opt_add_arg(&line->fuse, "subtype=agentpoolfs,fsname=agentpool,default_permissions");
 	daemon->parked = parked_set_new();
 	mount->snapshots = snapshots_new();
 	if (daemon->parked && mount->snapshots)
 		mount->files = open_files_new(daemon->pool, daemon->parked, mount->snapshots);
 	if (!mount->files)
 		return ap_err_errno(err, -ENOMEM, "mount");
-	mount->session = fuse_session_new(&line->fuse, &mount_ops, sizeof mount_ops, mount);
-	if (!mount->session)
-		return ap_err_set(err, -EINVAL, "FUSE refuses an option: see -o in agentpoolfs(1)");
 	open_files_serve(mount->files, mount->session);
 	if (fuse_session_mount(mount->session, daemon->mountpoint) < 0)
 		return ap_err_set(err, -EIO,
@@ -488,13 +246,17 @@ static void unmake(struct daemon *daemon)
 		fuse_session_destroy(daemon->mount.session);
 	free((void *)daemon->program[0]);
 	free(daemon->mountpoint);
+	free(daemon->ignore_line);
+	free(daemon->ignore_file);
 }
 
 static int run(struct daemon *daemon)
 {
 	struct ap_err err = {""};
-	block_signals();
-	clean_environment();
+	startup_block_signals(&daemon->ending_signals);
+	sigaction(SIGUSR1, &(struct sigaction){.sa_handler = on_wake}, NULL);
+	if (startup_lacks_files((unsigned)daemon->line->config.number[AP_OPT_HARD_CAP], &err))
+		on_tell(daemon, err.text);
 	int r = make_pool(daemon, &err);
 	if (r == 0)
 		r = make_mount(daemon, &err);
@@ -525,7 +287,7 @@ static int run(struct daemon *daemon)
 /* Waits for what the daemon reports. The exit code. */
 static int await_report(int fd)
 {
-	char sentence[sizeof((struct ap_err *)0)->text];
+	char sentence[AP_ERR_MAX];
 	size_t len = 0;
 	ssize_t n;
 	while (len < sizeof sentence && (n = read(fd, sentence + len, sizeof sentence - len)) > 0)
@@ -543,6 +305,7 @@ int main(int argc, char **argv)
 {
 	static struct command_line line = {.fuse = FUSE_ARGS_INIT(0, NULL)};
 	static struct daemon daemon = {.line = &line, .report_fd = -1};
+	startup();
 	if (!setlocale(LC_CTYPE, "C.UTF-8")) /* how wide a character is */
 		(void)setlocale(LC_CTYPE, "");
 	tree_config_init();
@@ -550,9 +313,13 @@ int main(int argc, char **argv)
 		fprintf(stderr, "agentpoolfs: out of memory\n");
 		return 1;
 	}
-	int r = parse(&line, argc, argv);
+	int r = command_line_parse(&line, argc, argv);
 	if (r != 0)
 		return r - 1;
+	daemon.mount.session =
+		command_line_session(&line, &mount_ops, sizeof mount_ops, &daemon.mount);
+	if (!daemon.mount.session)
+		return 2;
 	pthread_mutex_init(&daemon.stop_lock, NULL);
 	if (!line.foreground) {
 		int fds[2];

@@ -20,7 +20,7 @@ static void has_output_and_code(void **state)
 		.out = &out};
 	assert_int_equal(process_run(&run, &err), 3);
 	assert_string_equal(ap_buf_text(&out), "out\n");
-	assert_string_equal(err.text, "sh: fatal: why");
+	assert_string_equal(err.text, "sh: advice; fatal: why; more");
 }
 
 static void is_asked_to_end_first(void **state)
@@ -58,7 +58,7 @@ static void is_not_there(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		IT("a helper's output and exit code come back, with the line that complains",
+		IT("a helper's output and exit code come back, with what it complains of",
 		   has_output_and_code),
 		IT("a helper that takes too long is asked to end first", is_asked_to_end_first),
 		IT("a helper that does not is made to", is_made_to_end),

@@ -1,0 +1,17 @@
+/* The kernel's table of mounts, /proc/PID/mountinfo, as text: what is mounted where. Knows the
+ * table's form and no mount's meaning; touches nothing that is mounted. */
+#pragma once
+
+#include <stdbool.h>
+#include <sys/types.h>
+
+#include "buf.h"
+
+#define MOUNTS_TYPE_MAX 64 /* bytes of a file system's type with its NUL */
+
+/* Appends the table as a process sees it; 0: this one. -ENOENT, -EACCES, -ENOMEM, … */
+int mounts_read(pid_t pid, struct ap_buf *ret);
+
+/* The type, such as "fuse.agentpoolfs", of what is mounted at exactly that canonical path: of
+ * several the last one. False: nothing is. */
+bool mounts_type_at(const char *table, const char *path, char ret_type[MOUNTS_TYPE_MAX]);

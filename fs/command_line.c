@@ -1,0 +1,280 @@
+#define FUSE_USE_VERSION 314
+
+#include "command_line.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tree.h"
+
+static const char usage[] =
+	"usage: agentpoolfs [-f] [-d] [-o OPT[,OPT...]] REPO MOUNTPOINT [-- PROGRAM [ARG...]]\n"
+	"       agentpoolfs --list-files | --list-options | -h | -V\n"
+	"\n"
+	"Mounts a pool of agents, each a PROGRAM (bash by default) in a tmux session and a git\n"
+	"worktree of REPO, on the empty directory MOUNTPOINT. See agentpoolfs(1).\n"
+	"\n"
+	"  -f                 stay in the foreground\n"
+	"  -d                 stay in the foreground and trace FUSE requests\n"
+	"  -o OPT[,OPT...]    options of the pool (--list-options) and of FUSE\n"
+	"  --list-files       the files of a mount, with mode and meaning\n"
+	"  --list-options     the options, with default and meaning\n";
+
+/* --- options --- */
+
+/* What stands in fstab for mount(8) itself, and reaches us by mount.fuse. */
+static bool is_for_mount(const char *name)
+{
+	static const char *const names[] = {"_netdev", "auto",	 "comment", "defaults", "group",
+					    "noauto",  "nofail", "nogroup", "noowner",	"nouser",
+					    "nousers", "owner",	 "user",    "users"};
+	for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+		if (strcmp(name, names[i]) == 0)
+			return true;
+	}
+	return strncmp(name, "x-", 2) == 0 || strncmp(name, "X-", 2) == 0;
+}
+
+static int pool_option(struct command_line *line, const char *name, const char *value,
+		       struct ap_err *err)
+{
+	int option = ap_option_find(name);
+	bool profile = strcmp(name, "profile") == 0;
+	if (option < 0 && !profile)
+		return is_for_mount(name) ? 0 : 1; /* else FUSE's */
+	if (!value && !profile)
+		value = ap_options[option].alone;
+	if (!value)
+		return ap_err_set(err, -EINVAL, "-o %s needs a value: -o %s=VALUE", name, name);
+	if (profile)
+		return ap_config_profile(&line->config, value, err);
+	return ap_config_set(&line->config, (enum ap_option)option, value, true, err);
+}
+
+static int one_option(struct command_line *line, char *option, struct ap_err *err)
+{
+	char *equals = strchr(option, '=');
+	if (equals)
+		*equals = '\0';
+	int r = pool_option(line, option, equals ? equals + 1 : NULL, err);
+	if (equals)
+		*equals = '=';
+	if (r <= 0)
+		return r;
+	if (fuse_opt_add_arg(&line->fuse, "-o") < 0 || fuse_opt_add_arg(&line->fuse, option) < 0)
+		return ap_err_errno(err, -ENOMEM, "-o %s", option);
+	return 0;
+}
+
+/* Splits at commas; a backslash before a comma keeps it. */
+static int options_add(struct command_line *line, const char *text, struct ap_err *err)
+{
+	char *option = strdup(text);
+	if (!option)
+		return ap_err_errno(err, -ENOMEM, "-o");
+	int r = 0;
+	for (const char *at = text; r == 0 && *at;) {
+		size_t n = 0;
+		for (; *at && *at != ','; at++) {
+			if (*at == '\\' && at[1] == ',')
+				at++;
+			option[n++] = *at;
+		}
+		option[n] = '\0';
+		if (*at)
+			at++;
+		if (n > 0)
+			r = one_option(line, option, err);
+	}
+	free(option);
+	return r;
+}
+
+static void list_options(void)
+{
+	for (int i = 0; i < AP_N_OPTIONS; i++)
+		printf("%-22s %-12s %s\n", ap_options[i].name,
+		       *ap_options[i].initial ? ap_options[i].initial : "-", ap_options[i].doc);
+	printf("%-22s %-12s %s\n", "profile", "-",
+	       "values of several options: development, production or high-load; later ones "
+	       "override");
+}
+
+/* Cuts the words behind -- off. */
+static const char *const *program_words(int *argc, char **argv)
+{
+	for (int i = 1; i < *argc; i++) {
+		if (strcmp(argv[i], "--") != 0)
+			continue;
+		const char *const *program = (const char *const *)&argv[i + 1];
+		*argc = i;
+		argv[i] = NULL;
+		return program[0] ? program : NULL;
+	}
+	return NULL;
+}
+
+/* --- the words --- */
+
+/* A third word is mostly the program's. */
+static int too_many_words(const struct command_line *line, const char *word)
+{
+	if (line->program)
+		fprintf(stderr,
+			"agentpoolfs: '%s' is one word too many: before -- stand REPO and "
+			"MOUNTPOINT\n",
+			word);
+	else
+		fprintf(stderr,
+			"agentpoolfs: '%s' is one word too many; a program stands behind --: "
+			"agentpoolfs %s %s -- %s\n",
+			word, line->repo, line->mountpoint, word);
+	return 3;
+}
+
+static int bad_usage(void)
+{
+	fputs(usage, stderr);
+	return 3;
+}
+
+int command_line_parse(struct command_line *line, int argc, char **argv)
+{
+	static const struct option options[] = {
+		{"list-files", no_argument, NULL, 'F'}, {"list-options", no_argument, NULL, 'O'},
+		{"help", no_argument, NULL, 'h'},	{"version", no_argument, NULL, 'V'},
+		{"foreground", no_argument, NULL, 'f'}, {0},
+	};
+	struct ap_err err;
+	line->program = program_words(&argc, argv);
+	if (fuse_opt_add_arg(&line->fuse, argv[0]) < 0)
+		return 2;
+	int c;
+	while ((c = getopt_long(argc, argv, "-fdo:hV", options, NULL)) != -1) {
+		switch (c) {
+		case 1: /* a word */
+			if (line->mountpoint)
+				return too_many_words(line, optarg);
+			*(line->repo ? &line->mountpoint : &line->repo) = optarg;
+			break;
+		case 'f':
+			line->foreground = true;
+			break;
+		case 'd':
+			line->foreground = line->debug = true;
+			break;
+		case 'o':
+			if (options_add(line, optarg, &err) == 0)
+				break;
+			fprintf(stderr, "agentpoolfs: %s\n", err.text);
+			return 3;
+		case 'F':
+			tree_print();
+			return 1;
+		case 'O':
+			list_options();
+			return 1;
+		case 'h':
+			fputs(usage, stdout);
+			return 1;
+		case 'V':
+			printf("agentpoolfs %s\n", AP_VERSION);
+			return 1;
+		default:
+			return bad_usage();
+		}
+	}
+	if (!line->mountpoint)
+		return bad_usage();
+	if (line->program &&
+	    ap_config_set(&line->config, AP_OPT_PROGRAM, line->program[0], true, &err) < 0) {
+		fprintf(stderr, "agentpoolfs: %s\n", err.text);
+		return 3;
+	}
+	return 0;
+}
+
+/* --- what FUSE makes of its options --- */
+
+/* Those that people write; it takes more. */
+static const char *const fuse_options[] = {
+	"allow_other", "allow_root", "auto_unmount", "debug",	 "default_permissions",
+	"dev",	       "exec",	     "fsname",	     "max_read", "noatime",
+	"nodev",       "noexec",     "nosuid",	     "ro",	 "rw",
+	"suid",	       "subtype",
+};
+
+static void take_nearer(const char *name, const char *option, const char **nearest,
+			unsigned *distance)
+{
+	unsigned n = ap_text_distance(name, option);
+	if (n < *distance) {
+		*nearest = option;
+		*distance = n;
+	}
+}
+
+/* The option that was meant, or NULL: it is like none. */
+static const char *nearest_option(const char *name)
+{
+	const char *nearest = NULL;
+	unsigned distance = (unsigned)strlen(name) / 3 + 2;
+	for (int i = 0; i < AP_N_OPTIONS; i++)
+		take_nearer(name, ap_options[i].name, &nearest, &distance);
+	take_nearer(name, "profile", &nearest, &distance);
+	for (size_t i = 0; i < sizeof fuse_options / sizeof *fuse_options; i++)
+		take_nearer(name, fuse_options[i], &nearest, &distance);
+	return nearest;
+}
+
+static char complaint[256]; /* what FUSE says first while it looks at its options */
+
+static void keep_complaint(enum fuse_log_level level, const char *fmt, va_list args)
+{
+	(void)level;
+	if (!complaint[0])
+		vsnprintf(complaint, sizeof complaint, fmt, args);
+}
+
+/* What FUSE does not know is left of its arguments: "-o", "NAME=VALUE,NAME" */
+static void refuse_option(const struct fuse_args *left)
+{
+	struct ap_err err;
+	char name[128];
+	if (left->argc < 2) {
+		const char *what = strncmp(complaint, "fuse: ", 6) == 0 ? complaint + 6 : complaint;
+		ap_err_set(&err, 0, "FUSE refuses an option: %.*s", (int)strcspn(what, "\n"), what);
+		fprintf(stderr, "agentpoolfs: %s\n", err.text);
+		return;
+	}
+	const char *option = left->argv[left->argc > 2 && strcmp(left->argv[1], "-o") == 0 ? 2 : 1];
+	snprintf(name, sizeof name, "%.*s", (int)strcspn(option, ",="), option);
+	const char *nearest = nearest_option(name);
+	ap_err_set(&err, 0, "there is no option -o %s%s%s: see agentpoolfs --list-options", name,
+		   nearest ? ", the nearest is " : "", nearest ? nearest : "");
+	fprintf(stderr, "agentpoolfs: %s\n", err.text);
+}
+
+struct fuse_session *command_line_session(struct command_line *line,
+					  const struct fuse_lowlevel_ops *ops, size_t ops_size,
+					  void *data)
+{
+	/* first, so that the command line's goes before it; the type is what dead mounts are known
+	 * by */
+	if (fuse_opt_insert_arg(&line->fuse, 1, "-ofsname=agentpool,default_permissions") < 0 ||
+	    fuse_opt_add_arg(&line->fuse, "-osubtype=agentpoolfs") < 0 ||
+	    (line->debug && fuse_opt_add_arg(&line->fuse, "-d") < 0)) {
+		fprintf(stderr, "agentpoolfs: out of memory\n");
+		return NULL;
+	}
+	fuse_set_log_func(keep_complaint);
+	struct fuse_session *session = fuse_session_new(&line->fuse, ops, ops_size, data);
+	fuse_set_log_func(NULL);
+	if (!session)
+		refuse_option(&line->fuse);
+	return session;
+}

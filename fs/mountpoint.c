@@ -1,0 +1,126 @@
+#include "mountpoint.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+
+#include "../core/cleanup.h"
+#include "../core/file.h"
+#include "../core/mounts.h"
+#include "../core/process.h"
+#include "tree.h"
+
+#define UNMOUNT_LIMIT (20 * AP_SECOND)
+#define MAX_DEAD      16 /* mounts, one over the other */
+
+int mountpoint_resolve(const char *given, char **ret, struct ap_err *err)
+{
+	int r = file_resolve(given, ret, err);
+	if (r < 0)
+		return ap_err_wrap(err, r, "the mount point");
+	if (!strchr(*ret, '\n'))
+		return 0;
+	r = ap_err_set(err, -EINVAL,
+		       "the mount point %s has a newline in its path, with which neither tmux nor "
+		       "fusermount3 can do: choose another",
+		       *ret);
+	free(ap_steal(*ret));
+	return r;
+}
+
+static bool mounted_by_us(const char *path)
+{
+	AP_CLEANUP_BUF struct ap_buf table = {0};
+	char type[MOUNTS_TYPE_MAX];
+	return mounts_read(0, &table) == 0 && mounts_type_at(ap_buf_text(&table), path, type) &&
+	       strcmp(type, "fuse.agentpoolfs") == 0;
+}
+
+static bool unmount_dead(const char *path)
+{
+	if (umount2(path, MNT_DETACH) == 0)
+		return true;
+	if (errno != EPERM)
+		return false;
+	const char *argv[] = {"fusermount3", "-u", "-q", "-z", "--", path, NULL};
+	return process_run(&(struct process_run){.argv = argv, .limit_ns = UNMOUNT_LIMIT}, NULL) ==
+	       0;
+}
+
+/* Opens the directory that lies below dead mounts of ours. */
+static DIR *open_below_dead(const char *path)
+{
+	DIR *dir = opendir(path);
+	/* the kernel may still remember enough of a dead mount for anything but opening it; one
+	 * that dies just now, with the last helper that has its descriptor, is ECONNABORTED */
+	for (int i = 0; !dir && (errno == ENOTCONN || errno == ECONNABORTED) && i < MAX_DEAD; i++) {
+		int error = errno;
+		if (!mounted_by_us(path) || !unmount_dead(path)) {
+			errno = error;
+			return NULL;
+		}
+		dir = opendir(path);
+	}
+	return dir;
+}
+
+/* Whether a plain file has the name of one of the mount's: what a write into it makes while nothing
+ * is mounted. A README is as likely anybody's. */
+static bool is_in_the_way(const struct dirent *entry)
+{
+	if (entry->d_type != DT_REG || strcmp(entry->d_name, "README") == 0)
+		return false;
+	for (const struct tree_row *row = tree_root; row->name; row++) {
+		if (strcmp(entry->d_name, row->name) == 0)
+			return true;
+	}
+	return false;
+}
+
+static int refuse_contents(const char *path, DIR *dir, struct ap_err *err)
+{
+	AP_CLEANUP_BUF struct ap_buf ours = {0};
+	unsigned n_ours = 0, n_others = 0;
+	struct dirent *entry;
+	rewinddir(dir);
+	while ((entry = readdir(dir))) {
+		if (is_in_the_way(entry))
+			ap_buf_printf(&ours, "%s%s", n_ours++ > 0 ? ", " : "", entry->d_name);
+		else if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
+			n_others++;
+	}
+	if (n_ours == 0)
+		return ap_err_set(err, -ENOTEMPTY, "the mount point %s is not empty, %u %s in it",
+				  path, n_others, n_others == 1 ? "thing is" : "things are");
+	return ap_err_set(
+		err, -ENOTEMPTY,
+		"the mount point %s is not empty: it has %s, plain files as writes make them "
+		"while nothing is mounted, and %u %s",
+		path, ap_buf_text(&ours), n_others, n_others == 1 ? "other" : "others");
+}
+
+int mountpoint_check(const char *path, struct ap_err *err)
+{
+	DIR *dir = open_below_dead(path);
+	if (!dir) {
+		int error = -errno;
+		if (error == -EACCES && mounted_by_us(path)) /* root is let into none of others */
+			error = -EBUSY;
+		return error == -EBUSY
+			       ? ap_err_set(err, error,
+					    "the mount point %s is in use by another pool", path)
+			       : ap_err_errno(err, error, "the mount point %s", path);
+	}
+	int r = 0;
+	unsigned n = 0;
+	if (mounted_by_us(path))
+		r = ap_err_set(err, -EBUSY, "the mount point %s is in use by another pool", path);
+	while (r == 0 && n <= 2 && readdir(dir))
+		n++;
+	if (r == 0 && n > 2)
+		r = refuse_contents(path, dir, err);
+	closedir(dir);
+	return r;
+}
