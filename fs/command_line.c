@@ -9,6 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../core/cleanup.h"
+#include "../core/file.h"
 #include "tree.h"
 
 static const char usage[] =
@@ -212,6 +214,8 @@ static void take_nearer(const char *name, const char *option, const char **neare
 			unsigned *distance)
 {
 	unsigned n = ap_text_distance(name, option);
+	if (strncmp(name, option, strlen(name)) == 0) /* begun and not ended */
+		n = 1;
 	if (n < *distance) {
 		*nearest = option;
 		*distance = n;
@@ -222,7 +226,7 @@ static void take_nearer(const char *name, const char *option, const char **neare
 static const char *nearest_option(const char *name)
 {
 	const char *nearest = NULL;
-	unsigned distance = (unsigned)strlen(name) / 3 + 2;
+	unsigned distance = (unsigned)strlen(name) / 2 + 1;
 	for (int i = 0; i < AP_N_OPTIONS; i++)
 		take_nearer(name, ap_options[i].name, &nearest, &distance);
 	take_nearer(name, "profile", &nearest, &distance);
@@ -231,43 +235,70 @@ static const char *nearest_option(const char *name)
 	return nearest;
 }
 
-static char complaint[256]; /* what FUSE says first while it looks at its options */
+static char complaint[1024]; /* what FUSE says while it looks at its options, in pieces */
 
 static void keep_complaint(enum fuse_log_level level, const char *fmt, va_list args)
 {
+	size_t len = strlen(complaint);
 	(void)level;
-	if (!complaint[0])
-		vsnprintf(complaint, sizeof complaint, fmt, args);
+	vsnprintf(complaint + len, sizeof complaint - len, fmt, args);
 }
 
-/* What FUSE does not know is left of its arguments: "-o", "NAME=VALUE,NAME" */
-static void refuse_option(const struct fuse_args *left)
+/* FUSE says "fuse: unknown option(s): `-o NAME=VALUE,NAME'", and frees its arguments. */
+static void refuse_option(void)
 {
 	struct ap_err err;
-	char name[128];
-	if (left->argc < 2) {
-		const char *what = strncmp(complaint, "fuse: ", 6) == 0 ? complaint + 6 : complaint;
+	const char *what = strncmp(complaint, "fuse: ", 6) == 0 ? complaint + 6 : complaint;
+	const char *unknown = strstr(what, "unknown option(s): `");
+	if (unknown) {
+		char name[128];
+		unknown += strlen("unknown option(s): `");
+		unknown += strncmp(unknown, "-o ", 3) == 0 ? 3 : 0;
+		snprintf(name, sizeof name, "%.*s", (int)strcspn(unknown, ",=' \n"), unknown);
+		const char *nearest = nearest_option(name);
+		ap_err_set(&err, 0, "there is no option -o %s%s%s: see agentpoolfs --list-options",
+			   name, nearest ? ", the nearest is " : "", nearest ? nearest : "");
+	} else {
 		ap_err_set(&err, 0, "FUSE refuses an option: %.*s", (int)strcspn(what, "\n"), what);
-		fprintf(stderr, "agentpoolfs: %s\n", err.text);
-		return;
 	}
-	const char *option = left->argv[left->argc > 2 && strcmp(left->argv[1], "-o") == 0 ? 2 : 1];
-	snprintf(name, sizeof name, "%.*s", (int)strcspn(option, ",="), option);
-	const char *nearest = nearest_option(name);
-	ap_err_set(&err, 0, "there is no option -o %s%s%s: see agentpoolfs --list-options", name,
-		   nearest ? ", the nearest is " : "", nearest ? nearest : "");
 	fprintf(stderr, "agentpoolfs: %s\n", err.text);
+}
+
+/* The repository as the mount's source, so that mount -a knows what of fstab is mounted. */
+static int add_source(const struct command_line *line, char **options)
+{
+	AP_CLEANUP_FREE char *repo = NULL;
+	AP_CLEANUP_BUF struct ap_buf option = {0};
+	bool named = file_resolve(line->repo, &repo, NULL) == 0 && !strpbrk(repo, "\n\t");
+	ap_buf_printf(&option, "fsname=%s", named ? repo : "agentpool");
+	return option.failed ? -1 : fuse_opt_add_opt_escaped(options, option.data);
+}
+
+/* Before those of the command line, which override them, but for the type: dead mounts are known
+ * by it. */
+static int add_own_options(struct command_line *line)
+{
+	char *options = NULL;
+	int r = fuse_opt_add_opt(&options, "default_permissions");
+	if (r == 0)
+		r = add_source(line, &options);
+	if (r == 0)
+		r = fuse_opt_insert_arg(&line->fuse, 1, options);
+	if (r == 0)
+		r = fuse_opt_insert_arg(&line->fuse, 1, "-o");
+	if (r == 0)
+		r = fuse_opt_add_arg(&line->fuse, "-osubtype=agentpoolfs");
+	if (r == 0 && line->debug)
+		r = fuse_opt_add_arg(&line->fuse, "-d");
+	free(options);
+	return r;
 }
 
 struct fuse_session *command_line_session(struct command_line *line,
 					  const struct fuse_lowlevel_ops *ops, size_t ops_size,
 					  void *data)
 {
-	/* first, so that the command line's goes before it; the type is what dead mounts are known
-	 * by */
-	if (fuse_opt_insert_arg(&line->fuse, 1, "-ofsname=agentpool,default_permissions") < 0 ||
-	    fuse_opt_add_arg(&line->fuse, "-osubtype=agentpoolfs") < 0 ||
-	    (line->debug && fuse_opt_add_arg(&line->fuse, "-d") < 0)) {
+	if (add_own_options(line) < 0) {
 		fprintf(stderr, "agentpoolfs: out of memory\n");
 		return NULL;
 	}
@@ -275,6 +306,6 @@ struct fuse_session *command_line_session(struct command_line *line,
 	struct fuse_session *session = fuse_session_new(&line->fuse, ops, ops_size, data);
 	fuse_set_log_func(NULL);
 	if (!session)
-		refuse_option(&line->fuse);
+		refuse_option();
 	return session;
 }

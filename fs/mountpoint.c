@@ -70,7 +70,7 @@ static DIR *open_below_dead(const char *path)
  * is mounted. A README is as likely anybody's. */
 static bool is_in_the_way(const struct dirent *entry)
 {
-	if (entry->d_type != DT_REG || strcmp(entry->d_name, "README") == 0)
+	if (entry->d_type == DT_DIR || strcmp(entry->d_name, "README") == 0)
 		return false;
 	for (const struct tree_row *row = tree_root; row->name; row++) {
 		if (strcmp(entry->d_name, row->name) == 0)
@@ -91,14 +91,15 @@ static int refuse_contents(const char *path, DIR *dir, struct ap_err *err)
 		else if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
 			n_others++;
 	}
+	bool one = n_ours == 1;
 	if (n_ours == 0)
 		return ap_err_set(err, -ENOTEMPTY, "the mount point %s is not empty, %u %s in it",
 				  path, n_others, n_others == 1 ? "thing is" : "things are");
-	return ap_err_set(
-		err, -ENOTEMPTY,
-		"the mount point %s is not empty: it has %s, plain files as writes make them "
-		"while nothing is mounted, and %u %s",
-		path, ap_buf_text(&ours), n_others, n_others == 1 ? "other" : "others");
+	return ap_err_set(err, -ENOTEMPTY,
+			  "the mount point %s is not empty: %s in it %s, as a write makes it while "
+			  "nothing is mounted (beside %u %s): take it away",
+			  path, ap_buf_text(&ours), one ? "is a plain file" : "are plain files",
+			  n_others, n_others == 1 ? "other" : "others");
 }
 
 int mountpoint_check(const char *path, struct ap_err *err)
