@@ -265,7 +265,14 @@ static int make_state_dir(struct ap_pool *pool, struct ap_err *err)
 	/* whoever reaches the socket in it owns all agents */
 	if (chmod(pool->state_dir, 0700) < 0)
 		return ap_err_errno(err, -errno, "%s", pool->state_dir);
+	return 0;
+}
+
+/* Behind the lock: a daemon that ends takes them away. */
+static int make_dirs_in(const struct ap_pool *pool, struct ap_err *err)
+{
 	static const char *const dirs[] = {POOL_WORKTREES, POOL_AGENTS, POOL_LAYERS};
+	int r = 0;
 	for (size_t i = 0; r == 0 && i < sizeof dirs / sizeof *dirs; i++) {
 		AP_CLEANUP_BUF struct ap_buf dir = {0};
 		ap_buf_printf(&dir, "%s/%s", pool->state_dir, dirs[i]);
@@ -467,6 +474,8 @@ int state_dir_open(struct ap_pool *pool, struct ap_err *err)
 	int r = make_state_dir(pool, err);
 	if (r == 0)
 		r = lock_state_dir(pool, err);
+	if (r == 0)
+		r = make_dirs_in(pool, err);
 	if (r == 0)
 		r = open_store(pool, err);
 	umask(umask_was);

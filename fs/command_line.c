@@ -67,6 +67,8 @@ static int one_option(struct command_line *line, char *option, struct ap_err *er
 		*equals = '=';
 	if (r <= 0)
 		return r;
+	if (strncmp(option, "max_read=", 9) == 0) /* FUSE looks whether it is a number */
+		line->max_read = (unsigned)strtoul(option + 9, NULL, 10);
 	if (fuse_opt_add_arg(&line->fuse, "-o") < 0 || fuse_opt_add_arg(&line->fuse, option) < 0)
 		return ap_err_errno(err, -ENOMEM, "-o %s", option);
 	return 0;

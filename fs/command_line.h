@@ -10,6 +10,7 @@ struct command_line {
 	bool foreground, debug;
 	const char *repo, *mountpoint;
 	const char *const *program; /* after --; NULL: none */
+	unsigned max_read; /* of -o max_read=; 0: not given */
 	struct ap_config config;
 	struct fuse_args fuse;
 };

@@ -214,6 +214,7 @@ static int make_mount(struct daemon *daemon, struct ap_err *err)
 {
 	struct mount *mount = &daemon->mount;
 	mount->pool = daemon->pool;
+	mount->max_read = daemon->line->max_read;
 	mount->uid = (uid_t)number_or(daemon, AP_OPT_UID, geteuid());
 	mount->gid = (gid_t)number_or(daemon, AP_OPT_GID, getegid());
 	mount->umask = (int)number_or(daemon, AP_OPT_UMASK, -1);

@@ -112,7 +112,8 @@ static bool is_looked_up_anew(struct node node)
 static void op_init(void *data, struct fuse_conn_info *conn)
 {
 	struct mount *mount = data;
-	(void)conn;
+	if (mount->max_read > 0)
+		conn->max_read = mount->max_read;
 	mount->answers(mount->data);
 }
 

@@ -12,6 +12,7 @@ struct mount {
 	uid_t uid; /* owner of everything in the mount */
 	gid_t gid;
 	int umask; /* off the modes that then are for all alike; -1: modes are those of the rows */
+	unsigned max_read; /* of -o max_read=, which FUSE wants to be told twice; 0: none */
 	struct timespec since;
 	void (*answers)(void *data); /* called once, when the kernel has been answered to first */
 	void *data;

@@ -289,6 +289,6 @@ void startup(void)
 	note_inherited();
 	set_signals();
 	set_environment();
-	umask(022);
+	umask(umask(0) & 077); /* whatever it takes from others, the owner needs his files */
 	raise_files();
 }
