@@ -1,6 +1,7 @@
 #include "unit.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "clock.h"
@@ -233,6 +234,77 @@ static void commands_are_told(void **state)
 	ap_buf_fini(&out);
 }
 
+static void escapes(void **state)
+{
+	static const struct {
+		const char *text, *escaped;
+	} cases[] = {
+		{"plain, ünï, \\", "plain, ünï, \\"},
+		{"a\nb\tc\rd", "a\\nb\\tc\\rd"},
+		{"\033[31m\177", "\\033[31m\\177"},
+		{"\xc2\x9b", "\\302\\233"},
+		{"caf\xe9", "caf\\351"},
+	};
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+		char text[64];
+		snprintf(text, sizeof text, "%s", cases[i].text);
+		ap_text_escape(text, sizeof text);
+		assert_string_equal(text, cases[i].escaped);
+		ap_text_escape(text, sizeof text); /* once more changes nothing */
+		assert_string_equal(text, cases[i].escaped);
+	}
+	for (size_t size = 3; size < 16; size++) { /* cut where there is no room */
+		char text[16] = "";
+		memset(text, '\n', size - 1);
+		ap_text_escape(text, size);
+		assert_true(strlen(text) < size);
+		assert_int_equal(strlen(text) % 2, 0);
+	}
+}
+
+static void assert_gist(const char *text, const char *gist)
+{
+	AP_CLEANUP_BUF struct ap_buf out = {0};
+	ap_text_gist(text, strlen(text), &out);
+	assert_string_equal(ap_buf_text(&out), gist);
+}
+
+static void gists(void **state)
+{
+	assert_gist("", "");
+	assert_gist("\n\n", "");
+	assert_gist("x: not found\nfatal: hung up\n", "x: not found; fatal: hung up");
+	assert_gist(
+		"Updating files:  10% (1/10)\rUpdating files: 100% (10/10)\nhint: do\nfatal: no",
+		"fatal: no");
+	assert_gist("\033[1merror:\033[m  no\n  no\n  no\n", "error:  no; no");
+	AP_CLEANUP_BUF struct ap_buf noise = {0};
+	AP_CLEANUP_BUF struct ap_buf out = {0};
+	ap_buf_adds(&noise, "first\nfatal: the cause\n");
+	for (unsigned i = 0; i < 10000; i++)
+		ap_buf_printf(&noise, "noise %u\n", i);
+	ap_text_gist(noise.data, noise.len, &out);
+	assert_true(out.len < 2048);
+	assert_int_equal(strncmp(out.data, "… fatal: the cause; … noise ", 30), 0);
+	assert_non_null(strstr(out.data, "; noise 9999"));
+	/* a path of any length is whole */
+	noise.len = out.len = 0;
+	ap_buf_adds(&noise, "fatal: cannot open ");
+	for (unsigned i = 0; i < 1000; i++)
+		ap_buf_adds(&noise, "/ab");
+	ap_text_gist(noise.data, noise.len, &out);
+	assert_string_equal(out.data, noise.data);
+}
+
+static void distances(void **state)
+{
+	assert_int_equal(ap_text_distance("", ""), 0);
+	assert_int_equal(ap_text_distance("", "abc"), 3);
+	assert_int_equal(ap_text_distance("min_pol_size", "min_pool_size"), 1);
+	assert_int_equal(ap_text_distance("kitten", "sitting"), 3);
+	assert_int_equal(ap_text_distance("sitting", "kitten"), 3);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -247,6 +319,9 @@ int main(void)
 		IT("a buffer refuses more than there can be", a_buffer_refuses_what_cannot_be),
 		IT("words are cut at blanks and tabs", words_are_cut),
 		IT("what a terminal would obey is tamed, what it can show is kept", taming),
+		IT("what a terminal would obey is written as an escape", escapes),
+		IT("the gist of what a helper said holds the cause, and is bounded", gists),
+		IT("words are as far apart as one has to change characters", distances),
 		IT("a sequence that was cut short takes no text with it",
 		   what_is_cut_short_takes_no_text_with_it),
 		IT("what is no strict UTF-8 is let through nowhere",
