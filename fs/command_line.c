@@ -28,12 +28,16 @@ static const char usage[] =
 
 /* --- options --- */
 
-/* What stands in fstab for mount(8) itself, and reaches us by mount.fuse. */
+/* What stands in fstab for mount(8) itself, or about times that a pool does not keep, and reaches
+ * us by mount.fuse. */
 static bool is_for_mount(const char *name)
 {
-	static const char *const names[] = {"_netdev", "auto",	 "comment", "defaults", "group",
-					    "noauto",  "nofail", "nogroup", "noowner",	"nouser",
-					    "nousers", "owner",	 "user",    "users"};
+	static const char *const names[] = {
+		"_netdev",    "_rnetdev",      "auto",	      "comment",    "defaults",
+		"diratime",   "group",	       "lazytime",    "loud",	    "noauto",
+		"nodiratime", "nofail",	       "nogroup",     "nolazytime", "noowner",
+		"norelatime", "nostrictatime", "nouser",      "nousers",    "owner",
+		"relatime",   "silent",	       "strictatime", "user",	    "users"};
 	for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
 		if (strcmp(name, names[i]) == 0)
 			return true;
@@ -228,7 +232,7 @@ static void take_nearer(const char *name, const char *option, const char **neare
 static const char *nearest_option(const char *name)
 {
 	const char *nearest = NULL;
-	unsigned distance = (unsigned)strlen(name) / 2 + 1;
+	unsigned distance = (unsigned)strlen(name) / 3 + 1;
 	for (int i = 0; i < AP_N_OPTIONS; i++)
 		take_nearer(name, ap_options[i].name, &nearest, &distance);
 	take_nearer(name, "profile", &nearest, &distance);
