@@ -243,7 +243,8 @@ static const char *nearest_option(const char *name)
 
 static char complaint[1024]; /* what FUSE says while it looks at its options, in pieces */
 
-static void keep_complaint(enum fuse_log_level level, const char *fmt, va_list args)
+static void __attribute__((format(printf, 2, 0)))
+keep_complaint(enum fuse_log_level level, const char *fmt, va_list args)
 {
 	size_t len = strlen(complaint);
 	(void)level;
