@@ -59,9 +59,7 @@ os.execv(sys.argv[1], sys.argv[1:])'
 }
 
 @test "a umask that takes from the owner takes nothing from him" {
-    (umask 0777 && mount_again 1 1 && echo "$DAEMON" > "$DIR/daemon")
-    DAEMON=$(cat "$DIR/daemon")
-    await value_is "$POOL/stats/idle_agents" 1
+    start_by bash -c 'umask 0777; exec "$@"' _
     echo job > "$POOL/acquire"
     asked 'echo text > file'
     assert_equal "$(stat -c %a "$POOL/leases/job/worktree/file")" 600
