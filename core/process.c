@@ -147,7 +147,10 @@ static int spawn_with(const struct process_run *run, int in, int out, int errs, 
 		error = errno;
 	close(failed[1]);
 	/* it has become the program, or has ended with this */
-	if (pid > 0 && read(failed[0], &error, sizeof error) == sizeof error) {
+	ssize_t n = 0;
+	while (pid > 0 && (n = read(failed[0], &error, sizeof error)) < 0 && errno == EINTR)
+		;
+	if (n == sizeof error) {
 		while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
 			;
 	}

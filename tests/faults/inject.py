@@ -33,6 +33,7 @@ CASES = [(call, error, n)
              ("unlink", "EACCES", (1, 3, 6)),
              ("pidfd_open", "EMFILE", (1, 2, 3)),
              ("clone3", "EAGAIN", (2, 5, 9)),
+             ("vfork", "EAGAIN", (2, 5, 9, 14)),
          ] for n in counts]
 
 
