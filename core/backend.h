@@ -125,5 +125,8 @@ struct backend {
  * calls it before the first command. Blocks until the server answers. */
 int backend_new(struct backend **ret, const char *state_dir, const char *shim, struct ap_err *err);
 
+/* Whether it runs the programs that it is given, so that they must be there. */
+extern const bool backend_runs_programs;
+
 /* Sets up a started backend; needs the thread that calls ops->ready. */
 int backend_configure(struct backend *backend, struct ap_err *err);

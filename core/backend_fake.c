@@ -345,6 +345,8 @@ int backend_new(struct backend **ret, const char *state_dir, const char *shim, s
 	return 0;
 }
 
+const bool backend_runs_programs = false;
+
 int backend_configure(struct backend *backend, struct ap_err *err)
 {
 	(void)backend;

@@ -843,6 +843,8 @@ static int tmux_revive(struct backend *backend, bool anew, struct ap_err *err)
 	return r;
 }
 
+const bool backend_runs_programs = true;
+
 int backend_configure(struct backend *backend, struct ap_err *err)
 {
 	static const char options[] = "set-option -g remain-on-exit on\n"

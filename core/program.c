@@ -118,6 +118,8 @@ int program_check(const struct ap_pool *pool, struct ap_err *err)
 {
 	const char *name = pool->argv[0];
 	char interpreter[PATH_MAX];
+	if (!backend_runs_programs)
+		return 0;
 	if (!strchr(name, '/'))
 		return check_in_path(pool, name, err);
 	if (name[0] != '/')
