@@ -1132,9 +1132,8 @@ static void suspend(struct ap_pool *pool, bool suspended)
 int ap_pool_start(struct ap_pool *pool, struct ap_err *err)
 {
 	bool full = ap_config_choice(&pool->config, AP_OPT_DURABILITY) == 0;
-	int r = state_dir_mounted(pool, err);
-	if (r == 0)
-		r = state_dir_await_helpers(pool, err);
+	state_dir_mounted(pool);
+	int r = state_dir_await_helpers(pool, err);
 	if (r == 0)
 		r = store_start(pool->store, full, err);
 	if (r == 0)

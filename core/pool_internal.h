@@ -334,7 +334,7 @@ bool state_dir_await_end(struct ap_pool *pool);
 
 /* Has it known where the pool is mounted, and that it begins to end: who mounts meanwhile waits for
  * that. */
-int state_dir_mounted(struct ap_pool *pool, struct ap_err *err);
+void state_dir_mounted(struct ap_pool *pool);
 void state_dir_leave(struct ap_pool *pool);
 
 /* Makes and locks the directory and opens the store; one that is damaged is set aside first, and

@@ -298,12 +298,11 @@ struct awaited {
 	struct flock lock; /* that is wanted */
 	const char *what;  /* who has one, for people */
 	bool look;	   /* only look whether it could be had */
-	bool (*lasts)(struct ap_pool *, int fd,
-		      pid_t); /* it is no use to wait; NULL: it always is */
+	/* whether it is no use to wait for that process; NULL: it always is of use */
+	bool (*lasts)(struct ap_pool *, int fd, pid_t);
 };
 
-/* 0: it is had, or could be. Else the process that is in the way: -1 where it cannot be seen here.
- */
+/* 0: it is had, or could be. Else who is in the way, a process: -1 where it is not seen here. */
 static pid_t in_the_way(const struct awaited *awaited)
 {
 	struct flock lock = awaited->lock;
@@ -344,8 +343,11 @@ static int await_lock(struct ap_pool *pool, const struct awaited *awaited, pid_t
 			return -EBUSY;
 		if (!told && now >= begin + TELL_AFTER) {
 			struct ap_err told_err;
-			ap_err_set(&told_err, 0, "waiting for %s of %s, process %d, to end",
-				   awaited->what, pool->state_dir, (int)*ret_pid);
+			char process[32] = "";
+			if (*ret_pid > 0)
+				snprintf(process, sizeof process, ", process %d,", (int)*ret_pid);
+			ap_err_set(&told_err, 0, "waiting for %s of %s%s to end", awaited->what,
+				   pool->state_dir, process);
 			pool_tell(pool, told_err.text);
 			told = true;
 		}
@@ -420,19 +422,20 @@ static int lock_state_dir(struct ap_pool *pool, struct ap_err *err)
 		pool->state_dir, (int)pid);
 }
 
-int state_dir_mounted(struct ap_pool *pool, struct ap_err *err)
+void state_dir_mounted(struct ap_pool *pool)
 {
 	AP_CLEANUP_FREE char *path = NULL;
-	int r = state_file(pool, MOUNT_RECORD, &path, err);
-	return r < 0 ? r : file_write(path, pool->mountpoint, strlen(pool->mountpoint), err);
+	/* without it a mount that follows is refused, where it could have waited */
+	if (state_file(pool, MOUNT_RECORD, &path, NULL) == 0)
+		(void)file_write(path, pool->mountpoint, strlen(pool->mountpoint), NULL);
 }
 
 void state_dir_leave(struct ap_pool *pool)
 {
 	struct flock lock = {
 		.l_type = F_UNLCK, .l_whence = SEEK_SET, .l_start = LOCK_SERVES, .l_len = 1};
-	(void)fcntl(pool->lock_fd, F_SETLK,
-		    &lock); /* fails at worst: a mount that follows is refused */
+	/* fails at worst: a mount that follows is refused */
+	(void)fcntl(pool->lock_fd, F_SETLK, &lock);
 }
 
 /* Moves a database that is damaged out of the way, with its log. */
