@@ -437,9 +437,15 @@ static int clean_in_place(struct worktree *worktree, const char *base, struct ap
 	/* an agent may have replaced the link to its repository: `clean` leaves `.git` alone */
 	if (r == 0)
 		r = write_link(worktree, err);
-	if (r == 0)
-		snprintf(worktree->commit, sizeof worktree->commit, "%s", base);
-	return r;
+	if (r < 0)
+		return r;
+	snprintf(worktree->commit, sizeof worktree->commit, "%s", base);
+	/* files that lie over no template are git's now */
+	if (worktree->template && !templates_backend(worktree->templates)->attach) {
+		template_put(worktree->template);
+		worktree->template = NULL;
+	}
+	return 0;
 }
 
 static int make_anew(struct worktree *worktree, const char *base, int64_t limit_ns,
