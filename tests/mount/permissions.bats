@@ -96,6 +96,7 @@ refused_to_other() { # SCRIPT WORDS
 readonly AT_OPEN="line 1: " AT_WRITE="write error: " EPERM="Operation not permitted"
 
 @test "without allow_other another user cannot even look" {
+    needs_root "acts as another user"
     mount_pool 1 1 -o umask=0
     refused_to_other "cat $POOL/status" "Permission denied"
     refused_to_other "ls $POOL" "Permission denied"
@@ -104,6 +105,7 @@ readonly AT_OPEN="line 1: " AT_WRITE="write error: " EPERM="Operation not permit
 }
 
 @test "with allow_other alone other users look and do nothing" {
+    needs_root "acts as another user"
     mount_pool 1 1 -o allow_other
     assert_equal "$(as_other cat "$POOL/agents/agent-1/state")" idle
     as_other cat "$POOL/agents/agent-1/screen"
@@ -113,6 +115,7 @@ readonly AT_OPEN="line 1: " AT_WRITE="write error: " EPERM="Operation not permit
 }
 
 @test "with umask=0 another user leases an agent, works with it and gives it back" {
+    needs_root "acts as another user"
     mount_pool 1 1 -o allow_other,umask=0
     as_other bash -c "echo theirs > $POOL/acquire"
     assert contains "$POOL/leases/theirs/owner" "uid 65534"
@@ -125,6 +128,7 @@ readonly AT_OPEN="line 1: " AT_WRITE="write error: " EPERM="Operation not permit
 }
 
 @test "with umask=007 the group works, and nobody else looks" {
+    needs_root "acts as another user"
     mount_pool 1 1 -o allow_other,umask=007,gid=5678
     setpriv --reuid=1234 --regid=5678 --clear-groups bash -ec "cd $POOL; echo job > acquire
         echo : > leases/job/prompt; touch leases/job; rm leases/job"
@@ -134,6 +138,7 @@ readonly AT_OPEN="line 1: " AT_WRITE="write error: " EPERM="Operation not permit
 }
 
 @test "work that could not be saved is its holder's to release, and nobody's to touch" {
+    needs_root "acts as another user"
     mount_pool 1 1 -o allow_other,umask=0
     LOG_EXPECTED=yes
     as_other bash -c "echo job > $POOL/acquire"
@@ -151,6 +156,7 @@ readonly AT_OPEN="line 1: " AT_WRITE="write error: " EPERM="Operation not permit
 }
 
 @test "another user's agent is not prompted, typed into or commanded, at open" {
+    needs_root "acts as another user"
     mount_pool 2 2 -o allow_other,umask=0
     echo mine agent=agent-1 > "$POOL/acquire"
     for file in prompt keys ctl activity; do
@@ -167,6 +173,7 @@ readonly AT_OPEN="line 1: " AT_WRITE="write error: " EPERM="Operation not permit
 }
 
 @test "a descriptor that was passed on gives no right to write" {
+    needs_root "acts as another user"
     mount_pool 1 1 -o allow_other,umask=0
     echo mine > "$POOL/acquire"
     for file in prompt keys ctl activity; do
@@ -187,6 +194,7 @@ readonly AT_OPEN="line 1: " AT_WRITE="write error: " EPERM="Operation not permit
 
 # The other way round: what another user had opened is written to by root, as a program that runs as root may be made to.
 @test "who opened a file has no right lent to him by who writes" {
+    needs_root "acts as another user"
     mount_pool 2 2 -o allow_other,umask=0
     echo mine agent=agent-1 > "$POOL/acquire"
     as_other bash -c "echo theirs agent=agent-2 > $POOL/acquire"
@@ -229,6 +237,7 @@ PY
 }
 
 @test "what was written while it was allowed is not taken when that is over" {
+    needs_root "acts as another user"
     mount_pool 1 1 -o allow_other,umask=0
     as_other bash -c "echo theirs > $POOL/acquire"
     mkfifo "$DIR/go"
@@ -277,6 +286,7 @@ PY
 }
 
 @test "the lease of a written acquire is the writer's, a handle is its opener's" {
+    needs_root "acts as another user"
     mount_pool 2 2 -o allow_other,umask=0
     as_other bash -c "echo passed >&5" 5> "$POOL/acquire"
     assert contains "$POOL/leases/passed/owner" "uid 65534"
@@ -296,6 +306,7 @@ PY
 }
 
 @test "another user may not end or renew a lease, the owner of the mount and root may" {
+    needs_root "acts as another user"
     mount_pool 2 2 -o allow_other,umask=0,uid=1234
     echo mine agent=agent-1 > "$POOL/acquire"
     for command in "echo mine > $POOL/release" "echo agent-1 > $POOL/release" "rm $POOL/leases/mine" \
@@ -313,6 +324,7 @@ PY
 }
 
 @test "the settings and the size of a pool are for its owner" {
+    needs_root "acts as another user"
     mount_pool 1 2 -o allow_other,umask=0
     for file in config/base config/max_pool_size scale ctl; do
         refused_to_other "echo close > $POOL/$file" "$AT_OPEN$POOL/$file: $EPERM"
@@ -323,6 +335,7 @@ PY
 }
 
 @test "last_error is each user's own" {
+    needs_root "acts as another user"
     mount_pool 1 1 -o allow_other,umask=0
     run bash -c "echo nonsense > $POOL/ctl"
     refused_to_other "echo nobody > $POOL/release" "No such file"
@@ -344,6 +357,7 @@ foreign_repo() {
 }
 
 @test "a repository of another user is refused by its owner's name" {
+    needs_root "gives files to another user"
     local linked=$DIR/linked kind repo git_dir
     git -C "$REPO" worktree add -q -b linked "$linked"
     foreign_repo
@@ -371,6 +385,7 @@ foreign_repo() {
 }
 
 @test "with allow_foreign_repo a repository of another user works, and nothing else is trusted" {
+    needs_root "gives files to another user"
     local backend
     foreign_repo
     for backend in auto copy git; do
@@ -396,6 +411,7 @@ foreign_repo() {
 }
 
 @test "allow_foreign_repo is yes, no or alone, and for the command line only" {
+    needs_root "gives files to another user"
     foreign_repo
     run "$AGENTPOOLFS" -o "state_dir=$STATE,allow_foreign_repo=no" "$REPO" "$POOL"
     assert_failure 1
@@ -419,6 +435,7 @@ state_files() {
 }
 
 @test "what a pool keeps is for its owner only, whatever the umask" {
+    needs_root "acts as another user"
     printf 'like = bash\nfile = notes of ${NAME}\n' > "$DIR/noted.conf"
     local mask agent
     for mask in 000 022 077; do

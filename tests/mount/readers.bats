@@ -177,7 +177,7 @@ sys.exit(f"{len(wrong)} were in pieces, such as {wrong[0]!r:.100}" if wrong else
 }
 
 @test "one user is not shown what was made for another" {
-    [ "$(id -u)" = 0 ] || skip "other users are root's to be"
+    needs_root "acts as another user"
     chmod 755 "$DIR"
     mount_pool 1 1 -o allow_other,umask=0
     python3 -c '
