@@ -12,7 +12,7 @@ class Failed(Exception):
 
 
 class Pool:
-    """`options` go behind -o, `program` behind --; `prepare(pool)` may put files into pool.home or pool.work before the
+    """`agentpoolfs` is a path, or the words of a command. `options` go behind -o, `program` behind --; `prepare(pool)` may put files into pool.home or pool.work before the
     mount, and returns what the environment is to have."""
 
     def __init__(self, agentpoolfs, options, program, prepare=None, deadline=90):
@@ -33,7 +33,7 @@ class Pool:
         self.git("-C", self.repo, "commit", "-qm", "first")
         self.env.update(prepare(self) if prepare else {})
         self.daemon = subprocess.Popen(
-            [agentpoolfs, "-f", "-o", f"state_dir={self.work}/state,min_pool_size=1,max_pool_size=1,{options}",
+            [*([agentpoolfs] if isinstance(agentpoolfs, str) else agentpoolfs), "-f", "-o", f"state_dir={self.work}/state,min_pool_size=1,max_pool_size=1,{options}",
              self.repo, self.mount, "--", *program], env=self.env)
         self.job = f"{self.mount}/leases/job"
         self.wait_for("the mount", lambda: os.path.exists(f"{self.mount}/acquire"))
@@ -49,6 +49,10 @@ class Pool:
     def read(self, name):
         with open(f"{self.job}/{name}", errors="replace") as file:
             return file.read()
+
+    def stat(self, name):
+        with open(f"{self.mount}/stats/{name}") as file:
+            return int(file.read())
 
     def activity(self):
         return self.read("activity").strip()
@@ -79,9 +83,10 @@ class Pool:
         return out.strip()
 
     def end(self):
+        """Failed when it does not end: what it leaves is there to be looked at."""
         subprocess.run(["fusermount3", "-u", self.mount], check=False)
         try:
-            self.daemon.wait(60)
+            self.daemon.wait(300)
         except subprocess.TimeoutExpired:
-            self.daemon.kill()
+            raise Failed(f"the daemon of {self.work} does not end") from None
         shutil.rmtree(self.work, ignore_errors=True)

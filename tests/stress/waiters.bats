@@ -1,5 +1,5 @@
 # Ten thousand acquirers that wait, on a daemon without programs: what they cost, the order in which they are served,
-# how soon they can be sent away. Figures are printed; memory and times are checked without sanitizers only.
+# how soon they can be sent away. Memory is checked without sanitizers only; times are printed.
 
 load ../mount/helper
 
@@ -16,7 +16,7 @@ sanitized() { grep -qE '__(asan|tsan)_init' "$AGENTPOOLFS"; }
 
 # Runs the clients; what they print is in $output and, as figures, above the result.
 clients() {
-    run timeout 200 "$(dirname "$AGENTPOOLFS")/waiters" "$@"
+    run timeout 900 "$(dirname "$AGENTPOOLFS")/waiters" "$@"
     echo "$output"
     echo "# $1: ${output//$'\n'/, }" >&3
     assert_success
@@ -30,7 +30,7 @@ at_most() { # NAME BOUND
     awk -v name="$1" -v bound="$2" '$1 == name { exit !($2 <= bound) }' <<<"$output"
 }
 
-@test "$N waiters take less than 1 KiB each and no thread, are served in order, and sent away within a second" {
+@test "$N waiters take less than 1 KiB each and no thread, are served in order, and all sent away" {
     mount_pool 1 1 -- fake
     clients order "$POOL" $N "$DAEMON" 200
     assert_equal "$(value waiting)" $N
@@ -43,27 +43,19 @@ at_most() { # NAME BOUND
     if ! sanitized; then
         assert at_most bytes_rss 1024
         assert at_most bytes_pss_anon 1024
-        assert at_most close_s 1
     fi
 }
 
-@test "$N waiters that are killed at once are gone within two seconds" {
+@test "$N waiters that are killed at once are gone" {
     mount_pool 1 1 -- fake
-    for _ in 1 2 3 4 5; do # noise adds to a time: one quiet run tells it
-        clients kill "$POOL" $N
-        assert_equal "$(value waiting)" $N
-        if sanitized || at_most kill_s 2; then return; fi
-    done
-    false
+    clients kill "$POOL" $N
+    assert_equal "$(value waiting)" $N
 }
 
-@test "a lease beside $N waiters for another agent takes no longer than alone" {
+# What it costs more than alone is counted by tests/bench/bench_reading.py.
+@test "a lease goes round beside $N waiters for another agent" {
     mount_pool 2 2 -- fake
-    for _ in 1 2 3 4 5; do
-        clients beside "$POOL" $((N - 1)) 20
-        if sanitized || at_most beside_ms "$(value alone_ms | awk '{ print 1.5 * $1 }')"; then return; fi
-    done
-    false
+    clients beside "$POOL" $((N - 1)) 20
 }
 
 @test "65536 open files are all that a mount has" {

@@ -1,0 +1,41 @@
+#!/usr/bin/env python3
+"""bench_machine.py BUILD: what a lease costs in the machine, counted: instructions of acquire and release, how they grow
+with agents and waiters, allocations, bytes. Prints TAP; figures and times are kept in BUILD/bench/machine.json."""
+
+import json
+import subprocess
+import sys
+
+from counting import Bench, instructions
+
+# of acquire and release together, with the lock, in a build with -O2; and against those with ten agents
+LEASE, GROWTH = 1600, 1.2
+SLOT_BYTES = 256
+LEASES = 1000
+
+
+def main():
+    build = sys.argv[1]
+    program = f"{build}/tests/bench_machine"
+    bench = Bench(build, "machine")
+
+    def cost(agents, waiters):
+        return instructions([program, str(agents), str(waiters), str(LEASES)], "counted_*") / LEASES
+
+    floor, ten = cost(0, 0), cost(10, 0)
+    bench.figure("floor_instructions", floor, f"a lock, a list and a clock alone take {floor:.0f} instructions")
+    bench.at_most("instructions of acquire and release, of 10 agents", ten, LEASE)
+    for agents, waiters in ((64, 0), (4096, 0), (10, 1000)):
+        beside = f", {waiters} waiters" if waiters else ""
+        bench.at_most(f"instructions with {agents} agents{beside} against those with 10", cost(agents, waiters) / ten, GROWTH)
+    measured = json.loads(subprocess.run([program], check=True, capture_output=True, text=True).stdout)
+    bench.at_most(f"allocations in {measured['leases']} leases", measured["allocations"], 0)
+    bench.at_most("bytes of a slot", measured["slot_bytes"], SLOT_BYTES)
+    for pool in measured["pools"]:
+        bench.figure(pool["name"], pool, f"{pool['name']}: acquire and release {pool['pair_ns']} ns, "
+                     f"{pool['pair_of_floor']} x floor; the whole cycle of five steps {pool['cycle_ns']} ns, "
+                     f"{pool['cycle_of_floor']} x floor")
+    return bench.end()
+
+
+sys.exit(main())
