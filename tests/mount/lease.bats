@@ -59,8 +59,8 @@ PY
     await value_is "$POOL/stats/idle_agents" 1
 }
 
-@test "a holder by handle that is killed gives the agent back within a second" {
-    mount_pool 1 1
+@test "a holder by handle that is killed gives the agent back, and no pass is needed for it" {
+    mount_pool 1 1 -o maintenance_interval=1d
     mkfifo "$DIR/never"
     local all=() holder start
     for _ in 1 2 3; do
@@ -77,9 +77,7 @@ PY
         all+=($(( (${EPOCHREALTIME/./} - ${start/./}) / 1000 )))
         await value_is "$POOL/stats/idle_agents" 1
     done
-    # of three on a busy machine one is told
-    echo "took ${all[*]} ms"
-    jq -se 'min < 1000' <<<"${all[*]}"
+    echo "# it took ${all[*]} ms" >&3
 }
 
 @test "ten writers on a pool of two are served in order, each once" {
@@ -125,15 +123,15 @@ PY
     mount_pool 1 1
     echo a > "$POOL/acquire"
     run python3 - "$POOL" <<'PY'
-import sys, time
-start = time.monotonic()
+import sys
 try:
     with open(sys.argv[1] + "/acquire", "w") as f: # flushes at close, and again when that failed
         f.write("x timeout=1\n")
 except TimeoutError:
-    print("timed out", round(time.monotonic() - start))
+    print("timed out")
 PY
-    assert_output "timed out 1"
+    assert_output "timed out"
+    grep -q '^agentpool_acquire_total{.*result="timeout"} 1$' "$POOL/metrics"
     echo a > "$POOL/release"
     await value_is "$POOL/stats/idle_agents" 1
     assert_equal "$(cat "$POOL/stats/total_requests")" 1
@@ -240,6 +238,7 @@ PY
 }
 
 @test "another user may not end a lease" {
+    needs_root "acts as another user"
     mount_pool 1 1 -o allow_other
     echo job > "$POOL/acquire"
     chmod 755 "$DIR"

@@ -2,7 +2,8 @@
                                    poll says and what is read then
 poll.py levels FILE COMMAND        what poll says of a file before and behind a shell command, and once it is read again
 poll.py edges FILE COMMAND...      waits behind each command by an edge-triggered epoll
-poll.py many N FILE SECONDS        so many pollers at once, each with an open file of its own; how often they were woken
+poll.py many N FILE LAST           so many pollers at once, each with an open file of its own, until they read the last
+                                   value; how often they were woken
 
 HOW: poll, epoll or select. Files are open and have been read once when standard error says "open". Exit 2: nothing came."""
 import errno
@@ -11,8 +12,8 @@ import select
 import subprocess
 import sys
 import threading
-import time
 
+DEADLINE = 300
 NAMES = [(select.POLLIN, "IN"), (select.POLLPRI, "PRI"), (select.POLLERR, "ERR"), (select.POLLHUP, "HUP")]
 
 
@@ -77,21 +78,21 @@ def edges(path, *commands):
     epoll.register(fd, select.EPOLLPRI | select.EPOLLET)
     for command in commands:
         subprocess.Popen(["sh", "-c", command])
-        if not epoll.poll(10):
+        if not epoll.poll(DEADLINE):
             sys.exit("not woken by %s" % command)
         print(value(fd))
 
 
-def many(n, path, seconds):
-    woken, until, opened = [0] * int(n), time.monotonic() + float(seconds), threading.Barrier(int(n) + 1)
+def many(n, path, last):
+    woken, opened = [0] * int(n), threading.Barrier(int(n) + 1)
 
     def one(i):
         fd = open_read(path)
         opened.wait()
-        while (left := until - time.monotonic()) > 0:
-            if waits("poll", [fd], left):
-                woken[i] += 1
-                value(fd)
+        seen = None
+        while seen != last and waits("poll", [fd], DEADLINE):
+            woken[i] += 1
+            seen = value(fd)
         os.close(fd)
 
     threads = [threading.Thread(target=one, args=(i,)) for i in range(int(n))]

@@ -201,22 +201,22 @@ teardown() { common_teardown; }
 
 @test "no handler blocks while a worker is in a slow spawn" {
     mount_pool 1 2
-    echo "sleep 5" > "$POOL/config/setup"
+    echo "until [ -e $DIR/go ]; do sleep 0.05; done" > "$POOL/config/setup"
     echo 2 > "$POOL/scale"
     await value_is "$POOL/stats/spawning_agents" 1
-    run python3 - "$POOL" <<'PY'
+    run timeout 300 python3 - "$POOL" <<'PY'
 import sys, time
 worst = 0
 for i in range(200):
     start = time.monotonic()
     assert open(sys.argv[1] + "/stats/waiting").read() == "0\n"
     worst = max(worst, time.monotonic() - start)
-print("worst read: %.1f ms" % (worst * 1e3))
-assert worst < 0.25
+print("# worst read: %.1f ms" % (worst * 1e3))
 PY
-    echo "$output"
+    echo "$output" >&3
     assert_success
     assert_equal "$(cat "$POOL/stats/spawning_agents")" 1 # it was slow all the while
+    touch "$DIR/go"
     await value_is "$POOL/stats/idle_agents" 2
 }
 
