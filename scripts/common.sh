@@ -1,6 +1,11 @@
 # shellcheck shell=bash disable=SC2034
 # Sourced by the other scripts: what the project needs from Debian 12, and how it is built.
 
+# A python3 that is a script, which looks for the one to run, would cost more than many a test.
+if command -v python3 >/dev/null; then
+    PATH=$(dirname "$(python3 -c 'import sys; print(sys.executable)')"):$PATH
+fi
+
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
 say() { # with the seconds since the script began
