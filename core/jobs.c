@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/pidfd.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -29,15 +30,15 @@
 /* What a program gets to be ready again when it was made to forget. */
 #define CLEAR_LIMIT (3 * AP_SECOND)
 
-/* Reports how the agent's effect went. Refused when the machine does not wait for it any more. */
-static void outcome(struct ap_agent *agent, int result)
+/* Reports how the agent's effect went. -ESTALE: the machine does not wait for it any more. */
+static int outcome(struct ap_agent *agent, int result)
 {
-	pool_step(agent->pool, &(struct machine_event){
-				       .type = machine_outcome(agent->effect.type),
-				       .slot = agent->effect.slot,
-				       .effect = agent->effect.id,
-				       .result = result,
-			       });
+	return pool_step(agent->pool, &(struct machine_event){
+					      .type = machine_outcome(agent->effect.type),
+					      .slot = agent->effect.slot,
+					      .effect = agent->effect.id,
+					      .result = result,
+				      });
 }
 
 /* Puts the sentence where the acquirer or releaser of the agent finds it. */
@@ -318,8 +319,8 @@ static void job_spawn(struct ap_agent *agent)
 /* --- leases --- */
 
 /* What the acquirer asked for; of one that has given up meanwhile, what the configuration says. */
-static void wanted_lease(struct ap_agent *agent, struct store_lease *record, char *ret_base,
-			 size_t size)
+static void wanted_lease(struct ap_agent *agent, struct store_lease *record, pid_t *ret_holder,
+			 char *ret_base, size_t size)
 {
 	struct worktree_lease *lease = &agent->lease;
 	struct ap_pool *pool = agent->pool;
@@ -340,11 +341,41 @@ static void wanted_lease(struct ap_agent *agent, struct store_lease *record, cha
 		if (request->base)
 			base = request->base;
 		record->holder_start = request->holder_start;
+		*ret_holder = request->holder;
 	}
 	agent->token = slot->token;
 	snprintf(ret_base, size, "%s", base);
 	memcpy(lease->label, slot->label.text, sizeof lease->label);
 	pthread_mutex_unlock(&pool->lock);
+}
+
+/* Takes hold of the process that the lease is to end with. -ESRCH: it has ended while its acquirer
+ * waited. */
+static int take_holder(struct ap_agent *agent, pid_t holder, uint64_t start, struct ap_err *err)
+{
+	int fd = holder ? pidfd_open(holder, 0) : -1;
+	if (fd >= 0 && process_start_time(holder) != start) { /* another has its number */
+		close(fd);
+		fd = -1;
+		errno = ESRCH;
+	}
+	if (holder && fd < 0) { /* for want of descriptors: no illness of the agent's */
+		int r = errno == ESRCH ? -ESRCH : -EBUSY;
+		ap_err_errno(err, -errno, "pid %d", (int)holder);
+		return r;
+	}
+	pthread_mutex_lock(&agent->pool->lock);
+	agent_forget_holder_locked(agent);
+	agent->holder_fd = fd;
+	pthread_mutex_unlock(&agent->pool->lock);
+	return 0;
+}
+
+static void forget_holder(struct ap_agent *agent)
+{
+	pthread_mutex_lock(&agent->pool->lock);
+	agent_forget_holder_locked(agent);
+	pthread_mutex_unlock(&agent->pool->lock);
 }
 
 static int check_health(struct ap_agent *agent, struct ap_err *err)
@@ -387,9 +418,12 @@ static void job_validate(struct ap_agent *agent)
 	struct ap_err err = {""};
 	char base[AP_OPTION_TEXT_MAX];
 	struct store_lease record;
-	wanted_lease(agent, &record, base, sizeof base);
+	pid_t holder = 0;
+	wanted_lease(agent, &record, &holder, base, sizeof base);
 	go_on_if_paused(agent);
-	int r = check_health(agent, &err);
+	int r = take_holder(agent, holder, record.holder_start, &err);
+	if (r == 0)
+		r = check_health(agent, &err);
 	if (r == 0)
 		r = worktree_plan(&agent->worktree, base, &agent->lease, &err);
 	/* before the branch is there: a branch without a record would stay for ever */
@@ -418,7 +452,8 @@ static void job_validate(struct ap_agent *agent)
 	} else {
 		tell_request(agent, &err);
 	}
-	outcome(agent, r);
+	if (outcome(agent, r) < 0 || r < 0)
+		forget_holder(agent);
 }
 
 void lease_message(const char *label, const char *name, unsigned generation, struct ap_buf *ret)
@@ -664,6 +699,26 @@ void job_effect_locked(struct ap_agent *agent, const struct machine_effect *effe
 
 /* --- jobs of their own memory --- */
 
+int pool_may_ask(struct ap_pool *pool, struct ap_err *err)
+{
+	unsigned n = atomic_load(&pool->n_asked);
+	return n < POOL_ASKED_MAX
+		       ? 0
+		       : ap_err_set(err, -EAGAIN,
+				    "%u texts and commands are being worked on already", n);
+}
+
+void job_asked(struct ap_pool *pool, struct ap_request *request)
+{
+	ap_request_ref(request);
+	atomic_fetch_add(&pool->n_asked, 1);
+}
+
+void job_answered(struct ap_pool *pool)
+{
+	atomic_fetch_sub(&pool->n_asked, 1);
+}
+
 struct agent_job *agent_job_new(struct ap_agent *agent, struct ap_request *request,
 				void (*run)(struct worker_job *), const char *words)
 {
@@ -675,13 +730,15 @@ struct agent_job *agent_job_new(struct ap_agent *agent, struct ap_request *reque
 	agent_ref(agent);
 	job->request = request;
 	if (request)
-		ap_request_ref(request);
+		job_asked(agent->pool, request);
 	strcpy(job->words, words);
 	return job;
 }
 
 void agent_job_free(struct agent_job *job)
 {
+	if (job->request)
+		job_answered(job->agent->pool);
 	ap_agent_unref(job->agent);
 	free(job);
 }
@@ -738,6 +795,18 @@ int agent_usage(struct ap_agent *agent, struct process_usage *ret, double *ret_p
 
 static void job_forward(struct worker_job *worker_job);
 
+static void forward_soon(struct ap_agent *agent)
+{
+	if (atomic_exchange(&agent->forwarding,
+			    true)) /* that one resolves the base as it is then */
+		return;
+	struct agent_job *job = agent_job_new(agent, NULL, job_forward, "");
+	if (job)
+		agent_job_in_lane(job);
+	else
+		atomic_store(&agent->forwarding, false);
+}
+
 /* Keeps templates and idle agents where new leases begin. */
 static void follow_base(struct ap_agent *agent)
 {
@@ -749,9 +818,8 @@ static void follow_base(struct ap_agent *agent)
 	bool behind = !agent->gone && strcmp(agent->commit, base) != 0 &&
 		      pool->machine.slots[agent->slot].state == AP_AGENT_IDLE;
 	pthread_mutex_unlock(&pool->lock);
-	struct agent_job *job = behind ? agent_job_new(agent, NULL, job_forward, "") : NULL;
-	if (job)
-		agent_job_in_lane(job);
+	if (behind)
+		forward_soon(agent);
 	(void)templates_follow(pool->templates, base,
 			       ap_pool_config_number(pool, AP_OPT_SPAWN_TIMEOUT), NULL);
 	tidy_soon(pool);
@@ -795,6 +863,7 @@ static void job_forward(struct worker_job *worker_job)
 	struct agent_job *job = ap_container_of(worker_job, struct agent_job, job);
 	struct ap_agent *agent = job->agent;
 	char base[GIT_OID_MAX + 1];
+	atomic_store(&agent->forwarding, false);
 	pthread_mutex_lock(&agent->pool->lock);
 	enum ap_agent_state state = agent->pool->machine.slots[agent->slot].state;
 	bool serves_nobody = !agent->gone && !agent->lease_open &&

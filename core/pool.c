@@ -54,7 +54,6 @@ struct ap_request *ap_request_new(ap_request_done *done, void *data)
 	ap_list_init(&request->link);
 	ap_list_init(&request->machine.link);
 	ap_list_init(&request->machine.label.link);
-	request->holder_fd = -1;
 	return request;
 }
 
@@ -70,8 +69,6 @@ void ap_request_free(struct ap_request *request)
 	ap_buf_fini(&request->text);
 	free(request->why);
 	free(request->base);
-	if (request->holder_fd >= 0)
-		close(request->holder_fd);
 	ap_agent_unref(request->responder);
 	free(request);
 }
@@ -150,6 +147,8 @@ static const char *refusal(int error)
 		return "the label is leased, or asked for, already";
 	case -ENOENT:
 		return "there is no such lease or agent";
+	case -ESRCH:
+		return "the process of pid= has ended meanwhile";
 	case -ESTALE:
 		return "the lease has ended meanwhile";
 	case -ESHUTDOWN:
@@ -183,7 +182,7 @@ static void refusal_of(struct ap_pool *pool, int result, struct ap_err *ret)
 	pthread_mutex_unlock(&pool->lock);
 }
 
-/* Gives the lease's key and text to the acquirer, and the holder's process to the agent. */
+/* Gives the lease's key and text to the acquirer, and has the holder's process watched. */
 static void grant_locked(struct ap_pool *pool, struct ap_request *request)
 {
 	if (request->machine.result < 0 || request->machine.token == 0)
@@ -192,11 +191,9 @@ static void grant_locked(struct ap_pool *pool, struct ap_request *request)
 	request->machine.agent = agent->number;
 	pool->noted[agent->slot].waited_ns = ap_clock_ns() - request->asked_ns;
 	ap_buf_printf(&request->text, "%s %s\n", agent->name, request->machine.label.text);
-	if (request->holder_fd < 0)
-		return;
-	agent->holder_fd = request->holder_fd;
-	request->holder_fd = -1;
-	(void)maintenance_watch_holder(pool, agent, agent->holder_fd); /* ENOMEM: ttl is left */
+	if (agent->holder_fd >= 0)
+		(void)maintenance_watch_holder(pool, agent,
+					       agent->holder_fd); /* ENOMEM: ttl is left */
 }
 
 /* Outcomes of effects for which there is no agent: no memory for one, or none to stop. */
@@ -414,9 +411,10 @@ int ap_pool_acquire(struct ap_pool *pool, const struct ap_acquire *acquire,
 	if (acquire->base[0] && !(request->base = strdup(acquire->base)))
 		return ap_err_errno(err, -ENOMEM, "acquire");
 	if (acquire->holder) {
-		request->holder_fd = pidfd_open(acquire->holder, 0);
-		if (request->holder_fd < 0)
+		AP_CLEANUP_CLOSE int fd = pidfd_open(acquire->holder, 0);
+		if (fd < 0)
 			return ap_err_errno(err, -errno, "pid %d", (int)acquire->holder);
+		request->holder = acquire->holder;
 		request->holder_start = process_start_time(acquire->holder);
 	}
 	if (acquire->affinity[0])

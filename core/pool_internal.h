@@ -29,6 +29,10 @@
 #define POOL_WAITERS_USER 1000	      /* of them of one user who is neither root nor the owner */
 #define POOL_PROMPTS_MAX  64	      /* prompts of one agent, queued or being written */
 #define POOL_PROMPT_BYTES (8 << 20)   /* of them, together; or max_prompt, where that is more */
+#define POOL_KEYS_MAX	  256	      /* lines of keys of one agent that are not typed yet */
+#define POOL_KEYS_BYTES	  (64 << 10)  /* of them, together */
+#define POOL_COMMITS_MAX  64	      /* commits of one agent that are not made yet */
+#define POOL_ASKED_MAX	  16384	      /* texts and commands that workers have not answered yet */
 #define POOL_WORKTREES	  "worktrees" /* directories in the state directory */
 #define POOL_LAYERS	  "layers"
 #define POOL_AGENTS	  "agents"
@@ -50,14 +54,16 @@ struct ap_request {
 	struct machine_request machine; /* of an acquirer or a releaser */
 	ap_request_done *done;
 	void *data;
-	atomic_int n_refs;     /* the caller's, and the pool's while it is submitted */
-	atomic_bool answered;  /* whoever sets it calls done */
-	bool in_machine;       /* the machine answers it */
-	char *why;	       /* behind the result, owned; NULL: nothing is known */
-	struct ap_buf text;    /* what it brings; written by whoever calls done, before it */
-	char *base;	       /* of an acquirer, owned; NULL: the configuration's */
-	int holder_fd;	       /* of an acquirer's process that the lease ends with; -1: none */
-	uint64_t holder_start; /* its start, as process_start_time() tells it */
+	atomic_int n_refs;    /* the caller's, and the pool's while it is submitted */
+	atomic_bool answered; /* whoever sets it calls done */
+	bool in_machine;      /* the machine answers it */
+	char *why;	      /* behind the result, owned; NULL: nothing is known */
+	struct ap_buf text;   /* what it brings; written by whoever calls done, before it */
+	char *base;	      /* of an acquirer, owned; NULL: the configuration's */
+	/* of an acquirer: the process that the lease ends with, 0: none; and its start, as
+	 * process_start_time() tells it: who waits costs no descriptor */
+	pid_t holder;
+	uint64_t holder_start;
 	struct ap_agent *responder; /* whose response is wanted, referenced; NULL: none's */
 	int64_t asked_ns;	    /* of an acquirer: when; 0: it is none */
 	int64_t offset;		    /* where a text that is kept begins */
@@ -120,8 +126,9 @@ struct ap_agent {
 	int64_t leased_ns;	    /* when its lease was granted; 0: to nobody */
 	struct transition transitions[AP_TRANSITIONS];
 	unsigned n_transitions; /* ever */
-	int holder_fd;		/* of the process that its lease ends with; -1: none */
-	bool gone;		/* its slot has been given up */
+	int holder_fd; /* of the process that its lease ends with, from the validation on; -1: none
+			*/
+	bool gone;     /* its slot has been given up */
 	bool started; /* it has a terminal: the worktree and the terminal's name stay as they are */
 	bool ending;  /* its program is being ended by us */
 	bool ended;   /* its program has ended */
@@ -146,6 +153,12 @@ struct ap_agent {
 	uint64_t n_prompts;
 	uint64_t prompt_seq; /* of the last one */
 	bool delivering;
+	unsigned n_keys; /* lines of them that wait or are being typed */
+	size_t keys_bytes;
+	unsigned n_commits;	     /* that wait or are being made */
+	struct worker_job pause_job; /* has the processes obey `paused` */
+	bool pausing, pauses_again;  /* it is queued or runs; there was another word meanwhile */
+	atomic_bool forwarding;	     /* a job to bring it forward waits */
 	struct worker_job prompt_job;
 	struct ap_err prompt_error; /* why the last prompt was not delivered */
 	enum ap_activity activity;
@@ -232,6 +245,7 @@ struct ap_pool {
 	bool reviving;		/* a worker starts the backend again; pool->lock */
 	int64_t revive_ns;	/* when the backend is to be started again; pool->lock */
 	bool bounding;		/* bound_job is queued; pool->lock */
+	atomic_uint n_asked;	/* jobs with a request */
 	atomic_uint names_kept; /* numbers of agents below this are spent, says the store */
 	atomic_bool maintenance_end;
 };

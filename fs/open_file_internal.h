@@ -86,6 +86,7 @@ struct open_files {
 	uint32_t n_slots, first_free; /* n_slots: none */
 	size_t taking_bytes;	      /* of texts being written; the FUSE thread's own */
 	atomic_size_t text_bytes;     /* of texts that were made for readers */
+	atomic_size_t line_bytes;     /* of lines whose write is parked */
 };
 
 /* A parked read. Freed with its parked request. */

@@ -15,6 +15,9 @@
 /* Bytes of texts being written that the mount holds at most. */
 #define TAKING_MAX (256 << 20)
 
+/* Bytes of command lines whose writes are parked, likewise. */
+#define LINES_MAX (64 << 20)
+
 size_t line_length(const char *text, size_t len)
 {
 	const char *newline = memchr(text, '\n', len);
@@ -137,6 +140,7 @@ static void write_finish(struct open_file *file, int result)
 		result = -ECANCELED;
 	if (result < 0 && n == 0)
 		remember_refused(writing, result);
+	atomic_fetch_sub(&file->files->line_bytes, writing->work.len);
 	ap_buf_fini(&writing->work);
 	fuse_req_t req = parked_claim(parked);
 	int r = -ENOENT;
@@ -271,6 +275,15 @@ static void submit_lines(struct open_file *file, fuse_req_t req, const char *tex
 			 size_t from, size_t size)
 {
 	struct writing *writing = file->writing;
+	struct ap_err err;
+	size_t held = atomic_load(&file->files->line_bytes);
+	if (held + len > LINES_MAX) {
+		ap_err_set(&err, -EAGAIN, "lines of %zu bytes wait for their answers already",
+			   held);
+		refused(file, -EAGAIN, &err);
+		fuse_reply_err(req, EAGAIN);
+		return;
+	}
 	if (!writing && !(writing = file->writing = calloc(1, sizeof *writing))) {
 		fuse_reply_err(req, ENOMEM);
 		return;
@@ -288,12 +301,13 @@ static void submit_lines(struct open_file *file, fuse_req_t req, const char *tex
 					: parked_new(file->files->parked, req, writer_interrupted,
 						     file_unref, file);
 	if (!parked) {
-		writing->work.failed = false;
+		ap_buf_fini(&writing->work);
 		file_unref(file);
 		fuse_reply_err(req, ENOMEM);
 		return;
 	}
 	writing->parked = parked;
+	atomic_fetch_add(&file->files->line_bytes, writing->work.len);
 	file_ref(file); /* ours: the last answer may close it under us */
 	write_continue(file);
 	file_unref(file);
@@ -503,6 +517,21 @@ static void value_write(struct open_file *file, fuse_req_t req, const char *data
 
 /* --- what a write is --- */
 
+/* What is left waits for the rest of its line, and costs no more memory than it has bytes. */
+static void pending_drop(struct open_file *file, size_t n)
+{
+	struct ap_buf rest = {0};
+	if (file->pending.len > n)
+		ap_buf_add(&rest, file->pending.data + n, file->pending.len - n);
+	if (rest.failed) {
+		ap_buf_fini(&rest);
+		ap_buf_drop(&file->pending, n);
+		return;
+	}
+	ap_buf_fini(&file->pending);
+	file->pending = rest;
+}
+
 void open_file_write(struct open_files *files, fuse_req_t req, const char *data, size_t size,
 		     struct fuse_file_info *fi)
 {
@@ -555,11 +584,11 @@ void open_file_write(struct open_files *files, fuse_req_t req, const char *data,
 	}
 	if (file->row->submit) {
 		submit_lines(file, req, file->pending.data, whole, from, size);
-		ap_buf_drop(&file->pending, whole);
+		pending_drop(file, whole);
 		return;
 	}
 	ssize_t done = run_lines(file, file->pending.data, whole);
-	ap_buf_drop(&file->pending, whole);
+	pending_drop(file, whole);
 	if (done < 0)
 		fuse_reply_err(req, (int)-done);
 	else

@@ -79,7 +79,8 @@ class Pool:
         return out.strip()
 
     def end(self):
-        subprocess.run(["fusermount3", "-u", self.mount], check=False)
+        if self.daemon.poll() is None:
+            subprocess.run(["fusermount3", "-u", self.mount], check=False)
         try:
             self.daemon.wait(60)
         except subprocess.TimeoutExpired:

@@ -128,3 +128,97 @@ True"
     kill "$DAEMON"
     await gone "$DAEMON"
 }
+
+tmux_server() {
+    tmux -S "$STATE/tmux.sock" display-message -p '#{pid}'
+}
+
+@test "the 257th line of keys that waits for an agent is EAGAIN, and the lines before it are typed" {
+    mount_pool 1 1
+    echo job > "$POOL/acquire"
+    await value_is "$POOL/leases/job/activity" ready
+    local server
+    server=$(tmux_server)
+    kill -STOP "$server"
+    run python3 -c 'import errno, os, sys
+fd = os.open(sys.argv[1], os.O_WRONLY)
+n = 0
+try:
+    while n < 1000:
+        n += os.write(fd, b"x\n" * 10) // 2
+except OSError as error:
+    print(n, errno.errorcode[error.errno])' "$POOL/leases/job/keys"
+    kill -CONT "$server"
+    assert_output "256 EAGAIN"
+    assert_equal "$(cat "$POOL/last_error")" "256 lines of keys of 256 bytes wait for agent-1 already"
+    await bash -c '[ "$(tr -cd x <"$1" | wc -c)" = 256 ]' _ "$POOL/leases/job/screen"
+    echo C-u > "$POOL/leases/job/keys"
+}
+
+@test "keys over 64 KiB that wait for an agent are EAGAIN" {
+    mount_pool 1 1
+    echo job > "$POOL/acquire"
+    await value_is "$POOL/leases/job/activity" ready
+    local server
+    server=$(tmux_server)
+    kill -STOP "$server"
+    run python3 -c 'import errno, os, sys
+fd = os.open(sys.argv[1], os.O_WRONLY)
+n = 0
+try:
+    while n < 100:
+        os.write(fd, b"x" * 4000 + b"\n")
+        n += 1
+except OSError as error:
+    print(n, errno.errorcode[error.errno])' "$POOL/leases/job/keys"
+    kill -CONT "$server"
+    assert_output "16 EAGAIN"
+}
+
+@test "of ten thousand pauses and resumes the last one counts, and the daemon keeps none of them" {
+    mount_pool 1 1
+    echo job > "$POOL/acquire"
+    await value_is "$POOL/leases/job/activity" ready
+    local program before
+    program=$(program_of "$POOL/leases/job")
+    before=$(awk '/VmRSS/ { print $2 }' "/proc/$DAEMON/status")
+    python3 -c 'import os, sys
+fd = os.open(sys.argv[1], os.O_WRONLY)
+for i in range(100):
+    os.write(fd, b"pause\nresume\n" * 50)
+os.write(fd, b"pause\n")' "$POOL/leases/job/ctl"
+    await grep -q '^State:.T' "/proc/$program/status"
+    assert [ $(($(awk '/VmRSS/ { print $2 }' "/proc/$DAEMON/status") - before)) -lt 1000 ]
+    echo resume > "$POOL/leases/job/ctl"
+    await grep -q '^State:.[SR]' "/proc/$program/status"
+}
+
+@test "commits of which 64 wait for an agent are EAGAIN" {
+    mount_pool 1 1
+    slow_git
+    echo job > "$POOL/acquire"
+    echo work > "$(readlink "$POOL/leases/job/worktree")/work.slow"
+    local i clients=()
+    for i in {1..64}; do
+        bash -c "echo commit $i > $POOL/leases/job/ctl" 2>/dev/null 3>&- &
+        clients+=($!)
+    done
+    # one more that comes in before all of them are there waits like them, and is interrupted
+    await bash -c "! timeout 1 bash -c 'echo commit more > $POOL/leases/job/ctl' && grep -q 'commits wait' $POOL/last_error"
+    assert_equal "$(cat "$POOL/last_error")" "64 commits wait for agent-1 already"
+    touch "$DIR/go"
+    for i in "${clients[@]}"; do wait "$i" || true; done
+}
+
+@test "readers that are killed while their text is made leave nothing to be made" {
+    mount_pool 1 1
+    slow_git
+    git -C "$REPO" config filter.slow.clean "echo one >>'$DIR/made'; $(git -C "$REPO" config filter.slow.clean)"
+    echo job > "$POOL/acquire"
+    echo work > "$(readlink "$POOL/leases/job/worktree")/work.slow"
+    local i
+    for i in {1..40}; do timeout 0.05 cat "$POOL/leases/job/diff" >/dev/null || true; done
+    touch "$DIR/go"
+    assert contains "$POOL/leases/job/diff" "work.slow"
+    assert [ "$(wc -l <"$DIR/made")" -lt 20 ] # those that were under way, and the last
+}
