@@ -72,10 +72,17 @@ static int resolve_base(struct ap_pool *pool, char ret[GIT_OID_MAX + 1], struct 
 static void job_tidy(struct worker_job *job)
 {
 	struct ap_pool *pool = ap_container_of(job, struct ap_pool, tidy_job);
+	if (templates_are_ending(pool->templates)) /* it is done once for all, at the end */
+		return;
 	atomic_store(&pool->tidying, false); /* what comes from now on is another job's */
 	templates_prepare(pool->templates);
 	templates_empty_trash(pool->templates);
 	pool_changed(pool); /* stats/templates */
+}
+
+static void tidy_lane_release(struct worker_lane *lane)
+{
+	(void)lane; /* the pool's own */
 }
 
 /* Has what templates_discard() moved away removed, and the next worktree prepared, behind the
@@ -84,7 +91,8 @@ static void tidy_soon(struct ap_pool *pool)
 {
 	if (atomic_exchange(&pool->tidying, true))
 		return;
-	pool->tidy_job = (struct worker_job){.run = job_tidy};
+	pool->tidy_job = (struct worker_job){
+		.run = job_tidy, .lane = &pool->tidy_lane, .lane_release = tidy_lane_release};
 	worker_submit(pool->workers, &pool->tidy_job);
 }
 
@@ -638,8 +646,9 @@ static void job_stop(struct ap_agent *agent)
 	if (r == 0 && !keep && agent->lease_open)
 		r = save_lease(agent, &err);
 	if (r == 0 && !keep && agent->lease_open)
-		(void)record_over(agent, NULL); /* likewise */
-	pool->backend->ops->remove(pool->backend, &agent->terminal, NULL);
+		(void)record_over(agent, NULL);	    /* likewise */
+	if (!templates_are_ending(pool->templates)) /* else it goes with the backend */
+		pool->backend->ops->remove(pool->backend, &agent->terminal, NULL);
 	if (r == 0 && !keep && agent->worktree.path) {
 		launch_teardown(agent);
 		r = worktree_remove(&agent->worktree, &err);
@@ -770,14 +779,15 @@ int agent_running(struct ap_agent *agent, bool even_ended, struct ap_err *err)
 	return r;
 }
 
-int agent_usage(struct ap_agent *agent, struct process_usage *ret, double *ret_percent)
+int agent_usage(struct ap_agent *agent, struct process_table *table, struct process_usage *ret,
+		double *ret_percent)
 {
 	struct ap_pool *pool = agent->pool;
 	pthread_mutex_lock(&pool->lock);
 	struct backend_terminal running = agent->running;
 	unsigned start = agent->start;
 	pthread_mutex_unlock(&pool->lock);
-	int r = pool->backend->ops->usage(pool->backend, &running, ret);
+	int r = pool->backend->ops->usage(pool->backend, &running, table, ret);
 	pthread_mutex_lock(&pool->lock);
 	if (r == 0 && agent->start == start) {
 		cpu_average_add(&agent->cpu, ret->cpu_ns, ap_clock_ns());
@@ -832,7 +842,7 @@ static void job_probe(struct worker_job *job)
 	double percent = 0;
 	int r = check_health(agent, NULL);
 	if (r == 0) /* a tree that cannot be looked at is no illness */
-		(void)agent_usage(agent, &usage, &percent);
+		(void)agent_usage(agent, NULL, &usage, &percent);
 	pthread_mutex_lock(&agent->pool->lock);
 	uint32_t id = agent->probe;
 	agent->probe = 0;

@@ -41,8 +41,10 @@ void job_answered(struct ap_pool *pool);
 int agent_running(struct ap_agent *agent, bool even_ended, struct ap_err *err);
 int agent_running_locked(const struct ap_agent *agent, bool even_ended, struct ap_err *err);
 
-/* What its process tree uses now; the CPU's average is brought up to now by it. -ESRCH, … */
-int agent_usage(struct ap_agent *agent, struct process_usage *ret, double *ret_percent);
+/* What its process tree uses now, by a table of processes if one is given; the CPU's average is
+ * brought up to now by it. -ESRCH, … */
+int agent_usage(struct ap_agent *agent, struct process_table *table, struct process_usage *ret,
+		double *ret_percent);
 
 /* Records the program that was started in its terminal. Lane only. Blocks as the store does. */
 int agent_record_program(struct ap_agent *agent, struct ap_err *err);

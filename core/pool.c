@@ -961,6 +961,15 @@ static int open_events(struct ap_pool *pool, struct ap_err *err)
 	return events_open(&pool->events, path, err);
 }
 
+static void cond_init_monotonic(pthread_cond_t *cond)
+{
+	pthread_condattr_t attr;
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(cond, &attr);
+	pthread_condattr_destroy(&attr);
+}
+
 int ap_pool_new(struct ap_pool **ret, struct ap_pool_options *options, struct ap_err *err)
 {
 	int r = ap_config_check(&options->config, err);
@@ -976,6 +985,8 @@ int ap_pool_new(struct ap_pool **ret, struct ap_pool_options *options, struct ap
 	pthread_mutex_init(&pool->seeding, NULL);
 	pthread_cond_init(&pool->emptied, NULL);
 	ap_list_init(&pool->lookers);
+	worker_lane_init(&pool->tidy_lane);
+	cond_init_monotonic(&pool->looked);
 	pool->config = options->config;
 	options->config = (struct ap_config){0};
 	pool->argv = options->argv;
@@ -1060,7 +1071,7 @@ int ap_pool_start(struct ap_pool *pool, struct ap_err *err)
 	if (r == 0 && (r = events_start(pool->events, pool->changed, pool->observer)) < 0)
 		ap_err_errno(err, r, "thread of the events");
 	if (r == 0 && (!(pool->workers = worker_pool_new(POOL_N_WORKERS)) ||
-		       !(pool->looking = worker_pool_new(1))))
+		       !(pool->looking = worker_pool_new(2))))
 		r = ap_err_errno(err, -EAGAIN, "worker threads");
 	if (r == 0)
 		pool->backend->ops->bound(pool->backend, pool->machine.limits.recycling.max_memory);
@@ -1096,11 +1107,47 @@ static void answer_all_waits(struct ap_pool *pool)
 	}
 }
 
+/* Tells the programs all at once to end that are to: the effects of the machine, which come by them
+ * one after the other, then find them ended. Whose leases end stands in the store by now, so that
+ * the next daemon goes on with that if this one dies. */
+static void tell_all_to_end(struct ap_pool *pool)
+{
+	for (unsigned i = 0; i < pool->machine.n_slots; i++) {
+		pthread_mutex_lock(&pool->lock);
+		const struct machine_slot *slot = &pool->machine.slots[i];
+		struct ap_agent *agent = pool->agents[i];
+		bool ends = slot->state == AP_AGENT_DRAINING ||
+			    (slot->state == AP_AGENT_ACTIVE && slot->leaving);
+		if (agent && ends && agent->started && !agent->ended)
+			agent_ref(agent);
+		else
+			agent = NULL;
+		pthread_mutex_unlock(&pool->lock);
+		if (agent)
+			agent_tell_to_end(agent);
+		ap_agent_unref(agent);
+	}
+}
+
+static void end_all(struct ap_pool *pool)
+{
+	templates_begin_end(pool->templates);
+	pool_step(pool, &(struct machine_event){.type = MACHINE_SHUTDOWN});
+	(void)store_commit(pool->store, store_txn_new(), true, NULL); /* behind what it has noted */
+	tell_all_to_end(pool);
+	pthread_mutex_lock(&pool->lock);
+	unsigned n = machine_total(&pool->machine);
+	pthread_mutex_unlock(&pool->lock);
+	worker_pool_grow(pool->workers, n < POOL_N_ENDERS ? n : POOL_N_ENDERS);
+}
+
 unsigned ap_pool_stop(struct ap_pool *pool, struct ap_err *err)
 {
 	pool->kept = ap_config_choice(&pool->config, AP_OPT_PERSIST) != 0;
-	pool_step(pool,
-		  &(struct machine_event){.type = pool->kept ? MACHINE_SUSPEND : MACHINE_SHUTDOWN});
+	if (pool->kept)
+		pool_step(pool, &(struct machine_event){.type = MACHINE_SUSPEND});
+	else
+		end_all(pool);
 	pthread_mutex_lock(&pool->lock);
 	while (!is_over_locked(pool)) /* every effect has a time limit of its own */
 		pthread_cond_wait(&pool->emptied, &pool->lock);
@@ -1139,6 +1186,8 @@ void ap_pool_free(struct ap_pool *pool)
 	worker_pool_free(pool->workers);
 	worker_pool_free(pool->looking);
 	leave_agents(pool);
+	if (pool->templates && !pool->kept) /* the backend comes to its end meanwhile */
+		templates_end(pool->templates);
 	if (pool->backend)
 		pool->backend->ops->free(pool->backend, pool->kept);
 	maintenance_fini(pool);
@@ -1154,6 +1203,7 @@ void ap_pool_free(struct ap_pool *pool)
 	ap_config_fini(&pool->config);
 	ap_config_fini(&pool->mounted);
 	pthread_cond_destroy(&pool->emptied);
+	pthread_cond_destroy(&pool->looked);
 	pthread_mutex_destroy(&pool->lock);
 	pthread_mutex_destroy(&pool->seeding);
 	free(pool->mountpoint);

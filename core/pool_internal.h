@@ -25,6 +25,7 @@
 #include "worktree.h"
 
 #define POOL_N_WORKERS	  6
+#define POOL_N_ENDERS	  26	      /* more of them at the end, which mostly wait */
 #define POOL_WAITERS_MAX  10000	      /* acquirers in the queue */
 #define POOL_WAITERS_USER 1000	      /* of them of one user who is neither root nor the owner */
 #define POOL_PROMPTS_MAX  64	      /* prompts of one agent, queued or being written */
@@ -65,7 +66,7 @@ struct ap_request {
 	pid_t holder;
 	uint64_t holder_start;
 	struct ap_agent *responder; /* whose response is wanted, referenced; NULL: none's */
-	int64_t asked_ns;	    /* of an acquirer: when; 0: it is none */
+	int64_t asked_ns;	    /* of an acquirer or a look: when */
 	int64_t offset;		    /* where a text that is kept begins */
 	struct ap_list link;	    /* of a wait: agent->waits; pool->lock */
 };
@@ -211,13 +212,16 @@ struct ap_pool {
 	struct worker_pool *workers;
 	struct templates *templates;
 	struct worker_job tidy_job;
-	atomic_bool tidying; /* it is queued */
+	struct worker_lane tidy_lane; /* two would remove the same */
+	atomic_bool tidying;	      /* it is queued */
 	struct worker_job revive_job;
 	struct worker_job bound_job;
-	struct worker_pool *looking; /* one thread: people are answered whatever else is slow */
-	struct worker_job look_job;
-	int64_t looked_ns;	 /* when it last looked; its own; 0: never */
-	int64_t silent_until_ns; /* its own: the backend did not answer */
+	/* overview.c: a thread that looks, and one that answers who waits for that */
+	struct worker_pool *looking;
+	struct worker_job look_job, answer_job;
+	int64_t silent_until_ns; /* the former's own: the backend did not answer */
+	int64_t usage_due_ns;	 /* likewise: no usage is looked at before */
+	unsigned usage_from;	 /* likewise: the slot that is looked at first */
 	int64_t started_ns;
 
 	pthread_mutex_t lock;	/* of what follows */
@@ -233,8 +237,10 @@ struct ap_pool {
 	int64_t spawn_error_ns;
 	struct ap_err aside_error; /* where work lies that could not be saved */
 	unsigned n_aside;
-	struct ap_list lookers; /* requests that look_job answers */
-	bool looks;		/* it is queued or runs */
+	struct ap_list lookers; /* requests that answer_job answers */
+	bool looks, answers;	/* these jobs are queued or run */
+	int64_t look_due_ns;	/* what was looked at before does until then */
+	pthread_cond_t looked;	/* a look has ended */
 
 	/* maintenance.c */
 	pthread_t maintenance;
@@ -423,6 +429,10 @@ void agent_ended(struct ap_agent *agent, unsigned start);
 
 /* Lets go of the process that its lease ends with. pool->lock held. */
 void agent_forget_holder_locked(struct ap_agent *agent);
+
+/* Tells the program and all that it started to end, and waits for nothing; not one that is to be
+ * asked by a command of its own. Any thread. */
+void agent_tell_to_end(struct ap_agent *agent);
 
 /* Ends the program and all that it started; returns when it is over. Lane only. -ETIMEDOUT. */
 int agent_end_program(struct ap_agent *agent, struct ap_err *err);

@@ -446,7 +446,8 @@ static int give_line(struct ap_agent *agent, const struct ap_buf *text, enum out
 	if (r < 0)
 		return ap_err_errno(err, r, "the prompt");
 	ap_buf_printf(&path, "%s/input", agent->dir);
-	AP_CLEANUP_CLOSE int fd = open(ap_buf_text(&path), O_WRONLY | O_NONBLOCK | O_CLOEXEC);
+	AP_CLEANUP_CLOSE int fd =
+		open(ap_buf_text(&path), O_WRONLY | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC);
 	if (fd < 0)
 		return ap_err_errno(err, -errno, "the input of %s", agent->name);
 	output_prompted(agent);

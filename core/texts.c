@@ -29,7 +29,7 @@ static int usage_text(struct ap_agent *agent, enum ap_agent_text what, struct ap
 {
 	struct process_usage usage;
 	double percent;
-	int r = agent_usage(agent, &usage, &percent);
+	int r = agent_usage(agent, NULL, &usage, &percent);
 	if (r == -ESRCH) { /* it has ended */
 		usage = (struct process_usage){0};
 		percent = 0;
