@@ -222,3 +222,35 @@ os.write(fd, b"pause\n")' "$POOL/leases/job/ctl"
     assert contains "$POOL/leases/job/diff" "work.slow"
     assert [ "$(wc -l <"$DIR/made")" -lt 20 ] # those that were under way, and the last
 }
+
+@test "a FIFO in the place of an agent's records holds nothing up" {
+    mount_pool 1 1
+    echo job > "$POOL/acquire"
+    await value_is "$POOL/leases/job/activity" ready
+    local record
+    for record in prompted pid paused exit output lease; do
+        rm -f "$STATE/agents/agent-1/$record"
+        mkfifo "$STATE/agents/agent-1/$record"
+    done
+    echo 'echo said $((40 + 2))' > "$POOL/leases/job/prompt"
+    assert contains "$POOL/leases/job/response" "said 42"
+    echo pause > "$POOL/leases/job/ctl"
+    echo resume > "$POOL/leases/job/ctl"
+    echo exit > "$POOL/leases/job/prompt"
+    await value_is "$POOL/leases/job/activity" exited
+    echo job > "$POOL/release"
+    echo next > "$POOL/acquire"
+    echo 'echo said $((50 + 3))' > "$POOL/leases/next/prompt"
+    await contains "$POOL/leases/next/output" "said 53"
+}
+
+@test "a diff of more than 64 MiB is EFBIG" {
+    mount_pool 1 1
+    echo job > "$POOL/acquire"
+    head -c 70000000 /dev/zero | tr '\0' x | fold -w 100 > "$(readlink "$POOL/leases/job/worktree")/large"
+    run cat "$POOL/leases/job/diff"
+    assert_failure
+    assert_output --partial "File too large"
+    assert contains "$POOL/leases/job/diffstat" "1 file changed"
+    echo "job discard" > "$POOL/release"
+}
