@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "cleanup.h"
+#include "crash_point.h"
 #include "pool_internal.h"
 
 const char *ap_agent_state_name(enum ap_agent_state state)
@@ -1135,6 +1136,7 @@ static void end_all(struct ap_pool *pool)
 	pool_step(pool, &(struct machine_event){.type = MACHINE_SHUTDOWN});
 	(void)store_commit(pool->store, store_txn_new(), true, NULL); /* behind what it has noted */
 	tell_all_to_end(pool);
+	crash_point("end-told");
 	pthread_mutex_lock(&pool->lock);
 	unsigned n = machine_total(&pool->machine);
 	pthread_mutex_unlock(&pool->lock);
