@@ -254,3 +254,34 @@ os.write(fd, b"pause\n")' "$POOL/leases/job/ctl"
     assert contains "$POOL/leases/job/diffstat" "1 file changed"
     echo "job discard" > "$POOL/release"
 }
+
+@test "command lines over 64 MiB that wait for their answers are EAGAIN" {
+    mount_pool 1 1
+    echo job > "$POOL/acquire"
+    run python3 - "$POOL" <<'PY'
+import errno, os, sys, threading, time
+pool, refused, ended = sys.argv[1], [], threading.Event()
+comment = b"#" + b"x" * 4000 + b"\n"
+def wait(n):
+    fd = os.open(pool + "/acquire", os.O_WRONLY)
+    line = b"waits-%d timeout=10m\n" % n
+    try:
+        os.write(fd, comment * 30 + line)
+    except OSError as error:
+        if error.errno == errno.EAGAIN:
+            refused.append(n)
+for n in range(1000):
+    threading.Thread(target=wait, args=(n,), daemon=True).start()
+end = time.monotonic() + 100
+while not refused and time.monotonic() < end:
+    time.sleep(0.05)
+waiting = int(open(pool + "/stats/waiting").read())
+print("refused" if refused else "all taken", 64 << 20 < (waiting + 1) * (len(comment) * 30 + 30))
+print(open(pool + "/last_error").read(), end="", flush=True)
+os._exit(0)
+PY
+    assert_line "refused True"
+    assert_line --regexp "^lines of [0-9]+ bytes wait for their answers already$"
+    await value_is "$POOL/stats/waiting" 0
+    echo job > "$POOL/release"
+}
