@@ -285,3 +285,49 @@ PY
     await value_is "$POOL/stats/waiting" 0
     echo job > "$POOL/release"
 }
+
+@test "of a write of many lines a part is taken, and the rest when it is written again" {
+    mount_pool 1 1 -- sleep 1d
+    echo job > "$POOL/acquire"
+    run python3 -c 'import os, sys
+fd = os.open(sys.argv[1], os.O_WRONLY)
+text = b"ready\n" * 2000 + b"bu"
+n = os.write(fd, text)
+print(n // 6, n % 6)
+while n < len(text):
+    n += os.write(fd, text[n:])
+os.write(fd, b"sy\n")
+os.close(fd)' "$POOL/leases/job/activity"
+    assert_output "512 0"
+    await value_is "$POOL/leases/job/why" "hook: wrote busy"
+    run python3 -c 'import os, sys
+fd = os.open(sys.argv[1], os.O_WRONLY)
+text = b"pause\nresume\n" * 1000 + b"pau"
+n = os.write(fd, text)
+print(n // 13, n % 13)
+while n < len(text):
+    n += os.write(fd, text[n:])
+os.write(fd, b"se\n")
+os.close(fd)' "$POOL/leases/job/ctl"
+    assert_output "256 0"
+    await value_is "$POOL/leases/job/why" "pause: asked for"
+    echo resume > "$POOL/leases/job/ctl"
+    for i in {1..3000}; do echo ready; done > "$POOL/leases/job/activity"
+    for i in {1..3000}; do echo ready; done | cat > "$POOL/leases/job/activity"
+}
+
+@test "what follows a line that is refused is not taken, and is in nobody's way" {
+    mount_pool 1 2
+    run python3 -c 'import errno, os, sys
+fd = os.open(sys.argv[1], os.O_WRONLY)
+good, bad, tail = b"close\nopen\n" + b"#" + b"x" * 4000 + b"\n", b"nonsense\n", b"clo"
+n = os.write(fd, good + bad + b"# more\n" + tail)
+assert n == len(good), n
+try:
+    os.write(fd, bad + b"#" + b"x" * 4090 + b"\n" + tail)
+except OSError as error:
+    print(errno.errorcode[error.errno])
+os.write(fd, b"maintain\n")
+os.close(fd)' "$POOL/ctl"
+    assert_output "EINVAL"
+}
