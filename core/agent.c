@@ -303,6 +303,11 @@ static bool is_over_by(int over_fd, int64_t deadline)
 	}
 }
 
+static int over_fd_locked(const struct ap_agent *agent)
+{
+	return agent->over_fd >= 0 ? fcntl(agent->over_fd, F_DUPFD_CLOEXEC, 0) : -1;
+}
+
 /* Asks the keeper to end all, and waits until it has. */
 static int end_keeper(struct ap_agent *agent, int over_fd, struct ap_err *err)
 {
@@ -317,13 +322,26 @@ static int end_keeper(struct ap_agent *agent, int over_fd, struct ap_err *err)
 	return ap_err_set(err, -ETIMEDOUT, "the processes of %s do not end", agent->name);
 }
 
+void agent_tell_to_end(struct ap_agent *agent)
+{
+	struct ap_pool *pool = agent->pool;
+	bool quits = *profile_values(pool->profile)->quit;
+	pthread_mutex_lock(&pool->lock);
+	bool asked = quits && agent->activity == AP_ACTIVITY_READY;
+	struct backend_terminal running = agent->running;
+	agent->ending = agent->ending || !asked;
+	AP_CLEANUP_CLOSE int over_fd = asked ? -1 : over_fd_locked(agent);
+	pthread_mutex_unlock(&pool->lock);
+	if (over_fd >= 0)
+		pool->backend->ops->end(pool->backend, &running, over_fd);
+}
+
 int agent_end_program(struct ap_agent *agent, struct ap_err *err)
 {
 	struct ap_pool *pool = agent->pool;
 	pthread_mutex_lock(&pool->lock);
 	agent->ending = true;
-	AP_CLEANUP_CLOSE int over_fd =
-		agent->over_fd >= 0 ? fcntl(agent->over_fd, F_DUPFD_CLOEXEC, 0) : -1;
+	AP_CLEANUP_CLOSE int over_fd = over_fd_locked(agent);
 	pthread_mutex_unlock(&pool->lock);
 	int r = over_fd >= 0 ? end_keeper(agent, over_fd, err) : 0;
 	/* a keeper that was made to end leaves its processes behind */

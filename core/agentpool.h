@@ -148,7 +148,8 @@ struct ap_lease_key {
 
 /* Queues an acquirer. Refused at once: -EINVAL, -EEXIST, -ENOENT, -ESRCH (no such holder),
  * -ESHUTDOWN, -EAGAIN (the queue is full). Answered later: 0, -EAGAIN, -ETIMEDOUT, -EBUSY (the
- * label's branch is checked out elsewhere), -ESHUTDOWN, -EHOSTDOWN, -ECANCELED. The text of a
+ * label's branch is checked out elsewhere), -ESHUTDOWN, -EHOSTDOWN, -ESRCH (the holder has ended
+ * meanwhile), -ECANCELED. The text of a
  * granted one is `AGENT LABEL\n`. */
 int ap_pool_acquire(struct ap_pool *pool, const struct ap_acquire *acquire,
 		    struct ap_request *request, struct ap_err *err);
@@ -295,7 +296,7 @@ int ap_agent_prompt(struct ap_pool *pool, struct ap_agent *agent, uint64_t token
 		    size_t len, struct ap_err *err);
 
 /* Has keys typed, in tmux's names, separated by blanks; at once, whatever prompts wait.
- * -EINVAL, -EIO (the program has ended), -ESTALE, -ENODEV. */
+ * -EINVAL, -EIO (the program has ended), -EAGAIN (too many wait), -ESTALE, -ENODEV. */
 int ap_agent_keys(struct ap_pool *pool, struct ap_agent *agent, uint64_t token, const char *keys,
 		  struct ap_err *err);
 
@@ -320,7 +321,8 @@ int ap_agent_reset(struct ap_pool *pool, struct ap_agent *agent, uint64_t token,
 /* Commits all that has changed in the worktree of its lease, untracked files included and ignored
  * ones not, to the lease's branch, and is answered then. Waits for what is being done to the agent,
  * not for prompts in its queue. -ENODATA: nothing has changed. -EBUSY: it is on another branch, or
- * being made. -EIO: git's own complaint. -ESTALE, -ENOENT (no lease), -ECANCELED, -ENODEV. */
+ * being made. -EIO: git's own complaint. -EAGAIN (too many wait), -ESTALE, -ENOENT (no lease),
+ * -ECANCELED, -ENODEV. */
 int ap_agent_commit(struct ap_pool *pool, struct ap_agent *agent, uint64_t token,
 		    const char *message, struct ap_request *request, struct ap_err *err);
 

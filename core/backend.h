@@ -82,8 +82,10 @@ struct backend_ops {
 	/* Whether the program reads whole lines, as the terminal edits them. */
 	bool (*canonical)(struct backend *, const struct backend_terminal *);
 
-	/* What the program and all that it started use. -ESRCH, -ENOSYS. */
-	int (*usage)(struct backend *, const struct backend_terminal *, struct process_usage *ret);
+	/* What the program and all that it started use; `table`, which may be NULL, is looked into
+	 * where processes are to be looked for. -ESRCH, -ENOSYS. */
+	int (*usage)(struct backend *, const struct backend_terminal *, struct process_table *table,
+		     struct process_usage *ret);
 
 	/* Ends at once what is left of the agent of that name, and lets go of what was kept for it:
 	 * where its keeper has ended, or does not come to its end. */

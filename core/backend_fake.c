@@ -252,8 +252,9 @@ static bool fake_canonical(struct backend *backend, const struct backend_termina
 }
 
 static int fake_usage(struct backend *backend, const struct backend_terminal *terminal,
-		      struct process_usage *ret)
+		      struct process_table *table, struct process_usage *ret)
 {
+	(void)table;
 	(void)backend;
 	(void)terminal;
 	*ret = (struct process_usage){.memory = 1 << 20, .n_processes = 1};

@@ -31,7 +31,12 @@
 
 #define COMMAND_LIMIT (20 * AP_SECOND)
 #define SERVER_END_MS 3000
-#define OWN_SESSION   "pool" /* the control client's, beside those of the agents */
+#define PROC_MAX      (16 << 20) /* bytes of a file of /proc */
+/* Bytes of one line of the server, and of one answer; what is longer is cut: it holds what programs
+ * print and call themselves. */
+#define LINE_MAX_LEN (4 << 20)
+#define BLOCK_MAX    (64 << 20)
+#define OWN_SESSION  "pool" /* the control client's, beside those of the agents */
 
 struct tmux_command {
 	struct ap_list link;
@@ -121,8 +126,10 @@ static void line_done(struct backend_tmux *tmux, const char *line, size_t len)
 			block_end(tmux, error);
 			return;
 		}
-		ap_buf_add(&tmux->block, line, len);
-		ap_buf_add(&tmux->block, "\n", 1);
+		if (tmux->block.len + len < BLOCK_MAX) {
+			ap_buf_add(&tmux->block, line, len);
+			ap_buf_add(&tmux->block, "\n", 1);
+		}
 		return;
 	}
 	if (strncmp(line, "%begin ", 7) != 0)
@@ -168,7 +175,8 @@ static void tmux_ready(struct backend *backend)
 	tmux->heard = true;
 	for (const char *at = block, *end = block + n; at < end;) {
 		const char *newline = memchr(at, '\n', (size_t)(end - at));
-		ap_buf_add(&tmux->line, at, (size_t)((newline ? newline : end) - at));
+		if (tmux->line.len < LINE_MAX_LEN)
+			ap_buf_add(&tmux->line, at, (size_t)((newline ? newline : end) - at));
 		at = newline ? newline + 1 : end;
 		if (newline) {
 			line_done(tmux, ap_buf_text(&tmux->line), tmux->line.len);
@@ -607,12 +615,15 @@ static bool keeper_canonical(struct backend *backend, const struct backend_termi
 }
 
 static int keeper_usage(struct backend *backend, const struct backend_terminal *terminal,
-			struct process_usage *ret)
+			struct process_table *table, struct process_usage *ret)
 {
 	AP_CLEANUP_FREE char *path = group_of(tmux_of(backend), terminal->session);
 	struct cgroup_usage group;
 	bool grouped = path && cgroup_usage(path, &group);
-	int r = grouped && group.has_memory ? 0 : process_tree_usage(terminal->keeper, ret);
+	int r = 0;
+	if (!grouped || !group.has_memory)
+		r = table ? process_table_usage(table, terminal->keeper, ret)
+			  : process_tree_usage(terminal->keeper, ret);
 	if (r == 0 && grouped) {
 		ret->cpu_ns = group.cpu_ns;
 		ret->n_processes = group.n_processes;
@@ -653,7 +664,7 @@ static void read_proc(const char *name, struct ap_buf *ret)
 {
 	AP_CLEANUP_CLOSE int fd = open(name, O_RDONLY | O_CLOEXEC);
 	ssize_t n = fd < 0 ? -1 : 1;
-	while (n > 0 && ap_buf_reserve(ret, 4096)) {
+	while (n > 0 && ret->len < PROC_MAX && ap_buf_reserve(ret, 4096)) {
 		n = read(fd, ret->data + ret->len, 4095);
 		ret->len += n > 0 ? (size_t)n : 0;
 		ret->data[ret->len] = '\0';

@@ -32,16 +32,49 @@ static int write_all(int fd, const char *data, size_t len)
 	return 0;
 }
 
+int file_open(const char *path, int flags, mode_t mode)
+{
+	struct stat st;
+	int fd = open(path, flags | O_NONBLOCK | O_CLOEXEC, mode);
+	if (fd < 0)
+		return errno == ENXIO ? -EINVAL : -errno; /* a FIFO that nobody reads, a socket */
+	int r = fstat(fd, &st) < 0 ? -errno : S_ISREG(st.st_mode) ? 0 : -EINVAL;
+	if (r < 0)
+		close(fd);
+	return r < 0 ? r : fd;
+}
+
 static int open_anew(const char *path, mode_t mode)
 {
-	return open(path, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, mode);
+	return file_open(path, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW, mode);
+}
+
+int file_read(const char *path, int flags, size_t max, struct ap_buf *ret, struct ap_err *err)
+{
+	AP_CLEANUP_CLOSE int fd = file_open(path, O_RDONLY | flags, 0);
+	ssize_t n = fd < 0 ? fd : 1;
+	while (n > 0 && ret->len <= max) {
+		size_t room = max - ret->len < SMALL_FILE ? max - ret->len + 1 : SMALL_FILE;
+		if (!ap_buf_reserve(ret, room))
+			return ap_err_errno(err, -ENOMEM, "%s", path);
+		n = read(fd, ret->data + ret->len, room);
+		if (n < 0)
+			n = -errno;
+		ret->len += n > 0 ? (size_t)n : 0;
+		ret->data[ret->len] = '\0';
+	}
+	if (n < 0)
+		return ap_err_errno(err, (int)n, "%s", path);
+	if (ret->len > max)
+		return ap_err_set(err, -EFBIG, "%s has more than %zu bytes", path, max);
+	return 0;
 }
 
 static int write_anew(const char *path, mode_t mode, const void *data, size_t len,
 		      struct ap_err *err)
 {
 	AP_CLEANUP_CLOSE int fd = open_anew(path, mode);
-	int r = fd < 0 ? -errno : write_all(fd, data, len);
+	int r = fd < 0 ? fd : write_all(fd, data, len);
 	return r < 0 ? ap_err_errno(err, r, "%s", path) : 0;
 }
 
@@ -49,7 +82,9 @@ FILE *file_create(const char *path)
 {
 	int fd = open_anew(path, 0600);
 	FILE *file = fd < 0 ? NULL : fdopen(fd, "w");
-	if (fd >= 0 && !file)
+	if (fd < 0)
+		errno = -fd;
+	else if (!file)
 		close(fd);
 	return file;
 }
@@ -75,9 +110,9 @@ static int read_start(const char *dir, const char *name, char *ret, size_t size)
 {
 	AP_CLEANUP_BUF struct ap_buf path = {0};
 	ap_buf_printf(&path, "%s/%s", dir, name);
-	AP_CLEANUP_CLOSE int fd = open(ap_buf_text(&path), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	AP_CLEANUP_CLOSE int fd = file_open(ap_buf_text(&path), O_RDONLY, 0);
 	ssize_t n = fd < 0 ? -1 : read(fd, ret, size - 1);
-	int r = n < 0 ? -errno : 0;
+	int r = fd < 0 ? fd : n < 0 ? -errno : 0;
 	ret[n > 0 ? n : 0] = '\0';
 	return r;
 }
@@ -127,13 +162,12 @@ static int copy_bytes(int in, int out)
 int file_copy(const char *from, const char *to, bool keep_times, struct ap_err *err)
 {
 	struct stat st;
-	AP_CLEANUP_CLOSE int in = open(from, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	AP_CLEANUP_CLOSE int in = file_open(from, O_RDONLY | O_NOFOLLOW, 0);
 	if (in < 0 || fstat(in, &st) < 0)
-		return ap_err_errno(err, -errno, "%s", from);
-	AP_CLEANUP_CLOSE int out =
-		open(to, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, st.st_mode & 07777);
+		return ap_err_errno(err, in < 0 ? in : -errno, "%s", from);
+	AP_CLEANUP_CLOSE int out = open_anew(to, st.st_mode & 07777);
 	if (out < 0)
-		return ap_err_errno(err, -errno, "%s", to);
+		return ap_err_errno(err, out, "%s", to);
 	int r = 0;
 	if (st.st_size > SMALL_FILE)
 		r = copy_bytes(in, out);
@@ -163,14 +197,13 @@ int file_make_dirs(const char *path, struct ap_err *err)
 	}
 }
 
-int file_move_into(const char *path, const char *dir, struct ap_err *err)
+int file_move_into(const char *path, const char *dir, struct ap_buf *ret_to, struct ap_err *err)
 {
 	static atomic_uint n_moved;
 	const char *slash = strrchr(path, '/');
-	AP_CLEANUP_BUF struct ap_buf to = {0};
-	ap_buf_printf(&to, "%s/%s-%jx-%u", dir, slash ? slash + 1 : path, (intmax_t)ap_clock_ns(),
-		      atomic_fetch_add(&n_moved, 1));
-	if (rename(path, ap_buf_text(&to)) < 0)
+	ap_buf_printf(ret_to, "%s/%s-%jx-%u", dir, slash ? slash + 1 : path,
+		      (intmax_t)ap_clock_ns(), atomic_fetch_add(&n_moved, 1));
+	if (rename(path, ap_buf_text(ret_to)) < 0)
 		return ap_err_errno(err, -errno, "moving %s to %s", path, dir);
 	return 0;
 }

@@ -4,6 +4,7 @@
 
 #include <stdbool.h>
 #include <stdio.h>
+#include <sys/types.h>
 
 #include "buf.h"
 #include "err.h"
@@ -20,6 +21,13 @@ int file_write(const char *path, const void *data, size_t len, struct ap_err *er
 int file_printf(const char *path, struct ap_err *err, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
 
+/* Opens a regular file, and waits for nobody: what an agent can reach may have become anything. A
+ * descriptor, close-on-exec, or a negative errno: -EINVAL: it is something else. */
+int file_open(const char *path, int flags, mode_t mode);
+
+/* Appends what a regular file holds; `flags` such as O_NOFOLLOW. -EFBIG: more than `max` bytes. */
+int file_read(const char *path, int flags, size_t max, struct ap_buf *ret, struct ap_err *err);
+
 /* The first line of DIR/NAME, without its newline; "" when the file is empty. -ENOENT, … */
 int file_read_line(const char *dir, const char *name, char *ret, size_t size);
 
@@ -34,8 +42,8 @@ int file_copy(const char *from, const char *to, bool keep_times, struct ap_err *
 /* Makes a directory and those above it, for the owner only; no failure where it is there. */
 int file_make_dirs(const char *path, struct ap_err *err);
 
-/* Moves a path into a directory under a name that nothing there has. */
-int file_move_into(const char *path, const char *dir, struct ap_err *err);
+/* Moves a path into a directory under a name that nothing there has; `ret_to`: where it is now. */
+int file_move_into(const char *path, const char *dir, struct ap_buf *ret_to, struct ap_err *err);
 
 /* The canonical path of what `path` names, owned by the caller: absolute, without links, `.`, `..`,
  * doubled or trailing slashes. What is not there yet stays as it is named, and nothing of a mount

@@ -75,6 +75,7 @@ int git_run(const struct git_place *place, struct ap_buf *out, struct ap_err *er
 			.limit_ns = place->limit_ns ? place->limit_ns : GIT_LIMIT,
 			.in = place->in,
 			.out = out,
+			.out_max = place->out_max,
 		},
 		err);
 }

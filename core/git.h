@@ -22,6 +22,7 @@ struct git_place {
 	const struct ap_buf *in; /* standard input; NULL: empty */
 	bool with_hooks;
 	int64_t limit_ns; /* 0: GIT_LIMIT */
+	size_t out_max;	  /* bytes that it may print, else -EFBIG; 0: PROCESS_OUT_MAX */
 };
 
 #define GIT_ARGS(...) ((const char *const[]){__VA_ARGS__, NULL})

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/pidfd.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -29,15 +30,15 @@
 /* What a program gets to be ready again when it was made to forget. */
 #define CLEAR_LIMIT (3 * AP_SECOND)
 
-/* Reports how the agent's effect went. Refused when the machine does not wait for it any more. */
-static void outcome(struct ap_agent *agent, int result)
+/* Reports how the agent's effect went. -ESTALE: the machine does not wait for it any more. */
+static int outcome(struct ap_agent *agent, int result)
 {
-	pool_step(agent->pool, &(struct machine_event){
-				       .type = machine_outcome(agent->effect.type),
-				       .slot = agent->effect.slot,
-				       .effect = agent->effect.id,
-				       .result = result,
-			       });
+	return pool_step(agent->pool, &(struct machine_event){
+					      .type = machine_outcome(agent->effect.type),
+					      .slot = agent->effect.slot,
+					      .effect = agent->effect.id,
+					      .result = result,
+				      });
 }
 
 /* Puts the sentence where the acquirer or releaser of the agent finds it. */
@@ -71,10 +72,17 @@ static int resolve_base(struct ap_pool *pool, char ret[GIT_OID_MAX + 1], struct 
 static void job_tidy(struct worker_job *job)
 {
 	struct ap_pool *pool = ap_container_of(job, struct ap_pool, tidy_job);
+	if (templates_are_ending(pool->templates)) /* it is done once for all, at the end */
+		return;
 	atomic_store(&pool->tidying, false); /* what comes from now on is another job's */
 	templates_prepare(pool->templates);
 	templates_empty_trash(pool->templates);
 	pool_changed(pool); /* stats/templates */
+}
+
+static void tidy_lane_release(struct worker_lane *lane)
+{
+	(void)lane; /* the pool's own */
 }
 
 /* Has what templates_discard() moved away removed, and the next worktree prepared, behind the
@@ -83,7 +91,8 @@ static void tidy_soon(struct ap_pool *pool)
 {
 	if (atomic_exchange(&pool->tidying, true))
 		return;
-	pool->tidy_job = (struct worker_job){.run = job_tidy};
+	pool->tidy_job = (struct worker_job){
+		.run = job_tidy, .lane = &pool->tidy_lane, .lane_release = tidy_lane_release};
 	worker_submit(pool->workers, &pool->tidy_job);
 }
 
@@ -318,8 +327,8 @@ static void job_spawn(struct ap_agent *agent)
 /* --- leases --- */
 
 /* What the acquirer asked for; of one that has given up meanwhile, what the configuration says. */
-static void wanted_lease(struct ap_agent *agent, struct store_lease *record, char *ret_base,
-			 size_t size)
+static void wanted_lease(struct ap_agent *agent, struct store_lease *record, pid_t *ret_holder,
+			 char *ret_base, size_t size)
 {
 	struct worktree_lease *lease = &agent->lease;
 	struct ap_pool *pool = agent->pool;
@@ -340,11 +349,41 @@ static void wanted_lease(struct ap_agent *agent, struct store_lease *record, cha
 		if (request->base)
 			base = request->base;
 		record->holder_start = request->holder_start;
+		*ret_holder = request->holder;
 	}
 	agent->token = slot->token;
 	snprintf(ret_base, size, "%s", base);
 	memcpy(lease->label, slot->label.text, sizeof lease->label);
 	pthread_mutex_unlock(&pool->lock);
+}
+
+/* Takes hold of the process that the lease is to end with. -ESRCH: it has ended while its acquirer
+ * waited. */
+static int take_holder(struct ap_agent *agent, pid_t holder, uint64_t start, struct ap_err *err)
+{
+	int fd = holder ? pidfd_open(holder, 0) : -1;
+	if (fd >= 0 && process_start_time(holder) != start) { /* another has its number */
+		close(fd);
+		fd = -1;
+		errno = ESRCH;
+	}
+	if (holder && fd < 0) { /* for want of descriptors: no illness of the agent's */
+		int r = errno == ESRCH ? -ESRCH : -EBUSY;
+		ap_err_errno(err, -errno, "pid %d", (int)holder);
+		return r;
+	}
+	pthread_mutex_lock(&agent->pool->lock);
+	agent_forget_holder_locked(agent);
+	agent->holder_fd = fd;
+	pthread_mutex_unlock(&agent->pool->lock);
+	return 0;
+}
+
+static void forget_holder(struct ap_agent *agent)
+{
+	pthread_mutex_lock(&agent->pool->lock);
+	agent_forget_holder_locked(agent);
+	pthread_mutex_unlock(&agent->pool->lock);
 }
 
 static int check_health(struct ap_agent *agent, struct ap_err *err)
@@ -387,9 +426,12 @@ static void job_validate(struct ap_agent *agent)
 	struct ap_err err = {""};
 	char base[AP_OPTION_TEXT_MAX];
 	struct store_lease record;
-	wanted_lease(agent, &record, base, sizeof base);
+	pid_t holder = 0;
+	wanted_lease(agent, &record, &holder, base, sizeof base);
 	go_on_if_paused(agent);
-	int r = check_health(agent, &err);
+	int r = take_holder(agent, holder, record.holder_start, &err);
+	if (r == 0)
+		r = check_health(agent, &err);
 	if (r == 0)
 		r = worktree_plan(&agent->worktree, base, &agent->lease, &err);
 	/* before the branch is there: a branch without a record would stay for ever */
@@ -418,7 +460,8 @@ static void job_validate(struct ap_agent *agent)
 	} else {
 		tell_request(agent, &err);
 	}
-	outcome(agent, r);
+	if (outcome(agent, r) < 0 || r < 0)
+		forget_holder(agent);
 }
 
 void lease_message(const char *label, const char *name, unsigned generation, struct ap_buf *ret)
@@ -603,8 +646,9 @@ static void job_stop(struct ap_agent *agent)
 	if (r == 0 && !keep && agent->lease_open)
 		r = save_lease(agent, &err);
 	if (r == 0 && !keep && agent->lease_open)
-		(void)record_over(agent, NULL); /* likewise */
-	pool->backend->ops->remove(pool->backend, &agent->terminal, NULL);
+		(void)record_over(agent, NULL);	    /* likewise */
+	if (!templates_are_ending(pool->templates)) /* else it goes with the backend */
+		pool->backend->ops->remove(pool->backend, &agent->terminal, NULL);
 	if (r == 0 && !keep && agent->worktree.path) {
 		launch_teardown(agent);
 		r = worktree_remove(&agent->worktree, &err);
@@ -664,6 +708,26 @@ void job_effect_locked(struct ap_agent *agent, const struct machine_effect *effe
 
 /* --- jobs of their own memory --- */
 
+int pool_may_ask(struct ap_pool *pool, struct ap_err *err)
+{
+	unsigned n = atomic_load(&pool->n_asked);
+	return n < POOL_ASKED_MAX
+		       ? 0
+		       : ap_err_set(err, -EAGAIN,
+				    "%u texts and commands are being worked on already", n);
+}
+
+void job_asked(struct ap_pool *pool, struct ap_request *request)
+{
+	ap_request_ref(request);
+	atomic_fetch_add(&pool->n_asked, 1);
+}
+
+void job_answered(struct ap_pool *pool)
+{
+	atomic_fetch_sub(&pool->n_asked, 1);
+}
+
 struct agent_job *agent_job_new(struct ap_agent *agent, struct ap_request *request,
 				void (*run)(struct worker_job *), const char *words)
 {
@@ -675,13 +739,15 @@ struct agent_job *agent_job_new(struct ap_agent *agent, struct ap_request *reque
 	agent_ref(agent);
 	job->request = request;
 	if (request)
-		ap_request_ref(request);
+		job_asked(agent->pool, request);
 	strcpy(job->words, words);
 	return job;
 }
 
 void agent_job_free(struct agent_job *job)
 {
+	if (job->request)
+		job_answered(job->agent->pool);
 	ap_agent_unref(job->agent);
 	free(job);
 }
@@ -713,14 +779,15 @@ int agent_running(struct ap_agent *agent, bool even_ended, struct ap_err *err)
 	return r;
 }
 
-int agent_usage(struct ap_agent *agent, struct process_usage *ret, double *ret_percent)
+int agent_usage(struct ap_agent *agent, struct process_table *table, struct process_usage *ret,
+		double *ret_percent)
 {
 	struct ap_pool *pool = agent->pool;
 	pthread_mutex_lock(&pool->lock);
 	struct backend_terminal running = agent->running;
 	unsigned start = agent->start;
 	pthread_mutex_unlock(&pool->lock);
-	int r = pool->backend->ops->usage(pool->backend, &running, ret);
+	int r = pool->backend->ops->usage(pool->backend, &running, table, ret);
 	pthread_mutex_lock(&pool->lock);
 	if (r == 0 && agent->start == start) {
 		cpu_average_add(&agent->cpu, ret->cpu_ns, ap_clock_ns());
@@ -738,6 +805,18 @@ int agent_usage(struct ap_agent *agent, struct process_usage *ret, double *ret_p
 
 static void job_forward(struct worker_job *worker_job);
 
+static void forward_soon(struct ap_agent *agent)
+{
+	if (atomic_exchange(&agent->forwarding,
+			    true)) /* that one resolves the base as it is then */
+		return;
+	struct agent_job *job = agent_job_new(agent, NULL, job_forward, "");
+	if (job)
+		agent_job_in_lane(job);
+	else
+		atomic_store(&agent->forwarding, false);
+}
+
 /* Keeps templates and idle agents where new leases begin. */
 static void follow_base(struct ap_agent *agent)
 {
@@ -749,9 +828,8 @@ static void follow_base(struct ap_agent *agent)
 	bool behind = !agent->gone && strcmp(agent->commit, base) != 0 &&
 		      pool->machine.slots[agent->slot].state == AP_AGENT_IDLE;
 	pthread_mutex_unlock(&pool->lock);
-	struct agent_job *job = behind ? agent_job_new(agent, NULL, job_forward, "") : NULL;
-	if (job)
-		agent_job_in_lane(job);
+	if (behind)
+		forward_soon(agent);
 	(void)templates_follow(pool->templates, base,
 			       ap_pool_config_number(pool, AP_OPT_SPAWN_TIMEOUT), NULL);
 	tidy_soon(pool);
@@ -764,7 +842,7 @@ static void job_probe(struct worker_job *job)
 	double percent = 0;
 	int r = check_health(agent, NULL);
 	if (r == 0) /* a tree that cannot be looked at is no illness */
-		(void)agent_usage(agent, &usage, &percent);
+		(void)agent_usage(agent, NULL, &usage, &percent);
 	pthread_mutex_lock(&agent->pool->lock);
 	uint32_t id = agent->probe;
 	agent->probe = 0;
@@ -795,6 +873,7 @@ static void job_forward(struct worker_job *worker_job)
 	struct agent_job *job = ap_container_of(worker_job, struct agent_job, job);
 	struct ap_agent *agent = job->agent;
 	char base[GIT_OID_MAX + 1];
+	atomic_store(&agent->forwarding, false);
 	pthread_mutex_lock(&agent->pool->lock);
 	enum ap_agent_state state = agent->pool->machine.slots[agent->slot].state;
 	bool serves_nobody = !agent->gone && !agent->lease_open &&

@@ -27,13 +27,24 @@ struct agent_job *agent_job_new(struct ap_agent *agent, struct ap_request *reque
 void agent_job_free(struct agent_job *job);
 void agent_job_in_lane(struct agent_job *job);
 
+/* Whether one more thing may be asked that a worker answers. -EAGAIN: an asker that is killed
+ * leaves his job behind until a worker comes by it. */
+int pool_may_ask(struct ap_pool *pool, struct ap_err *err);
+
+/* Counts it, with a reference of its request, until it is worked on: agent_job_new() and
+ * agent_job_free() do. */
+void job_asked(struct ap_pool *pool, struct ap_request *request);
+void job_answered(struct ap_pool *pool);
+
 /* Whether it has a program, one that has ended too if `even_ended`. -ENODEV: the agent is gone;
  * -EBUSY: it is being made; -EIO: its program has ended. */
 int agent_running(struct ap_agent *agent, bool even_ended, struct ap_err *err);
 int agent_running_locked(const struct ap_agent *agent, bool even_ended, struct ap_err *err);
 
-/* What its process tree uses now; the CPU's average is brought up to now by it. -ESRCH, … */
-int agent_usage(struct ap_agent *agent, struct process_usage *ret, double *ret_percent);
+/* What its process tree uses now, by a table of processes if one is given; the CPU's average is
+ * brought up to now by it. -ESRCH, … */
+int agent_usage(struct ap_agent *agent, struct process_table *table, struct process_usage *ret,
+		double *ret_percent);
 
 /* Records the program that was started in its terminal. Lane only. Blocks as the store does. */
 int agent_record_program(struct ap_agent *agent, struct ap_err *err);

@@ -8,14 +8,16 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "file.h"
+
 /* How far the start of a line is looked for. */
 #define LINE_NEAR 4096
 
 int kept_open(struct kept *ret, const char *path)
 {
-	int fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0600);
+	int fd = file_open(path, O_RDWR | O_CREAT | O_TRUNC | O_APPEND | O_NOFOLLOW, 0600);
 	if (fd < 0)
-		return -errno;
+		return fd;
 	ret->fd = fd;
 	atomic_store(&ret->size, 0);
 	atomic_store(&ret->first, 0);
@@ -38,9 +40,9 @@ static int64_t first_byte(int fd, int64_t size)
 int kept_adopt(struct kept *ret, const char *path)
 {
 	struct stat st;
-	int fd = open(path, O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+	int fd = file_open(path, O_RDWR | O_CREAT | O_APPEND | O_NOFOLLOW, 0600);
 	if (fd < 0)
-		return -errno;
+		return fd;
 	if (fstat(fd, &st) < 0) {
 		int error = -errno;
 		close(fd);

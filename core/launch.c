@@ -256,9 +256,9 @@ static int run_command(struct ap_agent *agent, enum ap_option option, struct ap_
 	if (!*command)
 		return 0;
 	output_raw_path(agent, &raw);
-	AP_CLEANUP_CLOSE int log = open(ap_buf_text(&raw), O_RDWR | O_APPEND | O_CLOEXEC);
+	AP_CLEANUP_CLOSE int log = file_open(ap_buf_text(&raw), O_RDWR | O_APPEND | O_NOFOLLOW, 0);
 	if (log < 0)
-		return ap_err_errno(err, -errno, "%s", ap_buf_text(&raw));
+		return ap_err_errno(err, log, "%s", ap_buf_text(&raw));
 	int r = agent_env(&env, agent, err);
 	if (r < 0)
 		return r;
@@ -296,7 +296,8 @@ void launch_teardown(struct ap_agent *agent)
 	if (agent->n_starts == 0 || run_command(agent, AP_OPT_TEARDOWN, &err) == 0)
 		return;
 	output_raw_path(agent, &raw);
-	AP_CLEANUP_CLOSE int log = open(ap_buf_text(&raw), O_WRONLY | O_APPEND | O_CLOEXEC);
+	AP_CLEANUP_CLOSE int log =
+		file_open(ap_buf_text(&raw), O_WRONLY | O_APPEND | O_NOFOLLOW, 0);
 	if (log >= 0) /* fails on a full disk */
 		(void)dprintf(log, "agentpoolfs: %s\n", err.text);
 }

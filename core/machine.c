@@ -930,7 +930,7 @@ static int on_spawned(struct machine *m, const struct machine_event *event, int6
 static bool agent_is_well(int error)
 {
 	return error == -EBUSY || error == -EINVAL || error == -EEXIST || error == -ENOSPC ||
-	       error == -EROFS;
+	       error == -EROFS || error == -ESRCH;
 }
 
 static void grant(struct machine *m, struct machine_slot *slot, int64_t now,

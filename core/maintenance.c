@@ -198,8 +198,9 @@ static void review_due(struct ap_pool *pool)
 static int64_t arm(struct ap_pool *pool)
 {
 	pthread_mutex_lock(&pool->lock);
-	int64_t at =
-		pool->machine.wake_ns < pool->revive_ns ? pool->machine.wake_ns : pool->revive_ns;
+	int64_t at = pool->revive_ns;
+	if (pool->machine.wake_ns < at && !atomic_load(&pool->leaving)) /* else it is let be */
+		at = pool->machine.wake_ns;
 	for (unsigned i = 0; i < pool->machine.n_slots; i++) {
 		if (pool->agents[i] && pool->agents[i]->recheck_ns < at)
 			at = pool->agents[i]->recheck_ns;

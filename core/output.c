@@ -150,9 +150,13 @@ static int open_files(struct ap_agent *agent, const char *raw_path, const char *
 		kept_bound(&raw, ap_pool_config_number(agent->pool, AP_OPT_OUTPUT_LIMIT));
 	if (r == 0)
 		r = kept_open(&plain, plain_path);
-	int read_fd = r == 0 ? open(raw_path, O_RDONLY | O_CLOEXEC) : -1;
-	if (r == 0 && (read_fd < 0 || lseek(read_fd, atomic_load(&raw.first), SEEK_SET) < 0))
+	int read_fd = r == 0 ? file_open(raw_path, O_RDONLY | O_NOFOLLOW, 0) : -1;
+	if (r == 0 && read_fd < 0)
+		r = read_fd;
+	if (r == 0 && lseek(read_fd, atomic_load(&raw.first), SEEK_SET) < 0) {
 		r = -errno;
+		close(read_fd);
+	}
 	atomic_store(&raw.size, atomic_load(&raw.first)); /* it grows as it is read */
 	if (r < 0) {
 		kept_close(&raw);
@@ -197,6 +201,7 @@ int output_begin(struct ap_agent *agent, struct ap_err *err)
 	agent->n_starts++;
 	output_raw_path(agent, &raw);
 	ap_buf_printf(&plain, "%s/output", agent->dir);
+	unlink(ap_buf_text(&plain)); /* whatever it has become */
 	int r = open_files(agent, ap_buf_text(&raw), ap_buf_text(&plain), false);
 	return r < 0 ? ap_err_errno(err, r, "%s", ap_buf_text(&raw))
 		     : watch_file(agent, ap_buf_text(&raw), err);

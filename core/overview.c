@@ -11,6 +11,15 @@
 #define SCREEN_LASTS (200 * AP_MS)
 #define USAGE_LASTS  (5 * AP_SECOND)
 
+/* How long a reader waits for a look. One that takes longer goes on behind him: he is shown what
+ * was seen before, and what was never seen as not known. */
+#define LOOK_PATIENCE (15 * AP_MS)
+
+/* Usage is looked at for no more than one part of time in so many and one, and from so many agents
+ * on by a table of all processes. */
+#define USAGE_SHARE 10
+#define TABLE_FROM  8
+
 /* A backend that does not answer for so long is not asked for so long: what was seen before has to
  * do meanwhile. */
 #define CAPTURE_LIMIT AP_SECOND
@@ -47,75 +56,131 @@ static bool look_at_screen(struct ap_agent *agent)
 	return true;
 }
 
-static void look_at_usage(struct ap_agent *agent)
+/* Agents are looked at one after the other, so that one that is slow holds up no lock. */
+static struct ap_agent *agent_started_in(struct ap_pool *pool, unsigned slot)
 {
-	struct ap_pool *pool = agent->pool;
-	struct process_usage usage;
-	double percent;
 	pthread_mutex_lock(&pool->lock);
-	bool fresh = agent->ended ||
-		     (agent->usage_known && ap_clock_ns() - agent->cpu.at_ns < USAGE_LASTS);
+	struct ap_agent *agent = pool->agents[slot];
+	if (agent && agent->started)
+		agent_ref(agent);
+	else
+		agent = NULL;
 	pthread_mutex_unlock(&pool->lock);
-	if (!fresh)
-		(void)agent_usage(agent, &usage, &percent); /* -ESRCH: it has ended meanwhile */
+	return agent;
 }
 
-static void look_at_agents(struct ap_pool *pool)
+static void look_at_screens(struct ap_pool *pool)
 {
 	bool answers = ap_clock_ns() >= pool->silent_until_ns;
-	for (unsigned i = 0; i < pool->machine.n_slots; i++) {
-		pthread_mutex_lock(&pool->lock);
-		struct ap_agent *agent = pool->agents[i];
-		if (agent && agent->started)
-			agent_ref(agent);
-		else
-			agent = NULL;
-		pthread_mutex_unlock(&pool->lock);
+	for (unsigned i = 0; i < pool->machine.n_slots && answers; i++) {
+		struct ap_agent *agent = agent_started_in(pool, i);
 		if (!agent)
 			continue;
-		if (answers && !(answers = look_at_screen(agent)))
+		answers = !atomic_load(&pool->leaving) && look_at_screen(agent);
+		if (!answers)
 			pool->silent_until_ns = ap_clock_ns() + CAPTURE_PAUSE;
-		look_at_usage(agent);
 		ap_agent_unref(agent);
 	}
 }
 
-static struct ap_request *next_looker(struct ap_pool *pool)
+/* How many agents there are, if that of any is not known or too old; else 0. */
+static unsigned usage_wanted(struct ap_pool *pool, int64_t now)
 {
-	struct ap_request *request = NULL;
+	unsigned n = 0;
+	bool wanted = false;
 	pthread_mutex_lock(&pool->lock);
-	if (!ap_list_empty(&pool->lookers)) { /* one that is cancelled takes itself out */
-		request = ap_container_of(pool->lookers.next, struct ap_request, link);
-		ap_list_remove(&request->link);
+	for (unsigned i = 0; i < pool->machine.n_slots; i++) {
+		const struct ap_agent *agent = pool->agents[i];
+		if (!agent || !agent->started || agent->ended)
+			continue;
+		n++;
+		wanted = wanted || !agent->usage_known || now - agent->cpu.at_ns >= USAGE_LASTS;
 	}
-	pool->looks = request != NULL;
 	pthread_mutex_unlock(&pool->lock);
-	return request;
+	return wanted ? n : 0;
+}
+
+/* Of all of them together, so that the processes of the machine are listed once for all. */
+static void look_at_usage(struct ap_pool *pool)
+{
+	int64_t began = ap_clock_ns();
+	unsigned n_slots = pool->machine.n_slots, from = pool->usage_from;
+	unsigned n = began >= pool->usage_due_ns ? usage_wanted(pool, began) : 0;
+	if (n == 0)
+		return;
+	struct process_table *table = n >= TABLE_FROM ? process_table_new() : NULL;
+	bool late = false;
+	for (unsigned i = 0; i < n_slots && !atomic_load(&pool->leaving); i++) {
+		unsigned slot = (from + i) % n_slots;
+		struct ap_agent *agent = agent_started_in(pool, slot);
+		struct process_usage usage;
+		double percent;
+		if (!agent)
+			continue;
+		if (table && !late && (late = process_table_is_late(table)))
+			pool->usage_from = slot; /* it is the first the next time */
+		(void)agent_usage(agent, table, &usage, &percent); /* -ESRCH: it has ended */
+		ap_agent_unref(agent);
+	}
+	process_table_free(table);
+	int64_t now = ap_clock_ns();
+	pool->usage_due_ns = now + USAGE_SHARE * (now - began);
 }
 
 static void job_look(struct worker_job *job)
 {
 	struct ap_pool *pool = ap_container_of(job, struct ap_pool, look_job);
-	struct ap_request *request;
-	while ((request = next_looker(pool))) {
-		if (!pool->looked_ns || ap_clock_ns() - pool->looked_ns >= SCREEN_LASTS) {
-			pool->looked_ns = ap_clock_ns();
-			look_at_agents(pool);
-			atomic_fetch_add(&pool->n_changes, 1); /* no poller sees it */
+	int64_t began = ap_clock_ns();
+	look_at_screens(pool);
+	look_at_usage(pool);
+	atomic_fetch_add(&pool->n_changes, 1); /* no poller sees it */
+	int64_t took = ap_clock_ns() - began;
+	pthread_mutex_lock(&pool->lock);
+	pool->looks = false;
+	pool->look_due_ns = began + (took > SCREEN_LASTS / 2 ? 2 * took : SCREEN_LASTS);
+	pthread_cond_signal(&pool->looked);
+	pthread_mutex_unlock(&pool->lock);
+}
+
+/* Answers who waits for a look: when it has ended, or has taken too long. */
+static void job_answer(struct worker_job *job)
+{
+	struct ap_pool *pool = ap_container_of(job, struct ap_pool, answer_job);
+	pthread_mutex_lock(&pool->lock);
+	while (!ap_list_empty(&pool->lookers)) { /* one that is cancelled takes itself out */
+		struct ap_request *request =
+			ap_container_of(pool->lookers.next, struct ap_request, link);
+		int64_t until = request->asked_ns + LOOK_PATIENCE;
+		const struct timespec deadline = {.tv_sec = until / AP_SECOND,
+						  .tv_nsec = until % AP_SECOND};
+		if (pool->looks && ap_clock_ns() < until) {
+			pthread_cond_timedwait(&pool->looked, &pool->lock, &deadline);
+			continue;
 		}
+		ap_list_remove(&request->link);
+		pthread_mutex_unlock(&pool->lock);
 		request_answer(request, 0, NULL);
+		pthread_mutex_lock(&pool->lock);
 	}
+	pool->answers = false;
+	pthread_mutex_unlock(&pool->lock);
 }
 
 void ap_pool_look(struct ap_pool *pool, struct ap_request *request)
 {
 	ap_request_ref(request);
 	pthread_mutex_lock(&pool->lock);
+	request->asked_ns = ap_clock_ns();
 	ap_list_append(&pool->lookers, &request->link);
-	if (!pool->looks) {
+	if (!pool->looks && request->asked_ns >= pool->look_due_ns) {
 		pool->looks = true;
 		pool->look_job = (struct worker_job){.run = job_look};
 		worker_submit(pool->looking, &pool->look_job);
+	}
+	if (!pool->answers) {
+		pool->answers = true;
+		pool->answer_job = (struct worker_job){.run = job_answer};
+		worker_submit(pool->looking, &pool->answer_job);
 	}
 	pthread_mutex_unlock(&pool->lock);
 }

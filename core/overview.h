@@ -37,7 +37,8 @@ struct ap_overview {
 };
 
 /* Has screens and usage looked at again where they are older than people mind: some 200 ms and 5 s.
- * Answered when that is done, by one thread that answers one after the other. */
+ * Answered when that is done or takes long, within some 20 ms, by one thread that answers one after
+ * the other. */
 void ap_pool_look(struct ap_pool *pool, struct ap_request *request);
 
 /* Takes a look. -ENOMEM. Balance with ap_overview_fini(). */

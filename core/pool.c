@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "cleanup.h"
+#include "crash_point.h"
 #include "pool_internal.h"
 
 const char *ap_agent_state_name(enum ap_agent_state state)
@@ -55,7 +56,6 @@ struct ap_request *ap_request_new(ap_request_done *done, void *data)
 	ap_list_init(&request->link);
 	ap_list_init(&request->machine.link);
 	ap_list_init(&request->machine.label.link);
-	request->holder_fd = -1;
 	return request;
 }
 
@@ -71,8 +71,6 @@ void ap_request_free(struct ap_request *request)
 	ap_buf_fini(&request->text);
 	free(request->why);
 	free(request->base);
-	if (request->holder_fd >= 0)
-		close(request->holder_fd);
 	ap_agent_unref(request->responder);
 	free(request);
 }
@@ -151,6 +149,8 @@ static const char *refusal(int error)
 		return "the label is leased, or asked for, already";
 	case -ENOENT:
 		return "there is no such lease or agent";
+	case -ESRCH:
+		return "the process of pid= has ended meanwhile";
 	case -ESTALE:
 		return "the lease has ended meanwhile";
 	case -ESHUTDOWN:
@@ -184,7 +184,7 @@ static void refusal_of(struct ap_pool *pool, int result, struct ap_err *ret)
 	pthread_mutex_unlock(&pool->lock);
 }
 
-/* Gives the lease's key and text to the acquirer, and the holder's process to the agent. */
+/* Gives the lease's key and text to the acquirer, and has the holder's process watched. */
 static void grant_locked(struct ap_pool *pool, struct ap_request *request)
 {
 	if (request->machine.result < 0 || request->machine.token == 0)
@@ -193,11 +193,9 @@ static void grant_locked(struct ap_pool *pool, struct ap_request *request)
 	request->machine.agent = agent->number;
 	pool->noted[agent->slot].waited_ns = ap_clock_ns() - request->asked_ns;
 	ap_buf_printf(&request->text, "%s %s\n", agent->name, request->machine.label.text);
-	if (request->holder_fd < 0)
-		return;
-	agent->holder_fd = request->holder_fd;
-	request->holder_fd = -1;
-	(void)maintenance_watch_holder(pool, agent, agent->holder_fd); /* ENOMEM: ttl is left */
+	if (agent->holder_fd >= 0)
+		(void)maintenance_watch_holder(pool, agent,
+					       agent->holder_fd); /* ENOMEM: ttl is left */
 }
 
 /* Outcomes of effects for which there is no agent: no memory for one, or none to stop. */
@@ -415,9 +413,10 @@ int ap_pool_acquire(struct ap_pool *pool, const struct ap_acquire *acquire,
 	if (acquire->base[0] && !(request->base = strdup(acquire->base)))
 		return ap_err_errno(err, -ENOMEM, "acquire");
 	if (acquire->holder) {
-		request->holder_fd = pidfd_open(acquire->holder, 0);
-		if (request->holder_fd < 0)
+		AP_CLEANUP_CLOSE int fd = pidfd_open(acquire->holder, 0);
+		if (fd < 0)
 			return ap_err_errno(err, -errno, "pid %d", (int)acquire->holder);
+		request->holder = acquire->holder;
 		request->holder_start = process_start_time(acquire->holder);
 	}
 	if (acquire->affinity[0])
@@ -1001,6 +1000,15 @@ static int check_base(const struct ap_pool *pool, struct ap_err *err)
 	return r < 0 ? ap_err_wrap(err, r, "base") : 0;
 }
 
+static void cond_init_monotonic(pthread_cond_t *cond)
+{
+	pthread_condattr_t attr;
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(cond, &attr);
+	pthread_condattr_destroy(&attr);
+}
+
 int ap_pool_new(struct ap_pool **ret, struct ap_pool_options *options, struct ap_err *err)
 {
 	int r = ap_config_check(&options->config, err);
@@ -1016,6 +1024,8 @@ int ap_pool_new(struct ap_pool **ret, struct ap_pool_options *options, struct ap
 	pthread_mutex_init(&pool->seeding, NULL);
 	pthread_cond_init(&pool->emptied, NULL);
 	ap_list_init(&pool->lookers);
+	worker_lane_init(&pool->tidy_lane);
+	cond_init_monotonic(&pool->looked);
 	pool->config = options->config;
 	options->config = (struct ap_config){0};
 	pool->argv = options->argv;
@@ -1141,7 +1151,7 @@ int ap_pool_start(struct ap_pool *pool, struct ap_err *err)
 	if (r == 0 && (r = events_start(pool->events, pool->changed, pool->observer)) < 0)
 		ap_err_errno(err, r, "thread of the events");
 	if (r == 0 && (!(pool->workers = worker_pool_new(POOL_N_WORKERS)) ||
-		       !(pool->looking = worker_pool_new(1))))
+		       !(pool->looking = worker_pool_new(2))))
 		r = ap_err_errno(err, -EAGAIN, "worker threads");
 	if (r == 0)
 		pool->backend->ops->bound(pool->backend, pool->machine.limits.recycling.max_memory);
@@ -1177,12 +1187,49 @@ static void answer_all_waits(struct ap_pool *pool)
 	}
 }
 
+/* Tells the programs all at once to end that are to: the effects of the machine, which come by them
+ * one after the other, then find them ended. Whose leases end stands in the store by now, so that
+ * the next daemon goes on with that if this one dies. */
+static void tell_all_to_end(struct ap_pool *pool)
+{
+	for (unsigned i = 0; i < pool->machine.n_slots; i++) {
+		pthread_mutex_lock(&pool->lock);
+		const struct machine_slot *slot = &pool->machine.slots[i];
+		struct ap_agent *agent = pool->agents[i];
+		bool ends = slot->state == AP_AGENT_DRAINING ||
+			    (slot->state == AP_AGENT_ACTIVE && slot->leaving);
+		if (agent && ends && agent->started && !agent->ended)
+			agent_ref(agent);
+		else
+			agent = NULL;
+		pthread_mutex_unlock(&pool->lock);
+		if (agent)
+			agent_tell_to_end(agent);
+		ap_agent_unref(agent);
+	}
+}
+
+static void end_all(struct ap_pool *pool)
+{
+	templates_begin_end(pool->templates);
+	pool_step(pool, &(struct machine_event){.type = MACHINE_SHUTDOWN});
+	(void)store_commit(pool->store, store_txn_new(), true, NULL); /* behind what it has noted */
+	tell_all_to_end(pool);
+	crash_point("end-told");
+	pthread_mutex_lock(&pool->lock);
+	unsigned n = machine_total(&pool->machine);
+	pthread_mutex_unlock(&pool->lock);
+	worker_pool_grow(pool->workers, n < POOL_N_ENDERS ? n : POOL_N_ENDERS);
+}
+
 unsigned ap_pool_stop(struct ap_pool *pool, struct ap_err *err)
 {
 	state_dir_leave(pool);
 	pool->kept = ap_config_choice(&pool->config, AP_OPT_PERSIST) != 0;
-	pool_step(pool,
-		  &(struct machine_event){.type = pool->kept ? MACHINE_SUSPEND : MACHINE_SHUTDOWN});
+	if (pool->kept)
+		pool_step(pool, &(struct machine_event){.type = MACHINE_SUSPEND});
+	else
+		end_all(pool);
 	pthread_mutex_lock(&pool->lock);
 	while (!is_over_locked(pool)) /* every effect has a time limit of its own */
 		pthread_cond_wait(&pool->emptied, &pool->lock);
@@ -1221,6 +1268,8 @@ void ap_pool_free(struct ap_pool *pool)
 	worker_pool_free(pool->workers);
 	worker_pool_free(pool->looking);
 	leave_agents(pool);
+	if (pool->templates && !pool->kept) /* the backend comes to its end meanwhile */
+		templates_end(pool->templates);
 	if (pool->backend)
 		pool->backend->ops->free(pool->backend, pool->kept);
 	maintenance_fini(pool);
@@ -1236,6 +1285,7 @@ void ap_pool_free(struct ap_pool *pool)
 	ap_config_fini(&pool->config);
 	ap_config_fini(&pool->mounted);
 	pthread_cond_destroy(&pool->emptied);
+	pthread_cond_destroy(&pool->looked);
 	pthread_mutex_destroy(&pool->lock);
 	pthread_mutex_destroy(&pool->seeding);
 	free(pool->mountpoint);

@@ -25,10 +25,15 @@
 #include "worktree.h"
 
 #define POOL_N_WORKERS	  6
+#define POOL_N_ENDERS	  26	      /* more of them at the end, which mostly wait */
 #define POOL_WAITERS_MAX  10000	      /* acquirers in the queue */
 #define POOL_WAITERS_USER 1000	      /* of them of one user who is neither root nor the owner */
 #define POOL_PROMPTS_MAX  64	      /* prompts of one agent, queued or being written */
 #define POOL_PROMPT_BYTES (8 << 20)   /* of them, together; or max_prompt, where that is more */
+#define POOL_KEYS_MAX	  256	      /* lines of keys of one agent that are not typed yet */
+#define POOL_KEYS_BYTES	  (64 << 10)  /* of them, together */
+#define POOL_COMMITS_MAX  64	      /* commits of one agent that are not made yet */
+#define POOL_ASKED_MAX	  16384	      /* texts and commands that workers have not answered yet */
 #define POOL_WORKTREES	  "worktrees" /* directories in the state directory */
 #define POOL_LAYERS	  "layers"
 #define POOL_AGENTS	  "agents"
@@ -50,16 +55,18 @@ struct ap_request {
 	struct machine_request machine; /* of an acquirer or a releaser */
 	ap_request_done *done;
 	void *data;
-	atomic_int n_refs;     /* the caller's, and the pool's while it is submitted */
-	atomic_bool answered;  /* whoever sets it calls done */
-	bool in_machine;       /* the machine answers it */
-	char *why;	       /* behind the result, owned; NULL: nothing is known */
-	struct ap_buf text;    /* what it brings; written by whoever calls done, before it */
-	char *base;	       /* of an acquirer, owned; NULL: the configuration's */
-	int holder_fd;	       /* of an acquirer's process that the lease ends with; -1: none */
-	uint64_t holder_start; /* its start, as process_start_time() tells it */
+	atomic_int n_refs;    /* the caller's, and the pool's while it is submitted */
+	atomic_bool answered; /* whoever sets it calls done */
+	bool in_machine;      /* the machine answers it */
+	char *why;	      /* behind the result, owned; NULL: nothing is known */
+	struct ap_buf text;   /* what it brings; written by whoever calls done, before it */
+	char *base;	      /* of an acquirer, owned; NULL: the configuration's */
+	/* of an acquirer: the process that the lease ends with, 0: none; and its start, as
+	 * process_start_time() tells it: who waits costs no descriptor */
+	pid_t holder;
+	uint64_t holder_start;
 	struct ap_agent *responder; /* whose response is wanted, referenced; NULL: none's */
-	int64_t asked_ns;	    /* of an acquirer: when; 0: it is none */
+	int64_t asked_ns;	    /* of an acquirer or a look: when */
 	int64_t offset;		    /* where a text that is kept begins */
 	struct ap_list link;	    /* of a wait: agent->waits; pool->lock */
 };
@@ -120,8 +127,9 @@ struct ap_agent {
 	int64_t leased_ns;	    /* when its lease was granted; 0: to nobody */
 	struct transition transitions[AP_TRANSITIONS];
 	unsigned n_transitions; /* ever */
-	int holder_fd;		/* of the process that its lease ends with; -1: none */
-	bool gone;		/* its slot has been given up */
+	int holder_fd; /* of the process that its lease ends with, from the validation on; -1: none
+			*/
+	bool gone;     /* its slot has been given up */
 	bool started; /* it has a terminal: the worktree and the terminal's name stay as they are */
 	bool ending;  /* its program is being ended by us */
 	bool ended;   /* its program has ended */
@@ -146,6 +154,12 @@ struct ap_agent {
 	uint64_t n_prompts;
 	uint64_t prompt_seq; /* of the last one */
 	bool delivering;
+	unsigned n_keys; /* lines of them that wait or are being typed */
+	size_t keys_bytes;
+	unsigned n_commits;	     /* that wait or are being made */
+	struct worker_job pause_job; /* has the processes obey `paused` */
+	bool pausing, pauses_again;  /* it is queued or runs; there was another word meanwhile */
+	atomic_bool forwarding;	     /* a job to bring it forward waits */
 	struct worker_job prompt_job;
 	struct ap_err prompt_error; /* why the last prompt was not delivered */
 	enum ap_activity activity;
@@ -199,13 +213,16 @@ struct ap_pool {
 	struct worker_pool *workers;
 	struct templates *templates;
 	struct worker_job tidy_job;
-	atomic_bool tidying; /* it is queued */
+	struct worker_lane tidy_lane; /* two would remove the same */
+	atomic_bool tidying;	      /* it is queued */
 	struct worker_job revive_job;
 	struct worker_job bound_job;
-	struct worker_pool *looking; /* one thread: people are answered whatever else is slow */
-	struct worker_job look_job;
-	int64_t looked_ns;	 /* when it last looked; its own; 0: never */
-	int64_t silent_until_ns; /* its own: the backend did not answer */
+	/* overview.c: a thread that looks, and one that answers who waits for that */
+	struct worker_pool *looking;
+	struct worker_job look_job, answer_job;
+	int64_t silent_until_ns; /* the former's own: the backend did not answer */
+	int64_t usage_due_ns;	 /* likewise: no usage is looked at before */
+	unsigned usage_from;	 /* likewise: the slot that is looked at first */
 	int64_t started_ns;
 
 	pthread_mutex_t lock;	/* of what follows */
@@ -221,8 +238,10 @@ struct ap_pool {
 	int64_t spawn_error_ns;
 	struct ap_err aside_error; /* where work lies that could not be saved */
 	unsigned n_aside;
-	struct ap_list lookers; /* requests that look_job answers */
-	bool looks;		/* it is queued or runs */
+	struct ap_list lookers; /* requests that answer_job answers */
+	bool looks, answers;	/* these jobs are queued or run */
+	int64_t look_due_ns;	/* what was looked at before does until then */
+	pthread_cond_t looked;	/* a look has ended */
 
 	/* maintenance.c */
 	pthread_t maintenance;
@@ -233,6 +252,7 @@ struct ap_pool {
 	bool reviving;		/* a worker starts the backend again; pool->lock */
 	int64_t revive_ns;	/* when the backend is to be started again; pool->lock */
 	bool bounding;		/* bound_job is queued; pool->lock */
+	atomic_uint n_asked;	/* jobs with a request */
 	atomic_uint names_kept; /* numbers of agents below this are spent, says the store */
 	atomic_bool maintenance_end;
 };
@@ -433,6 +453,10 @@ void agent_ended(struct ap_agent *agent, unsigned start);
 
 /* Lets go of the process that its lease ends with. pool->lock held. */
 void agent_forget_holder_locked(struct ap_agent *agent);
+
+/* Tells the program and all that it started to end, and waits for nothing; not one that is to be
+ * asked by a command of its own. Any thread. */
+void agent_tell_to_end(struct ap_agent *agent);
 
 /* Ends the program and all that it started; returns when it is over. Lane only. -ETIMEDOUT. */
 int agent_end_program(struct ap_agent *agent, struct ap_err *err);

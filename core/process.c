@@ -1,5 +1,6 @@
 #include "process.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -204,13 +205,14 @@ int process_open(const struct process_run *run, pid_t *ret_pid, int *ret_in_fd, 
 	return ap_err_errno(err, r, "cannot run '%s'", run->argv[0]);
 }
 
-/* Reads what is there. False at the end of the pipe. */
-static bool drain(int fd, struct ap_buf *out)
+/* Reads what is there, and keeps no more than `max` bytes and a block of it. False at the end of
+ * the pipe. */
+static bool drain(int fd, struct ap_buf *out, size_t max)
 {
 	char block[16 << 10];
 	for (;;) {
 		ssize_t n = read(fd, block, sizeof block);
-		if (n > 0 && out)
+		if (n > 0 && out && out->len <= max)
 			ap_buf_add(out, block, (size_t)n);
 		if (n == 0)
 			return false;
@@ -229,9 +231,11 @@ static bool has_ended(pid_t pid)
 	       info.si_pid == pid;
 }
 
-/* Collects output until the process has ended. False when the time is over first. */
+/* Collects output until the process has ended. False when the time is over first, or it is too
+ * much.
+ */
 static bool collect(pid_t pid, int out_fd, int err_fd, int64_t deadline_ns, struct ap_buf *out,
-		    struct ap_buf *errs)
+		    size_t out_max, struct ap_buf *errs)
 {
 	AP_CLEANUP_CLOSE int pid_fd = pidfd_open(pid, 0);
 	struct pollfd fds[] = {
@@ -241,19 +245,19 @@ static bool collect(pid_t pid, int out_fd, int err_fd, int64_t deadline_ns, stru
 	};
 	for (;;) {
 		int64_t left = deadline_ns - ap_clock_ns();
-		if (left <= 0)
+		if (left <= 0 || (out && out->len > out_max))
 			return false;
 		int wait_ms = pid_fd < 0 ? ASK_MS : (int)(left / AP_MS) + 1;
 		if (poll(fds, 3, wait_ms) < 0 && errno != EINTR)
 			return false;
 		bool ended = pid_fd < 0 ? has_ended(pid) : fds[2].revents != 0;
-		if (fds[0].revents && !drain(out_fd, out))
+		if (fds[0].revents && !drain(out_fd, out, out_max))
 			fds[0].fd = -1;
-		if (fds[1].revents && !drain(err_fd, errs->len < STDERR_KEPT ? errs : NULL))
+		if (fds[1].revents && !drain(err_fd, errs, STDERR_KEPT))
 			fds[1].fd = -1;
 		if (ended) { /* a grandchild may hold the pipes: what is there now is all */
-			drain(out_fd, out);
-			return true;
+			drain(out_fd, out, out_max);
+			return !out || out->len <= out_max;
 		}
 	}
 }
@@ -294,18 +298,23 @@ int process_run(const struct process_run *run, struct ap_err *err)
 		return ap_err_errno(err, r, "cannot run '%s'", run->argv[0]);
 
 	AP_CLEANUP_BUF struct ap_buf complaints = {0};
+	size_t out_max = run->out_max ? run->out_max : PROCESS_OUT_MAX;
 	bool ended = collect(pid, out_read, err_read, ap_clock_after(ap_clock_ns(), run->limit_ns),
-			     run->out, &complaints);
+			     run->out, out_max, &complaints);
+	bool too_much = run->out && run->out->len > out_max;
 	if (!ended) { /* git takes its locks away */
 		kill(-pid, SIGTERM);
-		(void)collect(pid, out_read, err_read, ap_clock_ns() + TERM_GRACE, run->out,
-			      &complaints);
+		(void)collect(pid, out_read, err_read, ap_clock_ns() + TERM_GRACE,
+			      too_much ? NULL : run->out, out_max, &complaints);
 	}
 	if (!ended || run->kill_group)
 		kill(-pid, SIGKILL);
 	int status;
 	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
 		;
+	if (too_much)
+		return ap_err_set(err, -EFBIG, "'%s' printed more than %zu bytes", run->argv[0],
+				  out_max);
 	if (!ended)
 		return ap_err_set(err, -ETIMEDOUT, "'%s' took too long and was ended",
 				  run->argv[0]);
@@ -315,17 +324,51 @@ int process_run(const struct process_run *run, struct ap_err *err)
 		return ap_err_set(err, -ECHILD, "'%s' died of signal %d", run->argv[0],
 				  WTERMSIG(status));
 	if (WEXITSTATUS(status) != 0) {
-		drain(err_read, &complaints);
+		drain(err_read, &complaints, STDERR_KEPT);
 		tell_complaint(&complaints, err, run->argv[0]);
 	}
 	return WEXITSTATUS(status);
 }
 
 #define REMOVE_LIMIT (120 * AP_SECOND)
+/* Of directories in one another that are removed without the help of a program. */
+#define REMOVE_DEPTH 32
 
+/* Removes what lies at a name of a directory. An error: something of it is left. */
+static int remove_at(int dir_fd, const char *name, unsigned depth, int64_t deadline_ns)
+{
+	if (unlinkat(dir_fd, name, 0) == 0 || errno == ENOENT)
+		return 0;
+	if (errno != EISDIR && errno != EPERM)
+		return -errno;
+	if (unlinkat(dir_fd, name, AT_REMOVEDIR) == 0)
+		return 0;
+	if (errno != ENOTEMPTY || depth == REMOVE_DEPTH)
+		return -errno;
+	int fd = openat(dir_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	DIR *dir = fd >= 0 ? fdopendir(fd) : NULL;
+	int r = dir ? 0 : -errno;
+	if (!dir && fd >= 0)
+		close(fd);
+	struct dirent *entry;
+	while (r == 0 && (entry = readdir(dir))) {
+		if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
+			r = ap_clock_ns() > deadline_ns
+				    ? -ETIMEDOUT
+				    : remove_at(fd, entry->d_name, depth + 1, deadline_ns);
+	}
+	if (dir)
+		closedir(dir);
+	return r == 0 && unlinkat(dir_fd, name, AT_REMOVEDIR) < 0 ? -errno : r;
+}
+
+/* Most are small, and a process costs more than to remove them; rm is for the rest. */
 int process_remove_tree(const char *path, struct ap_err *err)
 {
 	const char *argv[] = {"rm", "-rf", "--", path, NULL};
-	int r = process_run(&(struct process_run){.argv = argv, .limit_ns = REMOVE_LIMIT}, err);
+	int r = remove_at(AT_FDCWD, path, 0, ap_clock_ns() + REMOVE_LIMIT);
+	if (r == 0)
+		return 0;
+	r = process_run(&(struct process_run){.argv = argv, .limit_ns = REMOVE_LIMIT}, err);
 	return r > 0 ? -EIO : r;
 }

@@ -10,6 +10,8 @@
 #include "buf.h"
 #include "err.h"
 
+#define PROCESS_OUT_MAX ((size_t)1 << 30)
+
 struct process_run {
 	const char *const *argv; /* found by PATH; NULL at the end */
 	const char *const
@@ -18,6 +20,7 @@ struct process_run {
 	int64_t limit_ns; /* how long it may take */
 	const struct ap_buf *in; /* its standard input; NULL: empty */
 	struct ap_buf *out;	 /* what it printed; NULL: thrown away */
+	size_t out_max;		 /* bytes of that; 0: PROCESS_OUT_MAX */
 	int log_fd;		 /* where all it prints goes instead; 0: nowhere */
 	bool kill_group;	 /* what it leaves behind in its process group is ended with it */
 	/* it has a session of its own, the daemon's own limits and no mark: it may outlive the
@@ -26,9 +29,9 @@ struct process_run {
 };
 
 /* Runs it and waits. Blocks up to limit_ns; one that takes longer is asked to end, a second later
- * made to: git takes its locks away. Its exit code (0..255), or -ETIMEDOUT (ended), -ECHILD (it
- * died of a signal), -ENOENT, -ENOMEM, …; for all but 0 the sentence is the gist of its stderr
- * (ap_text_gist), or what became of it. */
+ * made to: git takes its locks away. Its exit code (0..255), or -ETIMEDOUT (ended), -EFBIG (it
+ * printed more than out_max, and was ended), -ECHILD (it died of a signal), -ENOENT, -ENOMEM, …;
+ * for all but 0 the sentence is the gist of its stderr (ap_text_gist), or what became of it. */
 int process_run(const struct process_run *run, struct ap_err *err);
 
 /* Every helper that is started from now on has a read lock (fcntl) on the first byte of this file

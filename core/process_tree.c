@@ -19,6 +19,10 @@
 /* A tree that is larger than this is not followed further: it changes under us anyway. */
 #define TREE_MAX    65536
 #define STOP_ROUNDS 20
+/* Bytes of a file in /proc, such as the list of a tree's processes. */
+#define PROC_MAX (1 << 20)
+/* Processes of the whole machine; those above are left out. */
+#define TABLE_MAX (1 << 18)
 /* A millisecond each: one in an uninterruptible sleep is left to itself. */
 #define STOP_TRIES 1000
 /* How long memory is looked into closely. The kernel holds up who asks for as long as the process
@@ -27,7 +31,7 @@
 
 #define AVERAGED_OVER (60 * AP_SECOND)
 
-/* What a file of /proc holds, as a string. */
+/* What a file of /proc holds, as a string; of one that is longer than a tree may be, a part. */
 static int read_proc(struct ap_buf *out, pid_t pid, const char *name)
 {
 	char path[64];
@@ -44,7 +48,7 @@ static int read_proc(struct ap_buf *out, pid_t pid, const char *name)
 			return -errno;
 		out->len += (size_t)n;
 		out->data[out->len] = '\0';
-		if (n == 0)
+		if (n == 0 || out->len >= PROC_MAX)
 			return 0;
 	}
 }
@@ -65,19 +69,36 @@ uint64_t process_start_time(pid_t pid)
 	return state == 'Z' || state == 'X' ? 0 : start;
 }
 
-/* The time that a process has used, and those of its children that it has waited for. */
-static int64_t cpu_of(const char *stat)
+/* What /proc/PID/stat says of a process. */
+struct process_stat {
+	pid_t pid, parent;
+	int64_t cpu_ns; /* of it, and of those of its children that it has waited for */
+	uint64_t rss;	/* bytes */
+};
+
+static bool parse_stat(const char *text, struct process_stat *ret)
 {
-	const char *name_end = strrchr(stat, ')'); /* the name may hold blanks and parentheses */
-	uint64_t user = 0, system = 0, children_user = 0, children_system = 0;
+	const char *name_end = strrchr(text, ')'); /* the name may hold blanks and parentheses */
+	uint64_t user = 0, system = 0, children_user = 0, children_system = 0, pages = 0;
 	const uint64_t tick = (uint64_t)(AP_SECOND / sysconf(_SC_CLK_TCK));
-	if (!name_end || sscanf(name_end + 1,
-				" %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %" SCNu64 " %" SCNu64
-				" %" SCNu64 " %" SCNu64,
-				&user, &system, &children_user, &children_system) != 4)
-		return 0;
+	int parent;
+	if (!name_end ||
+	    sscanf(name_end + 1,
+		   " %*c %d %*d %*d %*d %*d %*u %*u %*u %*u %*u %" SCNu64 " %" SCNu64 " %" SCNu64
+		   " %" SCNu64 " %*d %*d %*d %*d %*u %*u %" SCNu64,
+		   &parent, &user, &system, &children_user, &children_system, &pages) != 6)
+		return false;
 	uint64_t ticks = user + system + children_user + children_system;
-	return (int64_t)(ticks < INT64_MAX / tick ? ticks * tick : INT64_MAX);
+	ret->parent = parent;
+	ret->cpu_ns = (int64_t)(ticks < INT64_MAX / tick ? ticks * tick : INT64_MAX);
+	ret->rss = pages * (uint64_t)sysconf(_SC_PAGESIZE);
+	return true;
+}
+
+static bool read_stat(pid_t pid, struct ap_buf *text, struct process_stat *ret)
+{
+	*ret = (struct process_stat){.pid = pid};
+	return read_proc(text, pid, "stat") == 0 && parse_stat(ap_buf_text(text), ret);
 }
 
 /* Bytes, from what /proc/PID/smaps_rollup says; or false. */
@@ -99,13 +120,9 @@ struct memory_sum {
 	int64_t close_until_ns;
 };
 
-static void add_memory(struct memory_sum *sum, pid_t pid, struct ap_buf *text)
+static void add_memory(struct memory_sum *sum, pid_t pid, uint64_t rss, struct ap_buf *text)
 {
-	uint64_t pss, pages;
-	if (read_proc(text, pid, "statm") < 0 ||
-	    sscanf(ap_buf_text(text), "%*u %" SCNu64, &pages) != 1)
-		return; /* it has ended meanwhile */
-	uint64_t rss = pages * (uint64_t)sysconf(_SC_PAGESIZE);
+	uint64_t pss;
 	if (ap_clock_ns() >= sum->close_until_ns) {
 		sum->rss_unseen += rss;
 	} else if (read_proc(text, pid, "smaps_rollup") == 0 && pss_of(ap_buf_text(text), &pss)) {
@@ -190,22 +207,171 @@ int process_tree_usage(pid_t root, struct process_usage *ret)
 	struct memory_sum memory = {.close_until_ns = ap_clock_ns() + CLOSELY_LIMIT};
 	struct pids pids = {0};
 	int r = add_tree(&pids, root, &text);
+	struct process_stat stat;
 	for (size_t i = 0; r == 0 && i < pids.n; i++) {
-		if (read_proc(&text, pids.at[i], "stat") < 0)
+		if (!read_stat(pids.at[i], &text, &stat))
 			continue; /* it has ended meanwhile */
 		usage.n_processes++;
-		usage.cpu_ns += cpu_of(ap_buf_text(&text));
-		add_memory(&memory, pids.at[i], &text);
+		usage.cpu_ns += stat.cpu_ns;
+		add_memory(&memory, stat.pid, stat.rss, &text);
 	}
 	usage.memory = memory_of(&memory);
 	/* what the keeper has waited for was taken over from its descendants */
-	if (r == 0 && read_proc(&text, root, "stat") == 0)
-		usage.cpu_ns += cpu_of(ap_buf_text(&text));
+	if (r == 0 && read_stat(root, &text, &stat))
+		usage.cpu_ns += stat.cpu_ns;
 	free(pids.at);
 	if (r == 0)
 		*ret = usage;
 	return r;
 }
+
+int process_tree_list(pid_t root, pid_t **ret, size_t *ret_n)
+{
+	AP_CLEANUP_BUF struct ap_buf text = {0};
+	struct pids pids = {0};
+	int r = add_tree(&pids, root, &text);
+	if (r < 0) {
+		free(pids.at);
+		return r;
+	}
+	*ret = pids.at;
+	*ret_n = pids.n;
+	return 0;
+}
+
+/* --- the table of all --- */
+
+struct process_table {
+	struct process_stat *at; /* by parent */
+	size_t n;
+	bool read;
+	int64_t close_until_ns;
+	uint64_t pss, rss; /* of all that were looked into closely */
+	size_t *below;	   /* scratch of a walk: indices into `at` */
+	struct ap_buf text;
+};
+
+struct process_table *process_table_new(void)
+{
+	return calloc(1, sizeof(struct process_table));
+}
+
+void process_table_free(struct process_table *table)
+{
+	if (!table)
+		return;
+	ap_buf_fini(&table->text);
+	free(table->below);
+	free(table->at);
+	free(table);
+}
+
+bool process_table_is_late(const struct process_table *table)
+{
+	return table->read && ap_clock_ns() >= table->close_until_ns;
+}
+
+static int by_parent(const void *a, const void *b)
+{
+	const struct process_stat *left = a, *right = b;
+	return (left->parent > right->parent) - (left->parent < right->parent);
+}
+
+static int table_read(struct process_table *table)
+{
+	DIR *proc = opendir("/proc");
+	struct dirent *entry;
+	size_t room = 0;
+	int r = proc ? 0 : -errno;
+	while (r == 0 && table->n < TABLE_MAX && (entry = readdir(proc))) {
+		pid_t pid = (pid_t)atoi(entry->d_name); /* 0: it is no process */
+		if (table->n == room) {
+			room = room ? 2 * room : 512;
+			struct process_stat *at = realloc(table->at, room * sizeof *at);
+			if (!at) {
+				r = -ENOMEM;
+				break;
+			}
+			table->at = at;
+		}
+		if (pid > 0 && read_stat(pid, &table->text, &table->at[table->n]))
+			table->n++;
+	}
+	if (proc)
+		closedir(proc);
+	table->below = r == 0 ? calloc(table->n + 1, sizeof *table->below) : NULL;
+	if (r == 0 && !table->below)
+		r = -ENOMEM;
+	if (r == 0)
+		qsort(table->at, table->n, sizeof *table->at, by_parent);
+	table->close_until_ns = ap_clock_ns() + CLOSELY_LIMIT;
+	table->read = true;
+	return r;
+}
+
+/* The first of the children of a process, which stand together; table->n: it has none. */
+static size_t first_child(const struct process_table *table, pid_t parent)
+{
+	size_t from = 0, to = table->n;
+	while (from < to) {
+		size_t middle = from + (to - from) / 2;
+		if (table->at[middle].parent < parent)
+			from = middle + 1;
+		else
+			to = middle;
+	}
+	return from;
+}
+
+/* Adds the children of a process to the `n` that are below, of which there are no more than
+ * processes, whatever a number that was given out anew meanwhile makes of the tree. */
+static size_t add_below(struct process_table *table, pid_t parent, size_t n)
+{
+	for (size_t i = first_child(table, parent);
+	     i < table->n && table->at[i].parent == parent && n < table->n; i++)
+		table->below[n++] = i;
+	return n;
+}
+
+static const struct process_stat *find_process(const struct process_table *table, pid_t pid)
+{
+	for (size_t i = 0; i < table->n; i++) {
+		if (table->at[i].pid == pid)
+			return &table->at[i];
+	}
+	return NULL;
+}
+
+int process_table_usage(struct process_table *table, pid_t root, struct process_usage *ret)
+{
+	int r = table->read ? 0 : table_read(table);
+	const struct process_stat *keeper = r == 0 ? find_process(table, root) : NULL;
+	if (!keeper)
+		return r < 0 ? r : -ESRCH;
+	struct memory_sum memory = {.close_until_ns = table->close_until_ns};
+	struct process_usage usage = {.cpu_ns = keeper->cpu_ns};
+	size_t n = add_below(table, root, 0);
+	for (size_t i = 0; i < n; i++) {
+		const struct process_stat *stat = &table->at[table->below[i]];
+		n = add_below(table, stat->pid, n);
+		usage.n_processes++;
+		usage.cpu_ns += stat->cpu_ns;
+		add_memory(&memory, stat->pid, stat->rss, &table->text);
+	}
+	table->pss += memory.pss;
+	table->rss += memory.rss_of_pss;
+	if (memory.rss_of_pss == 0) { /* it came too late: as the others share */
+		memory.pss = table->pss;
+		memory.rss_of_pss = table->rss;
+		usage.memory = memory_of(&memory) - table->pss;
+	} else {
+		usage.memory = memory_of(&memory);
+	}
+	*ret = usage;
+	return 0;
+}
+
+/* --- stopping --- */
 
 /* Returns when a process that was told to stop stands still, or has ended. The signal alone is not
  * enough: a shell on its way there would still be told that its job has stopped. */

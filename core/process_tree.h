@@ -2,6 +2,7 @@
  * what its descendants leave behind makes the tree complete. Reads /proc; starts nothing. */
 #pragma once
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -20,6 +21,24 @@ struct process_usage {
  * not list children. Takes some 30 us a process, more for large ones, and long where a process
  * starves: not for the FUSE thread. */
 int process_tree_usage(pid_t root, struct process_usage *ret);
+
+/* The tree below `root`, parents first, in an array that the caller frees. -ESRCH, -ENOSYS,
+ * -ENOMEM; one whose parent ends meanwhile may be missing. */
+int process_tree_list(pid_t root, pid_t **ret, size_t *ret_n);
+
+/* All processes that there are, to look at many trees for the price of one. It is read at the first
+ * look at a tree in it, in some 10 us a process; memory is looked into closely for some time only,
+ * for all looks together: later ones are taken to share as much as those before. For one thread. */
+struct process_table;
+
+struct process_table *process_table_new(void); /* NULL on ENOMEM */
+void process_table_free(struct process_table *table);
+
+/* As process_tree_usage(). */
+int process_table_usage(struct process_table *table, pid_t root, struct process_usage *ret);
+
+/* Whether the time for close looks at memory is over. */
+bool process_table_is_late(const struct process_table *table);
 
 /* Stops the tree below `root`, parents first, or has it go on, children first, so that no shell
  * sees its job stop. -ESRCH, -ENOSYS, -ENOMEM. */

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "cleanup.h"
+#include "file.h"
 #include "profile_internal.h"
 #include "text.h"
 
@@ -424,20 +425,17 @@ static int take_text(const struct loader *loader, const char *path, char *text, 
 
 static int load_file(const struct loader *loader, const char *path, struct ap_err *err)
 {
-	FILE *file = fopen(path, "re");
-	if (!file)
-		return ap_err_errno(err, -errno, "%s", path);
-	AP_CLEANUP_FREE char *text = malloc(FILE_SIZE_MAX + 1);
-	size_t n = text ? fread(text, 1, FILE_SIZE_MAX + 1, file) : 0;
-	int error = !text ? -ENOMEM : ferror(file) ? -EIO : 0;
-	fclose(file);
-	if (error < 0)
-		return ap_err_errno(err, error, "%s", path);
-	if (n > FILE_SIZE_MAX || memchr(text, '\0', n))
+	AP_CLEANUP_BUF struct ap_buf text = {0};
+	int r = file_read(path, 0, FILE_SIZE_MAX, &text, err);
+	if (r < 0 && r != -EFBIG)
+		return r;
+	if (r == -EFBIG || (text.len > 0 && memchr(text.data, '\0', text.len)))
 		return ap_err_set(err, -EINVAL, "%s: no text of at most %d bytes", path,
 				  FILE_SIZE_MAX);
-	text[n] = '\0';
-	return take_text(loader, path, text, err);
+	if (!text.data)
+		ap_buf_adds(&text, "");
+	return text.data ? take_text(loader, path, text.data, err)
+			 : ap_err_errno(err, -ENOMEM, "%s", path);
 }
 
 /* A profile that is like one of its own name means the next one of that name. */

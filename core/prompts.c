@@ -446,7 +446,8 @@ static int give_line(struct ap_agent *agent, const struct ap_buf *text, enum out
 	if (r < 0)
 		return ap_err_errno(err, r, "the prompt");
 	ap_buf_printf(&path, "%s/input", agent->dir);
-	AP_CLEANUP_CLOSE int fd = open(ap_buf_text(&path), O_WRONLY | O_NONBLOCK | O_CLOEXEC);
+	AP_CLEANUP_CLOSE int fd =
+		open(ap_buf_text(&path), O_WRONLY | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC);
 	if (fd < 0)
 		return ap_err_errno(err, -errno, "the input of %s", agent->name);
 	output_prompted(agent);
@@ -618,21 +619,41 @@ static void job_keys(struct worker_job *worker_job)
 		(void)agent_press(agent, job->words, NULL); /* the terminal may have gone */
 	if (alone)
 		pthread_mutex_unlock(&agent->typing);
+	pthread_mutex_lock(&agent->pool->lock);
+	agent->n_keys--;
+	agent->keys_bytes -= strlen(job->words);
+	pthread_mutex_unlock(&agent->pool->lock);
 	agent_job_free(job);
+}
+
+/* Takes room for a line of keys. */
+static int keys_count_locked(struct ap_agent *agent, size_t len, struct ap_err *err)
+{
+	if (agent->n_keys >= POOL_KEYS_MAX || agent->keys_bytes + len > POOL_KEYS_BYTES)
+		return ap_err_set(err, -EAGAIN, "%u lines of keys of %zu bytes wait for %s already",
+				  agent->n_keys, agent->keys_bytes, agent->name);
+	agent->n_keys++;
+	agent->keys_bytes += len;
+	return 0;
 }
 
 int ap_agent_keys(struct ap_pool *pool, struct ap_agent *agent, uint64_t token, const char *keys,
 		  struct ap_err *err)
 {
-	int r = may_be_asked(agent, token, false, err);
-	if (r < 0)
-		return r;
 	struct agent_job *job = agent_job_new(agent, NULL, job_keys, keys);
 	if (!job)
 		return ap_err_errno(err, -ENOMEM, "keys");
 	job->token = token;
-	job_in_keys_lane(job);
-	return 0;
+	pthread_mutex_lock(&pool->lock);
+	int r = may_be_asked_locked(agent, token, false, err);
+	if (r == 0)
+		r = keys_count_locked(agent, strlen(keys), err);
+	pthread_mutex_unlock(&pool->lock);
+	if (r == 0)
+		job_in_keys_lane(job);
+	else
+		agent_job_free(job);
+	return r;
 }
 
 /* Whether its processes are to stand still: the last word counts, and what is to end goes on. */
@@ -662,11 +683,29 @@ void agent_obey_pause(struct ap_agent *agent)
 	} while (stop != is_to_stop(agent, &running));
 }
 
-static void job_pause(struct worker_job *worker_job)
+/* One job for all that is said meanwhile: the last word counts. */
+static void job_pause(struct worker_job *job)
 {
-	struct agent_job *job = ap_container_of(worker_job, struct agent_job, job);
-	agent_obey_pause(job->agent);
-	agent_job_free(job);
+	struct ap_agent *agent = ap_container_of(job, struct ap_agent, pause_job);
+	for (bool again = true; again;) {
+		agent_obey_pause(agent);
+		pthread_mutex_lock(&agent->pool->lock);
+		again = agent->pausing = agent->pauses_again;
+		agent->pauses_again = false;
+		pthread_mutex_unlock(&agent->pool->lock);
+	}
+	ap_agent_unref(agent);
+}
+
+static void job_pause_locked(struct ap_agent *agent)
+{
+	agent->pauses_again = agent->pausing;
+	if (agent->pausing)
+		return;
+	agent->pausing = true;
+	agent->pause_job = (struct worker_job){.run = job_pause};
+	agent_ref(agent); /* the job's */
+	worker_submit(agent->pool->workers, &agent->pause_job);
 }
 
 /* As may_be_asked(), of the program that there is: -EBUSY on the way to the next one, or to the
@@ -685,23 +724,17 @@ static int may_be_commanded_locked(const struct ap_agent *agent, uint64_t token,
 int ap_agent_pause(struct ap_pool *pool, struct ap_agent *agent, uint64_t token, bool pause,
 		   struct ap_err *err)
 {
-	struct agent_job *job = agent_job_new(agent, NULL, job_pause, "");
-	if (!job)
-		return ap_err_errno(err, -ENOMEM, "pause");
 	pthread_mutex_lock(&pool->lock);
 	int r = may_be_commanded_locked(agent, token, false, err);
 	if (r == 0) {
 		agent->paused = pause;
 		agent->recheck_ns = ap_clock_ns();
+		job_pause_locked(agent);
 	}
 	pthread_mutex_unlock(&pool->lock);
-	if (r < 0) {
-		agent_job_free(job);
-		return r;
-	}
-	worker_submit(pool->workers, &job->job);
-	maintenance_poke(pool);
-	return 0;
+	if (r == 0)
+		maintenance_poke(pool);
+	return r;
 }
 
 static void job_restart(struct worker_job *worker_job)
@@ -755,19 +788,34 @@ static void job_commit(struct worker_job *worker_job)
 	if (r == 0)
 		r = worktree_commit(&agent->worktree, &agent->lease, job->words, &err);
 	request_answer(job->request, r, &err);
+	pthread_mutex_lock(&agent->pool->lock);
+	agent->n_commits--;
+	pthread_mutex_unlock(&agent->pool->lock);
 	agent_job_free(job);
 }
 
 int ap_agent_commit(struct ap_pool *pool, struct ap_agent *agent, uint64_t token,
 		    const char *message, struct ap_request *request, struct ap_err *err)
 {
-	int r = may_be_asked(agent, token, true, err);
+	int r = pool_may_ask(pool, err);
 	if (r < 0)
 		return r;
 	struct agent_job *job = agent_job_new(agent, request, job_commit, message);
 	if (!job)
 		return ap_err_errno(err, -ENOMEM, "commit");
 	job->token = token;
-	agent_job_in_lane(job);
-	return 0;
+	pthread_mutex_lock(&pool->lock);
+	r = may_be_asked_locked(agent, token, true, err);
+	if (r == 0 && agent->n_commits >= POOL_COMMITS_MAX)
+		r = ap_err_set(err, -EAGAIN, "%u commits wait for %s already", agent->n_commits,
+			       agent->name);
+	agent->n_commits += r == 0;
+	pthread_mutex_unlock(&pool->lock);
+	if (r == 0) {
+		agent_job_in_lane(job);
+		return 0;
+	}
+	ap_request_free(request); /* the job's reference */
+	agent_job_free(job);
+	return r;
 }

@@ -37,6 +37,8 @@ struct lease_record {
 	char *admin_dir; /* owned */
 };
 
+#define RECORD_MAX (8 << 10) /* bytes */
+
 static char *record_path(const char *agent_dir)
 {
 	char *path;
@@ -65,23 +67,20 @@ int lease_record_write(const struct ap_agent *agent, struct ap_err *err)
 static int lease_record_read(const char *agent_dir, struct lease_record *ret)
 {
 	AP_CLEANUP_FREE char *path = record_path(agent_dir);
-	FILE *file = path ? fopen(path, "re") : NULL;
-	int created;
-	size_t size = 0;
+	AP_CLEANUP_BUF struct ap_buf text = {0};
+	int created, end = 0;
 	*ret = (struct lease_record){.admin_dir = NULL};
-	if (!file)
-		return 0;
-	bool whole = fscanf(file, "%64s %64s %d %u %" SCNu64 "\n", ret->lease.label,
-			    ret->lease.base, &created, &ret->generation, &ret->token) == 5 &&
-		     getline(&ret->admin_dir, &size, file) > 1;
-	fclose(file);
-	if (!whole || !ap_label_valid(ret->lease.label) || ret->admin_dir[0] != '/') {
-		free(ap_steal(ret->admin_dir));
+	int r = path ? file_read(path, O_NOFOLLOW, RECORD_MAX, &text, NULL) : -ENOENT;
+	if (r < 0)
+		return r == -ENOENT ? 0 : -EBADMSG;
+	bool whole = sscanf(ap_buf_text(&text), "%64s %64s %d %u %" SCNu64 " %n", ret->lease.label,
+			    ret->lease.base, &created, &ret->generation, &ret->token, &end) == 5;
+	const char *admin_dir = ap_buf_text(&text) + end;
+	if (!whole || !ap_label_valid(ret->lease.label) || admin_dir[0] != '/')
 		return -EBADMSG;
-	}
-	ret->admin_dir[strcspn(ret->admin_dir, "\n")] = '\0';
+	ret->admin_dir = strndup(admin_dir, strcspn(admin_dir, "\n"));
 	ret->lease.created = created;
-	return 1;
+	return ret->admin_dir ? 1 : -ENOMEM;
 }
 
 /* --- what there is --- */

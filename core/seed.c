@@ -13,6 +13,8 @@
 #include "cleanup.h"
 #include "file.h"
 
+#define SETTINGS_MAX (64 << 20) /* bytes of a program's settings */
+
 struct expander {
 	void (*expand)(void *data, const char *text, struct ap_buf *ret);
 	void *data;
@@ -100,14 +102,18 @@ int seed_json(const char *path, const char *wanted,
 		strcpy(real, path);
 	}
 	bool there = stat(real, &st) == 0;
-	json_t *object = there && st.st_size > 0 ? json_load_file(real, 0, &error) : json_object();
+	AP_CLEANUP_BUF struct ap_buf text = {0};
+	int r = there ? file_read(real, 0, SETTINGS_MAX, &text, err) : 0;
+	if (r < 0)
+		return r;
+	json_t *object = text.len > 0 ? json_loadb(text.data, text.len, 0, &error) : json_object();
 	if (!json_is_object(object)) {
 		json_decref(object);
 		return ap_err_set(err, -EINVAL, "%s is no object of JSON and is left alone", path);
 	}
 	json_t *plain = json_loads(wanted, 0, NULL);
 	json_t *add = plain ? expanded(&(struct expander){expand, data}, plain) : NULL;
-	int r = add ? 0 : ap_err_errno(err, -ENOMEM, "%s", path);
+	r = add ? 0 : ap_err_errno(err, -ENOMEM, "%s", path);
 	if (r == 0 && add_missing(object, add)) {
 		AP_CLEANUP_FREE char *dir = strdup(real);
 		char *slash = dir ? strrchr(dir, '/') : NULL;

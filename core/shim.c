@@ -32,9 +32,11 @@
 #include <unistd.h>
 
 #include "cgroup.h"
+#include "process_tree.h"
 
 #define KILL_GRACE_MS 2000 /* between asking a tree to end and making it */
 #define KILL_AGAIN_MS 20   /* a fork may have slipped by */
+#define ROUNDS	      3	   /* of looking whom to tell, while there is anybody new */
 
 static int records = -1;  /* the directory of the records */
 static const char *group; /* of the program; NULL: none */
@@ -125,19 +127,65 @@ static void mark_descendants(struct process *processes, size_t n, pid_t root)
 	}
 }
 
-/* Sends all descendants the signals, one after the other; 0 ends them. */
-static void signal_tree(const int *signals)
+/* Our descendants, in an array that the caller frees, where the kernel does not list children. */
+static size_t search_descendants(pid_t **ret)
 {
 	struct process *processes;
-	size_t n = list_processes(&processes);
+	size_t n = list_processes(&processes), n_ours = 0;
 	mark_descendants(processes, n, getpid());
-	for (; *signals; signals++) {
-		for (size_t i = 0; i < n; i++) {
-			if (processes[i].is_ours)
-				kill(processes[i].pid, *signals);
-		}
+	*ret = calloc(n + 1, sizeof **ret);
+	for (size_t i = 0; *ret && i < n; i++) {
+		if (processes[i].is_ours)
+			(*ret)[n_ours++] = processes[i].pid;
 	}
 	free(processes);
+	return n_ours;
+}
+
+static int by_number(const void *a, const void *b)
+{
+	const pid_t *left = a, *right = b;
+	return (*left > *right) - (*left < *right);
+}
+
+/* Sends the processes the signals, one after the other, but for those that had them before. Whether
+ * there was any. */
+static bool signal_all(const pid_t *pids, size_t n, const pid_t *before, size_t n_before,
+		       const int *signals)
+{
+	bool any = false;
+	for (; *signals; signals++) {
+		for (size_t i = 0; i < n; i++) {
+			if (n_before > 0 &&
+			    bsearch(&pids[i], before, n_before, sizeof *before, by_number))
+				continue;
+			any = true;
+			kill(pids[i], *signals);
+		}
+	}
+	return any;
+}
+
+/* Sends all descendants the signals, one after the other; 0 ends them. Again while there is anybody
+ * new: a list that is made while a process ends may lack its brothers. */
+static void signal_tree(const int *signals)
+{
+	pid_t *before = NULL;
+	size_t n_before = 0;
+	bool more = true;
+	for (unsigned round = 0; more && round < ROUNDS; round++) {
+		pid_t *pids = NULL;
+		size_t n = 0;
+		if (process_tree_list(getpid(), &pids, &n) < 0)
+			n = search_descendants(&pids);
+		more = signal_all(pids, n, before, n_before, signals);
+		free(before);
+		before = pids;
+		n_before = n;
+		if (n > 0)
+			qsort(before, n, sizeof *before, by_number);
+	}
+	free(before);
 }
 
 /* Waits for a child until the time is over (-1: no end), a request to end, or no child is left.

@@ -678,8 +678,6 @@ void state_dir_close(struct ap_pool *pool)
 {
 	static const char *const dirs[] = {POOL_AGENTS, POOL_WORKTREES, POOL_LAYERS, "templates",
 					   "trash"};
-	if (pool->templates && !pool->kept)
-		templates_end(pool->templates);
 	if (pool->templates && !pool->kept) /* such as of agents that ended while it was away */
 		repo_forget_worktrees(&pool->repo, pool->state_dir);
 	AP_CLEANUP_FREE char *mount = NULL;

@@ -5,6 +5,7 @@
 #include <inttypes.h>
 #include <limits.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -34,6 +35,7 @@ struct templates {
 	char *state_dir, *dir;
 	const struct spawn_backend *backend;
 
+	atomic_bool ending;
 	pthread_mutex_t making; /* held while one is made; taken before `lock` */
 
 	pthread_mutex_t lock;	       /* of what follows */
@@ -294,10 +296,13 @@ static struct template *find_locked(struct templates *templates, const char *com
 int templates_discard(struct templates *templates, const char *path, struct ap_err *err)
 {
 	AP_CLEANUP_BUF struct ap_buf trash = {0};
+	AP_CLEANUP_BUF struct ap_buf moved = {0};
 	ap_buf_printf(&trash, "%s/trash", templates->state_dir);
 	int r = file_make_dirs(ap_buf_text(&trash), err);
 	if (r == 0)
-		r = file_move_into(path, ap_buf_text(&trash), err);
+		r = file_move_into(path, ap_buf_text(&trash), &moved, err);
+	if (r == 0 && templates_are_ending(templates))
+		(void)process_remove_tree(ap_buf_text(&moved), NULL); /* else with the trash */
 	if (r == -EXDEV)
 		r = process_remove_tree(path, err);
 	return r == -ENOENT ? 0 : r;
@@ -357,6 +362,16 @@ void templates_prepare(struct templates *templates)
 	if (!taken)
 		(void)process_remove_tree(spare.dir, NULL);
 	template_put(template);
+}
+
+void templates_begin_end(struct templates *templates)
+{
+	atomic_store(&templates->ending, true);
+}
+
+bool templates_are_ending(const struct templates *templates)
+{
+	return atomic_load(&templates->ending);
 }
 
 void templates_end(struct templates *templates)

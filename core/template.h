@@ -66,7 +66,8 @@ const char *template_commit(const struct template *template);
 const char *template_files(const struct template *template);
 
 /* Moves a path out of the way, to be removed behind the caller: all that lies there is garbage. No
- * failure where it is not there. */
+ * failure where it is not there. When the end has begun it is removed at once: there is nobody any
+ * more whom that could hold up, and the callers are many. */
 int templates_discard(struct templates *templates, const char *path, struct ap_err *err);
 
 /* Takes a descriptor whose closing takes long, or -1, to be closed with the removal. */
@@ -76,6 +77,12 @@ void templates_let_go(struct templates *templates, int fd);
 void templates_empty_trash(struct templates *templates);
 
 /* No worktree is made any more: removes the templates that none uses, and the garbage. Blocks. */
+/* From now on no template is used by a worktree that is not there yet: what worktrees leave behind
+ * in the repository is looked for once, by repo_forget_worktrees() at the end, and not with each of
+ * them. Any thread. */
+void templates_begin_end(struct templates *templates);
+bool templates_are_ending(const struct templates *templates);
+
 void templates_end(struct templates *templates);
 
 /* How many there are, and how often one was made or removed since the start. */

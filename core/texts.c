@@ -29,7 +29,7 @@ static int usage_text(struct ap_agent *agent, enum ap_agent_text what, struct ap
 {
 	struct process_usage usage;
 	double percent;
-	int r = agent_usage(agent, &usage, &percent);
+	int r = agent_usage(agent, NULL, &usage, &percent);
 	if (r == -ESRCH) { /* it has ended */
 		usage = (struct process_usage){0};
 		percent = 0;
@@ -52,6 +52,11 @@ static void job_text(struct worker_job *worker_job)
 	struct ap_buf *out = &job->request->text;
 	struct ap_err error = {""}, *err = &error;
 	int r = -EINVAL;
+	if (atomic_load(&job->request->answered)) { /* nobody reads it any more */
+		request_answer(job->request, -ECANCELED, NULL);
+		agent_job_free(job);
+		return;
+	}
 	switch (job->what) {
 	case AP_TEXT_SCREEN:
 		r = pool->backend->ops->capture(pool->backend, &agent->terminal, false, 0, out,
@@ -101,7 +106,8 @@ static void job_response(struct worker_job *worker_job)
 	struct agent_job *job = ap_container_of(worker_job, struct agent_job, job);
 	struct ap_request *request = job->request;
 	struct ap_err err = {""};
-	int r = response_text(job->agent, &request->text, &err);
+	int r = atomic_load(&request->answered) ? -ECANCELED
+						: response_text(job->agent, &request->text, &err);
 	request_answer(request, r, &err);
 	agent_job_free(job);
 }
@@ -152,6 +158,9 @@ int ap_agent_wait(struct ap_pool *pool, struct ap_agent *agent, enum ap_agent_wa
 		  bool nonblock, struct ap_request *request, struct ap_err *err)
 {
 	struct ap_err error = {""};
+	int r = what == AP_WAIT_RESPONSE ? pool_may_ask(pool, err) : 0;
+	if (r < 0)
+		return r;
 	pthread_mutex_lock(&pool->lock);
 	enum ap_activity activity = agent->activity;
 	bool gone = agent->gone, parked = !is_settled_locked(agent);
@@ -171,7 +180,7 @@ int ap_agent_wait(struct ap_pool *pool, struct ap_agent *agent, enum ap_agent_wa
 	pthread_mutex_unlock(&pool->lock);
 	if (parked)
 		return 0;
-	int r = agent_settled_result(activity, &error);
+	r = agent_settled_result(activity, &error);
 	if (gone)
 		r = ap_err_set(&error, -ENODEV, "%s is gone", agent->name);
 	job_settled(request, r, &error, activity);
@@ -236,7 +245,9 @@ void job_look_locked(struct ap_agent *agent)
 int ap_agent_text(struct ap_pool *pool, struct ap_agent *agent, enum ap_agent_text what,
 		  struct ap_request *request, struct ap_err *err)
 {
-	int r = agent_running(agent, true, err);
+	int r = pool_may_ask(pool, err);
+	if (r == 0)
+		r = agent_running(agent, true, err);
 	if (r < 0)
 		return r;
 	struct agent_job *job = agent_job_new(agent, request, job_text, "");
@@ -258,13 +269,16 @@ struct pool_job {
 static int pool_job_submit(struct ap_pool *pool, struct ap_request *request,
 			   void (*run)(struct worker_job *), struct ap_err *err)
 {
+	int r = pool_may_ask(pool, err);
+	if (r < 0)
+		return r;
 	struct pool_job *job = calloc(1, sizeof *job);
 	if (!job)
 		return ap_err_errno(err, -ENOMEM, "pool");
 	job->job.run = run;
 	job->pool = pool;
 	job->request = request;
-	ap_request_ref(request);
+	job_asked(pool, request);
 	worker_submit(pool->workers, &job->job);
 	return 0;
 }
@@ -272,6 +286,7 @@ static int pool_job_submit(struct ap_pool *pool, struct ap_request *request,
 static void pool_job_answer(struct pool_job *job, int result, const struct ap_err *err)
 {
 	request_answer(job->request, result, err);
+	job_answered(job->pool);
 	free(job);
 }
 
@@ -343,8 +358,9 @@ static ssize_t read_kept(const struct kept_job *job, bool at_once)
 static void job_kept(struct worker_job *worker_job)
 {
 	struct kept_job *job = ap_container_of(worker_job, struct kept_job, job);
-	ssize_t n = read_kept(job, false);
+	ssize_t n = atomic_load(&job->request->answered) ? -ECANCELED : read_kept(job, false);
 	request_answer(job->request, n < 0 ? (int)n : 0, NULL);
+	job_answered(job->pool);
 	ap_agent_unref(job->agent);
 	free(job);
 }
@@ -369,13 +385,17 @@ int ap_pool_read_kept(struct ap_pool *pool, struct ap_agent *agent, enum ap_kept
 		request_answer(request, 0, NULL);
 		return 0;
 	}
-	struct kept_job *job = malloc(sizeof *job);
+	ap_buf_fini(&request->text); /* it costs memory when it is read only */
+	int r = pool_may_ask(pool, err);
+	struct kept_job *job = r == 0 ? malloc(sizeof *job) : NULL;
+	if (r < 0)
+		return r;
 	if (!job)
 		return ap_err_errno(err, -ENOMEM, "output");
 	*job = asked;
 	if (agent)
 		agent_ref(agent);
-	ap_request_ref(request);
+	job_asked(pool, request);
 	worker_submit(pool->workers, &job->job);
 	return 0;
 }

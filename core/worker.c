@@ -11,7 +11,7 @@ struct worker_pool {
 	struct ap_list ready; /* jobs that may run now; guarded by lock */
 	bool ending;	      /* guarded by lock */
 	unsigned n_threads;
-	pthread_t threads[];
+	pthread_t *threads; /* owned */
 };
 
 void worker_lane_init(struct worker_lane *lane)
@@ -97,29 +97,37 @@ void worker_pool_end(struct worker_pool *pool)
 	pool->n_threads = 0;
 }
 
+void worker_pool_grow(struct worker_pool *pool, unsigned n_more)
+{
+	sigset_t all, before;
+	pthread_t *threads =
+		realloc(pool->threads, (pool->n_threads + n_more) * sizeof *pool->threads);
+	if (!threads)
+		return;
+	pool->threads = threads;
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	while (n_more > 0 &&
+	       pthread_create(&threads[pool->n_threads], NULL, worker_main, pool) == 0) {
+		pool->n_threads++;
+		n_more--;
+	}
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+}
+
 struct worker_pool *worker_pool_new(unsigned n_threads)
 {
-	struct worker_pool *pool = calloc(1, sizeof *pool + n_threads * sizeof(pthread_t));
+	struct worker_pool *pool = calloc(1, sizeof *pool);
 	if (!pool)
 		return NULL;
 	pthread_mutex_init(&pool->lock, NULL);
 	pthread_cond_init(&pool->work, NULL);
 	ap_list_init(&pool->ready);
-	sigset_t all, before;
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &before);
-	int r = 0;
-	while (r == 0 && pool->n_threads < n_threads) {
-		r = pthread_create(&pool->threads[pool->n_threads], NULL, worker_main, pool);
-		if (r == 0)
-			pool->n_threads++;
-	}
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	if (r != 0) {
-		worker_pool_free(pool);
-		return NULL;
-	}
-	return pool;
+	worker_pool_grow(pool, n_threads);
+	if (pool->n_threads == n_threads)
+		return pool;
+	worker_pool_free(pool);
+	return NULL;
 }
 
 void worker_pool_free(struct worker_pool *pool)
@@ -129,5 +137,6 @@ void worker_pool_free(struct worker_pool *pool)
 	worker_pool_end(pool);
 	pthread_cond_destroy(&pool->work);
 	pthread_mutex_destroy(&pool->lock);
+	free(pool->threads);
 	free(pool);
 }

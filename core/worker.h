@@ -22,6 +22,9 @@ struct worker_job {
 /* NULL on ENOMEM or when no thread can be had. All signals are blocked in the threads. */
 struct worker_pool *worker_pool_new(unsigned n_threads);
 
+/* So many threads more, as far as they can be had. Not with worker_pool_end(). */
+void worker_pool_grow(struct worker_pool *pool, unsigned n_more);
+
 /* Never blocks for long, never fails, calls nothing back; the job's memory is the caller's until it
  * runs. */
 void worker_submit(struct worker_pool *pool, struct worker_job *job);

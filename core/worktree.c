@@ -13,6 +13,9 @@
 #include "process.h"
 #include "worktree_internal.h"
 
+/* Bytes of a diff that is read. */
+#define DIFF_MAX (64 << 20)
+
 /* --- what git keeps of a worktree --- */
 
 /* As a whole: whoever dies here leaves what was there, or all of it. */
@@ -487,7 +490,8 @@ int worktree_remove(struct worktree *worktree, struct ap_err *err)
 		r = templates_discard(worktree->templates, worktree->admin_dir, err);
 	if (r < 0)
 		return ap_err_wrap(err, r, "removing %s", worktree->path);
-	repo_forget_worktrees(worktree->repo, worktree->path);
+	if (!templates_are_ending(worktree->templates))
+		repo_forget_worktrees(worktree->repo, worktree->path);
 	if (worktree->template)
 		template_put(worktree->template);
 	worktree->template = NULL;
@@ -609,6 +613,7 @@ int worktree_diff(const struct worktree *worktree, const char *base, bool stat, 
 			     GIT_ARGS("--literal-pathspecs", "add", "--sparse", "--intent-to-add",
 				      "--pathspec-from-file=-", "--pathspec-file-nul"));
 	place.in = NULL;
+	place.out_max = DIFF_MAX;
 	if (r == 0)
 		r = git_must(&place, out, err,
 			     GIT_ARGS("diff", "--no-ext-diff", "--no-textconv", "--no-color",

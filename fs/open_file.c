@@ -283,7 +283,8 @@ void open_file_flush(struct open_files *files, fuse_req_t req, struct fuse_file_
 	struct open_file *file = open_file_find(files, fi->fh);
 	struct ap_err err = {""};
 	int r = 0;
-	if (file && file->pending.len > 0 && !file->row->take) {
+	bool cut = file && file->writing && file->writing->cut; /* what is there was not taken */
+	if (file && file->pending.len > 0 && !file->row->take && !cut) {
 		r = may_still_write(file, &err);
 		if (r < 0) {
 			refused(file, r, &err);

@@ -21,6 +21,8 @@ struct writing {
 	struct parked *parked; /* NULL: none is under way */
 	struct ap_buf work;
 	size_t work_from; /* bytes of it that earlier writes brought */
+	bool cut;	  /* the last write was not taken to its end */
+	bool is_block;	  /* it is a program's full buffer, or what is left of one */
 	size_t write_size;
 	size_t done;	  /* bytes whose commands have had their effect */
 	size_t line_len;  /* of the line under way */
@@ -51,6 +53,7 @@ struct open_file {
 
 	/* the FUSE thread's own */
 	struct ap_buf pending; /* written: a line that goes on, or the text so far */
+	size_t block_left;     /* of a write that was taken in part: it is written again */
 	bool taking;	       /* the pool knows that a text is being written */
 	bool broken;	       /* a piece of the text was refused: none of it is taken */
 	bool looked;	       /* a value: it was read or polled, the next read may find another */
@@ -98,6 +101,7 @@ struct open_files {
 	uint32_t n_slots, first_free; /* n_slots: none; likewise */
 	size_t taking_bytes;	      /* of texts being written; the FUSE thread's own */
 	atomic_size_t text_bytes;     /* of texts that were made for one open file alone */
+	atomic_size_t line_bytes;     /* of lines whose write is parked */
 };
 
 /* A parked read, or an open or a look at the size that waits for the text. Freed with its parked

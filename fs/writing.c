@@ -15,6 +15,13 @@
 /* Bytes of texts being written that the mount holds at most. */
 #define TAKING_MAX (256 << 20)
 
+/* Bytes of command lines whose writes are parked, likewise. */
+#define LINES_MAX (64 << 20)
+
+/* Lines of one write that are done at once: the writer writes the rest again, and others have their
+ * turn meanwhile. */
+#define LINES_AT_ONCE 512
+
 size_t line_length(const char *text, size_t len)
 {
 	const char *newline = memchr(text, '\n', len);
@@ -46,9 +53,9 @@ int may_still_write(struct open_file *file, struct ap_err *err)
 }
 
 /* The part of `text` that is whole lines, or all of it where the last line ends with the write. */
-static size_t whole_lines(const char *text, size_t len, size_t size)
+static size_t whole_lines(const char *text, size_t len, bool is_block)
 {
-	if (size < BLOCK_SIZE)
+	if (!is_block)
 		return len;
 	const char *newline = memrchr(text, '\n', len);
 	return newline ? (size_t)(newline + 1 - text) : 0;
@@ -58,7 +65,7 @@ ssize_t run_lines(struct open_file *file, const char *text, size_t len)
 {
 	char line[LINE_MAX_LEN + 1];
 	size_t done = 0;
-	while (done < len) {
+	for (unsigned i = 0; done < len && i < LINES_AT_ONCE; i++) {
 		size_t n = line_length(text + done, len - done);
 		struct ap_err err = {""};
 		struct tree_call call = file_call(file, &err);
@@ -130,6 +137,9 @@ static void write_finish(struct open_file *file, int result)
 	size_t n =
 		written(writing->done, writing->work.len, writing->work_from, writing->write_size);
 	writing->parked = NULL;
+	writing->cut = n < writing->write_size;
+	if (writing->cut && writing->is_block && n > 0)
+		file->block_left = writing->write_size - n;
 	pthread_mutex_lock(&file->files->lock);
 	bool interrupted = writing->interrupted;
 	pthread_mutex_unlock(&file->files->lock);
@@ -137,6 +147,7 @@ static void write_finish(struct open_file *file, int result)
 		result = -ECANCELED;
 	if (result < 0 && n == 0)
 		remember_refused(writing, result);
+	atomic_fetch_sub(&file->files->line_bytes, writing->work.len);
 	ap_buf_fini(&writing->work);
 	fuse_req_t req = parked_claim(parked);
 	int r = -ENOENT;
@@ -224,7 +235,8 @@ static void write_continue(struct open_file *file)
 	struct writing *writing = file->writing;
 	char line[LINE_MAX_LEN + 1];
 	int r = 0;
-	while (r == 0 && writing->done < writing->work.len) {
+	for (unsigned i = 0; r == 0 && writing->done < writing->work.len && i < LINES_AT_ONCE;
+	     i++) {
 		pthread_mutex_lock(&file->files->lock);
 		bool interrupted = writing->interrupted;
 		pthread_mutex_unlock(&file->files->lock);
@@ -268,9 +280,18 @@ static void writer_interrupted(struct parked *parked, void *data)
 /* The write is parked. It is alone on its node, so that no other writer waits for the lock that the
  * kernel holds meanwhile. */
 static void submit_lines(struct open_file *file, fuse_req_t req, const char *text, size_t len,
-			 size_t from, size_t size)
+			 size_t from, size_t size, bool is_block)
 {
 	struct writing *writing = file->writing;
+	struct ap_err err;
+	size_t held = atomic_load(&file->files->line_bytes);
+	if (held + len > LINES_MAX) {
+		ap_err_set(&err, -EAGAIN, "lines of %zu bytes wait for their answers already",
+			   held);
+		refused(file, -EAGAIN, &err);
+		fuse_reply_err(req, EAGAIN);
+		return;
+	}
 	if (!writing && !(writing = file->writing = calloc(1, sizeof *writing))) {
 		fuse_reply_err(req, ENOMEM);
 		return;
@@ -278,6 +299,7 @@ static void submit_lines(struct open_file *file, fuse_req_t req, const char *tex
 	writing->work.len = 0;
 	writing->work_from = from;
 	writing->write_size = size;
+	writing->is_block = is_block;
 	writing->done = 0;
 	writing->interrupted = false;
 	file->lease.token = 0;
@@ -288,12 +310,13 @@ static void submit_lines(struct open_file *file, fuse_req_t req, const char *tex
 					: parked_new(file->files->parked, req, writer_interrupted,
 						     file_unref, file);
 	if (!parked) {
-		writing->work.failed = false;
+		ap_buf_fini(&writing->work);
 		file_unref(file);
 		fuse_reply_err(req, ENOMEM);
 		return;
 	}
 	writing->parked = parked;
+	atomic_fetch_add(&file->files->line_bytes, writing->work.len);
 	file_ref(file); /* ours: the last answer may close it under us */
 	write_continue(file);
 	file_unref(file);
@@ -503,6 +526,21 @@ static void value_write(struct open_file *file, fuse_req_t req, const char *data
 
 /* --- what a write is --- */
 
+/* What is left waits for the rest of its line, and costs no more memory than it has bytes. */
+static void pending_drop(struct open_file *file, size_t n)
+{
+	struct ap_buf rest = {0};
+	if (file->pending.len > n)
+		ap_buf_add(&rest, file->pending.data + n, file->pending.len - n);
+	if (rest.failed) {
+		ap_buf_fini(&rest);
+		ap_buf_drop(&file->pending, n);
+		return;
+	}
+	ap_buf_fini(&file->pending);
+	file->pending = rest;
+}
+
 void open_file_write(struct open_files *files, fuse_req_t req, const char *data, size_t size,
 		     struct fuse_file_info *fi)
 {
@@ -542,9 +580,16 @@ void open_file_write(struct open_files *files, fuse_req_t req, const char *data,
 		fuse_reply_err(req, -file->writing->refused_error);
 		return;
 	}
+	if (file->writing && file->writing->cut) { /* the writer has the rest, as below */
+		ap_buf_fini(&file->pending);
+		file->writing->cut = false;
+	}
+	/* what is left of a block is one too, however short */
+	bool is_block = size >= BLOCK_SIZE || (file->block_left > 0 && size == file->block_left);
+	file->block_left = 0;
 	size_t from = file->pending.len;
 	ap_buf_add(&file->pending, data, size);
-	size_t whole = whole_lines(ap_buf_text(&file->pending), file->pending.len, size);
+	size_t whole = whole_lines(ap_buf_text(&file->pending), file->pending.len, is_block);
 	if (file->pending.failed || file->pending.len - whole > LINE_MAX_LEN) {
 		int error = file->pending.failed ? ENOMEM : EINVAL;
 		ap_buf_fini(&file->pending);
@@ -554,12 +599,18 @@ void open_file_write(struct open_files *files, fuse_req_t req, const char *data,
 		return;
 	}
 	if (file->row->submit) {
-		submit_lines(file, req, file->pending.data, whole, from, size);
-		ap_buf_drop(&file->pending, whole);
+		submit_lines(file, req, file->pending.data, whole, from, size, is_block);
+		pending_drop(file, whole);
 		return;
 	}
 	ssize_t done = run_lines(file, file->pending.data, whole);
-	ap_buf_drop(&file->pending, whole);
+	if (done == (ssize_t)whole) {
+		pending_drop(file, whole);
+	} else { /* the writer has the rest, to the end of the last line that goes on */
+		ap_buf_fini(&file->pending);
+		if (is_block && done > (ssize_t)from)
+			file->block_left = size - ((size_t)done - from);
+	}
 	if (done < 0)
 		fuse_reply_err(req, (int)-done);
 	else

@@ -84,7 +84,8 @@ class Pool:
 
     def end(self):
         """Failed when it does not end: what it leaves is there to be looked at."""
-        subprocess.run(["fusermount3", "-u", self.mount], check=False)
+        if self.daemon.poll() is None:
+            subprocess.run(["fusermount3", "-u", self.mount], check=False)
         try:
             self.daemon.wait(300)
         except subprocess.TimeoutExpired:

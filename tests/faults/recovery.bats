@@ -405,6 +405,33 @@ check_after_crash() {
     done
 }
 
+@test "a daemon that dies in the middle of its end has lost no work and handed nothing on" {
+    [ -n "${CRASH_POINTS:-}" ] || skip "CRASH_POINTS=yes says that the daemon is built with them"
+    LOG_EXPECTED=yes
+    local point i
+    for point in end-told save-ended save-saved:2 save-recorded:3 stop-ended:2 stop-removed:3 stop-recorded:4; do
+        AGENTPOOL_CRASH_POINT=$point mount_pool 6 6
+        for i in 1 2 3; do
+            echo "job-$i" > "$POOL/acquire"
+            echo "$point" > "$(readlink "$POOL/leases/job-$i/worktree")/work"
+        done
+        fusermount3 -u "$POOL"
+        await gone "$DAEMON"
+        if wait "$DAEMON"; then fail "$point was not come by"; fi
+        DAEMON=
+        mount_again 6 6
+        for i in 1 2 3; do # it goes on being held, where its end had not begun
+            if [ -e "$POOL/leases/job-$i" ]; then echo "job-$i" > "$POOL/release"; fi
+            await saved "job-$i"
+            assert_equal "$(saved "job-$i")" "$point"
+        done
+        await value_is "$POOL/stats/idle_agents" 6
+        unmount_pool
+        assert [ ! -e "$STATE/worktrees" ]
+        git -C "$REPO" for-each-ref --format='delete %(refname)' refs/heads/agentpool | git -C "$REPO" update-ref --stdin
+    done
+}
+
 @test "a helper that the daemon was just about to start keeps no later daemon out" {
     mount_pool 1 1
     # its next helper stands still before it is another program, with all descriptors of the daemon

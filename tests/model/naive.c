@@ -676,7 +676,7 @@ static void spawned(struct naive *n, struct naive_agent *a, int result, int64_t 
 static bool is_well(int result)
 {
 	return result == -EBUSY || result == -EINVAL || result == -EEXIST || result == -ENOSPC ||
-	       result == -EROFS;
+	       result == -EROFS || result == -ESRCH;
 }
 
 static void validated(struct naive *n, struct naive_agent *a, int result, int64_t now)

@@ -134,15 +134,16 @@ static uint32_t fault_every;
 
 static void outcome(struct world *w)
 {
-	static const int errors[] = {-EIO,    -ENOSPC, -EBUSY,	   -EINVAL,
-				     -EEXIST, -ECHILD, -ETIMEDOUT, -EROFS};
+	static const int errors[] = {-EIO,    -ENOSPC,	  -EBUSY, -EINVAL, -EEXIST,
+				     -ECHILD, -ETIMEDOUT, -EROFS, -ESRCH};
 	if (!one_in(w, 4))
 		world_forget(w);
 	if (w->n_under_way == 0)
 		return;
 	unsigned i = world_draw(w, w->n_under_way);
 	struct machine_effect effect = w->under_way[i];
-	int result = one_in(w, fault_every) ? errors[world_draw(w, 8)] : 0;
+	int result =
+		one_in(w, fault_every) ? errors[world_draw(w, sizeof errors / sizeof *errors)] : 0;
 	if (effect.type == EFFECT_STOP)
 		result = 0;
 	if (effect.type == EFFECT_PROBE)

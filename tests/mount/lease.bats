@@ -267,3 +267,42 @@ PY
     echo c > "$POOL/acquire"
     echo c > "$POOL/release"
 }
+
+@test "acquirers that wait with pid= cost no descriptor" {
+    mount_pool 1 1
+    echo job > "$POOL/acquire"
+    local before i
+    before=$(ls "/proc/$DAEMON/fd" | wc -l)
+    python3 - "$POOL" <<'PY'
+import os, sys
+pool, waiting = sys.argv[1], []
+for n in range(200):
+    waiting.append(os.open(pool + "/acquire", os.O_RDWR))
+    os.write(waiting[-1], b"waits-%d timeout=10m pid=%d\n" % (n, os.getpid()))
+daemon = int(open(pool + "/../state/lock").read())
+print(len(os.listdir("/proc/%d/fd" % daemon)), file=open(pool + "/../during", "w"))
+PY
+    assert [ "$(cat "$DIR/during")" -lt $((before + 20)) ]
+}
+
+@test "an acquirer whose pid= has ended while it waited is ESRCH, and the one behind it is served" {
+    mount_pool 1 1
+    echo job > "$POOL/acquire"
+    sleep 1000 &
+    local holder=$!
+    bash -c "echo dead timeout=10m pid=$holder > $POOL/acquire" 2>"$DIR/dead" 3>&- &
+    local dead=$!
+    await value_is "$POOL/stats/waiting" 1
+    bash -c "echo next timeout=10m > $POOL/acquire" 3>&- &
+    local next=$!
+    await value_is "$POOL/stats/waiting" 2
+    kill -9 $holder
+    wait $holder || true
+    echo job > "$POOL/release"
+    wait $next
+    refute wait $dead
+    assert contains "$DIR/dead" "No such process"
+    assert_equal "$(cat "$POOL/agents/agent-1/recycles")" 0
+    assert_equal "$(ls "$POOL/leases")" next
+    echo next > "$POOL/release"
+}

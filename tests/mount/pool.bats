@@ -228,6 +228,20 @@ PY
     assert_output ""
 }
 
+@test "the end of a pool starts no program for each of its agents" {
+    mount_pool 10 10
+    echo job > "$POOL/acquire"
+    echo work > "$(readlink "$POOL/leases/job/worktree")/work"
+    strace -f -qq -e trace=execve -e signal=none -o "$DIR/trace" -p "$DAEMON" 3>&- &
+    local strace=$!
+    await grep -q "TracerPid:.$strace" "/proc/$DAEMON/status"
+    unmount_pool
+    wait $strace || true
+    assert_equal "$(git -C "$REPO" show agentpool/job:work)" work
+    # git for the one lease, tmux for the end of its server
+    assert [ "$(grep -v '"[^"]*/git\|"[^"]*/tmux' "$DIR/trace" | grep -c 'execve.* = 0$')" -lt 6 ]
+}
+
 @test "a repository in a linked worktree, bare, and with blanks in its path" {
     CHECK_LEFT=no
     git clone -q --bare "$REPO" "$DIR/bare repo.git"

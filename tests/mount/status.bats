@@ -281,3 +281,58 @@ assert any("<img src=x" in line for line in status["agents"][0]["screen"])' "$PO
     kill -CONT "$server"
     jq -e '.agents[0].screen | any(. == "seen before")' "$DIR/seen"
 }
+
+# What the daemon opens and writes from now on, in $DIR/trace.
+trace_daemon() {
+    strace -f -qq -s 256 -e trace=openat,write -e signal=none -o "$DIR/trace" -p "$DAEMON" 3>&- &
+    STRACE=$!
+    await grep -q "TracerPid:.$STRACE" "/proc/$DAEMON/status"
+}
+
+end_trace() {
+    kill $STRACE
+    wait $STRACE || true
+}
+
+usage_is_known() {
+    jq -e '.agents | length == 10 and all(.[]; .memory != null and .tasks >= 1)' "$POOL/status.json"
+}
+
+@test "for the usage of many agents the processes of the machine are listed once, and no tree of its own" {
+    mount_pool 10 10 -o maintenance_interval=1d
+    trace_daemon
+    await usage_is_known
+    end_trace
+    refute grep 'openat.*/children"' "$DIR/trace"
+    local n looks
+    looks=$(grep -c '"/proc/1/stat"' "$DIR/trace") || true # none where control groups tell all
+    grep -o '"/proc/[0-9]*/stat"' "$DIR/trace" | sort | uniq -c >"$DIR/counts"
+    while read -r n _; do assert [ "$n" -le $((looks + 4)) ]; done <"$DIR/counts" # an activity is looked at, too
+}
+
+@test "screens of agents that have printed nothing since are not asked for again" {
+    mount_pool 10 10 -o maintenance_interval=1d -- sleep 1d
+    screens_are_known() { jq -e 'all(.agents[]; .screen != null)' "$POOL/status.json"; }
+    await screens_are_known
+    trace_daemon
+    # usage is looked at behind the screens: a look has passed
+    looked() { screens_are_known && grep -qE '"/proc/1/stat"|/memory.current"' "$DIR/trace"; }
+    await looked
+    end_trace
+    refute grep capture-pane "$DIR/trace"
+}
+
+@test "what is not known of an agent yet is shown as not known" {
+    mount_pool 1 1
+    await value_is "$POOL/agents/agent-1/activity" ready
+    local server
+    server=$(tmux -S "$STATE/tmux.sock" display-message -p '#{pid}')
+    kill -STOP "$server"
+    cat "$POOL/status.json" >"$DIR/seen"
+    cat "$POOL/status" >"$DIR/table"
+    kill -CONT "$server"
+    run valid "$DIR/seen"
+    assert_success
+    assert_equal "$(jq -c '.agents[0] | [.activity, .screen]' "$DIR/seen")" '["ready",null]'
+    assert contains "$DIR/table" "agent-1 idle       ready"
+}

@@ -2,6 +2,7 @@
 #include "unit.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -44,6 +45,22 @@ static void children_count(void **state)
 	assert_int_equal(read(ready[0], &byte, 1), 1);
 	assert_int_equal(process_tree_usage(getpid(), &usage), 0);
 	assert_int_equal(process_tree_usage(child, &below), 0);
+	struct process_table *table = process_table_new();
+	struct process_usage same;
+	assert_int_equal(process_table_usage(table, getpid(), &same), 0);
+	assert_int_equal(same.n_processes, usage.n_processes);
+	assert_true(same.memory > usage.memory - (2 << 20) &&
+		    same.memory < usage.memory + (2 << 20));
+	assert_true(same.cpu_ns >= usage.cpu_ns);
+	assert_int_equal(process_table_usage(table, child, &same), 0);
+	assert_int_equal(same.n_processes, 1);
+	assert_int_equal(process_table_usage(table, 1 << 30, &same), -ESRCH);
+	assert_false(process_table_is_late(table));
+	poll(NULL, 0, 300); /* the time for close looks passes */
+	assert_true(process_table_is_late(table));
+	assert_int_equal(process_table_usage(table, getpid(), &same), 0);
+	assert_true(same.memory > 20 << 20 && same.memory < 2 * usage.memory);
+	process_table_free(table);
 	close(end[1]);
 	waitpid(child, NULL, 0);
 	close(end[0]);

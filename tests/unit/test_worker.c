@@ -1,5 +1,6 @@
 #include "unit.h"
 
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 
@@ -53,11 +54,36 @@ static void lanes_keep_order(void **state)
 		assert_int_equal(order[i], i);
 }
 
+static pthread_barrier_t all_there;
+
+static void meet(struct worker_job *job)
+{
+	pthread_barrier_wait(&all_there);
+	free(job);
+}
+
+static void grown_pool_works_wider(void **state)
+{
+	struct worker_pool *pool = worker_pool_new(2);
+	assert_non_null(pool);
+	pthread_barrier_init(&all_there, NULL, 5);
+	for (int i = 0; i < 5; i++) { /* none ends before all run */
+		struct worker_job *job = calloc(1, sizeof *job);
+		assert_non_null(job);
+		job->run = meet;
+		worker_submit(pool, job);
+	}
+	worker_pool_grow(pool, 3);
+	worker_pool_free(pool);
+	pthread_barrier_destroy(&all_there);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		IT("jobs of a lane run one at a time, in order, and all of them before the end",
 		   lanes_keep_order),
+		IT("a pool that has grown does more at a time", grown_pool_works_wider),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
