@@ -757,11 +757,23 @@ static void follow_base(struct ap_agent *agent)
 	tidy_soon(pool);
 }
 
+/* The way to the terminals is looked after with the agents: without it nobody attaches to them, and
+ * the next daemon would not find them. */
+static void tend_backend(struct ap_pool *pool)
+{
+	const struct backend_ops *ops = pool->backend->ops;
+	if (ops->tend && ops->tend(pool->backend))
+		events_add(pool->events, "socket_gone",
+			   EVENT_FIELDS({"backend", ops->name, 0},
+					{"reason", "the way to the terminals is made anew", 0}));
+}
+
 static void job_probe(struct worker_job *job)
 {
 	struct ap_agent *agent = ap_container_of(job, struct ap_agent, probe_job);
 	struct process_usage usage = {0};
 	double percent = 0;
+	tend_backend(agent->pool);
 	int r = check_health(agent, NULL);
 	if (r == 0) /* a tree that cannot be looked at is no illness */
 		(void)agent_usage(agent, &usage, &percent);
