@@ -257,6 +257,15 @@ static int record_granted(struct ap_agent *agent, uint64_t token, struct ap_err 
 	return store_commit(agent->pool->store, txn, true, err);
 }
 
+/* It was not granted after all: it is no lease that ever was. */
+static void record_not_granted(struct ap_agent *agent, const struct store_lease *wanted)
+{
+	struct store_txn *txn = store_txn_new();
+	txn_lease(txn, wanted);
+	txn_count(txn, "total_requests", -1);
+	store_submit(agent->pool->store, txn, false, NULL, NULL); /* before what says it is over */
+}
+
 static struct store_txn *over_txn(const struct ap_agent *agent, enum ap_reason reason)
 {
 	struct store_txn *txn = store_txn_new();
@@ -347,6 +356,12 @@ static void wanted_lease(struct ap_agent *agent, struct store_lease *record, cha
 	pthread_mutex_unlock(&pool->lock);
 }
 
+static int has_died(struct ap_agent *agent, struct ap_err *err)
+{
+	return ap_err_set(err, agent_was_killed(agent) ? MACHINE_KILLED : -ECHILD,
+			  "the program of %s has ended", agent->name);
+}
+
 static int check_health(struct ap_agent *agent, struct ap_err *err)
 {
 	pthread_mutex_lock(&agent->pool->lock);
@@ -354,7 +369,7 @@ static int check_health(struct ap_agent *agent, struct ap_err *err)
 	bool ended = agent->ended || (poll(&over, 1, 0) == 1 && over.revents);
 	pthread_mutex_unlock(&agent->pool->lock);
 	if (ended)
-		return ap_err_set(err, -ECHILD, "the program of %s has ended", agent->name);
+		return has_died(agent, err);
 	if (!worktree_present(&agent->worktree))
 		return ap_err_set(err, -ENOTDIR, "the worktree of %s has gone", agent->name);
 	return 0;
@@ -404,8 +419,14 @@ static void job_validate(struct ap_agent *agent)
 	crash_point("grant-started");
 	if (r == 0 && (r = record_granted(agent, record.token, &err)) < 0)
 		r = undo_grant(agent) == 0 ? store_failed(pool, r, &err) : -EIO;
-	agent->lease_held = r == 0;
 	crash_point("grant-recorded");
+	/* last before the answer: whoever is handed out lives */
+	if (r == 0 && !agent_lives(agent)) {
+		record_not_granted(agent, &record);
+		(void)undo_grant(agent); /* else what follows does */
+		r = has_died(agent, &err);
+	}
+	agent->lease_held = r == 0;
 	if (recorded && !agent->lease_open)
 		(void)record_over(agent, NULL); /* else at the next start */
 	note_commit(agent);

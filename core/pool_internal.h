@@ -133,8 +133,9 @@ struct ap_agent {
 	int over_fd;	   /* can be read when program and processes are over; -1: none */
 	struct backend_terminal running; /* the terminal as it was when its program was started */
 	pid_t program;			 /* 0: not known yet, or ended */
-	unsigned start;			 /* goes up with every start of the program */
-	char base[GIT_OID_MAX + 1];	 /* of the lease, once granted */
+	int program_fd; /* can be read when that has ended, waited for or not; -1: not known yet */
+	unsigned start; /* goes up with every start of the program */
+	char base[GIT_OID_MAX + 1];   /* of the lease, once granted */
 	char commit[GIT_OID_MAX + 1]; /* where its worktree was last put; "": its lease's affair */
 	unsigned port;		      /* for its own use; 0: none chosen yet */
 	struct ap_list prompts, waits;
@@ -406,6 +407,14 @@ int agent_adopted(struct ap_agent *agent, bool alive, struct ap_err *err);
 /* Takes note of a program that was started in agent->terminal, or that has ended. */
 int agent_started(struct ap_agent *agent, struct ap_err *err);
 void agent_ended(struct ap_agent *agent, unsigned start);
+
+/* Whether the program runs, its keeper with it: asked of the kernel now. Waits for a start that is
+ * under way. Lane only. */
+bool agent_lives(struct ap_agent *agent);
+
+/* Whether somebody has killed the program that has ended. Waits for its keeper to say so, for a few
+ * seconds at most. */
+bool agent_was_killed(struct ap_agent *agent);
 
 /* Lets go of the process that its lease ends with. pool->lock held. */
 void agent_forget_holder_locked(struct ap_agent *agent);

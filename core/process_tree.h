@@ -2,12 +2,17 @@
  * what its descendants leave behind makes the tree complete. Reads /proc; starts nothing. */
 #pragma once
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
 
 /* When a process was started, in the kernel's own count: with its number it tells it from any
  * other. 0: there is no such process. */
 uint64_t process_start_time(pid_t pid);
+
+/* Whether a process is there and not about to end: one that SIGKILL was sent to is, though it may
+ * take its time to where there is much to do. */
+bool process_lives(pid_t pid);
 
 struct process_usage {
 	/* bytes; what is shared counts in parts (PSS), as far as the kernel tells it in time */

@@ -126,7 +126,9 @@ static void exited(struct world *w)
 {
 	unsigned slot = some_slot(w);
 	if (w->alive[slot])
-		step(w, (struct machine_event){.type = MACHINE_EXITED, .slot = slot});
+		step(w, (struct machine_event){.type = MACHINE_EXITED,
+					       .slot = slot,
+					       .result = one_in(w, 4) ? MACHINE_KILLED : 0});
 }
 
 /* One of so many effects fails; an epoch's own, so that long runs of success come about too. */
@@ -134,15 +136,15 @@ static uint32_t fault_every;
 
 static void outcome(struct world *w)
 {
-	static const int errors[] = {-EIO,    -ENOSPC, -EBUSY,	   -EINVAL,
-				     -EEXIST, -ECHILD, -ETIMEDOUT, -EROFS};
+	static const int errors[] = {-EIO,    -ENOSPC,	  -EBUSY, -EINVAL,	 -EEXIST,
+				     -ECHILD, -ETIMEDOUT, -EROFS, MACHINE_KILLED};
 	if (!one_in(w, 4))
 		world_forget(w);
 	if (w->n_under_way == 0)
 		return;
 	unsigned i = world_draw(w, w->n_under_way);
 	struct machine_effect effect = w->under_way[i];
-	int result = one_in(w, fault_every) ? errors[world_draw(w, 8)] : 0;
+	int result = one_in(w, fault_every) ? errors[world_draw(w, 9)] : 0;
 	if (effect.type == EFFECT_STOP)
 		result = 0;
 	if (effect.type == EFFECT_PROBE)
