@@ -174,7 +174,9 @@ void agent_starts(struct ap_agent *agent)
 	agent_remove_record(agent, "paused");
 	pthread_mutex_lock(&agent->pool->lock);
 	agent->activity = AP_ACTIVITY_STARTING;
-	agent->entered_ns = agent->output_ns = 0;
+	agent->entered_ns = agent->output_ns = agent->keys_from_ns = agent->keys_ns = 0;
+	agent->prompt[0] = '\0';
+	agent->prompt_ns = 0;
 	agent->started_ns = ap_clock_ns();
 	agent->screen = agent->hook = (struct activity_signal){.at_ns = 0};
 	agent->memory = (struct activity_memory){.since_ns = 0};
@@ -485,6 +487,11 @@ static void activity_set_locked(struct ap_agent *agent, const struct activity *c
 		snprintf(agent->why, sizeof agent->why, "pause: asked for");
 		return;
 	}
+	if (agent->n_keys > 0 && concluded->activity != AP_ACTIVITY_EXITED) {
+		agent->activity = AP_ACTIVITY_BUSY;
+		snprintf(agent->why, sizeof agent->why, "keys: being typed");
+		return;
+	}
 	bool asks = concluded->activity == AP_ACTIVITY_WAITING && !agent->delivering;
 	if (concluded->activity == AP_ACTIVITY_EXITED || asks || !prompted_locked(agent))
 		return;
@@ -493,6 +500,25 @@ static void activity_set_locked(struct ap_agent *agent, const struct activity *c
 			     : agent->n_prompts_open > 0 ? "being written"
 							 : "queued";
 	snprintf(agent->why, sizeof agent->why, "prompt: %s; %.96s", prompt, concluded->why);
+}
+
+void agent_keys_begin_locked(struct ap_agent *agent)
+{
+	agent->n_keys++;
+	if (agent->activity != AP_ACTIVITY_STARTING)
+		agent->activity = AP_ACTIVITY_BUSY;
+	snprintf(agent->why, sizeof agent->why, "keys: being typed");
+	pool_changed(agent->pool);
+}
+
+void agent_keys_typed_locked(struct ap_agent *agent, int64_t from_ns)
+{
+	agent->n_keys--;
+	agent->recheck_ns = ap_clock_ns();
+	if (from_ns > 0) {
+		agent->keys_from_ns = from_ns;
+		agent->keys_ns = agent->recheck_ns;
+	}
 }
 
 void agent_forget_prompts_locked(struct ap_agent *agent)
@@ -524,7 +550,13 @@ static struct activity_input input_locked(const struct ap_agent *agent,
 		.ended_how = agent->ended_how,
 		.started_ready = agent->started_ready,
 		.runs_command = signs->runs_command,
+		.marks = signs->ends_commands,
+		.marked_ns = signs->marked_ns,
+		.line = signs->line,
+		.prompt = agent->prompt,
 		.entered_ns = agent->entered_ns,
+		.keys_from_ns = agent->keys_from_ns,
+		.keys_ns = agent->keys_ns,
 		.output_ns = agent->output_ns,
 		.started_ns = agent->started_ns,
 		.look = *look,
@@ -533,6 +565,23 @@ static struct activity_input input_locked(const struct ap_agent *agent,
 		.hook = agent->hook,
 		.title_busy_ns = signs->title_busy_ns,
 	};
+}
+
+/* Takes note of how a shell's first prompt looks: of the line behind each mark of a command's end,
+ * as soon as it reads; without marks, of that which its start ends with. */
+static void learn_prompt_locked(struct ap_agent *agent, const struct output_signs *signs,
+				const struct activity_look *look, const struct activity *concluded,
+				int64_t now)
+{
+	bool reads =
+		look->known && look->foreground == look->program && look->reads == READS_PROMPT;
+	bool anew = signs->ends_commands && signs->marked_ns > agent->prompt_ns &&
+		    signs->marked_ns > agent->entered_ns && !signs->runs_command;
+	bool first = !signs->ends_commands && !agent->started_ready;
+	if (!reads || concluded->activity != AP_ACTIVITY_READY || !(anew || first))
+		return;
+	memcpy(agent->prompt, signs->line, sizeof agent->prompt);
+	agent->prompt_ns = now;
 }
 
 /* Has a worker look at a screen that has changed, but not all the time. */
@@ -568,13 +617,17 @@ void agent_review(struct ap_agent *agent, int64_t now)
 		program = agent->program;
 		pthread_mutex_unlock(&pool->lock);
 	}
+	bool edits = running && rules->shell &&
+		     !pool->backend->ops->canonical(pool->backend, &running_in);
 	if (running && rules->shell)
-		look = activity_look(program);
+		look = activity_look(program, edits);
 	output_look(agent, &signs);
 	/* a shell that edits its input at a prompt runs no command, whatever its marks say */
-	if (signs.runs_command && look.known && look.foreground == program &&
-	    !pool->backend->ops->canonical(pool->backend, &running_in))
+	if (look.known && look.foreground == program && edits)
 		signs.runs_command = false;
+	struct activity_signal line = {.found = false};
+	if (rules->shell)
+		(void)profile_judge(pool->profile, PROFILE_LINE, signs.line, NULL, &line);
 
 	struct ap_list waits;
 	pthread_mutex_lock(&pool->lock);
@@ -590,7 +643,10 @@ void agent_review(struct ap_agent *agent, int64_t now)
 	struct ap_agent_info before;
 	shown_locked(agent, &before);
 	struct activity_input input = input_locked(agent, &signs, &look);
+	input.line_goes_on = line.found;
 	struct activity concluded = activity_conclude(rules, &input, &agent->memory, now);
+	if (rules->shell)
+		learn_prompt_locked(agent, &signs, &look, &concluded, now);
 	activity_set_locked(agent, &concluded);
 	if (agent->activity != before.activity || strcmp(agent->why, before.why) != 0)
 		pool_changed(pool);

@@ -32,6 +32,7 @@
 #define POOL_WORKTREES	  "worktrees" /* directories in the state directory */
 #define POOL_LAYERS	  "layers"
 #define POOL_AGENTS	  "agents"
+#define OUTPUT_LINE_MAX	  128 /* bytes of the last line that are looked at */
 
 /* The last changes of an agent's state, in a ring. */
 struct transition {
@@ -80,6 +81,8 @@ struct output_signs {
 	int64_t title_busy_ns;	     /* when the title last said so; 0: never */
 	bool runs_command; /* OSC 133: between start and end of a command, if it says ends */
 	bool ends_commands;
+	int64_t marked_ns;	    /* the last start or end of a command; 0: none yet */
+	char line[OUTPUT_LINE_MAX]; /* mode shell: what the last line has, as far as it fits */
 	/* offsets in the plain text, since the last prompt: where what it printed begins; where the
 	 * output of the first command began, and of the last ended; -1: none yet */
 	int64_t prompted, command_start, command_end;
@@ -153,7 +156,11 @@ struct ap_agent {
 	char why[ACTIVITY_WHY_MAX];
 	bool started_ready;
 	int64_t entered_ns, output_ns, started_ns;
-	int64_t recheck_ns; /* when the maintenance thread looks at the activity again */
+	int64_t keys_from_ns, keys_ns; /* the last keys were typed then; 0: none since the start */
+	unsigned n_keys;	       /* writes of keys that are to be typed */
+	char prompt[OUTPUT_LINE_MAX];  /* a shell's first prompt, as far as it is known; "" */
+	int64_t prompt_ns;	       /* the mark that it came behind */
+	int64_t recheck_ns;	       /* when the maintenance thread looks at the activity again */
 	struct activity_signal screen, hook;
 	struct activity_memory memory;
 	bool looking;	      /* a worker looks at the screen */
@@ -384,6 +391,11 @@ int agent_settled_result(enum ap_activity activity, const struct ap_err *prompt_
 
 /* Answers all who wait for what it does with an error. Takes the lock. */
 void agent_refuse_waits(struct ap_agent *agent, int error, const struct ap_err *err);
+
+/* Keys are about to be typed by hand, or were, from then on (0: they were not after all): what was
+ * concluded before them is not believed until something has come of them. pool->lock held. */
+void agent_keys_begin_locked(struct ap_agent *agent);
+void agent_keys_typed_locked(struct ap_agent *agent, int64_t from_ns);
 
 /* Drops the prompts that wait. pool->lock held. */
 void agent_forget_prompts_locked(struct ap_agent *agent);

@@ -614,10 +614,16 @@ static void job_keys(struct worker_job *worker_job)
 	bool alone;
 	while (!(alone = pthread_mutex_trylock(&agent->typing) == 0) && ap_clock_ns() < deadline)
 		poll(NULL, 0, ECHO_PAUSE_MS);
-	if (may_be_asked(agent, job->token, false, NULL) == 0)
+	bool asked = may_be_asked(agent, job->token, false, NULL) == 0;
+	int64_t from = asked ? ap_clock_ns() : 0;
+	if (asked)
 		(void)agent_press(agent, job->words, NULL); /* the terminal may have gone */
 	if (alone)
 		pthread_mutex_unlock(&agent->typing);
+	pthread_mutex_lock(&agent->pool->lock);
+	agent_keys_typed_locked(agent, from);
+	pthread_mutex_unlock(&agent->pool->lock);
+	maintenance_poke(agent->pool);
 	agent_job_free(job);
 }
 
@@ -631,6 +637,9 @@ int ap_agent_keys(struct ap_pool *pool, struct ap_agent *agent, uint64_t token, 
 	if (!job)
 		return ap_err_errno(err, -ENOMEM, "keys");
 	job->token = token;
+	pthread_mutex_lock(&pool->lock);
+	agent_keys_begin_locked(agent);
+	pthread_mutex_unlock(&pool->lock);
 	job_in_keys_lane(job);
 	return 0;
 }
