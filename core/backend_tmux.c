@@ -310,8 +310,8 @@ static int send(struct backend_tmux *tmux, struct tmux_command *command, struct 
 	return r;
 }
 
-static int await_locked(struct backend_tmux *tmux, struct tmux_command *command,
-			int64_t deadline_ns)
+static int await_until_locked(struct backend_tmux *tmux, struct tmux_command *command,
+			      int64_t deadline_ns)
 {
 	const struct timespec deadline = timespec_of(deadline_ns);
 	while (command->n_blocks > 0) {
@@ -320,6 +320,22 @@ static int await_locked(struct backend_tmux *tmux, struct tmux_command *command,
 			return -ETIMEDOUT;
 	}
 	return 0;
+}
+
+/* A server that stands still is not waited for as long as one that has much to do. */
+static int await_locked(struct backend_tmux *tmux, struct tmux_command *command,
+			int64_t deadline_ns)
+{
+	int64_t soon_ns = ap_clock_ns() + STUCK_LIMIT;
+	int r = await_until_locked(tmux, command, soon_ns < deadline_ns ? soon_ns : deadline_ns);
+	if (r == 0 || soon_ns >= deadline_ns)
+		return r;
+	struct tmux_server server = tmux->server;
+	pthread_mutex_unlock(&tmux->lock);
+	bool stopped = tmux_server_stopped(&server);
+	pthread_mutex_lock(&tmux->lock);
+	return stopped && command->n_blocks > 0 ? -ETIMEDOUT
+						: await_until_locked(tmux, command, deadline_ns);
 }
 
 static struct tmux_command *command_new(unsigned n_blocks, struct ap_buf *out)

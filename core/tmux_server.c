@@ -94,6 +94,15 @@ bool tmux_server_lives(const struct tmux_server *server)
 	return fd >= 0;
 }
 
+bool tmux_server_stopped(const struct tmux_server *server)
+{
+	char path[64], line[512] = "";
+	snprintf(path, sizeof path, "/proc/%d", (int)server->pid);
+	(void)file_read_line(path, "stat", line, sizeof line);
+	const char *name_end = strrchr(line, ')');
+	return name_end && (name_end[2] == 'T' || name_end[2] == 't');
+}
+
 struct tmux_server tmux_server_find(const char *socket)
 {
 	char dir[sizeof((struct sockaddr_un *)0)->sun_path], line[64];

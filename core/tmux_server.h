@@ -21,6 +21,9 @@ struct tmux_server tmux_server_find(const char *socket);
 /* Whether it lives still. */
 bool tmux_server_lives(const struct tmux_server *server);
 
+/* Whether it stands still: it answers nothing until somebody has it go on. */
+bool tmux_server_stopped(const struct tmux_server *server);
+
 /* Writes the record, for who comes after us. */
 int tmux_server_record(const char *socket, const struct tmux_server *server, struct ap_err *err);
 
