@@ -833,6 +833,7 @@ static void keeper_end(struct backend *backend, const struct backend_terminal *t
 	(void)backend;
 	(void)terminal;
 	(void)pidfd_send_signal(over_fd, SIGTERM, NULL, 0); /* fails when it has ended */
+	(void)pidfd_send_signal(over_fd, SIGCONT, NULL, 0); /* it may have been stopped */
 }
 
 static bool keeper_canonical(struct backend *backend, const struct backend_terminal *terminal)

@@ -65,6 +65,17 @@ uint64_t process_start_time(pid_t pid)
 	return state == 'Z' || state == 'X' ? 0 : start;
 }
 
+bool process_has_word(pid_t pid, const char *word)
+{
+	AP_CLEANUP_BUF struct ap_buf words = {0};
+	if (pid <= 0 || read_proc(&words, pid, "cmdline") < 0)
+		return false;
+	const char *at = ap_buf_text(&words), *end = at + words.len;
+	while (at < end && strcmp(at, word) != 0)
+		at += strlen(at) + 1;
+	return at < end;
+}
+
 #define FLAG_EXITING 0x4 /* PF_EXITING in /proc/PID/stat */
 
 /* Whether a set of signals of /proc/PID/status has SIGKILL in it. */

@@ -256,9 +256,14 @@ static int open_input(void)
 	return openat(records, "input", O_RDWR | O_CLOEXEC);
 }
 
-static void run_program(char **argv, int input)
+static void run_program(char **argv, int input, pid_t keeper)
 {
 	sigset_t none;
+	/* nobody looks after it when its keeper is killed; what it started is in the group, if any
+	 */
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (getppid() != keeper)
+		_exit(126);
 	if (group)
 		(void)cgroup_enter(group); /* else it runs without */
 	setpgid(0, 0);
@@ -317,13 +322,13 @@ int main(int argc, char **argv)
 		return 1;
 	}
 
-	pid_t program = fork();
+	pid_t keeper = getpid(), program = fork();
 	if (program < 0) {
 		perror("agentpool-shim: fork");
 		return 1;
 	}
 	if (program == 0)
-		run_program(argv + 1, input);
+		run_program(argv + 1, input, keeper);
 	setpgid(program, program); /* both sides: whoever is first */
 	record("pid", "%d %llu\n", (int)program, start_of(program));
 

@@ -1,7 +1,6 @@
 #include "tmux_server.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <poll.h>
 #include <signal.h>
@@ -22,7 +21,6 @@
 #define END_MS	     3000	/* between asking it to end and making it */
 #define REACH_LIMIT  AP_SECOND
 #define REACH_MS     5	  /* how often it is looked whether the socket is there again */
-#define CMDLINE_MAX  8192 /* that is looked at */
 #define KILLED_LIMIT 3000 /* ms that the kernel gets to end it */
 
 /* The directory of the socket, which the record is in too. */
@@ -59,20 +57,10 @@ static pid_t listener(const char *path)
  * client that started it. */
 static bool is_for(pid_t pid, const char *socket)
 {
-	char path[64], name[32] = "", words[CMDLINE_MAX];
+	char path[64], name[32] = "";
 	snprintf(path, sizeof path, "/proc/%d", (int)pid);
 	(void)file_read_line(path, "comm", name, sizeof name);
-	snprintf(path, sizeof path, "/proc/%d/cmdline", (int)pid);
-	AP_CLEANUP_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC);
-	ssize_t n = fd < 0 ? -1 : read(fd, words, sizeof words - 1);
-	if (n <= 0 || strcmp(name, "tmux: server") != 0)
-		return false;
-	words[n] = '\0';
-	for (const char *word = words; word < words + n; word += strlen(word) + 1) {
-		if (strcmp(word, socket) == 0)
-			return true;
-	}
-	return false;
+	return strcmp(name, "tmux: server") == 0 && process_has_word(pid, socket);
 }
 
 /* A descriptor of the process, and of no other that has its number now. -1: it has ended, waited

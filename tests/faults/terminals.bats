@@ -141,3 +141,16 @@ works() { # the agent of the lease answers
 works_again() {
     echo 'echo he""re' > "$POOL/leases/job/prompt" && [ "$(timeout 60 cat "$POOL/leases/job/response")" = here ]
 }
+
+@test "programs of a server that was killed end with it, those whose keepers stand still too" {
+    mount_pool 2 2
+    local pids keepers server
+    pids=$(program_of "$POOL/agents/agent-1"; program_of "$POOL/agents/agent-2")
+    keepers=$(ps -o ppid= -p "$(paste -sd, <<<"$pids")")
+    server=$(server)
+    crash_pool
+    kill -STOP $keepers
+    kill -9 "$server"
+    mount_pool 2 2
+    for pid in $pids; do await gone "$pid"; done
+}
