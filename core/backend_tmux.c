@@ -73,11 +73,11 @@ struct backend_tmux {
 	char *groups_record;	      /* file that says where they are */
 	_Atomic uint64_t max_memory;
 
-	pthread_mutex_t writing; /* held while a command is written; before `lock` */
+	pthread_mutex_t lock; /* of what follows */
+	bool writes;	      /* somebody writes a command: who has set it may use in_fd and rest */
+	pthread_cond_t written;	 /* he does no more */
 	struct ap_buf rest;	 /* of a command that was given up when a part of it was written */
-
-	pthread_mutex_t lock;	 /* of what follows */
-	int in_fd;		 /* the client's standard input; closed with `writing` held too */
+	int in_fd;		 /* the client's standard input */
 	int out_fd;		 /* its output: the reader reads it, and closes it at its end */
 	pthread_cond_t closed;	 /* the reader has */
 	struct ap_list commands; /* sent, not answered; in order */
@@ -299,14 +299,35 @@ static int send_writing(struct backend_tmux *tmux, struct tmux_command *command,
 	return r;
 }
 
-static int send(struct backend_tmux *tmux, struct tmux_command *command, struct ap_buf *lines,
-		int64_t deadline_ns)
+/* Takes the turn to write, if it comes by then. */
+static bool begin_writing(struct backend_tmux *tmux, int64_t deadline_ns)
 {
 	const struct timespec deadline = timespec_of(deadline_ns);
-	if (pthread_mutex_clocklock(&tmux->writing, CLOCK_MONOTONIC, &deadline) != 0)
+	int r = 0;
+	pthread_mutex_lock(&tmux->lock);
+	while (tmux->writes && r == 0)
+		r = pthread_cond_timedwait(&tmux->written, &tmux->lock, &deadline);
+	bool ours = !tmux->writes;
+	tmux->writes = true;
+	pthread_mutex_unlock(&tmux->lock);
+	return ours;
+}
+
+static void end_writing(struct backend_tmux *tmux)
+{
+	pthread_mutex_lock(&tmux->lock);
+	tmux->writes = false;
+	pthread_cond_signal(&tmux->written);
+	pthread_mutex_unlock(&tmux->lock);
+}
+
+static int send_command(struct backend_tmux *tmux, struct tmux_command *command,
+			struct ap_buf *lines, int64_t deadline_ns)
+{
+	if (!begin_writing(tmux, deadline_ns))
 		return -ETIMEDOUT;
 	int r = send_writing(tmux, command, lines, deadline_ns);
-	pthread_mutex_unlock(&tmux->writing);
+	end_writing(tmux);
 	return r;
 }
 
@@ -338,16 +359,21 @@ static int await_locked(struct backend_tmux *tmux, struct tmux_command *command,
 						: await_until_locked(tmux, command, deadline_ns);
 }
 
+static void cond_init(pthread_cond_t *cond)
+{
+	pthread_condattr_t attr;
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(cond, &attr);
+	pthread_condattr_destroy(&attr);
+}
+
 static struct tmux_command *command_new(unsigned n_blocks, struct ap_buf *out)
 {
 	struct tmux_command *command = calloc(1, sizeof *command);
 	if (!command)
 		return NULL;
-	pthread_condattr_t attr;
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	pthread_cond_init(&command->done, &attr);
-	pthread_condattr_destroy(&attr);
+	cond_init(&command->done);
 	ap_list_init(&command->link);
 	command->n_blocks = n_blocks;
 	command->out = out;
@@ -375,7 +401,7 @@ static int tmux_run_within(struct backend_tmux *tmux, int64_t limit_ns, unsigned
 		limit_ns = STUCK_LIMIT;
 	pthread_mutex_unlock(&tmux->lock);
 	int64_t deadline_ns = ap_clock_ns() + limit_ns;
-	int r = send(tmux, command, lines, deadline_ns);
+	int r = send_command(tmux, command, lines, deadline_ns);
 	pthread_mutex_lock(&tmux->lock);
 	if (r == 0)
 		r = await_locked(tmux, command, deadline_ns);
@@ -1008,14 +1034,13 @@ static void end_client(struct backend_tmux *tmux)
 	pthread_mutex_lock(&tmux->lock);
 	tmux->dead = true;
 	pthread_mutex_unlock(&tmux->lock);
-	pthread_mutex_lock(&tmux->writing);
-	pthread_mutex_lock(&tmux->lock);
+	/* who writes ends that at his deadline, and sooner where nobody reads any more */
+	(void)begin_writing(tmux, AP_FOREVER);
 	if (tmux->in_fd >= 0)
 		close(tmux->in_fd);
 	tmux->in_fd = -1;
 	ap_buf_fini(&tmux->rest);
-	pthread_mutex_unlock(&tmux->lock);
-	pthread_mutex_unlock(&tmux->writing);
+	end_writing(tmux);
 	if (tmux->client > 0) {
 		kill(tmux->client, SIGKILL); /* our own child, not waited for yet */
 		while (waitpid(tmux->client, NULL, 0) < 0 && errno == EINTR)
@@ -1038,8 +1063,8 @@ static void tmux_free(struct backend *backend, bool keep)
 	groups_close(tmux, keep);
 	ap_buf_fini(&tmux->line);
 	ap_buf_fini(&tmux->block);
+	pthread_cond_destroy(&tmux->written);
 	pthread_mutex_destroy(&tmux->lock);
-	pthread_mutex_destroy(&tmux->writing);
 	free(tmux->groups_record);
 	free(tmux->socket);
 	free(tmux->shim);
@@ -1224,7 +1249,7 @@ int backend_new(struct backend **ret, const char *state_dir, const char *shim, s
 	tmux->shim = strdup(shim);
 	pthread_mutex_init(&tmux->lock, NULL);
 	pthread_cond_init(&tmux->closed, NULL);
-	pthread_mutex_init(&tmux->writing, NULL);
+	cond_init(&tmux->written);
 	ap_list_init(&tmux->commands);
 	ap_list_init(&tmux->panes);
 	int r = 0;

@@ -207,6 +207,7 @@ static void bad_ones_are_refused(void **state)
 	assert_refused("like = bad\n", "there is no profile 'bad'");
 	assert_refused("auto_answer = yes\n", "auto_answer takes PATTERN => KEYS");
 	assert_refused("forget = submit\n", "forget takes");
+	assert_refused("ready = line ^> $\n", "a line says nothing but waiting");
 }
 
 static void like_goes_on_from_the_next_of_that_name(void **state)
