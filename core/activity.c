@@ -20,6 +20,11 @@
  * until it has been ready for the first time: it may be loading. */
 #define UNKNOWN_SILENCE	 (3 * AP_SECOND)
 #define UNKNOWN_STARTING (15 * AP_SECOND)
+/* So is a shell that has not come to its first prompt: its start-up files may take their time. */
+#define SHELL_STARTING (60 * AP_SECOND)
+/* What a shell prints may come later than its process shows: so long nothing may have come behind
+ * what is not marked. */
+#define UNMARKED_SETTLE AP_SECOND
 
 /* --- looks at processes --- */
 
@@ -35,11 +40,40 @@ static bool read_proc(pid_t pid, const char *name, char *ret, size_t size)
 	return true;
 }
 
-/* Calls in which a program sleeps until there is input. */
-static bool waits_for_input(long call)
+/* What a process that sleeps is in: number and first arguments of a call. */
+struct call {
+	long number;
+	unsigned long args[3];
+};
+
+static bool call_of(pid_t pid, struct call *ret)
+{
+	char text[256];
+	return read_proc(pid, "syscall", text, sizeof text) &&
+	       sscanf(text, "%ld 0x%lx 0x%lx 0x%lx", &ret->number, &ret->args[0], &ret->args[1],
+		      &ret->args[2]) == 4;
+}
+
+static bool is_terminal(pid_t pid, unsigned long fd)
+{
+	char path[64], link[32];
+	snprintf(path, sizeof path, "/proc/%d/fd/%lu", (int)pid, fd);
+	ssize_t n = readlink(path, link, sizeof link - 1);
+	link[n > 0 ? n : 0] = '\0';
+	return strncmp(link, "/dev/pts/", 9) == 0 || strcmp(link, "/dev/tty") == 0;
+}
+
+/* Whether a process sleeps in a read of a terminal: it waits for somebody to type. */
+static bool reads_a_terminal(pid_t pid)
+{
+	struct call call;
+	return call_of(pid, &call) && call.number == SYS_read && is_terminal(pid, call.args[0]);
+}
+
+/* Calls in which a program waits for one of several descriptors. */
+static bool waits_for_some(long call)
 {
 	switch (call) {
-	case SYS_read:
 	case SYS_pselect6:
 	case SYS_ppoll:
 	case SYS_epoll_pwait:
@@ -57,19 +91,41 @@ static bool waits_for_input(long call)
 	return false;
 }
 
-/* Whether a process sleeps in a read of a terminal: it waits for somebody to type. */
-static bool reads_a_terminal(pid_t pid)
+/* Where the call is not ours to see, the place in the kernel may be; where neither is, that it
+ * sleeps must do. */
+static enum activity_read reads_by_place(pid_t shell, bool edits)
 {
-	char text[128], path[64], link[32];
-	long call;
-	unsigned fd;
-	if (!read_proc(pid, "syscall", text, sizeof text) ||
-	    sscanf(text, "%ld 0x%x", &call, &fd) != 2 || call != SYS_read)
-		return false;
-	snprintf(path, sizeof path, "/proc/%d/fd/%u", (int)pid, fd);
-	ssize_t n = readlink(path, link, sizeof link - 1);
-	link[n > 0 ? n : 0] = '\0';
-	return strncmp(link, "/dev/pts/", 9) == 0 || strcmp(link, "/dev/tty") == 0;
+	char place[64];
+	if (!read_proc(shell, "wchan", place, sizeof place) || strcmp(place, "0") == 0 ||
+	    strncmp(place, "wait_woken", 10) == 0 || strncmp(place, "n_tty_read", 10) == 0)
+		return READS_PROMPT;
+	bool some = strncmp(place, "poll_", 5) == 0 || strncmp(place, "do_select", 9) == 0 ||
+		    strncmp(place, "do_sys_poll", 11) == 0 || strncmp(place, "ep_poll", 7) == 0;
+	return some && edits ? READS_PROMPT : READS_NOTHING;
+}
+
+/* What it waits for when it sleeps: a substitution such as x=$(sleep 4) has it read a pipe. While
+ * the terminal is in canonical mode, it is told by how much it asks for whether it reads commands:
+ * the `read` of most shells asks for a byte, as it must not take more than its line, that of bash
+ * for 4096, and bash for 1024 at its prompt, dash for 8192. */
+static enum activity_read reads_of(pid_t shell, bool edits)
+{
+	struct call call;
+	if (!call_of(shell, &call))
+		return reads_by_place(shell, edits);
+	if (call.number == SYS_read) {
+		bool input = !edits && (call.args[2] == 1 || call.args[2] == 4096);
+		return !is_terminal(shell, call.args[0]) ? READS_NOTHING
+		       : input				 ? READS_INPUT
+							 : READS_PROMPT;
+	}
+	if (!waits_for_some(call.number))
+		return READS_NOTHING;
+	if (edits) /* one that edits has the terminal so for as long */
+		return READS_PROMPT;
+	return call.number == SYS_pselect6 && call.args[0] == 1 && is_terminal(shell, 0)
+		       ? READS_INPUT
+		       : READS_NOTHING;
 }
 
 /* State and foreground process group, from what /proc/PID/stat says. */
@@ -80,7 +136,7 @@ static bool stat_parse(const char *text, char *ret_state, int *ret_foreground)
 	       sscanf(name_end + 1, " %c %*d %*d %*d %*d %d", ret_state, ret_foreground) == 2;
 }
 
-struct activity_look activity_look(pid_t program)
+struct activity_look activity_look(pid_t program, bool edits)
 {
 	struct activity_look look = {.program = program};
 	char text[512];
@@ -94,13 +150,8 @@ struct activity_look activity_look(pid_t program)
 	look.foreground = foreground;
 	if (foreground != program)
 		look.job_reads = reads_a_terminal(foreground);
-	long call = -1;
-	if (state != 'S')
-		return look;
-	if (read_proc(program, "syscall", text, sizeof text))
-		look.reads_terminal = sscanf(text, "%ld", &call) == 1 && waits_for_input(call);
-	else
-		look.reads_terminal = true; /* not ours to see: sleeping must do */
+	if (state == 'S')
+		look.reads = reads_of(program, edits);
 	return look;
 }
 
@@ -129,6 +180,48 @@ static bool screen_asks(const struct activity_input *in)
 	       in->screen.at_ns >= in->output_ns;
 }
 
+/* Whether what it asks for is the rest of a command that was begun, such as of an open quote. By
+ * its marks: neither beginning nor end of a command has come since Enter, nor a first prompt. By
+ * the line: a rule says so, and it is not how its first prompt looks. */
+static bool goes_on(const struct activity_input *in, const char **ret_why, int64_t *ret_since_ns)
+{
+	bool is_first = *in->prompt && strcmp(in->line, in->prompt) == 0;
+	*ret_since_ns = 0;
+	if (!is_first && in->line_goes_on && (in->started_ready || in->entered_ns)) {
+		*ret_why = "line: the shell waits for the rest of a command";
+		return true;
+	}
+	if (is_first || !in->marks || in->entered_ns <= in->marked_ns)
+		return false;
+	*ret_why = "marks: the shell waits for the rest of a command";
+	*ret_since_ns = in->output_ns + UNMARKED_SETTLE;
+	return true;
+}
+
+/* A shell that sleeps in a read of its terminal, with nothing else in the foreground. */
+static void conclude_prompt(const struct activity_rules *rules, const struct activity_input *in,
+			    int64_t now, struct activity *ret)
+{
+	int64_t settled = in->output_ns + SHELL_SETTLE, since;
+	int64_t silent = in->output_ns + rules->debounce_ns;
+	const char *why;
+	bool looked = !rules->looks || in->screen.at_ns >= in->output_ns;
+	if (now < settled) {
+		because(ret, AP_ACTIVITY_BUSY, settled, "foreground: the shell has just printed");
+	} else if (goes_on(in, &why, &since)) {
+		since = since > silent ? since : silent;
+		bool waits = now >= since;
+		because(ret, waits ? AP_ACTIVITY_WAITING : AP_ACTIVITY_BUSY,
+			waits ? AP_FOREVER : since, why);
+	} else if (!in->started_ready && !in->marks && !(now >= silent && looked)) {
+		because(ret, AP_ACTIVITY_BUSY, now < silent ? silent : AP_FOREVER,
+			"foreground: the shell waits for input; whether it asks is to be seen");
+	} else {
+		because(ret, AP_ACTIVITY_READY, rules->looks && now < silent ? silent : AP_FOREVER,
+			"foreground: the shell waits for input");
+	}
+}
+
 static bool conclude_shell(const struct activity_rules *rules, const struct activity_input *in,
 			   int64_t now, struct activity *ret)
 {
@@ -136,47 +229,66 @@ static bool conclude_shell(const struct activity_rules *rules, const struct acti
 	if (!look->known)
 		return false;
 	bool job = look->foreground != look->program;
-	int64_t settled = in->output_ns + SHELL_SETTLE;
+	bool command = in->runs_command || look->reads == READS_INPUT;
 	int64_t silent = in->output_ns + rules->debounce_ns;
-	if (!job && !look->reads_terminal) {
+	if (!job && look->reads == READS_NOTHING) {
 		/* it is looked at again, the more seldom the longer it takes */
 		int64_t pause = (now - in->output_ns) / 8;
 		because(ret, AP_ACTIVITY_BUSY, now + (pause > SHELL_SETTLE ? pause : SHELL_SETTLE),
 			"foreground: the shell is at work");
 	} else if (now >= silent && screen_asks(in)) {
 		because(ret, AP_ACTIVITY_WAITING, AP_FOREVER, in->screen.why);
-	} else if (now >= silent && (job ? look->job_reads : in->runs_command)) {
+	} else if (now >= silent && (job ? look->job_reads : command)) {
 		because(ret, AP_ACTIVITY_WAITING, AP_FOREVER,
 			job ? "foreground: a program reads the terminal"
-			    : "marks: a command of the shell reads the terminal");
+			: in->runs_command
+				? "marks: a command of the shell reads the terminal"
+				: "foreground: a command of the shell reads the terminal");
 	} else if (job && in->hook.found && in->hook.at_ns > in->entered_ns) {
 		because(ret, in->hook.activity, AP_FOREVER, in->hook.why); /* what runs in it */
 	} else if (job) {
 		because(ret, AP_ACTIVITY_BUSY, now < silent ? silent : AP_FOREVER, "");
 		snprintf(ret->why, sizeof ret->why, "foreground: process group %d has the terminal",
 			 (int)look->foreground);
-	} else if (in->runs_command) {
+	} else if (command) {
 		because(ret, AP_ACTIVITY_BUSY, silent, "marks: a command has begun");
-	} else if (now < settled) {
-		because(ret, AP_ACTIVITY_BUSY, settled, "foreground: the shell has just printed");
 	} else {
-		because(ret, AP_ACTIVITY_READY, rules->looks && now < silent ? silent : AP_FOREVER,
-			"foreground: the shell waits for input");
+		conclude_prompt(rules, in, now, ret);
 	}
 	return true;
+}
+
+/* A start that shows nothing by which it would be known to be over: a human is to look. */
+static void conclude_start(int64_t patience, const struct activity_input *in, int64_t now,
+			   const char *why, struct activity *ret)
+{
+	int64_t last = silent_since(in);
+	if (now < last + patience) {
+		if (ret->recheck_ns > last + patience)
+			ret->recheck_ns = last + patience;
+		return;
+	}
+	because(ret, AP_ACTIVITY_WAITING, ret->recheck_ns, "");
+	snprintf(ret->why, sizeof ret->why, "start: %.100s", why);
 }
 
 static void conclude_silence(const struct activity_rules *rules, const struct activity_input *in,
 			     int64_t now, struct activity *ret)
 {
 	int64_t last = silent_since(in);
+	bool unsaid = !in->started_ready && rules->says_ready;
 	if (now >= in->output_ns + rules->debounce_ns && screen_asks(in))
 		because(ret, AP_ACTIVITY_WAITING, AP_FOREVER, in->screen.why);
+	else if (unsaid)
+		because(ret, AP_ACTIVITY_BUSY, AP_FOREVER,
+			"start: it has not said yet that it is ready");
 	else if (now < last + rules->silence_ns)
 		because(ret, AP_ACTIVITY_BUSY, last + rules->silence_ns,
 			"silence: not long enough yet");
 	else
 		because(ret, AP_ACTIVITY_READY, AP_FOREVER, "silence: nothing printed for long");
+	if (unsaid && ret->activity == AP_ACTIVITY_BUSY)
+		conclude_start(UNKNOWN_STARTING, in, now, "it has not said that it is ready", ret);
 	if (rules->looks && now < in->output_ns + rules->debounce_ns)
 		ret->recheck_ns = in->output_ns + rules->debounce_ns;
 }
@@ -300,6 +412,37 @@ static void conclude_stream(const struct activity_input *in, struct activity *re
 		because(ret, AP_ACTIVITY_READY, AP_FOREVER, "stream: nothing was asked yet");
 }
 
+/* Whether what it said before the last keys has it wait for a human: they may be his answer. */
+static bool asked_before_keys(const struct activity_input *in)
+{
+	const struct activity_signal *signals[] = {&in->hook, &in->told};
+	for (size_t i = 0; i < 2; i++) {
+		if (signals[i]->found && signals[i]->activity == AP_ACTIVITY_WAITING &&
+		    signals[i]->at_ns < in->keys_ns)
+			return true;
+	}
+	return false;
+}
+
+/* What was concluded before keys were typed says nothing of what comes of them: until that shows,
+ * or has not for a while. */
+static bool conclude_keys(const struct activity_rules *rules, const struct activity_input *in,
+			  int64_t now, struct activity *ret)
+{
+	int64_t settled = in->keys_ns + rules->silence_ns;
+	bool shown = in->output_ns >= in->keys_from_ns;
+	bool told = in->hook.at_ns > in->keys_ns || in->told.at_ns > in->keys_ns;
+	if (in->keys_ns == 0 || told)
+		return false;
+	if (now < settled && (!shown || asked_before_keys(in)))
+		because(ret, AP_ACTIVITY_BUSY, settled, "keys: nothing has come of them yet");
+	else if (rules->tells_ready && shown && in->screen.at_ns < in->keys_ns)
+		because(ret, AP_ACTIVITY_BUSY, AP_FOREVER, "keys: the screen is looked at");
+	else
+		return false;
+	return true;
+}
+
 struct activity activity_conclude(const struct activity_rules *rules,
 				  const struct activity_input *in, struct activity_memory *memory,
 				  int64_t now)
@@ -315,18 +458,24 @@ struct activity activity_conclude(const struct activity_rules *rules,
 	bool unseen = in->entered_ns > 0 && in->output_ns < in->entered_ns;
 	if (rules->stream)
 		conclude_stream(in, &result);
+	else if (conclude_keys(rules, in, now, &result))
+		memory->since_ns = 0;
 	else if (unseen && now < in->entered_ns + rules->silence_ns)
 		because(&result, AP_ACTIVITY_BUSY, in->entered_ns + rules->silence_ns,
 			"prompt: submitted, nothing printed yet");
 	else if (in->output_ns == 0 && now < in->started_ns + rules->silence_ns)
 		because(&result, AP_ACTIVITY_STARTING, in->started_ns + rules->silence_ns,
 			"start: nothing printed yet");
-	else if (rules->shell && !in->look.known && now < in->started_ns + rules->silence_ns)
+	else if (rules->shell && !in->look.known && !in->started_ready)
 		because(&result, AP_ACTIVITY_STARTING, now + SHELL_SETTLE,
 			"start: the shell is not there yet");
 	else if ((!rules->shell || !conclude_shell(rules, in, now, &result)) &&
 		 !conclude_signals(rules, in, memory, now, &result))
 		conclude_silence(rules, in, now, &result);
+	if (rules->shell && !in->started_ready &&
+	    (result.activity == AP_ACTIVITY_BUSY || result.activity == AP_ACTIVITY_STARTING))
+		conclude_start(SHELL_STARTING, in, now, "the shell has not shown a prompt",
+			       &result);
 	result.wants_look = rules->looks && in->screen.at_ns < in->output_ns &&
 			    (rules->tells_ready || now >= in->output_ns + rules->debounce_ns);
 	if (!in->started_ready && result.activity == AP_ACTIVITY_BUSY)

@@ -4,9 +4,11 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/pidfd.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -23,8 +25,12 @@
 #define LOOK_PAUSE (100 * AP_MS)
 
 /* The keeper says who the program is a moment after it was started. */
-#define PID_PAUSE (10 * AP_MS)
-#define PID_LIMIT (5 * AP_SECOND)
+#define PID_PAUSE    (10 * AP_MS)
+#define PID_PAUSE_MS 1 /* where somebody waits for it */
+#define PID_LIMIT    (5 * AP_SECOND)
+
+/* What a keeper is waited for to say how the program ended; it ends first what that left behind. */
+#define RECORD_MS 3000
 
 /* --- its life --- */
 
@@ -40,7 +46,7 @@ struct ap_agent *agent_new_locked(struct ap_pool *pool, unsigned slot, unsigned 
 	snprintf(agent->name, sizeof agent->name, "agent-%u", number);
 	agent->dir = state_dir_path(pool, POOL_AGENTS, agent->name);
 	agent->worktree_path = state_dir_path(pool, POOL_WORKTREES, agent->name);
-	agent->over_fd = agent->holder_fd = agent->watch = -1;
+	agent->over_fd = agent->program_fd = agent->holder_fd = agent->watch = -1;
 	agent->recheck_ns = AP_FOREVER;
 	agent->started_ns = ap_clock_ns();
 	snprintf(agent->why, sizeof agent->why, "start: being made");
@@ -65,7 +71,7 @@ void agent_ref(struct ap_agent *agent)
 
 static void agent_free(struct ap_agent *agent)
 {
-	const int fds[] = {agent->over_fd, agent->holder_fd};
+	const int fds[] = {agent->over_fd, agent->program_fd, agent->holder_fd};
 	for (size_t i = 0; i < sizeof fds / sizeof *fds; i++) {
 		if (fds[i] >= 0)
 			close(fds[i]);
@@ -168,7 +174,9 @@ void agent_starts(struct ap_agent *agent)
 	agent_remove_record(agent, "paused");
 	pthread_mutex_lock(&agent->pool->lock);
 	agent->activity = AP_ACTIVITY_STARTING;
-	agent->entered_ns = agent->output_ns = 0;
+	agent->entered_ns = agent->output_ns = agent->keys_from_ns = agent->keys_ns = 0;
+	agent->prompt[0] = '\0';
+	agent->prompt_ns = 0;
 	agent->started_ns = ap_clock_ns();
 	agent->screen = agent->hook = (struct activity_signal){.at_ns = 0};
 	agent->memory = (struct activity_memory){.since_ns = 0};
@@ -176,6 +184,14 @@ void agent_starts(struct ap_agent *agent)
 	pool_changed(agent->pool);
 	pthread_mutex_unlock(&agent->pool->lock);
 	output_restarts(agent);
+}
+
+static void forget_program_locked(struct ap_agent *agent)
+{
+	if (agent->program_fd >= 0)
+		close(agent->program_fd);
+	agent->program_fd = -1;
+	agent->program = 0;
 }
 
 int agent_started(struct ap_agent *agent, struct ap_err *err)
@@ -194,7 +210,7 @@ int agent_started(struct ap_agent *agent, struct ap_err *err)
 	agent->started = true;
 	agent->ending = agent->ended = agent->started_ready = agent->restarting = false;
 	agent->prompt_error.text[0] = '\0';
-	agent->program = 0;
+	forget_program_locked(agent);
 	agent->start++;
 	agent->ended_how[0] = '\0';
 	agent->recheck_ns = agent->started_ns;
@@ -244,18 +260,56 @@ void agent_restart_failed(struct ap_agent *agent, const struct ap_err *err)
 	maintenance_poke(agent->pool);
 }
 
+/* Whether a record of an end says that somebody has seen to it: a signal that nothing raises by
+ * what it does itself. Nobody but one who killed the keeper leaves it without a record. */
+static bool is_killed(const char *how)
+{
+	static const int sent[] = {SIGHUP, SIGINT, SIGQUIT, SIGKILL, SIGTERM};
+	int signal, end = 0;
+	if (!*how)
+		return true;
+	if (sscanf(how, "signal %d%n", &signal, &end) != 1 || how[end] != '\0')
+		return false; /* by itself, or for want of memory */
+	for (size_t i = 0; i < sizeof sent / sizeof *sent; i++) {
+		if (signal == sent[i])
+			return true;
+	}
+	return false;
+}
+
+/* How its last program ended, by its keeper's record, and when; "" and 0: there is none. */
+static void read_end(const struct ap_agent *agent, char *ret_how, size_t size, int64_t *ret_time)
+{
+	*ret_time = 0;
+	(void)file_read_line(agent->dir, "exit", ret_how, size);
+	char *time = strrchr(ret_how, ' '); /* "code 0 TIME" */
+	if (time) {
+		*time = '\0';
+		(void)ap_number_parse(time + 1, ret_time);
+	}
+}
+
+bool agent_was_killed(struct ap_agent *agent)
+{
+	char how[sizeof agent->ended_how];
+	int64_t time;
+	pthread_mutex_lock(&agent->pool->lock);
+	AP_CLEANUP_CLOSE int over_fd =
+		agent->over_fd >= 0 ? fcntl(agent->over_fd, F_DUPFD_CLOEXEC, 0) : -1;
+	pthread_mutex_unlock(&agent->pool->lock);
+	struct pollfd over = {.fd = over_fd, .events = POLLIN};
+	(void)poll(&over, 1, RECORD_MS);
+	read_end(agent, how, sizeof how, &time);
+	return is_killed(how);
+}
+
 /* `start` is that of the program that was seen to end. */
 void agent_ended(struct ap_agent *agent, unsigned start)
 {
 	struct ap_pool *pool = agent->pool;
 	char how[sizeof agent->ended_how];
-	int64_t when = 0;
-	(void)file_read_line(agent->dir, "exit", how, sizeof how); /* "" when there is none */
-	char *time = strrchr(how, ' ');				   /* "code 0 TIME" */
-	if (time) {
-		*time = '\0';
-		(void)ap_number_parse(time + 1, &when);
-	}
+	int64_t when;
+	read_end(agent, how, sizeof how, &when);
 	struct ap_list answered;
 	ap_list_init(&answered);
 	pthread_mutex_lock(&pool->lock);
@@ -264,22 +318,25 @@ void agent_ended(struct ap_agent *agent, unsigned start)
 		return;
 	}
 	agent->ended = true;
-	agent->program = 0;
+	forget_program_locked(agent);
 	snprintf(agent->ended_how, sizeof agent->ended_how, "%s", how);
 	snprintf(agent->exit_how, sizeof agent->exit_how, "%s", how);
 	agent->exit_time = when;
 	agent->recheck_ns = ap_clock_ns();
 	pool_changed(pool);
 	const struct machine_slot *slot = &pool->machine.slots[agent->slot];
-	if (!agent->ending && !agent->gone && !slot->proven) {
+	bool killed = is_killed(how);
+	if (!agent->ending && !agent->gone && !slot->proven && !killed) {
 		ap_err_set(&pool->spawn_error, 0, "'%s' ended soon after its start (%s)",
 			   pool->argv[0], how);
 		pool->spawn_error_ns = ap_clock_ns();
 	}
 	if (!agent->ending && !agent->gone)
-		pool_step_locked(
-			pool, &(struct machine_event){.type = MACHINE_EXITED, .slot = agent->slot},
-			&answered);
+		pool_step_locked(pool,
+				 &(struct machine_event){.type = MACHINE_EXITED,
+							 .slot = agent->slot,
+							 .result = killed ? MACHINE_KILLED : 0},
+				 &answered);
 	pthread_mutex_unlock(&pool->lock);
 	pool_deliver(pool, &answered);
 }
@@ -349,14 +406,77 @@ int agent_end_program(struct ap_agent *agent, struct ap_err *err)
 	return r;
 }
 
-/* --- what it is doing --- */
+/* --- the program itself: its keeper learns of its end a moment later, and tells it later still ---
+ */
 
-static pid_t program_of(const struct ap_agent *agent)
+/* The program that the keeper has recorded, if it has. A descriptor of it, which the caller closes;
+ * -1: there is none, or it has ended and was waited for. */
+static int program_open(const struct ap_agent *agent, pid_t *ret_pid)
 {
-	char text[32];
-	(void)file_read_line(agent->dir, "pid", text, sizeof text); /* likewise */
-	return (pid_t)atoi(text);
+	char text[64];
+	unsigned long long start = 0; /* one that was started before that was recorded */
+	*ret_pid = 0;
+	(void)file_read_line(agent->dir, "pid", text, sizeof text); /* "" when there is none */
+	if (sscanf(text, "%d %llu", ret_pid, &start) < 1 || *ret_pid <= 0)
+		return -1;
+	int fd = pidfd_open(*ret_pid, 0);
+	if (fd >= 0 && start && process_start_time(*ret_pid) != start) {
+		close(fd);
+		return -1;
+	}
+	return fd;
 }
+
+/* The program of the last start becomes known, and is watched. */
+static void know_program(struct ap_agent *agent, unsigned start)
+{
+	struct ap_pool *pool = agent->pool;
+	pid_t pid;
+	int fd = program_open(agent, &pid);
+	pthread_mutex_lock(&pool->lock);
+	bool news = agent->start == start && !agent->ended && agent->program == 0;
+	if (news) {
+		agent->program = pid;
+		agent->program_fd = fd;
+	}
+	if (news && pid)
+		pool_changed(pool);
+	pthread_mutex_unlock(&pool->lock);
+	if (!news && fd >= 0)
+		close(fd);
+}
+
+/* 1: it runs; 0: it does not; -EAGAIN: its keeper has not said yet who it is. */
+static int lives_locked(const struct ap_agent *agent)
+{
+	struct pollfd ends[] = {{.fd = agent->over_fd, .events = POLLIN},
+				{.fd = agent->program_fd, .events = POLLIN}};
+	if (agent->ended || poll(ends, 2, 0) > 0)
+		return 0;
+	if (agent->terminal.keeper == 0) /* no process */
+		return 1;
+	if (agent->program_fd < 0)
+		return agent->program ? 0 : -EAGAIN;
+	/* while the descriptors say that they have not ended, these numbers are theirs */
+	return process_lives(agent->program) && process_lives(agent->terminal.keeper);
+}
+
+bool agent_lives(struct ap_agent *agent)
+{
+	int64_t deadline = ap_clock_ns() + PID_LIMIT;
+	for (;;) {
+		pthread_mutex_lock(&agent->pool->lock);
+		int lives = lives_locked(agent);
+		unsigned start = agent->start;
+		pthread_mutex_unlock(&agent->pool->lock);
+		if (lives >= 0 || ap_clock_ns() > deadline)
+			return lives > 0;
+		know_program(agent, start);
+		poll(NULL, 0, PID_PAUSE_MS);
+	}
+}
+
+/* --- what it is doing --- */
 
 static bool prompted_locked(const struct ap_agent *agent)
 {
@@ -385,6 +505,11 @@ static void activity_set_locked(struct ap_agent *agent, const struct activity *c
 		snprintf(agent->why, sizeof agent->why, "pause: asked for");
 		return;
 	}
+	if (agent->n_keys > 0 && concluded->activity != AP_ACTIVITY_EXITED) {
+		agent->activity = AP_ACTIVITY_BUSY;
+		snprintf(agent->why, sizeof agent->why, "keys: being typed");
+		return;
+	}
 	bool asks = concluded->activity == AP_ACTIVITY_WAITING && !agent->delivering;
 	if (concluded->activity == AP_ACTIVITY_EXITED || asks || !prompted_locked(agent))
 		return;
@@ -393,6 +518,25 @@ static void activity_set_locked(struct ap_agent *agent, const struct activity *c
 			     : agent->n_prompts_open > 0 ? "being written"
 							 : "queued";
 	snprintf(agent->why, sizeof agent->why, "prompt: %s; %.96s", prompt, concluded->why);
+}
+
+void agent_keys_begin_locked(struct ap_agent *agent)
+{
+	agent->n_keys++;
+	if (agent->activity != AP_ACTIVITY_STARTING)
+		agent->activity = AP_ACTIVITY_BUSY;
+	snprintf(agent->why, sizeof agent->why, "keys: being typed");
+	pool_changed(agent->pool);
+}
+
+void agent_keys_typed_locked(struct ap_agent *agent, int64_t from_ns)
+{
+	agent->n_keys--;
+	agent->recheck_ns = ap_clock_ns();
+	if (from_ns > 0) {
+		agent->keys_from_ns = from_ns;
+		agent->keys_ns = agent->recheck_ns;
+	}
 }
 
 void agent_forget_prompts_locked(struct ap_agent *agent)
@@ -424,7 +568,13 @@ static struct activity_input input_locked(const struct ap_agent *agent,
 		.ended_how = agent->ended_how,
 		.started_ready = agent->started_ready,
 		.runs_command = signs->runs_command,
+		.marks = signs->ends_commands,
+		.marked_ns = signs->marked_ns,
+		.line = signs->line,
+		.prompt = agent->prompt,
 		.entered_ns = agent->entered_ns,
+		.keys_from_ns = agent->keys_from_ns,
+		.keys_ns = agent->keys_ns,
 		.output_ns = agent->output_ns,
 		.started_ns = agent->started_ns,
 		.look = *look,
@@ -433,6 +583,23 @@ static struct activity_input input_locked(const struct ap_agent *agent,
 		.hook = agent->hook,
 		.title_busy_ns = signs->title_busy_ns,
 	};
+}
+
+/* Takes note of how a shell's first prompt looks: of the line behind each mark of a command's end,
+ * as soon as it reads; without marks, of that which its start ends with. */
+static void learn_prompt_locked(struct ap_agent *agent, const struct output_signs *signs,
+				const struct activity_look *look, const struct activity *concluded,
+				int64_t now)
+{
+	bool reads =
+		look->known && look->foreground == look->program && look->reads == READS_PROMPT;
+	bool anew = signs->ends_commands && signs->marked_ns > agent->prompt_ns &&
+		    signs->marked_ns > agent->entered_ns && !signs->runs_command;
+	bool first = !signs->ends_commands && !agent->started_ready;
+	if (!reads || concluded->activity != AP_ACTIVITY_READY || !(anew || first))
+		return;
+	memcpy(agent->prompt, signs->line, sizeof agent->prompt);
+	agent->prompt_ns = now;
 }
 
 /* Has a worker look at a screen that has changed, but not all the time. */
@@ -462,15 +629,23 @@ void agent_review(struct ap_agent *agent, int64_t now)
 	pthread_mutex_unlock(&pool->lock);
 	if (reads_on)
 		output_read(agent);
-	if (running && program == 0)
-		program = program_of(agent);
+	if (running && program == 0) {
+		know_program(agent, start);
+		pthread_mutex_lock(&pool->lock);
+		program = agent->program;
+		pthread_mutex_unlock(&pool->lock);
+	}
+	bool edits = running && rules->shell &&
+		     !pool->backend->ops->canonical(pool->backend, &running_in);
 	if (running && rules->shell)
-		look = activity_look(program);
+		look = activity_look(program, edits);
 	output_look(agent, &signs);
 	/* a shell that edits its input at a prompt runs no command, whatever its marks say */
-	if (signs.runs_command && look.known && look.foreground == program &&
-	    !pool->backend->ops->canonical(pool->backend, &running_in))
+	if (look.known && look.foreground == program && edits)
 		signs.runs_command = false;
+	struct activity_signal line = {.found = false};
+	if (rules->shell)
+		(void)profile_judge(pool->profile, PROFILE_LINE, signs.line, NULL, &line);
 
 	struct ap_list waits;
 	pthread_mutex_lock(&pool->lock);
@@ -485,13 +660,13 @@ void agent_review(struct ap_agent *agent, int64_t now)
 	}
 	struct ap_agent_info before;
 	shown_locked(agent, &before);
-	if (!agent->ended)
-		agent->program = program;
 	struct activity_input input = input_locked(agent, &signs, &look);
+	input.line_goes_on = line.found;
 	struct activity concluded = activity_conclude(rules, &input, &agent->memory, now);
+	if (rules->shell)
+		learn_prompt_locked(agent, &signs, &look, &concluded, now);
 	activity_set_locked(agent, &concluded);
-	if (agent->activity != before.activity || agent->program != before.pid ||
-	    strcmp(agent->why, before.why) != 0)
+	if (agent->activity != before.activity || strcmp(agent->why, before.why) != 0)
 		pool_changed(pool);
 	if (program == 0 && running && now < agent->started_ns + PID_LIMIT &&
 	    now + PID_PAUSE < agent->recheck_ns)

@@ -26,7 +26,7 @@ struct backend_spawn {
 };
 
 struct backend_terminal {
-	char session[32]; /* the backend's own name; "" before it was spawned */
+	char session[32]; /* the agent's name; "" before it was spawned */
 	pid_t keeper; /* starts and ends the program's whole tree, and ends after it; 0: no process
 		       */
 	uint64_t keeper_start; /* as process_start_time() tells it */
@@ -45,9 +45,9 @@ struct backend_ops {
 	int (*respawn)(struct backend *, const struct backend_spawn *, struct backend_terminal *,
 		       struct ap_err *);
 
-	/* Takes up the terminal that a daemon before this one has left under that name, with the
-	 * keeper that it had. -ESRCH: that keeper has ended, or is another; a terminal that is
-	 * there is ended then. */
+	/* Takes up the terminal that a daemon before this one has left for the agent of that name,
+	 * with the keeper that it had. -ESRCH: that keeper has ended, or is another; a terminal
+	 * that is there is ended then. */
 	int (*adopt)(struct backend *, const char *name, struct backend_terminal *terminal,
 		     struct ap_err *);
 
@@ -59,14 +59,15 @@ struct backend_ops {
 	 * wait for it: that is what over_fd is for, and which it is given. Does not block. */
 	void (*end)(struct backend *, const struct backend_terminal *, int over_fd);
 
-	/* Removes a terminal whose program has ended. */
+	/* Removes a terminal whose program has ended, wherever people have moved it, and what they
+	 * have put beside it in what was made for it; not what is theirs. */
 	int (*remove)(struct backend *, const struct backend_terminal *, struct ap_err *);
 
 	/* Puts text into the terminal as one paste. `file` holds it. */
 	int (*paste)(struct backend *, const struct backend_terminal *, const char *file,
 		     struct ap_err *);
 
-	/* Types keys, in tmux's names. -EINVAL: a key that there is not. */
+	/* Types keys, in tmux's names, also while people look back in it. */
 	int (*keys)(struct backend *, const struct backend_terminal *, const char *const *keys,
 		    struct ap_err *);
 
@@ -106,6 +107,10 @@ struct backend_ops {
 	int (*fd)(struct backend *);
 	void (*ready)(struct backend *);
 
+	/* Sees to it that people, and the next daemon, find what runs the terminals. Whether
+	 * something had to be mended for that. Does not block. NULL: they need nothing for it. */
+	bool (*tend)(struct backend *);
+
 	/* Goes on with what runs the terminals, or has it begin anew: then the terminals that there
 	 * were are ended. There is another descriptor to watch then, and backend_configure() to be
 	 * called. NULL: it never goes. -EIO, … */
@@ -123,8 +128,9 @@ struct backend {
 /* The backend of a pool: which one is chosen by what is linked, backend_tmux.c or backend_fake.c.
  *
  * tmux is a server of its own under `state_dir`, driven through one client in control mode; one
- * that a daemon before left is gone on with. Replies come in by ops->ready: start the thread that
- * calls it before the first command. Blocks until the server answers. */
+ * that a daemon before left is gone on with, also where its socket has gone. Replies come in by
+ * ops->ready: start the thread that calls it before the first command. Blocks until the server
+ * answers. */
 int backend_new(struct backend **ret, const char *state_dir, const char *shim, struct ap_err *err);
 
 /* Whether it runs the programs that it is given, so that they must be there. */

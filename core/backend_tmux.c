@@ -1,8 +1,14 @@
 /* tmux as the terminal of agents: one private server, driven through one client in control mode.
  *
  * A command is a line on the client's standard input; its answer is a block between %begin and %end
- * (or %error) on its output, in the order of the commands. Workers write the lines and wait; the
- * maintenance thread reads the answers and wakes them. Knows nothing of pools, leases or git. */
+ * (or %error) on its output, in the order of the commands. Workers write the lines and wait, up to
+ * a deadline, also for room to write them; the maintenance thread reads the answers and wakes them,
+ * and waits for nothing. Knows nothing of pools, leases or git.
+ *
+ * An agent's terminal is a pane, known by its id, which a pane keeps whatever people make of
+ * windows and sessions. The pane carries the agent's name and the id of the session that was made
+ * for it as an option of its own, so that the next daemon finds it; ids are those of one run of the
+ * server. */
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -28,15 +34,20 @@
 #include "list.h"
 #include "process.h"
 #include "text.h"
+#include "tmux_server.h"
 
 #define COMMAND_LIMIT (20 * AP_SECOND)
-#define SERVER_END_MS 3000
 #define PROC_MAX      (16 << 20) /* bytes of a file of /proc */
 /* Bytes of one line of the server, and of one answer; what is longer is cut: it holds what programs
  * print and call themselves. */
 #define LINE_MAX_LEN (4 << 20)
 #define BLOCK_MAX    (64 << 20)
-#define OWN_SESSION  "pool" /* the control client's, beside those of the agents */
+#define STUCK_LIMIT   AP_SECOND /* of a command behind one that was waited for in vain */
+#define START_MS      3000	/* that a client may take to start the server */
+#define OWN_SESSION   "pool"	/* the control client's, beside those of the agents */
+/* The size of a terminal. A window has it for good, whoever attaches from whatever terminal. */
+#define SIZE " -x 200 -y 50"
+#define TAG  "@agentpool" /* a pane's option: "NAME $SESSION" */
 
 struct tmux_command {
 	struct ap_list link;
@@ -48,6 +59,14 @@ struct tmux_command {
 	pthread_cond_t done;
 };
 
+/* The terminal of an agent. */
+struct pane {
+	struct ap_list link;
+	char name[32]; /* of the agent */
+	unsigned id, session;
+	pid_t pid; /* of the keeper that was started in it */
+};
+
 struct backend_tmux {
 	struct backend base;
 	char *socket, *shim;
@@ -57,12 +76,20 @@ struct backend_tmux {
 	char *groups_record;	      /* file that says where they are */
 	_Atomic uint64_t max_memory;
 
-	pthread_mutex_t lock;	 /* of what follows */
+	pthread_mutex_t lock; /* of what follows */
+	bool writes;	      /* somebody writes a command: who has set it may use in_fd and rest */
+	pthread_cond_t written;	 /* he does no more */
+	struct ap_buf rest;	 /* of a command that was given up when a part of it was written */
 	int in_fd;		 /* the client's standard input */
 	int out_fd;		 /* its output: the reader reads it, and closes it at its end */
 	pthread_cond_t closed;	 /* the reader has */
 	struct ap_list commands; /* sent, not answered; in order */
+	unsigned n_abandoned;	 /* of them */
 	bool dead;		 /* the client has gone */
+	struct ap_list panes;	 /* struct pane, owned */
+	struct tmux_server server;
+	dev_t socket_dev; /* the socket as it was last seen to lead to the server */
+	ino_t socket_ino;
 
 	/* the reader's own */
 	bool heard; /* the server has said anything */
@@ -86,14 +113,16 @@ static void command_free(struct tmux_command *command)
 	free(command);
 }
 
-static void command_finish_locked(struct tmux_command *command)
+static void command_finish_locked(struct backend_tmux *tmux, struct tmux_command *command)
 {
 	ap_list_remove(&command->link);
 	command->n_blocks = 0;
-	if (command->abandoned)
-		command_free(command);
-	else
+	if (!command->abandoned) {
 		pthread_cond_signal(&command->done);
+		return;
+	}
+	tmux->n_abandoned--;
+	command_free(command);
 }
 
 static void block_end(struct backend_tmux *tmux, bool error)
@@ -109,7 +138,7 @@ static void block_end(struct backend_tmux *tmux, bool error)
 			ap_buf_add(command->out, tmux->block.data, tmux->block.len);
 		}
 		if (--command->n_blocks == 0)
-			command_finish_locked(command);
+			command_finish_locked(tmux, command);
 	}
 	pthread_mutex_unlock(&tmux->lock);
 	tmux->in_block = false;
@@ -151,7 +180,7 @@ static void client_died(struct backend_tmux *tmux)
 			ap_container_of(tmux->commands.next, struct tmux_command, link);
 		command->failed = true;
 		ap_buf_adds(&command->error, "the tmux server has gone\n");
-		command_finish_locked(command);
+		command_finish_locked(tmux, command);
 	}
 	pthread_mutex_unlock(&tmux->lock);
 }
@@ -219,33 +248,130 @@ static void quote(struct ap_buf *line, const char *word)
 	quote_doubled(line, word, "");
 }
 
-static bool write_all(int fd, const char *data, size_t len)
+/* Writes what there is room for until the deadline. How much of it: all, or -EIO, -ETIMEDOUT with
+ * what was written taken out of it. */
+static int write_by(int fd, struct ap_buf *data, int64_t deadline_ns)
 {
-	while (len > 0) {
-		ssize_t n = write(fd, data, len);
-		if (n < 0 && errno != EINTR)
-			return false;
-		if (n > 0) {
-			data += n;
-			len -= (size_t)n;
-		}
+	while (data->len > 0) {
+		ssize_t n = write(fd, data->data, data->len);
+		struct pollfd room = {.fd = fd, .events = POLLOUT};
+		int64_t left = deadline_ns - ap_clock_ns();
+		if (n > 0)
+			ap_buf_drop(data, (size_t)n);
+		else if (n < 0 && errno != EAGAIN && errno != EINTR)
+			return -EIO;
+		else if (left <= 0)
+			return -ETIMEDOUT;
+		else
+			(void)poll(&room, 1, (int)(left / AP_MS) + 1);
 	}
-	return true;
+	return 0;
 }
 
-static int send_locked(struct backend_tmux *tmux, struct tmux_command *command,
-		       const struct ap_buf *lines, int64_t limit_ns)
+static struct timespec timespec_of(int64_t ns)
 {
-	if (tmux->dead || !write_all(tmux->in_fd, lines->data, lines->len))
-		return -EIO;
-	ap_list_append(&tmux->commands, &command->link);
-	int64_t end_ns = ap_clock_ns() + limit_ns;
-	struct timespec deadline = {.tv_sec = end_ns / AP_SECOND, .tv_nsec = end_ns % AP_SECOND};
+	return (struct timespec){.tv_sec = ns / AP_SECOND, .tv_nsec = ns % AP_SECOND};
+}
+
+/* Puts the command behind those that were sent, which is where its answer comes, and writes it: in
+ * the same order, as nobody else writes meanwhile. One of which nothing was written was not sent;
+ * what is left of one that was written in part is written before the next. */
+static int send_writing(struct backend_tmux *tmux, struct tmux_command *command,
+			struct ap_buf *lines, int64_t deadline_ns)
+{
+	pthread_mutex_lock(&tmux->lock);
+	int fd = tmux->dead ? -1 : tmux->in_fd;
+	pthread_mutex_unlock(&tmux->lock);
+	int r = fd < 0 ? -EIO : write_by(fd, &tmux->rest, deadline_ns);
+	if (r < 0)
+		return r;
+	pthread_mutex_lock(&tmux->lock);
+	bool dead = tmux->dead; /* nobody would answer it */
+	if (!dead)
+		ap_list_append(&tmux->commands, &command->link);
+	pthread_mutex_unlock(&tmux->lock);
+	size_t len = lines->len;
+	r = dead ? -EIO : write_by(fd, lines, deadline_ns);
+	if (r == -ETIMEDOUT && lines->len < len) {
+		tmux->rest = *lines;
+		*lines = (struct ap_buf){0};
+		return 0; /* whoever waits for its answer finds that it takes too long */
+	}
+	if (r < 0) {
+		pthread_mutex_lock(&tmux->lock);
+		ap_list_remove(&command->link);
+		pthread_mutex_unlock(&tmux->lock);
+	}
+	return r;
+}
+
+/* Takes the turn to write, if it comes by then. */
+static bool begin_writing(struct backend_tmux *tmux, int64_t deadline_ns)
+{
+	const struct timespec deadline = timespec_of(deadline_ns);
+	int r = 0;
+	pthread_mutex_lock(&tmux->lock);
+	while (tmux->writes && r == 0)
+		r = pthread_cond_timedwait(&tmux->written, &tmux->lock, &deadline);
+	bool ours = !tmux->writes;
+	tmux->writes = true;
+	pthread_mutex_unlock(&tmux->lock);
+	return ours;
+}
+
+static void end_writing(struct backend_tmux *tmux)
+{
+	pthread_mutex_lock(&tmux->lock);
+	tmux->writes = false;
+	pthread_cond_signal(&tmux->written);
+	pthread_mutex_unlock(&tmux->lock);
+}
+
+static int send_command(struct backend_tmux *tmux, struct tmux_command *command,
+			struct ap_buf *lines, int64_t deadline_ns)
+{
+	if (!begin_writing(tmux, deadline_ns))
+		return -ETIMEDOUT;
+	int r = send_writing(tmux, command, lines, deadline_ns);
+	end_writing(tmux);
+	return r;
+}
+
+static int await_until_locked(struct backend_tmux *tmux, struct tmux_command *command,
+			      int64_t deadline_ns)
+{
+	const struct timespec deadline = timespec_of(deadline_ns);
 	while (command->n_blocks > 0) {
-		if (pthread_cond_timedwait(&command->done, &tmux->lock, &deadline) == ETIMEDOUT)
+		if (pthread_cond_timedwait(&command->done, &tmux->lock, &deadline) == ETIMEDOUT &&
+		    command->n_blocks > 0)
 			return -ETIMEDOUT;
 	}
 	return 0;
+}
+
+/* A server that stands still is not waited for as long as one that has much to do. */
+static int await_locked(struct backend_tmux *tmux, struct tmux_command *command,
+			int64_t deadline_ns)
+{
+	int64_t soon_ns = ap_clock_ns() + STUCK_LIMIT;
+	int r = await_until_locked(tmux, command, soon_ns < deadline_ns ? soon_ns : deadline_ns);
+	if (r == 0 || soon_ns >= deadline_ns)
+		return r;
+	struct tmux_server server = tmux->server;
+	pthread_mutex_unlock(&tmux->lock);
+	bool stopped = tmux_server_stopped(&server);
+	pthread_mutex_lock(&tmux->lock);
+	return stopped && command->n_blocks > 0 ? -ETIMEDOUT
+						: await_until_locked(tmux, command, deadline_ns);
+}
+
+static void cond_init(pthread_cond_t *cond)
+{
+	pthread_condattr_t attr;
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(cond, &attr);
+	pthread_condattr_destroy(&attr);
 }
 
 static struct tmux_command *command_new(unsigned n_blocks, struct ap_buf *out)
@@ -253,11 +379,7 @@ static struct tmux_command *command_new(unsigned n_blocks, struct ap_buf *out)
 	struct tmux_command *command = calloc(1, sizeof *command);
 	if (!command)
 		return NULL;
-	pthread_condattr_t attr;
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	pthread_cond_init(&command->done, &attr);
-	pthread_condattr_destroy(&attr);
+	cond_init(&command->done);
 	ap_list_init(&command->link);
 	command->n_blocks = n_blocks;
 	command->out = out;
@@ -265,9 +387,9 @@ static struct tmux_command *command_new(unsigned n_blocks, struct ap_buf *out)
 }
 
 /* Sends lines, one command each, and waits for all their answers. A newline inside a word would be
- * another command: -EINVAL. */
+ * another command: -EINVAL. Takes the lines over. */
 static int tmux_run_within(struct backend_tmux *tmux, int64_t limit_ns, unsigned n_lines,
-			   const struct ap_buf *lines, struct ap_buf *out, struct ap_err *err)
+			   struct ap_buf *lines, struct ap_buf *out, struct ap_err *err)
 {
 	unsigned n_newlines = 0;
 	for (size_t i = 0; i < lines->len; i++)
@@ -280,26 +402,36 @@ static int tmux_run_within(struct backend_tmux *tmux, int64_t limit_ns, unsigned
 	if (!command)
 		return ap_err_errno(err, -ENOMEM, "tmux");
 	pthread_mutex_lock(&tmux->lock);
-	int r = send_locked(tmux, command, lines, limit_ns);
-	if (r == -ETIMEDOUT && command->n_blocks > 0) {
-		command->abandoned = true;
-		command->out = NULL;
-		pthread_mutex_unlock(&tmux->lock);
-		return ap_err_set(err, r, "tmux does not answer");
-	}
+	/* a server that stands still keeps no more than one worker waiting for long */
+	if (tmux->n_abandoned > 0 && limit_ns > STUCK_LIMIT)
+		limit_ns = STUCK_LIMIT;
+	pthread_mutex_unlock(&tmux->lock);
+	int64_t deadline_ns = ap_clock_ns() + limit_ns;
+	int r = send_command(tmux, command, lines, deadline_ns);
+	pthread_mutex_lock(&tmux->lock);
+	if (r == 0)
+		r = await_locked(tmux, command, deadline_ns);
 	bool failed = command->failed;
+	command->abandoned =
+		r == -ETIMEDOUT && command->n_blocks > 0 && !ap_list_empty(&command->link);
+	bool abandoned = command->abandoned;
+	command->out = NULL;
+	tmux->n_abandoned += abandoned;
 	pthread_mutex_unlock(&tmux->lock);
 	if (r == 0 && failed) {
 		size_t len = strcspn(ap_buf_text(&command->error), "\n");
 		r = ap_err_set(err, -EIO, "tmux: %.*s", (int)len, ap_buf_text(&command->error));
+	} else if (r == -ETIMEDOUT) {
+		ap_err_set(err, r, "tmux does not answer");
 	} else if (r < 0) {
 		ap_err_set(err, r, "the tmux server has gone");
 	}
-	command_free(command);
+	if (!abandoned)
+		command_free(command);
 	return r;
 }
 
-static int tmux_run(struct backend_tmux *tmux, unsigned n_lines, const struct ap_buf *lines,
+static int tmux_run(struct backend_tmux *tmux, unsigned n_lines, struct ap_buf *lines,
 		    struct ap_buf *out, struct ap_err *err)
 {
 	return tmux_run_within(tmux, COMMAND_LIMIT, n_lines, lines, out, err);
@@ -362,7 +494,7 @@ static void add_program(struct backend_tmux *tmux, const struct backend_spawn *s
 	ap_buf_adds(line, "\n");
 }
 
-/* All it prints goes to the file, from the first byte on: both lines reach tmux in one write, so
+/* All it prints goes to the file, from the first byte on: the lines reach tmux in one write, so
  * that it reads nothing of the terminal between them. */
 static void add_recorder(const struct backend_spawn *spawn, const char *target, struct ap_buf *line)
 {
@@ -375,16 +507,96 @@ static void add_recorder(const struct backend_spawn *spawn, const char *target, 
 	ap_buf_adds(line, "\n");
 }
 
-/* The one pane that a terminal has, whatever else its program makes of the session. */
+/* --- panes --- */
+
+static struct pane *pane_locked(struct backend_tmux *tmux, const char *name)
+{
+	struct ap_list *at;
+	ap_list_for_each (at, &tmux->panes) {
+		struct pane *pane = ap_container_of(at, struct pane, link);
+		if (strcmp(pane->name, name) == 0)
+			return pane;
+	}
+	return NULL;
+}
+
+/* Copies it. False: there is none. */
+static bool pane_find(struct backend_tmux *tmux, const char *name, struct pane *ret)
+{
+	pthread_mutex_lock(&tmux->lock);
+	const struct pane *pane = pane_locked(tmux, name);
+	if (pane)
+		*ret = *pane;
+	pthread_mutex_unlock(&tmux->lock);
+	return pane != NULL;
+}
+
+static int pane_set_locked(struct backend_tmux *tmux, const struct pane *found)
+{
+	struct pane *pane = pane_locked(tmux, found->name);
+	if (!pane) {
+		pane = calloc(1, sizeof *pane);
+		if (!pane)
+			return -ENOMEM;
+		ap_list_append(&tmux->panes, &pane->link);
+	}
+	memcpy(pane->name, found->name, sizeof pane->name);
+	pane->id = found->id;
+	pane->session = found->session;
+	pane->pid = found->pid;
+	return 0;
+}
+
+static int pane_set(struct backend_tmux *tmux, const struct pane *found, struct ap_err *err)
+{
+	pthread_mutex_lock(&tmux->lock);
+	int r = pane_set_locked(tmux, found);
+	pthread_mutex_unlock(&tmux->lock);
+	return r < 0 ? ap_err_errno(err, r, "tmux") : 0;
+}
+
+static void pane_drop(struct pane *pane)
+{
+	ap_list_remove(&pane->link);
+	free(pane);
+}
+
+static void panes_forget_locked(struct backend_tmux *tmux)
+{
+	while (!ap_list_empty(&tmux->panes))
+		pane_drop(ap_container_of(tmux->panes.next, struct pane, link));
+}
+
+/* Takes up the panes that the server has: "%ID PID NAME $SESSION" a line. */
+static int panes_take(struct backend_tmux *tmux, const char *text, struct ap_err *err)
+{
+	int r = 0;
+	pthread_mutex_lock(&tmux->lock);
+	panes_forget_locked(tmux);
+	for (const char *line = text; *line && r == 0;
+	     line += strcspn(line, "\n"), line += *line != 0) {
+		struct pane pane = {.id = 0};
+		if (sscanf(line, "%%%u %d %31s $%u", &pane.id, &pane.pid, pane.name,
+			   &pane.session) == 4)
+			r = pane_set_locked(tmux, &pane);
+	}
+	pthread_mutex_unlock(&tmux->lock);
+	return r < 0 ? ap_err_errno(err, r, "tmux") : 0;
+}
+
+/* What commands name a pane by. */
 struct target {
-	char text[sizeof((struct backend_terminal *)0)->session + 8];
+	char text[16];
 };
 
-static struct target target_of(const struct backend_terminal *terminal)
+static int target_of(struct backend_tmux *tmux, const struct backend_terminal *terminal,
+		     struct target *ret, struct ap_err *err)
 {
-	struct target target;
-	snprintf(target.text, sizeof target.text, "=%s:0.0", terminal->session);
-	return target;
+	struct pane pane;
+	if (!pane_find(tmux, terminal->session, &pane))
+		return ap_err_set(err, -EIO, "the terminal of %s has gone", terminal->session);
+	snprintf(ret->text, sizeof ret->text, "%%%u", pane.id);
+	return 0;
 }
 
 static void keeper_set(struct backend_terminal *terminal, int keeper)
@@ -398,51 +610,107 @@ static int unexpected(const struct ap_buf *out, struct ap_err *err)
 	return ap_err_set(err, -EIO, "tmux: unexpected answer '%.80s'", ap_buf_text(out));
 }
 
+/* A pane of its own: no human's keys go to it beside those of his pane, and its size stays. */
+static void add_settings(const char *target, struct ap_buf *lines)
+{
+	ap_buf_adds(lines, "set-option -p -t");
+	quote(lines, target);
+	ap_buf_adds(lines, " synchronize-panes off\nresize-window" SIZE " -t");
+	quote(lines, target);
+	ap_buf_adds(lines, "\n");
+}
+
 static int tmux_spawn(struct backend *backend, const struct backend_spawn *spawn,
 		      struct backend_terminal *ret, struct ap_err *err)
 {
 	struct backend_tmux *tmux = tmux_of(backend);
 	AP_CLEANUP_BUF struct ap_buf lines = {0};
 	AP_CLEANUP_BUF struct ap_buf out = {0};
+	struct pane pane = {.id = 0};
+	char target[sizeof ret->session + 2]; /* all it has yet is one pane */
 	/* known before it is there: what is half made can be removed */
 	snprintf(ret->session, sizeof ret->session, "%s", spawn->name);
-	ap_buf_adds(&lines, "new-session -d -P -F '#{pane_pid}' -x 200 -y 50 -s");
+	snprintf(pane.name, sizeof pane.name, "%s", spawn->name);
+	snprintf(target, sizeof target, "=%s:", spawn->name);
+	ap_buf_adds(&lines,
+		    "new-session -d -P -F '#{pane_id} #{session_id} #{pane_pid}'" SIZE " -s");
 	quote(&lines, spawn->name);
 	add_program(tmux, spawn, &lines);
-	add_recorder(spawn, target_of(ret).text, &lines);
-	int r = tmux_run(tmux, 2, &lines, &out, err);
+	add_recorder(spawn, target, &lines);
+	ap_buf_adds(&lines, "set-option -p -F -t");
+	quote(&lines, target);
+	ap_buf_printf(&lines, " " TAG " '%s #{session_id}'\n", spawn->name);
+	add_settings(target, &lines);
+	int r = tmux_run(tmux, 5, &lines, &out, err);
+	if (r == -EIO && err && strstr(err->text, "duplicate session"))
+		ret->session[0] = '\0'; /* somebody else's: it is not ours to remove */
 	if (r < 0)
 		return r;
-	int keeper;
-	if (sscanf(ap_buf_text(&out), "%d", &keeper) != 1)
+	if (sscanf(ap_buf_text(&out), "%%%u $%u %d", &pane.id, &pane.session, &pane.pid) != 3)
 		return unexpected(&out, err);
-	keeper_set(ret, keeper);
-	return 0;
+	keeper_set(ret, pane.pid);
+	return pane_set(tmux, &pane, err);
 }
 
-/* The process in a terminal's pane, which may have ended. -ENOENT: there is no such terminal. */
-static int pane_of(struct backend_tmux *tmux, const struct backend_terminal *terminal, int *ret_pid,
-		   bool *ret_dead)
+static int kill_what(struct backend_tmux *tmux, const char *command, const char *target)
+{
+	AP_CLEANUP_BUF struct ap_buf line = {0};
+	ap_buf_adds(&line, command);
+	quote(&line, target);
+	ap_buf_adds(&line, "\n");
+	return tmux_run(tmux, 1, &line, NULL, NULL);
+}
+
+/* The pane, wherever it is now, and all that is in the session that was made for it, whatever that
+ * is called now. Of one that tmux was too slow to tell of, the session by its name. */
+static int tmux_remove(struct backend *backend, const struct backend_terminal *terminal,
+		       struct ap_err *err)
+{
+	struct backend_tmux *tmux = tmux_of(backend);
+	char target[sizeof terminal->session + 2];
+	struct pane pane;
+	(void)err;
+	if (!terminal->session[0])
+		return 0; /* an empty target would be our own session */
+	if (!pane_find(tmux, terminal->session, &pane)) {
+		snprintf(target, sizeof target, "=%s", terminal->session);
+		return kill_what(tmux, "kill-session -t", target);
+	}
+	snprintf(target, sizeof target, "%%%u", pane.id);
+	(void)kill_what(tmux, "kill-pane -t", target); /* either may take the other with it */
+	snprintf(target, sizeof target, "$%u", pane.session);
+	int r = kill_what(tmux, "kill-session -t", target);
+	pthread_mutex_lock(&tmux->lock);
+	struct pane *left = pane_locked(tmux, terminal->session);
+	if (left)
+		pane_drop(left);
+	pthread_mutex_unlock(&tmux->lock);
+	return r == -ETIMEDOUT ? r : 0;
+}
+
+/* In a terminal that somebody has taken away, or that went with the server. */
+static int spawn_again(struct backend *backend, const struct backend_spawn *spawn,
+		       struct backend_terminal *terminal, struct ap_err *err)
+{
+	struct backend_terminal fresh;
+	(void)tmux_remove(backend, terminal, NULL);
+	int r = tmux_spawn(backend, spawn, &fresh, err);
+	if (r == 0)
+		keeper_set(terminal, fresh.keeper);
+	return r;
+}
+
+/* Which session it is in now. -ENOENT: it is there no more. */
+static int session_of(struct backend_tmux *tmux, const struct pane *pane, unsigned *ret,
+		      struct ap_err *err)
 {
 	AP_CLEANUP_BUF struct ap_buf line = {0};
 	AP_CLEANUP_BUF struct ap_buf out = {0};
-	struct ap_err err;
-	int pid, dead;
 	/* of a target that is not there, display-message shows something else */
-	ap_buf_printf(&line,
-		      "list-panes -s -f '#{==:#{window_index}.#{pane_index},0.0}'"
-		      " -F '#{pane_pid} #{pane_dead}' -t '=%s'\n",
-		      terminal->session);
-	int r = tmux_run(tmux, 1, &line, &out, &err);
-	if (r == -EIO && strstr(err.text, "can't find"))
-		return -ENOENT;
-	if (r == 0 && sscanf(ap_buf_text(&out), "%d %d", &pid, &dead) != 2)
-		r = -ENOENT;
-	if (r == 0 && ret_pid)
-		*ret_pid = pid;
-	if (r == 0 && ret_dead)
-		*ret_dead = dead;
-	return r;
+	ap_buf_printf(&line, "list-panes -a -f '#{==:#{pane_id},%%%u}' -F '#{session_id}'\n",
+		      pane->id);
+	int r = tmux_run(tmux, 1, &line, &out, err);
+	return r < 0 ? r : sscanf(ap_buf_text(&out), "$%u", ret) == 1 ? 0 : -ENOENT;
 }
 
 static int tmux_respawn(struct backend *backend, const struct backend_spawn *spawn,
@@ -451,88 +719,73 @@ static int tmux_respawn(struct backend *backend, const struct backend_spawn *spa
 	struct backend_tmux *tmux = tmux_of(backend);
 	AP_CLEANUP_BUF struct ap_buf lines = {0};
 	AP_CLEANUP_BUF struct ap_buf out = {0};
-	const struct target target = target_of(terminal);
-	if (pane_of(tmux, terminal, NULL, NULL) == -ENOENT) {
-		struct backend_terminal fresh;
-		int r = tmux_spawn(backend, spawn, &fresh, err);
-		if (r == 0)
-			keeper_set(terminal, fresh.keeper);
-		return r;
-	}
-	ap_buf_adds(&lines, "clear-history -t");
-	quote(&lines, target.text);
-	ap_buf_adds(&lines, "\nrespawn-pane -k -t");
-	quote(&lines, target.text);
-	add_program(tmux, spawn, &lines);
-	add_recorder(spawn, target.text, &lines);
-	ap_buf_adds(&lines, "display-message -p -t");
-	quote(&lines, target.text);
-	ap_buf_adds(&lines, " '#{pane_pid}'\n");
-	int r = tmux_run(tmux, 4, &lines, &out, err);
+	struct pane pane;
+	char target[16];
+	unsigned session;
+	int r = pane_find(tmux, terminal->session, &pane) ? session_of(tmux, &pane, &session, err)
+							  : -ENOENT;
+	if (r == -ENOENT)
+		return spawn_again(backend, spawn, terminal, err);
 	if (r < 0)
 		return r;
-	int keeper;
-	if (sscanf(ap_buf_text(&out), "%d", &keeper) != 1)
+	snprintf(target, sizeof target, "%%%u", pane.id);
+	bool own = session == pane.session; /* else it has the room that its human gives it */
+	ap_buf_printf(&lines, "clear-history -t %s\nrespawn-pane -k -t %s", target, target);
+	add_program(tmux, spawn, &lines);
+	add_recorder(spawn, target, &lines);
+	if (own)
+		add_settings(target, &lines);
+	ap_buf_printf(&lines, "display-message -p -t %s '#{pane_pid}'\n", target);
+	r = tmux_run(tmux, own ? 6 : 4, &lines, &out, err);
+	if (r < 0)
+		return r;
+	if (sscanf(ap_buf_text(&out), "%d", &pane.pid) != 1)
 		return unexpected(&out, err);
-	keeper_set(terminal, keeper);
-	return 0;
-}
-
-static int one_command(struct backend_tmux *tmux, const char *command, const char *target,
-		       const char *const *words, struct ap_buf *out, struct ap_err *err)
-{
-	AP_CLEANUP_BUF struct ap_buf line = {0};
-	ap_buf_adds(&line, command);
-	quote(&line, target);
-	for (; words && *words; words++)
-		quote(&line, *words);
-	ap_buf_adds(&line, "\n");
-	return tmux_run(tmux, 1, &line, out, err);
-}
-
-static int tmux_remove(struct backend *backend, const struct backend_terminal *terminal,
-		       struct ap_err *err)
-{
-	char target[sizeof terminal->session + 2];
-	if (!terminal->session[0])
-		return 0; /* an empty target would be our own session */
-	snprintf(target, sizeof target, "=%s", terminal->session);
-	return one_command(tmux_of(backend), "kill-session -t", target, NULL, NULL, err);
+	keeper_set(terminal, pane.pid);
+	return pane_set(tmux, &pane, err);
 }
 
 static int tmux_adopt(struct backend *backend, const char *name, struct backend_terminal *terminal,
 		      struct ap_err *err)
 {
-	int pid = 0;
-	bool dead = true;
+	struct backend_tmux *tmux = tmux_of(backend);
+	struct pane pane;
 	snprintf(terminal->session, sizeof terminal->session, "%s", name);
-	int r = pane_of(tmux_of(backend), terminal, &pid, &dead);
-	bool same = r == 0 && !dead && pid == terminal->keeper &&
-		    process_start_time(pid) == terminal->keeper_start;
-	if (same)
+	bool found = pane_find(tmux, name, &pane);
+	if (found && pane.pid == terminal->keeper &&
+	    process_start_time(pane.pid) == terminal->keeper_start)
 		return 0;
-	if (r < 0 && r != -ENOENT) /* whether it has is not known */
-		return ap_err_set(err, r, "tmux does not say what became of %s", name);
-	if (r == 0 && !dead) /* nobody's */
+	if (found) /* nobody's */
 		(void)tmux_remove(backend, terminal, NULL);
 	terminal->keeper = 0;
 	return ap_err_set(err, -ESRCH, "the program of %s has ended", name);
+}
+
+/* A mode, such as that in which people scroll, would swallow keys. */
+static void leave_mode(const char *target, struct ap_buf *lines)
+{
+	ap_buf_adds(lines, "copy-mode -q -t");
+	quote(lines, target);
+	ap_buf_adds(lines, "\n");
 }
 
 static int tmux_paste(struct backend *backend, const struct backend_terminal *terminal,
 		      const char *file, struct ap_err *err)
 {
 	AP_CLEANUP_BUF struct ap_buf lines = {0};
+	struct target target;
 	char name[32];
+	int r = target_of(tmux_of(backend), terminal, &target, err);
+	if (r < 0)
+		return r;
 	/* buffers belong to the server: a name of its own for every terminal */
-	const struct target target = target_of(terminal);
 	snprintf(name, sizeof name, "prompt-%.20s", terminal->session);
 	ap_buf_adds(&lines, "load-buffer -b");
 	quote(&lines, name);
 	quote_doubled(&lines, file, "#");
-	ap_buf_adds(&lines, "\ncopy-mode -q -t"); /* a mode would swallow the keys that follow */
-	quote(&lines, target.text);
-	ap_buf_adds(&lines, "\npaste-buffer -p -r -d -b");
+	ap_buf_adds(&lines, "\n");
+	leave_mode(target.text, &lines);
+	ap_buf_adds(&lines, "paste-buffer -p -r -d -b");
 	quote(&lines, name);
 	ap_buf_adds(&lines, " -t");
 	quote(&lines, target.text);
@@ -543,26 +796,35 @@ static int tmux_paste(struct backend *backend, const struct backend_terminal *te
 static int tmux_keys(struct backend *backend, const struct backend_terminal *terminal,
 		     const char *const *keys, struct ap_err *err)
 {
-	AP_CLEANUP_BUF struct ap_buf line = {0};
-	ap_buf_adds(&line, "send-keys -t");
-	quote(&line, target_of(terminal).text);
-	ap_buf_adds(&line, " --");
+	AP_CLEANUP_BUF struct ap_buf lines = {0};
+	struct target target;
+	int r = target_of(tmux_of(backend), terminal, &target, err);
+	if (r < 0)
+		return r;
+	leave_mode(target.text, &lines);
+	ap_buf_adds(&lines, "send-keys -t");
+	quote(&lines, target.text);
+	ap_buf_adds(&lines, " --");
 	for (; *keys; keys++)
-		quote(&line, *keys);
-	ap_buf_adds(&line, "\n");
-	return tmux_run(tmux_of(backend), 1, &line, NULL, err);
+		quote(&lines, *keys);
+	ap_buf_adds(&lines, "\n");
+	return tmux_run(tmux_of(backend), 2, &lines, NULL, err);
 }
 
 static int tmux_capture(struct backend *backend, const struct backend_terminal *terminal,
 			bool above, int64_t limit_ns, struct ap_buf *out, struct ap_err *err)
 {
 	AP_CLEANUP_BUF struct ap_buf line = {0};
+	struct target target;
+	int r = target_of(tmux_of(backend), terminal, &target, err);
+	if (r < 0)
+		return r;
 	/* -J: what the terminal has wrapped is one line again */
 	ap_buf_adds(&line, above ? "capture-pane -p -J -S - -t" : "capture-pane -p -t");
-	quote(&line, target_of(terminal).text);
+	quote(&line, target.text);
 	ap_buf_adds(&line, "\n");
-	int r = tmux_run_within(tmux_of(backend), limit_ns ? limit_ns : COMMAND_LIMIT, 1, &line,
-				out, err);
+	r = tmux_run_within(tmux_of(backend), limit_ns ? limit_ns : COMMAND_LIMIT, 1, &line, out,
+			    err);
 	if (r < 0)
 		return r;
 	while (out->len > 1 && out->data[out->len - 1] == '\n' && out->data[out->len - 2] == '\n')
@@ -575,8 +837,15 @@ static int tmux_capture(struct backend *backend, const struct backend_terminal *
 static int tmux_forget(struct backend *backend, const struct backend_terminal *terminal,
 		       struct ap_err *err)
 {
-	return one_command(tmux_of(backend), "clear-history -t", target_of(terminal).text, NULL,
-			   NULL, err);
+	AP_CLEANUP_BUF struct ap_buf line = {0};
+	struct target target;
+	int r = target_of(tmux_of(backend), terminal, &target, err);
+	if (r < 0)
+		return r;
+	ap_buf_adds(&line, "clear-history -t");
+	quote(&line, target.text);
+	ap_buf_adds(&line, "\n");
+	return tmux_run(tmux_of(backend), 1, &line, NULL, err);
 }
 
 /* --- the process behind a terminal --- */
@@ -602,6 +871,7 @@ static void keeper_end(struct backend *backend, const struct backend_terminal *t
 	(void)backend;
 	(void)terminal;
 	(void)pidfd_send_signal(over_fd, SIGTERM, NULL, 0); /* fails when it has ended */
+	(void)pidfd_send_signal(over_fd, SIGCONT, NULL, 0); /* it may have been stopped */
 }
 
 static bool keeper_canonical(struct backend *backend, const struct backend_terminal *terminal)
@@ -737,46 +1007,55 @@ static int tmux_cli(const char *socket, const char *const words[3], struct ap_bu
 		&(struct process_run){.argv = argv, .limit_ns = COMMAND_LIMIT, .out = out}, NULL);
 }
 
-/* Ends the server of a socket, if there is one, and waits until it has ended. A server whose
- * control client died without reading its last answer waits for it for ever (tmux 3.3a): it is made
- * to end; the keepers in its terminals then end their trees by themselves. */
-static void end_server(const char *socket)
-{
-	AP_CLEANUP_BUF struct ap_buf out = {0};
-	int pid = 0;
-	if (access(socket, F_OK) < 0)
-		return;
-	if (tmux_cli(socket, (const char *const[]){"display-message", "-p", "#{pid}"}, &out) == 0)
-		pid = atoi(ap_buf_text(&out));
-	AP_CLEANUP_CLOSE int pid_fd = pid > 1 ? pidfd_open(pid, 0) : -1;
-	tmux_cli(socket, (const char *const[]){"kill-server", NULL, NULL}, NULL);
-	struct pollfd over = {.fd = pid_fd, .events = POLLIN};
-	if (pid_fd >= 0 && poll(&over, 1, SERVER_END_MS) == 0)
-		(void)pidfd_send_signal(pid_fd, SIGKILL, NULL, 0); /* fails when it has ended now */
-	unlink(socket);
-}
-
 /* Whether the server has any terminal but the client's own; one that does not answer may. */
 static bool has_terminals(const struct backend_tmux *tmux)
 {
 	AP_CLEANUP_BUF struct ap_buf out = {0};
 	struct pollfd said = {.fd = tmux->out_fd, .events = POLLIN};
 	if (tmux->client > 0 && !tmux->heard) /* the client may just be starting it */
-		poll(&said, 1, SERVER_END_MS);
+		poll(&said, 1, START_MS);
 	if (tmux_cli(tmux->socket, (const char *const[]){"list-sessions", "-F", "#{session_name}"},
 		     &out) != 0)
 		return true;
 	return strcmp(ap_buf_text(&out), OWN_SESSION "\n") != 0;
 }
 
+static struct tmux_server server_of(struct backend_tmux *tmux)
+{
+	pthread_mutex_lock(&tmux->lock);
+	struct tmux_server server = tmux->server;
+	pthread_mutex_unlock(&tmux->lock);
+	return tmux_server_lives(&server) ? server : tmux_server_find(tmux->socket);
+}
+
+static void end_server(struct backend_tmux *tmux)
+{
+	struct tmux_server server = server_of(tmux);
+	tmux_server_end(&server, tmux->socket);
+}
+
+/* Before a client is started: one that does not find the server that there is begins another. */
+static int find_server(struct backend_tmux *tmux, struct ap_err *err)
+{
+	struct tmux_server server = server_of(tmux);
+	if (server.pid)
+		return tmux_server_reach(&server, tmux->socket, err);
+	unlink(tmux->socket); /* nobody's, or of somebody who is none of ours */
+	return 0;
+}
+
 static void end_client(struct backend_tmux *tmux)
 {
 	pthread_mutex_lock(&tmux->lock);
 	tmux->dead = true;
+	pthread_mutex_unlock(&tmux->lock);
+	/* who writes ends that at his deadline, and sooner where nobody reads any more */
+	(void)begin_writing(tmux, AP_FOREVER);
 	if (tmux->in_fd >= 0)
 		close(tmux->in_fd);
 	tmux->in_fd = -1;
-	pthread_mutex_unlock(&tmux->lock);
+	ap_buf_fini(&tmux->rest);
+	end_writing(tmux);
 	if (tmux->client > 0) {
 		kill(tmux->client, SIGKILL); /* our own child, not waited for yet */
 		while (waitpid(tmux->client, NULL, 0) < 0 && errno == EINTR)
@@ -789,15 +1068,17 @@ static void tmux_free(struct backend *backend, bool keep)
 {
 	struct backend_tmux *tmux = tmux_of(backend);
 	if (!keep || !has_terminals(tmux)) /* where a start failed there may be none */
-		end_server(tmux->socket);
+		end_server(tmux);
 	end_client(tmux);
 	if (tmux->out_fd >= 0) /* the reader is there no more */
 		close(tmux->out_fd);
 	client_died(tmux);
+	panes_forget_locked(tmux); /* nobody else is there any more */
 	pthread_cond_destroy(&tmux->closed);
 	groups_close(tmux, keep);
 	ap_buf_fini(&tmux->line);
 	ap_buf_fini(&tmux->block);
+	pthread_cond_destroy(&tmux->written);
 	pthread_mutex_destroy(&tmux->lock);
 	free(tmux->groups_record);
 	free(tmux->socket);
@@ -828,6 +1109,7 @@ static int start_client(struct backend_tmux *tmux, struct ap_err *err)
 	if (r < 0)
 		return r;
 	fcntl(out_fd, F_SETFL, O_NONBLOCK);
+	fcntl(in_fd, F_SETFL, O_NONBLOCK);
 	pthread_mutex_lock(&tmux->lock);
 	tmux->in_fd = in_fd;
 	tmux->out_fd = out_fd;
@@ -844,10 +1126,15 @@ static int tmux_revive(struct backend *backend, bool anew, struct ap_err *err)
 		pthread_cond_wait(&tmux->closed, &tmux->lock);
 	pthread_mutex_unlock(&tmux->lock);
 	if (anew)
-		end_server(tmux->socket);
+		end_server(tmux);
+	pthread_mutex_lock(&tmux->lock);
+	panes_forget_locked(tmux); /* it may be another server, with ids of its own */
+	pthread_mutex_unlock(&tmux->lock);
 	tmux->line.len = tmux->block.len = 0;
 	tmux->in_block = false;
-	int r = start_client(tmux, err);
+	int r = find_server(tmux, err);
+	if (r == 0)
+		r = start_client(tmux, err);
 	pthread_mutex_lock(&tmux->lock);
 	tmux->dead = r < 0;
 	pthread_mutex_unlock(&tmux->lock);
@@ -855,6 +1142,35 @@ static int tmux_revive(struct backend *backend, bool anew, struct ap_err *err)
 }
 
 const bool backend_runs_programs = true;
+
+/* The socket is the server's as it is now. */
+static void note_socket(struct backend_tmux *tmux)
+{
+	struct stat st = {0};
+	bool there =
+		tmux_server_reached(&tmux->server, tmux->socket) && lstat(tmux->socket, &st) == 0;
+	pthread_mutex_lock(&tmux->lock);
+	tmux->socket_dev = there ? st.st_dev : 0;
+	tmux->socket_ino = there ? st.st_ino : 0;
+	pthread_mutex_unlock(&tmux->lock);
+}
+
+static bool tmux_tend(struct backend *backend)
+{
+	struct backend_tmux *tmux = tmux_of(backend);
+	struct stat st = {0};
+	(void)lstat(tmux->socket, &st);
+	pthread_mutex_lock(&tmux->lock);
+	struct tmux_server server = tmux->server;
+	bool same = st.st_ino && st.st_ino == tmux->socket_ino && st.st_dev == tmux->socket_dev;
+	if (!same) /* until it is seen again: one of many says it */
+		tmux->socket_ino = st.st_ino, tmux->socket_dev = st.st_dev;
+	pthread_mutex_unlock(&tmux->lock);
+	if (same || !tmux_server_lives(&server) || tmux_server_reached(&server, tmux->socket))
+		return false;
+	tmux_server_restore(&server);
+	return true;
+}
 
 int backend_configure(struct backend *backend, struct ap_err *err)
 {
@@ -864,10 +1180,30 @@ int backend_configure(struct backend *backend, struct ap_err *err)
 				      "set-option -g default-terminal tmux-256color\n"
 				      "set-option -g default-shell /bin/sh\n"
 				      "set-option -s exit-empty off\n"
-				      "set-option -s escape-time 0\n";
+				      "set-option -s escape-time 0\n"
+				      "display-message -p '#{pid}'\n"
+				      "list-panes -a -f '#{" TAG "}'"
+				      " -F '#{pane_id} #{pane_pid} #{" TAG "}'\n";
+	struct backend_tmux *tmux = tmux_of(backend);
 	AP_CLEANUP_BUF struct ap_buf lines = {0};
+	AP_CLEANUP_BUF struct ap_buf out = {0};
+	struct tmux_server server;
+	int end;
 	ap_buf_adds(&lines, options);
-	return tmux_run(tmux_of(backend), 7, &lines, NULL, err);
+	int r = tmux_run(tmux, 9, &lines, &out, err);
+	if (r < 0)
+		return r;
+	if (sscanf(ap_buf_text(&out), "%d%n", &server.pid, &end) != 1)
+		return unexpected(&out, err);
+	server.start = process_start_time(server.pid);
+	pthread_mutex_lock(&tmux->lock);
+	tmux->server = server;
+	pthread_mutex_unlock(&tmux->lock);
+	r = panes_take(tmux, ap_buf_text(&out) + end, err);
+	if (r == 0)
+		r = tmux_server_record(tmux->socket, &server, err);
+	note_socket(tmux);
+	return r;
 }
 
 static const struct backend_ops tmux_ops = {
@@ -891,6 +1227,7 @@ static const struct backend_ops tmux_ops = {
 	.fd = tmux_fd,
 	.ready = tmux_ready,
 	.revive = tmux_revive,
+	.tend = tmux_tend,
 	.free = tmux_free,
 };
 
@@ -909,7 +1246,9 @@ int backend_new(struct backend **ret, const char *state_dir, const char *shim, s
 	tmux->shim = strdup(shim);
 	pthread_mutex_init(&tmux->lock, NULL);
 	pthread_cond_init(&tmux->closed, NULL);
+	cond_init(&tmux->written);
 	ap_list_init(&tmux->commands);
+	ap_list_init(&tmux->panes);
 	int r = 0;
 	if (asprintf(&tmux->groups_record, "%s/cgroup", state_dir) < 0)
 		tmux->groups_record = NULL;
@@ -919,6 +1258,8 @@ int backend_new(struct backend **ret, const char *state_dir, const char *shim, s
 		r = ap_err_set(err, -ENAMETOOLONG,
 			       "'%s' is too long for a socket: choose a shorter -o state_dir",
 			       tmux->socket);
+	if (r == 0)
+		r = find_server(tmux, err);
 	if (r == 0) {
 		groups_open(tmux, state_dir);
 		r = start_client(tmux, err);

@@ -266,6 +266,15 @@ static int record_granted(struct ap_agent *agent, uint64_t token, struct ap_err 
 	return store_commit(agent->pool->store, txn, true, err);
 }
 
+/* It was not granted after all: it is no lease that ever was. */
+static void record_not_granted(struct ap_agent *agent, const struct store_lease *wanted)
+{
+	struct store_txn *txn = store_txn_new();
+	txn_lease(txn, wanted);
+	txn_count(txn, "total_requests", -1);
+	store_submit(agent->pool->store, txn, false, NULL, NULL); /* before what says it is over */
+}
+
 static struct store_txn *over_txn(const struct ap_agent *agent, enum ap_reason reason)
 {
 	struct store_txn *txn = store_txn_new();
@@ -386,6 +395,12 @@ static void forget_holder(struct ap_agent *agent)
 	pthread_mutex_unlock(&agent->pool->lock);
 }
 
+static int has_died(struct ap_agent *agent, struct ap_err *err)
+{
+	return ap_err_set(err, agent_was_killed(agent) ? MACHINE_KILLED : -ECHILD,
+			  "the program of %s has ended", agent->name);
+}
+
 static int check_health(struct ap_agent *agent, struct ap_err *err)
 {
 	pthread_mutex_lock(&agent->pool->lock);
@@ -393,7 +408,7 @@ static int check_health(struct ap_agent *agent, struct ap_err *err)
 	bool ended = agent->ended || (poll(&over, 1, 0) == 1 && over.revents);
 	pthread_mutex_unlock(&agent->pool->lock);
 	if (ended)
-		return ap_err_set(err, -ECHILD, "the program of %s has ended", agent->name);
+		return has_died(agent, err);
 	if (!worktree_present(&agent->worktree))
 		return ap_err_set(err, -ENOTDIR, "the worktree of %s has gone", agent->name);
 	return 0;
@@ -446,8 +461,14 @@ static void job_validate(struct ap_agent *agent)
 	crash_point("grant-started");
 	if (r == 0 && (r = record_granted(agent, record.token, &err)) < 0)
 		r = undo_grant(agent) == 0 ? store_failed(pool, r, &err) : -EIO;
-	agent->lease_held = r == 0;
 	crash_point("grant-recorded");
+	/* last before the answer: whoever is handed out lives */
+	if (r == 0 && !agent_lives(agent)) {
+		record_not_granted(agent, &record);
+		(void)undo_grant(agent); /* else what follows does */
+		r = has_died(agent, &err);
+	}
+	agent->lease_held = r == 0;
 	if (recorded && !agent->lease_open)
 		(void)record_over(agent, NULL); /* else at the next start */
 	note_commit(agent);
@@ -835,11 +856,23 @@ static void follow_base(struct ap_agent *agent)
 	tidy_soon(pool);
 }
 
+/* The way to the terminals is looked after with the agents: without it nobody attaches to them, and
+ * the next daemon would not find them. */
+static void tend_backend(struct ap_pool *pool)
+{
+	const struct backend_ops *ops = pool->backend->ops;
+	if (ops->tend && ops->tend(pool->backend))
+		events_add(pool->events, "socket_gone",
+			   EVENT_FIELDS({"backend", ops->name, 0},
+					{"reason", "the way to the terminals is made anew", 0}));
+}
+
 static void job_probe(struct worker_job *job)
 {
 	struct ap_agent *agent = ap_container_of(job, struct ap_agent, probe_job);
 	struct process_usage usage = {0};
 	double percent = 0;
+	tend_backend(agent->pool);
 	int r = check_health(agent, NULL);
 	if (r == 0) /* a tree that cannot be looked at is no illness */
 		(void)agent_usage(agent, NULL, &usage, &percent);

@@ -305,13 +305,19 @@ static void slot_recycle(struct machine *m, struct machine_slot *slot, enum ap_r
 		slot_drain(m, slot, AP_REASON_RECYCLES, now, fx);
 }
 
+/* Its program has ended, or it was found ill. */
+static void start_failed(struct machine *m, const struct machine_slot *slot, int error, int64_t now)
+{
+	if (!slot->proven && error != MACHINE_KILLED)
+		spawn_failed(m, -ECHILD, now);
+}
+
 /* Found ill where nobody holds it. One that was ill from its start on would be so again. */
 static void slot_sicken(struct machine *m, struct machine_slot *slot, enum ap_reason reason,
-			int64_t now, struct machine_effects *fx)
+			int error, int64_t now, struct machine_effects *fx)
 {
 	slot_move(m, slot, AP_AGENT_UNHEALTHY, reason, fx);
-	if (!slot->proven)
-		spawn_failed(m, -ECHILD, now);
+	start_failed(m, slot, error, now);
 	if (m->shutdown || !slot->proven)
 		slot_stop(m, slot, reason, now, fx);
 	else
@@ -967,13 +973,16 @@ static struct ap_list *place_in_queue(struct machine *m, uint64_t token)
 	return at;
 }
 
-/* The agent failed under its acquirer, who is served another, unnoticed. */
-static void try_again(struct machine *m, struct machine_request *request, int64_t now,
+/* The agent failed under its acquirer, who is served another, unnoticed. That programs have ended
+ * is no fault of his request, however many have: what is started in their place is for the breaker
+ * to bound. */
+static void try_again(struct machine *m, struct machine_request *request, int error, int64_t now,
 		      struct machine_effects *fx)
 {
+	request->n_tries += error != -ECHILD && error != MACHINE_KILLED;
 	if (m->closed) {
 		answer(fx, request, -ESHUTDOWN);
-	} else if (++request->n_tries >= MAX_TRIES) {
+	} else if (request->n_tries >= MAX_TRIES) {
 		answer(fx, request, -EIO);
 	} else if (request->deadline_ns <= now) {
 		answer(fx, request, -ETIMEDOUT);
@@ -1002,9 +1011,9 @@ static int on_validated(struct machine *m, const struct machine_event *event, in
 		return 0;
 	}
 	slot_sicken(m, slot, event->result == -ETIMEDOUT ? AP_REASON_TIMEOUT : AP_REASON_UNHEALTHY,
-		    now, fx);
+		    event->result, now, fx);
 	if (request)
-		try_again(m, request, now, fx);
+		try_again(m, request, event->result, now, fx);
 	return 0;
 }
 
@@ -1115,7 +1124,7 @@ static int on_probed(struct machine *m, const struct machine_event *event, int64
 	slot->probe = 0;
 	if (event->result < 0) {
 		if (slot->state == AP_AGENT_IDLE) /* a leased one is its holder's */
-			slot_sicken(m, slot, AP_REASON_UNHEALTHY, now, fx);
+			slot_sicken(m, slot, AP_REASON_UNHEALTHY, event->result, now, fx);
 		return 0;
 	}
 	bool over = limits->max_memory > 0 && event->memory > limits->max_memory;
@@ -1134,17 +1143,16 @@ static int on_exited(struct machine *m, const struct machine_event *event, int64
 	struct machine_slot *slot = &m->slots[event->slot];
 	switch ((enum ap_agent_state)slot->state) {
 	case AP_AGENT_IDLE:
-		slot_sicken(m, slot, AP_REASON_EXITED, now, fx);
+		slot_sicken(m, slot, AP_REASON_EXITED, event->result, now, fx);
 		break;
 	case AP_AGENT_SPAWNING: /* before its effect was reported */
 	case AP_AGENT_RECYCLING:
-		if (!slot->retire && !slot->proven)
-			spawn_failed(m, -ECHILD, now);
+		if (!slot->retire)
+			start_failed(m, slot, event->result, now);
 		slot->retire = AP_REASON_EXITED;
 		break;
 	case AP_AGENT_VALIDATING: /* it may be too late for the health check to see it */
-		if (!slot->proven)
-			spawn_failed(m, -ECHILD, now);
+		start_failed(m, slot, event->result, now);
 		slot_disown(m, slot);
 		break;
 	case AP_AGENT_ACTIVE: /* stays as it is: its holder sees `exited` and may restart it */

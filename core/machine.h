@@ -9,6 +9,7 @@
  * back as an event that names slot and effect; one that comes after its deadline is refused. */
 #pragma once
 
+#include <errno.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -78,7 +79,7 @@ struct machine_request {
 	struct ap_list turn; /* in the queue: those who take any agent, or who want the same */
 	uint64_t arrival;    /* in the queue: order of arrival */
 	enum machine_request_state state;
-	unsigned n_tries; /* agents that failed under this request */
+	unsigned n_tries; /* agents that failed under this request, but for ended programs */
 	bool once;	  /* its deadline was now: it takes an idle agent or none */
 	/* the answer */
 	int result; /* 0 or negative errno */
@@ -165,6 +166,10 @@ struct machine_adoption {
 	int64_t granted_ns, ttl_ns; /* its time to live begins anew */
 };
 
+/* The result that says of an agent that somebody has killed its program: its start was no failure.
+ */
+#define MACHINE_KILLED (-EOWNERDEAD)
+
 enum machine_event_type {
 	MACHINE_ADOPT,	 /* slot, which is free; adoption */
 	MACHINE_ACQUIRE, /* request */
@@ -182,7 +187,8 @@ enum machine_event_type {
 	MACHINE_DRAINED,
 	MACHINE_STOPPED,
 	MACHINE_PROBED, /* and memory, cpu_over */
-	MACHINE_EXITED, /* slot: the program ended by itself */
+	MACHINE_EXITED, /* slot: the program ended by itself, or with MACHINE_KILLED as its result
+			 */
 	MACHINE_TIMER,	/* wake_ns is reached */
 	MACHINE_PASS,	/* a maintenance pass now */
 	MACHINE_CONFIG, /* the limits are other ones */

@@ -26,6 +26,8 @@
 static void on_mark(struct ap_agent *agent, char mark, int64_t at)
 {
 	struct output_signs *signs = &agent->signs;
+	if (mark == 'C' || mark == 'D')
+		signs->marked_ns = ap_clock_ns();
 	if (mark == 'C') {
 		if (signs->command_start < 0)
 			signs->command_start = at;
@@ -274,9 +276,25 @@ bool output_read(struct ap_agent *agent)
 	return true;
 }
 
+/* The line that was begun, its last bytes if it is long. */
+static void read_line(const struct ap_agent *agent, char ret[OUTPUT_LINE_MAX])
+{
+	int64_t size = atomic_load(&agent->plain.size), first = atomic_load(&agent->plain.first);
+	int64_t from = size - first < OUTPUT_LINE_MAX ? first : size - OUTPUT_LINE_MAX + 1;
+	ssize_t n = agent->plain.fd >= 0 && size > from
+			    ? pread(agent->plain.fd, ret, (size_t)(size - from), from)
+			    : 0;
+	ret[n > 0 ? n : 0] = '\0';
+	char *newline = strrchr(ret, '\n');
+	if (newline)
+		memmove(ret, newline + 1, strlen(newline));
+}
+
 void output_look(struct ap_agent *agent, struct output_signs *ret)
 {
 	pthread_mutex_lock(&agent->output_lock);
+	if (profile_values(agent->pool->profile)->rules.shell)
+		read_line(agent, agent->signs.line);
 	*ret = agent->signs;
 	pthread_mutex_unlock(&agent->output_lock);
 }

@@ -37,6 +37,7 @@
 #define POOL_WORKTREES	  "worktrees" /* directories in the state directory */
 #define POOL_LAYERS	  "layers"
 #define POOL_AGENTS	  "agents"
+#define OUTPUT_LINE_MAX	  128 /* bytes of the last line that are looked at */
 
 /* The last changes of an agent's state, in a ring. */
 struct transition {
@@ -87,6 +88,8 @@ struct output_signs {
 	int64_t title_busy_ns;	     /* when the title last said so; 0: never */
 	bool runs_command; /* OSC 133: between start and end of a command, if it says ends */
 	bool ends_commands;
+	int64_t marked_ns;	    /* the last start or end of a command; 0: none yet */
+	char line[OUTPUT_LINE_MAX]; /* mode shell: what the last line has, as far as it fits */
 	/* offsets in the plain text, since the last prompt: where what it printed begins; where the
 	 * output of the first command began, and of the last ended; -1: none yet */
 	int64_t prompted, command_start, command_end;
@@ -141,8 +144,9 @@ struct ap_agent {
 	int over_fd;	   /* can be read when program and processes are over; -1: none */
 	struct backend_terminal running; /* the terminal as it was when its program was started */
 	pid_t program;			 /* 0: not known yet, or ended */
-	unsigned start;			 /* goes up with every start of the program */
-	char base[GIT_OID_MAX + 1];	 /* of the lease, once granted */
+	int program_fd; /* can be read when that has ended, waited for or not; -1: not known yet */
+	unsigned start; /* goes up with every start of the program */
+	char base[GIT_OID_MAX + 1];   /* of the lease, once granted */
 	char commit[GIT_OID_MAX + 1]; /* where its worktree was last put; "": its lease's affair */
 	unsigned port;		      /* for its own use; 0: none chosen yet */
 	struct ap_list prompts, waits;
@@ -166,7 +170,10 @@ struct ap_agent {
 	char why[ACTIVITY_WHY_MAX];
 	bool started_ready;
 	int64_t entered_ns, output_ns, started_ns;
-	int64_t recheck_ns; /* when the maintenance thread looks at the activity again */
+	int64_t keys_from_ns, keys_ns; /* the last keys were typed then; 0: none since the start */
+	char prompt[OUTPUT_LINE_MAX];  /* a shell's first prompt, as far as it is known; "" */
+	int64_t prompt_ns;	       /* the mark that it came behind */
+	int64_t recheck_ns;	       /* when the maintenance thread looks at the activity again */
 	struct activity_signal screen, hook;
 	struct activity_memory memory;
 	bool looking;	      /* a worker looks at the screen */
@@ -428,6 +435,11 @@ int agent_settled_result(enum ap_activity activity, const struct ap_err *prompt_
 /* Answers all who wait for what it does with an error. Takes the lock. */
 void agent_refuse_waits(struct ap_agent *agent, int error, const struct ap_err *err);
 
+/* Keys are about to be typed by hand, or were, from then on (0: they were not after all): what was
+ * concluded before them is not believed until something has come of them. pool->lock held. */
+void agent_keys_begin_locked(struct ap_agent *agent);
+void agent_keys_typed_locked(struct ap_agent *agent, int64_t from_ns);
+
 /* Drops the prompts that wait. pool->lock held. */
 void agent_forget_prompts_locked(struct ap_agent *agent);
 
@@ -450,6 +462,14 @@ int agent_adopted(struct ap_agent *agent, bool alive, struct ap_err *err);
 /* Takes note of a program that was started in agent->terminal, or that has ended. */
 int agent_started(struct ap_agent *agent, struct ap_err *err);
 void agent_ended(struct ap_agent *agent, unsigned start);
+
+/* Whether the program runs, its keeper with it: asked of the kernel now. Waits for a start that is
+ * under way. Lane only. */
+bool agent_lives(struct ap_agent *agent);
+
+/* Whether somebody has killed the program that has ended. Waits for its keeper to say so, for a few
+ * seconds at most. */
+bool agent_was_killed(struct ap_agent *agent);
 
 /* Lets go of the process that its lease ends with. pool->lock held. */
 void agent_forget_holder_locked(struct ap_agent *agent);

@@ -69,6 +69,42 @@ uint64_t process_start_time(pid_t pid)
 	return state == 'Z' || state == 'X' ? 0 : start;
 }
 
+bool process_has_word(pid_t pid, const char *word)
+{
+	AP_CLEANUP_BUF struct ap_buf words = {0};
+	if (pid <= 0 || read_proc(&words, pid, "cmdline") < 0)
+		return false;
+	const char *at = ap_buf_text(&words), *end = at + words.len;
+	while (at < end && strcmp(at, word) != 0)
+		at += strlen(at) + 1;
+	return at < end;
+}
+
+#define FLAG_EXITING 0x4 /* PF_EXITING in /proc/PID/stat */
+
+/* Whether a set of signals of /proc/PID/status has SIGKILL in it. */
+static bool has_kill(const char *status, const char *set)
+{
+	const char *at = strstr(status, set);
+	return at && strtoull(at + strlen(set), NULL, 16) >> (SIGKILL - 1) & 1;
+}
+
+bool process_lives(pid_t pid)
+{
+	AP_CLEANUP_BUF struct ap_buf stat = {0};
+	AP_CLEANUP_BUF struct ap_buf status = {0};
+	char state;
+	unsigned flags;
+	if (pid <= 0 || read_proc(&status, pid, "status") < 0 || read_proc(&stat, pid, "stat") < 0)
+		return false;
+	const char *name_end = strrchr(ap_buf_text(&stat), ')');
+	if (!name_end || sscanf(name_end + 1, " %c %*d %*d %*d %*d %*d %u", &state, &flags) != 2)
+		return false;
+	return state != 'Z' && state != 'X' && !(flags & FLAG_EXITING) &&
+	       !has_kill(ap_buf_text(&status), "\nSigPnd:") &&
+	       !has_kill(ap_buf_text(&status), "\nShdPnd:");
+}
+
 /* What /proc/PID/stat says of a process. */
 struct process_stat {
 	pid_t pid, parent;

@@ -10,6 +10,14 @@
  * other. 0: there is no such process. */
 uint64_t process_start_time(pid_t pid);
 
+/* Whether a process is there and not about to end: one that SIGKILL was sent to is, though it may
+ * take its time to where there is much to do. */
+bool process_lives(pid_t pid);
+
+/* Whether a word of its command line is that one: what tells a process of ours whose number
+ * somebody else has written down. */
+bool process_has_word(pid_t pid, const char *word);
+
 struct process_usage {
 	/* bytes; what is shared counts in parts (PSS), as far as the kernel tells it in time */
 	uint64_t memory;

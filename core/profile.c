@@ -189,7 +189,8 @@ static int set_rule(const struct loader *loader, const struct key *key, char *va
 	static const char *const sources[] = {[PROFILE_SCREEN] = "screen",
 					      [PROFILE_TITLE] = "title",
 					      [PROFILE_OSC] = "osc",
-					      [PROFILE_EVENT] = "event"};
+					      [PROFILE_EVENT] = "event",
+					      [PROFILE_LINE] = "line"};
 	struct profile *profile = loader->profile;
 	char *pattern = value + strcspn(value, " \t\n");
 	if (*pattern)
@@ -200,11 +201,13 @@ static int set_rule(const struct loader *loader, const struct key *key, char *va
 		*lines++ = '\0';
 	unsigned source = 0;
 	int64_t n_lines = 0;
-	while (source < 4 && strcmp(value, sources[source]) != 0)
+	while (source < 5 && strcmp(value, sources[source]) != 0)
 		source++;
-	if (source == 4)
-		return ap_err_set(err, -EINVAL, "'%.64s' is none of: screen title osc event",
+	if (source == 5)
+		return ap_err_set(err, -EINVAL, "'%.64s' is none of: screen title osc event line",
 				  value);
+	if (source == PROFILE_LINE && key->activity != AP_ACTIVITY_WAITING)
+		return ap_err_set(err, -EINVAL, "a line says nothing but waiting");
 	if (lines && (source != PROFILE_SCREEN || ap_number_parse(lines, &n_lines) < 0 ||
 		      n_lines < 1 || n_lines > 1000))
 		return ap_err_set(err, -EINVAL, "'%.64s': lines of the screen are 1 to 1000",
@@ -501,6 +504,8 @@ static int conclude(struct profile *profile, struct ap_err *err)
 		values->rules.tells_ready =
 			values->rules.tells_ready ||
 			(rule->activity == AP_ACTIVITY_READY && rule->source != PROFILE_OSC);
+		values->rules.says_ready =
+			values->rules.says_ready || rule->activity == AP_ACTIVITY_READY;
 	}
 	if (values->stream && (!*values->input || !values->rules.tells_ready))
 		return ap_err_set(err, -EINVAL, "mode = stream needs input and a ready rule");

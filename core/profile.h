@@ -22,6 +22,7 @@ enum profile_source {
 	PROFILE_TITLE,	/* the terminal's title */
 	PROFILE_OSC,	/* an operating system command, as it passes: "NUMBER;TEXT" */
 	PROFILE_EVENT,	/* mode stream: a line that the program printed, an object of JSON */
+	PROFILE_LINE,	/* mode shell: the line that it has begun to print */
 };
 
 /* Loads a profile: of that name in the first of `dirs` (NULL at the end) that has one, or of that

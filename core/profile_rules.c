@@ -102,7 +102,7 @@ static bool rule_matches(const struct profile *profile, const struct rule *rule,
 
 static void say_why(struct activity_signal *signal, const struct rule *rule, struct ap_buf *matched)
 {
-	static const char *const names[] = {"screen", "title", "osc", "event"};
+	static const char *const names[] = {"screen", "title", "osc", "event", "line"};
 	ap_buf_add(matched, "", 1);
 	char *text = matched->failed ? rule->text : matched->data;
 	ap_text_tame(text); /* which takes newlines too: one line says why */

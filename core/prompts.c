@@ -615,25 +615,26 @@ static void job_keys(struct worker_job *worker_job)
 	bool alone;
 	while (!(alone = pthread_mutex_trylock(&agent->typing) == 0) && ap_clock_ns() < deadline)
 		poll(NULL, 0, ECHO_PAUSE_MS);
-	if (may_be_asked(agent, job->token, false, NULL) == 0)
+	bool asked = may_be_asked(agent, job->token, false, NULL) == 0;
+	int64_t from = asked ? ap_clock_ns() : 0;
+	if (asked)
 		(void)agent_press(agent, job->words, NULL); /* the terminal may have gone */
 	if (alone)
 		pthread_mutex_unlock(&agent->typing);
 	pthread_mutex_lock(&agent->pool->lock);
-	agent->n_keys--;
 	agent->keys_bytes -= strlen(job->words);
+	agent_keys_typed_locked(agent, from);
 	pthread_mutex_unlock(&agent->pool->lock);
+	maintenance_poke(agent->pool);
 	agent_job_free(job);
 }
 
-/* Takes room for a line of keys. */
-static int keys_count_locked(struct ap_agent *agent, size_t len, struct ap_err *err)
+/* Whether a line of keys more would be too much. */
+static int keys_refused_locked(const struct ap_agent *agent, size_t len, struct ap_err *err)
 {
 	if (agent->n_keys >= POOL_KEYS_MAX || agent->keys_bytes + len > POOL_KEYS_BYTES)
 		return ap_err_set(err, -EAGAIN, "%u lines of keys of %zu bytes wait for %s already",
 				  agent->n_keys, agent->keys_bytes, agent->name);
-	agent->n_keys++;
-	agent->keys_bytes += len;
 	return 0;
 }
 
@@ -647,7 +648,11 @@ int ap_agent_keys(struct ap_pool *pool, struct ap_agent *agent, uint64_t token, 
 	pthread_mutex_lock(&pool->lock);
 	int r = may_be_asked_locked(agent, token, false, err);
 	if (r == 0)
-		r = keys_count_locked(agent, strlen(keys), err);
+		r = keys_refused_locked(agent, strlen(keys), err);
+	if (r == 0) {
+		agent->keys_bytes += strlen(keys);
+		agent_keys_begin_locked(agent);
+	}
 	pthread_mutex_unlock(&pool->lock);
 	if (r == 0)
 		job_in_keys_lane(job);

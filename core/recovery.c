@@ -11,6 +11,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,6 +25,7 @@
 #include "file.h"
 #include "pool_internal.h"
 #include "process.h"
+#include "process_tree.h"
 
 /* What keepers of agents that are not adopted are given to end. */
 #define ORPHAN_LIMIT (10 * AP_SECOND)
@@ -167,6 +169,20 @@ static void tell_lost(struct ap_pool *pool, const char *label, const char *name,
 		   EVENT_FIELDS({"lease", label, 0}, {"agent", name, 0}, {"reason", reason, 0}));
 }
 
+/* Asks the keeper that holds the lock of its record to end its tree, whatever became of the
+ * terminal that it was started in. */
+static void ask_keeper(const char *agent_dir)
+{
+	char line[32] = "";
+	(void)file_read_line(agent_dir, "alive", line, sizeof line);
+	pid_t pid = (pid_t)atoi(line);
+	AP_CLEANUP_CLOSE int fd = pid > 1 ? pidfd_open(pid, 0) : -1;
+	if (fd < 0 || !process_has_word(pid, agent_dir))
+		return;
+	(void)pidfd_send_signal(fd, SIGTERM, NULL, 0); /* fails when it has ended now */
+	(void)pidfd_send_signal(fd, SIGCONT, NULL, 0);
+}
+
 /* Ends what still runs of an agent and waits until it has. -ETIMEDOUT. */
 static int end_left(struct ap_pool *pool, const char *name, const char *agent_dir,
 		    struct ap_err *err)
@@ -178,7 +194,9 @@ static int end_left(struct ap_pool *pool, const char *name, const char *agent_di
 	ap_buf_printf(&path, "%s/alive", agent_dir);
 	AP_CLEANUP_CLOSE int fd = open(ap_buf_text(&path), O_RDWR | O_CLOEXEC);
 	int64_t deadline = ap_clock_ns() + ORPHAN_LIMIT;
-	while (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) < 0) {
+	for (bool asked = false; fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) < 0; asked = true) {
+		if (!asked)
+			ask_keeper(agent_dir);
 		if (ap_clock_ns() > deadline)
 			return ap_err_set(err, -ETIMEDOUT, "the processes of %s do not end", name);
 		poll(NULL, 0, 20);

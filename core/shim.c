@@ -11,7 +11,8 @@
  * control group, if it can be; the shim stays outside, so that the group can be ended as a whole
  * and removed behind it.
  *
- * Its records in DIR: `alive`, locked as long as it lives; `pid`, of the program; `exit`, one line
+ * Its records in DIR: `alive`, its pid, locked as long as it lives; `pid`, of the program, and its
+ * start as the kernel counts it; `exit`, one line
  * "code N TIME" or "signal N TIME"; "signal 9 (out of memory) TIME" where the group's bound ended
  * it. */
 #include <dirent.h>
@@ -49,24 +50,37 @@ static int64_t now_ms(void)
 	return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
 }
 
-/* The parent of a process, or 0. The name in /proc/PID/stat may hold blanks and parentheses. */
-static pid_t parent_of(pid_t pid)
+/* What /proc/PID/stat says behind the name, which may hold blanks and parentheses; "": nothing. */
+static const char *stat_of(pid_t pid, char *text, size_t size)
 {
-	char path[64], text[512];
+	char path[64];
 	snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
 	int fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
-		return 0;
-	ssize_t n = read(fd, text, sizeof text - 1);
-	close(fd);
-	if (n <= 0)
-		return 0;
-	text[n] = '\0';
-	char *name_end = strrchr(text, ')');
+	ssize_t n = fd < 0 ? -1 : read(fd, text, size - 1);
+	if (fd >= 0)
+		close(fd);
+	text[n > 0 ? n : 0] = '\0';
+	const char *name_end = strrchr(text, ')');
+	return name_end ? name_end + 1 : "";
+}
+
+/* The parent of a process, or 0. */
+static pid_t parent_of(pid_t pid)
+{
+	char text[512];
 	int parent = 0;
-	if (!name_end || sscanf(name_end + 1, " %*c %d", &parent) != 1)
-		return 0;
-	return parent;
+	return sscanf(stat_of(pid, text, sizeof text), " %*c %d", &parent) == 1 ? parent : 0;
+}
+
+static unsigned long long start_of(pid_t pid)
+{
+	char text[1024];
+	unsigned long long start = 0;
+	(void)sscanf(stat_of(pid, text, sizeof text),
+		     " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %*d %*d"
+		     " %llu",
+		     &start);
+	return start;
 }
 
 struct process {
@@ -279,8 +293,10 @@ static void record_exit(int status, bool oom)
 static void record_alive(void)
 {
 	int fd = openat(records, "alive", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-	if (fd >= 0)
-		(void)flock(fd, LOCK_EX | LOCK_NB);
+	if (fd < 0 || flock(fd, LOCK_EX | LOCK_NB) < 0)
+		return;
+	if (ftruncate(fd, 0) == 0) /* a full disk: it is known by its terminal alone */
+		(void)dprintf(fd, "%d\n", (int)getpid());
 }
 
 /* Has the FIFO as standard input, open for writing too: a writer that closes is not the end. */
@@ -301,9 +317,14 @@ static void limit_files(void)
 	(void)setrlimit(RLIMIT_NOFILE, &files);
 }
 
-static void run_program(char **argv, int input)
+static void run_program(char **argv, int input, pid_t keeper)
 {
 	sigset_t none;
+	/* nobody looks after it when its keeper is killed; what it started is in the group, if any
+	 */
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (getppid() != keeper)
+		_exit(126);
 	if (group)
 		(void)cgroup_enter(group); /* else it runs without */
 	limit_files();
@@ -363,15 +384,15 @@ int main(int argc, char **argv)
 		return 1;
 	}
 
-	pid_t program = fork();
+	pid_t keeper = getpid(), program = fork();
 	if (program < 0) {
 		perror("agentpool-shim: fork");
 		return 1;
 	}
 	if (program == 0)
-		run_program(argv + 1, input);
+		run_program(argv + 1, input, keeper);
 	setpgid(program, program); /* both sides: whoever is first */
-	record("pid", "%d\n", (int)program);
+	record("pid", "%d %llu\n", (int)program, start_of(program));
 
 	int status = 0;
 	bool told = false;

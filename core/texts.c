@@ -223,10 +223,18 @@ static void job_look(struct worker_job *worker_job)
 	bool answers = keys && !agent->answered && agent->start == start;
 	agent->answered = asks && (agent->answered || answers);
 	agent->recheck_ns = ap_clock_ns();
+	if (answers)
+		agent_keys_begin_locked(agent);
 	pthread_mutex_unlock(&pool->lock);
+	int64_t from = ap_clock_ns();
 	if (answers && agent_press(agent, keys, NULL) == 0)
 		events_add(pool->events, "auto_answer",
 			   EVENT_FIELDS({"agent", agent->name, 0}, {"keys", keys, 0}));
+	if (answers) {
+		pthread_mutex_lock(&pool->lock);
+		agent_keys_typed_locked(agent, from);
+		pthread_mutex_unlock(&pool->lock);
+	}
 	maintenance_poke(pool);
 	agent_job_free(job);
 }

@@ -162,10 +162,11 @@ static void recycle(struct naive *n, struct naive_agent *a, int64_t now)
 		drain(n, a, now);
 }
 
-static void sicken(struct naive *n, struct naive_agent *a, int64_t now)
+/* -EOWNERDEAD: somebody has killed its program, which says nothing of how it starts. */
+static void sicken(struct naive *n, struct naive_agent *a, int result, int64_t now)
 {
 	move(n, a, AP_AGENT_UNHEALTHY);
-	if (a->probation)
+	if (a->probation && result != -EOWNERDEAD)
 		start_failed(n);
 	if (n->shutdown || a->probation)
 		stop(n, a, now);
@@ -293,11 +294,11 @@ static void refuse_if_once(struct naive *n, int request)
 }
 
 /* Its agent failed: among those who had one before, in the order they had it, before all others. */
-static void retry(struct naive *n, int request, int64_t now)
+static void retry(struct naive *n, int request, int result, int64_t now)
 {
 	struct naive_request *q = &n->requests[request];
 	q->slot = -1;
-	q->tries++;
+	q->tries += result != -ECHILD && result != -EOWNERDEAD; /* its program has ended */
 	if (n->closed) {
 		answer(n, request, -ESHUTDOWN);
 		return;
@@ -701,9 +702,9 @@ static void validated(struct naive *n, struct naive_agent *a, int result, int64_
 		settle(n, a, now);
 		return;
 	}
-	sicken(n, a, now);
+	sicken(n, a, result, now);
 	if (request >= 0)
-		retry(n, request, now);
+		retry(n, request, result, now);
 }
 
 static void saved(struct naive *n, struct naive_agent *a, int result, int64_t now)
@@ -775,7 +776,7 @@ static void probed(struct naive *n, struct naive_agent *a, const struct machine_
 	a->probe = 0;
 	if (event->result < 0) {
 		if (a->state == AP_AGENT_IDLE)
-			sicken(n, a, now);
+			sicken(n, a, event->result, now);
 		return;
 	}
 	bool over = limits->max_memory > 0 && event->memory > limits->max_memory;
@@ -784,20 +785,20 @@ static void probed(struct naive *n, struct naive_agent *a, const struct machine_
 	mark_if_due(n, a, now);
 }
 
-static void exited(struct naive *n, struct naive_agent *a, int64_t now)
+static void exited(struct naive *n, struct naive_agent *a, int result, int64_t now)
 {
 	switch (a->state) {
 	case AP_AGENT_IDLE:
-		sicken(n, a, now);
+		sicken(n, a, result, now);
 		break;
 	case AP_AGENT_SPAWNING:
 	case AP_AGENT_RECYCLING:
-		if (a->probation && !a->retire)
+		if (a->probation && !a->retire && result != -EOWNERDEAD)
 			start_failed(n);
 		a->retire = true;
 		break;
 	case AP_AGENT_VALIDATING:
-		if (a->probation)
+		if (a->probation && result != -EOWNERDEAD)
 			start_failed(n);
 		a->probation = false;
 		break;
@@ -1023,7 +1024,7 @@ static int handle(struct naive *n, const struct machine_event *event, int reques
 		probed(n, a, event, now);
 		return 0;
 	case MACHINE_EXITED:
-		exited(n, a, now);
+		exited(n, a, event->result, now);
 		return 0;
 	case MACHINE_TIMER:
 		time_passes(n, now);

@@ -126,7 +126,9 @@ static void exited(struct world *w)
 {
 	unsigned slot = some_slot(w);
 	if (w->alive[slot])
-		step(w, (struct machine_event){.type = MACHINE_EXITED, .slot = slot});
+		step(w, (struct machine_event){.type = MACHINE_EXITED,
+					       .slot = slot,
+					       .result = one_in(w, 4) ? MACHINE_KILLED : 0});
 }
 
 /* One of so many effects fails; an epoch's own, so that long runs of success come about too. */
@@ -135,7 +137,7 @@ static uint32_t fault_every;
 static void outcome(struct world *w)
 {
 	static const int errors[] = {-EIO,    -ENOSPC,	  -EBUSY, -EINVAL, -EEXIST,
-				     -ECHILD, -ETIMEDOUT, -EROFS, -ESRCH};
+				     -ECHILD, -ETIMEDOUT, -EROFS, -ESRCH,  MACHINE_KILLED};
 	if (!one_in(w, 4))
 		world_forget(w);
 	if (w->n_under_way == 0)

@@ -225,6 +225,39 @@ three"
     echo job > "$POOL/release"
 }
 
+# Ten times: all idle agents get a signal, and the next acquirer comes at once.
+acquire_behind() { # SIGNAL program|keeper
+    local round agent pids
+    for round in 1 2 3 4 5 6 7 8 9 10; do
+        await value_is "$POOL/stats/idle_agents" 3
+        pids=()
+        for agent in "$POOL"/agents/*; do pids+=("$(program_of "$agent")"); done
+        if [ "$2" = keeper ]; then pids=($(ps -o ppid= -p "$(IFS=,; echo "${pids[*]}")")); fi
+        kill -"$1" "${pids[@]}"
+        echo job > "$POOL/acquire"
+        refute gone "$(program_of "$POOL/leases/job")"
+        kill -CONT "${pids[@]}" 2>/dev/null || true
+        echo job > "$POOL/release"
+    done
+    assert_equal "$(cat "$POOL/stats/breaker")" closed
+}
+
+@test "nobody is given an agent whose program was killed a moment ago" {
+    mount_pool 3 3 -o acquire_timeout=2m
+    acquire_behind KILL program
+}
+
+@test "nobody is given an agent whose keeper was killed a moment ago" {
+    mount_pool 3 3 -o acquire_timeout=2m
+    acquire_behind KILL keeper
+}
+
+@test "an agent that stands still lives, and is given away" {
+    mount_pool 3 3
+    acquire_behind STOP program
+    assert_equal "$(cat "$POOL/stats/spawned_agents")" 3
+}
+
 @test "kill ends a leased agent with its work saved, and the whole process tree" {
     mount_pool 1 1
     echo job > "$POOL/acquire"

@@ -28,11 +28,13 @@ static struct activity_input shell(void)
 {
 	return (struct activity_input){
 		.ended_how = "",
+		.line = "$ ",
+		.prompt = "",
 		.started_ready = true,
 		.output_ns = NOW - AP_SECOND,
 		.started_ns = NOW - 10 * AP_SECOND,
 		.screen = {.at_ns = NOW - AP_SECOND},
-		.look = {.known = true, .program = 10, .foreground = 10, .reads_terminal = true},
+		.look = {.known = true, .program = 10, .foreground = 10, .reads = READS_PROMPT},
 	};
 }
 
@@ -80,7 +82,7 @@ static void shell_with_job(void **state)
 static void shell_that_computes(void **state)
 {
 	struct activity_input in = shell();
-	in.look.reads_terminal = false;
+	in.look.reads = READS_NOTHING;
 	assert_concludes(&shell_rules, &in, AP_ACTIVITY_BUSY);
 }
 
@@ -100,6 +102,138 @@ static void builtin_that_reads(void **state)
 	struct activity_input in = shell();
 	in.runs_command = true;
 	assert_concludes(&shell_rules, &in, AP_ACTIVITY_WAITING);
+}
+
+static void substitution_in_a_start_up_file(void **state)
+{
+	struct activity_input in = shell();
+	in.started_ready = false;
+	in.look.reads = READS_NOTHING; /* a pipe */
+	in.output_ns = in.screen.at_ns = NOW - 30 * AP_SECOND;
+	in.started_ns = NOW - 31 * AP_SECOND;
+	assert_concludes(&shell_rules, &in, AP_ACTIVITY_STARTING);
+	in.output_ns = in.started_ns = NOW - 61 * AP_SECOND; /* a human is to look, for once */
+	assert_concludes(&shell_rules, &in, AP_ACTIVITY_WAITING);
+	in.look.reads = READS_PROMPT;
+	assert_concludes(&shell_rules, &in, AP_ACTIVITY_READY);
+	in.look.known = false; /* silence says nothing of a start */
+	in.output_ns = in.started_ns = NOW - 31 * AP_SECOND;
+	assert_concludes(&shell_rules, &in, AP_ACTIVITY_STARTING);
+}
+
+static void first_prompt_without_marks(void **state)
+{
+	struct activity_input in = shell();
+	in.started_ready = false;
+	in.output_ns = NOW - 100 * AP_MS;
+	in.screen.at_ns = NOW - 90 * AP_MS;
+	assert_concludes(&shell_rules, &in, AP_ACTIVITY_STARTING);
+	in.marks = true; /* which come with the first prompt */
+	in.marked_ns = NOW - 110 * AP_MS;
+	assert_concludes(&shell_rules, &in, AP_ACTIVITY_READY);
+	in.marks = false;
+	in.output_ns = NOW - 400 * AP_MS; /* it may be a question that it shows */
+	in.screen.at_ns = NOW - 500 * AP_MS;
+	assert_concludes(&shell_rules, &in, AP_ACTIVITY_STARTING);
+	assert_true(settle(&shell_rules, &in).wants_look);
+	in.screen = shows(AP_ACTIVITY_WAITING).screen;
+	in.screen.at_ns = NOW - 50 * AP_MS;
+	assert_concludes(&shell_rules, &in, AP_ACTIVITY_WAITING);
+	in.screen.found = false;
+	assert_concludes(&shell_rules, &in, AP_ACTIVITY_READY);
+	in.look.reads = READS_INPUT; /* `read` in a start-up file */
+	assert_concludes(&shell_rules, &in, AP_ACTIVITY_WAITING);
+}
+
+static void rest_of_a_command_by_its_line(void **state)
+{
+	struct activity_input in = shell();
+	in.entered_ns = NOW - 2 * AP_SECOND;
+	in.line = "> ";
+	in.line_goes_on = true;
+	in.prompt = "$ ";
+	assert_concludes(&shell_rules, &in, AP_ACTIVITY_WAITING);
+	assert_non_null(strstr(settle(&shell_rules, &in).why, "rest of a command"));
+	in.output_ns = NOW - 100 * AP_MS; /* which more may be printed behind */
+	assert_concludes(&shell_rules, &in, AP_ACTIVITY_BUSY);
+	in.output_ns = NOW - AP_SECOND;
+	in.prompt = "> "; /* as its first prompt is */
+	assert_concludes(&shell_rules, &in, AP_ACTIVITY_READY);
+}
+
+static void rest_of_a_command_by_its_marks(void **state)
+{
+	struct activity_input in = shell();
+	in.marks = true;
+	in.marked_ns = NOW - 4 * AP_SECOND;
+	in.entered_ns = NOW - 3 * AP_SECOND;
+	in.output_ns = NOW - 2 * AP_SECOND;
+	in.line = "more? ";
+	in.prompt = "$ ";
+	assert_concludes(&shell_rules, &in, AP_ACTIVITY_WAITING);
+	in.output_ns = NOW - 500 * AP_MS; /* they may be on their way */
+	assert_concludes(&shell_rules, &in, AP_ACTIVITY_BUSY);
+	in.line = "$ "; /* it marks no more */
+	assert_concludes(&shell_rules, &in, AP_ACTIVITY_READY);
+	in.line = "more? ";
+	in.marked_ns = NOW - AP_SECOND;
+	assert_concludes(&shell_rules, &in, AP_ACTIVITY_READY);
+}
+
+static void keys_that_answer(void **state)
+{
+	struct activity_input in = shell();
+	in.look.known = false;
+	in.screen = shows(AP_ACTIVITY_WAITING).screen;
+	assert_concludes(&any_rules, &in, AP_ACTIVITY_WAITING);
+	in.keys_from_ns = NOW - 110 * AP_MS;
+	in.keys_ns = NOW - 100 * AP_MS;
+	assert_concludes(&any_rules, &in, AP_ACTIVITY_BUSY);
+	assert_true(settle(&any_rules, &in).recheck_ns == NOW + 1900 * AP_MS);
+	in.keys_from_ns = in.keys_ns = NOW - 2 * AP_SECOND; /* nothing has come of them */
+	in.output_ns = in.screen.at_ns = NOW - 3 * AP_SECOND;
+	assert_concludes(&any_rules, &in, AP_ACTIVITY_WAITING);
+	/* of what has, the screen says more as soon as it is looked at */
+	in = shows(AP_ACTIVITY_WAITING);
+	in.keys_from_ns = in.keys_ns = NOW - 500 * AP_MS;
+	in.output_ns = NOW - 450 * AP_MS;
+	assert_concludes(&screen_rules, &in, AP_ACTIVITY_BUSY);
+	assert_true(settle(&screen_rules, &in).wants_look);
+	in.screen.at_ns = NOW - 400 * AP_MS;
+	assert_concludes(&screen_rules, &in, AP_ACTIVITY_WAITING);
+}
+
+static void keys_that_answer_what_a_hook_told(void **state)
+{
+	struct activity_input in = shell();
+	in.look.known = false;
+	in.hook = (struct activity_signal){.at_ns = NOW - AP_SECOND,
+					   .found = true,
+					   .activity = AP_ACTIVITY_WAITING,
+					   .why = "hook"};
+	in.keys_from_ns = in.keys_ns = NOW - 500 * AP_MS;
+	in.output_ns = NOW - 450 * AP_MS;
+	assert_concludes(&any_rules, &in, AP_ACTIVITY_BUSY);
+	in.hook.at_ns = NOW - 400 * AP_MS; /* it asks the next */
+	assert_concludes(&any_rules, &in, AP_ACTIVITY_WAITING);
+	in.hook.at_ns = NOW - 4 * AP_SECOND; /* they were no answer */
+	in.keys_from_ns = in.keys_ns = NOW - 3 * AP_SECOND;
+	assert_concludes(&any_rules, &in, AP_ACTIVITY_WAITING);
+}
+
+static void start_that_is_to_be_told(void **state)
+{
+	const struct activity_rules rules = {
+		.says_ready = true, .debounce_ns = 300 * AP_MS, .silence_ns = 2 * AP_SECOND};
+	struct activity_input in = shell();
+	in.look.known = false;
+	in.started_ready = false;
+	in.output_ns = in.started_ns = NOW - 5 * AP_SECOND;
+	assert_concludes(&rules, &in, AP_ACTIVITY_STARTING);
+	in.output_ns = in.started_ns = NOW - 20 * AP_SECOND;
+	assert_concludes(&rules, &in, AP_ACTIVITY_WAITING);
+	in.started_ready = true;
+	assert_concludes(&rules, &in, AP_ACTIVITY_READY);
 }
 
 static void question_on_the_screen(void **state)
@@ -144,7 +278,7 @@ static void starting_until_ready(void **state)
 {
 	struct activity_input in = shell();
 	in.started_ready = false;
-	in.look.reads_terminal = false;
+	in.look.reads = READS_NOTHING;
 	assert_concludes(&shell_rules, &in, AP_ACTIVITY_STARTING);
 }
 
@@ -290,7 +424,7 @@ static void hook_alone(void **state)
 	in.hook = says(AP_ACTIVITY_READY, NOW - 60 * AP_SECOND);
 	assert_concludes(&shell_rules, &in, AP_ACTIVITY_READY);
 	in.look.foreground = 10;
-	in.look.reads_terminal = false;
+	in.look.reads = READS_NOTHING;
 	assert_concludes(&shell_rules, &in, AP_ACTIVITY_BUSY);
 }
 
@@ -364,10 +498,10 @@ static void scripts_are_not_interactive(void **state)
 
 static void looks_at_processes(void **state)
 {
-	struct activity_look look = activity_look(getpid());
+	struct activity_look look = activity_look(getpid(), false);
 	assert_true(look.known);
-	assert_false(look.reads_terminal); /* it runs */
-	assert_false(activity_look(-1).known);
+	assert_int_equal(look.reads, READS_NOTHING); /* it runs */
+	assert_false(activity_look(-1, false).known);
 }
 
 int main(void)
@@ -378,6 +512,20 @@ int main(void)
 		IT("a shell that is at work itself is busy", shell_that_computes),
 		IT("a job that reads the terminal waits", job_that_reads),
 		IT("a command of the shell that reads the terminal waits", builtin_that_reads),
+		IT("a shell is starting until its first prompt, however silent",
+		   substitution_in_a_start_up_file),
+		IT("a first prompt without marks is one when the screen asks nothing",
+		   first_prompt_without_marks),
+		IT("a prompt for the rest of a command waits, a first one that looks alike does "
+		   "not",
+		   rest_of_a_command_by_its_line),
+		IT("a shell that marks commands waits for the rest of one that it has not begun",
+		   rest_of_a_command_by_its_marks),
+		IT("what was concluded before keys is not believed until something comes of them",
+		   keys_that_answer),
+		IT("a hook's question is not believed for a while behind keys",
+		   keys_that_answer_what_a_hook_told),
+		IT("silence is not ready at a start that is to be told", start_that_is_to_be_told),
 		IT("a question on the screen waits until something is printed",
 		   question_on_the_screen),
 		IT("a prompt is not done before it shows", not_yet_seen),

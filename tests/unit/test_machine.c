@@ -882,11 +882,36 @@ static void second_failed_agent_is_the_answer(void **state)
 	struct machine_request a;
 	begin_idle(3, 3);
 	acquire(&a, "a", 100 * AP_SECOND);
-	finish(take(EFFECT_VALIDATE), -ECHILD);
-	finish(take(EFFECT_VALIDATE), -ECHILD);
+	finish(take(EFFECT_VALIDATE), -ENOTDIR);
+	finish(take(EFFECT_VALIDATE), -ENOTDIR);
 	assert_int_equal(a.state, REQUEST_ANSWERED);
 	assert_int_equal(a.result, -EIO);
 	assert_null(machine_find_label(&machine, "a"));
+}
+
+static void killed_programs_do_not_open_the_breaker(void **state)
+{
+	struct machine_request a;
+	begin_idle(3, 3);
+	acquire(&a, "a", 100 * AP_SECOND);
+	for (unsigned i = 0; i < 3; i++)
+		finish(take(EFFECT_VALIDATE), MACHINE_KILLED);
+	assert_int_equal(machine.breaker.state, BREAKER_CLOSED);
+	assert_int_equal(a.state, REQUEST_WAITING);
+	settle();
+	assert_granted(&a);
+}
+
+static void ended_programs_fail_nobody(void **state)
+{
+	struct machine_request a;
+	begin_idle(3, 3);
+	acquire(&a, "a", 100 * AP_SECOND);
+	for (unsigned i = 0; i < 3; i++)
+		finish(take(EFFECT_VALIDATE), -ECHILD);
+	assert_int_equal(a.state, REQUEST_WAITING);
+	settle();
+	assert_granted(&a);
 }
 
 static void acquirers_fault(void **state)
@@ -2507,6 +2532,11 @@ int main(void)
 			     failed_agent_keeps_the_place_in_the_queue),
 		MACHINE_TEST("the second agent that fails is the acquirer's answer",
 			     second_failed_agent_is_the_answer),
+		MACHINE_TEST("programs that somebody killed do not open the breaker",
+			     killed_programs_do_not_open_the_breaker),
+		MACHINE_TEST(
+			"an acquirer is served however many agents' programs have ended under him",
+			ended_programs_fail_nobody),
 		MACHINE_TEST("an acquirer's own fault costs no agent", acquirers_fault),
 		MACHINE_TEST("an agent whose work cannot be saved is set aside",
 			     unsaved_is_set_aside),

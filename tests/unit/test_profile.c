@@ -207,6 +207,7 @@ static void bad_ones_are_refused(void **state)
 	assert_refused("like = bad\n", "there is no profile 'bad'");
 	assert_refused("auto_answer = yes\n", "auto_answer takes PATTERN => KEYS");
 	assert_refused("forget = submit\n", "forget takes");
+	assert_refused("ready = line ^> $\n", "a line says nothing but waiting");
 }
 
 static void like_goes_on_from_the_next_of_that_name(void **state)
@@ -282,6 +283,23 @@ static void waiting_goes_before_busy_before_ready(void **state)
 	assert_true(profile_judge(profile, PROFILE_OSC, "7;r", NULL, &signal));
 	profile_free(profile);
 	place_free(&place);
+}
+
+static void prompts_for_the_rest_are_known(void **state)
+{
+	static const char *const rest[] = {"> ",    ">",	 "quote> ",
+					   "for> ", "heredoc> ", "cmdsubst dquote> "};
+	static const char *const others[] = {"$ ", "# ",   "app> ",  "user@host ~> ",
+					     "",   "a > ", "> typed"};
+	struct profile *profile = load("zsh");
+	struct activity_signal signal;
+	for (size_t i = 0; i < sizeof rest / sizeof *rest; i++) {
+		assert_true(profile_judge(profile, PROFILE_LINE, rest[i], NULL, &signal));
+		assert_int_equal(signal.activity, AP_ACTIVITY_WAITING);
+	}
+	for (size_t i = 0; i < sizeof others / sizeof *others; i++)
+		assert_false(profile_judge(profile, PROFILE_LINE, others[i], NULL, &signal));
+	profile_free(profile);
 }
 
 static void questions_are_known_without_a_profile(void **state)
@@ -417,6 +435,8 @@ int main(void)
 		   a_missing_one_is_told_from_a_bad_one),
 		IT("waiting goes before busy, busy before ready",
 		   waiting_goes_before_busy_before_ready),
+		IT("a shell's prompts for the rest of a command are known, and no others",
+		   prompts_for_the_rest_are_known),
 		IT("questions are known without a profile", questions_are_known_without_a_profile),
 		IT("an event matches when all of the pattern is in it", events_match_in_part),
 		IT("a prompt that would be a command is dressed as text", prompts_are_dressed),
