@@ -143,11 +143,12 @@ static char *longer(char *a, char *b)
 	return first ? a : b;
 }
 
-/* The same of the worktrees that git lists of it, which are all but the main one. */
-static char *linked_place_of(const struct repo *repo, const char *path)
+/* Calls `each` for every worktree that git lists of the repository, all but the main one, with its
+ * administrative directory and where it is, or was. */
+static void each_linked(const struct repo *repo,
+			void (*each)(void *data, const char *admin, const char *dir), void *data)
 {
 	AP_CLEANUP_BUF struct ap_buf all = {0};
-	char *found = NULL;
 	ap_buf_printf(&all, "%s/worktrees", repo->common_dir);
 	DIR *entries = opendir(ap_buf_text(&all));
 	struct dirent *entry;
@@ -162,13 +163,32 @@ static char *linked_place_of(const struct repo *repo, const char *path)
 		if (!slash || slash == link)
 			continue;
 		*slash = '\0';
-		AP_CLEANUP_FREE char *dir = realpath(link, NULL);
-		if (dir && file_is_within(path, dir))
-			found = longer(found, ap_steal(dir));
+		each(data, ap_buf_text(&admin), link);
 	}
 	if (entries)
 		closedir(entries);
-	return found;
+}
+
+struct place {
+	const char *path; /* is in it */
+	char *found;	  /* the longest so far, owned */
+};
+
+static void note_place(void *data, const char *admin, const char *given)
+{
+	struct place *place = data;
+	AP_CLEANUP_FREE char *dir = realpath(given, NULL);
+	(void)admin;
+	if (dir && file_is_within(place->path, dir))
+		place->found = longer(place->found, ap_steal(dir));
+}
+
+/* The same of the linked ones. */
+static char *linked_place_of(const struct repo *repo, const char *path)
+{
+	struct place place = {.path = path};
+	each_linked(repo, note_place, &place);
+	return place.found;
 }
 
 char *repo_place_of(const struct repo *repo, const char *path)
@@ -219,27 +239,18 @@ int repo_admin_dir(const struct repo *repo, const char *path, char **ret, struct
 	return *ret ? 0 : ap_err_errno(err, -ENOMEM, "%s", path);
 }
 
+static void forget_gone(void *data, const char *admin, const char *dir)
+{
+	const char *const *all = data;
+	size_t len = strlen(*all);
+	if (strncmp(dir, *all, len) == 0 && dir[len] == '/' && access(dir, F_OK) < 0)
+		(void)process_remove_tree(admin, NULL);
+}
+
 void repo_forget_worktrees(const struct repo *repo, const char *dir)
 {
 	AP_CLEANUP_BUF struct ap_buf all = {0};
-	size_t len = strlen(dir);
+	each_linked(repo, forget_gone, &dir);
 	ap_buf_printf(&all, "%s/worktrees", repo->common_dir);
-	DIR *entries = opendir(ap_buf_text(&all));
-	struct dirent *entry;
-	while (entries && (entry = readdir(entries))) {
-		AP_CLEANUP_BUF struct ap_buf admin = {0};
-		char link[PATH_MAX];
-		ap_buf_printf(&admin, "%s/%s", ap_buf_text(&all), entry->d_name);
-		if (entry->d_name[0] == '.' ||
-		    file_read_path(ap_buf_text(&admin), "gitdir", link, sizeof link) < 0 ||
-		    strncmp(link, dir, len) != 0 || link[len] != '/')
-			continue;
-		char *slash = strrchr(link, '/');
-		*slash = '\0'; /* DIR/.git */
-		if (access(link, F_OK) < 0)
-			(void)process_remove_tree(ap_buf_text(&admin), NULL);
-	}
-	if (entries)
-		closedir(entries);
 	(void)rmdir(ap_buf_text(&all)); /* git removes that of the last worktree too */
 }

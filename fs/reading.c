@@ -224,7 +224,8 @@ static int text_made(struct open_file *file, struct ap_buf *text)
 static void fetch_done(struct ap_request *request, int result, void *data)
 {
 	struct open_file *file = data;
-	if (result < 0 && result != -ECANCELED && *ap_request_why(request))
+	/* who only looks at the size is told nothing: the open that follows says why */
+	if (result < 0 && result != -ECANCELED && !file->measures && *ap_request_why(request))
 		last_error_set(file->call.uid, ap_request_why(request));
 	if (result == 0 && file->row->show)
 		result = show_text(file, ap_request_text(request));
