@@ -193,10 +193,10 @@ static int check_checkouts(const struct ap_pool *pool, struct ap_err *err)
 /* Whether a state directory has something of that name, as far as one can tell by it. */
 static bool is_our_name(const char *name)
 {
-	static const char *const names[] = {"agents",	 "cgroup",     "helpers",   "layers",
-					    "lock",	 MOUNT_RECORD, "programs",  "templates",
-					    "tmux.sock", "trash",      "worktrees", "lost+found",
-					    ".",	 ".."};
+	static const char *const names[] = {"agents",	  "cgroup",	"helpers",  "layers",
+					    "lock",	  MOUNT_RECORD, "programs", "templates",
+					    "tmux.pid",	  "tmux.sock",	"trash",    "worktrees",
+					    "lost+found", ".",		".."};
 	static const char *const beginnings[] = {"events", "probe-", "state.db"};
 	for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
 		if (strcmp(name, names[i]) == 0)
