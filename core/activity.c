@@ -476,7 +476,9 @@ struct activity activity_conclude(const struct activity_rules *rules,
 	    (result.activity == AP_ACTIVITY_BUSY || result.activity == AP_ACTIVITY_STARTING))
 		conclude_start(SHELL_STARTING, in, now, "the shell has not shown a prompt",
 			       &result);
-	result.wants_look = rules->looks && in->screen.at_ns < in->output_ns &&
+	/* what keys print may have been looked at while they were still being typed */
+	int64_t news = in->output_ns > in->keys_ns ? in->output_ns : in->keys_ns;
+	result.wants_look = rules->looks && in->screen.at_ns < news &&
 			    (rules->tells_ready || now >= in->output_ns + rules->debounce_ns);
 	if (!in->started_ready && result.activity == AP_ACTIVITY_BUSY)
 		result.activity = AP_ACTIVITY_STARTING;

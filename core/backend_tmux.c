@@ -42,9 +42,9 @@
  * print and call themselves. */
 #define LINE_MAX_LEN (4 << 20)
 #define BLOCK_MAX    (64 << 20)
-#define STUCK_LIMIT   AP_SECOND /* of a command behind one that was waited for in vain */
-#define START_MS      3000	/* that a client may take to start the server */
-#define OWN_SESSION   "pool"	/* the control client's, beside those of the agents */
+#define STUCK_LIMIT  AP_SECOND /* of a command behind one that was waited for in vain */
+#define START_MS     3000      /* that a client may take to start the server */
+#define OWN_SESSION  "pool"    /* the control client's, beside those of the agents */
 /* The size of a terminal. A window has it for good, whoever attaches from whatever terminal. */
 #define SIZE " -x 200 -y 50"
 #define TAG  "@agentpool" /* a pane's option: "NAME $SESSION" */
@@ -1101,7 +1101,8 @@ static int start_client(struct backend_tmux *tmux, struct ap_err *err)
 			      "ignore-size,no-output",
 			      "-s",
 			      OWN_SESSION,
-			      "exec sleep infinity",
+			      "sleep", /* two words: no shell, the user's may let nobody in */
+			      "infinity",
 			      NULL};
 	int in_fd, out_fd;
 	int r = process_open(&(struct process_run){.argv = argv, .is_server = true}, &tmux->client,

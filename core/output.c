@@ -229,6 +229,7 @@ void output_forget(struct ap_agent *agent)
 	memcpy(agent->signs.title, signs.title, sizeof signs.title);
 	agent->signs.told = signs.told;
 	agent->signs.ends_commands = signs.ends_commands;
+	agent->signs.marked_ns = signs.marked_ns; /* else Enter would have come after it */
 	pthread_mutex_unlock(&agent->output_lock);
 }
 

@@ -1128,8 +1128,16 @@ int ap_pool_begin(struct ap_pool *pool, struct ap_err *err)
 /* A server of terminals that a daemon before has left may be one that does not answer any more. */
 static int configure_backend(struct ap_pool *pool, struct ap_err *err)
 {
+	const struct backend_ops *ops = pool->backend->ops;
 	int r = backend_configure(pool->backend, err);
-	return r == 0 || !pool->backend->ops->revive ? r : pool_revive_backend(pool, err);
+	if (r < 0 && ops->revive)
+		r = pool_revive_backend(pool, err);
+	pthread_mutex_lock(&pool->lock);
+	pool->reviving = false; /* a worker does it from now on; perhaps it has gone meanwhile */
+	if (ops->revive && ops->fd(pool->backend) < 0)
+		pool->revive_ns = ap_clock_ns();
+	pthread_mutex_unlock(&pool->lock);
+	return r;
 }
 
 static void suspend(struct ap_pool *pool, bool suspended)
@@ -1156,6 +1164,8 @@ int ap_pool_start(struct ap_pool *pool, struct ap_err *err)
 	if (r == 0)
 		pool->backend->ops->bound(pool->backend, pool->machine.limits.recycling.max_memory);
 	suspend(pool, true); /* nothing new before what is there is known */
+	pool->reviving =
+		true; /* until it is configured: two who revive it would be in each other's way */
 	if (r == 0)
 		r = maintenance_start(pool, err);
 	if (r == 0)

@@ -24,10 +24,11 @@ asked() { # COMMAND
     cat "$POOL/leases/job/response"
 }
 
-# Starts the daemon by a command that has it inherit something.
-start_by() { # COMMAND... [-- OPTION]
+# Starts the daemon by a command that has it inherit something, with agents of $PROGRAM.
+start_by() { # COMMAND...
     mkdir -p "$POOL"
-    "$@" "$AGENTPOOLFS" -f -o "state_dir=$STATE,min_pool_size=1,max_pool_size=1" "$REPO" "$POOL" >"$DIR/log" 2>&1 3>&- &
+    "$@" "$AGENTPOOLFS" -f -o "state_dir=$STATE,min_pool_size=1,max_pool_size=1" "$REPO" "$POOL" -- "${PROGRAM:-bash}" \
+        >"$DIR/log" 2>&1 3>&- &
     DAEMON=$!
     await value_is "$POOL/stats/idle_agents" 1
 }
@@ -132,10 +133,11 @@ HOOK
     chown 65534 "$DIR/foreign"
     unset XDG_STATE_HOME
     export XDG_CONFIG_HOME=$DIR/foreign/config XDG_CACHE_HOME=$DIR/foreign
+    PROGRAM=sh # reads nothing of a home
     start_by env HOME="$DIR/foreign"
     echo job > "$POOL/acquire"
     run asked 'echo "$HOME $XDG_CONFIG_HOME $XDG_CACHE_HOME."'
-    assert_output "$(getent passwd 0 | cut -d: -f6)  ."
+    assert_line "$(getent passwd 0 | cut -d: -f6)  ."
     echo job > "$POOL/release"
 }
 

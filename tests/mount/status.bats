@@ -185,6 +185,7 @@ in_terminal() { # COMMAND
     in_terminal "watch -t cat $POOL/status"
     await fits_terminal
     tmux -S "$TMUX_OF_TEST" kill-server
+    TMUX_OF_TEST=$TMUX_OF_TEST-2 # that one may still be ending
 
     echo yes >"$POOL/config/status_color"
     contains "$POOL/status" $'\033[32mactive\033[0m'

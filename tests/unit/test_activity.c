@@ -201,6 +201,12 @@ static void keys_that_answer(void **state)
 	assert_true(settle(&screen_rules, &in).wants_look);
 	in.screen.at_ns = NOW - 400 * AP_MS;
 	assert_concludes(&screen_rules, &in, AP_ACTIVITY_WAITING);
+	/* also where it came, and was looked at, while they were still being typed */
+	in.output_ns = NOW - 490 * AP_MS;
+	in.screen.at_ns = NOW - 480 * AP_MS;
+	in.keys_ns = NOW - 470 * AP_MS;
+	assert_concludes(&screen_rules, &in, AP_ACTIVITY_BUSY);
+	assert_true(settle(&screen_rules, &in).wants_look);
 }
 
 static void keys_that_answer_what_a_hook_told(void **state)
