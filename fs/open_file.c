@@ -219,6 +219,9 @@ static int file_begin(struct open_file *file)
 		return 0;
 	case TREE_READ_FOLLOW:
 		return follow_open(file);
+	case TREE_READ_PARK: /* for the page cache; a read asks anew */
+		file->snapshot = snapshot_open(file->files->snapshots, file->node, &file->is_first);
+		return 0;
 	default:
 		return 0;
 	}
@@ -265,7 +268,7 @@ void open_file_measure(struct open_files *files, fuse_req_t req, struct node nod
 	struct ap_err err = {""};
 	int r = file ? file_call_init(file, fuse_req_ctx(req), false, &err) : -ENOMEM;
 	if (r < 0) {
-		measured(req, node, 0);
+		measured(req, node, -1);
 	} else {
 		file->measures = true;
 		text_measure(file, req, measured);

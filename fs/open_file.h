@@ -24,8 +24,8 @@ bool open_files_are_full(const struct open_files *files);
 void open_files_free(struct open_files *files);
 
 /* Has the text of a file made that is not open, and is told its length, on any thread: it is what
- * the open that follows reads. 0: it cannot be made, and that open says why. Replies itself where
- * there is nobody to be told any more. */
+ * the open that follows reads. -1: it cannot be made, or not without waiting for an agent; that open
+ * says why, or waits. Replies itself where there is nobody to be told any more. */
 typedef void open_file_measured(fuse_req_t req, struct node node, int64_t size);
 void open_file_measure(struct open_files *files, fuse_req_t req, struct node node,
 		       open_file_measured *measured);

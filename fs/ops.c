@@ -85,12 +85,14 @@ static int stat_of(struct mount *mount, struct node node, struct stat *ret)
 	return r;
 }
 
-/* Whether a file has a text whose length is known once it is made. */
+/* Whether a file has a text whose length is known once it is made; what is waited for has another
+ * size until then. */
 static bool has_text(struct node node)
 {
 	const struct tree_row *row = tree_row(node);
 	enum tree_reading reading = tree_reading(row);
-	return (reading == TREE_READ_SHOW || reading == TREE_READ_FETCH) && !row->size;
+	return reading == TREE_READ_PARK ||
+	       ((reading == TREE_READ_SHOW || reading == TREE_READ_FETCH) && !row->size);
 }
 
 /* Sizes that grow are asked for every time. */
@@ -106,7 +108,7 @@ static bool is_looked_up_anew(struct node node)
 	const struct tree_row *row = tree_row(node);
 	enum tree_reading reading = tree_reading(row);
 	return node.dir == NODE_LEASES || (row && row->fresh) || reading == TREE_READ_SHOW ||
-	       reading == TREE_READ_FETCH;
+	       reading == TREE_READ_FETCH || reading == TREE_READ_PARK;
 }
 
 static void op_init(void *data, struct fuse_conn_info *conn)
@@ -141,7 +143,7 @@ static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 	bool is_lease_dir = node.dir == NODE_LEASES && node.row == 0;
 	entry.entry_timeout = is_lease_dir || !is_looked_up_anew(node) ? FOR_LONG : 0;
 	/* a text that takes time is made when somebody asks for its size, as an open does */
-	bool later = has_text(node) && tree_reading(row) == TREE_READ_FETCH;
+	bool later = has_text(node) && tree_reading(row) != TREE_READ_SHOW;
 	entry.attr_timeout = later ? 0 : attributes_last(node);
 	fuse_reply_entry(req, &entry);
 }
@@ -154,7 +156,7 @@ static void reply_attr(fuse_req_t req, struct node node, int64_t size)
 		fuse_reply_err(req, -r);
 		return;
 	}
-	if (has_text(node))
+	if (size >= 0)
 		set_size(&attr, size);
 	fuse_reply_attr(req, &attr, attributes_last(node));
 }
@@ -164,8 +166,8 @@ static void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 	(void)fi;
 	struct node node = node_unpack(ino);
 	struct mount *mount = mount_of(req);
-	int64_t size = has_text(node) ? text_size(mount, node, fuse_req_ctx(req)) : 0;
-	if (size < 0)
+	int64_t size = has_text(node) ? text_size(mount, node, fuse_req_ctx(req)) : -1;
+	if (size < 0 && has_text(node))
 		open_file_measure(mount->files, req, node, reply_attr);
 	else
 		reply_attr(req, node, size);

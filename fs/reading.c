@@ -81,16 +81,18 @@ struct piece {
 /* Replies with what is ready. False: it is still to come. */
 static bool reply_text_locked(struct open_file *file, fuse_req_t req, const struct piece *piece)
 {
+	/* what is in the page cache is the node's, whoever else reads on */
+	if (piece->cached && file->snapshot) {
+		reply_slice(req, snapshot_text(file->snapshot), (size_t)piece->offset, piece->size);
+		return true;
+	}
 	if (file->text_state == TEXT_FAILED) {
 		fuse_reply_err(req, -file->text_error);
 		return true;
 	}
 	if (file->text_state != TEXT_READY)
 		return false;
-	/* what is in the page cache is the node's, whoever else reads on */
-	const struct ap_buf *text = piece->cached && file->snapshot
-					    ? snapshot_text(file->snapshot)
-					    : file_text_locked(file);
+	const struct ap_buf *text = file_text_locked(file);
 	size_t at = file->stream ? file->cursor : (size_t)piece->offset;
 	size_t left = at < text->len ? text->len - at : 0;
 	file->cursor = at + (piece->size < left ? piece->size : left);
@@ -159,8 +161,8 @@ static void answer_reader(struct reader *reader, int result)
 	const struct piece piece = {.size = reader->size, .offset = reader->offset};
 	fuse_req_t req = parked_claim(parked);
 	if (req && reader->measured) {
-		int64_t size = result < 0 ? 0 : snapshot_size(file->files->snapshots, file->node);
-		reader->measured(req, file->node, size > 0 ? size : 0);
+		reader->measured(req, file->node,
+				 snapshot_size(file->files->snapshots, file->node));
 	} else if (req && reader->opens) {
 		answer_open(file, req, result);
 	} else if (req && result < 0) {
@@ -202,21 +204,21 @@ static int text_made(struct open_file *file, struct ap_buf *text)
 {
 	struct open_files *files = file->files;
 	struct snapshot *snapshot = NULL;
-	bool first = false;
+	bool first = false, fetched = tree_reading(file->row) == TREE_READ_FETCH;
 	if (file->measures) {
 		int64_t len = snapshot_keep(files->snapshots, file->node, text);
 		return len < 0 ? (int)len : 0;
 	}
-	if (tree_reading(file->row) == TREE_READ_FETCH) {
-		snapshot = snapshot_enter(files->snapshots, file->node, text, &first);
-		if (!snapshot)
-			return -ENOMEM;
-	}
+	if (fetched && !(snapshot = snapshot_enter(files->snapshots, file->node, text, &first)))
+		return -ENOMEM;
 	pthread_mutex_lock(&files->lock);
-	file->snapshot = snapshot;
-	file->is_first = first;
-	if (!snapshot)
+	if (fetched) {
+		file->snapshot = snapshot;
+		file->is_first = first;
+	} else {
 		text_take_locked(file, text);
+		file->renewed = true;
+	}
 	pthread_mutex_unlock(&files->lock);
 	return 0;
 }
@@ -269,7 +271,7 @@ static void await_text(struct open_file *file, struct reader *reader)
 	file->text_state = TEXT_COMING;
 	pthread_mutex_unlock(&file->files->lock);
 	if (!interrupted) {
-		fetch_start(file, false);
+		fetch_start(file, file->measures); /* who looks at a size waits for no agent */
 	} else {
 		parked_fail(reader->parked, -EINTR);
 		if (opens)
@@ -294,7 +296,7 @@ void text_measure(struct open_file *file, fuse_req_t req, open_file_measured *me
 {
 	struct reader *reader = reader_new(file, req, reader_interrupted);
 	if (!reader) {
-		measured(req, file->node, 0);
+		measured(req, file->node, -1);
 		return;
 	}
 	reader->measured = measured;
@@ -429,9 +431,9 @@ void open_file_read(struct open_files *files, fuse_req_t req, size_t size, off_t
 	bool nonblock = fi->flags & O_NONBLOCK;
 	bool value = file->row->wakes && offset == 0 && !piece.cached;
 	int r = value ? value_renew(file) : 0;
-	/* A stream is in no page cache: programs that splice go on with read(2). A splice that waited
-	 * would hold the lock of the pipe that it goes to. */
-	if (piece.cached && file->stream)
+	/* What is waited for is in no page cache: programs that splice go on with read(2). A splice
+	 * that waited would hold the lock of the pipe that it goes to. */
+	if (piece.cached && file->stream && !file->snapshot)
 		r = -EINVAL;
 	if (r < 0)
 		fuse_reply_err(req, -r);

@@ -42,7 +42,8 @@ struct tree_row {
 	int (*show)(const struct tree_call *, struct ap_buf *out);   /* text made at look-up */
 	int (*fetch)(const struct tree_call *, struct ap_request *); /* text made by the pool */
 	int (*link)(const struct tree_call *, struct ap_buf *out);   /* target of a symbolic link */
-	int64_t (*size)(const struct tree_call *); /* of kept text; or the one that it always has */
+	/* of kept text; or the one that it always has, or with `parks` until its text is there */
+	int64_t (*size)(const struct tree_call *);
 	/* kept text, read piece by piece */
 	int (*read)(const struct tree_call *, int64_t offset, size_t size, struct ap_request *);
 

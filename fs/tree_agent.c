@@ -26,6 +26,12 @@ static int fetch_response(const struct tree_call *call, struct ap_request *reque
 			     call->err);
 }
 
+/* More than there will be, in whole pages: programs that trust sizes read no more than that. */
+static int64_t response_size(const struct tree_call *call)
+{
+	return (ap_pool_config_number(call->pool, AP_OPT_OUTPUT_LIMIT) | 0xfffff) + 1;
+}
+
 static int activity_line(const struct tree_call *call, char *line)
 {
 	return ap_agent_activity_set(call->pool, call->agent, line, call->err);
@@ -235,7 +241,7 @@ const struct tree_row tree_agent[] = {
 	{"wait", "a read waits until the program is ready, waiting or exited, and prints which",
 	 .fetch = fetch_wait, .parks = true, .unlisted = true},
 	{"response", "a read waits likewise, and prints what was printed since the last prompt",
-	 .fetch = fetch_response, .parks = true, .unlisted = true},
+	 .fetch = fetch_response, .size = response_size, .parks = true, .unlisted = true},
 	{"diff", "worktree against base, untracked files included", .fetch = fetch_diff},
 	{"diffstat", "summary of diff", .fetch = fetch_diffstat},
 	{"ctl", "kill, recycle, restart, pause, resume, reset, commit MESSAGE",

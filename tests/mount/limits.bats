@@ -188,7 +188,9 @@ for i in range(100):
     os.write(fd, b"pause\nresume\n" * 50)
 os.write(fd, b"pause\n")' "$POOL/leases/job/ctl"
     await grep -q '^State:.T' "/proc/$program/status"
-    assert [ $(($(awk '/VmRSS/ { print $2 }' "/proc/$DAEMON/status") - before)) -lt 1000 ]
+    if ! grep -q libasan "/proc/$DAEMON/maps"; then # which keeps what is freed
+        assert [ $(($(awk '/VmRSS/ { print $2 }' "/proc/$DAEMON/status") - before)) -lt 1000 ]
+    fi
     echo resume > "$POOL/leases/job/ctl"
     await grep -q '^State:.[SR]' "/proc/$program/status"
 }

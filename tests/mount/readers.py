@@ -103,8 +103,8 @@ def by_size(path):
     return text
 
 
-# what waits has no place in a page cache: the kernel refuses the other ways, and programs go on with read
-STREAM_WAYS = [by_read, by_small_reads, by_copyfile, by_copy_file_range]
+# what has no place in a file is not read from one: the kernel refuses, and programs go on with read
+STREAM_WAYS = [by_read, by_small_reads, by_splice, by_copyfile, by_copy_file_range, by_mmap, by_size]
 STREAMS = {"wait", "response"}
 WAYS = [by_read, by_small_reads, by_pread, by_splice, by_sendfile, by_copyfile, by_copy_file_range, by_mmap, by_size]
 

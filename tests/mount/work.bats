@@ -623,7 +623,10 @@ END
     # as a machine that was started anew: no programs, no mounts; and somebody prunes meanwhile
     kill -9 "$(tmux -S "$STATE/tmux.sock" display-message -p '#{pid}')"
     await nothing_runs
-    umount -l "$STATE"/worktrees/*
+    local tree
+    for tree in "$STATE"/worktrees/*; do # an ordinary user has copies
+        if mountpoint -q "$tree"; then umount -l "$tree"; fi
+    done
     git -C "$REPO" worktree prune
     mkdir -p "$STATE/templates/making/files" "$STATE/trash/left"
     local staged
