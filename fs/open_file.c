@@ -23,6 +23,7 @@ void file_unref(void *data)
 	atomic_fetch_sub(&file->files->text_bytes, file->counted);
 	ap_buf_fini(&file->text);
 	writing_free(file->writing);
+	free(file->place);
 	free(file->following);
 	polling_free(file->polling);
 	free(file);
@@ -113,7 +114,8 @@ static void table_remove(struct open_files *files, uint64_t fh)
 	pthread_mutex_unlock(&files->lock);
 }
 
-/* It stays: the kernel says of a handle that it asks for no more when nothing of it is under way. */
+/* It stays: the kernel says of a handle that it asks for no more when nothing of it is under way.
+ */
 struct open_file *open_file_find(struct open_files *files, uint64_t fh)
 {
 	uint32_t at = (uint32_t)fh;
@@ -171,7 +173,7 @@ static struct open_file *file_new(struct open_files *files, struct node node, in
 	atomic_init(&file->n_refs, 1);
 	file->files = files;
 	file->row = tree_row(node);
-	file->node = node;
+	file->ino = node_pack(node);
 	ap_list_init(&file->readers);
 	enum tree_reading reading = tree_reading(file->row);
 	bool reads_only = (open_flags & O_ACCMODE) == O_RDONLY;
@@ -191,7 +193,7 @@ static int file_call_init(struct open_file *file, const struct fuse_ctx *ctx, bo
 {
 	struct ap_pool *pool = file->files->pool;
 	struct ap_agent_info info;
-	bool there = tree_call_init(&file->call, pool, file->node, err);
+	bool there = tree_call_init(&file->call, pool, file_node(file), err);
 	file->call.err = NULL; /* `err` ends with the caller: file_call() */
 	file->call.uid = file->call.opener = ctx->uid;
 	file->call.tid = ctx->pid;
@@ -215,12 +217,16 @@ static int file_begin(struct open_file *file)
 	case TREE_READ_SHOW:
 		return file->by_handle ? 0 : text_open(file);
 	case TREE_READ_KEPT:
-		file->end = file->row->size(&call);
+		file->place = calloc(1, sizeof *file->place);
+		if (!file->place)
+			return -ENOMEM;
+		file->place->end = file->row->size(&call);
 		return 0;
 	case TREE_READ_FOLLOW:
 		return follow_open(file);
 	case TREE_READ_PARK: /* for the page cache; a read asks anew */
-		file->snapshot = snapshot_open(file->files->snapshots, file->node, &file->is_first);
+		file->snapshot =
+			snapshot_open(file->files->snapshots, file_node(file), &file->is_first);
 		return 0;
 	default:
 		return 0;

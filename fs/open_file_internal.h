@@ -21,26 +21,35 @@ struct writing {
 	struct parked *parked; /* NULL: none is under way */
 	struct ap_buf work;
 	size_t work_from; /* bytes of it that earlier writes brought */
-	bool cut;	  /* the last write was not taken to its end */
-	bool is_block;	  /* it is a program's full buffer, or what is left of one */
 	size_t write_size;
 	size_t done;	  /* bytes whose commands have had their effect */
 	size_t line_len;  /* of the line under way */
+	bool cut;	  /* the last write was not taken to its end */
+	bool is_block;	  /* it is a program's full buffer, or what is left of one */
 	bool submitting;  /* guarded by files->lock: submit() has not returned yet */
 	bool answered;	  /* likewise: the answer came before it did */
 	bool interrupted; /* likewise: the writer is to die */
 	int answer;
+	int refused_error;
 	size_t refused_len; /* of the last write, when it was refused whole; 0: it was not */
 	uint64_t refused_hash;
-	int refused_error;
+};
+
+/* Where a reader of kept text is. Guarded by files->lock. */
+struct place {
+	off_t shift;	   /* what was dropped before the piece at next_offset */
+	off_t next_offset; /* behind the last piece that was read */
+	off_t end;	   /* where the text ended when the reader began */
+	bool end_told;	   /* and he has been told so */
 };
 
 /* What ten thousand waiters each have: what is rare is allocated when it is needed. */
 struct open_file {
-	atomic_uint n_refs; /* the table's; of each request and parked request under way */
+	atomic_uint n_refs;	    /* the table's; of each request and parked request under way */
+	enum text_state text_state; /* guarded by files->lock */
 	struct open_files *files;
 	const struct tree_row *row;
-	struct node node;
+	uint64_t ino; /* of the node, packed */
 	uint64_t fh;
 	/* with the agent pinned, without a place for errors: file_call(); uid and tid are those of
 	 * the last write */
@@ -52,31 +61,27 @@ struct open_file {
 	bool measures;	/* it is not open: its text is made for the one that will be */
 
 	/* the FUSE thread's own */
-	struct ap_buf pending; /* written: a line that goes on, or the text so far */
-	size_t block_left;     /* of a write that was taken in part: it is written again */
 	bool taking;	       /* the pool knows that a text is being written */
 	bool broken;	       /* a piece of the text was refused: none of it is taken */
 	bool looked;	       /* a value: it was read or polled, the next read may find another */
+	struct ap_buf pending; /* written: a line that goes on, or the text so far */
+	size_t block_left;     /* of a write that was taken in part: it is written again */
 
 	/* guarded by files->lock */
-	enum text_state text_state;
 	int text_error;
-	struct snapshot *snapshot; /* open; its text is what is read; NULL: `text` is */
-	bool is_first;		   /* it has it open, and nobody else when it came */
+	bool is_first;		   /* it has `snapshot` open, and nobody else had when it came */
 	bool renewed;		   /* `text` is a later one, for who does not use the page cache */
+	bool granted;		   /* by_handle: it is held */
+	bool closed;		   /* RELEASE has come */
+	struct snapshot *snapshot; /* open; its text is what is read; NULL: `text` is */
 	struct ap_buf text;
 	size_t counted; /* of its bytes in files->text_bytes */
 	size_t cursor;
-	off_t shift;		/* of kept text: what was dropped before the piece at next_offset */
-	off_t next_offset;	/* behind the last piece that was read */
-	off_t end;		/* of kept text: where it ended when the reader began */
-	bool end_told;		/* and he has been told so */
-	struct ap_list readers; /* struct reader */
+	struct ap_list readers;	    /* struct reader */
 	struct ap_request *request; /* under way, with our reference; at most one */
 	struct ap_lease_key lease;  /* the last one granted through this file */
-	bool granted;		    /* by_handle: it is held */
-	bool closed;		    /* RELEASE has come */
 
+	struct place *place;	     /* owned; NULL: its text is not kept text */
 	struct following *following; /* owned; NULL: it is no stream of events */
 	struct polling *polling;     /* owned; NULL: nobody has polled it yet */
 	struct writing *writing;     /* owned; NULL: nothing was submitted by a write yet */
@@ -112,13 +117,18 @@ struct reader {
 	struct parked *parked;
 	size_t size;
 	off_t offset;
-	bool opens;	  /* the request is the open */
+	bool opens;		      /* the request is the open */
 	open_file_measured *measured; /* it is the look at the size; else NULL */
-	bool interrupted; /* before it was in the list; files->lock */
+	bool interrupted;	      /* before it was in the list; files->lock */
 };
 
 void file_ref(struct open_file *file);
 void file_unref(void *file); /* fits as what frees the data of a parked request */
+
+static inline struct node file_node(const struct open_file *file)
+{
+	return node_unpack(file->ino);
+}
 
 /* Who asks through this file, and where a refusal puts its sentence. */
 static inline struct tree_call file_call(const struct open_file *file, struct ap_err *err)
@@ -128,8 +138,8 @@ static inline struct tree_call file_call(const struct open_file *file, struct ap
 	return call;
 }
 
-/* Replies to the open, which succeeds; the kernel may have been given the text already: `keep_cache`.
- * False: nobody is there any more, and no RELEASE will come. */
+/* Replies to the open, which succeeds; the kernel may have been given the text already:
+ * `keep_cache`. False: nobody is there any more, and no RELEASE will come. */
 bool open_reply(struct open_file *file, fuse_req_t req, bool keep_cache);
 
 /* The file is closed, or was not opened after all. Takes the table's reference. Any thread. */

@@ -19,7 +19,8 @@ int text_open(struct open_file *file)
 	struct open_files *files = file->files;
 	if (open_files_are_full(files))
 		return -ENFILE;
-	struct snapshot *snapshot = snapshot_open(files->snapshots, file->node, &file->is_first);
+	struct snapshot *snapshot =
+		snapshot_open(files->snapshots, file_node(file), &file->is_first);
 	if (!snapshot)
 		return -ESTALE;
 	pthread_mutex_lock(&files->lock);
@@ -38,8 +39,7 @@ bool text_push(struct open_file *file)
 		return false;
 	struct fuse_bufvec bytes = FUSE_BUFVEC_INIT(text->len);
 	bytes.buf[0].mem = text->data;
-	return fuse_lowlevel_notify_store(file->files->session, node_pack(file->node), 0, &bytes,
-					  0) == 0;
+	return fuse_lowlevel_notify_store(file->files->session, file->ino, 0, &bytes, 0) == 0;
 }
 
 const struct ap_buf *file_text_locked(const struct open_file *file)
@@ -161,8 +161,8 @@ static void answer_reader(struct reader *reader, int result)
 	const struct piece piece = {.size = reader->size, .offset = reader->offset};
 	fuse_req_t req = parked_claim(parked);
 	if (req && reader->measured) {
-		reader->measured(req, file->node,
-				 snapshot_size(file->files->snapshots, file->node));
+		reader->measured(req, file_node(file),
+				 snapshot_size(file->files->snapshots, file_node(file)));
 	} else if (req && reader->opens) {
 		answer_open(file, req, result);
 	} else if (req && result < 0) {
@@ -206,10 +206,11 @@ static int text_made(struct open_file *file, struct ap_buf *text)
 	struct snapshot *snapshot = NULL;
 	bool first = false, fetched = tree_reading(file->row) == TREE_READ_FETCH;
 	if (file->measures) {
-		int64_t len = snapshot_keep(files->snapshots, file->node, text);
+		int64_t len = snapshot_keep(files->snapshots, file_node(file), text);
 		return len < 0 ? (int)len : 0;
 	}
-	if (fetched && !(snapshot = snapshot_enter(files->snapshots, file->node, text, &first)))
+	if (fetched &&
+	    !(snapshot = snapshot_enter(files->snapshots, file_node(file), text, &first)))
 		return -ENOMEM;
 	pthread_mutex_lock(&files->lock);
 	if (fetched) {
@@ -296,7 +297,7 @@ void text_measure(struct open_file *file, fuse_req_t req, open_file_measured *me
 {
 	struct reader *reader = reader_new(file, req, reader_interrupted);
 	if (!reader) {
-		measured(req, file->node, -1);
+		measured(req, file_node(file), -1);
 		return;
 	}
 	reader->measured = measured;
@@ -364,8 +365,8 @@ static void piece_done(struct ap_request *request, int result, void *data)
 	fuse_req_t req = parked_claim(parked);
 	if (req && result >= 0) { /* else it is asked for again */
 		pthread_mutex_lock(&file->files->lock);
-		file->shift = ap_request_offset(request) - reader->offset;
-		file->next_offset = reader->offset + (off_t)text->len;
+		file->place->shift = ap_request_offset(request) - reader->offset;
+		file->place->next_offset = reader->offset + (off_t)text->len;
 		pthread_mutex_unlock(&file->files->lock);
 	}
 	if (req && result < 0)
@@ -385,9 +386,10 @@ static size_t until_end_locked(struct open_file *file, const struct piece *piece
 	const struct tree_call call = file_call(file, &err);
 	if (piece->cached) /* the kernel asks for no more than the size that it was told */
 		return piece->size;
-	if (piece->offset != file->next_offset || file->end_told) /* he begins anew, or goes on */
-		file->end = file->row->size(&call);
-	off_t left = file->end - (piece->offset + shift);
+	if (piece->offset != file->place->next_offset ||
+	    file->place->end_told) /* he begins anew, or goes on */
+		file->place->end = file->row->size(&call);
+	off_t left = file->place->end - (piece->offset + shift);
 	return left <= 0 ? 0 : (off_t)piece->size < left ? piece->size : (size_t)left;
 }
 
@@ -396,9 +398,9 @@ static void read_piece(struct open_file *file, fuse_req_t req, const struct piec
 	struct ap_err err;
 	const struct tree_call call = file_call(file, &err);
 	pthread_mutex_lock(&file->files->lock);
-	off_t shift = piece->offset == file->next_offset ? file->shift : 0;
+	off_t shift = piece->offset == file->place->next_offset ? file->place->shift : 0;
 	size_t size = until_end_locked(file, piece, shift);
-	file->end_told = size == 0;
+	file->place->end_told = size == 0;
 	pthread_mutex_unlock(&file->files->lock);
 	if (size == 0) {
 		fuse_reply_buf(req, NULL, 0);
@@ -426,7 +428,8 @@ void open_file_read(struct open_files *files, fuse_req_t req, size_t size, off_t
 		fuse_reply_err(req, EBADF);
 		return;
 	}
-	/* the kernel names the owner of locks for reads that pass its page cache by, and only then */
+	/* the kernel names the owner of locks for reads that pass its page cache by, and only then
+	 */
 	const struct piece piece = {.size = size, .offset = offset, .cached = fi->lock_owner == 0};
 	bool nonblock = fi->flags & O_NONBLOCK;
 	bool value = file->row->wakes && offset == 0 && !piece.cached;

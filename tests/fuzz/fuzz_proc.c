@@ -15,7 +15,9 @@ static void anything_holds(const char *text)
 	int foreground;
 	uint64_t pss;
 	unsigned long long mask = 1ull << 63;
-	HOLDS(cpu_of(text) >= 0);
+	struct process_stat stat = {0};
+	if (parse_stat(text, &stat))
+		HOLDS(stat.cpu_ns >= 0);
 	(void)stat_parse(text, &state, &foreground); /* whether it is one */
 	(void)pss_of(text, &pss);
 	if (!pending_mask(text, "\nSigPnd:", &mask))
@@ -34,10 +36,12 @@ static void stat_holds(const char *name, const uint8_t number[4])
 	char state = 0;
 	int foreground = 0;
 	ap_buf_printf(&text,
-		      "17 (%.15s) S 1 17 17 34816 %d 4194304 1 2 3 4 %d %d %d %d 20 0 1 0 5 6\n",
+		      "17 (%.15s) S 1 17 17 34816 %d 4194304 1 2 3 4 %d %d %d %d 20 0 1 0 5 6 7\n",
 		      name, number[0] * 100, number[0], number[1], number[2], number[3]);
 	int64_t ticks = number[0] + number[1] + number[2] + number[3];
-	HOLDS(cpu_of(ap_buf_text(&text)) == ticks * (AP_SECOND / sysconf(_SC_CLK_TCK)));
+	struct process_stat stat = {0};
+	HOLDS(parse_stat(ap_buf_text(&text), &stat));
+	HOLDS(stat.cpu_ns == ticks * (AP_SECOND / sysconf(_SC_CLK_TCK)) && stat.parent == 1);
 	HOLDS(stat_parse(ap_buf_text(&text), &state, &foreground));
 	HOLDS(state == 'S' && foreground == number[0] * 100);
 }
