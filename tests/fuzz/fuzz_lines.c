@@ -6,6 +6,7 @@
 #include "fuzz.h"
 
 #include <errno.h>
+#include <limits.h>
 
 #include "../../fs/writing.c"
 
@@ -217,6 +218,7 @@ static int on_submit(const struct tree_call *call, char *text, struct ap_request
 
 struct account {
 	struct ap_buf pending, refused, seen;
+	size_t left; /* of a block that was taken in part: written again, it is one too */
 	bool parks;
 };
 
@@ -232,16 +234,23 @@ static bool account_line(struct account *account, const char *text, size_t len)
 	return len == 0 || !strchr("rfg", text[0]);
 }
 
-/* The bytes of whole lines that were taken, up to the first that was not. */
-static size_t account_lines(struct account *account, const char *text, size_t whole)
+/* The bytes of whole lines that were taken, up to the first that was not, or 512 lines; what comes
+ * behind one that is answered later is counted anew: others had their turn. */
+static size_t account_lines(struct account *account, const char *text, size_t whole,
+			    bool *ret_refused)
 {
 	size_t done = 0;
-	while (done < whole) {
+	*ret_refused = false;
+	for (unsigned n = 0; done < whole && n < 512; n++) {
 		size_t end = done;
 		while (end < whole && text[end] != '\n')
 			end++;
-		if (!account_line(account, text + done, end - done))
+		if (!account_line(account, text + done, end - done)) {
+			*ret_refused = true;
 			return done;
+		}
+		if (account->parks && end > done && text[done] == 'l')
+			n = UINT_MAX;
 		done = end < whole ? end + 1 : end;
 	}
 	return done;
@@ -251,25 +260,32 @@ static size_t account_lines(struct account *account, const char *text, size_t wh
 static ssize_t account_write(struct account *account, const char *data, size_t size)
 {
 	size_t before = account->pending.len, whole;
-	bool again = account->parks && size > 0 && account->refused.len == size &&
-		     memcmp(account->refused.data, data, size) == 0;
+	bool refused, again = account->parks && size > 0 && account->refused.len == size &&
+			      memcmp(account->refused.data, data, size) == 0;
 	account->refused.len = 0;
 	if (again)
 		return -EINVAL;
+	bool block = size >= 4096 || (account->left > 0 && size == account->left);
+	account->left = 0;
 	ap_buf_add(&account->pending, data, size);
 	whole = account->pending.len;
-	while (size >= 4096 && whole > 0 && account->pending.data[whole - 1] != '\n')
+	while (block && whole > 0 && account->pending.data[whole - 1] != '\n')
 		whole--;
 	if (account->pending.len - whole > LINE_MAX_LEN) {
 		account->pending.len = 0;
 		return -EINVAL;
 	}
-	size_t done = account_lines(account, ap_buf_text(&account->pending), whole);
-	ap_buf_drop(&account->pending, whole);
-	if (done == whole)
+	size_t done = account_lines(account, ap_buf_text(&account->pending), whole, &refused);
+	if (done == whole) {
+		ap_buf_drop(&account->pending, whole);
 		return (ssize_t)size;
-	if (done > before)
+	}
+	account->pending.len = 0; /* the writer has the rest */
+	if (done > before) {
+		account->left = block ? size - (done - before) : 0;
 		return (ssize_t)(done - before);
+	}
+	HOLDS(refused);
 	if (account->parks)
 		ap_buf_add(&account->refused, data, size);
 	return -EINVAL;
