@@ -25,7 +25,11 @@
 #define N_BATCH	      10  /* leases held at once where single steps are timed */
 
 /* A function of its own, whatever the compiler thinks of it: instructions in it are counted. */
+#ifdef __clang__
+#define COUNTED __attribute__((noinline))
+#else
 #define COUNTED __attribute__((noinline, noclone))
+#endif
 
 /* --- allocations --- */
 
