@@ -320,7 +320,6 @@ with sqlite3.connect(sys.argv[1]) as db: db.execute("UPDATE agent SET clean = 0"
 }
 
 @test "what git was doing when the daemon died is waited for, and the release comes to its end" {
-    LOG_EXPECTED=yes # who mounts is told what is waited for
     mount_pool 1 2
     REPO_CHANGED=yes
     git -C "$REPO" config filter.slow.clean "touch '$DIR/filters'; sleep 4; cat"

@@ -191,7 +191,10 @@ common_teardown() {
             result=1
         fi
         git -C "$REPO" fsck --no-progress >&2 || result=1
-        if [ -s "$DIR/log" ] && [ "${LOG_EXPECTED:-no}" = no ]; then cat "$DIR/log" >&2; result=1; fi
+        # who mounts is told whom he waits for where that takes more than a second, as on a busy machine
+        if [ -e "$DIR/log" ] && [ "${LOG_EXPECTED:-no}" = no ] && grep -v '^agentpoolfs: waiting for ' "$DIR/log" >&2; then
+            result=1
+        fi
     fi
     # whatever happened: end what is ours, and only that
     while read -r pid _; do
