@@ -224,9 +224,12 @@ static int file_begin(struct open_file *file)
 		return 0;
 	case TREE_READ_FOLLOW:
 		return follow_open(file);
-	case TREE_READ_PARK: /* for the page cache; a read asks anew */
+	case TREE_READ_FETCH: /* made for who asked for its size, else it is made now */
+	case TREE_READ_PARK:  /* for the page cache; a read asks anew */
 		file->snapshot =
 			snapshot_open(file->files->snapshots, file_node(file), &file->is_first);
+		if (file->snapshot && tree_reading(file->row) == TREE_READ_FETCH)
+			file->text_state = TEXT_READY;
 		return 0;
 	default:
 		return 0;
