@@ -9,8 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../core/cleanup.h"
-#include "../core/file.h"
+#include "cleanup.h"
+#include "file.h"
 #include "tree.h"
 
 static const char usage[] =

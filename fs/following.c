@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../core/cleanup.h"
+#include "cleanup.h"
 #include "open_file_internal.h"
 
 /* What is read at once: more than any line has. */

@@ -6,10 +6,10 @@
 #include <string.h>
 #include <sys/mount.h>
 
-#include "../core/cleanup.h"
-#include "../core/file.h"
-#include "../core/mounts.h"
-#include "../core/process.h"
+#include "cleanup.h"
+#include "file.h"
+#include "mounts.h"
+#include "process.h"
 #include "tree.h"
 
 #define UNMOUNT_LIMIT (20 * AP_SECOND)

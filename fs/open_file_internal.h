@@ -5,7 +5,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
-#include "../core/list.h"
+#include "list.h"
 #include "open_file.h"
 #include "snapshot.h"
 

@@ -9,7 +9,7 @@
 #include <string.h>
 #include <time.h>
 
-#include "../core/list.h"
+#include "list.h"
 
 /* How often a request is looked at again that only harmless signals have interrupted: the kernel
  * sends no second INTERRUPT. */

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../core/cleanup.h"
+#include "cleanup.h"
 #include "open_file_internal.h"
 
 /* What poll says of a file that never waits. */

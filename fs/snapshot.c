@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../core/list.h"
+#include "list.h"
 
 #define N_BUCKETS 1024 /* a power of two */
 
@@ -59,8 +59,8 @@ void snapshots_free(struct snapshots *set)
 		return;
 	for (size_t i = 0; i < N_BUCKETS; i++) {
 		while (!ap_list_empty(&set->buckets[i]))
-			snapshot_free(ap_container_of(set->buckets[i].next, struct snapshot,
-						      chain));
+			snapshot_free(
+				ap_container_of(set->buckets[i].next, struct snapshot, chain));
 	}
 	pthread_mutex_destroy(&set->lock);
 	free(set);

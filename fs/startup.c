@@ -11,7 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "../core/process.h"
+#include "process.h"
 #include "startup.h"
 
 extern char **environ;

@@ -5,7 +5,7 @@
 #include <string.h>
 #include <sys/random.h>
 
-#include "../core/cleanup.h"
+#include "cleanup.h"
 #include "status.h"
 #include "status_html.h"
 #include "tree.h"

@@ -32,7 +32,7 @@ install_missing() {
             $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null; }
 }
 
-needs_to_build=(gcc libc6-dev meson ninja-build pkg-config libfuse3-dev libsqlite3-dev libpcre2-dev libjansson-dev)
+needs_to_build=(gcc libc6-dev meson ninja-build pkg-config libfuse3-dev libsqlite3-dev libpcre2-dev libjansson-dev libgit2-dev)
 needs_to_run=(fuse3 git tmux)
 
 # build DIR [MESON_OPTION...]: configures once and builds; prints only what goes wrong.

@@ -2,7 +2,7 @@
  * there that anybody chose. */
 #include "fuzz.h"
 
-#include "../../core/worktree_save.c"
+#include "../../core/work/worktree_save.c"
 
 static void is_oid(const char *text, size_t max)
 {
