@@ -12,7 +12,7 @@
 #include <sys/types.h>
 
 #include "err.h"
-#include "git.h"
+#include "git_command.h"
 #include "text.h"
 
 struct store;

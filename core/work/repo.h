@@ -3,7 +3,7 @@
  * block; all may run in several threads. */
 #pragma once
 
-#include "git.h"
+#include "git_command.h"
 
 struct repo {
 	char *path;	  /* what the user gave, made absolute */

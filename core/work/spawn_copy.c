@@ -21,7 +21,7 @@
 #include "buf.h"
 #include "cleanup.h"
 #include "file.h"
-#include "git.h"
+#include "git_command.h"
 #include "list.h"
 #include "process.h"
 #include "spawn_backend.h"

@@ -1,4 +1,4 @@
-#include "git.h"
+#include "git_command.h"
 
 #include <errno.h>
 #include <poll.h>
