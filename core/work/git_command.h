@@ -10,8 +10,8 @@
 #include "buf.h"
 #include "clock.h"
 #include "err.h"
+#include "git.h"
 
-#define GIT_OID_MAX 64		      /* hex digits of a sha256 */
 #define GIT_LIMIT   (120 * AP_SECOND) /* of one git command */
 
 /* Where git works: a repository as a whole, or one worktree of it. */

@@ -1,0 +1,83 @@
+/* The git directory of one agent: its own, with its own refs, HEAD, index, configuration and hooks,
+ * and objects that are borrowed from the repository's. What the agent does in git stays in it.
+ *
+ * It begins as the pool makes it. From the moment an agent has had it everything in it is data: it
+ * is read from descriptors, without following links, with a bound on every read, and git is never
+ * run in it. The same goes for every git directory that is found inside a worktree.
+ *
+ * All functions block, and return 0 or a negative errno with its sentence. */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "buf.h"
+#include "err.h"
+#include "git.h"
+#include "repo.h"
+
+/* Fills the directory `seed`, which is not there yet, with what every agent's git directory begins
+ * with at `commit`: configuration (the repository's own, flattened, without what is about its
+ * place), hooks, info/, shallow, lfs.storage of the repository's, packed-refs with all refs of the
+ * repository, objects/info/alternates. HEAD is detached at `commit`. It has no index yet. */
+int agent_git_seed(const struct repo *repo, const char *commit, const char *seed,
+		   struct ap_err *err);
+
+/* Whether the repository's configuration, hooks or shallow file have changed since that was made,
+ * by a look at their times. */
+bool agent_git_is_stale(const struct repo *repo, const char *seed);
+
+/* Copies a seed, with the index in it, to `dir`, which is not there yet. Refs are as the repository
+ * has them now. */
+int agent_git_copy(const struct repo *repo, const char *seed, const char *dir, struct ap_err *err);
+
+/* Puts HEAD on refs/heads/BRANCH, which is at `commit` then. Files are written whole: whoever dies
+ * here leaves what was there, or all of it. */
+int agent_git_start(const char *dir, const char *branch, const char *commit, struct ap_err *err);
+
+/* --- reading, as data --- */
+
+struct agent_head {
+	char *ref;		   /* what it is on; NULL: nothing; owned */
+	char oid[GIT_OID_MAX + 1]; /* "": none yet */
+};
+
+void agent_head_fini(struct agent_head *head);
+
+/* Where HEAD is. -EIO: it says nothing that is HEAD. Costs a few small files. */
+int agent_git_head(const char *dir, struct agent_head *ret, struct ap_err *err);
+
+struct agent_tip {
+	char *name; /* HEAD, refs/…; stash@{N} and HEAD@{N} of the logs; such as MERGE_HEAD,
+		     * ORIG_HEAD, rebase-merge/autostash; owned */
+	char oid[GIT_OID_MAX + 1];
+};
+
+struct agent_tips {
+	struct agent_tip *at;
+	size_t n;
+	bool is_cut; /* there are more than the bound: LIMITS */
+};
+
+void agent_tips_fini(struct agent_tips *tips);
+
+/* All that names an object in it. What is broken is left out. */
+int agent_git_tips(const char *dir, struct agent_tips *ret, struct ap_err *err);
+
+/* Whether a directory looks like a git directory: what git takes for one. */
+bool agent_git_is_one(int dir_fd, const char *name);
+
+/* --- taking out --- */
+
+/* Has `view` hold hard links to all objects of a git directory, packs with their indexes, and
+ * nothing else: an object directory without alternates, of regular files. Only what is new is
+ * linked when it is there already. `modules` too: those of git directories in it, of its
+ * submodules. */
+int agent_git_view(const char *dir, const char *view, struct ap_err *err);
+
+/* Copies into the repository's objects what the commits (or tags) of `oids` consist of and what
+ * `known`, commits of the repository, do not lead to; checked (fsck) as a fetch would. By the
+ * repository's own git over its own object store and the view. NULL at the end of both.
+ * -EIO with git's own sentence: something is missing or wrong in them, and nothing was copied. */
+int agent_git_take(const struct repo *repo, const char *view, const char *const *oids,
+		   const char *const *known, int64_t limit_ns, struct ap_err *err);
