@@ -140,6 +140,12 @@ bool ap_git_has_commit(struct ap_git *git, const char *oid);
  * end. 1, 0 or a negative errno. */
 int ap_git_is_ignored(struct ap_git *git, const char *path, bool is_dir, struct ap_err *err);
 
+/* Calls `each` with every path of an index file, in git's order: it is read as data, at most 256
+ * MiB of it. Stops at the first that returns non-zero, and returns that. -EIO: it is no index, or
+ * one that is split or damaged. */
+int ap_git_read_index(struct ap_git *git, const char *file,
+		      int (*each)(void *data, const char *path), void *data, struct ap_err *err);
+
 /* --- looking --- */
 
 /* Appends what `git diff --stat` says of the difference of two trees, 80 columns wide; files of
