@@ -489,6 +489,10 @@ static void shown_locked(const struct ap_agent *agent, struct ap_agent_info *ret
 	ret->activity = agent->activity;
 	ret->pid = agent->program;
 	memcpy(ret->why, agent->why, sizeof ret->why);
+	uint64_t files = atomic_load(&agent->saved_files), bytes = atomic_load(&agent->saved_bytes);
+	if (files > 0)
+		snprintf(ret->why, sizeof ret->why, "saving: %" PRIu64 " files, %" PRIu64 " bytes",
+			 files, bytes);
 }
 
 /* What is queued keeps it busy, whatever its program does, unless that waits for a human first. */
@@ -683,6 +687,8 @@ void agent_review(struct ap_agent *agent, int64_t now)
 	struct ap_err error = agent->prompt_error;
 	pthread_mutex_unlock(&pool->lock);
 	answer_waits(pool, &waits, agent_settled_result(activity, &error), &error, activity);
+	if (before.activity == AP_ACTIVITY_BUSY && activity != AP_ACTIVITY_BUSY) /* a turn ended */
+		job_follow_soon(agent);
 }
 
 int agent_settled_result(enum ap_activity activity, const struct ap_err *prompt_error)

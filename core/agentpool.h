@@ -182,6 +182,35 @@ void ap_pool_release_key(struct ap_pool *pool, struct ap_lease_key key);
 /* Begins the lease's time to live anew, on behalf of `uid`. -ESTALE, -ENOENT, -EPERM. */
 int ap_pool_renew(struct ap_pool *pool, const char *label, uid_t uid, struct ap_err *err);
 
+/* --- what leases left, and is kept for a while --- */
+
+#define AP_KEPT_NAME_MAX 128 /* bytes of LABEL@TOKEN with its NUL */
+
+/* The number of the one of that name: below 2^28, and the same as long as it is kept. */
+bool ap_kept_work_find(struct ap_pool *pool, const char *name, unsigned *ret_number);
+
+/* The one with the lowest number above `after`. False: there is none. Costs the same however many
+ * there are. */
+bool ap_kept_work_next(struct ap_pool *pool, unsigned after, unsigned *ret_number,
+		       char ret_name[AP_KEPT_NAME_MAX]);
+
+/* Appends what is known of it, key value a line; how many bytes it takes, or nothing while that is
+ * not counted; where its files are. -ENOENT: it has gone. */
+enum ap_kept_work_text {
+	AP_KEPT_WORK_INFO,
+	AP_KEPT_WORK_SIZE,
+	AP_KEPT_WORK_FILES,
+};
+int ap_kept_work_show(struct ap_pool *pool, unsigned number, enum ap_kept_work_text what,
+		      struct ap_buf *out);
+
+/* Acquires, but that the lease begins at what the kept one was saved as, or began at where nothing
+ * was saved, and that all that was kept is laid over its worktree before the answer. `base` does
+ * not count. Refused at once: also -ENOENT (there is none of that name) and -ENODATA (what it began
+ * at is not known). Answered later: also -EIO and -ENOSPC: it could not be laid. */
+int ap_pool_restore(struct ap_pool *pool, const char *name, const struct ap_acquire *acquire,
+		    struct ap_request *request, struct ap_err *err);
+
 /* --- the pool as a whole --- */
 
 /* Sets the size, -1: automatic, and is answered when that is written down. -ERANGE. */
@@ -217,6 +246,10 @@ struct ap_stats {
 	unsigned n_desired; /* the size that there should be */
 	const char *breaker, *spawn_backend, *cgroup;
 	unsigned n_templates;
+	unsigned n_kept;     /* leases of which what they left is kept */
+	uint64_t kept_bytes; /* what of that is counted takes */
+	unsigned n_stuck;    /* things that are garbage and cannot be removed */
+	const char *git;     /* what reads and writes the repository: libgit2 or program */
 };
 
 void ap_pool_stats(struct ap_pool *pool, struct ap_stats *ret);
@@ -339,8 +372,9 @@ bool ap_agent_transitions(struct ap_pool *pool, struct ap_agent *agent, struct a
 /* What is read of an agent and takes time; the text comes with the request. */
 enum ap_agent_text {
 	AP_TEXT_SCREEN, /* what is on the terminal */
-	AP_TEXT_DIFF,	  /* worktree against base, untracked files included */
+	AP_TEXT_DIFF,	/* worktree against base, untracked files included */
 	AP_TEXT_DIFFSTAT,
+	AP_TEXT_CHANGES,
 	AP_TEXT_HEAD,	/* the worktree's commit */
 	AP_TEXT_MEMORY, /* of its process tree: bytes */
 	AP_TEXT_CPU,	/* percent of one CPU, averaged over a minute */

@@ -16,7 +16,7 @@
 #include "cleanup.h"
 #include "crash_point.h"
 #include "jobs_internal.h"
-#include "process.h"
+#include "remove.h"
 
 /* Names of agents are written down in advance, so that few spawns wait for the disk. */
 #define NAME_BLOCK 32
@@ -69,14 +69,30 @@ static int resolve_base(struct ap_pool *pool, char ret[GIT_OID_MAX + 1], struct 
 
 /* --- behind the callers --- */
 
+static void note_stuck(void *data, const struct ap_err *why)
+{
+	struct ap_pool *pool = data;
+	events_note(pool->events, "trash_stuck", EVENT_FIELDS({"reason", why->text, 0}));
+}
+
+/* The user's hook may have failed where the checkout was made all the same. */
+static void note_hook(struct ap_pool *pool)
+{
+	struct ap_err why;
+	if (templates_take_warning(pool->templates, &why))
+		events_note(pool->events, "hook_failed", EVENT_FIELDS({"reason", why.text, 0}));
+}
+
 static void job_tidy(struct worker_job *job)
 {
 	struct ap_pool *pool = ap_container_of(job, struct ap_pool, tidy_job);
+	note_hook(pool);
 	if (templates_are_ending(pool->templates)) /* it is done once for all, at the end */
 		return;
 	atomic_store(&pool->tidying, false); /* what comes from now on is another job's */
 	templates_prepare(pool->templates);
-	templates_empty_trash(pool->templates);
+	keeping_tidy(pool);
+	templates_empty_trash(pool->templates, note_stuck, pool);
 	pool_changed(pool); /* stats/templates */
 }
 
@@ -205,7 +221,7 @@ static void agent_record(struct ap_agent *agent, bool clean, bool recycled, stru
 		.keeper = agent->terminal.keeper,
 		.keeper_start = agent->terminal.keeper_start,
 	};
-	snprintf(ret->admin_dir, sizeof ret->admin_dir, "%s", agent->worktree.admin_dir);
+	snprintf(ret->admin_dir, sizeof ret->admin_dir, "%s", agent->worktree.git_dir);
 	int64_t now = ap_clock_ns();
 	pthread_mutex_lock(&pool->lock);
 	const struct machine_slot *slot = &pool->machine.slots[agent->slot];
@@ -337,7 +353,7 @@ static void job_spawn(struct ap_agent *agent)
 
 /* What the acquirer asked for; of one that has given up meanwhile, what the configuration says. */
 static void wanted_lease(struct ap_agent *agent, struct store_lease *record, pid_t *ret_holder,
-			 char *ret_base, size_t size)
+			 char *ret_base, size_t size, char ret_restore[KEPT_NAME_MAX])
 {
 	struct worktree_lease *lease = &agent->lease;
 	struct ap_pool *pool = agent->pool;
@@ -357,6 +373,8 @@ static void wanted_lease(struct ap_agent *agent, struct store_lease *record, pid
 			ap_container_of(slot->request, struct ap_request, machine);
 		if (request->base)
 			base = request->base;
+		if (request->restore)
+			snprintf(ret_restore, KEPT_NAME_MAX, "%s", request->restore);
 		record->holder_start = request->holder_start;
 		*ret_holder = request->holder;
 	}
@@ -439,10 +457,10 @@ static void job_validate(struct ap_agent *agent)
 {
 	struct ap_pool *pool = agent->pool;
 	struct ap_err err = {""};
-	char base[AP_OPTION_TEXT_MAX];
+	char base[AP_OPTION_TEXT_MAX], restore[KEPT_NAME_MAX] = "";
 	struct store_lease record;
 	pid_t holder = 0;
-	wanted_lease(agent, &record, &holder, base, sizeof base);
+	wanted_lease(agent, &record, &holder, base, sizeof base, restore);
 	go_on_if_paused(agent);
 	int r = take_holder(agent, holder, record.holder_start, &err);
 	if (r == 0)
@@ -459,6 +477,9 @@ static void job_validate(struct ap_agent *agent)
 		agent->lease_open = r != -EBUSY;
 	}
 	crash_point("grant-started");
+	if (r == 0 && *restore && (r = agent_restore(agent, restore, &err)) < 0)
+		r = undo_grant(agent) == 0 ? r : -EIO;
+	crash_point("grant-restored");
 	if (r == 0 && (r = record_granted(agent, record.token, &err)) < 0)
 		r = undo_grant(agent) == 0 ? store_failed(pool, r, &err) : -EIO;
 	crash_point("grant-recorded");
@@ -501,19 +522,89 @@ unsigned agent_generation(const struct ap_agent *agent)
 	return generation;
 }
 
-static int save_lease(struct ap_agent *agent, struct ap_err *err)
+static void tell_mount(void *data, const char *place, const char *type)
 {
+	struct ap_agent *agent = data;
+	events_add(agent->pool->events, "mount_detached",
+		   EVENT_FIELDS({"agent", agent->name, 0}, {"lease", agent->lease.label, 0},
+				{"path", place, 0}, {"type", type, 0}));
+}
+
+static void note_progress(void *data, uint64_t n_files, uint64_t bytes)
+{
+	struct ap_agent *agent = data;
+	atomic_store(&agent->saved_files, n_files);
+	atomic_store(&agent->saved_bytes, bytes);
+}
+
+/* Moves what the lease left to where it is kept for a while. */
+static int keep_work(struct ap_agent *agent, const struct worktree_saved *saved, bool in_place,
+		     struct ap_err *err)
+{
+	struct ap_pool *pool = agent->pool;
+	struct kept_info info;
+	pthread_mutex_lock(&pool->lock);
+	enum ap_reason reason = pool->machine.slots[agent->slot].leaving;
+	pthread_mutex_unlock(&pool->lock);
+	keeping_info(pool, &agent->worktree, &agent->lease, agent->token, reason, &info);
+	snprintf(info.commit, sizeof info.commit, "%s", saved->commit);
+	return keeping_keep(pool, &agent->worktree, &info, in_place, err);
+}
+
+/* What git has no place for, and what it ignores, is kept beside: as far as that is wanted. */
+static int keep_if_wanted(struct ap_agent *agent, const struct worktree_saved *saved, bool in_place,
+			  struct ap_err *err)
+{
+	struct ap_err why = {""};
+	bool wanted = keeping_is_on(agent->pool);
+	bool needed = saved->only_kept.len > 0;
+	if (saved->is_untouched || (!wanted && !needed))
+		return 0;
+	if (!wanted)
+		return ap_err_set(err, -EIO, "%s; kept/ could hold it, but keep_work is off",
+				  ap_buf_text(&saved->only_kept));
+	int r = keep_work(agent, saved, in_place, &why);
+	if (r < 0 && needed) {
+		*err = why;
+		return ap_err_wrap(err, -EIO, "%s", ap_buf_text(&saved->only_kept));
+	}
+	if (r < 0 || needed)
+		events_add(agent->pool->events, r < 0 ? "keep_failed" : "only_kept",
+			   EVENT_FIELDS({"lease", agent->lease.label, 0}, {"agent", agent->name, 0},
+					{"reason",
+					 r < 0 ? why.text : ap_buf_text(&saved->only_kept), 0}));
+	return 0;
+}
+
+/* Has the lease's work be where it is safe. `in_place`: the program goes on in the worktree. */
+static int save_lease(struct ap_agent *agent, bool in_place, struct ap_err *err)
+{
+	struct worktree_saved saved = {.is_untouched = false};
+	AP_CLEANUP_BUF struct ap_buf message = {0};
 	if (!agent->lease_held) { /* nobody has worked in it: a branch may be left, no work */
 		(void)worktree_discard(&agent->worktree, &agent->lease, NULL);
+		worktree_end(&agent->worktree);
 		return 0;
 	}
-	if (agent->effect.type == EFFECT_SAVE && agent->effect.discard)
-		return worktree_discard(&agent->worktree, &agent->lease, err);
-	AP_CLEANUP_BUF struct ap_buf message = {0};
-	lease_message(agent->lease.label, agent->name, agent_generation(agent), &message);
-	if (message.failed)
-		return ap_err_errno(err, -ENOMEM, "%s", agent->name);
-	return worktree_save(&agent->worktree, &agent->lease, ap_buf_text(&message), err);
+	/* what cannot be let go of is not entered all the same */
+	(void)worktree_unmount(&agent->worktree, tell_mount, agent, NULL);
+	int r = 0;
+	if (agent->effect.type == EFFECT_SAVE && agent->effect.discard) {
+		r = worktree_discard(&agent->worktree, &agent->lease, err);
+	} else {
+		lease_message(agent->lease.label, agent->name, agent_generation(agent), &message);
+		if (message.failed)
+			return ap_err_errno(err, -ENOMEM, "%s", agent->name);
+		r = worktree_save(&agent->worktree, &agent->lease, ap_buf_text(&message),
+				  note_progress, agent, &saved, err);
+		if (r == 0)
+			r = keep_if_wanted(agent, &saved, in_place, err);
+	}
+	note_progress(agent, 0, 0);
+	if (r == 0)
+		worktree_end(&agent->worktree);
+	ap_buf_fini(&saved.only_kept);
+	return r;
 }
 
 static void note_aside(struct ap_agent *agent, const struct ap_err *err)
@@ -552,7 +643,7 @@ static void job_save(struct ap_agent *agent)
 		go_on_if_paused(agent);
 	crash_point("save-ended");
 	if (r == 0)
-		r = save_lease(agent, &err);
+		r = save_lease(agent, !agent->effect.restart, &err);
 	crash_point("save-saved");
 	int recorded = r == 0 ? record_over(agent, &err) : 0;
 	crash_point("save-recorded");
@@ -602,7 +693,7 @@ static void job_recycle(struct ap_agent *agent)
 	bool restart = agent->effect.restart || has_ended(agent), recycled = false;
 	int r = restart ? agent_end_program(agent, &err) : 0;
 	if (r == 0 && agent->lease_open) /* it was granted too late for its acquirer */
-		r = save_lease(agent, &err);
+		r = save_lease(agent, !restart, &err);
 	if (r == 0 && agent->lease_open)
 		(void)record_over(agent, NULL); /* it is as soon as it can be */
 	agent->lease_open = agent->lease_open && r < 0;
@@ -665,7 +756,7 @@ static void job_stop(struct ap_agent *agent)
 	int r = agent_end_program(agent, &err);
 	crash_point("stop-ended");
 	if (r == 0 && !keep && agent->lease_open)
-		r = save_lease(agent, &err);
+		r = save_lease(agent, false, &err);
 	if (r == 0 && !keep && agent->lease_open)
 		(void)record_over(agent, NULL);	    /* likewise */
 	if (!templates_are_ending(pool->templates)) /* else it goes with the backend */
@@ -680,7 +771,7 @@ static void job_stop(struct ap_agent *agent)
 	if (r == 0 && !keep) { /* else the lease's record stays with the worktree */
 		struct store_txn *txn = store_txn_new();
 		if (agent->dir_made)
-			process_remove_tree(agent->dir, NULL);
+			remove_tree(agent->dir, NULL, NULL);
 		txn_agent_gone(txn, agent->number);
 		(void)store_commit(pool->store, txn, false, NULL); /* else at the next start */
 		crash_point("stop-recorded");
@@ -898,6 +989,32 @@ void job_probe_locked(struct ap_agent *agent, uint32_t id)
 	agent->probe_job = (struct worker_job){.run = job_probe};
 	agent_ref(agent); /* the job's; not in the lane: it is to see what is done there for long */
 	worker_submit(agent->pool->workers, &agent->probe_job);
+}
+
+/* The branch in the repository has what the agent has committed. */
+static void job_follow(struct worker_job *worker_job)
+{
+	struct agent_job *job = ap_container_of(worker_job, struct agent_job, job);
+	struct ap_agent *agent = job->agent;
+	struct ap_err err = {""};
+	atomic_store(&agent->following, false);
+	if (agent->lease_open && agent->lease_held &&
+	    worktree_follow(&agent->worktree, &agent->lease, &err) < 0) /* the end tries again */
+		events_add(agent->pool->events, "follow_failed",
+			   EVENT_FIELDS({"lease", agent->lease.label, 0}, {"agent", agent->name, 0},
+					{"reason", err.text, 0}));
+	agent_job_free(job);
+}
+
+void job_follow_soon(struct ap_agent *agent)
+{
+	if (atomic_exchange(&agent->following, true)) /* that one looks when it comes to it */
+		return;
+	struct agent_job *job = agent_job_new(agent, NULL, job_follow, "");
+	if (job)
+		agent_job_in_lane(job);
+	else
+		atomic_store(&agent->following, false);
 }
 
 /* Brings an agent forward that serves nobody; who is granted it meanwhile waits in the lane. */

@@ -1,6 +1,7 @@
 /* What the files share that carry jobs out: jobs.c, launch.c, prompts.c, texts.c. */
 #pragma once
 
+#include "kept_work.h"
 #include "pool_internal.h"
 
 /* The option's text as it is now, owned by the caller. NULL on ENOMEM. */
@@ -48,6 +49,15 @@ int agent_usage(struct ap_agent *agent, struct process_table *table, struct proc
 
 /* Records the program that was started in its terminal. Lane only. Blocks as the store does. */
 int agent_record_program(struct ap_agent *agent, struct ap_err *err);
+
+/* --- keeping.c --- */
+
+/* Counts what is new and removes what is too old or too much. Blocks, long. */
+void keeping_tidy(struct ap_pool *pool);
+
+/* Lays what is kept as `name` over the agent's new worktree. -ENOSPC, -EBUSY (it has gone), -EIO.
+ * Lane only. */
+int agent_restore(struct ap_agent *agent, const char *name, struct ap_err *err);
 
 /* --- texts.c --- */
 

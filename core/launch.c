@@ -286,7 +286,16 @@ static int run_command(struct ap_agent *agent, enum ap_option option, struct ap_
 
 int launch_setup(struct ap_agent *agent, struct ap_err *err)
 {
-	return run_command(agent, AP_OPT_SETUP, err);
+	AP_CLEANUP_FREE char *command = config_text(agent->pool, AP_OPT_SETUP);
+	struct layer_list *before;
+	if (!command || !*command)
+		return command ? 0 : ap_err_errno(err, -ENOMEM, "%s", agent->name);
+	int r = worktree_before_setup(&agent->worktree, &before, err);
+	if (r < 0)
+		return r;
+	r = run_command(agent, AP_OPT_SETUP, err);
+	int noted = worktree_after_setup(&agent->worktree, before, r < 0 ? NULL : err);
+	return r < 0 ? r : noted;
 }
 
 void launch_teardown(struct ap_agent *agent)

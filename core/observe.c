@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "kept_work.h"
 #include "pool_internal.h"
 
 /* How and when the agent came to its state; with `back`, to one of those before it. */
@@ -258,6 +259,8 @@ static void stats_locked(struct ap_pool *pool, const struct templates_stats *tem
 	const struct machine *m = &pool->machine;
 	struct scaling_sample sample = machine_sample(m);
 	sample.n_waiting = 0; /* what serves now, of what could */
+	struct kept_stats kept;
+	kept_work_stats(pool->kept_work, &kept);
 	*ret = (struct ap_stats){
 		.n_active = m->n_in_state[AP_AGENT_ACTIVE],
 		.n_idle = m->n_in_state[AP_AGENT_IDLE],
@@ -278,6 +281,10 @@ static void stats_locked(struct ap_pool *pool, const struct templates_stats *tem
 		.breaker = breaker_state_name(m->breaker.state),
 		.spawn_backend = spawn_backend_name(templates_backend(pool->templates)),
 		.n_templates = templates->n,
+		.n_stuck = templates->n_stuck,
+		.n_kept = kept.n,
+		.kept_bytes = (uint64_t)kept.bytes,
+		.git = repo_git_kind(&pool->repo),
 		.cgroup = pool->backend ? pool->backend->ops->groups(pool->backend) : "none",
 	};
 }

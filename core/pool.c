@@ -71,6 +71,7 @@ void ap_request_free(struct ap_request *request)
 	ap_buf_fini(&request->text);
 	free(request->why);
 	free(request->base);
+	free(request->restore);
 	ap_agent_unref(request->responder);
 	free(request);
 }
@@ -1046,7 +1047,12 @@ int ap_pool_new(struct ap_pool **ret, struct ap_pool_options *options, struct ap
 		r = ap_err_errno(err, -ENOMEM, "pool");
 	if (r == 0)
 		r = repo_open(&pool->repo, options->repo,
-			      ap_config_choice(&pool->config, AP_OPT_ALLOW_FOREIGN_REPO), err);
+			      ap_config_choice(&pool->config, AP_OPT_ALLOW_FOREIGN_REPO),
+			      strcmp(pool->config.text[AP_OPT_GIT], "program") == 0, err);
+	if (r == 0 && strcmp(pool->config.text[AP_OPT_GIT], "library") == 0 &&
+	    strcmp(repo_git_kind(&pool->repo), "libgit2") != 0)
+		r = ap_err_set(err, -EINVAL, "git=library: libgit2 cannot open %s",
+			       pool->repo.path);
 	if (r == 0)
 		r = state_dir_choose(pool, err);
 	if (r == 0)
@@ -1111,6 +1117,9 @@ int ap_pool_begin(struct ap_pool *pool, struct ap_err *err)
 	}
 	if (r == 0) {
 		state_dir_load_counters(pool);
+		r = keeping_open(pool, err);
+	}
+	if (r == 0) {
 		r = ap_config_copy(&pool->mounted, &pool->config);
 	}
 	if (r == 0) {

@@ -2,7 +2,8 @@
  *
  * Locks, in the order in which they are taken: agent->typing, under which things take their time;
  * pool->lock, then the worker pool's own. agent->output_lock and the backend's are leaves, taken
- * with neither of these two held. Under pool->lock: no I/O, no callback, nothing that sleeps. */
+ * with neither of these two held; that of kept_work is one too, but may be. Under pool->lock: no
+ * I/O, no callback, nothing that sleeps. */
 #pragma once
 
 #include <pthread.h>
@@ -15,6 +16,7 @@
 #include "events.h"
 #include "history.h"
 #include "kept.h"
+#include "kept_work.h"
 #include "list.h"
 #include "machine.h"
 #include "metrics.h"
@@ -62,6 +64,7 @@ struct ap_request {
 	char *why;	      /* behind the result, owned; NULL: nothing is known */
 	struct ap_buf text;   /* what it brings; written by whoever calls done, before it */
 	char *base;	      /* of an acquirer, owned; NULL: the configuration's */
+	char *restore;	      /* likewise: what of kept/ is laid over its worktree; NULL: nothing */
 	/* of an acquirer: the process that the lease ends with, 0: none; and its start, as
 	 * process_start_time() tells it: who waits costs no descriptor */
 	pid_t holder;
@@ -115,6 +118,7 @@ struct ap_agent {
 	bool lease_open;   /* the worktree is on the lease's branch, and its work not saved yet */
 	bool lease_held;   /* and it was granted, says the store */
 	bool dir_made;	   /* its directory is its own */
+	atomic_uint_least64_t saved_files, saved_bytes; /* how far its saving is; any thread */
 	unsigned n_starts; /* of its program: each has an output file of its own */
 	bool input_cut;	   /* mode stream: a line was written in part only */
 
@@ -164,6 +168,7 @@ struct ap_agent {
 	struct worker_job pause_job; /* has the processes obey `paused` */
 	bool pausing, pauses_again;  /* it is queued or runs; there was another word meanwhile */
 	atomic_bool forwarding;	     /* a job to bring it forward waits */
+	atomic_bool following;	     /* one to have its branch follow it waits */
 	struct worker_job prompt_job;
 	struct ap_err prompt_error; /* why the last prompt was not delivered */
 	enum ap_activity activity;
@@ -219,6 +224,7 @@ struct ap_pool {
 	struct backend *backend;
 	struct worker_pool *workers;
 	struct templates *templates;
+	struct kept_work *kept_work;
 	struct worker_job tidy_job;
 	struct worker_lane tidy_lane; /* two would remove the same */
 	atomic_bool tidying;	      /* it is queued */
@@ -527,6 +533,10 @@ void job_effect_locked(struct ap_agent *agent, const struct machine_effect *effe
 /* Has a worker look after the agent's health and usage, unless one does. pool->lock held. */
 void job_probe_locked(struct ap_agent *agent, uint32_t id);
 
+/* A turn of the agent's has ended: has a worker bring the branch of its lease, in the repository, to
+ * where the agent's own commits are. */
+void job_follow_soon(struct ap_agent *agent);
+
 /* Goes on with the backend after its way broke, else has it begin anew. Blocks. */
 int pool_revive_backend(struct ap_pool *pool, struct ap_err *err);
 
@@ -535,6 +545,25 @@ void job_revive_locked(struct ap_pool *pool);
 
 /* Has a worker bound what agents may use, as the configuration says now. pool->lock held. */
 void job_bound_locked(struct ap_pool *pool);
+
+/* --- keeping.c --- */
+
+/* Takes up what leases have left, behind the store's counters. Of a pool that has its state
+ * directory. Blocks. */
+int keeping_open(struct ap_pool *pool, struct ap_err *err);
+
+/* Whether what leases leave is kept. */
+bool keeping_is_on(struct ap_pool *pool);
+
+/* What is known of a lease at its end, before its worktree is touched; `commit` is the caller's to
+ * fill in. */
+void keeping_info(struct ap_pool *pool, const struct worktree *worktree,
+		  const struct worktree_lease *lease, uint64_t token, enum ap_reason reason,
+		  struct kept_info *ret);
+
+/* Moves what the lease left to where it is kept, and says so in an event; as worktree_keep(). */
+int keeping_keep(struct ap_pool *pool, struct worktree *worktree, const struct kept_info *info,
+		 bool in_place, struct ap_err *err);
 
 /* --- texts.c --- */
 

@@ -24,8 +24,8 @@
 #include "crash_point.h"
 #include "file.h"
 #include "pool_internal.h"
-#include "process.h"
 #include "process_tree.h"
+#include "remove.h"
 
 /* What keepers of agents that are not adopted are given to end. */
 #define ORPHAN_LIMIT (10 * AP_SECOND)
@@ -58,7 +58,7 @@ int lease_record_write(const struct ap_agent *agent, struct ap_err *err)
 		return ap_err_errno(err, -errno, "%s", temporary);
 	fprintf(file, "%s %s %d %u %" PRIu64 "\n%s\n", agent->lease.label, agent->lease.base,
 		agent->lease.created, agent_generation(agent), agent->token,
-		agent->worktree.admin_dir);
+		agent->worktree.git_dir);
 	bool failed = ferror(file);
 	if (fclose(file) != 0 || failed || rename(temporary, path) < 0)
 		return ap_err_errno(err, errno ? -errno : -EIO, "%s", path);
@@ -219,8 +219,8 @@ static bool lease_by_head(const struct worktree *worktree, struct worktree_lease
 {
 	static const char prefix[] = "ref: refs/heads/" WORKTREE_BRANCH_PREFIX;
 	char head[sizeof prefix + AP_LABEL_MAX + 1];
-	if (!worktree->admin_dir ||
-	    file_read_line(worktree->admin_dir, "HEAD", head, sizeof head) < 0 ||
+	if (!worktree->git_dir ||
+	    file_read_line(worktree->git_dir, "HEAD", head, sizeof head) < 0 ||
 	    strncmp(head, prefix, sizeof prefix - 1) != 0 ||
 	    !ap_label_valid(head + sizeof prefix - 1))
 		return false;
@@ -248,11 +248,30 @@ static int lease_of(const struct left *left, int found, const struct lease_recor
 	return !left && lease_by_head(worktree, ret);
 }
 
+/* What git has no place for is kept beside. */
+static int keep_left(struct ap_pool *pool, struct worktree *worktree,
+		     const struct worktree_lease *lease, uint64_t token,
+		     const struct worktree_saved *saved, struct ap_err *err)
+{
+	struct kept_info info;
+	bool needed = saved->only_kept.len > 0;
+	if (saved->is_untouched || (!keeping_is_on(pool) && !needed))
+		return 0;
+	if (!keeping_is_on(pool))
+		return ap_err_set(err, -EIO, "%s; kept/ could hold it, but keep_work is off",
+				  ap_buf_text(&saved->only_kept));
+	keeping_info(pool, worktree, lease, token, AP_REASON_FAILED, &info);
+	snprintf(info.commit, sizeof info.commit, "%s", saved->commit);
+	int r = keeping_keep(pool, worktree, &info, false, err);
+	return needed ? r : 0;
+}
+
 static int save_left(struct ap_pool *pool, const char *name, const struct left *left, int found,
 		     const struct lease_record *record, struct worktree *worktree,
 		     struct ap_err *err)
 {
 	AP_CLEANUP_BUF struct ap_buf message = {0};
+	struct worktree_saved saved;
 	struct worktree_lease lease;
 	int r = lease_of(left, found, record, worktree, &lease);
 	if (r < 0)
@@ -263,7 +282,18 @@ static int save_left(struct ap_pool *pool, const char *name, const struct left *
 		  left ? "its agent cannot be taken up: its work is on its branch"
 		       : "the state store does not know it: its work is on its branch");
 	lease_message(lease.label, name, record->generation, &message);
-	return worktree_save(worktree, &lease, ap_buf_text(&message), err);
+	(void)worktree_unmount(worktree, NULL, NULL, NULL); /* what stays is not entered */
+	r = worktree_save(worktree, &lease, ap_buf_text(&message), NULL, NULL, &saved, err);
+	if (r == 0)
+		r = keep_left(pool, worktree, &lease,
+			      found > 0 ? record->token
+			      : left	? left->lease.token
+					: 0,
+			      &saved, err);
+	if (r == 0)
+		worktree_end(worktree);
+	ap_buf_fini(&saved.only_kept);
+	return r;
 }
 
 /* Saves the work of one left worktree to its lease's branch and removes it. */
@@ -292,7 +322,7 @@ static void remove_worktree(struct recovery *recovery, const char *name)
 	if (r == 0)
 		r = worktree_remove(&worktree, &err);
 	if (r == 0) {
-		process_remove_tree(agent_dir, NULL);
+		remove_tree(agent_dir, NULL, NULL);
 		worktree_fini(&worktree);
 	} else { /* the record stays with the worktree: the next start tries again */
 		set_aside(pool, &worktree, &err);
@@ -313,7 +343,7 @@ static void remove_records(struct recovery *recovery, const char *name)
 	    access(worktree, F_OK) == 0)
 		return;
 	if (end_left(pool, name, agent_dir, NULL) == 0)
-		process_remove_tree(agent_dir, NULL);
+		remove_tree(agent_dir, NULL, NULL);
 }
 
 /* What is left of an overlay whose place has gone. */
@@ -523,7 +553,7 @@ static bool is_of_use(struct ap_pool *pool, const struct left *left,
 static void remove_stale_lock(const struct worktree *worktree)
 {
 	AP_CLEANUP_BUF struct ap_buf path = {0};
-	ap_buf_printf(&path, "%s/index.lock", worktree->admin_dir);
+	ap_buf_printf(&path, "%s/index.lock", worktree->git_dir);
 	(void)unlink(ap_buf_text(&path));
 }
 

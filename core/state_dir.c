@@ -16,6 +16,7 @@
 
 #include "cleanup.h"
 #include "file.h"
+#include "kept_work.h"
 #include "mounts.h"
 #include "pool_internal.h"
 #include "process.h"
@@ -193,10 +194,10 @@ static int check_checkouts(const struct ap_pool *pool, struct ap_err *err)
 /* Whether a state directory has something of that name, as far as one can tell by it. */
 static bool is_our_name(const char *name)
 {
-	static const char *const names[] = {"agents",	  "cgroup",	"helpers",  "layers",
-					    "lock",	  MOUNT_RECORD, "programs", "templates",
-					    "tmux.pid",	  "tmux.sock",	"trash",    "worktrees",
-					    "lost+found", ".",		".."};
+	static const char *const names[] = {
+		"agents",    "cgroup", "git",	     "helpers",	   "kept",	"layers",
+		"scratch",   "lock",   MOUNT_RECORD, "programs",   "templates", "tmux.pid",
+		"tmux.sock", "trash",  "worktrees",  "lost+found", ".",		".."};
 	static const char *const beginnings[] = {"events", "probe-", "state.db"};
 	for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
 		if (strcmp(name, names[i]) == 0)
@@ -676,8 +677,8 @@ int state_dir_load(struct ap_pool *pool, bool at_start, struct ap_err *err)
 
 void state_dir_close(struct ap_pool *pool)
 {
-	static const char *const dirs[] = {POOL_AGENTS, POOL_WORKTREES, POOL_LAYERS, "templates",
-					   "trash"};
+	static const char *const dirs[] = {POOL_AGENTS, POOL_WORKTREES, POOL_LAYERS,
+					   "kept",	"templates",	"trash"};
 	if (pool->templates && !pool->kept) /* such as of agents that ended while it was away */
 		repo_forget_worktrees(&pool->repo, pool->state_dir);
 	AP_CLEANUP_FREE char *mount = NULL;
@@ -686,7 +687,7 @@ void state_dir_close(struct ap_pool *pool)
 	for (size_t i = 0; pool->locked && i < sizeof dirs / sizeof *dirs; i++) {
 		AP_CLEANUP_FREE char *path = NULL;
 		if (state_file(pool, dirs[i], &path, NULL) == 0)
-			(void)rmdir(path); /* not empty: work that could not be saved */
+			(void)rmdir(path); /* not empty: work that could not be saved, or is kept */
 	}
 	store_close(pool->store);
 	process_mark(-1);
@@ -694,5 +695,6 @@ void state_dir_close(struct ap_pool *pool)
 		close(pool->helpers_fd);
 	/* lock_fd stays: the lock ends with the process, behind the mount */
 	templates_free(pool->templates);
+	kept_work_free(pool->kept_work);
 	free(pool->state_dir);
 }

@@ -10,18 +10,16 @@
 #include "cleanup.h"
 #include "jobs_internal.h"
 
-static int diff_text(struct ap_agent *agent, bool stat, struct ap_buf *out, struct ap_err *err)
+static int look_text(struct ap_agent *agent, enum worktree_look what, struct ap_buf *out,
+		     struct ap_err *err)
 {
-	static atomic_uint n_diffs;
 	char base[GIT_OID_MAX + 1];
-	AP_CLEANUP_BUF struct ap_buf scratch = {0};
 	pthread_mutex_lock(&agent->pool->lock);
 	const struct machine_slot *slot = &agent->pool->machine.slots[agent->slot];
 	bool has_base = slot->state == AP_AGENT_ACTIVE || slot->aside;
-	snprintf(base, sizeof base, "%s", has_base ? agent->base : "HEAD");
+	snprintf(base, sizeof base, "%s", has_base ? agent->base : "");
 	pthread_mutex_unlock(&agent->pool->lock);
-	ap_buf_printf(&scratch, "%s/index-%u", agent->dir, atomic_fetch_add(&n_diffs, 1));
-	return worktree_diff(&agent->worktree, base, stat, ap_buf_text(&scratch), out, err);
+	return worktree_look(&agent->worktree, base, what, out, err);
 }
 
 static int usage_text(struct ap_agent *agent, enum ap_agent_text what, struct ap_buf *out,
@@ -63,8 +61,13 @@ static void job_text(struct worker_job *worker_job)
 						err);
 		break;
 	case AP_TEXT_DIFF:
+		r = look_text(agent, WORKTREE_DIFF, out, err);
+		break;
 	case AP_TEXT_DIFFSTAT:
-		r = diff_text(agent, job->what == AP_TEXT_DIFFSTAT, out, err);
+		r = look_text(agent, WORKTREE_DIFFSTAT, out, err);
+		break;
+	case AP_TEXT_CHANGES:
+		r = look_text(agent, WORKTREE_CHANGES, out, err);
 		break;
 	case AP_TEXT_HEAD:
 		r = worktree_head(&agent->worktree, out, err);

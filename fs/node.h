@@ -3,6 +3,7 @@
  * daemon. Pure. */
 #pragma once
 
+#include <stdbool.h>
 #include <stdint.h>
 
 /* Every directory is one table of rows. */
@@ -11,23 +12,31 @@ enum node_dir {
 	NODE_STATS,
 	NODE_CONFIG,
 	NODE_AGENTS,
-	NODE_AGENT, /* id: the agent's number, see node_agent() */
+	NODE_AGENT, /* id: the agent's number, see node_number() */
 	NODE_LEASES,
+	NODE_KEPT,
+	NODE_KEPT_ONE, /* id: the number of what is kept, see node_number() */
 	NODE_N_DIRS,
 };
 
 struct node {
 	enum node_dir dir;
 	unsigned row; /* 0: the directory itself; else 1 + index of the row in its table */
-	uint64_t id;  /* agent's number; lease's token; serial; else 0; NODE_ID_BITS of it */
+	uint64_t id;  /* number of an agent or of what is kept; lease's token; serial; else 0;
+			 NODE_ID_BITS of it */
 };
 
 #define NODE_ID_BITS	 52
-#define NODE_NUMBER_BITS 28 /* of an agent's number; a serial is above it */
+#define NODE_NUMBER_BITS 28 /* of a number; a serial is above it */
 #define NODE_NUMBER_MASK ((UINT64_C(1) << NODE_NUMBER_BITS) - 1)
 
-/* The number of the agent that a node of NODE_AGENT is about. */
-static inline uint32_t node_agent(struct node node)
+/* The number that a node of these is about. */
+static inline bool node_has_number(struct node node)
+{
+	return node.dir == NODE_AGENT || node.dir == NODE_KEPT_ONE;
+}
+
+static inline uint32_t node_number(struct node node)
 {
 	return (uint32_t)(node.id & NODE_NUMBER_MASK);
 }
@@ -35,8 +44,8 @@ static inline uint32_t node_agent(struct node node)
 /* The file that a node is of: what is left without a serial. Its number is the inode number. */
 static inline struct node node_file(struct node node)
 {
-	if (node.dir == NODE_AGENT)
-		node.id = node_agent(node);
+	if (node_has_number(node))
+		node.id = node_number(node);
 	else if (node.dir != NODE_LEASES)
 		node.id = 0;
 	return node;
@@ -46,7 +55,7 @@ static inline struct node node_file(struct node node)
 static inline struct node node_fresh(struct node node, uint64_t serial)
 {
 	node = node_file(node);
-	if (node.dir == NODE_AGENT)
+	if (node_has_number(node))
 		serial <<= NODE_NUMBER_BITS;
 	node.id |= serial & ((UINT64_C(1) << NODE_ID_BITS) - 1);
 	return node;

@@ -238,6 +238,23 @@ static void probe(const struct page *page)
 	sample(page, "_total", "result", "unhealthy", (double)page->m->counts.probes[1]);
 }
 
+/* --- what leases left --- */
+
+static void kept(const struct page *page)
+{
+	gauge(page, page->m->stats.n_kept);
+}
+
+static void kept_bytes(const struct page *page)
+{
+	gauge(page, (double)page->m->stats.kept_bytes);
+}
+
+static void trash_stuck(const struct page *page)
+{
+	gauge(page, page->m->stats.n_stuck);
+}
+
 /* --- each agent --- */
 
 static void of_agent(const struct page *page, const struct ap_agent_metrics *agent,
@@ -336,6 +353,11 @@ static const struct family families[] = {
 	{"agentpool_breaker_transitions", "counter", "", "Changes of its state.",
 	 breaker_transitions},
 	{"agentpool_probe", "counter", "", "Looks at the health of agents.", probe},
+	{"agentpool_kept", "gauge", "", "Leases of which what they left is kept.", kept},
+	{"agentpool_kept_bytes", "gauge", "bytes", "What that takes, as far as it is counted.",
+	 kept_bytes},
+	{"agentpool_trash_stuck", "gauge", "",
+	 "Things that are garbage and cannot be removed: events say which.", trash_stuck},
 	{"agentpool_agent_memory_bytes", "gauge", "bytes",
 	 "Memory of an agent's process tree, when it was last looked at.", agent_memory},
 	{"agentpool_agent_memory_max_bytes", "gauge", "bytes",

@@ -55,8 +55,7 @@ static int publish(struct mount *mount, struct node *node, const struct fuse_ctx
 	*ret_size = (int64_t)text.len;
 	/* who opens it to write has the kernel take its size for 0: on a node of his own */
 	bool alone = tree_mode(*node) & 0222;
-	return r < 0 ? r
-		     : snapshot_publish(mount->snapshots, *node, who->uid, alone, &text, node);
+	return r < 0 ? r : snapshot_publish(mount->snapshots, *node, who->uid, alone, &text, node);
 }
 
 /* The length of the text of a node that was looked up; -1: it is not made yet. */
@@ -101,13 +100,14 @@ static double attributes_last(struct node node)
 	return tree_reading(tree_row(node)) == TREE_READ_KEPT ? 0 : FOR_LONG;
 }
 
-/* Files are looked up every time whose next open is another node, perhaps; so are leases, which come
- * and go under the same name. */
+/* Files are looked up every time whose next open is another node, perhaps; so are leases, which
+ * come and go under the same name, and what is kept, which goes by itself. */
 static bool is_looked_up_anew(struct node node)
 {
 	const struct tree_row *row = tree_row(node);
 	enum tree_reading reading = tree_reading(row);
-	return node.dir == NODE_LEASES || (row && row->fresh) || reading == TREE_READ_SHOW ||
+	bool comes_and_goes = node.dir == NODE_LEASES || (node.dir == NODE_KEPT_ONE && !row);
+	return comes_and_goes || (row && row->fresh) || reading == TREE_READ_SHOW ||
 	       reading == TREE_READ_FETCH || reading == TREE_READ_PARK;
 }
 
@@ -255,7 +255,8 @@ static void op_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset
 	(void)fi;
 	struct listing listing = {
 		.req = req, .block = malloc(size), .size = size, .after = (uint64_t)offset};
-	int r = listing.block ? tree_list(mount_of(req)->pool, node_unpack(ino), list_add, &listing)
+	int r = listing.block ? tree_list(mount_of(req)->pool, node_unpack(ino), listing.after,
+					  list_add, &listing)
 			      : -ENOMEM;
 	if (r < 0)
 		fuse_reply_err(req, -r);

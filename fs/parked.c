@@ -110,7 +110,8 @@ static bool pending_mask(const char *status, const char *key, unsigned long long
 }
 
 /* Whether all that interrupted the client is a signal that it does not even handle, such as the end
- * of a shell's background child. */
+ * of a shell's background child; or one that another of its threads has taken meanwhile: what is
+ * for this one stays pending until it has its answer. */
 static bool harmless(pid_t tid)
 {
 	static const int signals[] = {SIGCHLD, SIGWINCH, SIGCONT, SIGURG};
@@ -128,7 +129,7 @@ static bool harmless(pid_t tid)
 		return false;
 	for (size_t i = 0; i < sizeof signals / sizeof *signals; i++)
 		allowed |= 1ull << (signals[i] - 1);
-	return pending != 0 && (pending & ~allowed) == 0;
+	return (pending & ~allowed) == 0;
 }
 
 static void look_again_later_locked(struct parked_set *set, struct parked *parked)

@@ -286,7 +286,9 @@ static void agent_row(const struct page *page, const struct ap_agent_overview *a
 	else
 		ap_buf_adds(out, "    -     -\n");
 	bool rests = a->state == AP_AGENT_IDLE && a->activity == AP_ACTIVITY_READY;
-	const char *said = agent->screen && !rests ? last_line(agent->screen, &scratch) : "";
+	const char *said = strncmp(agent->info.why, "saving:", 7) == 0 ? agent->info.why
+			   : agent->screen && !rests ? last_line(agent->screen, &scratch)
+						     : "";
 	if (*said)
 		line(page, DIM, 2, said);
 }

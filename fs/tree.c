@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cleanup.h"
+
 static const struct tree_table tables[NODE_N_DIRS] = {
 	[NODE_ROOT] = {"", tree_root},
 	[NODE_STATS] = {"stats/", tree_stats},
@@ -13,6 +15,8 @@ static const struct tree_table tables[NODE_N_DIRS] = {
 	[NODE_AGENTS] = {"agents/", NULL},
 	[NODE_AGENT] = {"agents/NAME/", tree_agent},
 	[NODE_LEASES] = {"leases/", tree_lease},
+	[NODE_KEPT] = {"kept/", NULL},
+	[NODE_KEPT_ONE] = {"kept/LABEL@TOKEN/", tree_kept},
 };
 
 const struct tree_row *tree_row(struct node node)
@@ -38,8 +42,14 @@ bool tree_call_init(struct tree_call *call, struct ap_pool *pool, struct node no
 {
 	*call = (struct tree_call){
 		.pool = pool, .index = node.row ? node.row - 1 : 0, .id = node.id, .err = err};
+	if (node.dir == NODE_KEPT_ONE) {
+		AP_CLEANUP_BUF struct ap_buf text = {0};
+		call->number = node_number(node);
+		return ap_kept_work_show(pool, call->number, AP_KEPT_WORK_SIZE, &text) == 0 ||
+		       (ap_err_set(err, -ENODEV, "what was kept has been removed"), false);
+	}
 	if (node.dir == NODE_AGENT)
-		call->agent = ap_agent_get(pool, node_agent(node));
+		call->agent = ap_agent_get(pool, node_number(node));
 	else if (node.dir == NODE_LEASES && node.row)
 		call->agent = ap_agent_of_token(pool, node.id);
 	else
@@ -124,6 +134,15 @@ static int lookup_lease(struct ap_pool *pool, const char *label, struct node *re
 	return 0;
 }
 
+static int lookup_kept(struct ap_pool *pool, const char *name, struct node *ret)
+{
+	unsigned number;
+	if (!ap_kept_work_find(pool, name, &number))
+		return -ENOENT;
+	*ret = (struct node){.dir = NODE_KEPT_ONE, .id = number};
+	return 0;
+}
+
 int tree_lookup(struct ap_pool *pool, struct node dir, const char *name, struct node *ret)
 {
 	if (dir.row)
@@ -132,6 +151,8 @@ int tree_lookup(struct ap_pool *pool, struct node dir, const char *name, struct 
 		return lookup_agent(pool, name, ret);
 	if (dir.dir == NODE_LEASES)
 		return lookup_lease(pool, name, ret);
+	if (dir.dir == NODE_KEPT)
+		return lookup_kept(pool, name, ret);
 	return lookup_row(dir, name, ret);
 }
 
@@ -207,12 +228,24 @@ static int list_agents(struct ap_pool *pool, bool leases, tree_add *add, void *d
 	return 0;
 }
 
-int tree_list(struct ap_pool *pool, struct node dir, tree_add *add, void *data)
+static int list_kept(struct ap_pool *pool, uint64_t after, tree_add *add, void *data)
+{
+	char name[AP_KEPT_NAME_MAX];
+	unsigned number = (unsigned)after;
+	while (ap_kept_work_next(pool, number, &number, name) &&
+	       add(data, name, (struct node){.dir = NODE_KEPT_ONE, .id = number}, number))
+		;
+	return 0;
+}
+
+int tree_list(struct ap_pool *pool, struct node dir, uint64_t after, tree_add *add, void *data)
 {
 	if (dir.row)
 		return -ENOTDIR;
 	if (dir.dir == NODE_AGENTS || dir.dir == NODE_LEASES)
 		return list_agents(pool, dir.dir == NODE_LEASES, add, data);
+	if (dir.dir == NODE_KEPT)
+		return list_kept(pool, after, add, data);
 	const struct tree_row *rows = tables[dir.dir].rows;
 	for (unsigned i = 0; rows[i].name; i++) {
 		struct node node = {.dir = dir.dir, .row = i + 1, .id = dir.id};

@@ -16,6 +16,7 @@ struct tree_call {
 	struct ap_agent *agent; /* in agents/NAME: pinned; else NULL */
 	unsigned index;		/* of the row in its table */
 	uint64_t id;		/* of the node */
+	unsigned number;	/* in kept/LABEL@TOKEN: of that; else 0 */
 	uint64_t token;	    /* of the lease that the agent had when the file was opened; 0: none */
 	uid_t opener;	    /* of the open file */
 	bool nonblock;	    /* a fetch that would wait is -EAGAIN */
@@ -73,7 +74,7 @@ struct tree_table {
 	const struct tree_row *rows; /* ends with a row without a name */
 };
 
-extern const struct tree_row tree_root[], tree_stats[], tree_agent[], tree_lease[];
+extern const struct tree_row tree_root[], tree_stats[], tree_agent[], tree_lease[], tree_kept[];
 extern struct tree_row tree_config[]; /* filled by tree_config_init(), before anything else here */
 void tree_config_init(void);
 
@@ -114,11 +115,11 @@ mode_t tree_mode(struct node node);
  * it is gone. */
 int tree_stat(struct ap_pool *pool, struct node node, struct stat *ret);
 
-/* Calls `add` for everything in a directory that is listed, with cookies that ascend and stay the same for the
- * same thing over calls: a reader goes on behind the last that it has seen. Ends when `add` says
- * false. */
+/* Calls `add` for everything in a directory that is listed, with cookies that ascend and stay the
+ * same for the same thing over calls: a reader goes on behind the last that it has seen, `after`;
+ * 0: none. Ends when `add` says false. */
 typedef bool tree_add(void *data, const char *name, struct node node, uint64_t cookie);
-int tree_list(struct ap_pool *pool, struct node dir, tree_add *add, void *data);
+int tree_list(struct ap_pool *pool, struct node dir, uint64_t after, tree_add *add, void *data);
 
 /* Prints one line a file: path, mode and doc. */
 void tree_print(void);

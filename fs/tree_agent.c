@@ -42,6 +42,11 @@ static int fetch_diff(const struct tree_call *call, struct ap_request *request)
 	return ap_agent_text(call->pool, call->agent, AP_TEXT_DIFF, request, call->err);
 }
 
+static int fetch_changes(const struct tree_call *call, struct ap_request *request)
+{
+	return ap_agent_text(call->pool, call->agent, AP_TEXT_CHANGES, request, call->err);
+}
+
 static int fetch_diffstat(const struct tree_call *call, struct ap_request *request)
 {
 	return ap_agent_text(call->pool, call->agent, AP_TEXT_DIFFSTAT, request, call->err);
@@ -244,6 +249,8 @@ const struct tree_row tree_agent[] = {
 	 .fetch = fetch_response, .size = response_size, .parks = true, .unlisted = true},
 	{"diff", "worktree against base, untracked files included", .fetch = fetch_diff},
 	{"diffstat", "summary of diff", .fetch = fetch_diffstat},
+	{"changes", "a line a path that differs from base, as git status --porcelain",
+	 .fetch = fetch_changes},
 	{"ctl", "kill, recycle, restart, pause, resume, reset, commit MESSAGE",
 	 .submit = ctl_submit, .writer = TREE_WRITER_HOLDER, .fresh = true},
 	{0},

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cleanup.h"
 #include "control.h"
 #include "last_error.h"
 #include "openmetrics.h"
@@ -26,7 +27,8 @@ static const char readme[] =
 	"pid\n"
 	"release      LABEL|NAME [discard]; rm leases/LABEL does the same and does not wait\n"
 	"scale        N, +N, -N or auto\n"
-	"ctl          warm, drain, save, load, maintain, close, open, reset-breaker\n"
+	"ctl          warm, drain, save, load, maintain, close, open, reset-breaker,\n"
+	"             restore LABEL@TOKEN AS-LABEL\n"
 	"status       a table of the agents; status.json for programs, status.html for a browser\n"
 	"last_error   why your last write was refused\n"
 	"metrics      OpenMetrics text; metrics.prom the same for node_exporter\n"
@@ -35,6 +37,8 @@ static const char readme[] =
 	"agents/NAME/ state activity why lease owner prompt keys screen output diff ctl ...;\n"
 	"             wait and response, which a walk over the tree does not meet, are not listed\n"
 	"leases/LABEL a link to the lease's agent\n"
+	"kept/        what leases left, whole, for a while: LABEL@TOKEN/info size files; restore\n"
+	"             in ctl makes a lease of it\n"
 	"\n"
 	"poll (POLLPRI) and select (exceptions) on a value of stats/ or agents/NAME/ wake when it "
 	"changes.\n"
@@ -120,6 +124,29 @@ static int run_reset_breaker(const struct tree_call *call)
 	return 0;
 }
 
+static int submit_restore(const struct tree_call *call, const char *words,
+			  struct ap_request *request)
+{
+	struct ap_acquire acquire = {
+		.timeout_ns = -1, .ttl_ns = -1, .uid = call->uid, .pid = call->tid};
+	size_t n = strcspn(words, " \t");
+	AP_CLEANUP_FREE char *name = strndup(words, n);
+	const char *label = words + n + strspn(words + n, " \t");
+	size_t len = strcspn(label, " \t");
+	if (!name)
+		return -ENOMEM;
+	if (len == 0 || label[len + strspn(label + len, " \t")])
+		return ap_err_set(call->err, -EINVAL, "write restore LABEL@TOKEN AS-LABEL");
+	if (len < sizeof acquire.label)
+		memcpy(acquire.label, label, len);
+	if (!ap_label_valid(acquire.label))
+		return ap_err_set(call->err, -EINVAL,
+				  "'%.80s' is no label: letters, digits, '.', '_' and '-', 64 at "
+				  "most",
+				  label);
+	return ap_pool_restore(call->pool, name, &acquire, request, call->err);
+}
+
 static const struct control_command commands[] = {
 	{"warm", "make agents up to min_pool_size now", .run = run_warm},
 	{"drain", "retire idle agents down to min_pool_size now", .run = run_drain},
@@ -128,6 +155,8 @@ static const struct control_command commands[] = {
 	{"maintain", "one maintenance pass now", .run = run_maintain},
 	{"close", "grant nothing more", .run = run_close},
 	{"open", "grant again", .run = run_open},
+	{"restore", "make a lease of what another one left", .submit = submit_restore,
+	 .takes = "LABEL@TOKEN AS-LABEL"},
 	{"reset-breaker", "spawn again, whatever failed before", .run = run_reset_breaker},
 	{0},
 };
@@ -276,7 +305,9 @@ const struct tree_row tree_root[] = {
 	 .writer = TREE_WRITER_ANYONE, .fresh = true},
 	{"scale", "size of the pool: N, +N, -N or auto", .show = scale_show,
 	 .submit = control_scale, .fresh = true},
-	{"ctl", "warm, drain, save, load, maintain, close, open, reset-breaker",
+	{"ctl",
+	 "warm, drain, save, load, maintain, close, open, reset-breaker, restore LABEL@TOKEN "
+	 "AS-LABEL",
 	 .submit = ctl_submit, .fresh = true},
 	{"status", "a table for people", .fetch = fetch_look, .show = status_show},
 	{"status.json", "the same for programs: one JSON object", .fetch = fetch_look,
@@ -294,6 +325,8 @@ const struct tree_row tree_root[] = {
 	{"stats", "one value a file", .is_dir = true, .subdir = NODE_STATS},
 	{"config", "one value a file, writable", .is_dir = true, .subdir = NODE_CONFIG},
 	{"agents", "one directory an agent", .is_dir = true, .subdir = NODE_AGENTS},
+	{"kept", "one directory for what each lease left, for a while", .is_dir = true,
+	 .subdir = NODE_KEPT},
 	{"leases", "one link a lease", .is_dir = true, .subdir = NODE_LEASES},
 	{0},
 };

@@ -35,13 +35,14 @@ install_missing() {
 needs_to_build=(gcc libc6-dev meson ninja-build pkg-config libfuse3-dev libsqlite3-dev libpcre2-dev libjansson-dev libgit2-dev)
 needs_to_run=(fuse3 git tmux)
 
-# build DIR [MESON_OPTION...]: configures once and builds; prints only what goes wrong.
+# build DIR [MESON_OPTION...]: configures once and builds, all or $build_only; prints only what goes wrong.
+build_only=()
 build() {
     local dir=$1 log
     shift
     log=$(mktemp)
     if { [ -f "$dir/build.ninja" ] || meson setup "$dir" "$top" "$@"; } >"$log" 2>&1 &&
-        ninja -C "$dir" >>"$log" 2>&1; then
+        ninja -C "$dir" "${build_only[@]}" >>"$log" 2>&1; then
         rm -f "$log"
     else
         cat "$log" >&2

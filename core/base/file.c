@@ -1,9 +1,11 @@
 #include "file.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/fs.h>
+#include <linux/openat2.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -11,6 +13,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "cleanup.h"
@@ -42,6 +45,41 @@ int file_open(const char *path, int flags, mode_t mode)
 	if (r < 0)
 		close(fd);
 	return r < 0 ? r : fd;
+}
+
+static int open_beneath(int dir_fd, const char *path, int flags)
+{
+	const struct open_how how = {
+		.flags = (uint64_t)(flags | O_NOFOLLOW | O_CLOEXEC),
+		.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV,
+	};
+	long fd = syscall(SYS_openat2, dir_fd, path, &how, sizeof how);
+	return fd < 0 ? -errno : (int)fd;
+}
+
+/* A path that is longer than one can be is gone in pieces. */
+int file_open_below(int dir_fd, const char *path, int flags)
+{
+	int at = dir_fd, fd;
+	while (strlen(path) >= PATH_MAX) {
+		char piece[PATH_MAX];
+		size_t len = PATH_MAX - 1;
+		while (len > 0 && path[len] != '/')
+			len--;
+		snprintf(piece, sizeof piece, "%.*s", (int)len, path);
+		fd = len == 0 ? -ENAMETOOLONG : open_beneath(at, piece, O_PATH | O_DIRECTORY);
+		if (at != dir_fd)
+			close(at);
+		if (fd < 0)
+			return fd;
+		at = fd;
+		path += len;
+		path += strspn(path, "/");
+	}
+	fd = open_beneath(at, *path ? path : ".", flags);
+	if (at != dir_fd)
+		close(at);
+	return fd;
 }
 
 static int open_anew(const char *path, mode_t mode)
@@ -140,7 +178,7 @@ static int copy_small(int in, int out, size_t size)
 	return n < 0 ? -errno : write_all(out, block, (size_t)n);
 }
 
-static int copy_bytes(int in, int out)
+int file_copy_bytes(int in, int out)
 {
 	ssize_t n;
 	if (ioctl(out, FICLONE, in) == 0)
@@ -159,6 +197,24 @@ static int copy_bytes(int in, int out)
 	return n < 0 ? -errno : 0;
 }
 
+int file_names(int dir_fd, struct ap_buf *ret)
+{
+	AP_CLEANUP_CLOSE int fd = openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *names = fd < 0 ? NULL : fdopendir(fd);
+	struct dirent *entry;
+	if (!names)
+		return -errno;
+	fd = -1;
+	errno = 0;
+	while ((entry = readdir(names))) {
+		if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
+			ap_buf_add(ret, entry->d_name, strlen(entry->d_name) + 1);
+	}
+	int r = errno ? -errno : ret->failed ? -ENOMEM : 0;
+	closedir(names);
+	return r;
+}
+
 int file_copy(const char *from, const char *to, bool keep_times, struct ap_err *err)
 {
 	struct stat st;
@@ -170,7 +226,7 @@ int file_copy(const char *from, const char *to, bool keep_times, struct ap_err *
 		return ap_err_errno(err, out, "%s", to);
 	int r = 0;
 	if (st.st_size > SMALL_FILE)
-		r = copy_bytes(in, out);
+		r = file_copy_bytes(in, out);
 	else if (st.st_size > 0)
 		r = copy_small(in, out, (size_t)st.st_size);
 	if (r == 0 && keep_times &&

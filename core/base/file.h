@@ -25,6 +25,13 @@ int file_printf(const char *path, struct ap_err *err, const char *fmt, ...)
  * descriptor, close-on-exec, or a negative errno: -EINVAL: it is something else. */
 int file_open(const char *path, int flags, mode_t mode);
 
+/* Opens what is at a path below an open directory ("": itself), of any length, on the mount that
+ * the directory is on: no link is followed, and nothing that is mounted on the way or there is
+ * touched, so that one that never answers holds nobody up. `flags` such as O_PATH, which opens a
+ * link, a FIFO or a device as a mere name. A descriptor, close-on-exec, or a negative errno:
+ * -EXDEV: something is mounted there. */
+int file_open_below(int dir_fd, const char *path, int flags);
+
 /* Appends what a regular file holds; `flags` such as O_NOFOLLOW. -EFBIG: more than `max` bytes. */
 int file_read(const char *path, int flags, size_t max, struct ap_buf *ret, struct ap_err *err);
 
@@ -38,6 +45,12 @@ int file_read_path(const char *dir, const char *name, char *ret, size_t size);
 /* Copies a regular file with its mode, sharing its blocks where the file system can. With
  * `keep_times` it keeps its modification time. */
 int file_copy(const char *from, const char *to, bool keep_times, struct ap_err *err);
+
+/* Copies what is left to read of one open regular file to another, likewise. -errno. */
+int file_copy_bytes(int in, int out);
+
+/* Appends the names in an open directory, each with its NUL; not `.` and `..`. -errno. */
+int file_names(int dir_fd, struct ap_buf *ret);
 
 /* Makes a directory and those above it, for the owner only; no failure where it is there. */
 int file_make_dirs(const char *path, struct ap_err *err);

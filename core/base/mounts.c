@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -34,9 +35,9 @@ static bool is_octal(char c)
 	return c >= '0' && c <= '7';
 }
 
-/* Whether a word of the table, in which the kernel writes blanks, newlines, backslashes and the
- * like as \ooo, stands for that text. */
-static bool word_is(const char *word, size_t len, const char *text)
+/* The text that a word of the table stands for, in which the kernel writes blanks, newlines,
+ * backslashes and the like as \ooo. `ret` has room for the word and a NUL. */
+static void read_word(const char *word, size_t len, char *ret)
 {
 	const char *end = word + len;
 	while (word < end) {
@@ -46,10 +47,9 @@ static bool word_is(const char *word, size_t len, const char *text)
 			c = (char)((word[0] - '0') << 6 | (word[1] - '0') << 3 | (word[2] - '0'));
 			word += 3;
 		}
-		if (c != *text++)
-			return false;
+		*ret++ = c;
 	}
-	return *text == '\0';
+	*ret = '\0';
 }
 
 /* The word behind `n` others of a line, with its length in *ret_len. NULL: there are not so many.
@@ -66,25 +66,81 @@ static const char *word_at(const char *line, unsigned n, size_t *ret_len)
 	return line;
 }
 
-/* ID PARENT MAJOR:MINOR ROOT PATH OPTIONS [FIELD...] - TYPE SOURCE OPTIONS */
+static bool is_at_or_below(const char *at, const char *path)
+{
+	size_t len = strcmp(path, "/") == 0 ? 0 : strlen(path);
+	return strncmp(at, path, len) == 0 && (at[len] == '\0' || at[len] == '/');
+}
+
+/* ID PARENT MAJOR:MINOR ROOT PATH OPTIONS [FIELD...] - TYPE SOURCE OPTIONS. 1: the row is at the
+ * path or below it. */
+static int read_row(const char *line, const char *path, struct mounts_row *ret)
+{
+	size_t len;
+	unsigned n = 6;
+	const char *at = word_at(line, 4, &len);
+	if (!at)
+		return 0;
+	AP_CLEANUP_FREE char *place = malloc(len + 1);
+	if (!place)
+		return -ENOMEM;
+	read_word(at, len, place);
+	if (!is_at_or_below(place, path))
+		return 0;
+	while ((at = word_at(line, n, &len)) && !(len == 1 && *at == '-'))
+		n++;
+	at = at ? word_at(line, n + 1, &len) : NULL;
+	if (!at)
+		return 0;
+	*ret = (struct mounts_row){.id = atoi(line), .path = ap_steal(place)};
+	snprintf(ret->type, sizeof ret->type, "%.*s", (int)len, at);
+	return 1;
+}
+
+int mounts_below(const char *table, const char *path, struct mounts_row **ret, size_t *ret_n)
+{
+	struct mounts_row *rows = NULL;
+	size_t n = 0;
+	for (const char *line = table; *line; line += strcspn(line, "\n"), line += *line == '\n') {
+		struct mounts_row row;
+		int r = read_row(line, path, &row);
+		if (r == 0)
+			continue;
+		struct mounts_row *more = r > 0 ? realloc(rows, (n + 1) * sizeof *rows) : NULL;
+		if (!more) {
+			if (r > 0)
+				free(row.path);
+			mounts_free(rows, n);
+			return -ENOMEM;
+		}
+		rows = more;
+		rows[n++] = row;
+	}
+	*ret = rows;
+	*ret_n = n;
+	return 0;
+}
+
+void mounts_free(struct mounts_row *rows, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		free(rows[i].path);
+	free(rows);
+}
+
 bool mounts_type_at(const char *table, const char *path, char ret_type[MOUNTS_TYPE_MAX])
 {
+	struct mounts_row *rows;
+	size_t n;
 	bool found = false;
-	for (const char *line = table, *next; *line; line = next) {
-		size_t len;
-		next = line + strcspn(line, "\n");
-		next += *next == '\n';
-		const char *at = word_at(line, 4, &len);
-		if (!at || !word_is(at, len, path))
+	if (mounts_below(table, path, &rows, &n) < 0)
+		return false;
+	for (size_t i = 0; i < n; i++) {
+		if (strcmp(rows[i].path, path) != 0)
 			continue;
-		unsigned n = 6;
-		while ((at = word_at(line, n, &len)) && !(len == 1 && *at == '-'))
-			n++;
-		at = at ? word_at(line, n + 1, &len) : NULL;
-		if (!at)
-			continue;
-		snprintf(ret_type, MOUNTS_TYPE_MAX, "%.*s", (int)len, at);
+		memcpy(ret_type, rows[i].type, MOUNTS_TYPE_MAX);
 		found = true;
 	}
+	mounts_free(rows, n);
 	return found;
 }

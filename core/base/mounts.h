@@ -15,3 +15,14 @@ int mounts_read(pid_t pid, struct ap_buf *ret);
 /* The type, such as "fuse.agentpoolfs", of what is mounted at exactly that canonical path: of
  * several the last one. False: nothing is. */
 bool mounts_type_at(const char *table, const char *path, char ret_type[MOUNTS_TYPE_MAX]);
+
+struct mounts_row {
+	int id;
+	char *path; /* canonical; owned */
+	char type[MOUNTS_TYPE_MAX];
+};
+
+/* All that is mounted at a canonical path or below it, in the table's order: of those at one place
+ * the last lies on top. An array of *ret_n that mounts_free() frees; NULL for none. -ENOMEM. */
+int mounts_below(const char *table, const char *path, struct mounts_row **ret, size_t *ret_n);
+void mounts_free(struct mounts_row *rows, size_t n);

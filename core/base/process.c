@@ -1,6 +1,5 @@
 #include "process.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -108,6 +107,8 @@ static _Noreturn void become(const struct process_run *run, const int fds[3], ch
 		files.rlim_cur = files_allowed;
 		(void)setrlimit(RLIMIT_NOFILE, &files);
 	}
+	if (run->file_max > 0)
+		(void)setrlimit(RLIMIT_FSIZE, &(struct rlimit){run->file_max, run->file_max});
 	/* the daemon has its three standard descriptors: these are none of them */
 	for (int i = 0; i < 3; i++)
 		dup2(fds[i], i);
@@ -273,7 +274,8 @@ int process_run(const struct process_run *run, struct ap_err *err)
 {
 	AP_CLEANUP_CLOSE int out_read = -1;
 	AP_CLEANUP_CLOSE int err_read = -1;
-	AP_CLEANUP_CLOSE int in = input_open(run->in);
+	AP_CLEANUP_CLOSE int in =
+		run->in_fd ? fcntl(run->in_fd, F_DUPFD_CLOEXEC, 0) : input_open(run->in);
 	if (in < 0)
 		return ap_err_errno(err, in, "cannot run '%s'", run->argv[0]);
 	int out[2], errs[2];
@@ -290,8 +292,8 @@ int process_run(const struct process_run *run, struct ap_err *err)
 	fcntl(out_read, F_SETFL, O_NONBLOCK);
 	fcntl(err_read, F_SETFL, O_NONBLOCK);
 	pid_t pid;
-	int r = spawn_with(run, in, run->log_fd ? run->log_fd : out[1],
-			   run->log_fd ? run->log_fd : errs[1], &pid);
+	int out_fd = run->out_fd ? run->out_fd : run->log_fd ? run->log_fd : out[1];
+	int r = spawn_with(run, in, out_fd, run->log_fd ? run->log_fd : errs[1], &pid);
 	close(out[1]);
 	close(errs[1]);
 	if (r < 0)
@@ -320,6 +322,9 @@ int process_run(const struct process_run *run, struct ap_err *err)
 				  run->argv[0]);
 	if (run->out && run->out->failed)
 		return ap_err_errno(err, -ENOMEM, "output of '%s'", run->argv[0]);
+	if (WIFSIGNALED(status) && WTERMSIG(status) == SIGXFSZ)
+		return ap_err_set(err, -EFBIG, "'%s' wrote more than %ju bytes", run->argv[0],
+				  (uintmax_t)run->file_max);
 	if (WIFSIGNALED(status))
 		return ap_err_set(err, -ECHILD, "'%s' died of signal %d", run->argv[0],
 				  WTERMSIG(status));
@@ -328,47 +333,4 @@ int process_run(const struct process_run *run, struct ap_err *err)
 		tell_complaint(&complaints, err, run->argv[0]);
 	}
 	return WEXITSTATUS(status);
-}
-
-#define REMOVE_LIMIT (120 * AP_SECOND)
-/* Of directories in one another that are removed without the help of a program. */
-#define REMOVE_DEPTH 32
-
-/* Removes what lies at a name of a directory. An error: something of it is left. */
-static int remove_at(int dir_fd, const char *name, unsigned depth, int64_t deadline_ns)
-{
-	if (unlinkat(dir_fd, name, 0) == 0 || errno == ENOENT)
-		return 0;
-	if (errno != EISDIR && errno != EPERM)
-		return -errno;
-	if (unlinkat(dir_fd, name, AT_REMOVEDIR) == 0)
-		return 0;
-	if (errno != ENOTEMPTY || depth == REMOVE_DEPTH)
-		return -errno;
-	int fd = openat(dir_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	DIR *dir = fd >= 0 ? fdopendir(fd) : NULL;
-	int r = dir ? 0 : -errno;
-	if (!dir && fd >= 0)
-		close(fd);
-	struct dirent *entry;
-	while (r == 0 && (entry = readdir(dir))) {
-		if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
-			r = ap_clock_ns() > deadline_ns
-				    ? -ETIMEDOUT
-				    : remove_at(fd, entry->d_name, depth + 1, deadline_ns);
-	}
-	if (dir)
-		closedir(dir);
-	return r == 0 && unlinkat(dir_fd, name, AT_REMOVEDIR) < 0 ? -errno : r;
-}
-
-/* Most are small, and a process costs more than to remove them; rm is for the rest. */
-int process_remove_tree(const char *path, struct ap_err *err)
-{
-	const char *argv[] = {"rm", "-rf", "--", path, NULL};
-	int r = remove_at(AT_FDCWD, path, 0, ap_clock_ns() + REMOVE_LIMIT);
-	if (r == 0)
-		return 0;
-	r = process_run(&(struct process_run){.argv = argv, .limit_ns = REMOVE_LIMIT}, err);
-	return r > 0 ? -EIO : r;
 }

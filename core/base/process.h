@@ -22,6 +22,8 @@ struct process_run {
 	struct ap_buf *out;	 /* what it printed; NULL: thrown away */
 	size_t out_max;		 /* bytes of that; 0: PROCESS_OUT_MAX */
 	int log_fd;		 /* where all it prints goes instead; 0: nowhere */
+	int in_fd, out_fd;	 /* files in place of `in` and `out`; 0: those */
+	uint64_t file_max;	 /* bytes that any file may have that it writes; 0: no bound */
 	bool kill_group;	 /* what it leaves behind in its process group is ended with it */
 	/* it has a session of its own, the daemon's own limits and no mark: it may outlive the
 	 * daemon, and serves many programs */
@@ -30,7 +32,7 @@ struct process_run {
 
 /* Runs it and waits. Blocks up to limit_ns; one that takes longer is asked to end, a second later
  * made to: git takes its locks away. Its exit code (0..255), or -ETIMEDOUT (ended), -EFBIG (it
- * printed more than out_max, and was ended), -ECHILD (it died of a signal), -ENOENT, -ENOMEM, …;
+ * printed more than out_max, or wrote more than file_max, and was ended), -ECHILD (it died of a signal), -ENOENT, -ENOMEM, …;
  * for all but 0 the sentence is the gist of its stderr (ap_text_gist), or what became of it. */
 int process_run(const struct process_run *run, struct ap_err *err);
 
@@ -49,6 +51,3 @@ uint64_t process_files(void);
  * for it. `in`, `out` and `limit_ns` mean nothing here. */
 int process_open(const struct process_run *run, pid_t *ret_pid, int *ret_in_fd, int *ret_out_fd,
 		 struct ap_err *err);
-
-/* Removes a path with everything below it; a path that is not there is no failure. Blocks. */
-int process_remove_tree(const char *path, struct ap_err *err);

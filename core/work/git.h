@@ -25,13 +25,17 @@
 
 struct ap_git;
 
+/* Paths are absolute. */
 struct ap_git_place {
 	const char *git_dir;	/* of the repository; its HEAD is what revisions name */
 	const char *common_dir; /* the git directory that its worktrees share; may be the same */
 	const char *objects;	/* where new objects go, a directory; NULL: into the repository */
 	const char *const *borrowed; /* object directories that are read as well, NULL at the end;
 				      * alternates in them are not followed; may be NULL */
-	const char *rules; /* the directory of .gitignore and .gitattributes files; NULL: none */
+	const char *rules; /* the directory of .gitignore and .gitattributes files; NULL: none. What
+			    * git itself has to filter appears in it for a moment */
+	const char *base;  /* the commit or tree of what is tracked: text=auto and core.autocrlf
+			    * leave line ends alone where a file of it has such; NULL: none */
 	bool by_program;   /* even where libgit2 could */
 	int64_t limit_ns;  /* of one run of the git program, such as a filter's; 0: GIT_LIMIT */
 };
@@ -75,11 +79,14 @@ struct ap_git_entry {
 	char *name; /* owned by the tree */
 };
 
-/* The entries of a tree, in git's order: ap_git_compare_names(). */
+/* The entries of a tree, in git's order: ap_git_compare_entries(). */
 struct ap_git_tree {
 	struct ap_git_entry *entries;
 	size_t n;
 };
+
+/* As strcmp(), by git's order: the name of a tree counts with a slash at its end. */
+int ap_git_compare_entries(const struct ap_git_entry *a, const struct ap_git_entry *b);
 
 void ap_git_tree_fini(struct ap_git_tree *tree);
 #define AP_CLEANUP_GIT_TREE __attribute__((cleanup(ap_git_tree_fini)))
@@ -87,7 +94,8 @@ void ap_git_tree_fini(struct ap_git_tree *tree);
 /* The entry of that name; NULL: there is none. */
 struct ap_git_entry *ap_git_tree_find(const struct ap_git_tree *tree, const char *name);
 
-/* Puts an entry in, in place of one of that name. -ENOMEM. */
+/* Puts an entry in, in place of one of that name. Of many, it is cheapest to put them in in order.
+ * -ENOMEM. */
 int ap_git_tree_set(struct ap_git_tree *tree, const char *name, unsigned mode, const char *oid);
 void ap_git_tree_remove(struct ap_git_tree *tree, const char *name);
 
@@ -99,6 +107,10 @@ int ap_git_read_tree(struct ap_git *git, const char *oid, struct ap_git_tree *re
  * a name that git does not take, such as .git. */
 int ap_git_write_tree(struct ap_git *git, const struct ap_git_tree *tree, char ret[GIT_OID_MAX + 1],
 		      struct ap_err *err);
+
+/* Whether git takes a name into its trees: not .git in any writing that some system takes for it,
+ * nor .gitmodules as a link. */
+bool ap_git_takes_name(const char *name, unsigned mode);
 
 /* The name of the tree of a commit. -ENOENT. */
 int ap_git_tree_of(struct ap_git *git, const char *commit, char ret[GIT_OID_MAX + 1],
@@ -137,18 +149,36 @@ bool ap_git_has_commit(struct ap_git *git, const char *oid);
 
 /* Whether a path is ignored by the rules, REPO's info/exclude and the user's own excludes file; as
  * git has it for a path that is not tracked. `path` is relative to the top, without a slash at its
- * end. 1, 0 or a negative errno. */
+ * end. The rules of the directories above it are there already, and stay as they are. 1, 0 or a
+ * negative errno. */
 int ap_git_is_ignored(struct ap_git *git, const char *path, bool is_dir, struct ap_err *err);
 
 /* Calls `each` with every path of an index file, in git's order: it is read as data, at most 256
  * MiB of it. Stops at the first that returns non-zero, and returns that. -EIO: it is no index, or
- * one that is split or damaged. */
+ * one that is split, sparse or damaged. */
 int ap_git_read_index(struct ap_git *git, const char *file,
 		      int (*each)(void *data, const char *path), void *data, struct ap_err *err);
 
 /* --- looking --- */
 
+/* Calls `each` with every path (file, link, gitlink) that is not the same in two trees, or trees of
+ * commits, in git's order; NULL is an empty one. `old_entry` is NULL where it is new, `new_entry`
+ * where it is gone; what becomes a directory, or was one, is told as one path gone and others new.
+ * A path may be longer than PATH_MAX. Costs what differs: equal subtrees are not read. Stops at the
+ * first that returns non-zero, and returns that. -EFBIG: more than 4 million directories differ;
+ * -ENAMETOOLONG: a path of more than 1 MiB; -ENOENT: an object is missing. */
+int ap_git_diff_trees(struct ap_git *git, const char *old_tree, const char *new_tree,
+		      int (*each)(void *data, const char *path,
+				  const struct ap_git_entry *old_entry,
+				  const struct ap_git_entry *new_entry),
+		      void *data, struct ap_err *err);
+
 /* Appends what `git diff --stat` says of the difference of two trees, 80 columns wide; files of
  * more than 8 MiB count as binary. */
 int ap_git_diffstat(struct ap_git *git, const char *old_tree, const char *new_tree,
 		    struct ap_buf *ret, struct ap_err *err);
+int ap_git_diff_trees(struct ap_git *git, const char *old_tree, const char *new_tree,
+		      int (*each)(void *data, const char *path,
+				  const struct ap_git_entry *old_entry,
+				  const struct ap_git_entry *new_entry),
+		      void *data, struct ap_err *err);

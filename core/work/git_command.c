@@ -1,10 +1,9 @@
 #include "git_command.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
-#include <pthread.h>
 #include <signal.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -12,8 +11,10 @@
 #include "cleanup.h"
 #include "process.h"
 
-#define MAX_ARGS      64
-#define RESOLVE_LIMIT (5 * AP_SECOND)
+#define MAX_ARGS 64
+#define MAX_ENV	 16
+/* Bytes of a line of an answer: it may have a path in it. */
+#define MAX_LINE (1 << 20)
 
 static const char *const settings[] = {"core.fsmonitor=false",	 "core.quotePath=false",
 				       "core.safecrlf=false",	 "gc.auto=0",
@@ -51,22 +52,60 @@ static size_t begin_args(const struct git_place *place, struct ap_buf *safe,
 	return n;
 }
 
+/* Appends a list of directories as git reads it: what has a meaning in it is quoted as in C. */
+static void add_borrowed(const char *const *dirs, struct ap_buf *ret)
+{
+	ap_buf_adds(ret, "GIT_ALTERNATE_OBJECT_DIRECTORIES=");
+	for (size_t i = 0; dirs[i]; i++) {
+		ap_buf_adds(ret, i > 0 ? ":\"" : "\"");
+		for (const char *at = dirs[i]; *at; at++) {
+			if (*at == '\n')
+				ap_buf_adds(ret, "\\n");
+			else
+				ap_buf_printf(ret, *at == '"' || *at == '\\' ? "\\%c" : "%c", *at);
+		}
+		ap_buf_adds(ret, "\"");
+	}
+}
+
+/* What every git has in its environment, with what the place adds; `index` and `borrowed` are
+ * filled with what some of them point to. */
+static void begin_env(const struct git_place *place, struct ap_buf *index, struct ap_buf *borrowed,
+		      const char *env[MAX_ENV])
+{
+	size_t n = 0;
+	env[n++] = "GIT_OPTIONAL_LOCKS=0";
+	env[n++] = "GIT_TERMINAL_PROMPT=0";
+	env[n++] = "LC_ALL=C";
+	if (place->index) {
+		ap_buf_printf(index, "GIT_INDEX_FILE=%s", place->index);
+		env[n++] = ap_buf_text(index);
+	}
+	if (place->borrowed) {
+		add_borrowed(place->borrowed, borrowed);
+		env[n++] = ap_buf_text(borrowed);
+	}
+	for (size_t i = 0; place->env && place->env[i] && n < MAX_ENV - 1; i++)
+		env[n++] = place->env[i];
+	env[n] = NULL;
+}
+
+static void add_args(const char *argv[MAX_ARGS], size_t n, const char *const *args)
+{
+	for (; *args && n < MAX_ARGS - 1; args++)
+		argv[n++] = *args;
+	argv[n] = NULL;
+}
+
 int git_run(const struct git_place *place, struct ap_buf *out, struct ap_err *err,
 	    const char *const *args)
 {
 	AP_CLEANUP_BUF struct ap_buf index = {0};
+	AP_CLEANUP_BUF struct ap_buf borrowed = {0};
 	AP_CLEANUP_BUF struct ap_buf safe = {0};
-	const char *argv[MAX_ARGS];
-	const char *env[] = {"GIT_OPTIONAL_LOCKS=0", "GIT_TERMINAL_PROMPT=0", "LC_ALL=C", NULL,
-			     NULL};
-	size_t n = begin_args(place, &safe, argv);
-	if (place->index) {
-		ap_buf_printf(&index, "GIT_INDEX_FILE=%s", place->index);
-		env[3] = ap_buf_text(&index);
-	}
-	for (; *args && n < MAX_ARGS - 1; args++)
-		argv[n++] = *args;
-	argv[n] = NULL;
+	const char *argv[MAX_ARGS], *env[MAX_ENV];
+	add_args(argv, begin_args(place, &safe, argv), args);
+	begin_env(place, &index, &borrowed, env);
 	return process_run(
 		&(struct process_run){
 			.argv = argv,
@@ -76,6 +115,9 @@ int git_run(const struct git_place *place, struct ap_buf *out, struct ap_err *er
 			.in = place->in,
 			.out = out,
 			.out_max = place->out_max,
+			.in_fd = place->in_fd,
+			.out_fd = place->out_fd,
+			.file_max = place->file_max,
 		},
 		err);
 }
@@ -125,118 +167,140 @@ int git_rev_parse(const struct git_place *place, const char *revision, char ret[
 	return copy_oid(ret, &out, err);
 }
 
-/* --- the resolver --- */
+/* --- one that stays --- */
 
-struct git_resolver {
-	const char *git_dir;
-	pthread_mutex_t lock; /* of what follows */
-	pid_t pid;	      /* 0: not running */
-	int in_fd, out_fd;    /* its standard input and output */
-};
-
-struct git_resolver *git_resolver_new(const char *git_dir)
+int git_coprocess_start(struct git_coprocess *ret, const struct git_place *place,
+			struct ap_err *err, const char *const *args)
 {
-	struct git_resolver *resolver = calloc(1, sizeof *resolver);
-	if (!resolver)
-		return NULL;
-	resolver->git_dir = git_dir;
-	pthread_mutex_init(&resolver->lock, NULL);
-	return resolver;
-}
-
-static void resolver_end_locked(struct git_resolver *resolver)
-{
-	if (!resolver->pid)
-		return;
-	close(resolver->in_fd);
-	close(resolver->out_fd);
-	kill(resolver->pid, SIGKILL); /* it only reads */
-	while (waitpid(resolver->pid, NULL, 0) < 0 && errno == EINTR)
-		;
-	resolver->pid = 0;
-}
-
-void git_resolver_free(struct git_resolver *resolver)
-{
-	if (!resolver)
-		return;
-	resolver_end_locked(resolver);
-	pthread_mutex_destroy(&resolver->lock);
-	free(resolver);
-}
-
-static int resolver_start_locked(struct git_resolver *resolver, struct ap_err *err)
-{
-	const struct git_place place = {.git_dir = resolver->git_dir};
+	AP_CLEANUP_BUF struct ap_buf index = {0};
+	AP_CLEANUP_BUF struct ap_buf borrowed = {0};
 	AP_CLEANUP_BUF struct ap_buf safe = {0};
-	const char *argv[MAX_ARGS];
-	size_t n = begin_args(&place, &safe, argv);
-	argv[n++] = "cat-file";
-	argv[n++] = "--batch-check=%(objectname)";
-	argv[n] = NULL;
-	return process_open(&(struct process_run){.argv = argv,
-						  .env = GIT_ARGS("LC_ALL=C"),
-						  .dir = resolver->git_dir},
-			    &resolver->pid, &resolver->in_fd, &resolver->out_fd, err);
+	const char *argv[MAX_ARGS], *env[MAX_ENV];
+	struct git_coprocess git = {.limit_ns = place->limit_ns ? place->limit_ns : GIT_LIMIT};
+	add_args(argv, begin_args(place, &safe, argv), args);
+	begin_env(place, &index, &borrowed, env);
+	int r = process_open(
+		&(struct process_run){.argv = argv,
+				      .env = env,
+				      .dir = place->work_tree ? place->work_tree : place->git_dir},
+		&git.pid, &git.in_fd, &git.out_fd, err);
+	if (r < 0)
+		return r;
+	fcntl(git.in_fd, F_SETFL, O_NONBLOCK);
+	fcntl(git.out_fd, F_SETFL, O_NONBLOCK);
+	*ret = git;
+	return 0;
 }
 
-/* Reads one line of the answer, without its newline. False when it does not come. */
-static bool read_line(int fd, struct ap_buf *line)
+void git_coprocess_end(struct git_coprocess *git)
 {
-	int64_t deadline = ap_clock_ns() + RESOLVE_LIMIT;
+	if (!git->pid)
+		return;
+	close(git->in_fd);
+	close(git->out_fd);
+	kill(-git->pid, SIGKILL); /* and what it has started; what it had written is whole */
+	while (waitpid(git->pid, NULL, 0) < 0 && errno == EINTR)
+		;
+	ap_buf_fini(&git->got);
+	*git = (struct git_coprocess){0};
+}
+
+/* Waits for a pipe. */
+static int await_pipe(int fd, short events, int64_t deadline_ns)
+{
 	for (;;) {
-		char block[512];
-		struct pollfd ready = {.fd = fd, .events = POLLIN};
-		int64_t left = deadline - ap_clock_ns();
-		if (left <= 0 || (poll(&ready, 1, (int)(left / AP_MS) + 1) <= 0 && errno != EINTR))
-			return false;
-		ssize_t n = read(fd, block, sizeof block);
-		if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR))
-			return false;
-		if (n < 0)
-			continue;
-		ap_buf_add(line, block, (size_t)n);
-		if (line->failed)
-			return false;
-		if (line->data[line->len - 1] == '\n') {
-			git_trim(line);
-			return true;
-		}
+		struct pollfd ready = {.fd = fd, .events = events};
+		int64_t left = deadline_ns - ap_clock_ns();
+		if (left <= 0)
+			return -ETIMEDOUT;
+		int64_t ms = left / AP_MS + 1;
+		int n = poll(&ready, 1, ms > 60000 ? 60000 : (int)ms);
+		if (n > 0)
+			return 0;
+		if (n < 0 && errno != EINTR)
+			return -errno;
 	}
 }
 
-/* One question to the git that stays. False when it has gone. */
-static bool ask_locked(struct git_resolver *resolver, const struct ap_buf *question,
-		       struct ap_buf *answer)
+int git_coprocess_ask(struct git_coprocess *git, const void *data, size_t len)
 {
-	if (!resolver->pid && resolver_start_locked(resolver, NULL) < 0)
-		return false;
-	if (write(resolver->in_fd, question->data, question->len) == (ssize_t)question->len &&
-	    read_line(resolver->out_fd, answer))
-		return true;
-	resolver_end_locked(resolver);
-	return false;
+	int64_t deadline = ap_clock_after(ap_clock_ns(), git->limit_ns);
+	for (size_t done = 0; done < len;) {
+		ssize_t n = write(git->in_fd, (const char *)data + done, len - done);
+		if (n < 0 && errno == EAGAIN) {
+			int r = await_pipe(git->in_fd, POLLOUT, deadline);
+			if (r < 0)
+				return r;
+		} else if (n < 0 && errno != EINTR) {
+			return -errno;
+		}
+		done += n > 0 ? (size_t)n : 0;
+	}
+	return 0;
 }
 
-int git_resolve(struct git_resolver *resolver, const char *revision, char ret[GIT_OID_MAX + 1],
-		struct ap_err *err)
+/* Reads what there is of an answer. */
+static int hear(struct git_coprocess *git, int64_t deadline_ns)
 {
-	AP_CLEANUP_BUF struct ap_buf question = {0};
-	AP_CLEANUP_BUF struct ap_buf answer = {0};
-	const struct git_place place = {.git_dir = resolver->git_dir};
-	ap_buf_printf(&question, "%s^{commit}\n", revision);
-	if (question.failed)
-		return ap_err_errno(err, -ENOMEM, "%s", revision);
-	if (strchr(revision, '\n') ||
-	    question.len > 4096) /* it reads lines; a pipe's atomic write */
-		return 1;
-	pthread_mutex_lock(&resolver->lock);
-	bool answered = ask_locked(resolver, &question, &answer);
-	pthread_mutex_unlock(&resolver->lock);
-	if (!answered)
-		return git_rev_parse(&place, revision, ret, err);
-	/* an object name, or "QUESTION missing", "QUESTION ambiguous" */
-	if (strchr(ap_buf_text(&answer), ' '))
-		return 1;
-	return copy_oid(ret, &answer, err);
+	for (;;) {
+		if (!ap_buf_reserve(&git->got, 64 << 10))
+			return -ENOMEM;
+		ssize_t n = read(git->out_fd, git->got.data + git->got.len, 64 << 10);
+		if (n > 0) {
+			git->got.len += (size_t)n;
+			git->got.data[git->got.len] = '\0';
+			return 0;
+		}
+		if (n == 0)
+			return -EPIPE;
+		int r = errno == EAGAIN	 ? await_pipe(git->out_fd, POLLIN, deadline_ns)
+			: errno == EINTR ? 0
+					 : -errno;
+		if (r < 0)
+			return r;
+	}
+}
+
+/* Moves the first bytes of what was heard. */
+static int take(struct git_coprocess *git, size_t len, size_t drop, struct ap_buf *ret)
+{
+	ap_buf_add(ret, git->got.data, len);
+	ap_buf_drop(&git->got, len + drop);
+	return ret->failed ? -ENOMEM : 0;
+}
+
+int git_coprocess_line(struct git_coprocess *git, char end, struct ap_buf *ret)
+{
+	int64_t deadline = ap_clock_after(ap_clock_ns(), git->limit_ns);
+	for (size_t looked = 0;;) {
+		const char *at = git->got.len > looked ? memchr(git->got.data + looked, end,
+								git->got.len - looked)
+						       : NULL;
+		if (at)
+			return take(git, (size_t)(at - git->got.data), 1, ret);
+		looked = git->got.len;
+		if (looked > MAX_LINE)
+			return -EFBIG;
+		int r = hear(git, deadline);
+		if (r < 0)
+			return r;
+	}
+}
+
+int git_coprocess_bytes(struct git_coprocess *git, size_t len, struct ap_buf *ret)
+{
+	int64_t deadline = ap_clock_after(ap_clock_ns(), git->limit_ns);
+	while (len > 0) {
+		if (git->got.len == 0) {
+			int r = hear(git, deadline);
+			if (r < 0)
+				return r;
+		}
+		size_t n = git->got.len < len ? git->got.len : len;
+		int r = take(git, n, 0, ret);
+		if (r < 0)
+			return r;
+		len -= n;
+	}
+	return 0;
 }

@@ -12,14 +12,19 @@
 #include "err.h"
 #include "git.h"
 
-#define GIT_LIMIT   (120 * AP_SECOND) /* of one git command */
+#define GIT_LIMIT (120 * AP_SECOND) /* of one git command */
 
 /* Where git works: a repository as a whole, or one worktree of it. */
 struct git_place {
 	const char *git_dir;
-	const char *work_tree;	 /* NULL: none */
-	const char *index;	 /* another index file; NULL: the worktree's own */
-	const struct ap_buf *in; /* standard input; NULL: empty */
+	const char *work_tree;	     /* NULL: none */
+	const char *const *borrowed; /* directories of objects that are read too, NULL at the end;
+				      * NULL: none */
+	const char *index;	     /* another index file; NULL: the worktree's own */
+	const struct ap_buf *in;     /* standard input; NULL: empty */
+	const char *const *env;	     /* over the daemon's own and git_run's; NULL: nothing */
+	int in_fd, out_fd;	     /* files for standard input and output; 0: `in` and `out` */
+	uint64_t file_max;	     /* bytes that any file may have that it writes; 0: no bound */
 	bool with_hooks;
 	int64_t limit_ns; /* 0: GIT_LIMIT */
 	size_t out_max;	  /* bytes that it may print, else -EFBIG; 0: PROCESS_OUT_MAX */
@@ -47,14 +52,25 @@ int git_rev_parse(const struct git_place *place, const char *revision, char ret[
 /* Cuts the newlines off at the end. */
 void git_trim(struct ap_buf *line);
 
-/* A git that stays and answers which object a name is: a question costs no process. It sees refs
- * as they are at the question. */
-struct git_resolver;
+/* A git that stays: it is asked on its standard input and answers, so that a question costs no
+ * process. One thread at a time. */
+struct git_coprocess {
+	pid_t pid;	   /* 0: not running */
+	int in_fd, out_fd; /* its standard input and output */
+	struct ap_buf got; /* of an answer, not taken yet */
+	int64_t limit_ns;  /* of one question */
+};
 
-/* NULL on ENOMEM. Starts nothing yet. `git_dir` must live as long. */
-struct git_resolver *git_resolver_new(const char *git_dir);
-void git_resolver_free(struct git_resolver *resolver);
+int git_coprocess_start(struct git_coprocess *ret, const struct git_place *place,
+			struct ap_err *err, const char *const *args);
 
-/* The commit of a revision. 0, 1 (there is none) or negative errno. */
-int git_resolve(struct git_resolver *resolver, const char *revision, char ret[GIT_OID_MAX + 1],
-		struct ap_err *err);
+/* Ends it, if it runs. */
+void git_coprocess_end(struct git_coprocess *git);
+
+/* Asks. -EPIPE: it has ended; -ETIMEDOUT: it does not take it. */
+int git_coprocess_ask(struct git_coprocess *git, const void *data, size_t len);
+
+/* Takes the answer up to a byte, which is cut off, or of a length; `ret` is appended to. -EPIPE: it
+ * has ended first; -ETIMEDOUT; -EFBIG: it is longer than a line has to be; -ENOMEM. */
+int git_coprocess_line(struct git_coprocess *git, char end, struct ap_buf *ret);
+int git_coprocess_bytes(struct git_coprocess *git, size_t len, struct ap_buf *ret);

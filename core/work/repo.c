@@ -12,7 +12,7 @@
 
 #include "cleanup.h"
 #include "file.h"
-#include "process.h"
+#include "remove.h"
 
 /* The directory that programs know the repository by, whichever worktree they are in. */
 static char *main_path(const char *common_dir)
@@ -88,9 +88,24 @@ static int check_owner(const char *dir, struct ap_err *err)
 			  dir, owner, us);
 }
 
-int repo_open(struct repo *ret, const char *path, bool allow_foreign, struct ap_err *err)
+/* The handle that stays, behind its lock. */
+static int open_git(struct repo *repo, struct ap_err *err)
 {
-	struct repo repo = {.path = realpath(path, NULL)};
+	repo->git_lock = malloc(sizeof *repo->git_lock);
+	if (!repo->git_lock)
+		return ap_err_errno(err, -ENOMEM, "%s", repo->path);
+	pthread_mutex_init(repo->git_lock, NULL);
+	return ap_git_open(&repo->git,
+			   &(struct ap_git_place){.git_dir = repo->git_dir,
+						  .common_dir = repo->common_dir,
+						  .by_program = repo->by_program},
+			   err);
+}
+
+int repo_open(struct repo *ret, const char *path, bool allow_foreign, bool by_program,
+	      struct ap_err *err)
+{
+	struct repo repo = {.path = realpath(path, NULL), .by_program = by_program};
 	char head[GIT_OID_MAX + 1];
 	if (!repo.path)
 		return ap_err_errno(err, -errno, "%s", path);
@@ -101,12 +116,9 @@ int repo_open(struct repo *ret, const char *path, bool allow_foreign, struct ap_
 		r = check_owner(repo.common_dir, err);
 	if (r == 0) {
 		repo.main_path = main_path(repo.common_dir);
-		repo.resolver = git_resolver_new(repo.git_dir);
-		if (!repo.main_path || !repo.resolver)
-			r = ap_err_errno(err, -ENOMEM, "%s", path);
+		r = repo.main_path ? open_git(&repo, err) : ap_err_errno(err, -ENOMEM, "%s", path);
 	}
-	if (r == 0 &&
-	    git_rev_parse(&(struct git_place){.git_dir = repo.git_dir}, "HEAD", head, NULL) != 0)
+	if (r == 0 && repo_lookup(&repo, "HEAD", head, NULL) != 0)
 		r = ap_err_set(err, -EINVAL, "%s has no commit yet: make a first one", path);
 	if (r < 0)
 		repo_fini(&repo);
@@ -117,7 +129,10 @@ int repo_open(struct repo *ret, const char *path, bool allow_foreign, struct ap_
 
 void repo_fini(struct repo *repo)
 {
-	git_resolver_free(repo->resolver);
+	ap_git_close(repo->git);
+	if (repo->git_lock)
+		pthread_mutex_destroy(repo->git_lock);
+	free(repo->git_lock);
 	free(repo->path);
 	free(repo->git_dir);
 	free(repo->common_dir);
@@ -126,12 +141,26 @@ void repo_fini(struct repo *repo)
 	*repo = (struct repo){0};
 }
 
+const char *repo_git_kind(const struct repo *repo)
+{
+	return ap_git_kind(repo->git);
+}
+
 int repo_resolve(const struct repo *repo, const char *revision, char ret_oid[GIT_OID_MAX + 1],
 		 struct ap_err *err)
 {
-	int r = git_resolve(repo->resolver, revision, ret_oid, err);
+	int r = repo_lookup(repo, revision, ret_oid, err);
 	if (r > 0)
 		return ap_err_set(err, -EINVAL, "'%s' names no commit of %s", revision, repo->path);
+	return r;
+}
+
+int repo_lookup(const struct repo *repo, const char *ref, char ret_oid[GIT_OID_MAX + 1],
+		struct ap_err *err)
+{
+	pthread_mutex_lock(repo->git_lock);
+	int r = ap_git_resolve(repo->git, ref, ret_oid, err);
+	pthread_mutex_unlock(repo->git_lock);
 	return r;
 }
 
@@ -167,6 +196,46 @@ static void each_linked(const struct repo *repo,
 	}
 	if (entries)
 		closedir(entries);
+}
+
+bool repo_has_commit(const struct repo *repo, const char *oid)
+{
+	pthread_mutex_lock(repo->git_lock);
+	bool has = ap_git_has_commit(repo->git, oid);
+	pthread_mutex_unlock(repo->git_lock);
+	return has;
+}
+
+/* Whether HEAD of a git directory is on a branch. */
+static bool is_on(const char *git_dir, const char *ref)
+{
+	char line[PATH_MAX];
+	return file_read_line(git_dir, "HEAD", line, sizeof line) == 0 &&
+	       strncmp(line, "ref: ", 5) == 0 && strcmp(line + 5, ref) == 0;
+}
+
+struct branch_place {
+	const char *ref;
+	char *found; /* owned */
+};
+
+static void note_branch(void *data, const char *admin, const char *dir)
+{
+	struct branch_place *place = data;
+	if (!place->found && access(dir, F_OK) == 0 && is_on(admin, place->ref))
+		place->found = strdup(dir);
+}
+
+int repo_branch_place(const struct repo *repo, const char *ref, char **ret, struct ap_err *err)
+{
+	struct branch_place place = {.ref = ref};
+	/* a bare one has nothing checked out, whatever its HEAD says */
+	if (repo->work_tree && is_on(repo->common_dir, ref))
+		place.found = strdup(repo->main_path);
+	else
+		each_linked(repo, note_branch, &place);
+	*ret = place.found;
+	return place.found != NULL;
 }
 
 struct place {
@@ -244,7 +313,7 @@ static void forget_gone(void *data, const char *admin, const char *dir)
 	const char *const *all = data;
 	size_t len = strlen(*all);
 	if (strncmp(dir, *all, len) == 0 && dir[len] == '/' && access(dir, F_OK) < 0)
-		(void)process_remove_tree(admin, NULL);
+		(void)remove_tree(admin, NULL, NULL);
 }
 
 void repo_forget_worktrees(const struct repo *repo, const char *dir)

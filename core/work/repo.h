@@ -3,25 +3,45 @@
  * block; all may run in several threads. */
 #pragma once
 
+#include <pthread.h>
+
 #include "git_command.h"
 
 struct repo {
-	char *path;	  /* what the user gave, made absolute */
-	char *git_dir;	  /* its own: another than common_dir where it is a linked worktree */
-	char *common_dir; /* the git directory that all its worktrees share */
-	char *main_path;  /* its main checkout; the repository itself where it is bare */
-	char *work_tree;  /* where its files are; NULL: it is bare */
-	struct git_resolver *resolver;
+	char *path;	    /* what the user gave, made absolute */
+	char *git_dir;	    /* its own: another than common_dir where it is a linked worktree */
+	char *common_dir;   /* the git directory that all its worktrees share */
+	char *main_path;    /* its main checkout; the repository itself where it is bare */
+	char *work_tree;    /* where its files are; NULL: it is bare */
+	struct ap_git *git; /* stays open: for what is asked often */
+	pthread_mutex_t *git_lock;
+	bool by_program; /* handles of git.h are to be opened so */
 };
 
 /* Fills `ret`. -EINVAL: no repository, or one without a commit. -EPERM: it is another user's,
- * whose hooks, filters and settings would be obeyed as ours, and that was not allowed. */
-int repo_open(struct repo *ret, const char *path, bool allow_foreign, struct ap_err *err);
+ * whose hooks, filters and settings would be obeyed as ours, and that was not allowed. With
+ * `by_program` libgit2 is not used. */
+int repo_open(struct repo *ret, const char *path, bool allow_foreign, bool by_program,
+	      struct ap_err *err);
 void repo_fini(struct repo *repo);
+
+/* What git.h works with: "libgit2" or "program". */
+const char *repo_git_kind(const struct repo *repo);
 
 /* The commit that a revision names, as the user's own HEAD and branches stand now. -EINVAL. */
 int repo_resolve(const struct repo *repo, const char *revision, char ret_oid[GIT_OID_MAX + 1],
 		 struct ap_err *err);
+
+/* The commit that a ref is at. 0, 1 (there is none) or a negative errno. */
+int repo_lookup(const struct repo *repo, const char *ref, char ret_oid[GIT_OID_MAX + 1],
+		struct ap_err *err);
+
+/* Whether the repository itself has a commit. */
+bool repo_has_commit(const struct repo *repo, const char *oid);
+
+/* Whether a checkout of the repository is on a branch, by what lies in the git directory. 1, with
+ * its place, owned by the caller; 0: none is; or a negative errno. */
+int repo_branch_place(const struct repo *repo, const char *ref, char **ret, struct ap_err *err);
 
 /* The innermost checkout or git directory of the repository and its worktrees that a canonical path
  * is in, or would be if it were there; owned by the caller. NULL: none, or no memory. */

@@ -12,6 +12,7 @@
 #include "buf.h"
 #include "cleanup.h"
 #include "file.h"
+#include "remove.h"
 #include "restore.h"
 
 int rules_init(struct rules *ret, const char *scratch, struct layer *layer, const char *top,
@@ -31,7 +32,7 @@ int rules_init(struct rules *ret, const char *scratch, struct layer *layer, cons
 void rules_fini(struct rules *rules)
 {
 	if (rules->dir)
-		(void)restore_remove(rules->dir, NULL, NULL); /* else at the next start */
+		(void)remove_tree(rules->dir, NULL, NULL); /* else at the next start */
 	free(rules->dir);
 	free(rules->filled);
 	*rules = (struct rules){0};

@@ -1,11 +1,16 @@
 #include "saved_tree.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "cleanup.h"
+
+#define DEPTH_MAX 1000 /* directories in directories: what a thread's stack takes */
 
 #define MODE_TYPE 0170000
 #define MODE_DIR  0040000
@@ -19,12 +24,13 @@ struct building {
 	struct ap_buf *path; /* of the directory, from the top of the layer */
 	struct ap_git_tree base, head;
 	const char *base_oid; /* "": none */
+	const char *origin;   /* path of what `base` was at first, in the template */
 	bool is_changed;      /* `base` is another tree than that of base_oid by now */
 };
 
 static int build_dir(struct saved_tree *saved, const struct layer_dir *dir, struct ap_buf *path,
-		     const char *base_oid, const char *head_oid, char ret[GIT_OID_MAX + 1],
-		     struct ap_err *err);
+		     const char *origin, const char *base_oid, const char *head_oid,
+		     char ret[GIT_OID_MAX + 1], struct ap_err *err);
 
 /* The path below the top of the tree, by which git knows it. */
 static const char *tree_path(const struct saved_tree *saved, const struct ap_buf *path)
@@ -61,31 +67,57 @@ static bool is_gitlink(const struct ap_git_entry *entry)
 
 static int add_tracked(void *data, const char *path)
 {
-	struct ap_buf *tracked = data;
-	ap_buf_add(tracked, path, strlen(path) + 1);
-	return tracked->failed ? -ENOMEM : 0;
+	struct saved_tree *saved = data;
+	if (saved->n_tracked == saved->room_tracked) {
+		size_t room = saved->room_tracked ? 2 * saved->room_tracked : 1024;
+		char **grown = realloc(saved->tracked, room * sizeof *grown);
+		if (!grown)
+			return -ENOMEM;
+		saved->tracked = grown;
+		saved->room_tracked = room;
+	}
+	char *copy = strdup(path);
+	if (!copy)
+		return -ENOMEM;
+	saved->tracked[saved->n_tracked++] = copy;
+	return 0;
 }
 
-/* Whether the agent's index has that path, or one below it. It is asked only where something is
- * ignored. The index is sorted as memcmp has it. */
-static int in_index(struct saved_tree *saved, const char *path, struct ap_err *err)
+static int compare_paths(const void *a, const void *b)
 {
+	return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+/* Whether the agent's index has that path, or for a directory one below it. It is read when the
+ * first thing is met that is ignored. */
+static int in_index(struct saved_tree *saved, const char *path, bool is_dir, struct ap_err *err)
+{
+	AP_CLEANUP_BUF struct ap_buf wanted = {0};
 	if (!saved->index)
 		return 0;
 	if (!saved->has_tracked) {
-		int r = ap_git_read_index(saved->git, saved->index, add_tracked, &saved->tracked,
-					  NULL);
+		int r = ap_git_read_index(saved->git, saved->index, add_tracked, saved, NULL);
 		if (r == -ENOMEM)
 			return ap_err_errno(err, r, "the index");
 		saved->has_tracked = true; /* one that cannot be read has none */
+		if (saved->n_tracked > 0)
+			qsort(saved->tracked, saved->n_tracked, sizeof *saved->tracked,
+			      compare_paths);
 	}
-	size_t len = strlen(path);
-	const char *at = ap_buf_text(&saved->tracked), *end = at + saved->tracked.len;
-	for (; at < end; at += strlen(at) + 1) {
-		if (strncmp(at, path, len) == 0 && (at[len] == '/' || at[len] == '\0'))
-			return 1;
+	ap_buf_printf(&wanted, is_dir ? "%s/" : "%s", path);
+	if (wanted.failed)
+		return ap_err_errno(err, -ENOMEM, "%s", path);
+	size_t low = 0, high = saved->n_tracked; /* the first that is not before it */
+	while (low < high) {
+		size_t middle = low + (high - low) / 2;
+		if (strcmp(saved->tracked[middle], wanted.data) < 0)
+			low = middle + 1;
+		else
+			high = middle;
 	}
-	return 0;
+	return low < saved->n_tracked &&
+	       (is_dir ? strncmp(saved->tracked[low], wanted.data, wanted.len) == 0
+		       : strcmp(saved->tracked[low], wanted.data) == 0);
 }
 
 /* Whether something new is left out. 1, 0 or a negative errno. */
@@ -111,11 +143,17 @@ static int is_left_out(struct building *b, const struct layer_entry *entry, stru
 		r = ap_git_is_ignored(saved->git, path, is_dir, err);
 	if (r <= 0)
 		return r;
-	r = in_index(saved, path, err);
+	r = in_index(saved, path, is_dir, err);
 	return r < 0 ? r : !r;
 }
 
 /* --- entries --- */
+
+static void tell_unplaced(struct building *b, const char *why)
+{
+	if (b->saved->unplaced)
+		b->saved->unplaced(b->saved->data, ap_buf_text(b->path), why);
+}
 
 static int set_entry(struct building *b, const char *name, unsigned mode, const char *oid,
 		     struct ap_err *err)
@@ -221,6 +259,120 @@ static int tree_at(struct saved_tree *saved, const char *root, const char *path,
 	return 0;
 }
 
+/* The part of a tree of the template that is checked out there, or that is not: whoever removes or
+ * moves a directory has not removed or moved what was not in it. "": nothing. */
+static int part_of(struct saved_tree *saved, const char *oid, const char *origin, bool checked_out,
+		   char ret[GIT_OID_MAX + 1], struct ap_err *err)
+{
+	AP_CLEANUP_GIT_TREE struct ap_git_tree tree = {NULL, 0}, part = {NULL, 0};
+	int r = ap_git_read_tree(saved->git, oid, &tree, err);
+	for (size_t i = 0; r == 0 && i < tree.n; i++) {
+		const struct ap_git_entry *entry = &tree.entries[i];
+		AP_CLEANUP_BUF struct ap_buf path = {0};
+		AP_CLEANUP_BUF struct ap_buf inner = {0};
+		char kept[GIT_OID_MAX + 1];
+		struct stat st;
+		ap_buf_printf(&inner, *origin ? "%s/%s" : "%s%s", origin, entry->name);
+		ap_buf_printf(&path, "%s/%s", saved->sparse_files, ap_buf_text(&inner));
+		snprintf(kept, sizeof kept, "%s", entry->oid);
+		bool is_there = lstat(ap_buf_text(&path), &st) == 0;
+		if (is_there && is_tree(entry))
+			r = part_of(saved, entry->oid, ap_buf_text(&inner), checked_out, kept, err);
+		else if (is_there != checked_out)
+			*kept = '\0';
+		if (r == 0 && *kept &&
+		    (r = ap_git_tree_set(&part, entry->name, entry->mode, kept)) < 0)
+			r = ap_err_errno(err, r, "%s", entry->name);
+	}
+	*ret = '\0';
+	return r < 0 || part.n == 0 ? r : ap_git_write_tree(saved->git, &part, ret, err);
+}
+
+/* Puts into a tree, "" for none, what another one has and it has not. */
+static int merge_trees(struct saved_tree *saved, char into[GIT_OID_MAX + 1], const char *other,
+		       struct ap_err *err)
+{
+	AP_CLEANUP_GIT_TREE struct ap_git_tree tree = {NULL, 0}, more = {NULL, 0};
+	if (!*other)
+		return 0;
+	if (!*into) {
+		snprintf(into, GIT_OID_MAX + 1, "%s", other);
+		return 0;
+	}
+	int r = ap_git_read_tree(saved->git, into, &tree, err);
+	if (r == 0)
+		r = ap_git_read_tree(saved->git, other, &more, err);
+	for (size_t i = 0; r == 0 && i < more.n; i++) {
+		const struct ap_git_entry *entry = &more.entries[i];
+		struct ap_git_entry *there = ap_git_tree_find(&tree, entry->name);
+		if (is_tree(there) && is_tree(entry))
+			r = merge_trees(saved, there->oid, entry->oid, err);
+		else if (!there &&
+			 (r = ap_git_tree_set(&tree, entry->name, entry->mode, entry->oid)) < 0)
+			r = ap_err_errno(err, r, "%s", entry->name);
+	}
+	return r < 0 ? r : ap_git_write_tree(saved->git, &tree, into, err);
+}
+
+/* What of a directory that was moved belongs to the tree at its new place: not what is ignored
+ * there, unless the agent's last commit has it. */
+static int moved_part(struct building *b, struct ap_buf *path, const char *oid,
+		      const char *head_oid, char ret[GIT_OID_MAX + 1], struct ap_err *err)
+{
+	struct saved_tree *saved = b->saved;
+	AP_CLEANUP_GIT_TREE struct ap_git_tree tree = {NULL, 0}, head = {NULL, 0}, part = {NULL, 0};
+	int r = ap_git_read_tree(saved->git, oid, &tree, err);
+	if (r == 0 && *head_oid)
+		(void)ap_git_read_tree(saved->git, head_oid, &head, NULL); /* then it has nothing */
+	if (r == 0)
+		r = rules_fill(saved->rules, tree_path(saved, path), err);
+	size_t len = path->len;
+	for (size_t i = 0; r == 0 && i < tree.n; i++) {
+		const struct ap_git_entry *entry = &tree.entries[i],
+					  *known = ap_git_tree_find(&head, entry->name);
+		char kept[GIT_OID_MAX + 1];
+		snprintf(kept, sizeof kept, "%s", entry->oid);
+		path_add(path, entry->name);
+		const char *at = tree_path(saved, path);
+		int ignored = known || strlen(at) >= PATH_MAX
+				      ? 0
+				      : ap_git_is_ignored(saved->git, at, is_tree(entry), err);
+		if (ignored == 1)
+			ignored = !in_index(saved, at, is_tree(entry), err);
+		if (ignored < 0)
+			r = ignored;
+		else if (ignored)
+			*kept = '\0';
+		else if (is_tree(entry))
+			r = moved_part(b, path, entry->oid, is_tree(known) ? known->oid : "", kept,
+				       err);
+		path_cut(path, len);
+		if (r == 0 && *kept &&
+		    (r = ap_git_tree_set(&part, entry->name, entry->mode, kept)) < 0)
+			r = ap_err_errno(err, r, "%s", entry->name);
+	}
+	*ret = '\0';
+	return r < 0 || part.n == 0 ? r : ap_git_write_tree(saved->git, &part, ret, err);
+}
+
+/* A name that is not there any more. */
+static int build_gone(struct building *b, const char *name, struct ap_err *err)
+{
+	const struct ap_git_entry *base = ap_git_tree_find(&b->base, name);
+	AP_CLEANUP_BUF struct ap_buf origin = {0};
+	char oid[GIT_OID_MAX + 1] = "";
+	if (is_tree(base) && b->saved->sparse_files) {
+		ap_buf_printf(&origin, *b->origin ? "%s/%s" : "%s%s", b->origin, name);
+		int r = part_of(b->saved, base->oid, ap_buf_text(&origin), false, oid, err);
+		if (r < 0)
+			return r;
+	}
+	if (*oid)
+		return set_entry(b, name, MODE_DIR, oid, err);
+	remove_entry(b, name);
+	return 0;
+}
+
 /* Where `.git` is among the entries of a directory; NULL: there is none. */
 static const struct layer_entry *dot_git_of(const struct layer_dir *dir)
 {
@@ -229,6 +381,29 @@ static const struct layer_entry *dot_git_of(const struct layer_dir *dir)
 			return dir->entries[i].kind == LAYER_GONE ? NULL : &dir->entries[i];
 	}
 	return NULL;
+}
+
+/* Whether a submodule has the `.git` file that the pool has placed there, and nobody changed: no
+ * layer without an overlay has it then. */
+static bool is_placed(const struct layer_dir *dir, struct layer_entry *ret)
+{
+	*ret = (struct layer_entry){.name = (char *)".git", .kind = LAYER_FILE};
+	return fstatat(dir->fd, ".git", &ret->st, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT) == 0 &&
+	       S_ISREG(ret->st.st_mode);
+}
+
+/* What a directory that was moved has from its old place. */
+static int take_moved(struct building *b, const char *from, const char *head_oid,
+		      char ret[GIT_OID_MAX + 1], struct ap_err *err)
+{
+	char oid[GIT_OID_MAX + 1], part[GIT_OID_MAX + 1];
+	int r = tree_at(b->saved, b->saved->root, from, oid, err);
+	*ret = '\0';
+	if (r == 0 && *oid && b->saved->sparse_files) {
+		r = part_of(b->saved, oid, from, true, part, err);
+		strcpy(oid, part);
+	}
+	return r < 0 || !*oid ? r : moved_part(b, b->path, oid, head_oid, ret, err);
 }
 
 /* A directory: a tree, or a gitlink where a repository is. */
@@ -241,15 +416,28 @@ static int build_child(struct building *b, const struct layer_entry *entry,
 	const struct layer_entry *dot_git = dot_git_of(child);
 	char base_oid[GIT_OID_MAX + 1] = "", head_oid[GIT_OID_MAX + 1] = "", oid[GIT_OID_MAX + 1],
 				    link[GIT_OID_MAX + 1] = "";
+	char rest[GIT_OID_MAX + 1];
+	AP_CLEANUP_BUF struct ap_buf here = {0};
+	const char *origin;
 	int r = 0;
-	if (is_gitlink(base) || is_gitlink(head))
-		snprintf(link, sizeof link, "%s", is_gitlink(base) ? base->oid : head->oid);
-	if (entry->from)
-		r = tree_at(saved, saved->root, entry->from, base_oid, err);
-	else if (is_tree(base) && !entry->is_opaque)
-		snprintf(base_oid, sizeof base_oid, "%s", base->oid);
+	ap_buf_printf(&here, *b->origin ? "%s/%s" : "%s%s", b->origin, entry->name);
+	origin = entry->from ? entry->from : ap_buf_text(&here);
+	if (is_gitlink(base)) /* what the agent has committed itself is new, whatever it names */
+		snprintf(link, sizeof link, "%s", base->oid);
+	struct layer_entry as_placed;
+	if (*link && !dot_git && is_placed(child, &as_placed))
+		dot_git = &as_placed;
 	if (is_tree(head))
 		snprintf(head_oid, sizeof head_oid, "%s", head->oid);
+	if (entry->from)
+		r = take_moved(b, entry->from, head_oid, base_oid, err);
+	else if (is_tree(base) && !entry->is_opaque)
+		snprintf(base_oid, sizeof base_oid, "%s", base->oid);
+	if (r == 0 && is_tree(base) && saved->sparse_files && (entry->from || entry->is_opaque)) {
+		r = part_of(saved, base->oid, ap_buf_text(&here), false, rest, err);
+		if (r == 0)
+			r = merge_trees(saved, base_oid, rest, err);
+	}
 	if (r == 0 && dot_git) {
 		const struct saved_nested nested = {.dir = child,
 						    .dot_git = dot_git,
@@ -259,11 +447,12 @@ static int build_child(struct building *b, const struct layer_entry *entry,
 		r = saved->nested(saved->data, &nested, oid, err);
 		if (r == 1)
 			return set_entry(b, entry->name, MODE_REPO, oid, err);
-	} else if (r == 0 && *link && child->n == 0) {
-		return 0; /* a submodule that is not checked out */
+	} else if (r == 0 && child->n == 0 && (*link || is_gitlink(head))) {
+		/* a submodule that is not checked out */
+		return *link ? 0 : set_entry(b, entry->name, MODE_REPO, head->oid, err);
 	}
 	if (r == 0)
-		r = build_dir(saved, child, b->path, base_oid, head_oid, oid, err);
+		r = build_dir(saved, child, b->path, origin, base_oid, head_oid, oid, err);
 	if (r < 0)
 		return r;
 	if (*oid)
@@ -275,6 +464,10 @@ static int build_child(struct building *b, const struct layer_entry *entry,
 static int build_subdir(struct building *b, const struct layer_entry *entry, struct ap_err *err)
 {
 	struct layer_dir child;
+	if (b->saved->depth >= DEPTH_MAX) {
+		tell_unplaced(b, "it lies too deep");
+		return 0;
+	}
 	int r = layer_enter(b->dir, entry, ap_buf_text(b->path), b->saved->make_readable, &child,
 			    NULL);
 	if (r == -ENOENT || r == -ENOTDIR || r == -ELOOP) {
@@ -285,9 +478,38 @@ static int build_subdir(struct building *b, const struct layer_entry *entry, str
 		return 0;
 	if (r < 0)
 		return cannot_read(b, r, err);
+	b->saved->depth++;
 	r = build_child(b, entry, &child, err);
+	b->saved->depth--;
 	layer_dir_fini(&child);
 	return r;
+}
+
+/* Whether anything in a directory that is left out is not setup's. */
+static bool has_any(const struct building *b, const struct layer_dir *dir,
+		    const struct layer_entry *entry, const char *path, unsigned depth)
+{
+	struct layer_dir child;
+	bool any = false;
+	if (entry->kind != LAYER_DIR)
+		return !entry->is_baseline;
+	if (depth >= DEPTH_MAX ||
+	    layer_enter(dir, entry, path, b->saved->make_readable, &child, NULL) < 0)
+		return true;
+	for (size_t i = 0; i < child.n && !any; i++) {
+		AP_CLEANUP_BUF struct ap_buf inner = {0};
+		ap_buf_printf(&inner, "%s/%s", path, child.entries[i].name);
+		any = inner.failed || has_any(b, &child, &child.entries[i], inner.data, depth + 1);
+	}
+	layer_dir_fini(&child);
+	return any;
+}
+
+static unsigned mode_of(const struct layer_entry *entry)
+{
+	return entry->kind == LAYER_DIR	   ? MODE_DIR
+	       : entry->kind == LAYER_LINK ? MODE_LINK
+					   : 0100644;
 }
 
 static int build_entry(struct building *b, const struct layer_entry *entry, struct ap_err *err)
@@ -296,15 +518,26 @@ static int build_entry(struct building *b, const struct layer_entry *entry, stru
 		return 0;
 	if (entry->is_baseline && entry->kind != LAYER_DIR)
 		return take_from_head(b, entry->name, err);
-	if (entry->kind == LAYER_GONE || entry->kind == LAYER_OTHER) {
+	b->saved->any = b->saved->any || entry->kind != LAYER_DIR;
+	if (entry->kind == LAYER_GONE)
+		return build_gone(b, entry->name, err);
+	if (entry->kind == LAYER_OTHER) {
 		remove_entry(b, entry->name);
 		return 0;
 	}
 	if (entry->kind == LAYER_MOUNT)
 		return 0;
 	int r = is_left_out(b, entry, err);
-	if (r != 0)
-		return r < 0 ? r : 0;
+	if (r > 0 && !b->saved->any)
+		b->saved->any = has_any(b, b->dir, entry, ap_buf_text(b->path), b->saved->depth);
+	if (r > 0) /* what was there is not any more */
+		return build_gone(b, entry->name, err);
+	if (r < 0)
+		return r;
+	if (!ap_git_takes_name(entry->name, mode_of(entry))) {
+		tell_unplaced(b, "git takes no such name");
+		return 0;
+	}
 	switch (entry->kind) {
 	case LAYER_FILE:
 		return build_file(b, entry, err);
@@ -317,10 +550,11 @@ static int build_entry(struct building *b, const struct layer_entry *entry, stru
 
 /* The tree of a directory; "" where nothing is in it. */
 static int build_dir(struct saved_tree *saved, const struct layer_dir *dir, struct ap_buf *path,
-		     const char *base_oid, const char *head_oid, char ret[GIT_OID_MAX + 1],
-		     struct ap_err *err)
+		     const char *origin, const char *base_oid, const char *head_oid,
+		     char ret[GIT_OID_MAX + 1], struct ap_err *err)
 {
-	struct building b = {.saved = saved, .dir = dir, .path = path, .base_oid = base_oid};
+	struct building b = {
+		.saved = saved, .dir = dir, .path = path, .origin = origin, .base_oid = base_oid};
 	int r = 0;
 	if (*base_oid && dir->n > 0)
 		r = ap_git_read_tree(saved->git, base_oid, &b.base, err);
@@ -350,7 +584,7 @@ int saved_tree_build(struct saved_tree *saved, const struct layer_dir *dir, cons
 	AP_CLEANUP_BUF struct ap_buf path = {0};
 	ap_buf_adds(&path, saved->top);
 	saved->root = saved->root ? saved->root : base_tree;
-	int r = build_dir(saved, dir, &path, base_tree, head_tree, ret, err);
+	int r = build_dir(saved, dir, &path, saved->top, base_tree, head_tree, ret, err);
 	if (r == 0 && !*ret) /* git has a tree for nothing, too */
 		r = ap_git_write_tree(saved->git, &(struct ap_git_tree){NULL, 0}, ret, err);
 	return r;
@@ -358,5 +592,7 @@ int saved_tree_build(struct saved_tree *saved, const struct layer_dir *dir, cons
 
 void saved_tree_fini(struct saved_tree *saved)
 {
-	ap_buf_fini(&saved->tracked);
+	for (size_t i = 0; i < saved->n_tracked; i++)
+		free(saved->tracked[i]);
+	free(saved->tracked);
 }

@@ -23,15 +23,21 @@ struct saved_tree {
 	struct ap_git *git; /* writes where the tree is to be */
 	struct layer *layer;
 	struct rules *rules;
-	const char *top;      /* path of the directory in the layer that the tree is of; "" */
-	bool make_readable;   /* the lease is over: modes are in nobody's way */
-	bool skip_unreadable; /* for a look: what cannot be read is as it was */
-	const char *index;    /* a file: the agent's index, whose paths are tracked; may be NULL */
+	const char *top;	  /* path of the directory in the layer that the tree is of; "" */
+	const char *sparse_files; /* the files of the template, where not all of its tree are
+				   * checked out: what is not there is not removed; NULL: all are */
+	bool make_readable;	  /* the lease is over: modes are in nobody's way */
+	bool skip_unreadable;	  /* for a look: what cannot be read is as it was */
+	const char *index; /* a file: the agent's index, whose paths are tracked; may be NULL */
 
 	/* Says what stands for a directory with `.git` in it: fills `ret` with the commit of a
 	 * gitlink, and returns 1; 0: the directory is one as others, without its `.git`. */
 	int (*nested)(void *data, const struct saved_nested *nested, char ret[GIT_OID_MAX + 1],
 		      struct ap_err *err);
+
+	/* Is told what git has no place for: a name that no tree can have, what lies too deep.
+	 * NULL: a look. */
+	void (*unplaced)(void *data, const char *path, const char *why);
 	void *data;
 
 	/* Is told how far it is; may be NULL. */
@@ -40,8 +46,11 @@ struct saved_tree {
 	const char
 		*root; /* the tree of the whole template, which redirected directories are from */
 
+	bool any;		 /* something is there, ignored or not, that setup has not made */
 	uint64_t n_files, bytes; /* that were read so far */
-	struct ap_buf tracked;	 /* the paths of the index, each with its NUL, sorted; its own */
+	unsigned depth;		 /* its own */
+	char **tracked;		 /* the paths of the index, sorted; its own */
+	size_t n_tracked, room_tracked;
 	bool has_tracked;
 };
 

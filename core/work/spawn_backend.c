@@ -7,7 +7,7 @@
 #include <sys/stat.h>
 
 #include "cleanup.h"
-#include "process.h"
+#include "remove.h"
 
 static const struct spawn_backend *const backends[] = {&spawn_overlay, &spawn_btrfs, &spawn_copy};
 
@@ -34,7 +34,7 @@ static int probe(const struct spawn_backend *backend, const char *dir, struct ap
 	if (!mkdtemp(probe_dir))
 		return ap_err_errno(err, -errno, "%s", dir);
 	int r = backend->probe ? backend->probe(probe_dir, err) : 0;
-	(void)process_remove_tree(probe_dir, NULL);
+	(void)remove_tree(probe_dir, NULL, NULL);
 	return r;
 }
 

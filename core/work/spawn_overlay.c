@@ -31,7 +31,7 @@ static void add_path(struct ap_buf *options, const char *key, const char *dir, c
 static int overlay_attach(const struct spawn_place *place, struct ap_err *err)
 {
 	AP_CLEANUP_BUF struct ap_buf options = {0};
-	add_path(&options, "redirect_dir=on,lowerdir=", place->template_files, "");
+	add_path(&options, "redirect_dir=on,metacopy=off,lowerdir=", place->template_files, "");
 	add_path(&options, ",upperdir=", place->layers, "/upper");
 	add_path(&options, ",workdir=", place->layers, "/work");
 	if (options.failed)

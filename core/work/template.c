@@ -12,10 +12,16 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "agent_git.h"
+#include "checkout.h"
 #include "cleanup.h"
 #include "file.h"
+#include "git.h"
+#include "git_command.h"
 #include "list.h"
 #include "process.h"
+#include "remove.h"
+#include "submodules.h"
 #include "text.h"
 
 struct template
@@ -23,7 +29,8 @@ struct template
 	struct ap_list link;
 	struct templates *all;
 	char commit[GIT_OID_MAX + 1];
-	char *dir, *files, *admin;
+	char *dir, *files, *git;
+	pthread_rwlock_t seed; /* of what is in `git`: read while it is copied */
 	/* guarded by all->lock */
 	unsigned n_users;
 	struct staged spare;
@@ -36,15 +43,22 @@ struct templates {
 	const struct spawn_backend *backend;
 
 	atomic_bool ending;
-	pthread_mutex_t making; /* held while one is made; taken before `lock` */
+	pthread_mutex_t making;	  /* held while one is made; taken before `lock` */
+	pthread_mutex_t renewing; /* held while a seed is made anew; taken before `lock` */
 
 	pthread_mutex_t lock;	       /* of what follows */
 	struct ap_list list;	       /* the newest first */
 	char current[GIT_OID_MAX + 1]; /* written under both locks */
 	uint64_t n_made, n_removed;
-	int *held; /* to be closed before what was discarded is removed */
+	struct ap_err warning; /* not taken yet; "": none */
+	int *held;	       /* to be closed before what was discarded is removed */
 	unsigned n_held;
+	unsigned n_stuck;
+	uint64_t *told; /* hashes of the names of what cannot be removed and was told; owned */
+	unsigned n_told;
 };
+
+#define STAGED ".staged-" /* what those begin with, in STATE_DIR/git */
 
 const struct repo *templates_repo(const struct templates *templates)
 {
@@ -71,64 +85,124 @@ const char *template_files(const struct template *template)
 	return template->files;
 }
 
-/* --- staging --- */
-
-/* Copies what git keeps of a template and is of use to any worktree of that commit: the index and
- * what belongs to it, and its configuration. */
-static int copy_admin_files(const char *from, const char *to, struct ap_err *err)
+void template_seed(const struct template *template, struct ap_buf *ret)
 {
-	static const char *const own[] = {"HEAD", "ORIG_HEAD", "commondir", "gitdir", "locked"};
-	DIR *entries = opendir(from);
-	if (!entries)
-		return ap_err_errno(err, -errno, "%s", from);
-	struct dirent *entry;
-	int r = 0;
-	while (r == 0 && (entry = readdir(entries))) {
-		AP_CLEANUP_BUF struct ap_buf source = {0};
-		AP_CLEANUP_BUF struct ap_buf target = {0};
-		bool is_own = entry->d_type != DT_REG;
-		for (size_t i = 0; i < sizeof own / sizeof *own; i++)
-			is_own = is_own || strcmp(entry->d_name, own[i]) == 0;
-		if (is_own)
-			continue;
-		ap_buf_printf(&source, "%s/%s", from, entry->d_name);
-		ap_buf_printf(&target, "%s/%s", to, entry->d_name);
-		r = file_copy(ap_buf_text(&source), ap_buf_text(&target), false, err);
+	if (template)
+		ap_buf_adds(ret, template->git);
+}
+
+static struct template *find_locked(struct templates *templates, const char *commit)
+{
+	struct ap_list *at;
+	ap_list_for_each (at, &templates->list) {
+		struct template *template = ap_container_of(at, struct template, link);
+		if (strcmp(template->commit, commit) == 0)
+			return template;
 	}
-	closedir(entries);
-	AP_CLEANUP_BUF struct ap_buf sparse = {0};
-	ap_buf_printf(&sparse, "%s/info/sparse-checkout", from);
-	if (r == 0 && access(ap_buf_text(&sparse), R_OK) == 0) {
-		AP_CLEANUP_BUF struct ap_buf target = {0};
-		ap_buf_printf(&target, "%s/info", to);
-		r = file_make_dirs(ap_buf_text(&target), err);
-		ap_buf_adds(&target, "/sparse-checkout");
-		if (r == 0)
-			r = file_copy(ap_buf_text(&sparse), ap_buf_text(&target), false, err);
-	}
+	return NULL;
+}
+
+static bool is_commit_name(const char *name)
+{
+	size_t len = strspn(name, "0123456789abcdef");
+	return len >= 40 && len <= GIT_OID_MAX && name[len] == '\0';
+}
+
+/* --- refs that hold commits --- */
+
+void templates_held_ref(const struct templates *templates, const char *name, struct ap_buf *ret)
+{
+	ap_buf_printf(ret, "refs/agentpool/_held/%016" PRIx64 "/%s", ap_hash(templates->state_dir),
+		      name);
+}
+
+static int open_git(const struct templates *templates, struct ap_git **ret, struct ap_err *err)
+{
+	const struct repo *repo = templates->repo;
+	const struct ap_git_place place = {.git_dir = repo->git_dir,
+					   .common_dir = repo->common_dir,
+					   .by_program = repo->by_program};
+	return ap_git_open(ret, &place, err);
+}
+
+/* Has a ref hold the commit, so that the repository's gc leaves what worktrees borrow. */
+static int hold(const struct templates *templates, const char *commit, struct ap_err *err)
+{
+	AP_CLEANUP_BUF struct ap_buf ref = {0};
+	struct ap_git *git = NULL;
+	templates_held_ref(templates, commit, &ref);
+	char now[GIT_OID_MAX + 1];
+	int r = ref.failed ? -ENOMEM : open_git(templates, &git, err);
+	if (r == 0 && ap_git_resolve(git, ap_buf_text(&ref), now, NULL) != 0)
+		r = ap_git_set_ref(git, ap_buf_text(&ref), commit, NULL,
+				   "agentpoolfs: a template stands on it", err);
+	ap_git_close(git);
 	return r;
 }
 
-/* "COMMON_DIR/agentpool-…", what all that one state directory stages begins with. */
-static int staged_prefix(const struct templates *templates, char ret[PATH_MAX])
+/* Fails where the repository cannot be written: the ref stays then, and holds what it holds. */
+static void let_go_of(const struct templates *templates, const char *commit)
 {
-	int n = snprintf(ret, PATH_MAX, "%s/agentpool-%016" PRIx64 "-", templates->repo->common_dir,
-			 ap_hash(templates->state_dir));
-	return n < PATH_MAX - 16 ? 0 : -ENAMETOOLONG;
+	AP_CLEANUP_BUF struct ap_buf ref = {0};
+	struct ap_git *git = NULL;
+	templates_held_ref(templates, commit, &ref);
+	if (!ref.failed && open_git(templates, &git, NULL) == 0)
+		(void)ap_git_remove_ref(git, ap_buf_text(&ref), NULL, NULL);
+	ap_git_close(git);
 }
 
-static int stage(const struct templates *templates, const struct template *template,
-		 struct staged *ret, struct ap_err *err)
+static int note_ref(void *data, const char *ref, const char *oid)
 {
-	int r = staged_prefix(templates, ret->dir);
+	(void)oid;
+	ap_buf_add(data, ref, strlen(ref) + 1);
+	return 0;
+}
+
+/* Removes the refs that held commits of templates which have gone otherwise, such as with their
+ * state directory. Those that are called after agents are no template's. */
+static void let_go_of_others(struct templates *templates)
+{
+	AP_CLEANUP_BUF struct ap_buf prefix = {0};
+	AP_CLEANUP_BUF struct ap_buf refs = {0};
+	struct ap_git *git = NULL;
+	templates_held_ref(templates, "", &prefix);
+	if (prefix.failed || open_git(templates, &git, NULL) < 0)
+		return;
+	(void)ap_git_each_ref(git, ap_buf_text(&prefix), note_ref, &refs, NULL);
+	const char *at = ap_buf_text(&refs), *end = at + refs.len;
+	for (; at < end; at += strlen(at) + 1) {
+		const char *name = at + prefix.len;
+		pthread_mutex_lock(&templates->lock);
+		bool is_known = find_locked(templates, name) != NULL;
+		pthread_mutex_unlock(&templates->lock);
+		if (!is_known && is_commit_name(name))
+			(void)ap_git_remove_ref(git, at, NULL, NULL);
+	}
+	ap_git_close(git);
+}
+
+/* --- staging --- */
+
+static int stage(const struct templates *templates, struct template *template, struct staged *ret,
+		 struct ap_err *err)
+{
+	AP_CLEANUP_BUF struct ap_buf dir = {0};
+	ret->dir[0] = '\0';
+	ap_buf_printf(&dir, "%s/git", templates->state_dir);
+	int r = file_make_dirs(ap_buf_text(&dir), err);
 	if (r < 0)
-		return ap_err_errno(err, r, "%s", templates->repo->common_dir);
-	strcat(ret->dir, "XXXXXX");
-	if (!mkdtemp(ret->dir) ||
-	    snprintf(ret->admin, sizeof ret->admin, "%s/admin", ret->dir) >= PATH_MAX ||
-	    mkdir(ret->admin, 0777) < 0)
-		return ap_err_errno(err, -errno, "%s", ret->dir);
-	return template ? copy_admin_files(template->admin, ret->admin, err) : 0;
+		return r;
+	ap_buf_adds(&dir, "/" STAGED "XXXXXX");
+	if (dir.failed || dir.len + sizeof "/admin" > sizeof ret->admin)
+		return ap_err_errno(err, -ENAMETOOLONG, "%s", templates->state_dir);
+	if (!mkdtemp(dir.data))
+		return ap_err_errno(err, -errno, "%s", dir.data);
+	memcpy(ret->dir, dir.data, dir.len + 1);
+	snprintf(ret->admin, sizeof ret->admin, "%s/admin", dir.data);
+	pthread_rwlock_rdlock(&template->seed);
+	r = agent_git_copy(templates->repo, template->git, ret->admin, err);
+	pthread_rwlock_unlock(&template->seed);
+	return r;
 }
 
 /* Takes the spare of the template, if there is one. */
@@ -143,35 +217,117 @@ static bool take_spare(struct template *template, struct staged *ret)
 	return taken && access(ret->admin, W_OK) == 0;
 }
 
-int template_stage(struct templates *templates, struct template *template, struct staged *ret,
-		   struct ap_err *err)
-{
-	return template && take_spare(template, ret) ? 0 : stage(templates, template, ret, err);
-}
-
 static void discard_spare(struct template *template)
 {
 	struct staged spare;
 	if (take_spare(template, &spare))
-		(void)process_remove_tree(spare.dir, NULL);
+		(void)remove_tree(spare.dir, NULL, NULL);
 }
 
 void templates_forget_staged(struct templates *templates)
 {
-	char prefix[PATH_MAX];
-	if (staged_prefix(templates, prefix) < 0)
-		return;
-	const char *name = strrchr(prefix, '/') + 1;
-	DIR *entries = opendir(templates->repo->common_dir);
+	AP_CLEANUP_BUF struct ap_buf dir = {0};
+	ap_buf_printf(&dir, "%s/git", templates->state_dir);
+	DIR *entries = opendir(ap_buf_text(&dir));
 	struct dirent *entry;
 	while (entries && (entry = readdir(entries))) {
 		AP_CLEANUP_BUF struct ap_buf path = {0};
-		ap_buf_printf(&path, "%s/%s", templates->repo->common_dir, entry->d_name);
-		if (strncmp(entry->d_name, name, strlen(name)) == 0)
-			(void)process_remove_tree(ap_buf_text(&path), NULL);
+		ap_buf_printf(&path, "%s/%s", ap_buf_text(&dir), entry->d_name);
+		if (strncmp(entry->d_name, STAGED, strlen(STAGED)) == 0)
+			(void)remove_tree(ap_buf_text(&path), NULL, NULL);
 	}
 	if (entries)
 		closedir(entries);
+}
+
+/* --- the seed --- */
+
+/* A file of the index: itself, and what it shares with others. */
+static bool is_index(const char *name)
+{
+	return strcmp(name, "index") == 0 || strncmp(name, "sharedindex.", 12) == 0;
+}
+
+static int copy_index(const char *from, const char *to, struct ap_err *err)
+{
+	DIR *entries = opendir(from);
+	struct dirent *entry;
+	int r = entries ? 0 : ap_err_errno(err, -errno, "%s", from);
+	while (r == 0 && (entry = readdir(entries))) {
+		AP_CLEANUP_BUF struct ap_buf source = {0};
+		AP_CLEANUP_BUF struct ap_buf target = {0};
+		ap_buf_printf(&source, "%s/%s", from, entry->d_name);
+		ap_buf_printf(&target, "%s/%s", to, entry->d_name);
+		if (is_index(entry->d_name)) /* by its time git knows which entries it may trust */
+			r = file_copy(ap_buf_text(&source), ap_buf_text(&target), true, err);
+	}
+	if (entries)
+		closedir(entries);
+	return r;
+}
+
+/* Makes the seed anew, beside, and puts it in place of the one that there is. `from` has the index.
+ */
+static int renew_seed(struct templates *templates, struct template *template, const char *from,
+		      struct ap_err *err)
+{
+	AP_CLEANUP_BUF struct ap_buf beside = {0};
+	AP_CLEANUP_BUF struct ap_buf old = {0};
+	AP_CLEANUP_BUF struct ap_buf modules = {0};
+	AP_CLEANUP_BUF struct ap_buf to = {0};
+	ap_buf_printf(&beside, "%s/git.new", template->dir);
+	ap_buf_printf(&old, "%s/git.old", template->dir);
+	ap_buf_printf(&modules, "%s/modules", ap_buf_text(&old));
+	ap_buf_printf(&to, "%s/modules", template->git);
+	int r = remove_tree(ap_buf_text(&beside), NULL, err);
+	if (r == 0)
+		r = remove_tree(ap_buf_text(&old), NULL, err);
+	if (r == 0)
+		r = agent_git_seed(templates->repo, template->commit, ap_buf_text(&beside), err);
+	if (r == 0)
+		r = copy_index(from, ap_buf_text(&beside), err);
+	if (r < 0)
+		return r;
+	pthread_rwlock_wrlock(&template->seed);
+	if ((rename(template->git, ap_buf_text(&old)) < 0 && errno != ENOENT) ||
+	    rename(ap_buf_text(&beside), template->git) < 0 ||
+	    (rename(ap_buf_text(&modules), ap_buf_text(&to)) < 0 && errno != ENOENT))
+		r = ap_err_errno(err, -errno, "%s", template->git);
+	pthread_rwlock_unlock(&template->seed);
+	(void)remove_tree(ap_buf_text(&old), NULL, NULL); /* else the next time */
+	discard_spare(template);
+	return r;
+}
+
+/* Has what new git directories begin with be as the repository's configuration and hooks are now.
+ */
+static void refresh_seed(struct templates *templates, struct template *template)
+{
+	pthread_mutex_lock(&templates->renewing);
+	if (agent_git_is_stale(templates->repo, template->git))
+		(void)renew_seed(templates, template, template->git, NULL); /* else the next time */
+	pthread_mutex_unlock(&templates->renewing);
+}
+
+int template_stage(struct templates *templates, struct template *template, struct staged *ret,
+		   struct ap_err *err)
+{
+	refresh_seed(templates, template);
+	if (!take_spare(template, ret))
+		return stage(templates, template, ret, err);
+	pthread_rwlock_rdlock(&template->seed);
+	int r = agent_git_renew_refs(templates->repo, template->git, ret->admin, err);
+	pthread_rwlock_unlock(&template->seed);
+	return r;
+}
+
+/* One of an earlier version has none: its worktrees may be in use. */
+static void complete(struct templates *templates, struct template *template)
+{
+	AP_CLEANUP_BUF struct ap_buf admin = {0};
+	ap_buf_printf(&admin, "%s/admin", template->dir);
+	if (access(template->git, F_OK) < 0 && access(ap_buf_text(&admin), F_OK) == 0)
+		(void)renew_seed(templates, template, ap_buf_text(&admin), NULL);
 }
 
 /* --- their life --- */
@@ -181,9 +337,10 @@ static void remove_unused(struct templates *templates);
 static void template_free(struct template *template)
 {
 	discard_spare(template);
+	pthread_rwlock_destroy(&template->seed);
 	free(template->dir);
 	free(template->files);
-	free(template->admin);
+	free(template->git);
 	free(template);
 }
 
@@ -193,15 +350,16 @@ static struct template *template_new(struct templates *all, const char *name)
 	if (!template)
 		return NULL;
 	ap_list_init(&template->link);
+	pthread_rwlock_init(&template->seed, NULL);
 	template->all = all;
 	snprintf(template->commit, sizeof template->commit, "%s", name);
 	if (asprintf(&template->dir, "%s/%s", all->dir, name) < 0)
 		template->dir = NULL;
 	if (asprintf(&template->files, "%s/%s/files", all->dir, name) < 0)
 		template->files = NULL;
-	if (asprintf(&template->admin, "%s/%s/admin", all->dir, name) < 0)
-		template->admin = NULL;
-	if (template->dir && template->files && template->admin)
+	if (asprintf(&template->git, "%s/%s/git", all->dir, name) < 0)
+		template->git = NULL;
+	if (template->dir && template->files && template->git)
 		return template;
 	template_free(template);
 	return NULL;
@@ -216,14 +374,16 @@ static void take_up(struct templates *templates)
 		struct template *template = NULL;
 		if (entry->d_name[0] == '.')
 			continue;
-		if (strlen(entry->d_name) >= 40 && strlen(entry->d_name) <= GIT_OID_MAX)
+		if (is_commit_name(entry->d_name))
 			template = template_new(templates, entry->d_name);
 		if (template) {
 			ap_list_append(&templates->list, &template->link);
+			complete(templates, template);
+			(void)hold(templates, template->commit, NULL); /* it was, as a rule */
 		} else {
 			AP_CLEANUP_BUF struct ap_buf path = {0};
 			ap_buf_printf(&path, "%s/%s", templates->dir, entry->d_name);
-			(void)process_remove_tree(ap_buf_text(&path), NULL);
+			(void)remove_tree(ap_buf_text(&path), NULL, NULL);
 		}
 	}
 	if (entries)
@@ -242,6 +402,7 @@ struct templates *templates_new(const struct repo *repo, const char *state_dir,
 	if (asprintf(&templates->dir, "%s/templates", state_dir) < 0)
 		templates->dir = NULL;
 	pthread_mutex_init(&templates->making, NULL);
+	pthread_mutex_init(&templates->renewing, NULL);
 	pthread_mutex_init(&templates->lock, NULL);
 	ap_list_init(&templates->list);
 	if (!templates->state_dir || !templates->dir) {
@@ -276,21 +437,12 @@ void templates_free(struct templates *templates)
 	}
 	close_held(templates);
 	pthread_mutex_destroy(&templates->making);
+	pthread_mutex_destroy(&templates->renewing);
 	pthread_mutex_destroy(&templates->lock);
+	free(templates->told);
 	free(templates->state_dir);
 	free(templates->dir);
 	free(templates);
-}
-
-static struct template *find_locked(struct templates *templates, const char *commit)
-{
-	struct ap_list *at;
-	ap_list_for_each (at, &templates->list) {
-		struct template *template = ap_container_of(at, struct template, link);
-		if (strcmp(template->commit, commit) == 0)
-			return template;
-	}
-	return NULL;
 }
 
 int templates_discard(struct templates *templates, const char *path, struct ap_err *err)
@@ -302,9 +454,9 @@ int templates_discard(struct templates *templates, const char *path, struct ap_e
 	if (r == 0)
 		r = file_move_into(path, ap_buf_text(&trash), &moved, err);
 	if (r == 0 && templates_are_ending(templates))
-		(void)process_remove_tree(ap_buf_text(&moved), NULL); /* else with the trash */
+		(void)remove_tree(ap_buf_text(&moved), NULL, NULL); /* else with the trash */
 	if (r == -EXDEV)
-		r = process_remove_tree(path, err);
+		r = remove_tree(path, NULL, err);
 	return r == -ENOENT ? 0 : r;
 }
 
@@ -323,8 +475,27 @@ void templates_let_go(struct templates *templates, int fd)
 		close(fd);
 }
 
-void templates_empty_trash(struct templates *templates)
+/* Whether it has not been told yet that it cannot be removed. For one thread at a time. */
+static bool is_news(struct templates *templates, const char *name)
 {
+	uint64_t hash = ap_hash(name);
+	for (unsigned i = 0; i < templates->n_told; i++) {
+		if (templates->told[i] == hash)
+			return false;
+	}
+	uint64_t *told =
+		realloc(templates->told, (templates->n_told + 1) * sizeof *templates->told);
+	if (told) { /* else it is told again */
+		told[templates->n_told++] = hash;
+		templates->told = told;
+	}
+	return true;
+}
+
+void templates_empty_trash(struct templates *templates,
+			   void (*each)(void *data, const struct ap_err *why), void *data)
+{
+	unsigned n_stuck = 0;
 	close_held(templates);
 	AP_CLEANUP_BUF struct ap_buf trash = {0};
 	ap_buf_printf(&trash, "%s/trash", templates->state_dir);
@@ -333,11 +504,19 @@ void templates_empty_trash(struct templates *templates)
 	while (entries && (entry = readdir(entries))) {
 		AP_CLEANUP_BUF struct ap_buf path = {0};
 		ap_buf_printf(&path, "%s/%s", ap_buf_text(&trash), entry->d_name);
-		if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
-			(void)process_remove_tree(ap_buf_text(&path), NULL);
+		struct ap_err err = {""};
+		if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0 ||
+		    remove_tree(ap_buf_text(&path), NULL, &err) == 0)
+			continue;
+		n_stuck++;
+		if (each && is_news(templates, entry->d_name))
+			each(data, &err);
 	}
 	if (entries)
 		closedir(entries);
+	pthread_mutex_lock(&templates->lock);
+	templates->n_stuck = n_stuck;
+	pthread_mutex_unlock(&templates->lock);
 }
 
 void templates_prepare(struct templates *templates)
@@ -345,13 +524,16 @@ void templates_prepare(struct templates *templates)
 	struct staged spare;
 	pthread_mutex_lock(&templates->lock);
 	struct template *template = find_locked(templates, templates->current);
-	bool wanted = template && !template->has_spare;
-	if (wanted)
+	if (template)
 		template->n_users++; /* it must not go meanwhile */
 	pthread_mutex_unlock(&templates->lock);
-	if (!wanted)
+	if (!template)
 		return;
-	int r = stage(templates, template, &spare, NULL);
+	refresh_seed(templates, template);
+	pthread_mutex_lock(&templates->lock);
+	bool wanted = !template->has_spare;
+	pthread_mutex_unlock(&templates->lock);
+	int r = wanted ? stage(templates, template, &spare, NULL) : -EEXIST;
 	pthread_mutex_lock(&templates->lock);
 	bool taken = r == 0 && !template->has_spare;
 	if (taken) {
@@ -359,8 +541,8 @@ void templates_prepare(struct templates *templates)
 		template->has_spare = true;
 	}
 	pthread_mutex_unlock(&templates->lock);
-	if (!taken)
-		(void)process_remove_tree(spare.dir, NULL);
+	if (wanted && !taken && spare.dir[0])
+		(void)remove_tree(spare.dir, NULL, NULL);
 	template_put(template);
 }
 
@@ -380,51 +562,55 @@ void templates_end(struct templates *templates)
 	snprintf(templates->current, sizeof templates->current, "none");
 	pthread_mutex_unlock(&templates->lock);
 	remove_unused(templates);
-	templates_empty_trash(templates);
+	let_go_of_others(templates);
+	templates_empty_trash(templates, NULL, NULL);
 }
 
 /* --- making --- */
 
-/* What git knows of the template's worktree goes out of the repository into the template: the
- * repository lists the worktrees of agents only. */
-static int take_admin(const struct templates *templates, const char *dir, const char *files,
-		      struct ap_err *err)
+void templates_warn(struct templates *templates, const struct ap_err *why)
 {
-	AP_CLEANUP_FREE char *admin = NULL;
-	AP_CLEANUP_BUF struct ap_buf to = {0};
-	AP_CLEANUP_BUF struct ap_buf link = {0};
-	int r = repo_admin_dir(templates->repo, files, &admin, err);
-	if (r < 0)
-		return r;
-	ap_buf_printf(&to, "%s/admin", dir);
-	ap_buf_printf(&link, "%s/.git", files);
-	/* -a: by the index's own time git knows which of its entries it may trust */
-	const char *copy[] = {"cp", "-a", "--", admin, ap_buf_text(&to), NULL};
-	r = process_run(&(struct process_run){.argv = copy, .limit_ns = GIT_LIMIT}, err);
-	if (r == 0)
-		r = process_remove_tree(admin, err);
-	if (r == 0 && unlink(ap_buf_text(&link)) < 0)
-		r = ap_err_errno(err, -errno, "%s", ap_buf_text(&link));
-	return r > 0 ? -EIO : r;
+	if (!why->text[0])
+		return;
+	pthread_mutex_lock(&templates->lock);
+	templates->warning = *why;
+	pthread_mutex_unlock(&templates->lock);
 }
 
-static int check_out(const struct templates *templates, const char *dir, const char *commit,
+bool templates_take_warning(struct templates *templates, struct ap_err *ret)
+{
+	pthread_mutex_lock(&templates->lock);
+	bool is_one = templates->warning.text[0] != '\0';
+	if (is_one)
+		*ret = templates->warning;
+	templates->warning.text[0] = '\0';
+	pthread_mutex_unlock(&templates->lock);
+	return is_one;
+}
+
+static int check_out(struct templates *templates, const char *dir, const char *commit,
 		     int64_t limit_ns, struct ap_err *err)
 {
 	AP_CLEANUP_BUF struct ap_buf files = {0};
+	AP_CLEANUP_BUF struct ap_buf git = {0};
+	const struct repo *repo = templates->repo;
+	struct ap_err warning = {""};
 	ap_buf_printf(&files, "%s/files", dir);
+	ap_buf_printf(&git, "%s/git", dir);
 	int r = file_make_dirs(dir, err);
 	if (r == 0)
 		r = spawn_backend_make_dir(templates->backend, ap_buf_text(&files), err);
-	/* with the user's hooks: as `git worktree add` does it for them */
-	const struct git_place place = {
-		.git_dir = templates->repo->common_dir, .with_hooks = true, .limit_ns = limit_ns};
 	if (r == 0)
-		r = git_must(&place, NULL, err,
-			     GIT_ARGS("worktree", "add", "--quiet", "--force", "--detach",
-				      ap_buf_text(&files), commit));
+		r = agent_git_seed(repo, commit, ap_buf_text(&git), err);
 	if (r == 0)
-		r = take_admin(templates, dir, ap_buf_text(&files), err);
+		r = checkout_files(repo, ap_buf_text(&git), ap_buf_text(&files), limit_ns, err);
+	if (r == 0) /* before the hook, which may look at them */
+		r = submodules_check_out(repo, commit, dir, limit_ns, &warning, err);
+	templates_warn(templates, &warning);
+	if (r == 0)
+		r = checkout_hook(repo, ap_buf_text(&git), ap_buf_text(&files), false, commit,
+				  limit_ns, &warning, err);
+	templates_warn(templates, &warning);
 	return r;
 }
 
@@ -437,14 +623,16 @@ static int make(struct templates *templates, const char *commit, int64_t limit_n
 	ap_buf_printf(&dir, "%s/making", templates->dir);
 	if (!template || dir.failed)
 		return ap_err_errno(err, -ENOMEM, "template");
-	int r = process_remove_tree(ap_buf_text(&dir), err);
+	int r = remove_tree(ap_buf_text(&dir), NULL, err);
+	if (r == 0) /* from now on: it may be of a branch that is rewritten just then */
+		r = hold(templates, commit, err);
 	if (r == 0)
 		r = check_out(templates, ap_buf_text(&dir), commit, limit_ns, err);
 	if (r == 0 && rename(ap_buf_text(&dir), template->dir) < 0)
 		r = ap_err_errno(err, -errno, "%s", template->dir);
 	if (r < 0) {
-		(void)process_remove_tree(ap_buf_text(&dir), NULL);
-		repo_forget_worktrees(templates->repo, templates->dir);
+		(void)remove_tree(ap_buf_text(&dir), NULL, NULL);
+		let_go_of(templates, commit);
 		template_free(template);
 		return ap_err_wrap(err, r, "making a template of %.12s", commit);
 	}
@@ -508,6 +696,20 @@ int template_get(struct templates *templates, const char *commit, int64_t limit_
 	return r;
 }
 
+int template_make(struct templates *templates, const char *commit, int64_t limit_ns,
+		  struct template **ret, struct ap_err *err)
+{
+	pthread_mutex_lock(&templates->making);
+	struct template *template = template_find(templates, commit);
+	int r = template ? 0 : make(templates, commit, limit_ns, err);
+	if (!template && r == 0 && !(template = template_find(templates, commit)))
+		r = ap_err_set(err, -EBUSY, "the template of %.12s has gone again", commit);
+	pthread_mutex_unlock(&templates->making);
+	if (template)
+		*ret = template;
+	return r;
+}
+
 /* Takes one out that nothing uses and that is not current; NULL: there is none. */
 static struct template *take_unused(struct templates *templates)
 {
@@ -534,6 +736,7 @@ static void remove_unused(struct templates *templates)
 	struct template *unused;
 	while ((unused = take_unused(templates))) {
 		(void)templates_discard(templates, unused->dir, NULL); /* else at the next start */
+		let_go_of(templates, unused->commit);
 		template_free(unused);
 	}
 }
@@ -578,5 +781,12 @@ void templates_look(struct templates *templates, struct templates_stats *ret)
 	}
 	ret->n_made = templates->n_made;
 	ret->n_removed = templates->n_removed;
+	ret->n_stuck = templates->n_stuck;
 	pthread_mutex_unlock(&templates->lock);
+}
+
+int template_place_modules(struct template *template, const char *path, const char *git_dir,
+			   struct ap_err *err)
+{
+	return submodules_place(template->commit, template->dir, git_dir, path, err);
 }

@@ -2,127 +2,186 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "checkout.h"
 #include "cleanup.h"
 #include "file.h"
+#include "git_command.h"
 #include "process.h"
+#include "remove.h"
+#include "restore.h"
 #include "worktree_internal.h"
 
-/* Bytes of a diff that is read. */
-#define DIFF_MAX (64 << 20)
+/* --- where things are --- */
 
-/* --- what git keeps of a worktree --- */
+const char *worktree_origin(const struct worktree *worktree)
+{
+	return worktree->template ? template_commit(worktree->template) : worktree->origin;
+}
+
+const char *worktree_sparse_files(const struct worktree *worktree)
+{
+	AP_CLEANUP_BUF struct ap_buf patterns = {0};
+	if (!worktree->template)
+		return NULL;
+	template_seed(worktree->template, &patterns);
+	ap_buf_adds(&patterns, "/info/sparse-checkout");
+	return access(ap_buf_text(&patterns), F_OK) == 0 ? template_files(worktree->template)
+							 : NULL;
+}
+
+void worktree_scratch(const struct worktree *worktree, struct ap_buf *ret)
+{
+	ap_buf_printf(ret, "%s/scratch", templates_state_dir(worktree->templates));
+}
+
+int worktree_git(const struct worktree *worktree, const char *rules, const char *base,
+		 const char *const *borrowed, struct ap_git **ret, struct ap_err *err)
+{
+	const struct repo *repo = worktree->repo;
+	const struct ap_git_place place = {.git_dir = repo->git_dir,
+					   .common_dir = repo->common_dir,
+					   .rules = rules,
+					   .base = base,
+					   .borrowed = borrowed,
+					   .limit_ns = WORKTREE_SAVE_LIMIT,
+					   .by_program = repo->by_program};
+	return ap_git_open(ret, &place, err);
+}
+
+void worktree_held_ref(const struct worktree *worktree, struct ap_buf *ret)
+{
+	templates_held_ref(worktree->templates, worktree->name, ret);
+}
+
+void worktree_module_stores(const struct worktree *worktree, const char *name, struct ap_buf *text,
+			    const char *ret[WORKTREE_STORES + 1])
+{
+	AP_CLEANUP_BUF struct ap_buf objects = {0};
+	size_t n = 0;
+	template_seed(worktree->template, &objects);
+	ap_buf_printf(&objects, "/%s/objects", name);
+	if (worktree->template)
+		(void)agent_git_stores(ap_buf_text(&objects), text); /* else it has none */
+	const char *at = ap_buf_text(text), *end = at + text->len;
+	for (; at < end && n < WORKTREE_STORES; at += strlen(at) + 1)
+		ret[n++] = at;
+	ret[n] = NULL;
+}
+
+/* DIR/NAME of what lies beside the worktree's files. */
+static void beside(const struct worktree *worktree, const char *name, struct ap_buf *ret)
+{
+	ap_buf_printf(ret, "%s/%s", worktree->layers, name);
+}
+
+/* Whether it is one of the repository's own worktrees, made by `git worktree add`. */
+bool worktree_is_registered(const struct worktree *worktree)
+{
+	size_t len = strlen(worktree->repo->common_dir);
+	return worktree->git_dir &&
+	       strncmp(worktree->git_dir, worktree->repo->common_dir, len) == 0 &&
+	       worktree->git_dir[len] == '/';
+}
+
+/* Whether its files lie over a template's, with what is changed in a layer above. */
+static bool is_overlay(const struct worktree *worktree)
+{
+	AP_CLEANUP_BUF struct ap_buf upper = {0};
+	beside(worktree, "upper", &upper);
+	return access(ap_buf_text(&upper), F_OK) == 0;
+}
+
+bool worktree_is_kept(const struct worktree *worktree)
+{
+	AP_CLEANUP_BUF struct ap_buf work = {0};
+	beside(worktree, "work", &work);
+	return !is_overlay(worktree) && access(ap_buf_text(&work), F_OK) == 0;
+}
+
+int worktree_layer(const struct worktree *worktree, struct layer **ret, struct ap_err *err)
+{
+	AP_CLEANUP_BUF struct ap_buf upper = {0};
+	AP_CLEANUP_BUF struct ap_buf manifest = {0};
+	AP_CLEANUP_BUF struct ap_buf baseline = {0};
+	beside(worktree, "upper", &upper);
+	beside(worktree, "manifest", &manifest);
+	beside(worktree, "baseline", &baseline);
+	const struct layer_place place = {
+		.upper = is_overlay(worktree) ? ap_buf_text(&upper) : NULL,
+		.path = worktree->path,
+		.manifest = is_overlay(worktree) ? NULL : ap_buf_text(&manifest),
+		.baseline = ap_buf_text(&baseline),
+	};
+	return layer_open(ret, &place, err);
+}
 
 /* As a whole: whoever dies here leaves what was there, or all of it. */
-static int write_in(const char *dir, const char *name, const char *text, const char *end,
-		    struct ap_err *err)
+static int write_in(const char *dir, const char *name, const char *text, struct ap_err *err)
 {
 	AP_CLEANUP_BUF struct ap_buf path = {0};
 	AP_CLEANUP_BUF struct ap_buf temporary = {0};
 	ap_buf_printf(&path, "%s/%s", dir, name);
 	ap_buf_printf(&temporary, "%s.new", ap_buf_text(&path));
-	int r = file_printf(ap_buf_text(&temporary), err, "%s%s\n", text, end);
+	int r = file_printf(ap_buf_text(&temporary), err, "%s\n", text);
 	if (r == 0 && rename(ap_buf_text(&temporary), ap_buf_text(&path)) < 0)
 		r = ap_err_errno(err, -errno, "%s", ap_buf_text(&path));
 	return r;
 }
 
-/* The administrative directory of a worktree at `commit`, in the making. */
-static int stage_admin(const struct worktree *worktree, struct template *template,
-		       const char *commit, struct staged *ret, struct ap_err *err)
-{
-	int r = template_stage(worktree->templates, template, ret, err);
-	if (r == 0)
-		r = write_in(ret->admin, "commondir", "../..", "", err);
-	if (r == 0)
-		r = write_in(ret->admin, "HEAD", commit, "", err);
-	if (r == 0)
-		r = write_in(ret->admin, "gitdir", worktree->path, "/.git", err);
-	if (r == 0) /* it stays when somebody prunes while the files are not there */
-		r = write_in(ret->admin, "locked", "of agentpoolfs", "", err);
-	return r;
-}
-
-/* Moves it where git looks for it: in place of the one that the worktree has, or under a name that
- * none has. */
-static int enter_admin(struct worktree *worktree, const struct staged *staged, struct ap_err *err)
-{
-	AP_CLEANUP_BUF struct ap_buf path = {0};
-	const char *name = strrchr(worktree->path, '/');
-	ap_buf_printf(&path, "%s/worktrees", worktree->repo->common_dir);
-	for (unsigned tries = 0; tries < 1000; tries++) {
-		/* git removes the directory with the last worktree in it */
-		if (mkdir(ap_buf_text(&path), 0777) < 0 && errno != EEXIST)
-			break;
-		AP_CLEANUP_BUF struct ap_buf to = {0};
-		if (worktree->admin_dir)
-			ap_buf_adds(&to, worktree->admin_dir);
-		else
-			ap_buf_printf(&to, tries ? "%s%s-%u" : "%s%s", ap_buf_text(&path), name,
-				      tries);
-		if (to.failed)
-			return ap_err_errno(err, -ENOMEM, "%s", worktree->path);
-		if (renameat2(AT_FDCWD, staged->admin, AT_FDCWD, ap_buf_text(&to),
-			      RENAME_NOREPLACE) == 0) {
-			if (!worktree->admin_dir)
-				worktree->admin_dir = ap_steal(to.data);
-			return 0;
-		}
-		if (errno != ENOENT && (errno != EEXIST || worktree->admin_dir))
-			break;
-	}
-	return ap_err_errno(err, -errno, "%s", ap_buf_text(&path));
-}
-
-/* The file by which git finds from the worktree to its administrative directory. */
+/* The file by which git finds from the worktree to its git directory. What an agent has put in its
+ * place goes. */
 static int write_link(const struct worktree *worktree, struct ap_err *err)
 {
 	AP_CLEANUP_BUF struct ap_buf link = {0};
-	struct stat st;
+	AP_CLEANUP_BUF struct ap_buf text = {0};
 	ap_buf_printf(&link, "%s/.git", worktree->path);
-	if (lstat(ap_buf_text(&link), &st) == 0 && !S_ISREG(st.st_mode)) {
-		int r = process_remove_tree(ap_buf_text(&link), err);
-		if (r < 0)
-			return r;
-	}
-	return file_printf(ap_buf_text(&link), err, "gitdir: %s\n", worktree->admin_dir);
+	ap_buf_printf(&text, "gitdir: %s", worktree->git_dir);
+	int r = remove_tree(ap_buf_text(&link), NULL, err);
+	return r < 0 ? r : write_in(worktree->path, ".git", ap_buf_text(&text), err);
 }
 
-int worktree_repair(struct worktree *worktree, const char *commit, struct ap_err *err)
+/* What stands at a path itself: nothing that is mounted there is asked. */
+static int look_at(const char *path, struct statx *ret)
 {
-	char line[PATH_MAX];
-	struct staged staged;
-	if (file_read_line(worktree->admin_dir, "commondir", line, sizeof line) == 0 &&
-	    strcmp(line, "../..") == 0 &&
-	    file_read_line(worktree->admin_dir, "HEAD", line, sizeof line) == 0 && *line)
-		return 0;
-	int r = process_remove_tree(worktree->admin_dir, err);
-	if (r < 0)
-		return r;
-	r = stage_admin(worktree, NULL, commit, &staged, err);
-	if (r == 0)
-		r = enter_admin(worktree, &staged, err);
-	(void)process_remove_tree(staged.dir, NULL);
-	struct git_place place = place_of(worktree);
-	return r < 0 ? r : git_must(&place, NULL, err, GIT_ARGS("read-tree", commit));
+	int flags = AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT | AT_STATX_DONT_SYNC;
+	return statx(AT_FDCWD, path, flags, STATX_TYPE | STATX_MNT_ID, ret) < 0 ? -errno : 0;
 }
 
 /* An agent may have put a link in its place: what lies behind that is nobody's business here. */
 static int check_directory(const struct worktree *worktree, struct ap_err *err)
 {
-	struct stat st;
-	if (lstat(worktree->path, &st) < 0)
-		return ap_err_errno(err, -errno, "%s", worktree->path);
-	if (!S_ISDIR(st.st_mode))
-		return ap_err_set(err, S_ISLNK(st.st_mode) ? -ELOOP : -ENOTDIR,
+	struct statx at;
+	int r = look_at(worktree->path, &at);
+	if (r < 0)
+		return ap_err_errno(err, r, "%s", worktree->path);
+	if (!S_ISDIR(at.stx_mode))
+		return ap_err_set(err, S_ISLNK(at.stx_mode) ? -ELOOP : -ENOTDIR,
 				  "%s is no directory any more: what stands there is left alone",
 				  worktree->path);
 	return 0;
+}
+
+/* Which mount its files are in; 0: it cannot be told. */
+static uint64_t mount_of(const struct worktree *worktree)
+{
+	struct statx at;
+	return look_at(worktree->path, &at) == 0 ? at.stx_mnt_id : 0;
+}
+
+/* Whether something is mounted there: an overlay of ours, as far as is known. */
+static bool is_mount_point(const struct worktree *worktree)
+{
+	AP_CLEANUP_BUF struct ap_buf above = {0};
+	struct statx at;
+	ap_buf_printf(&above, "%s/worktrees", templates_state_dir(worktree->templates));
+	return look_at(ap_buf_text(&above), &at) == 0 && at.stx_mnt_id != mount_of(worktree);
 }
 
 /* --- ignored files that a worktree is to have --- */
@@ -155,35 +214,71 @@ static int copy_included(const char *from, const char *to, const char *name, str
 		       : ap_err_errno(err, -errno, "%s", source.data);
 }
 
-/* Files of the user's checkout that are named by its .worktreeinclude and ignored by git, in the
- * worktree: what git would commit there, such as of an older base, is left out. */
+/* Copies those of the paths, each with its NUL, that are ignored where the worktree stands, and not
+ * there: what git would commit there, such as of an older base, is left out. */
+static int copy_named(const struct worktree *worktree, struct layer *layer,
+		      const struct ap_buf *named, struct ap_err *err)
+{
+	AP_CLEANUP_BUF struct ap_buf scratch = {0};
+	struct rules rules;
+	struct ap_git *git = NULL;
+	worktree_scratch(worktree, &scratch);
+	int r = rules_init(&rules, ap_buf_text(&scratch), layer, "", err);
+	if (r == 0)
+		r = worktree_git(worktree, rules.dir, worktree_origin(worktree), NULL, &git, err);
+	const char *at = ap_buf_text(named), *end = at + named->len;
+	for (; r == 0 && at < end; at += strlen(at) + 1) {
+		AP_CLEANUP_FREE char *above = strdup(at);
+		AP_CLEANUP_BUF struct ap_buf target = {0};
+		struct stat st;
+		ap_buf_printf(&target, "%s/%s", worktree->path, at);
+		if (!above || target.failed)
+			r = ap_err_errno(err, -ENOMEM, "%s", at);
+		if (r < 0 || lstat(ap_buf_text(&target), &st) == 0)
+			continue;
+		char *slash = strrchr(above, '/');
+		*(slash ? slash : above) = '\0';
+		r = rules_fill(&rules, above, err);
+		if (r == 0)
+			r = ap_git_is_ignored(git, at, false, err);
+		if (r == 1)
+			r = copy_included(worktree->repo->work_tree, worktree->path, at, err);
+	}
+	ap_git_close(git);
+	rules_fini(&rules);
+	return r;
+}
+
+/* Files of the user's checkout that are named by its .worktreeinclude and ignored by git: they
+ * belong to the worktree's baseline. */
 static int copy_ignored(const struct worktree *worktree, struct ap_err *err)
 {
 	const struct repo *repo = worktree->repo;
 	AP_CLEANUP_BUF struct ap_buf include = {0};
 	AP_CLEANUP_BUF struct ap_buf from = {0};
 	AP_CLEANUP_BUF struct ap_buf named = {0};
-	AP_CLEANUP_BUF struct ap_buf ignored = {0};
+	struct layer_list *before = NULL;
+	struct layer *layer;
 	if (!repo->work_tree)
 		return 0;
 	ap_buf_printf(&include, "%s/.worktreeinclude", repo->work_tree);
 	if (access(ap_buf_text(&include), R_OK) < 0)
 		return 0;
 	const struct git_place user = {.git_dir = repo->git_dir, .work_tree = repo->work_tree};
-	struct git_place place = place_of(worktree);
 	ap_buf_printf(&from, "--exclude-from=%s", ap_buf_text(&include));
 	int r = git_must(&user, &named, err,
 			 GIT_ARGS("ls-files", "-z", "--others", "--ignored", ap_buf_text(&from)));
-	place.in = &named;
 	if (r == 0 && named.len > 0)
-		r = git_run(&place, &ignored, err, GIT_ARGS("check-ignore", "-z", "--stdin"));
-	if (r == 1) /* none of them */
-		return 0;
-	if (r > 1)
-		r = -EIO;
-	const char *at = ap_buf_text(&ignored), *end = at + ignored.len;
-	for (; r == 0 && at < end; at += strlen(at) + 1)
-		r = copy_included(repo->work_tree, worktree->path, at, err);
+		r = worktree_before_setup(worktree, &before, err);
+	if (r == 0 && named.len > 0)
+		r = worktree_layer(worktree, &layer, err);
+	if (r == 0 && named.len > 0) {
+		r = copy_named(worktree, layer, &named, err);
+		layer_close(layer);
+	}
+	if (r == 0 && named.len > 0)
+		r = worktree_after_setup(worktree, ap_steal(before), err);
+	layer_list_free(before);
 	return r < 0 ? ap_err_wrap(err, r, ".worktreeinclude") : 0;
 }
 
@@ -194,63 +289,145 @@ static int describe(struct worktree *ret, struct templates *templates, const cha
 {
 	*ret = (struct worktree){.repo = templates_repo(templates), .templates = templates};
 	const char *state_dir = templates_state_dir(templates);
+	ret->name = strdup(name);
 	if (asprintf(&ret->path, "%s/worktrees/%s", state_dir, name) < 0)
 		ret->path = NULL;
 	if (asprintf(&ret->layers, "%s/layers/%s", state_dir, name) < 0)
 		ret->layers = NULL;
-	return ret->path && ret->layers ? 0 : ap_err_errno(err, -ENOMEM, "%s", name);
+	if (asprintf(&ret->view, "%s/scratch/%s.view", state_dir, name) < 0)
+		ret->view = NULL;
+	return ret->name && ret->path && ret->layers && ret->view
+		       ? 0
+		       : ap_err_errno(err, -ENOMEM, "%s", name);
 }
 
 void worktree_fini(struct worktree *worktree)
 {
 	if (worktree->template)
 		template_put(worktree->template);
+	free(worktree->name);
 	free(worktree->path);
 	free(worktree->layers);
-	free(worktree->admin_dir);
+	free(worktree->git_dir);
+	free(worktree->view);
 	*worktree = (struct worktree){0};
 }
 
-static struct spawn_place spawn_place_of(const struct worktree *worktree, const char *admin_dir)
+static struct spawn_place spawn_place_of(const struct worktree *worktree, const char *git_dir)
 {
 	return (struct spawn_place){
 		.template_files = worktree->template ? template_files(worktree->template) : NULL,
 		.path = worktree->path,
 		.layers = worktree->layers,
-		.admin_dir = admin_dir,
+		.admin_dir = git_dir,
 	};
+}
+
+int worktree_unmount(const struct worktree *worktree,
+		     void (*each)(void *data, const char *place, const char *type), void *data,
+		     struct ap_err *err)
+{
+	return restore_unmount(worktree->path, is_overlay(worktree), each, data, err);
 }
 
 /* Lets go of the files, and moves them out of the way. */
 static int discard_files(const struct worktree *worktree, struct ap_err *err)
 {
 	const struct spawn_place place = spawn_place_of(worktree, NULL);
+	(void)worktree_unmount(worktree, NULL, NULL, NULL); /* what stays is not entered */
 	/* it may be another daemon's, of another backend */
 	templates_let_go(worktree->templates, spawn_overlay.detach(&place));
 	int r = templates_discard(worktree->templates, worktree->path, err);
-	return r < 0 ? r : templates_discard(worktree->templates, worktree->layers, err);
+	if (r == 0)
+		r = templates_discard(worktree->templates, worktree->layers, err);
+	return r < 0 ? r : templates_discard(worktree->templates, worktree->view, err);
 }
 
-/* The files of the template, with an administrative directory for them. */
+/* Notes the refs that a git directory begins with, to tell at the end what is new in it. */
+static int note_refs(const struct worktree *worktree, const char *git_dir, struct ap_err *err)
+{
+	AP_CLEANUP_BUF struct ap_buf from = {0};
+	AP_CLEANUP_BUF struct ap_buf to = {0};
+	beside(worktree, "began", &to);
+	int r = file_make_dirs(ap_buf_text(&to), err);
+	ap_buf_adds(&to, "/packed-refs");
+	ap_buf_printf(&from, "%s/packed-refs", git_dir);
+	(void)unlink(ap_buf_text(&to));
+	if (r == 0 && access(ap_buf_text(&from), F_OK) == 0)
+		r = file_copy(ap_buf_text(&from), ap_buf_text(&to), false, err);
+	return r;
+}
+
+/* Puts a git directory that the pool has just made in place of the one that there is. */
+static int enter_git_dir(struct worktree *worktree, const struct staged *staged, struct ap_err *err)
+{
+	AP_CLEANUP_BUF struct ap_buf dir = {0};
+	ap_buf_printf(&dir, "%s/git", templates_state_dir(worktree->templates));
+	int r = file_make_dirs(ap_buf_text(&dir), err);
+	ap_buf_printf(&dir, "/%s", worktree->name);
+	if (r == 0)
+		r = templates_discard(worktree->templates, ap_buf_text(&dir), err);
+	if (r == 0)
+		r = templates_discard(worktree->templates, worktree->view, err);
+	if (r == 0)
+		r = note_refs(worktree, staged->admin, err);
+	if (r == 0 && rename(staged->admin, ap_buf_text(&dir)) < 0)
+		r = ap_err_errno(err, -errno, "%s", ap_buf_text(&dir));
+	if (r == 0 && !worktree->git_dir && !(worktree->git_dir = strdup(ap_buf_text(&dir))))
+		r = ap_err_errno(err, -ENOMEM, "%s", worktree->name);
+	return r;
+}
+
+/* A git directory as new, with the template's index. */
+static int renew_git_dir(struct worktree *worktree, struct ap_err *err)
+{
+	struct staged staged;
+	int r = template_stage(worktree->templates, worktree->template, &staged, err);
+	if (r == 0)
+		r = enter_git_dir(worktree, &staged, err);
+	if (r < 0 || rmdir(staged.dir) < 0)
+		(void)remove_tree(staged.dir, NULL, NULL);
+	return r;
+}
+
+/* Notes what all files are like now, where no layer shows what is changed. */
+static int write_manifest(const struct worktree *worktree, struct ap_err *err)
+{
+	AP_CLEANUP_BUF struct ap_buf file = {0};
+	AP_CLEANUP_BUF struct ap_buf baseline = {0};
+	int r = file_make_dirs(worktree->layers, err);
+	beside(worktree, "manifest", &file);
+	beside(worktree, "baseline", &baseline);
+	(void)unlink(ap_buf_text(&baseline));
+	if (r < 0 || is_overlay(worktree))
+		return r;
+	return layer_write_manifest(worktree->path, ap_buf_text(&file), err);
+}
+
+/* The files of the template, with a git directory for them. */
 static int populate(struct worktree *worktree, struct ap_err *err)
 {
 	const struct spawn_backend *backend = templates_backend(worktree->templates);
 	struct staged staged;
 	const char *commit = template_commit(worktree->template);
-	int r = stage_admin(worktree, worktree->template, commit, &staged, err);
+	int r = template_stage(worktree->templates, worktree->template, &staged, err);
 	struct spawn_place place = spawn_place_of(worktree, staged.admin);
 	if (r == 0)
 		r = backend->populate(&place, err);
-	if (r == 0 && backend->attach) /* what is needed to do that */
-		r = write_in(worktree->layers, "template", commit, "", err);
-	if (r == 0 && worktree->admin_dir) /* whatever the agent left in it goes */
-		r = templates_discard(worktree->templates, worktree->admin_dir, err);
 	if (r == 0)
-		r = enter_admin(worktree, &staged, err);
+		r = file_make_dirs(worktree->layers, err);
+	if (r == 0) /* what is needed to have them appear again, and to know what was changed */
+		r = write_in(worktree->layers, "template", commit, err);
+	if (r == 0)
+		r = enter_git_dir(worktree, &staged, err);
 	if (r < 0 || rmdir(staged.dir) < 0)
-		(void)process_remove_tree(staged.dir, NULL);
+		(void)remove_tree(staged.dir, NULL, NULL);
+	worktree->mount = mount_of(worktree);
 	if (r == 0)
 		r = write_link(worktree, err);
+	if (r == 0)
+		r = template_place_modules(worktree->template, worktree->path, worktree->git_dir,
+					   err);
 	if (r == 0)
 		memcpy(worktree->commit, commit, sizeof worktree->commit);
 	return r;
@@ -262,7 +439,18 @@ static int add_from_template(struct worktree *worktree, const char *base, int64_
 	int r = template_get(worktree->templates, base, limit_ns, &worktree->template, err);
 	if (r == 0)
 		r = populate(worktree, err);
+	if (r == 0)
+		r = write_manifest(worktree, err);
 	return r < 0 ? r : worktree_forward(worktree, base, err);
+}
+
+/* What its manifest was written over. */
+static int note_origin(struct worktree *worktree, const char *commit, struct ap_err *err)
+{
+	snprintf(worktree->commit, sizeof worktree->commit, "%s", commit);
+	snprintf(worktree->origin, sizeof worktree->origin, "%s", commit);
+	int r = file_make_dirs(worktree->layers, err);
+	return r < 0 ? r : write_in(worktree->layers, "origin", commit, err);
 }
 
 static int add_by_git(struct worktree *worktree, const char *base, int64_t limit_ns,
@@ -270,17 +458,31 @@ static int add_by_git(struct worktree *worktree, const char *base, int64_t limit
 {
 	const struct git_place place = {
 		.git_dir = worktree->repo->common_dir,
-		.with_hooks = true, /* the user's post-checkout hook */
 		.limit_ns = limit_ns,
 	};
+	struct ap_err warning = {""};
 	int r = git_must(&place, NULL, err,
 			 GIT_ARGS("worktree", "add", "--quiet", "--lock", "--reason",
 				  "of agentpoolfs", "--detach", worktree->path, base));
 	if (r == 0)
-		r = repo_admin_dir(worktree->repo, worktree->path, &worktree->admin_dir, err);
+		r = repo_admin_dir(worktree->repo, worktree->path, &worktree->git_dir, err);
+	if (r == 0) /* not by git, which fails with the user's hook */
+		r = checkout_hook(worktree->repo, worktree->git_dir, worktree->path, true, base,
+				  limit_ns, &warning, err);
+	templates_warn(worktree->templates, &warning);
+	worktree->mount = mount_of(worktree);
 	if (r == 0)
-		snprintf(worktree->commit, sizeof worktree->commit, "%s", base);
-	return r;
+		r = note_origin(worktree, base, err);
+	return r < 0 ? r : write_manifest(worktree, err);
+}
+
+/* Removes half-made ones, and what is left of one without a template. */
+static void remove_git_dir(struct worktree *worktree)
+{
+	if (worktree_is_registered(worktree))
+		(void)remove_tree(worktree->git_dir, NULL, NULL);
+	else if (worktree->git_dir)
+		(void)templates_discard(worktree->templates, worktree->git_dir, NULL);
 }
 
 int worktree_add(struct worktree *ret, struct templates *templates, const char *name,
@@ -294,9 +496,9 @@ int worktree_add(struct worktree *ret, struct templates *templates, const char *
 	if (r == 0)
 		r = copy_ignored(&worktree, err);
 	if (r < 0) { /* half-made things go */
-		(void)discard_files(&worktree, NULL);
-		if (worktree.admin_dir)
-			(void)process_remove_tree(worktree.admin_dir, NULL);
+		if (worktree.path && worktree.layers)
+			(void)discard_files(&worktree, NULL);
+		remove_git_dir(&worktree);
 		repo_forget_worktrees(worktree.repo, worktree.path);
 		worktree_fini(&worktree);
 		return r;
@@ -305,35 +507,52 @@ int worktree_add(struct worktree *ret, struct templates *templates, const char *
 	return 0;
 }
 
-/* Whether something is mounted there. */
-static bool is_mount_point(const char *path)
-{
-	AP_CLEANUP_BUF struct ap_buf parent = {0};
-	struct stat here, above;
-	ap_buf_printf(&parent, "%s/..", path);
-	return stat(path, &here) == 0 && stat(ap_buf_text(&parent), &above) == 0 &&
-	       here.st_dev != above.st_dev;
-}
-
 int worktree_attach(struct worktree *worktree, struct ap_err *err)
 {
 	char commit[GIT_OID_MAX + 1];
 	int r = check_directory(worktree, err);
 	if (r < 0)
 		return r;
-	if (file_read_line(worktree->layers, "template", commit, sizeof commit) < 0)
-		return 0; /* of another backend */
+	if (file_read_line(worktree->layers, "template", commit, sizeof commit) < 0) {
+		(void)file_read_line(worktree->layers, "origin", worktree->origin,
+				     sizeof worktree->origin);
+		if (!worktree->mount)
+			worktree->mount = mount_of(worktree);
+		return 0; /* of the backend git */
+	}
 	if (!worktree->template)
 		worktree->template = template_find(worktree->templates, commit);
 	if (!worktree->template)
 		return ap_err_set(err, -EIO, "the template of %s has gone; its changes are in %s",
 				  worktree->path, worktree->layers);
+	if (!is_overlay(worktree)) {
+		if (!worktree->mount)
+			worktree->mount = mount_of(worktree);
+		return 0;
+	}
 	const struct spawn_place place = spawn_place_of(worktree, NULL);
-	return is_mount_point(worktree->path) ? 0 : spawn_overlay.attach(&place, err);
+	r = is_mount_point(worktree) ? 0 : spawn_overlay.attach(&place, err);
+	if (r == 0 && !worktree->mount)
+		worktree->mount = mount_of(worktree);
+	return r;
+}
+
+/* Where its git directory is, by what there is. */
+static int find_git_dir(struct worktree *worktree, struct ap_err *err)
+{
+	if (asprintf(&worktree->git_dir, "%s/git/%s", templates_state_dir(worktree->templates),
+		     worktree->name) < 0)
+		worktree->git_dir = NULL;
+	if (!worktree->git_dir)
+		return ap_err_errno(err, -ENOMEM, "%s", worktree->name);
+	if (access(worktree->git_dir, F_OK) == 0)
+		return 0;
+	free(ap_steal(worktree->git_dir));
+	return repo_admin_dir(worktree->repo, worktree->path, &worktree->git_dir, err);
 }
 
 int worktree_open(struct worktree *ret, struct templates *templates, const char *name,
-		  const char *admin_dir, struct ap_err *err)
+		  const char *git_dir, struct ap_err *err)
 {
 	struct worktree worktree;
 	int r = describe(&worktree, templates, name, err);
@@ -341,9 +560,9 @@ int worktree_open(struct worktree *ret, struct templates *templates, const char 
 		r = ap_err_errno(err, -errno, "%s", worktree.path);
 	if (r == 0)
 		r = worktree_attach(&worktree, err);
-	if (r == 0 && !admin_dir)
-		r = repo_admin_dir(worktree.repo, worktree.path, &worktree.admin_dir, err);
-	else if (r == 0 && !(worktree.admin_dir = strdup(admin_dir)))
+	if (r == 0 && !git_dir)
+		r = find_git_dir(&worktree, err);
+	else if (r == 0 && *git_dir && !(worktree.git_dir = strdup(git_dir)))
 		r = ap_err_errno(err, -ENOMEM, "%s", name);
 	if (r < 0) /* it may be kept: then its template is needed */
 		worktree_leave(&worktree);
@@ -353,11 +572,11 @@ int worktree_open(struct worktree *ret, struct templates *templates, const char 
 }
 
 int worktree_left(struct worktree *ret, struct templates *templates, const char *name,
-		  const char *admin_dir, struct ap_err *err)
+		  const char *git_dir, struct ap_err *err)
 {
 	struct worktree worktree;
 	int r = describe(&worktree, templates, name, err);
-	if (r == 0 && !(worktree.admin_dir = strdup(admin_dir)))
+	if (r == 0 && *git_dir && !(worktree.git_dir = strdup(git_dir)))
 		r = ap_err_errno(err, -ENOMEM, "%s", name);
 	if (r < 0)
 		worktree_fini(&worktree);
@@ -374,81 +593,139 @@ void worktree_leave(struct worktree *worktree)
 
 bool worktree_present(const struct worktree *worktree)
 {
-	const struct spawn_backend *backend = templates_backend(worktree->templates);
 	AP_CLEANUP_BUF struct ap_buf link = {0};
 	ap_buf_printf(&link, "%s/.git", worktree->path);
-	return worktree->admin_dir && check_directory(worktree, NULL) == 0 &&
-	       access(ap_buf_text(&link), R_OK) == 0 && access(worktree->admin_dir, X_OK) == 0 &&
-	       (!backend || !backend->attach || is_mount_point(worktree->path));
+	/* first what asks nothing that somebody has mounted over it */
+	return worktree->git_dir && check_directory(worktree, NULL) == 0 &&
+	       mount_of(worktree) == worktree->mount && access(ap_buf_text(&link), R_OK) == 0 &&
+	       access(worktree->git_dir, X_OK) == 0;
 }
 
-/* Ends what an agent left unfinished and what would hold the next lease on the last one's branch.
- */
-static int forget_unfinished(const struct worktree *worktree, struct ap_err *err)
-{
-	static const char *const traces[] = {"rebase-merge", "rebase-apply", "sequencer",
-					     "BISECT_LOG",   "BISECT_START", "BISECT_TERMS",
-					     "BISECT_NAMES", "refs",	     "logs"};
-	for (size_t i = 0; i < sizeof traces / sizeof *traces; i++) {
-		AP_CLEANUP_BUF struct ap_buf path = {0};
-		ap_buf_printf(&path, "%s/%s", worktree->admin_dir, traces[i]);
-		int r = access(ap_buf_text(&path), F_OK) == 0
-				? process_remove_tree(ap_buf_text(&path), err)
-				: 0;
-		if (r < 0)
-			return r;
-	}
-	return 0;
-}
+/* --- setup --- */
 
-/* Submodules that were checked out: their files are none of the worktree's, and `clean` leaves
- * them. What git keeps of them is beside the worktree's own. */
-static int empty_submodules(const struct worktree *worktree, struct ap_err *err)
+int worktree_before_setup(const struct worktree *worktree, struct layer_list **ret,
+			  struct ap_err *err)
 {
-	AP_CLEANUP_BUF struct ap_buf modules = {0};
-	AP_CLEANUP_BUF struct ap_buf out = {0};
-	const struct git_place place = place_of(worktree);
-	ap_buf_printf(&modules, "%s/modules", worktree->admin_dir);
-	if (access(ap_buf_text(&modules), F_OK) < 0)
-		return 0;
-	int r = git_must(&place, &out, err, GIT_ARGS("ls-files", "-z", "--stage"));
-	const char *at = ap_buf_text(&out), *end = at + out.len;
-	for (; r == 0 && at < end; at += strlen(at) + 1) { /* "MODE OBJECT STAGE<tab>PATH" */
-		AP_CLEANUP_BUF struct ap_buf dir = {0};
-		const char *tab = strchr(at, '\t');
-		if (!tab || strncmp(at, "160000 ", 7) != 0)
-			continue;
-		ap_buf_printf(&dir, "%s/%s", worktree->path, tab + 1);
-		r = process_remove_tree(ap_buf_text(&dir), err);
-		if (r == 0 && mkdir(ap_buf_text(&dir), 0777) < 0 && errno != ENOENT)
-			r = ap_err_errno(err, -errno, "%s", ap_buf_text(&dir));
-	}
-	return r < 0 ? r : process_remove_tree(ap_buf_text(&modules), err);
-}
-
-static int clean_in_place(struct worktree *worktree, const char *base, struct ap_err *err)
-{
-	const struct git_place place = place_of(worktree);
-	int r = forget_unfinished(worktree, err);
-	if (r == 0)
-		r = empty_submodules(worktree, err);
-	if (r == 0) /* which ends an unfinished merge, cherry-pick or revert too */
-		r = git_must(&place, NULL, err,
-			     GIT_ARGS("checkout", "--quiet", "--force", "--detach", base));
-	if (r == 0)
-		r = git_must(&place, NULL, err, GIT_ARGS("clean", "-ffdxq"));
-	/* an agent may have replaced the link to its repository: `clean` leaves `.git` alone */
-	if (r == 0)
-		r = write_link(worktree, err);
+	struct layer *layer;
+	int r = worktree_layer(worktree, &layer, err);
 	if (r < 0)
 		return r;
-	snprintf(worktree->commit, sizeof worktree->commit, "%s", base);
-	/* files that lie over no template are git's now */
-	if (worktree->template && !templates_backend(worktree->templates)->attach) {
-		template_put(worktree->template);
-		worktree->template = NULL;
+	r = layer_note(layer, ret, err);
+	layer_close(layer);
+	return r;
+}
+
+int worktree_after_setup(const struct worktree *worktree, struct layer_list *before,
+			 struct ap_err *err)
+{
+	AP_CLEANUP_BUF struct ap_buf file = {0};
+	struct layer *layer;
+	int r = worktree_layer(worktree, &layer, err);
+	beside(worktree, "baseline", &file);
+	if (r == 0) {
+		r = layer_write_baseline(layer, before, ap_buf_text(&file), err);
+		layer_close(layer);
 	}
-	return 0;
+	layer_list_free(before);
+	return r;
+}
+
+/* --- the agent's HEAD --- */
+
+int worktree_agent_head(const struct worktree *worktree, struct agent_head *ret, struct ap_err *err)
+{
+	int r = worktree->git_dir ? agent_git_head(worktree->git_dir, ret, err)
+				  : ap_err_errno(err, -ENOENT, "%s", worktree->path);
+	/* branches of one of the repository's worktrees are the repository's */
+	if (r == 0 && ret->ref && !*ret->oid && worktree_is_registered(worktree) &&
+	    repo_lookup(worktree->repo, ret->ref, ret->oid, NULL) != 0)
+		ret->oid[0] = '\0';
+	return r;
+}
+
+/* --- cleaning --- */
+
+/* Removes what is changed, for git to put back what it has: repositories inside go as all else. */
+static int remove_changed(const struct worktree *worktree, struct ap_err *err)
+{
+	AP_CLEANUP_BUF struct ap_buf nothing = {0};
+	struct layer *layer;
+	worktree_scratch(worktree, &nothing);
+	ap_buf_printf(&nothing, "/nothing-%s", worktree->name);
+	int r = remove_tree(ap_buf_text(&nothing), NULL, err);
+	if (r == 0)
+		r = file_make_dirs(ap_buf_text(&nothing), err);
+	if (r == 0)
+		r = worktree_layer(worktree, &layer, err);
+	if (r < 0)
+		return r == -ENOENT ? 0 : r; /* it is being made */
+	r = restore_from(layer, ap_buf_text(&nothing), err);
+	layer_close(layer);
+	(void)rmdir(ap_buf_text(&nothing));
+	return r;
+}
+
+/* What git keeps of one of the repository's worktrees, as git makes it: nothing of what an agent
+ * has written there counts. */
+static int renew_registered(struct worktree *worktree, const char *base, struct ap_err *err)
+{
+	AP_CLEANUP_BUF struct ap_buf dir = {0};
+	AP_CLEANUP_BUF struct ap_buf link = {0};
+	ap_buf_printf(&dir, "%s.new", worktree->git_dir);
+	ap_buf_printf(&link, "%s/.git", worktree->path);
+	const struct git_place place = {.git_dir = worktree->git_dir, .work_tree = worktree->path};
+	int r = remove_changed(worktree, err);
+	if (r == 0)
+		r = remove_tree(ap_buf_text(&dir), NULL, err);
+	if (r == 0 && mkdir(ap_buf_text(&dir), 0777) < 0)
+		r = ap_err_errno(err, -errno, "%s", ap_buf_text(&dir));
+	if (r == 0)
+		r = write_in(ap_buf_text(&dir), "commondir", "../..", err);
+	if (r == 0)
+		r = write_in(ap_buf_text(&dir), "HEAD", base, err);
+	if (r == 0)
+		r = write_in(ap_buf_text(&dir), "gitdir", ap_buf_text(&link), err);
+	if (r == 0) /* it stays when somebody prunes while the files are not there */
+		r = write_in(ap_buf_text(&dir), "locked", "of agentpoolfs", err);
+	if (r == 0)
+		r = remove_tree(worktree->git_dir, NULL, err);
+	if (r == 0 && rename(ap_buf_text(&dir), worktree->git_dir) < 0)
+		r = ap_err_errno(err, -errno, "%s", worktree->git_dir);
+	if (r == 0)
+		r = write_link(worktree, err);
+	if (r == 0)
+		r = git_must(&place, NULL, err, GIT_ARGS("reset", "--quiet", "--hard", base));
+	if (r == 0)
+		r = git_must(&place, NULL, err, GIT_ARGS("clean", "-ffdxq"));
+	if (r == 0)
+		r = note_origin(worktree, base, err);
+	return r < 0 ? r : write_manifest(worktree, err);
+}
+
+/* What is changed is put back from the template. */
+static int clean_in_place(struct worktree *worktree, struct ap_err *err)
+{
+	struct layer *layer;
+	int r = worktree_attach(worktree, err);
+	if (r == 0)
+		r = worktree_layer(worktree, &layer, err);
+	if (r < 0)
+		return r;
+	r = restore_from(layer, template_files(worktree->template), err);
+	layer_close(layer);
+	if (r == 0)
+		r = renew_git_dir(worktree, err);
+	if (r == 0)
+		r = write_link(worktree, err);
+	if (r == 0)
+		r = template_place_modules(worktree->template, worktree->path, worktree->git_dir,
+					   err);
+	if (r == 0)
+		r = write_manifest(worktree, err);
+	if (r == 0)
+		snprintf(worktree->commit, sizeof worktree->commit, "%s",
+			 template_commit(worktree->template));
+	return r;
 }
 
 static int make_anew(struct worktree *worktree, const char *base, int64_t limit_ns,
@@ -464,18 +741,28 @@ static int make_anew(struct worktree *worktree, const char *base, int64_t limit_
 	worktree->template = template;
 	if (r == 0)
 		r = populate(worktree, err);
-	return r < 0 ? r : worktree_forward(worktree, base, err);
+	return r < 0 ? r : write_manifest(worktree, err);
 }
 
 int worktree_clean(struct worktree *worktree, const char *base, bool in_place, int64_t limit_ns,
 		   struct ap_err *err)
 {
 	const struct spawn_backend *backend = templates_backend(worktree->templates);
-	bool anew = backend && backend->is_instant && !in_place;
-	int r = anew ? 0 : check_directory(worktree, err);
+	/* files that are kept elsewhere now are made anew whatever the backend */
+	bool anew =
+		backend && !in_place &&
+		(backend->is_instant || !worktree->template || access(worktree->path, F_OK) < 0);
+	int r = worktree_unmount(worktree, NULL, NULL, err);
+	if (r == 0 && !anew)
+		r = check_directory(worktree, err);
+	worktree->followed[0] = '\0';
+	if (r == 0 && anew)
+		r = make_anew(worktree, base, limit_ns, err);
+	else if (r == 0)
+		r = worktree->template ? clean_in_place(worktree, err)
+				       : renew_registered(worktree, base, err);
 	if (r == 0)
-		r = anew ? make_anew(worktree, base, limit_ns, err)
-			 : clean_in_place(worktree, base, err);
+		r = worktree_forward(worktree, base, err);
 	/* worktrees that the agent made inside this one */
 	repo_forget_worktrees(worktree->repo, worktree->path);
 	if (r == 0)
@@ -486,8 +773,8 @@ int worktree_clean(struct worktree *worktree, const char *base, bool in_place, i
 int worktree_remove(struct worktree *worktree, struct ap_err *err)
 {
 	int r = discard_files(worktree, err);
-	if (r == 0 && worktree->admin_dir)
-		r = templates_discard(worktree->templates, worktree->admin_dir, err);
+	if (r == 0)
+		remove_git_dir(worktree);
 	if (r < 0)
 		return ap_err_wrap(err, r, "removing %s", worktree->path);
 	if (!templates_are_ending(worktree->templates))
@@ -498,48 +785,136 @@ int worktree_remove(struct worktree *worktree, struct ap_err *err)
 	return 0;
 }
 
-/* --- lease branches --- */
+/* --- keeping what a lease left --- */
 
-int worktree_forward(struct worktree *worktree, const char *commit, struct ap_err *err)
+/* Moves it, if it is there. */
+static int move(const char *from, const char *dir, const char *name, struct ap_err *err)
 {
-	const struct git_place place = place_of(worktree);
-	char head[PATH_MAX];
-	(void)file_read_line(worktree->admin_dir, "HEAD", head, sizeof head);
-	/* what runs while nobody leases it may have gone elsewhere */
-	if (strcmp(worktree->commit, commit) == 0 && strcmp(head, commit) == 0)
+	AP_CLEANUP_BUF struct ap_buf to = {0};
+	ap_buf_printf(&to, "%s/%s", dir, name);
+	if (rename(from, ap_buf_text(&to)) == 0 || errno == ENOENT)
 		return 0;
-	int r = check_directory(worktree, err);
-	if (r == 0)
-		r = git_must(&place, NULL, err,
-			     GIT_ARGS("checkout", "--quiet", "--force", "--detach", commit));
-	if (r == 0)
-		snprintf(worktree->commit, sizeof worktree->commit, "%s", commit);
+	int error = errno;
+	/* an agent may have made it immutable */
+	AP_CLEANUP_CLOSE int fd = open(from, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (fd >= 0) {
+		remove_unlock_dir(fd);
+		if (rename(from, ap_buf_text(&to)) == 0)
+			return 0;
+		error = errno;
+	}
+	errno = error;
+	return ap_err_errno(err, -errno, "%s", from);
+}
+
+static int keep_files(struct worktree *worktree, const char *dir, bool in_place, struct ap_err *err)
+{
+	AP_CLEANUP_BUF struct ap_buf upper = {0};
+	AP_CLEANUP_BUF struct ap_buf files = {0};
+	struct layer *layer;
+	beside(worktree, "upper", &upper);
+	ap_buf_printf(&files, "%s/files", dir);
+	if (is_overlay(worktree) && !in_place) {
+		const struct spawn_place place = spawn_place_of(worktree, NULL);
+		templates_let_go(worktree->templates, spawn_overlay.detach(&place));
+		return move(ap_buf_text(&upper), dir, "files", err);
+	}
+	if (is_overlay(worktree))
+		return restore_keep_links(ap_buf_text(&upper), ap_buf_text(&files), err);
+	int r = worktree_layer(worktree, &layer, err);
+	if (r < 0)
+		return r;
+	r = restore_keep_layer(layer, ap_buf_text(&files), err);
+	layer_close(layer);
 	return r;
 }
 
-/* Goes on from the branch of a lease before. */
-static int resume(struct worktree *worktree, const char *branch, struct ap_err *err)
+int worktree_keep(struct worktree *worktree, const char *dir, bool in_place, struct ap_err *err)
 {
-	const struct git_place place = place_of(worktree);
-	int r = check_directory(worktree, err);
+	int r = worktree_unmount(worktree, NULL, NULL, err);
 	if (r == 0)
-		r = git_run(&place, NULL, err,
-			    GIT_ARGS("checkout", "--quiet", "--force", branch, "--"));
-	if (r > 0 && strstr(err->text, "already "))
-		return -EBUSY; /* … checked out at, … used by worktree at */
-	return r > 0 ? -EIO : r;
+		r = keep_files(worktree, dir, in_place, err);
+	if (r == 0 && worktree->git_dir && !worktree_is_registered(worktree))
+		r = move(worktree->git_dir, dir, "git", err);
+	return r < 0 ? ap_err_wrap(err, r, "keeping %s", worktree->path) : 0;
 }
 
-/* Puts a worktree that stands at `base` on a new branch. By hand: git would look at every file. */
-static int begin_branch(const struct worktree *worktree, const char *ref, const char *base,
-			struct ap_err *err)
+/* --- leases --- */
+
+/* Puts the files, which are as the template's, at another commit: by git, in a git directory that
+ * the pool has just made, with REPO's configuration and no hooks. */
+static int check_out(struct worktree *worktree, const char *commit, struct ap_err *err)
 {
-	const struct git_place place = {.git_dir = worktree->repo->common_dir};
-	int r = git_must(&place, NULL, err,
-			 GIT_ARGS("branch", "--no-track", ref + strlen("refs/heads/"), base));
-	if (r < 0) /* such as one that is called agentpool: no worktree can help */
-		return r == -EIO ? -EBUSY : r;
-	return write_in(worktree->admin_dir, "HEAD", "ref: ", ref, err);
+	struct staged staged;
+	int r = template_stage(worktree->templates, worktree->template, &staged, err);
+	const struct git_place place = {.git_dir = staged.admin, .work_tree = worktree->path};
+	if (r == 0)
+		r = git_must(&place, NULL, err,
+			     GIT_ARGS("-c", "submodule.recurse=false", "checkout", "--quiet",
+				      "--force", "--detach", commit));
+	if (r == 0)
+		r = enter_git_dir(worktree, &staged, err);
+	if (r < 0 || rmdir(staged.dir) < 0)
+		(void)remove_tree(staged.dir, NULL, NULL);
+	return r;
+}
+
+/* Files that lie over no template's may be another one's now: the older one can go. */
+static int follow_template(struct worktree *worktree, const char *commit, struct ap_err *err)
+{
+	if (is_overlay(worktree) || strcmp(commit, template_commit(worktree->template)) == 0)
+		return 0;
+	struct template *template = template_find(worktree->templates, commit);
+	if (!template)
+		return 0;
+	template_put(worktree->template);
+	worktree->template = template;
+	int r = write_in(worktree->layers, "template", commit, err);
+	return r < 0 ? r : write_manifest(worktree, err);
+}
+
+int worktree_forward(struct worktree *worktree, const char *commit, struct ap_err *err)
+{
+	struct agent_head head = {NULL, ""};
+	(void)worktree_agent_head(worktree, &head, NULL);
+	/* what runs while nobody leases it may have gone elsewhere */
+	bool is_there =
+		strcmp(worktree->commit, commit) == 0 && !head.ref && strcmp(head.oid, commit) == 0;
+	agent_head_fini(&head);
+	if (is_there)
+		return 0;
+	int r = check_directory(worktree, err);
+	if (r == 0 && !worktree->template)
+		return renew_registered(worktree, commit, err);
+	if (r == 0 && strcmp(worktree->commit, template_commit(worktree->template)) != 0)
+		r = clean_in_place(worktree, err);
+	if (r == 0 && strcmp(commit, template_commit(worktree->template)) != 0)
+		r = check_out(worktree, commit, err);
+	else if (r == 0)
+		r = renew_git_dir(worktree, err);
+	if (r == 0)
+		r = template_place_modules(worktree->template, worktree->path, worktree->git_dir,
+					   err);
+	if (r == 0)
+		snprintf(worktree->commit, sizeof worktree->commit, "%s", commit);
+	return r < 0 ? r : follow_template(worktree, commit, err);
+}
+
+/* Whether one of the repository's checkouts is on the branch, or its name cannot be one. */
+static int check_branch(const struct worktree *worktree, const char *ref, struct ap_err *err)
+{
+	AP_CLEANUP_FREE char *place = NULL;
+	char oid[GIT_OID_MAX + 1];
+	int r = repo_branch_place(worktree->repo, ref, &place, err);
+	if (r == 1)
+		return ap_err_set(err, -EBUSY, "%s is checked out at %s",
+				  ref + strlen("refs/heads/"), place);
+	if (r == 0)
+		r = repo_lookup(worktree->repo, "refs/heads/agentpool", oid, err);
+	if (r == 0)
+		return ap_err_set(err, -EBUSY,
+				  "there is a branch agentpool: no branch agentpool/… can be");
+	return r < 0 ? r : 0;
 }
 
 int worktree_plan(const struct worktree *worktree, const char *base_revision,
@@ -547,11 +922,48 @@ int worktree_plan(const struct worktree *worktree, const char *base_revision,
 {
 	char ref[AP_LABEL_MAX + 32];
 	branch_ref(ref, lease->label);
-	int r = git_resolve(worktree->repo->resolver, ref, lease->base, err);
+	int r = check_branch(worktree, ref, err);
+	if (r == 0)
+		r = repo_lookup(worktree->repo, ref, lease->base, err);
 	if (r < 0)
 		return r;
 	lease->created = r > 0;
 	return lease->created ? repo_resolve(worktree->repo, base_revision, lease->base, err) : 0;
+}
+
+/* What the lease stands on must not go from the repository meanwhile. */
+static int hold(const struct worktree *worktree, const char *commit, struct ap_err *err)
+{
+	AP_CLEANUP_BUF struct ap_buf ref = {0};
+	struct ap_git *git;
+	if (worktree->template && strcmp(commit, template_commit(worktree->template)) == 0)
+		return 0; /* the template's does */
+	int r = worktree_git(worktree, NULL, NULL, NULL, &git, err);
+	if (r < 0)
+		return r;
+	worktree_held_ref(worktree, &ref);
+	r = ap_git_set_ref(git, ap_buf_text(&ref), commit, NULL, "agentpoolfs: a lease is on it",
+			   err);
+	ap_git_close(git);
+	return r;
+}
+
+/* One of the repository's worktrees has its branch there. */
+static int start_registered(const struct worktree *worktree, const struct worktree_lease *lease,
+			    const char *ref, struct ap_err *err)
+{
+	AP_CLEANUP_BUF struct ap_buf head = {0};
+	struct ap_git *git;
+	int r = worktree_git(worktree, NULL, NULL, NULL, &git, err);
+	if (r < 0)
+		return r;
+	if (lease->created)
+		r = ap_git_set_ref(git, ref, lease->base, "", "agentpoolfs: a lease begins", err);
+	ap_git_close(git);
+	ap_buf_printf(&head, "ref: %s", ref);
+	if (r < 0)
+		return r == -ESTALE || r == -EEXIST ? -EBUSY : r;
+	return write_in(worktree->git_dir, "HEAD", ap_buf_text(&head), err);
 }
 
 int worktree_start(struct worktree *worktree, const struct worktree_lease *lease,
@@ -559,65 +971,29 @@ int worktree_start(struct worktree *worktree, const struct worktree_lease *lease
 {
 	char ref[AP_LABEL_MAX + 32];
 	branch_ref(ref, lease->label);
-	int r = 0;
-	if (lease->created)
+	worktree->followed[0] = '\0';
+	int r = hold(worktree, lease->base, err);
+	if (r == 0)
 		r = worktree_forward(worktree, lease->base, err);
 	if (r == 0)
-		r = lease->created ? begin_branch(worktree, ref, lease->base, err)
-				   : resume(worktree, ref + strlen("refs/heads/"), err);
+		r = worktree_is_registered(worktree)
+			    ? start_registered(worktree, lease, ref, err)
+			    : agent_git_start(worktree->git_dir, ref + strlen("refs/heads/"),
+					      lease->base, err);
 	if (r == 0) /* the lease may leave it anywhere */
 		worktree->commit[0] = '\0';
 	return r;
 }
 
-int worktree_discard(const struct worktree *worktree, const struct worktree_lease *lease,
-		     struct ap_err *err)
+void worktree_end(const struct worktree *worktree)
 {
-	const struct git_place place = {.git_dir = worktree->repo->common_dir};
-	const struct git_place here = place_of(worktree);
-	char ref[AP_LABEL_MAX + 32];
-	branch_ref(ref, lease->label);
-	/* fails where the agent broke its HEAD: what comes after the lease makes that anew */
-	(void)git_run(&here, NULL, NULL, GIT_ARGS("update-ref", "--no-deref", "HEAD", lease->base));
-	if (lease->created)
-		return git_must(&place, NULL, err, GIT_ARGS("update-ref", "-d", ref));
-	/* commits of this lease go too */
-	return git_must(&place, NULL, err, GIT_ARGS("update-ref", ref, lease->base));
-}
-
-/* --- looking --- */
-
-int worktree_head(const struct worktree *worktree, struct ap_buf *out, struct ap_err *err)
-{
-	const struct git_place place = place_of(worktree);
-	return git_must(&place, out, err, GIT_ARGS("rev-parse", "--verify", "--quiet", "HEAD"));
-}
-
-int worktree_diff(const struct worktree *worktree, const char *base, bool stat, const char *scratch,
-		  struct ap_buf *out, struct ap_err *err)
-{
-	AP_CLEANUP_BUF struct ap_buf index = {0};
-	AP_CLEANUP_BUF struct ap_buf untracked = {0};
-	ap_buf_printf(&index, "%s/index", worktree->admin_dir);
-	struct git_place place = place_of(worktree);
-	int r = file_copy(ap_buf_text(&index), scratch, true, err);
-	place.index = scratch;
-	if (r == 0)
-		r = git_must(&place, &untracked, err,
-			     GIT_ARGS("ls-files", "-z", "--others", "--exclude-standard"));
-	/* untracked files as "intended": they are seen by diff, and no object is written for them
-	 */
-	place.in = &untracked;
-	if (r == 0 && untracked.len > 0)
-		r = git_must(&place, NULL, err,
-			     GIT_ARGS("--literal-pathspecs", "add", "--sparse", "--intent-to-add",
-				      "--pathspec-from-file=-", "--pathspec-file-nul"));
-	place.in = NULL;
-	place.out_max = DIFF_MAX;
-	if (r == 0)
-		r = git_must(&place, out, err,
-			     GIT_ARGS("diff", "--no-ext-diff", "--no-textconv", "--no-color",
-				      stat ? "--stat" : "--patch", base, "--"));
-	unlink(scratch);
-	return r;
+	AP_CLEANUP_BUF struct ap_buf ref = {0};
+	struct ap_git *git;
+	char oid[GIT_OID_MAX + 1];
+	worktree_held_ref(worktree, &ref);
+	if (repo_lookup(worktree->repo, ap_buf_text(&ref), oid, NULL) != 0 ||
+	    worktree_git(worktree, NULL, NULL, NULL, &git, NULL) < 0)
+		return;
+	(void)ap_git_remove_ref(git, ap_buf_text(&ref), NULL, NULL); /* else with the next one */
+	ap_git_close(git);
 }

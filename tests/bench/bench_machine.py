@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """bench_machine.py BUILD: what a lease costs in the machine, counted: instructions of acquire and release, how they grow
-with agents and waiters, allocations, bytes. Prints TAP; figures and times are kept in BUILD/bench/machine.json."""
+with agents and waiters, allocations, bytes. Prints TAP; figures are kept in BUILD/bench/machine.json. Times are in the table of scripts/bench."""
 
 import json
 import subprocess
@@ -31,10 +31,6 @@ def main():
     measured = json.loads(subprocess.run([program], check=True, capture_output=True, text=True).stdout)
     bench.at_most(f"allocations in {measured['leases']} leases", measured["allocations"], 0)
     bench.at_most("bytes of a slot", measured["slot_bytes"], SLOT_BYTES)
-    for pool in measured["pools"]:
-        bench.figure(pool["name"], pool, f"{pool['name']}: acquire and release {pool['pair_ns']} ns, "
-                     f"{pool['pair_of_floor']} x floor; the whole cycle of five steps {pool['cycle_ns']} ns, "
-                     f"{pool['cycle_of_floor']} x floor")
     return bench.end()
 
 

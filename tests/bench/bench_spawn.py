@@ -1,16 +1,14 @@
 #!/usr/bin/env python3
-"""bench_spawn.py AGENTPOOLFS [--files N,N,...] [--backend NAME] [--runs N]: what a worktree costs.
+"""bench_spawn.py AGENTPOOLFS [--files N,N,...] [--backend NAME]: what a worktree costs.
 
 Counts, for repositories of so many files, the system calls, programs and bytes on disk of spawning an agent and of
-recycling it, beside what the git and tmux programs take for the same: `git worktree add` + `tmux new-session`, and `git
-worktree remove` + `git worktree add`. What the project promises of these decides. Times, from the decision until it can
-be leased, are the least of runs that take turns; they are printed and decide nothing.
+recycling it, beside what `git worktree add` takes. What the project promises of these decides. Times are in the table
+of scripts/bench.
 
 Everything lies in a file system of its own (ext4 in a file in memory), mounted for the run: needs root. Prints TAP;
-figures and times are kept in BUILD/bench/spawn.json."""
+figures are kept in BUILD/bench/spawn.json."""
 
 import argparse
-import datetime
 import os
 import shutil
 import subprocess
@@ -28,12 +26,6 @@ DISK = 1 << 18  # bytes beside a copy of git's index
 
 def run(*words, **kwargs):
     return subprocess.run(words, check=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **kwargs)
-
-
-def timed(*words, **kwargs):
-    start = time.monotonic()
-    run(*words, **kwargs)
-    return (time.monotonic() - start) * 1000
 
 
 def make_repo(path, n_files):
@@ -87,23 +79,10 @@ class Pool:
     def newest(self):
         return max(os.listdir(f"{self.mount}/agents"), key=lambda name: int(name.split("-")[1]))
 
-    def last_change(self, agent, state, leads_to):
-        """Milliseconds of the agent's last passage through a state, by its own record."""
-        began = None
-        for line in self.read(f"agents/{agent}/transitions").split("\n"):
-            when, old, new, _ = line.split(" ", 3)
-            at = datetime.datetime.fromisoformat(when.replace("Z", "+00:00")).timestamp() * 1000
-            if new == state:
-                began = at
-            elif old == state and new == leads_to:
-                last = at - began
-        return last
-
     def spawn(self):
         n = int(self.read("stats/total_agents"))
         self.write("scale", str(n + 1))
         self.await_value("stats/idle_agents", str(n + 1))
-        return self.last_change(self.newest(), "spawning", "idle")
 
     def recycle(self):
         agent = self.newest()
@@ -114,20 +93,6 @@ class Pool:
         self.write(f"agents/{agent}/ctl", "recycle")
         self.await_value(f"agents/{agent}/generation", str(generation + 1))
         self.await_value("stats/idle_agents", n)
-        return self.last_change(agent, "recycling", "idle")
-
-    def diff(self):
-        """Milliseconds of the second reading of diff: the first one fills the kernel's caches."""
-        self.write("acquire", "bench")
-        tree = os.readlink(f"{self.mount}/leases/bench/worktree")
-        with open(f"{tree}/d0/d0/file-0", "a") as file:
-            file.write("a change\n")
-        self.read("leases/bench/diff")
-        start = time.monotonic()
-        self.read("leases/bench/diff")
-        took = (time.monotonic() - start) * 1000
-        self.write("release", "bench discard")
-        return took
 
     def read_link(self, agent):
         return os.readlink(f"{self.mount}/agents/{agent}/worktree")
@@ -136,38 +101,6 @@ class Pool:
         subprocess.run(["fusermount3", "-u", self.mount], check=False)
         self.daemon.wait(timeout=DEADLINE)
         os.rmdir(self.mount)
-
-
-class Programs:
-    """The same by git and tmux."""
-
-    def __init__(self, repo, work):
-        self.repo, self.work, self.n = repo, work, 0
-        self.socket = f"{work}/tmux"
-        run("tmux", "-S", self.socket, "-f", "/dev/null", "new-session", "-d", "-s", "first", "sleep 1d")
-
-    def add(self):
-        self.n += 1
-        return timed("git", "-C", self.repo, "worktree", "add", "-q", "-b", f"bench-{self.n}",
-                     f"{self.work}/tree-{self.n}", "HEAD")
-
-    def spawn(self):
-        return self.add() + timed("tmux", "-S", self.socket, "new-session", "-d", "-s", f"s{self.n}",
-                                  "-c", f"{self.work}/tree-{self.n}", "sleep 1d")
-
-    def recycle(self):
-        tree = f"{self.work}/tree-{self.n}"
-        with open(f"{tree}/changed", "w") as file:
-            file.write("a change\n")
-        return timed("git", "-C", self.repo, "worktree", "remove", "--force", tree) + self.add()
-
-    def end(self):
-        subprocess.run(["tmux", "-S", self.socket, "kill-server"], check=False)
-
-
-def n_runs(runs, n_files):
-    """What is short is disturbed more, and costs less to do again."""
-    return 2 * runs if n_files < 1000 else runs if n_files < 50000 else max(2, runs // 3)
 
 
 def used(disk):
@@ -207,26 +140,10 @@ def measure(bench, options, n_files, disk):
     repo = f"{work}/repo"
     make_repo(repo, n_files)
     pool = Pool(options.program, options.backend, repo, work)
-    programs = Programs(repo, work)
-    took = {"ours": {"spawn": [], "recycle": []}, "theirs": {"spawn": [], "recycle": []}}
     try:
-        backend = pool.read("stats/spawn_backend")
         calls = count(bench, pool, repo, n_files, disk)
-        for _ in range(n_runs(options.runs, n_files)):
-            for who, actor in (("ours", pool), ("theirs", programs)):
-                for what in ("spawn", "recycle"):
-                    run("sync", "-f", disk)  # what one of them wrote is not written out at the other's cost
-                    took[who][what].append(getattr(actor, what)())
-        diff = pool.diff()
     finally:
-        programs.end()
         pool.end()
-    where = f"{n_files} files, {backend}"
-    bench.figure(f"{where}: diff, ms", diff, f"{where}: diff {diff:.1f} ms")
-    for what in ("spawn", "recycle"):
-        ours, theirs = (min(took[who][what]) for who in ("ours", "theirs"))
-        bench.figure(f"{where}: {what}", {"ms": ours, "git_and_tmux_ms": theirs, "times_faster": theirs / ours},
-                     f"{where}: {what} {ours:.1f} ms, git and tmux {theirs:.1f} ms, {theirs / ours:.1f} times faster")
     shutil.rmtree(work)
     return calls
 
@@ -236,7 +153,6 @@ def main():
     parser.add_argument("program")
     parser.add_argument("--files", default="100,10000,80000")
     parser.add_argument("--backend", default="auto")
-    parser.add_argument("--runs", type=int, default=3)
     options = parser.parse_args()
     os.environ.update(GIT_CONFIG_GLOBAL="/dev/null", GIT_CONFIG_NOSYSTEM="1")
     for name in ("TMUX", "TMUX_PANE"):

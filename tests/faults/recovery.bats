@@ -255,19 +255,18 @@ and out"
     mount_pool 1 2
     echo job > "$POOL/acquire"
     echo work > "$(readlink "$POOL/leases/job/worktree")/work"
-    local agent lock
+    local agent
     agent=$(basename "$(readlink "$POOL/leases/job")")
-    lock=$(git -C "$(readlink "$POOL/leases/job/worktree")" rev-parse --absolute-git-dir)/index.lock
     crash_pool
     rm "$STATE"/state.db*
-    touch "$lock" # it cannot be saved now
+    refuse_to_save
     LOG_EXPECTED=yes
     mount_pool 1 2
     assert [ -e "$STATE/worktrees/$agent/work" ]
     [ ! -e "$POOL/agents/$agent" ]
     unmount_pool
     assert [ -e "$STATE/worktrees/$agent/work" ]
-    rm "$lock"
+    have_saved
     mount_pool 1 2
     saved job
 }
@@ -384,7 +383,7 @@ check_after_crash() {
     [ -n "${CRASH_POINTS:-}" ] || skip "CRASH_POINTS=yes says that the daemon is built with them"
     LOG_EXPECTED=yes
     local point
-    for point in spawn-named spawn-worktree spawn-program spawn-recorded grant-wanted grant-started grant-recorded \
+    for point in spawn-named spawn-worktree spawn-program spawn-recorded grant-wanted grant-started grant-restored grant-recorded \
         restart-program prompt-taken prompt-given save-ended save-saved save-recorded recycle-cleaned recycle-program recycle-recorded \
         stop-ended stop-removed stop-recorded; do
         echo "# $point"
@@ -432,8 +431,33 @@ check_after_crash() {
     done
 }
 
+@test "a grant that a dead daemon began takes nobody's work off the branch" {
+    [ -n "${CRASH_POINTS:-}" ] || skip "CRASH_POINTS=yes says that the daemon is built with them"
+    LOG_EXPECTED=yes
+    REPO_CHANGED=yes
+    local point mine
+    for point in grant-wanted grant-started; do
+        AGENTPOOL_CRASH_POINT=$point mount_pool 1 1
+        timeout 60 bash -c "echo 'job timeout=20' > '$POOL/acquire'" 3>&- || true
+        await gone "$DAEMON"
+        wait "$DAEMON" 2>/dev/null || true
+        DAEMON=
+        umount -l "$POOL" 2>/dev/null || fusermount3 -uz "$POOL"
+        # meanwhile somebody works on the branch of that label
+        mine=$(git -C "$REPO" commit-tree -m "mine $point" -p main 'main^{tree}')
+        git -C "$REPO" update-ref refs/heads/agentpool/job "$mine"
+        mount_again 1 1
+        await value_is "$POOL/stats/idle_agents" 1
+        assert_equal "$(git -C "$REPO" rev-parse agentpool/job)" "$mine"
+        unmount_pool
+        rm -f "$STATE/state.db"*
+    done
+}
+
 @test "a helper that the daemon was just about to start keeps no later daemon out" {
+    REPO_CHANGED=yes
     mount_pool 1 1
+    git -C "$REPO" commit -q --allow-empty -m second # git is to bring the worktree there
     # its next helper stands still before it is another program, with all descriptors of the daemon
     strace -f -qq -o "$DIR/strace" -p "$DAEMON" -e trace=execve -e inject=execve:delay_enter=5s:when=1 3>&- &
     local strace=$! acquirer

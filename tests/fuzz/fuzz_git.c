@@ -1,50 +1,37 @@
-/* What git prints of a worktree that an agent has worked in, and its reflogs; files have names
- * there that anybody chose. */
+/* Names of refs that are made of paths which anybody chose: git must take them. */
 #include "fuzz.h"
 
-#include "../../core/work/worktree_save.c"
+#include "worktree_internal.h"
 
-static void is_oid(const char *text, size_t max)
+/* The rules of git-check-ref-format(1), for what stands behind a prefix. */
+static void is_ref(const char *ref)
 {
-	HOLDS(strlen(text) <= max && strspn(text, "0123456789abcdef") == strlen(text));
-}
-
-static void status_holds(const char *line)
-{
-	struct look look = {.is_changed = false};
-	look_at_line(&look, line);
-	is_oid(look.head, GIT_OID_MAX);
-	HOLDS(look.is_changed || look.nested.len == 0);
-	if (look.nested.len > 0) {
-		const char *path = look.nested.data;
-		size_t len = strlen(path);
-		HOLDS(len > 0 && len + 1 == look.nested.len);
-		HOLDS(strstr(line, path));
-	}
-	ap_buf_fini(&look.nested);
-}
-
-static void reflog_holds(const void *text, size_t len)
-{
-	AP_CLEANUP_BUF struct ap_buf commits = {0};
-	add_reflog("/proc/self/fd", fuzz_file(text, len), "^", &commits);
-	for (char *at = commits.data, *end; at && *at; at = end + 1) {
-		end = strchr(at, '\n');
-		HOLDS(end && *at == '^' && end > at + 1);
-		*end = '\0';
-		is_oid(at + 1, GIT_OID_MAX);
-		HOLDS(strspn(at + 1, "0") != strlen(at + 1));
-	}
+	size_t len = strlen(ref);
+	for (const char *at = ref; *at; at++)
+		HOLDS((unsigned char)*at > ' ' && *at != 0x7f && !strchr("~^:?*[\\", *at));
+	HOLDS(!strstr(ref, "..") && !strstr(ref, "@{") && !strstr(ref, "//") && !strstr(ref, "/."));
+	HOLDS(!strstr(ref, ".lock/") && ref[0] != '.');
+	HOLDS(len < 5 || strcmp(ref + len - 5, ".lock") != 0);
+	HOLDS(len == 0 || (ref[len - 1] != '.' && ref[len - 1] != '/'));
+	for (const char *at = ref; *at; at += strcspn(at, "/") + (at[strcspn(at, "/")] == '/'))
+		HOLDS(strcspn(at, "/") < 250);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct fuzz_input input = {data, size};
-	reflog_holds(data, size);
 	while (input.left > 0) {
-		char *line = fuzz_text(&input);
-		status_holds(line);
-		free(line);
+		AP_CLEANUP_BUF struct ap_buf ref = {0};
+		char *path = fuzz_text(&input);
+		size_t len = strlen(path);
+		/* as paths are: no slash at its ends, none doubled */
+		bool is_path =
+			len > 0 && path[0] != '/' && path[len - 1] != '/' && !strstr(path, "//");
+		if (is_path) {
+			commits_add_ref_path(&ref, path);
+			is_ref(ap_buf_text(&ref));
+		}
+		free(path);
 	}
 	return 0;
 }

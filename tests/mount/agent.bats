@@ -284,18 +284,17 @@ acquire_behind() { # SIGNAL program|keeper
     mount_pool 1 1
     LOG_EXPECTED=yes
     echo job > "$POOL/acquire"
-    local tree lock
+    local tree
     tree=$(readlink "$POOL/leases/job/worktree")
     echo precious > "$tree/precious"
-    lock=$(git -C "$tree" rev-parse --git-dir)/index.lock
-    touch "$lock"
+    refuse_to_save
     run bash -c "echo job > $POOL/release"
     assert_failure
     assert_output --partial "Input/output error"
     assert contains "$POOL/last_error" "$tree"
     assert_equal "$(cat "$POOL/agents/agent-1/state")" unhealthy
     assert_equal "$(cat "$tree/precious")" precious
-    rm "$lock"
+    have_saved
     echo job > "$POOL/release"
     assert_equal "$(git -C "$REPO" show agentpool/job:precious)" precious
 }

@@ -86,7 +86,7 @@ class Browser:
         while time.monotonic() - began < float(limit):
             if self.js(*words):
                 return round(time.monotonic() - began, 2)
-            time.sleep(0.02)
+            time.sleep(0.1)
         return None
 
     def shot(self, path):

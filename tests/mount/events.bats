@@ -39,6 +39,7 @@ leases() { # N: by two clients, and then one more
 }
 
 # EVENTS_LEASES: of the issue, how many
+# bats test_tags=large
 @test "a thousand leases are told in order, none twice, to tail and jq and to two followers" {
     local n=${EVENTS_LEASES:-1000} tail jq
     mount_pool 2 4 -- fake spawn=5ms

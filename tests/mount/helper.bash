@@ -1,9 +1,13 @@
 # What every mount test stands on: a repository, a pool over it, and a teardown that finds what is left.
 # Everything lies in one directory of the test's own; processes are ended by pid.
+# What every test does, and what waits again and again, starts few programs: they are most of what a test costs.
 
-load_library() {
-    load "/usr/lib/bats/bats-support/load.bash"
-    load "/usr/lib/bats/bats-assert/load.bash"
+load_library() { # without their load.bash, which starts a dirname for each of them
+    local file
+    for file in /usr/lib/bats/bats-{support,assert}/src/*.bash; do
+        # shellcheck disable=SC1090
+        source "$file"
+    done
 }
 
 : "${AGENTPOOLFS:=$BATS_TEST_DIRNAME/../../build/fs/agentpoolfs}"
@@ -32,8 +36,14 @@ await() {
             return 1
         fi
         if ((++n > 20)); then pause=0.1; fi # a machine with much to do has less to do so
-        sleep "$pause"
+        pause $pause
     done
+}
+
+# Sleeps without a program: reads from a pipe that nobody writes to.
+pause() { # SECONDS
+    if [ -z "${NEVER:-}" ]; then exec {NEVER}<> <(:); fi
+    read -rt "$1" -u "$NEVER" || true
 }
 
 status_of_pool() {
@@ -41,7 +51,8 @@ status_of_pool() {
 }
 
 value_is() { # FILE VALUE
-    [ "$(cat "$1")" = "$2" ]
+    local IFS=$'\n' lines
+    mapfile -t lines <"$1" && [ "${lines[*]}" = "$2" ]
 }
 
 contains() { # FILE TEXT
@@ -55,7 +66,9 @@ program_of() { # DIRECTORY
 }
 
 gone() { # PID: it has ended, reaped or not
-    ! kill -0 "$1" 2>/dev/null || grep -qs '^State:.Z' "/proc/$1/status"
+    local stat
+    kill -0 "$1" 2>/dev/null || return 0
+    { read -r stat <"/proc/$1/stat"; } 2>/dev/null && [[ $stat == *") Z "* ]]
 }
 
 make_repo() { # PATH [FILES]
@@ -124,22 +137,24 @@ unmount_pool() {
     return $result
 }
 
-# Processes that have anything to do with this test, but for the test itself.
+# Processes that have anything to do with this test, but for the test itself: pid and command line. One grep reads them
+# all, which gets what it looks for by standard input so that its own command line does not have it.
 left_processes() {
-    local pid
-    for pid in /proc/[0-9]*; do
-        pid=${pid#/proc/}
-        [ "$pid" = "$$" ] || [ "$pid" = "$BASHPID" ] && continue
-        if { tr "\0" " " <"/proc/$pid/cmdline"; } 2>/dev/null | grep -qF "$DIR"; then
-            echo "$pid $(tr '\0' ' ' <"/proc/$pid/cmdline")"
-        fi
-    done
+    local file words
+    # shellcheck disable=SC2062 # not a pattern but a file, standard input
+    while read -r file; do
+        [ "$file" = "/proc/$$/cmdline" ] || [ "$file" = "/proc/$BASHPID/cmdline" ] && continue
+        words=() # it may have ended since
+        { mapfile -d '' words <"$file"; } 2>/dev/null || true
+        [ ${#words[@]} -eq 0 ] || echo "${file//[^0-9]/} ${words[*]}"
+    done < <(grep -lsF --file=- /proc/[0-9]*/cmdline <<<"$DIR")
 }
 
 # Control groups that a daemon has left, with what is in them.
 remove_groups() {
     local group
-    group=$(cat "$STATE/cgroup" 2>/dev/null) || return 0
+    [ -e "$STATE/cgroup" ] || return 0
+    group=$(cat "$STATE/cgroup")
     [[ $group == */agentpoolfs-* ]] && [ -d "$group" ] || return 0
     echo 1 >"$group/cgroup.kill"
     await grep -q 'populated 0' "$group/cgroup.events"
@@ -154,24 +169,47 @@ nothing_left() {
     nothing_runs && [ ! -e "$STATE/tmux.sock" ]
 }
 
+# bats notes before every command where it is, which takes longer than most commands do: here and in libraries the call
+# from the test is what it notes.
+note_tests_alone() {
+    trap 'case $BASH_SOURCE in /usr/* | */helper.bash) ;; *) bats_debug_trap "$BASH_SOURCE" ;; esac' DEBUG
+}
+
 common_setup() {
+    note_tests_alone
     load_library
     DIR=$(mktemp -d /tmp/agentpool-bats-XXXXXX)
     REPO=$DIR/repo POOL=$DIR/pool STATE=$DIR/state
     export GIT_CONFIG_GLOBAL=/dev/null GIT_CONFIG_NOSYSTEM=1
-    mkdir "$DIR/home"
     export HOME=$DIR/home # the agents' shells start alike on every machine
     unset TMUX TMUX_PANE
-    make_repo "$REPO"
-    BEFORE=$(fingerprint)
+    local first=$BATS_FILE_TMPDIR/first
+    if [ ! -e "$first" ]; then # the first test of a file makes what all begin with
+        mkdir -p "$first/home"
+        make_repo "$first/repo"
+        rm -f "$first"/repo/.git/hooks/*.sample
+    fi
+    cp -a "$first/." "$DIR"
+    BEFORE=$(fingerprint) # git status knows the copies from now on
 }
 
 # The user's own side of the repository: checkout, index, branches that are not the pool's, stash.
-fingerprint() {
+fingerprint() ( # in a process of its own, as it goes there
     git -C "$REPO" status --porcelain
     git -C "$REPO" for-each-ref --format='%(refname) %(objectname)' | grep -v -e refs/heads/agentpool/ -e refs/agentpool/
-    cat "$REPO"/.git/HEAD "$REPO"/.git/config
-    md5sum <"$REPO/.git/index"
+    cd "$REPO/.git" && md5sum HEAD config index
+)
+
+# Has every saving fail by a filter of the user's, which is required; and be well again.
+refuse_to_save() {
+    git -C "$REPO" config filter.broken.clean 'echo the filter is broken >&2; false'
+    git -C "$REPO" config filter.broken.required true
+    echo '* filter=broken' > "$REPO/.git/info/attributes"
+}
+
+have_saved() {
+    rm "$REPO/.git/info/attributes"
+    git -C "$REPO" config --remove-section filter.broken
 }
 
 common_teardown() {
@@ -182,12 +220,13 @@ common_teardown() {
         if mountpoint -q "$POOL"; then echo "the mount is left" >&2; result=1; fi
         if [ -e "$STATE/cgroup" ]; then echo "control groups are left: $(cat "$STATE/cgroup")" >&2; result=1; fi
         if [ -e "$STATE/worktrees" ]; then ls -R "$STATE/worktrees" >&2; result=1; fi
-        if [ "$(git -C "$REPO" worktree list | wc -l)" != 1 ]; then
+        if [ -n "$(compgen -G "$REPO/.git/worktrees/*")" ]; then
             git -C "$REPO" worktree list >&2
             result=1
         fi
         if [ "$(fingerprint)" != "$BEFORE" ] && [ "${REPO_CHANGED:-no}" = no ]; then
-            echo "the user's side of the repository has changed" >&2
+            echo "the user's side of the repository has changed:" >&2
+            diff <(echo "$BEFORE") <(fingerprint) >&2
             result=1
         fi
         git -C "$REPO" fsck --no-progress >&2 || result=1

@@ -70,6 +70,7 @@ paused_job() {
     echo kill > "$POOL/leases/job/ctl"
 }
 
+# bats test_tags=large
 @test "prompts over 256 MiB that are being written in the mount are EAGAIN" {
     mount_pool 5 5
     echo 64M > "$POOL/config/max_prompt"
@@ -257,6 +258,7 @@ os.write(fd, b"pause\n")' "$POOL/leases/job/ctl"
     echo "job discard" > "$POOL/release"
 }
 
+# bats test_tags=large
 @test "command lines over 64 MiB that wait for their answers are EAGAIN" {
     mount_pool 1 1
     echo job > "$POOL/acquire"

@@ -142,15 +142,14 @@ readonly AT_OPEN="line 1: " AT_WRITE="write error: " EPERM="Operation not permit
     mount_pool 1 1 -o allow_other,umask=0
     LOG_EXPECTED=yes
     as_other bash -c "echo job > $POOL/acquire"
-    local tree lock
+    local tree
     tree=$(readlink "$POOL/leases/job/worktree")
-    lock=$(git -C "$tree" rev-parse --absolute-git-dir)/index.lock
     echo work > "$tree/work"
-    touch "$lock"
+    refuse_to_save
     refute as_other bash -c "echo job > $POOL/release"
     assert_equal "$(cat "$POOL/agents/agent-1/branch")" agentpool/job
     refused_to_other "echo restart > $POOL/agents/agent-1/ctl" "$EPERM"
-    rm "$lock"
+    have_saved
     as_other bash -c "echo job > $POOL/release"
     assert_equal "$(git -C "$REPO" show agentpool/job:work)" work
 }
@@ -431,7 +430,7 @@ foreign_repo() {
 # What is below the state directory, and not a worktree's contents: those have the modes that git gives them.
 state_files() {
     find "$STATE" \( -path "$STATE/worktrees/*" -o -path "$STATE/templates/*/*" -o -path "$STATE/layers/*/*" \
-        -o -path "$STATE/trash/*/*" \) -prune -o "$@" -print
+        -o -path "$STATE/trash/*" -o -path "$STATE/git/*" -o -path "$STATE/kept/*/*" \) -prune -o "$@" -print
 }
 
 @test "what a pool keeps is for its owner only, whatever the umask" {

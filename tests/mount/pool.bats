@@ -6,9 +6,11 @@ setup() { common_setup; }
 teardown() { common_teardown; }
 
 @test "every file that --list-files names is there, with its mode, and no other" {
+    mkdir -p "$STATE/kept/job@1/files"
     mount_pool 1 1
     echo job > "$POOL/acquire"
-    "$AGENTPOOLFS" --list-files | awk '{print $1, $2}' | sed 's/^agents\/NAME/agents\/agent-1/; s/LABEL/job/; s/-000/-0/' \
+    "$AGENTPOOLFS" --list-files | awk '{print $1, $2}' |
+        sed 's/^agents\/NAME/agents\/agent-1/; s/LABEL@TOKEN/job@1/; s/LABEL/job/; s/-000/-0/' \
         | sort > "$DIR/expected"
     # the first four are not met by a walk
     (cd "$POOL" && find .git follow agents/agent-1/wait agents/agent-1/response . \

@@ -490,9 +490,8 @@ SCRIPT
     printf '#!/bin/sh\necho the hook says: no >&2\necho because of this >&2\nexit 1\n' > "$REPO/.git/hooks/post-checkout"
     chmod +x "$REPO/.git/hooks/post-checkout"
     git -C "$REPO" config filter.media.required false
-    await contains "$POOL/stats/breaker_cause" "the hook says: no; because of this"
-    rm "$REPO/.git/hooks/post-checkout"
     await value_is "$POOL/stats/idle_agents" 1
+    await contains "$POOL/events" "the hook says: no; because of this"
 }
 
 @test "of a setup that says much, the sentence has the end, in one line without colours" {

@@ -199,11 +199,10 @@ in_terminal() { # COMMAND
     mount_pool 1 2
     LOG_EXPECTED=yes
     echo job ttl=1h > "$POOL/acquire"
-    local lock tree
+    local tree
     tree=$(readlink "$POOL/leases/job/worktree")
-    lock=$(git -C "$tree" rev-parse --git-dir)/index.lock
     echo work > "$tree/work"
-    touch "$lock"
+    refuse_to_save
     refute bash -c 'echo job > "$1"' _ "$POOL/release"
     status_has "agent-1 unhealthy" job
     assert_equal "$(cat "$POOL/agents/agent-1/lease" "$POOL/agents/agent-1/owner")" "" # it is over
@@ -212,7 +211,7 @@ in_terminal() { # COMMAND
     valid "$POOL/status.json"
     assert_equal "$(jq -c '.agents[0] | [.state, .lease.label, .lease.token, .lease.expires]' "$POOL/status.json")" \
         '["unhealthy","job",0,null]'
-    rm "$lock"
+    have_saved
     echo job > "$POOL/release"
     assert_equal "$(git -C "$REPO" show agentpool/job:work)" work
     await bash -c '! [ -e "$1" ]' _ "$POOL/agents/agent-1"

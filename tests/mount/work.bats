@@ -51,6 +51,54 @@ lease_works() {
     refute grep -q "$STATE" /proc/mounts
 }
 
+@test "a post-checkout hook that fails is an event, and holds nothing up" {
+    local backend
+    printf '#!/bin/sh\necho hooked > hooked\necho "git-lfs was not found" >&2\nexit 2\n' > "$REPO/.git/hooks/post-checkout"
+    chmod +x "$REPO/.git/hooks/post-checkout"
+    for backend in $(may_overlay && echo overlay) copy git; do
+        mount_pool 1 1 -o "spawn_backend=$backend"
+        await contains "$POOL/events" '"event":"hook_failed"'
+        run jq -r 'select(.event == "hook_failed") | .reason' "$POOL/events"
+        assert_output --regexp 'post-checkout hook of .*git-lfs was not found'
+        assert_equal "$(cat "$(readlink "$POOL/agents/agent-1/worktree")/hooked")" hooked
+        unmount_pool
+        rm -rf "$STATE"
+    done
+}
+
+@test "submodules that are checked out are ready in a worktree, also in the next lease's" {
+    REPO_CHANGED=yes
+    local backend tree i
+    git init -q -b main "$DIR/lib"
+    echo lib > "$DIR/lib/lib"
+    git -C "$DIR/lib" add .
+    git -C "$DIR/lib" -c user.name=u -c user.email=u@e commit -qm lib
+    git -C "$REPO" -c protocol.file.allow=always submodule --quiet add "$DIR/lib" libs/foo
+    git -C "$REPO" commit -qm sub
+    mv "$DIR/lib" "$DIR/gone"
+    for backend in $(may_overlay && echo overlay) copy; do
+        mount_pool 1 1 -o "spawn_backend=$backend"
+        for i in 1 2; do
+            echo "job-$i" > "$POOL/acquire"
+            tree=$(tree_of "job-$i")
+            assert_equal "$(cat "$tree/libs/foo/lib")" lib
+            assert_equal "$(git -C "$tree" status --porcelain)" ""
+            assert_equal "$(cat "$POOL/leases/job-$i/diff")" ""
+            git -C "$tree/libs/foo" log --format=%s > "$DIR/titles"
+            assert_equal "$(cat "$DIR/titles")" lib
+            echo "$i" > "$tree/libs/foo/lib"
+            git -C "$tree/libs/foo" -c user.name=a -c user.email=a@e commit -qam "$i"
+            echo "job-$i" > "$POOL/release"
+        done
+        unmount_pool
+        assert_equal "$(git -C "$REPO" status --porcelain)" ""
+        assert_equal "$(git -C "$REPO/libs/foo" log --all --format=%s)" lib
+        git -C "$REPO" cat-file -e "$(git -C "$REPO" rev-parse agentpool/job-1:libs/foo)"
+        git -C "$REPO" for-each-ref --format='%(refname)' refs/agentpool refs/heads/agentpool | xargs -n 1 git -C "$REPO" update-ref -d
+        rm -rf "$STATE"
+    done
+}
+
 @test "every way of making worktrees can be forced, and serves" {
     local backend
     for backend in $(may_overlay && echo overlay) copy git; do
@@ -200,7 +248,8 @@ one_template() { [ "$(templates) $(cat "$POOL/stats/templates")" = "1 1" ]; }
     echo nested > "$tree/inner/nested"
     printf 'commit #2' > "$POOL/leases/job/ctl"
     assert_equal "$(git -C "$tree" log -1 --format=%s)" "#2"
-    assert_equal "$(git -C "$tree" status --porcelain)" ""
+    assert_equal "$(git -C "$REPO" show refs/agentpool/job/inner/HEAD:nested)" nested
+    assert_equal "$(git -C "$tree" status --porcelain --ignore-submodules)" "" # its own git is left alone
     echo job > "$POOL/release"
     assert_equal "$(git -C "$REPO" log --first-parent -3 --format=%s agentpool/job | paste -sd/)" "#2/merged/The first  part: 'x' #1"
     refute test -e "$DIR/hook"
@@ -232,10 +281,9 @@ one_template() { [ "$(templates) $(cat "$POOL/stats/templates")" = "1 1" ]; }
     refused "commit x" "Input/output error" "index.lock"
     rm "$lock"
     assert_equal "$(cat "$tree/made")" made
-    REPO_CHANGED=yes
-    git -C "$tree" switch -qc users # branches of others are left alone
+    git -C "$tree" switch -qc users # its other branches are left alone
     refused "commit x" "resource busy" "the worktree is on refs/heads/users, not on refs/heads/agentpool/job"
-    assert_equal "$(git -C "$REPO" rev-parse users)" "$(git -C "$REPO" rev-parse main)"
+    assert_equal "$(git -C "$tree" rev-parse users)" "$(git -C "$REPO" rev-parse main)"
     # a file that is open still is of the lease that it was opened for
     exec 7> "$POOL/leases/job/ctl"
     echo job > "$POOL/release"
@@ -369,14 +417,16 @@ one_template() { [ "$(templates) $(cat "$POOL/stats/templates")" = "1 1" ]; }
     assert_equal "$(on_branch gone one)" 1
     misbehave unmounted 'echo 1 > one; cd /; umount -l "$OLDPWD"'
     assert_equal "$(git -C "$REPO" diff --name-status main agentpool/unmounted)" "A	one"
-    # the branches that they made themselves are theirs; what they did to HEAD reaches nobody else
+    # the branches that they made themselves are theirs, and kept; what they did to HEAD reaches nobody else
+    assert_equal "$(git -C "$REPO" branch --list | grep -v agentpool/)" "* main"
+    assert_equal "$(git -C "$REPO" log -1 --format=%s refs/agentpool/merging/%2Egit/heads/m1)" l
     echo last > "$POOL/acquire"
     assert_equal "$(git -C "$(tree_of last)" status --porcelain --branch)" "## agentpool/last"
     assert_equal "$(ls -A "$(tree_of last)" | tr '\n' ' ')" ".git file-0 file-1 file-2 "
     echo last > "$POOL/release"
-    git -C "$REPO" branch -q -D elsewhere-1 m1 r1 inner-1
 }
 
+# bats test_tags=large
 @test "100,000 untracked files are saved" {
     mount_pool 1 1
     echo job > "$POOL/acquire"
@@ -396,18 +446,17 @@ END
     mount_pool 1 1
     LOG_EXPECTED=yes
     echo job > "$POOL/acquire"
-    local tree lock
+    local tree
     tree=$(tree_of job)
     echo 1 > "$tree/one"
-    lock=$(git -C "$tree" rev-parse --git-dir)/index.lock
-    touch "$lock"
+    refuse_to_save
     run bash -c "echo job > $POOL/release"
     assert_failure
     assert contains "$POOL/last_error" "$tree"
     unmount_pool
     assert_equal "$(cat "$tree/one")" 1 # its overlay and template are there
     assert_equal "$(git -C "$tree" diff --stat)" ""
-    rm "$lock"
+    have_saved
     mount_pool 1 1 # the next start tries again
     assert_equal "$(on_branch job one)" 1
     assert [ ! -e "$tree/one" ]
@@ -630,7 +679,7 @@ END
     git -C "$REPO" worktree prune
     mkdir -p "$STATE/templates/making/files" "$STATE/trash/left"
     local staged
-    staged=$(echo "$REPO"/.git/agentpool-*) # what was prepared for the next worktree
+    staged=$(echo "$STATE"/git/.staged-*) # what was prepared for the next worktree
     assert [ -e "$staged/admin/index" ]
     touch "$staged/left"
     mount_again 1 2
@@ -644,7 +693,7 @@ END
     assert [ ! -e "$staged/left" ]
     await test ! -e "$STATE/trash/left"
     await value_is "$POOL/stats/idle_agents" 2
-    assert_equal "$(git -C "$REPO" worktree list | wc -l)" 3
+    assert_equal "$(git -C "$REPO" worktree list | wc -l)" 1
     if may_overlay; then assert_equal "$(grep -c "$STATE/worktrees/.* overlay" /proc/mounts)" 2; fi
     git -C "$REPO" log -1 --format=%B agentpool/one > "$DIR/message"
     assert contains "$DIR/message" "generation 1"

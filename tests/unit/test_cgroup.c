@@ -11,7 +11,7 @@
 
 #include "cgroup.h"
 #include "cleanup.h"
-#include "process.h"
+#include "remove.h"
 
 static char *fake; /* the hierarchy */
 
@@ -71,7 +71,7 @@ static int setup(void **state)
 
 static int teardown(void **state)
 {
-	return process_remove_tree(fake, NULL);
+	return remove_tree(fake, NULL, NULL);
 }
 
 /* --- where groups may be made --- */

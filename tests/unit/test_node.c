@@ -31,7 +31,7 @@ static void fresh_is_another(void **state)
 		struct node fresh = node_unpack(node_pack(node_fresh(root, serial)));
 		assert_true(fresh.id == serial && fresh.row == 3);
 		fresh = node_unpack(node_pack(node_fresh(agent, serial)));
-		assert_true(node_agent(fresh) == NODE_NUMBER_MASK && fresh.row == 3);
+		assert_true(node_number(fresh) == NODE_NUMBER_MASK && fresh.row == 3);
 		assert_int_equal(fresh.id >> NODE_NUMBER_BITS, serial & 0xffffff);
 		assert_int_equal(node_pack(node_file(fresh)), node_pack(agent));
 		assert_int_equal(node_pack(node_file(node_fresh(root, serial))), node_pack(root));

@@ -8,7 +8,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -72,44 +71,6 @@ static void prints_too_much(void **state)
 	ap_buf_fini(&out);
 	assert_int_equal(process_run(&run, &err), 0);
 	assert_int_equal(out.len, 100000);
-}
-
-/* Makes directories in one another, with a file at the bottom. */
-static void make_deep(char *path, size_t size, unsigned depth)
-{
-	for (unsigned i = 0; i < depth; i++) {
-		size_t len = strlen(path);
-		snprintf(path + len, size - len, "/below");
-		assert_int_equal(mkdir(path, 0755), 0);
-	}
-	strcat(path, "/file");
-	FILE *file = fopen(path, "w");
-	assert_non_null(file);
-	fclose(file);
-}
-
-static void trees_are_removed(void **state)
-{
-	char dir[64] = "/tmp/agentpool-test-XXXXXX", path[4096], link[128];
-	static const unsigned depths[] = {0, 1, 31, 32, 33, 100};
-	assert_non_null(mkdtemp(dir));
-	snprintf(link, sizeof link, "%s/kept", dir);
-	assert_int_equal(mkdir(link, 0755), 0);
-	for (size_t i = 0; i < sizeof depths / sizeof *depths; i++) {
-		snprintf(path, sizeof path, "%s/tree", dir);
-		assert_int_equal(mkdir(path, 0755), 0);
-		assert_int_equal(mkfifo(strcat(path, "/fifo"), 0600), 0);
-		snprintf(path, sizeof path, "%s/tree/link", dir);
-		assert_int_equal(symlink(link, path), 0); /* what it leads to stays */
-		snprintf(path, sizeof path, "%s/tree", dir);
-		make_deep(path, sizeof path, depths[i]);
-		snprintf(path, sizeof path, "%s/tree", dir);
-		assert_int_equal(process_remove_tree(path, NULL), 0);
-		assert_int_equal(access(path, F_OK), -1);
-	}
-	assert_int_equal(process_remove_tree(path, NULL), 0); /* it is not there */
-	assert_int_equal(access(link, F_OK), 0);
-	assert_int_equal(process_remove_tree(dir, NULL), 0);
 }
 
 static void is_not_there(void **state)
@@ -204,7 +165,6 @@ int main(void)
 		IT("a helper has the mark as long as it runs, what it leaves behind does not",
 		   is_marked_alone),
 		IT("a helper that prints more than it may is ended, EFBIG", prints_too_much),
-		IT("a tree is removed whatever its depth, and no link followed", trees_are_removed),
 	};
 	return cmocka_run_group_tests_name("process", tests, NULL, NULL);
 }

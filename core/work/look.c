@@ -1,0 +1,307 @@
+/* Looks at a worktree while its agent is at work: changes, diff, diffstat, head. Objects are
+ * written into a store of the look's own, which goes with it: a look writes nothing into the
+ * repository. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cleanup.h"
+#include "file.h"
+#include "git_command.h"
+#include "remove.h"
+#include "restore.h"
+#include "worktree_internal.h"
+
+/* Bytes of a diff that is read. */
+#define DIFF_MAX (64 << 20)
+
+struct look {
+	const struct worktree *worktree;
+	char *dir; /* of the look's own: objects/, and what rules it has */
+	char *objects;
+	bool borrowed; /* the objects of the agent's own git are read too */
+	struct layer *layer;
+	struct rules rules;
+	struct ap_git *git;
+	char base_tree[GIT_OID_MAX + 1]; /* that it is compared to */
+	char head_tree[GIT_OID_MAX + 1]; /* of the agent's last commit; as base_tree if unknown */
+	char tree[GIT_OID_MAX + 1];	 /* of the files as they are */
+};
+
+static void look_fini(struct look *look)
+{
+	ap_git_close(look->git);
+	rules_fini(&look->rules);
+	layer_close(look->layer);
+	if (look->dir)
+		(void)remove_tree(look->dir, NULL, NULL); /* else at the next start */
+	free(look->dir);
+	free(look->objects);
+}
+
+#define CLEANUP_LOOK __attribute__((cleanup(look_fini)))
+
+/* Repositories inside are what their HEAD is at; one without a commit is a directory as others. */
+static int look_at_nested(void *data, const struct saved_nested *nested, char ret[GIT_OID_MAX + 1],
+			  struct ap_err *err)
+{
+	struct look *look = data;
+	(void)err;
+	return nested_head(look->worktree, look->layer, nested, ret);
+}
+
+/* Makes what the look needs. `borrowed`: the objects of the agent's own git are needed. */
+static int look_init(struct look *look, const struct worktree *worktree, bool borrowed,
+		     struct ap_err *err)
+{
+	AP_CLEANUP_BUF struct ap_buf scratch = {0};
+	const struct repo *repo = worktree->repo;
+	*look = (struct look){.worktree = worktree, .borrowed = borrowed};
+	worktree_scratch(worktree, &scratch);
+	int r = file_make_dirs(ap_buf_text(&scratch), err);
+	if (r < 0)
+		return r;
+	ap_buf_adds(&scratch, "/look-XXXXXX");
+	if (scratch.failed || !mkdtemp(scratch.data))
+		return ap_err_errno(err, scratch.failed ? -ENOMEM : -errno, "%s",
+				    ap_buf_text(&scratch));
+	look->dir = ap_steal(scratch.data);
+	if (asprintf(&look->objects, "%s/objects", look->dir) < 0)
+		look->objects = NULL;
+	r = look->objects ? file_make_dirs(look->objects, err)
+			  : ap_err_errno(err, -ENOMEM, "%s", look->dir);
+	if (r == 0)
+		r = worktree_layer(worktree, &look->layer, err);
+	if (r == 0)
+		r = rules_init(&look->rules, look->dir, look->layer, "", err);
+	if (r == 0 && borrowed)
+		r = agent_git_view(worktree->git_dir, worktree->view, err);
+	const struct ap_git_place place = {.git_dir = repo->git_dir,
+					   .common_dir = repo->common_dir,
+					   .objects = look->objects,
+					   .borrowed = borrowed ? GIT_ARGS(worktree->view) : NULL,
+					   .rules = look->rules.dir,
+					   .base = worktree_origin(worktree),
+					   .by_program = repo->by_program};
+	return r < 0 ? r : ap_git_open(&look->git, &place, err);
+}
+
+/* The tree of the files as they are. */
+static int look_at_files(struct look *look, struct ap_err *err)
+{
+	AP_CLEANUP_BUF struct ap_buf index = {0};
+	char origin[GIT_OID_MAX + 1];
+	struct layer_dir top;
+	ap_buf_printf(&index, "%s/index", look->worktree->git_dir);
+	struct saved_tree tree = {.git = look->git,
+				  .layer = look->layer,
+				  .rules = &look->rules,
+				  .top = "",
+				  .sparse_files = worktree_sparse_files(look->worktree),
+				  .skip_unreadable = true,
+				  .index = ap_buf_text(&index),
+				  .nested = look_at_nested,
+				  .data = look};
+	int r = ap_git_tree_of(look->git, worktree_origin(look->worktree), origin, err);
+	if (r == 0)
+		r = layer_top(look->layer, &top, err);
+	if (r < 0)
+		return r;
+	r = saved_tree_build(&tree, &top, origin, look->head_tree, look->tree, err);
+	layer_dir_fini(&top);
+	saved_tree_fini(&tree);
+	return r;
+}
+
+/* --- changes --- */
+
+struct path_change {
+	char *path; /* owned */
+	char letter;
+};
+
+/* Sorted by path, as trees are compared in git's order and paths are not. */
+struct changes {
+	struct path_change *at;
+	size_t n, cap;
+};
+
+static char letter_of(const struct ap_git_entry *old, const struct ap_git_entry *new)
+{
+	if (!old)
+		return 'A';
+	if (!new)
+		return 'D';
+	return (old->mode & 0170000) == (new->mode & 0170000) ? 'M' : 'T';
+}
+
+static int add_change(void *data, const char *path, const struct ap_git_entry *old,
+		      const struct ap_git_entry *new)
+{
+	struct changes *changes = data;
+	if (changes->n == changes->cap) {
+		size_t cap = changes->cap ? 2 * changes->cap : 64;
+		struct path_change *grown = realloc(changes->at, cap * sizeof *grown);
+		if (!grown)
+			return -ENOMEM;
+		changes->at = grown;
+		changes->cap = cap;
+	}
+	char *copy = strdup(path);
+	if (!copy)
+		return -ENOMEM;
+	changes->at[changes->n++] =
+		(struct path_change){.path = copy, .letter = letter_of(old, new)};
+	return 0;
+}
+
+static int compare_changes(const void *a, const void *b)
+{
+	const struct path_change *one = a, *other = b;
+	return strcmp(one->path, other->path);
+}
+
+static int compare_trees(struct look *look, const char *old, const char *new, struct changes *ret,
+			 struct ap_err *err)
+{
+	int r = ap_git_diff_trees(look->git, old, new, add_change, ret, err);
+	if (ret->n > 0)
+		qsort(ret->at, ret->n, sizeof *ret->at, compare_changes);
+	return r;
+}
+
+static char letter_in(const struct changes *changes, const struct path_change *change)
+{
+	const struct path_change *found = changes->n ? bsearch(change, changes->at, changes->n,
+							       sizeof *change, compare_changes)
+						     : NULL;
+	return found ? found->letter : ' ';
+}
+
+static void changes_fini(struct changes *changes)
+{
+	for (size_t i = 0; i < changes->n; i++)
+		free(changes->at[i].path);
+	free(changes->at);
+}
+
+#define CLEANUP_CHANGES __attribute__((cleanup(changes_fini)))
+
+/* As git status --porcelain writes a path: quoted if it must be. */
+static void add_path(struct ap_buf *out, const char *path)
+{
+	bool plain = true;
+	for (const char *at = path; *at; at++)
+		plain = plain && *at > ' ' && *at < 0x7f && *at != '"' && *at != '\\';
+	if (plain) {
+		ap_buf_adds(out, path);
+		return;
+	}
+	ap_buf_adds(out, "\"");
+	for (const char *at = path; *at; at++) {
+		static const char special[] = "\a\b\t\n\v\f\r\"\\", as[] = "abtnvfr\"\\";
+		const char *found = strchr(special, *at);
+		if (found)
+			ap_buf_printf(out, "\\%c", as[found - special]);
+		else if (*at < ' ' || *at == 0x7f) /* beyond ASCII too: a char is signed */
+			ap_buf_printf(out, "\\%03o", (unsigned char)*at);
+		else
+			ap_buf_add(out, at, 1);
+	}
+	ap_buf_adds(out, "\"");
+}
+
+/* What differs from base, by where it comes from: the agent's commits, and its files beyond them.
+ */
+static int print_status(struct look *look, struct ap_buf *out, struct ap_err *err)
+{
+	CLEANUP_CHANGES struct changes all = {NULL, 0, 0};
+	CLEANUP_CHANGES struct changes committed = {NULL, 0, 0};
+	CLEANUP_CHANGES struct changes others = {NULL, 0, 0};
+	int r = compare_trees(look, look->base_tree, look->tree, &all, err);
+	if (r == 0)
+		r = compare_trees(look, look->base_tree, look->head_tree, &committed, err);
+	if (r == 0)
+		r = compare_trees(look, look->head_tree, look->tree, &others, err);
+	for (size_t i = 0; r == 0 && i < all.n; i++) {
+		char x = letter_in(&committed, &all.at[i]), y = letter_in(&others, &all.at[i]);
+		if (y == 'A')
+			x = y = '?';
+		ap_buf_printf(out, "%c%c ", x, y);
+		add_path(out, all.at[i].path);
+		ap_buf_adds(out, "\n");
+	}
+	return r;
+}
+
+/* --- diff --- */
+
+/* By the git program, over objects alone: its configuration is REPO's. */
+static int print_patch(struct look *look, struct ap_buf *out, struct ap_err *err)
+{
+	const struct repo *repo = look->worktree->repo;
+	/* what the agent's git has already is not in the look's own store */
+	const char *const stores[] = {look->objects, look->borrowed ? look->worktree->view : NULL,
+				      NULL};
+	const struct git_place place = {
+		.git_dir = repo->git_dir, .borrowed = stores, .out_max = DIFF_MAX};
+	if (strcmp(look->base_tree, look->tree) == 0)
+		return 0;
+	return git_must(&place, out, err,
+			GIT_ARGS("diff-tree", "-r", "-p", "--no-ext-diff", "--no-textconv",
+				 "--no-color", "-M", look->base_tree, look->tree));
+}
+
+/* --- entry --- */
+
+/* What HEAD is at; "" where that is nothing that can be found. */
+static void head_of(const struct worktree *worktree, char ret[GIT_OID_MAX + 1])
+{
+	struct agent_head head = {NULL, ""};
+	*ret = '\0';
+	if (worktree_agent_head(worktree, &head, NULL) == 0)
+		strcpy(ret, head.oid);
+	agent_head_fini(&head);
+}
+
+int worktree_head(const struct worktree *worktree, struct ap_buf *out, struct ap_err *err)
+{
+	struct agent_head head = {NULL, ""};
+	int r = worktree_agent_head(worktree, &head, err);
+	if (r == 0 && !*head.oid)
+		r = ap_err_set(err, -EIO, "HEAD of %s is at no commit", worktree->path);
+	if (r == 0)
+		ap_buf_printf(out, "%s\n", head.oid);
+	agent_head_fini(&head);
+	return r;
+}
+
+int worktree_look(const struct worktree *worktree, const char *base, enum worktree_look what,
+		  struct ap_buf *out, struct ap_err *err)
+{
+	CLEANUP_LOOK struct look look;
+	char head[GIT_OID_MAX + 1];
+	head_of(worktree, head);
+	if (!*base)
+		base = *head ? head : worktree_origin(worktree);
+	bool same = !*head || strcmp(head, base) == 0;
+	int r = look_init(&look, worktree, !same && !worktree_is_registered(worktree), err);
+	if (r == 0)
+		r = ap_git_tree_of(look.git, base, look.base_tree, err);
+	if (r == 0 && (same || ap_git_tree_of(look.git, head, look.head_tree, NULL) < 0))
+		strcpy(look.head_tree, look.base_tree);
+	if (r == 0)
+		r = look_at_files(&look, err);
+	if (r < 0)
+		return r;
+	switch (what) {
+	case WORKTREE_CHANGES:
+		return print_status(&look, out, err);
+	case WORKTREE_DIFF:
+		return print_patch(&look, out, err);
+	case WORKTREE_DIFFSTAT:
+		return ap_git_diffstat(look.git, look.base_tree, look.tree, out, err);
+	}
+	return -EINVAL;
+}
