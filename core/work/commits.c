@@ -201,7 +201,6 @@ int commits_take(struct saving *saving, const char *dir, const char *began,
 	/* HEAD may name what could not be taken */
 	if (*commits.head.oid && repo_has_commit(saving->worktree->repo, commits.head.oid))
 		strcpy(commits.head_oid, commits.head.oid);
-	commits.is_taken = commits.tips.n > 0;
 	*ret = commits;
 	return 0;
 }

@@ -277,31 +277,43 @@ int worktree_head(const struct worktree *worktree, struct ap_buf *out, struct ap
 	return r;
 }
 
-int worktree_look(const struct worktree *worktree, const char *base, enum worktree_look what,
-		  struct ap_buf *out, struct ap_err *err)
+static int look(const struct worktree *worktree, const char *base, enum worktree_look what,
+		struct ap_buf *out, struct ap_err *err)
 {
-	CLEANUP_LOOK struct look look;
+	CLEANUP_LOOK struct look at;
 	char head[GIT_OID_MAX + 1];
 	head_of(worktree, head);
 	if (!*base)
 		base = *head ? head : worktree_origin(worktree);
 	bool same = !*head || strcmp(head, base) == 0;
-	int r = look_init(&look, worktree, !same && !worktree_is_registered(worktree), err);
+	int r = look_init(&at, worktree, !same && !worktree_is_registered(worktree), err);
 	if (r == 0)
-		r = ap_git_tree_of(look.git, base, look.base_tree, err);
-	if (r == 0 && (same || ap_git_tree_of(look.git, head, look.head_tree, NULL) < 0))
-		strcpy(look.head_tree, look.base_tree);
+		r = ap_git_tree_of(at.git, base, at.base_tree, err);
+	if (r == 0 && (same || ap_git_tree_of(at.git, head, at.head_tree, NULL) < 0))
+		strcpy(at.head_tree, at.base_tree);
 	if (r == 0)
-		r = look_at_files(&look, err);
+		r = look_at_files(&at, err);
 	if (r < 0)
 		return r;
 	switch (what) {
 	case WORKTREE_CHANGES:
-		return print_status(&look, out, err);
+		return print_status(&at, out, err);
 	case WORKTREE_DIFF:
-		return print_patch(&look, out, err);
+		return print_patch(&at, out, err);
 	case WORKTREE_DIFFSTAT:
-		return ap_git_diffstat(look.git, look.base_tree, look.tree, out, err);
+		return ap_git_diffstat(at.git, at.base_tree, at.tree, out, err);
 	}
 	return -EINVAL;
+}
+
+int worktree_look(const struct worktree *worktree, const char *base, enum worktree_look what,
+		  struct ap_buf *out, struct ap_err *err)
+{
+	/* what is cleaned meanwhile may come to lie over another template */
+	struct worktree as_it_is = *worktree;
+	as_it_is.template = template_pin(worktree->templates, &worktree->template);
+	int r = look(&as_it_is, base, what, out, err);
+	if (as_it_is.template)
+		template_put(as_it_is.template);
+	return r;
 }

@@ -751,6 +751,26 @@ void template_put(struct template *template)
 		remove_unused(templates);
 }
 
+struct template *template_pin(struct templates *templates, struct template *const *slot)
+{
+	pthread_mutex_lock(&templates->lock);
+	struct template *template = *slot;
+	if (template)
+		template->n_users++;
+	pthread_mutex_unlock(&templates->lock);
+	return template;
+}
+
+void template_replace(struct templates *templates, struct template **slot, struct template *by)
+{
+	pthread_mutex_lock(&templates->lock);
+	struct template *before = *slot;
+	*slot = by;
+	pthread_mutex_unlock(&templates->lock);
+	if (before)
+		template_put(before);
+}
+
 int templates_follow(struct templates *templates, const char *commit, int64_t limit_ns,
 		     struct ap_err *err)
 {

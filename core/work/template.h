@@ -43,6 +43,13 @@ struct template *template_find(struct templates *templates, const char *commit);
 /* The last one to put it back removes it, if it is not current. */
 void template_put(struct template *template);
 
+/* What stands in `slot`, with a reference, for who looks at it while its owner may replace it;
+ * NULL: nothing. */
+struct template *template_pin(struct templates *templates, struct template *const *slot);
+
+/* Has another one, with its reference, stand there, and puts back what did; `by` may be NULL. */
+void template_replace(struct templates *templates, struct template **slot, struct template *by);
+
 /* New worktrees start from `commit` now: its template is made, if there is none, and those go that
  * nothing uses. Blocks, long if one is made; returns at once when another thread is at it. */
 int templates_follow(struct templates *templates, const char *commit, int64_t limit_ns,

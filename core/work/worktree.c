@@ -736,9 +736,7 @@ static int make_anew(struct worktree *worktree, const char *base, int64_t limit_
 	if (r < 0)
 		return r;
 	r = discard_files(worktree, err);
-	if (worktree->template)
-		template_put(worktree->template);
-	worktree->template = template;
+	template_replace(worktree->templates, &worktree->template, template);
 	if (r == 0)
 		r = populate(worktree, err);
 	return r < 0 ? r : write_manifest(worktree, err);
@@ -779,9 +777,7 @@ int worktree_remove(struct worktree *worktree, struct ap_err *err)
 		return ap_err_wrap(err, r, "removing %s", worktree->path);
 	if (!templates_are_ending(worktree->templates))
 		repo_forget_worktrees(worktree->repo, worktree->path);
-	if (worktree->template)
-		template_put(worktree->template);
-	worktree->template = NULL;
+	template_replace(worktree->templates, &worktree->template, NULL);
 	return 0;
 }
 
@@ -867,8 +863,7 @@ static int follow_template(struct worktree *worktree, const char *commit, struct
 	struct template *template = template_find(worktree->templates, commit);
 	if (!template)
 		return 0;
-	template_put(worktree->template);
-	worktree->template = template;
+	template_replace(worktree->templates, &worktree->template, template);
 	int r = write_in(worktree->layers, "template", commit, err);
 	return r < 0 ? r : write_manifest(worktree, err);
 }

@@ -114,7 +114,6 @@ struct commits {
 	struct agent_head head;
 	char head_oid[GIT_OID_MAX + 1]; /* "" none, or one that REPO cannot have */
 	struct agent_tips tips;		/* that are new */
-	bool is_taken;			/* they are in REPO's objects */
 };
 
 /* Reads it as data and copies what is new into REPO's objects. `dir` is the git directory; `began`

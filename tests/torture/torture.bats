@@ -8,9 +8,10 @@ teardown() {
     unmount_pool || result=1
     if is_root; then # mounts of holders, worktrees that were set aside, files that nothing may change
         while read -r at; do umount -l "$(printf '%b' "$at")"; done < <(awk -v dir="$DIR/" 'index($2, dir) == 1 { print $2 }' /proc/mounts | tac)
-        find "$DIR" -xdev -type f -exec chattr -ia {} + 2>/dev/null || true
+        find "$DIR" -xdev -path "$REPO" -prune -o -type f -exec chattr -ia {} + 2>/dev/null || true
     fi
-    chmod -R u+rwx "$DIR" 2>/dev/null || true
+    # not the repository's: its index knows its files by their times
+    find "$DIR" -xdev -path "$REPO" -prune -o -type d ! -perm -700 -exec chmod u+rwx {} \; 2>/dev/null || true
     common_teardown || result=1
     return $result
 }
