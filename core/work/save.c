@@ -546,5 +546,8 @@ int worktree_discard(const struct worktree *worktree, const struct worktree_leas
 				   : ap_git_set_ref(git, ref, lease->base, tip,
 						    "agentpoolfs: the lease is discarded", err);
 	ap_git_close(git);
+	/* as at the end of a saving */
+	if (worktree_is_registered(worktree))
+		(void)agent_git_detach(worktree->git_dir, lease->base, NULL);
 	return r < 0 && r != -ESTALE ? r : 0;
 }
