@@ -490,7 +490,7 @@ static void shown_locked(const struct ap_agent *agent, struct ap_agent_info *ret
 	ret->pid = agent->program;
 	memcpy(ret->why, agent->why, sizeof ret->why);
 	uint64_t files = atomic_load(&agent->saved_files), bytes = atomic_load(&agent->saved_bytes);
-	if (files > 0)
+	if (atomic_load(&agent->saving))
 		snprintf(ret->why, sizeof ret->why, "saving: %" PRIu64 " files, %" PRIu64 " bytes",
 			 files, bytes);
 }

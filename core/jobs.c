@@ -589,18 +589,18 @@ static int save_lease(struct ap_agent *agent, bool in_place, struct ap_err *err)
 	/* what cannot be let go of is not entered all the same */
 	(void)worktree_unmount(&agent->worktree, tell_mount, agent, NULL);
 	int r = 0;
+	note_progress(agent, 0, 0);
+	atomic_store(&agent->saving, true);
 	if (agent->effect.type == EFFECT_SAVE && agent->effect.discard) {
 		r = worktree_discard(&agent->worktree, &agent->lease, err);
 	} else {
 		lease_message(agent->lease.label, agent->name, agent_generation(agent), &message);
-		if (message.failed)
-			return ap_err_errno(err, -ENOMEM, "%s", agent->name);
 		r = worktree_save(&agent->worktree, &agent->lease, ap_buf_text(&message),
 				  note_progress, agent, &saved, err);
 		if (r == 0)
 			r = keep_if_wanted(agent, &saved, in_place, err);
 	}
-	note_progress(agent, 0, 0);
+	atomic_store(&agent->saving, false);
 	if (r == 0)
 		worktree_end(&agent->worktree);
 	ap_buf_fini(&saved.only_kept);

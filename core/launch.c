@@ -72,7 +72,10 @@ static void add_variable(const struct ap_agent *agent, const char *name, struct 
 		value = agent->name;
 	else if (strcmp(name, "WORKTREE") == 0)
 		value = agent->worktree_path;
-	else if (strcmp(name, "REPO") == 0)
+	else if (strcmp(name, "WORKTREES") == 0) {
+		ap_buf_printf(ret, "%s/worktrees", pool->state_dir);
+		return;
+	} else if (strcmp(name, "REPO") == 0)
 		value = pool->repo.main_path;
 	ap_buf_adds(ret, value ? value : "");
 }

@@ -114,11 +114,12 @@ struct ap_agent {
 	struct worktree worktree;
 	struct backend_terminal terminal;
 	struct worktree_lease lease;
-	uint64_t token;	   /* of the last lease that it was made ready for */
-	bool lease_open;   /* the worktree is on the lease's branch, and its work not saved yet */
-	bool lease_held;   /* and it was granted, says the store */
-	bool dir_made;	   /* its directory is its own */
-	atomic_uint_least64_t saved_files, saved_bytes; /* how far its saving is; any thread */
+	uint64_t token;	    /* of the last lease that it was made ready for */
+	bool lease_open;    /* the worktree is on the lease's branch, and its work not saved yet */
+	bool lease_held;    /* and it was granted, says the store */
+	bool dir_made;	    /* its directory is its own */
+	atomic_bool saving; /* these three: any thread */
+	atomic_uint_least64_t saved_files, saved_bytes; /* how far that is */
 	unsigned n_starts; /* of its program: each has an output file of its own */
 	bool input_cut;	   /* mode stream: a line was written in part only */
 
@@ -533,8 +534,8 @@ void job_effect_locked(struct ap_agent *agent, const struct machine_effect *effe
 /* Has a worker look after the agent's health and usage, unless one does. pool->lock held. */
 void job_probe_locked(struct ap_agent *agent, uint32_t id);
 
-/* A turn of the agent's has ended: has a worker bring the branch of its lease, in the repository, to
- * where the agent's own commits are. */
+/* A turn of the agent's has ended: has a worker bring the branch of its lease, in the repository,
+ * to where the agent's own commits are. */
 void job_follow_soon(struct ap_agent *agent);
 
 /* Goes on with the backend after its way broke, else has it begin anew. Blocks. */

@@ -486,9 +486,9 @@ SCRIPT
     git -C "$REPO" config filter.media.required true
     mount_again 1 1
     await grep -Eq 'media-not-there.*(not found|Permission denied); fatal: ' "$POOL/stats/breaker_cause"
-    git -C "$REPO" config --unset filter.media.process
     printf '#!/bin/sh\necho the hook says: no >&2\necho because of this >&2\nexit 1\n' > "$REPO/.git/hooks/post-checkout"
     chmod +x "$REPO/.git/hooks/post-checkout"
+    git -C "$REPO" config --unset filter.media.process
     git -C "$REPO" config filter.media.required false
     await value_is "$POOL/stats/idle_agents" 1
     await contains "$POOL/events" "the hook says: no; because of this"
