@@ -86,6 +86,26 @@ const char *commits_find(const struct commits *commits, const char *name)
 	return "";
 }
 
+/* Objects of another format than the repository's can be nothing in it. */
+static void leave_others_out(struct saving *saving, struct commits *commits)
+{
+	const size_t len = strlen(worktree_origin(saving->worktree));
+	struct agent_tips *tips = &commits->tips;
+	size_t n = 0;
+	if (strlen(commits->head.oid) != len)
+		commits->head.oid[0] = '\0';
+	for (size_t i = 0; i < tips->n; i++) {
+		if (strlen(tips->at[i].oid) == len)
+			tips->at[n++] = tips->at[i];
+		else
+			free(tips->at[i].name);
+	}
+	if (n < tips->n)
+		saving_note_kept(saving, *saving->path ? saving->path : "the refs",
+				 "its objects are of another format than the repository's");
+	tips->n = n;
+}
+
 /* --- taking them --- */
 
 /* Copies what the tips consist of; where that fails as a whole, one by one. `tips->n` are those
@@ -176,6 +196,8 @@ int commits_take(struct saving *saving, const char *dir, const char *began,
 		saving_note_kept(saving, *saving->path ? saving->path : "the refs", why.text);
 		r = 0;
 	}
+	if (r == 0)
+		leave_others_out(saving, &commits);
 	if (r == 0 && began)
 		(void)agent_git_tips(began, &before, NULL); /* then all is new */
 	if (r == 0) {

@@ -381,7 +381,8 @@ int nested_head(const struct worktree *worktree, struct layer *layer,
 	struct agent_head head = {NULL, ""};
 	ap_buf_printf(&dir, "/proc/self/fd/%d/.", fd);
 	int r = fd < 0 ? -ENOENT : agent_git_head(ap_buf_text(&dir), &head, NULL);
-	bool found = r == 0 && *head.oid;
+	/* one of another format can be nothing in the tree */
+	bool found = r == 0 && strlen(head.oid) == strlen(worktree_origin(worktree));
 	if (found)
 		strcpy(ret, head.oid);
 	agent_head_fini(&head);
