@@ -280,13 +280,16 @@ int worktree_head(const struct worktree *worktree, struct ap_buf *out, struct ap
 static int look(const struct worktree *worktree, const char *base, enum worktree_look what,
 		struct ap_buf *out, struct ap_err *err)
 {
-	CLEANUP_LOOK struct look at;
+	CLEANUP_LOOK struct look at = {.worktree = worktree};
 	char head[GIT_OID_MAX + 1];
+	int r = worktree_check_git(worktree, err);
+	if (r == -EXDEV)
+		return r;
 	head_of(worktree, head);
 	if (!*base)
 		base = *head ? head : worktree_origin(worktree);
 	bool same = !*head || strcmp(head, base) == 0;
-	int r = look_init(&at, worktree, !same && !worktree_is_registered(worktree), err);
+	r = look_init(&at, worktree, !same && !worktree_is_registered(worktree), err);
 	if (r == 0)
 		r = ap_git_tree_of(at.git, base, at.base_tree, err);
 	if (r == 0 && (same || ap_git_tree_of(at.git, head, at.head_tree, NULL) < 0))

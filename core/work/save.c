@@ -496,7 +496,9 @@ int worktree_commit(struct worktree *worktree, const struct worktree_lease *leas
 	saving.label = lease->label;
 	saving.message = message;
 	saving.saved = &saved;
-	r = lock_index(worktree, &index, err);
+	r = worktree_check_git(worktree, err);
+	if (r == 0)
+		r = lock_index(worktree, &index, err);
 	if (r == 0)
 		r = ap_git_resolve(saving.git, ref, tip, err);
 	if (r > 0)

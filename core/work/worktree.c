@@ -184,6 +184,23 @@ static bool is_mount_point(const struct worktree *worktree)
 	return look_at(ap_buf_text(&above), &at) == 0 && at.stx_mnt_id != mount_of(worktree);
 }
 
+int worktree_check_git(const struct worktree *worktree, struct ap_err *err)
+{
+	struct statx at, above;
+	AP_CLEANUP_FREE char *parent = worktree->git_dir ? strdup(worktree->git_dir) : NULL;
+	if (!parent)
+		return ap_err_errno(err, -ENOENT, "the git directory of %s", worktree->path);
+	*strrchr(parent, '/') = '\0';
+	int r = look_at(worktree->git_dir, &at);
+	if (r == 0)
+		r = look_at(parent, &above);
+	if (r < 0)
+		return ap_err_errno(err, r, "%s", worktree->git_dir);
+	if (at.stx_mnt_id != above.stx_mnt_id)
+		return ap_err_set(err, -EXDEV, "something is mounted at %s", worktree->git_dir);
+	return 0;
+}
+
 /* --- ignored files that a worktree is to have --- */
 
 static int copy_included(const char *from, const char *to, const char *name, struct ap_err *err)
@@ -327,7 +344,10 @@ int worktree_unmount(const struct worktree *worktree,
 		     void (*each)(void *data, const char *place, const char *type), void *data,
 		     struct ap_err *err)
 {
-	return restore_unmount(worktree->path, is_overlay(worktree), each, data, err);
+	int r = restore_unmount(worktree->path, is_overlay(worktree), each, data, err);
+	if (r == 0 && worktree->git_dir)
+		r = restore_unmount(worktree->git_dir, 0, each, data, err);
+	return r;
 }
 
 /* Lets go of the files, and moves them out of the way. */
@@ -597,8 +617,8 @@ bool worktree_present(const struct worktree *worktree)
 	ap_buf_printf(&link, "%s/.git", worktree->path);
 	/* first what asks nothing that somebody has mounted over it */
 	return worktree->git_dir && check_directory(worktree, NULL) == 0 &&
-	       mount_of(worktree) == worktree->mount && access(ap_buf_text(&link), R_OK) == 0 &&
-	       access(worktree->git_dir, X_OK) == 0;
+	       mount_of(worktree) == worktree->mount && worktree_check_git(worktree, NULL) == 0 &&
+	       access(ap_buf_text(&link), R_OK) == 0 && access(worktree->git_dir, X_OK) == 0;
 }
 
 /* --- setup --- */
@@ -634,8 +654,9 @@ int worktree_after_setup(const struct worktree *worktree, struct layer_list *bef
 
 int worktree_agent_head(const struct worktree *worktree, struct agent_head *ret, struct ap_err *err)
 {
-	int r = worktree->git_dir ? agent_git_head(worktree->git_dir, ret, err)
-				  : ap_err_errno(err, -ENOENT, "%s", worktree->path);
+	int r = worktree_check_git(worktree, err);
+	if (r == 0)
+		r = agent_git_head(worktree->git_dir, ret, err);
 	/* branches of one of the repository's worktrees are the repository's */
 	if (r == 0 && ret->ref && !*ret->oid && worktree_is_registered(worktree) &&
 	    repo_lookup(worktree->repo, ret->ref, ret->oid, NULL) != 0)

@@ -35,6 +35,10 @@ bool worktree_is_registered(const struct worktree *worktree);
 /* Whether its layer has been moved to kept/: whoever did that had saved it, and died then. */
 bool worktree_is_kept(const struct worktree *worktree);
 
+/* Whether the git directory is there, and nothing is mounted over it, which might never answer:
+ * -EXDEV. */
+int worktree_check_git(const struct worktree *worktree, struct ap_err *err);
+
 /* Where the agent's HEAD is, wherever its branches are. */
 int worktree_agent_head(const struct worktree *worktree, struct agent_head *ret,
 			struct ap_err *err);
