@@ -136,9 +136,10 @@ struct ap_acquire {
 	int64_t timeout_ns;		 /* -1: config/acquire_timeout; 0: try once */
 	int64_t ttl_ns;			 /* -1: config/lease_ttl; 0: without end */
 	uid_t uid;
-	pid_t pid;	/* who asks, for display */
-	pid_t holder;	/* the lease ends when this process does; 0: none */
-	bool by_handle; /* the lease ends with the caller's handle */
+	pid_t pid;	     /* who asks, for display */
+	pid_t holder;	     /* the lease ends when this process does; 0: none */
+	bool by_handle;	     /* the lease ends with the caller's handle */
+	const char *restore; /* of kept/: laid over the worktree before the answer; NULL: nothing */
 };
 
 struct ap_lease_key {

@@ -373,8 +373,8 @@ static void wanted_lease(struct ap_agent *agent, struct store_lease *record, pid
 			ap_container_of(slot->request, struct ap_request, machine);
 		if (request->base)
 			base = request->base;
-		if (request->restore)
-			snprintf(ret_restore, KEPT_NAME_MAX, "%s", request->restore);
+		if (request->has_restore)
+			snprintf(ret_restore, KEPT_NAME_MAX, "%s", base + strlen(base) + 1);
 		record->holder_start = request->holder_start;
 		*ret_holder = request->holder;
 	}

@@ -157,8 +157,7 @@ int ap_pool_restore(struct ap_pool *pool, const char *name, const struct ap_acqu
 				  "what %s began at is not known: its files are in %s/kept/%s",
 				  name, pool->state_dir, name);
 	snprintf(acquire.base, sizeof acquire.base, "%s", commit);
-	if (!(request->restore = strdup(name)))
-		return ap_err_errno(err, -ENOMEM, "%s", name);
+	acquire.restore = name;
 	return ap_pool_acquire(pool, &acquire, request, err);
 }
 

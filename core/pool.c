@@ -71,7 +71,6 @@ void ap_request_free(struct ap_request *request)
 	ap_buf_fini(&request->text);
 	free(request->why);
 	free(request->base);
-	free(request->restore);
 	ap_agent_unref(request->responder);
 	free(request);
 }
@@ -401,6 +400,21 @@ unsigned agent_number(const char *name)
 	return (unsigned)number;
 }
 
+/* Its base, and behind that what it restores: many wait, and few restore. NULL on ENOMEM. */
+static char *base_of(const struct ap_acquire *acquire, bool *ret_restore)
+{
+	struct ap_buf text = {0};
+	ap_buf_add(&text, acquire->base, strlen(acquire->base) + 1);
+	if (acquire->restore)
+		ap_buf_add(&text, acquire->restore, strlen(acquire->restore) + 1);
+	char *whole = text.failed ? NULL : malloc(text.len); /* a buffer has room to grow */
+	if (whole)
+		memcpy(whole, text.data, text.len);
+	*ret_restore = whole && acquire->restore;
+	ap_buf_fini(&text);
+	return whole;
+}
+
 int ap_pool_acquire(struct ap_pool *pool, const struct ap_acquire *acquire,
 		    struct ap_request *request, struct ap_err *err)
 {
@@ -411,7 +425,7 @@ int ap_pool_acquire(struct ap_pool *pool, const struct ap_acquire *acquire,
 		return ap_err_set(err, -EINVAL, "'%s' is no label", acquire->label);
 	if (acquire->agent[0] && (wanted->agent = agent_number(acquire->agent)) == 0)
 		return ap_err_set(err, -ENOENT, "there is no agent '%s'", acquire->agent);
-	if (acquire->base[0] && !(request->base = strdup(acquire->base)))
+	if (acquire->base[0] && !(request->base = base_of(acquire, &request->has_restore)))
 		return ap_err_errno(err, -ENOMEM, "acquire");
 	if (acquire->holder) {
 		AP_CLEANUP_CLOSE int fd = pidfd_open(acquire->holder, 0);

@@ -64,7 +64,7 @@ struct ap_request {
 	char *why;	      /* behind the result, owned; NULL: nothing is known */
 	struct ap_buf text;   /* what it brings; written by whoever calls done, before it */
 	char *base;	      /* of an acquirer, owned; NULL: the configuration's */
-	char *restore;	      /* likewise: what of kept/ is laid over its worktree; NULL: nothing */
+	bool has_restore;     /* behind base's NUL stands what of kept/ is laid over its worktree */
 	/* of an acquirer: the process that the lease ends with, 0: none; and its start, as
 	 * process_start_time() tells it: who waits costs no descriptor */
 	pid_t holder;

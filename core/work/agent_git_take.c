@@ -256,6 +256,11 @@ static bool is_promised(const char *objects)
 	"gitmodulesUrl=ignore,gitmodulesUpdate=ignore,gitmodulesParse=ignore,"                     \
 	"gitmodulesBlob=ignore,gitmodulesMissing=ignore,gitmodulesLarge=ignore"
 
+/* These too, where git knows them. */
+#define TOLERATED_TOO                                                                              \
+	",gitattributesBlob=ignore,gitattributesLarge=ignore,gitattributesLineLength=ignore,"      \
+	"gitattributesMissing=ignore"
+
 struct taking {
 	const struct repo *repo;
 	char objects[PATH_MAX];	   /* the repository's */
@@ -310,6 +315,14 @@ static uint32_t count_objects(int fd)
 	       head[11];
 }
 
+static int unpack_with(const struct git_place *place, bool is_small, const char *strict,
+		       struct ap_err *err)
+{
+	return git_must(place, NULL, err,
+			is_small ? GIT_ARGS("unpack-objects", "-q", strict)
+				 : GIT_ARGS("index-pack", "--stdin", "--fix-thin", strict));
+}
+
 static int unpack(const struct taking *taking, int fd, struct ap_err *err)
 {
 	AP_CLEANUP_BUF struct ap_buf dirs = {0};
@@ -336,11 +349,12 @@ static int unpack(const struct taking *taking, int fd, struct ap_err *err)
 		return git_must(&place, NULL, err,
 				GIT_ARGS("index-pack", "--stdin", "--fix-thin", "--fsck-objects",
 					 taking->is_promised ? "--promisor=agentpoolfs" : NULL));
-	if (n < UNPACKED_MAX && st.st_size < UNPACKED_BYTES)
-		return git_must(&place, NULL, err,
-				GIT_ARGS("unpack-objects", "-q", "--strict" TOLERATED));
-	return git_must(&place, NULL, err,
-			GIT_ARGS("index-pack", "--stdin", "--fix-thin", "--strict" TOLERATED));
+	bool is_small = n < UNPACKED_MAX && st.st_size < UNPACKED_BYTES;
+	int r = unpack_with(&place, is_small, "--strict" TOLERATED TOLERATED_TOO, err);
+	if (r == -EIO && err && strstr(err->text, "Unhandled message id") && /* an older git */
+	    lseek(fd, 0, SEEK_SET) == 0)
+		r = unpack_with(&place, is_small, "--strict" TOLERATED, err);
+	return r;
 }
 
 /* Moves the files of a directory of the quarantine to the repository's; those that end so. */

@@ -73,6 +73,10 @@ static int failed(struct ap_err *err, int error, const char *what)
 /* --- opening --- */
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+/* The time in a log is local: libgit2 asks the C library for the zone, which does not show that it
+ * locks. */
+static pthread_mutex_t logging = PTHREAD_MUTEX_INITIALIZER;
 static bool is_usable;
 
 static void begin(void)
@@ -585,10 +589,12 @@ static int set_ref(struct ap_git *git, const char *ref, const char *oid, const c
 		r = configure(libgit2, logs);
 	if (r == 0)
 		r = set_ident(git);
+	pthread_mutex_lock(&logging);
 	if (r == 0)
 		r = git_reference_create_matching(&made, libgit2->repo, ref, &new_oid,
 						  !old || *old != '\0',
 						  old && *old ? &old_oid : NULL, why);
+	pthread_mutex_unlock(&logging);
 	git_reference_free(made);
 	return r == 0 ? 0 : ref_failed(libgit2, r, ref, old, err);
 }

@@ -10,7 +10,7 @@ import tempfile
 
 top = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 SOURCES = ["machine", "scaling", "breaker", "recycling", "reason", "text", "buf", "clock", "err"]
-FLAGS = ["gcc", "-std=gnu11", "-D_GNU_SOURCE", "-O1", "-w", "-I", top + "/core", "-I", top + "/tests/model"]
+FLAGS = ["gcc", "-std=gnu11", "-D_GNU_SOURCE", "-O1", "-w", "-I", top + "/core", "-I", top + "/core/base", "-I", top + "/tests/model"]
 
 MUTANTS = [
     ("waiters are served last come first", "machine",
@@ -99,6 +99,11 @@ def run(command, **kwargs):
     return subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **kwargs).returncode
 
 
+def source_of(name):
+    path = "%s/core/%s.c" % (top, name)
+    return path if os.path.exists(path) else "%s/core/base/%s.c" % (top, name)
+
+
 def objects(sources, directory):
     made = []
     for path in sources:
@@ -122,12 +127,12 @@ def main():
     with tempfile.TemporaryDirectory() as directory:
         model = objects([os.path.join(top, "tests/model", name) for name in sorted(os.listdir(top + "/tests/model"))
                          if name.endswith(".c")], directory)
-        core = dict(zip(SOURCES, objects(["%s/core/%s.c" % (top, name) for name in SOURCES], directory)))
+        core = dict(zip(SOURCES, objects([source_of(name) for name in SOURCES], directory)))
         good = survives(model + list(core.values()), directory)
         print("%sok 1 - the machine as it is passes" % ("" if good else "not "), flush=True)
         failed += not good
         for number, (name, file, old, new) in enumerate(MUTANTS, 2):
-            with open("%s/core/%s.c" % (top, file)) as source:
+            with open(source_of(file)) as source:
                 text = source.read()
             verdict = "not ok %d - stale mutant: %s" % (number, name)
             if text.count(old) == 1:

@@ -1328,7 +1328,7 @@ END
     umount -l "$POOL" 2>/dev/null || fusermount3 -uz "$POOL"
     mount_again 1 1 ${SAVING_OPTIONS:+-o "$SAVING_OPTIONS"}
     await on_branch job last.slow
-    is_reached "$left"
+    await is_reached "$left" # the branch comes first
     assert_equal "$(on_branch job y)" y
 }
 
