@@ -421,7 +421,7 @@ check_after_crash() {
         mount_again 6 6
         for i in 1 2 3; do # it goes on being held, where its end had not begun
             if [ -e "$POOL/leases/job-$i" ]; then echo "job-$i" > "$POOL/release"; fi
-            await saved "job-$i"
+            await saved "job-$i" || { cat "$DIR/log" "$POOL/last_error"; tail -n 20 "$POOL/events"; return 1; }
             assert_equal "$(saved "job-$i")" "$point"
         done
         await value_is "$POOL/stats/idle_agents" 6
