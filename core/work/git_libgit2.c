@@ -404,8 +404,9 @@ static bool is_shared(const struct libgit2 *libgit2)
 	return found;
 }
 
-/* Whether the repository says that it needs extensions. libgit2 1.5 knows none that is in use; and asking it
- * leaks 20 KB for each setting that is no extension (git_regexp_match never frees a match that is none). */
+/* Whether the repository says that it needs extensions. libgit2 1.5 knows none that is in use; and
+ * asking it leaks 20 KB for each setting that is no extension (git_regexp_match never frees a match
+ * that is none). */
 static bool has_extensions(const char *git_dir)
 {
 	char *path = NULL;
@@ -437,10 +438,9 @@ int git_libgit2_open(struct ap_git **ret, const struct ap_git_place *place, stru
 	}
 	r = has_extensions(place->git_dir);
 	if (r == 0)
-		r = git_repository_open_ext(&libgit2->repo, place->git_dir,
-					    GIT_REPOSITORY_OPEN_NO_SEARCH |
-						    GIT_REPOSITORY_OPEN_NO_DOTGIT,
-					    NULL);
+		r = git_repository_open_ext(
+			&libgit2->repo, place->git_dir,
+			GIT_REPOSITORY_OPEN_NO_SEARCH | GIT_REPOSITORY_OPEN_NO_DOTGIT, NULL);
 	if (r == 0)
 		r = configure(libgit2, true);
 	if (r == 0)

@@ -431,6 +431,23 @@ check_after_crash() {
     done
 }
 
+@test "the lock of a branch that a daemon leaves when it is killed in the middle of setting it holds up no saving" {
+    LOG_EXPECTED=yes
+    mount_pool 1 1
+    echo job > "$POOL/acquire"
+    echo work > "$(readlink "$POOL/leases/job/worktree")/work"
+    kill -9 "$DAEMON"
+    wait "$DAEMON" 2>/dev/null || true
+    DAEMON=
+    umount -l "$POOL" 2>/dev/null || fusermount3 -uz "$POOL"
+    mkdir -p "$REPO/.git/refs/heads/agentpool"
+    true > "$REPO/.git/refs/heads/agentpool/job.lock"
+    mount_again 1 1
+    echo job > "$POOL/release"
+    assert_equal "$(saved job)" work
+    unmount_pool
+}
+
 @test "a grant that a dead daemon began takes nobody's work off the branch" {
     [ -n "${CRASH_POINTS:-}" ] || skip "CRASH_POINTS=yes says that the daemon is built with them"
     LOG_EXPECTED=yes
