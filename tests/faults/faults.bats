@@ -28,11 +28,17 @@ small_disk() { # PATH SIZE
     MOUNTS+=("$1")
 }
 
+disk_is_full() { # PATH
+    [ "$(stat -f -c %f "$1")" = 0 ]
+}
+
 keep_full() { # PATH: with a file `filler`, whatever room is given back meanwhile; until no_more_filling
     dd if=/dev/zero of="$1/filler" bs=4k 2>/dev/null || true
-    while :; do dd if=/dev/zero of="$1/filler" bs=4k oflag=append conv=notrunc 2>/dev/null || true; done 3>&- &
+    while [ -e "$1/filler" ]; do # it ends with the disk, also when the test fails
+        dd if=/dev/zero of="$1/filler" bs=4k oflag=append conv=notrunc,nocreat 2>/dev/null || true
+    done 3>&- &
     FILLING=$!
-    sleep 0.3 # what was being prepared has met it
+    await disk_is_full "$1"
 }
 
 no_more_filling() {
@@ -220,7 +226,6 @@ tree_of() { # LABEL
         echo job > "$POOL/release"
         keep_full "$STATE"
     done
-    cat "$BATS_TEST_TMPDIR/refused" "$POOL/last_error"
     contains "$BATS_TEST_TMPDIR/refused" "No space left"
     echo "last_error: $(cat "$POOL/last_error")" # what is prepared may have failed for the same want since
     grep -qE "state store|No space left|full" "$POOL/last_error"
