@@ -236,7 +236,7 @@ tree_of() { # LABEL
     assert_failure
     assert_equal "$(cat "$POOL/config/idle_timeout")" 5m # as the store has it
     no_more_filling
-    bash -c 'echo job > "$1"' _ "$POOL/acquire"
+    await bash -c 'echo job > "$1"' _ "$POOL/acquire" # the breaker may be open for what failed meanwhile
     echo 7m > "$POOL/config/idle_timeout"
     # a release whose work is safe is over, and written down as soon as it can be
     echo work > "$(tree_of job)/work"
@@ -246,7 +246,7 @@ tree_of() { # LABEL
     assert_equal "$(git -C "$REPO" show agentpool/job:work)" work
     no_more_filling
     await bash -c '[ "$(python3 -c "import sqlite3, sys; print(sqlite3.connect(sys.argv[1], timeout=10).execute(\"SELECT count(*) FROM lease\").fetchone()[0])" "$1")" = 0 ]' _ "$STATE/state.db"
-    bash -c 'echo again > "$1"' _ "$POOL/acquire"
+    await bash -c 'echo again > "$1"' _ "$POOL/acquire"
     echo again > "$POOL/release"
 }
 
