@@ -557,18 +557,6 @@ static void remove_stale_lock(const struct worktree *worktree)
 	(void)unlink(ap_buf_text(&path));
 }
 
-/* A daemon that is killed while it sets the branch of a lease leaves git's lock of that ref, and
- * git never removes one. Only what names a lease of the dead daemon, is this user's and a plain
- * file goes. */
-static void remove_stale_ref_lock(const struct worktree *worktree, const char *label)
-{
-	AP_CLEANUP_BUF struct ap_buf path = {0};
-	struct stat st;
-	ap_buf_printf(&path, "%s/refs/heads/agentpool/%s.lock", worktree->repo->common_dir, label);
-	if (lstat(ap_buf_text(&path), &st) == 0 && S_ISREG(st.st_mode) && st.st_uid == geteuid())
-		(void)unlink(ap_buf_text(&path));
-}
-
 /* Opens what an agent has left, and finds out whether its program lives: `terminal` has a keeper
  * then. */
 static int open_left(struct recovery *recovery, const struct left *left, const char *name,
@@ -610,8 +598,6 @@ static int go_on_with(struct recovery *recovery, struct left *left, struct ap_er
 		return 0;
 	}
 	int r = open_left(recovery, left, name, dir, &worktree, &terminal, err);
-	if (leased && worktree.repo && pool->helpers_gone)
-		remove_stale_ref_lock(&worktree, left->lease.label);
 	if (r == -EIO && worktree.path) {
 		worktree_fini(&worktree);
 		return r;

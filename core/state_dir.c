@@ -26,7 +26,8 @@
 #define TELL_AFTER  AP_SECOND /* then who mounts is told that it is waited for */
 #define NAME_MAX_FS 255	      /* bytes of a file name */
 
-#define MOUNT_RECORD "mount" /* where the pool is mounted, once it is */
+#define MOUNT_RECORD "mount"	 /* where the pool is mounted, once it is */
+#define REF_NOTES    "ref-notes" /* what core/work/ref_notes.h keeps */
 
 /* The bytes of the file `lock` that a daemon has locks on. */
 enum lock_byte {
@@ -194,10 +195,11 @@ static int check_checkouts(const struct ap_pool *pool, struct ap_err *err)
 /* Whether a state directory has something of that name, as far as one can tell by it. */
 static bool is_our_name(const char *name)
 {
-	static const char *const names[] = {
-		"agents",    "cgroup", "git",	     "helpers",	   "kept",	"layers",
-		"scratch",   "lock",   MOUNT_RECORD, "programs",   "templates", "tmux.pid",
-		"tmux.sock", "trash",  "worktrees",  "lost+found", ".",		".."};
+	static const char *const names[] = {"agents",	  "cgroup",    "git",	  "helpers",
+					    "kept",	  "layers",    "scratch", "lock",
+					    MOUNT_RECORD, "programs",  REF_NOTES, "templates",
+					    "tmux.pid",	  "tmux.sock", "trash",	  "worktrees",
+					    "lost+found", ".",	       ".."};
 	static const char *const beginnings[] = {"events", "probe-", "state.db"};
 	for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
 		if (strcmp(name, names[i]) == 0)
@@ -506,7 +508,9 @@ int state_dir_await_helpers(struct ap_pool *pool, struct ap_err *err)
 	pid_t pid;
 	pool->helpers_gone = await_lock(pool, &helpers, &pid) == 0;
 	process_mark(pool->helpers_fd);
-	return 0;
+	AP_CLEANUP_FREE char *notes = NULL;
+	r = state_file(pool, REF_NOTES, &notes, err);
+	return r < 0 ? r : repo_note_refs(&pool->repo, notes, pool->helpers_gone, err);
 }
 
 /* --- settings and counters --- */
@@ -677,7 +681,7 @@ int state_dir_load(struct ap_pool *pool, bool at_start, struct ap_err *err)
 
 void state_dir_close(struct ap_pool *pool)
 {
-	static const char *const dirs[] = {POOL_AGENTS, POOL_WORKTREES, POOL_LAYERS,
+	static const char *const dirs[] = {POOL_AGENTS, POOL_WORKTREES, POOL_LAYERS, REF_NOTES,
 					   "kept",	"templates",	"trash"};
 	if (pool->templates && !pool->kept) /* such as of agents that ended while it was away */
 		repo_forget_worktrees(&pool->repo, pool->state_dir);

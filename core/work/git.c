@@ -8,6 +8,7 @@
 
 #include "cleanup.h"
 #include "git_command.h"
+#include "ref_notes.h"
 
 /* --- handles --- */
 
@@ -31,7 +32,8 @@ int git_init(struct ap_git *git, const struct git_ops *ops, const struct ap_git_
 	bool failed = !git->borrowed || copy(&git->git_dir, place->git_dir) < 0 ||
 		      copy(&git->common_dir, place->common_dir) < 0 ||
 		      copy(&git->objects, place->objects) < 0 ||
-		      copy(&git->rules, place->rules) < 0 || copy(&git->base, place->base) < 0;
+		      copy(&git->rules, place->rules) < 0 || copy(&git->base, place->base) < 0 ||
+		      copy(&git->ref_notes, place->ref_notes) < 0;
 	for (size_t i = 0; i < n && !failed; i++)
 		failed = copy(&git->borrowed[i], place->borrowed[i]) < 0;
 	return failed ? ap_err_errno(err, -ENOMEM, "%s", place->git_dir) : 0;
@@ -47,6 +49,7 @@ void git_fini(struct ap_git *git)
 	free(git->objects);
 	free(git->rules);
 	free(git->base);
+	free(git->ref_notes);
 	free(git->author);
 	free(git->committer);
 	git_filter_free(git->filter);
@@ -123,14 +126,29 @@ int ap_git_set_ref(struct ap_git *git, const char *ref, const char *oid, const c
 	int r = check_oid(git, oid, err);
 	if (r == 0 && old && *old)
 		r = check_oid(git, old, err) < 0 ? -ESTALE : 0;
-	return r < 0 ? r : git->ops->set_ref(git, ref, oid, old, why, err);
+	if (r < 0)
+		return r;
+	char note[REF_NOTE_SIZE];
+	if (git->ref_notes && (r = ref_note_take(git->ref_notes, ref, note, err)) < 0)
+		return r;
+	r = git->ops->set_ref(git, ref, oid, old, why, err);
+	if (git->ref_notes)
+		ref_note_drop(git->ref_notes, note);
+	return r;
 }
 
 int ap_git_remove_ref(struct ap_git *git, const char *ref, const char *old, struct ap_err *err)
 {
 	if (old && !git_is_oid(git, old))
 		return ap_err_set(err, -ESTALE, "'%.80s' is no object", old);
-	return git->ops->remove_ref(git, ref, old, err);
+	char note[REF_NOTE_SIZE];
+	int r = git->ref_notes ? ref_note_take(git->ref_notes, ref, note, err) : 0;
+	if (r < 0)
+		return r;
+	r = git->ops->remove_ref(git, ref, old, err);
+	if (git->ref_notes)
+		ref_note_drop(git->ref_notes, note);
+	return r;
 }
 
 struct ref {

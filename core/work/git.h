@@ -36,8 +36,9 @@ struct ap_git_place {
 			    * git itself has to filter appears in it for a moment */
 	const char *base;  /* the commit or tree of what is tracked: text=auto and core.autocrlf
 			    * leave line ends alone where a file of it has such; NULL: none */
-	bool by_program;   /* even where libgit2 could */
-	int64_t limit_ns;  /* of one run of the git program, such as a filter's; 0: GIT_LIMIT */
+	const char *ref_notes; /* ref_notes.h; NULL: locks of refs are not noted */
+	bool by_program;       /* even where libgit2 could */
+	int64_t limit_ns;      /* of one run of the git program, such as a filter's; 0: GIT_LIMIT */
 };
 
 /* Opens it; all strings are copied. With libgit2 it costs less than a millisecond, and no process.

@@ -65,8 +65,9 @@ struct git_ops {
 struct ap_git {
 	const struct git_ops *ops;
 	size_t oid_len; /* hex digits */
-	/* copies of what it was opened with; objects, rules and base may be NULL */
-	char *git_dir, *common_dir, *objects, *rules, *base;
+	/* copies of what it was opened with; those of the second line may be NULL */
+	char *git_dir, *common_dir;
+	char *objects, *rules, *base, *ref_notes;
 	char **borrowed; /* NULL at the end; never NULL itself */
 	int64_t limit_ns;
 	char *author, *committer;  /* NAME <EMAIL>; NULL: not asked yet */

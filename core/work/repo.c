@@ -12,6 +12,7 @@
 
 #include "cleanup.h"
 #include "file.h"
+#include "ref_notes.h"
 #include "remove.h"
 
 /* The directory that programs know the repository by, whichever worktree they are in. */
@@ -138,7 +139,18 @@ void repo_fini(struct repo *repo)
 	free(repo->common_dir);
 	free(repo->main_path);
 	free(repo->work_tree);
+	free(repo->ref_notes);
 	*repo = (struct repo){0};
+}
+
+int repo_note_refs(struct repo *repo, const char *dir, bool settle, struct ap_err *err)
+{
+	int r = file_make_dirs(dir, err);
+	if (r == 0 && settle)
+		r = ref_notes_settle(dir, repo->common_dir, err);
+	if (r == 0 && !(repo->ref_notes = strdup(dir)))
+		r = ap_err_errno(err, -ENOMEM, "%s", dir);
+	return r;
 }
 
 const char *repo_git_kind(const struct repo *repo)

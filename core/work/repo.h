@@ -15,6 +15,7 @@ struct repo {
 	char *work_tree;    /* where its files are; NULL: it is bare */
 	struct ap_git *git; /* stays open: for what is asked often */
 	pthread_mutex_t *git_lock;
+	char *ref_notes; /* where handles of git.h note the refs that they lock; NULL: nowhere */
 	bool by_program; /* handles of git.h are to be opened so */
 };
 
@@ -24,6 +25,11 @@ struct repo {
 int repo_open(struct repo *ret, const char *path, bool allow_foreign, bool by_program,
 	      struct ap_err *err);
 void repo_fini(struct repo *repo);
+
+/* Has refs noted while they are locked (ref_notes.h), in a directory that this process alone uses.
+ * With `settle` the locks that a dead process has noted there are removed first: no helper of it
+ * may be at work any more. Before other threads have the repository. */
+int repo_note_refs(struct repo *repo, const char *dir, bool settle, struct ap_err *err);
 
 /* What git.h works with: "libgit2" or "program". */
 const char *repo_git_kind(const struct repo *repo);

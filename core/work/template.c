@@ -121,6 +121,7 @@ static int open_git(const struct templates *templates, struct ap_git **ret, stru
 	const struct repo *repo = templates->repo;
 	const struct ap_git_place place = {.git_dir = repo->git_dir,
 					   .common_dir = repo->common_dir,
+					   .ref_notes = repo->ref_notes,
 					   .by_program = repo->by_program};
 	return ap_git_open(ret, &place, err);
 }

@@ -51,6 +51,7 @@ int worktree_git(const struct worktree *worktree, const char *rules, const char 
 					   .base = base,
 					   .borrowed = borrowed,
 					   .limit_ns = WORKTREE_SAVE_LIMIT,
+					   .ref_notes = repo->ref_notes,
 					   .by_program = repo->by_program};
 	return ap_git_open(ret, &place, err);
 }

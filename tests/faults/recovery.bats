@@ -431,20 +431,53 @@ check_after_crash() {
     done
 }
 
-@test "the lock of a branch that a daemon leaves when it is killed in the middle of setting it holds up no saving" {
+work_and_move_on() { # TEXT
+    timeout 20 bash -c "
+        echo job > '$POOL/acquire' && echo $1 > '$POOL/leases/job/worktree/work' && echo job > '$POOL/release' &&
+        git -C '$REPO' commit -q --allow-empty -m 'after $1' && echo next > '$POOL/acquire' && echo next > '$POOL/release'"
+}
+
+@test "locks of refs that a daemon leaves when it is killed hold up nothing, and nobody else's lock is removed" {
+    [ -n "${CRASH_POINTS:-}" ] || skip "CRASH_POINTS=yes says that the daemon is built with them"
     LOG_EXPECTED=yes
+    REPO_CHANGED=yes
+    local times note ref others="$REPO/.git/refs/heads/others.lock"
+    true > "$others"
+    for times in 1 2 3 4; do # of a template's commit, a branch, the next one's commit, what is let go of
+        AGENTPOOL_CRASH_POINT=ref-noted:$times start_pool 1 1
+        await answers_or_gone
+        git -C "$REPO" commit -q --allow-empty -m "before $times"
+        work_and_move_on $times 2>/dev/null 3>&- || true
+        fusermount3 -u "$POOL" 2>/dev/null || true
+        await gone "$DAEMON"
+        if wait "$DAEMON"; then return 1; fi
+        DAEMON=
+        note=$(ls "$STATE/ref-notes")
+        ref=$(cat "$STATE/ref-notes/$note")
+        echo "# $times: $ref"
+        mkdir -p "$REPO/.git/${ref%/*}"
+        true > "$REPO/.git/$ref.lock" # as it is killed in the middle of setting it, or of removing a packed one
+        true > "$REPO/.git/packed-refs.lock"
+        mount_again 1 1
+        assert [ ! -e "$REPO/.git/$ref.lock" ]
+        assert [ ! -e "$REPO/.git/packed-refs.lock" ]
+        if [ -e "$POOL/leases/job" ]; then
+            echo $times > "$POOL/leases/job/worktree/work"
+            echo job > "$POOL/release"
+        fi
+        echo "after" > "$POOL/acquire"
+        echo $times > "$POOL/leases/after/worktree/work"
+        echo after > "$POOL/release"
+        assert_equal "$(saved after)" $times
+        unmount_pool
+        assert [ ! -e "$STATE/ref-notes" ]
+        assert [ -e "$others" ]
+        git -C "$REPO" for-each-ref --format='delete %(refname)' refs/heads/agentpool | git -C "$REPO" update-ref --stdin
+    done
+    true > "$REPO/.git/packed-refs.lock" # that somebody else holds now
     mount_pool 1 1
-    echo job > "$POOL/acquire"
-    echo work > "$(readlink "$POOL/leases/job/worktree")/work"
-    kill -9 "$DAEMON"
-    wait "$DAEMON" 2>/dev/null || true
-    DAEMON=
-    umount -l "$POOL" 2>/dev/null || fusermount3 -uz "$POOL"
-    mkdir -p "$REPO/.git/refs/heads/agentpool"
-    true > "$REPO/.git/refs/heads/agentpool/job.lock"
-    mount_again 1 1
-    echo job > "$POOL/release"
-    assert_equal "$(saved job)" work
+    assert [ -e "$REPO/.git/packed-refs.lock" ]
+    rm "$REPO/.git/packed-refs.lock" "$others"
     unmount_pool
 }
 
