@@ -1,5 +1,5 @@
 /* An agent's own git directory, with a real git at work in it. */
-#include "unit.h"
+#include "shell.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -10,55 +10,19 @@
 #include <unistd.h>
 
 #include "agent_git.h"
-#include "clock.h"
-#include "process.h"
 #include "remove.h"
 
-static char dir[64], path[128], seed[128], own[128], view[128];
+static char path[128], seed[128], own[128], view[128];
 static struct repo repo;
-static struct ap_err err;
 static char head[GIT_OID_MAX + 1];
-
-/* Runs a shell script in the test's directory and returns what it printed, to be freed. */
-static char *shell(const char *script)
-{
-	struct ap_buf out = {0};
-	struct process_run run = {
-		.argv = (const char *const[]){"bash", "-ec", script, NULL},
-		.dir = dir,
-		.limit_ns = 60 * AP_SECOND,
-		.out = &out,
-	};
-	int r = process_run(&run, &err);
-	if (r != 0)
-		fail_msg("%s: %s", script, err.text);
-	while (out.len > 0 && out.data[out.len - 1] == '\n')
-		out.data[--out.len] = '\0';
-	return out.data ? out.data : strdup("");
-}
-
-static void assert_shell(const char *script, const char *expected)
-{
-	char *printed = shell(script);
-	assert_string_equal(printed, expected);
-	free(printed);
-}
-
-static void must(int r)
-{
-	if (r < 0)
-		fail_msg("%s", err.text);
-}
 
 static int begin(const char *make)
 {
-	strcpy(dir, "/tmp/agentpool-test-XXXXXX");
-	assert_non_null(mkdtemp(dir));
+	make_dir();
 	char home[128];
 	snprintf(home, sizeof home, "%s/gitconfig", dir);
 	setenv("GIT_CONFIG_GLOBAL", home, 1);
-	setenv("GIT_CONFIG_NOSYSTEM", "1", 1);
-	free(shell(make));
+	RUN(make);
 	snprintf(path, sizeof path, "%s/my repo", dir);
 	snprintf(seed, sizeof seed, "%s/seed", dir);
 	snprintf(own, sizeof own, "%s/own", dir);
@@ -121,11 +85,11 @@ static int teardown(void **state)
 static void make_own(void)
 {
 	must(agent_git_seed(&repo, head, seed, &err));
-	free(shell("mkdir files && git --git-dir=seed --work-tree=files read-tree HEAD && "
-		   "cd files && git --git-dir=../seed --work-tree=. checkout-index -qua"));
+	RUN("mkdir files && git --git-dir=seed --work-tree=files read-tree HEAD && "
+	    "cd files && git --git-dir=../seed --work-tree=. checkout-index -qua");
 	must(agent_git_copy(&repo, seed, own, &err));
 	must(agent_git_start(own, "agentpool/job", head, &err));
-	free(shell("echo \"gitdir: $PWD/own\" > files/.git"));
+	RUN("echo \"gitdir: $PWD/own\" > files/.git");
 }
 
 static void has_nothing_to_do(void **state)
@@ -147,12 +111,12 @@ static void stays_inside(void **state)
 {
 	make_own();
 	char *before = shell("cd 'my repo' && " FACTS);
-	free(shell("cd files && echo 2 > new && git add . && git commit -qm second && "
-		   "git branch -q -D other && git tag -d v1 && echo 3 > new && git stash -q && "
-		   "git config user.name evil && git config core.hooksPath /x && "
-		   "git update-ref refs/heads/main HEAD && git worktree add -q ../linked && "
-		   "git gc -q --prune=now && git reflog expire --expire=all --all && "
-		   "git gc -q --prune=now"));
+	RUN("cd files && echo 2 > new && git add . && git commit -qm second && "
+	    "git branch -q -D other && git tag -d v1 && echo 3 > new && git stash -q && "
+	    "git config user.name evil && git config core.hooksPath /x && "
+	    "git update-ref refs/heads/main HEAD && git worktree add -q ../linked && "
+	    "git gc -q --prune=now && git reflog expire --expire=all --all && "
+	    "git gc -q --prune=now");
 	char *after = shell("cd 'my repo' && " FACTS);
 	assert_string_equal(after, before);
 	free(before);
@@ -164,19 +128,18 @@ static void stays_inside(void **state)
 
 static void has_the_configuration(void **state)
 {
-	free(shell(
-		"git init -q --bare origin.git; cd 'my repo'; git config core.worktree \"$PWD\"; "
-		"git config include.path extra; printf '[user]\\n\\temail = included@e\\n' > "
-		".git/extra; git remote add origin ../origin.git; "
-		"git remote add host example.org:path; git config alias.quoted "
-		"$'!echo \"a;b\" # \\\\ \\n\\tc'; git config extensions.worktreeConfig true; "
-		"git config --worktree some.worktree yes; printf '[no]\\n\\tvalue\\n' >> "
-		".git/config;"
-		"git config core.ignoreCase true; git config 'remote.o\"\\.x.fetch' '+a:b'"));
+	RUN("git init -q --bare origin.git; cd 'my repo'; git config core.worktree \"$PWD\"; "
+	    "git config include.path extra; printf '[user]\\n\\temail = included@e\\n' > "
+	    ".git/extra; git remote add origin ../origin.git; "
+	    "git remote add host example.org:path; git config alias.quoted "
+	    "$'!echo \"a;b\" # \\\\ \\n\\tc'; git config extensions.worktreeConfig true; "
+	    "git config --worktree some.worktree yes; printf '[no]\\n\\tvalue\\n' >> "
+	    ".git/config;"
+	    "git config core.ignoreCase true; git config 'remote.o\"\\.x.fetch' '+a:b'");
 	/* which counts for the repository by where it lies */
-	free(shell("printf '[user]\\n\\tname = global\\n[includeIf \"gitdir:%s/my repo/\"]\\n"
-		   "\\tpath = work\\n' \"$PWD\" > gitconfig; "
-		   "printf '[work]\\n\\temail = w@e\\n' > work"));
+	RUN("printf '[user]\\n\\tname = global\\n[includeIf \"gitdir:%s/my repo/\"]\\n"
+	    "\\tpath = work\\n' \"$PWD\" > gitconfig; "
+	    "printf '[work]\\n\\temail = w@e\\n' > work");
 	make_own();
 	assert_shell("cd files && git config user.email && git config user.name && "
 		     "git config some.worktree && git config work.email && "
@@ -201,9 +164,9 @@ static void has_the_configuration(void **state)
 
 static void has_the_hooks(void **state)
 {
-	free(shell("cd 'my repo/.git/hooks' && mkdir lib && printf '#!/bin/sh\\n. "
-		   "\"$(dirname \"$0\")/lib/sh\"\\n' > pre-commit && echo 'touch ran' > lib/sh && "
-		   "chmod +x pre-commit && ln -s nowhere dangling"));
+	RUN("cd 'my repo/.git/hooks' && mkdir lib && printf '#!/bin/sh\\n. "
+	    "\"$(dirname \"$0\")/lib/sh\"\\n' > pre-commit && echo 'touch ran' > lib/sh && "
+	    "chmod +x pre-commit && ln -s nowhere dangling");
 	make_own();
 	assert_shell(
 		"cd files && git commit -q --allow-empty -m x && ls ran && cd ../own/hooks && ls",
@@ -214,11 +177,11 @@ static void has_the_hooks(void **state)
 
 static void knows_when_it_is_stale(void **state)
 {
-	free(shell("find 'my repo/.git' -exec touch -d '1 hour ago' {} +"));
+	RUN("find 'my repo/.git' -exec touch -d '1 hour ago' {} +");
 	while (agent_git_seed(&repo, head, seed, &err) == 0 && agent_git_is_stale(&repo, seed))
 		must(remove_tree(seed, NULL, &err)); /* its times are as coarse as a tick */
 	assert_false(agent_git_is_stale(&repo, seed));
-	free(shell("cd 'my repo' && git branch another && git commit -q --allow-empty -m x"));
+	RUN("cd 'my repo' && git branch another && git commit -q --allow-empty -m x");
 	assert_false(agent_git_is_stale(&repo, seed));
 	static const char *const changes[] = {
 		"git config a.b c", "echo true > .git/hooks/post-commit",
@@ -227,7 +190,7 @@ static void knows_when_it_is_stale(void **state)
 	for (size_t i = 0; i < sizeof changes / sizeof *changes; i++) {
 		char script[256];
 		snprintf(script, sizeof script, "cd 'my repo' && %s", changes[i]);
-		free(shell(script));
+		RUN(script);
 		assert_true(agent_git_is_stale(&repo, seed));
 		do {
 			must(remove_tree(seed, NULL, &err));
@@ -238,11 +201,11 @@ static void knows_when_it_is_stale(void **state)
 
 static void has_the_refs_of_now(void **state)
 {
-	free(shell("cd 'my repo' && git update-ref refs/remotes/origin/main HEAD && "
-		   "git symbolic-ref refs/remotes/origin/HEAD refs/remotes/origin/main && "
-		   "git update-ref refs/agentpool/x HEAD && git branch agentpool/there && "
-		   "git pack-refs --all && git branch loose && git tag -a -m t v2 && "
-		   "git update-ref refs/notes/n HEAD"));
+	RUN("cd 'my repo' && git update-ref refs/remotes/origin/main HEAD && "
+	    "git symbolic-ref refs/remotes/origin/HEAD refs/remotes/origin/main && "
+	    "git update-ref refs/agentpool/x HEAD && git branch agentpool/there && "
+	    "git pack-refs --all && git branch loose && git tag -a -m t v2 && "
+	    "git update-ref refs/notes/n HEAD");
 	make_own();
 	/* those of the repository, peeled as it has them */
 	assert_shell("cd 'my repo' && git show-ref -d | grep -v -e refs/agentpool -e refs/stash > "
@@ -262,7 +225,7 @@ static void has_the_refs_of_now(void **state)
 			 ".git/refs "
 			 ".git/packed-refs -exec touch -d '1 hour ago' {} +;; esac",
 			 i);
-		free(shell(script));
+		RUN(script);
 		must(agent_git_copy(&repo, seed, own, &err));
 		char *now = shell("git -C 'my repo' rev-parse main loose");
 		assert_shell("git -C own rev-parse main loose", now);
@@ -278,9 +241,9 @@ static void begins_at_a_branch(void **state)
 	assert_string_equal(at.ref, "refs/heads/agentpool/job");
 	assert_string_equal(at.oid, head);
 	agent_head_fini(&at);
-	free(shell("cd files && git commit -q --allow-empty -m x && git pack-refs --all && "
-		   "git symbolic-ref refs/heads/alias refs/heads/agentpool/job && "
-		   "git symbolic-ref HEAD refs/heads/alias"));
+	RUN("cd files && git commit -q --allow-empty -m x && git pack-refs --all && "
+	    "git symbolic-ref refs/heads/alias refs/heads/agentpool/job && "
+	    "git symbolic-ref HEAD refs/heads/alias");
 	must(agent_git_head(own, &at, &err));
 	assert_string_equal(at.ref, "refs/heads/agentpool/job");
 	char *now = shell("git -C files rev-parse HEAD");
@@ -289,13 +252,13 @@ static void begins_at_a_branch(void **state)
 	agent_head_fini(&at);
 	must(agent_git_detach(own, head, &err));
 	assert_shell("git -C files branch --show-current; git -C files rev-parse HEAD", head);
-	free(shell("cd files && git checkout -q --orphan fresh"));
+	RUN("cd files && git checkout -q --orphan fresh");
 	must(agent_git_head(own, &at, &err));
 	assert_string_equal(at.ref, "refs/heads/fresh");
 	assert_string_equal(at.oid, "");
 	agent_head_fini(&at);
 	/* as git has it with core.preferSymlinkRefs */
-	free(shell("ln -sfn refs/heads/agentpool/job own/HEAD"));
+	RUN("ln -sfn refs/heads/agentpool/job own/HEAD");
 	must(agent_git_head(own, &at, &err));
 	assert_string_equal(at.ref, "refs/heads/agentpool/job");
 	agent_head_fini(&at);
@@ -305,12 +268,11 @@ static void begins_at_a_branch(void **state)
 static void is_not_led_out(void **state)
 {
 	make_own();
-	free(shell("mkdir outside && rm -r own/refs/heads && ln -s ../../outside own/refs/heads"));
+	RUN("mkdir outside && rm -r own/refs/heads && ln -s ../../outside own/refs/heads");
 	assert_true(agent_git_start(own, "agentpool/two", head, &err) < 0);
 	assert_shell("ls outside", "");
-	free(shell(
-		"rm own/refs/heads own/HEAD; ln -s ../outside/file own/HEAD; mkdir own/refs/heads; "
-		"ln -s ../outside/file own/agentpoolfs.new"));
+	RUN("rm own/refs/heads own/HEAD; ln -s ../outside/file own/HEAD; mkdir own/refs/heads; "
+	    "ln -s ../outside/file own/agentpoolfs.new");
 	must(agent_git_start(own, "agentpool/two", head, &err));
 	assert_shell("ls outside; cat own/HEAD", "ref: refs/heads/agentpool/two");
 }
@@ -335,7 +297,7 @@ static void broken_heads(void **state)
 		char script[256];
 		struct agent_head at;
 		snprintf(script, sizeof script, "cd own; rm -rf HEAD; %s", heads[i]);
-		free(shell(script));
+		RUN(script);
 		assert_int_equal(agent_git_head(own, &at, &err), -EIO);
 	}
 }
@@ -361,16 +323,16 @@ static void finds_all_names(void **state)
 {
 	struct agent_tips tips;
 	make_own();
-	free(shell("cd files && for i in 2 3 4; do echo $i > a && git stash -q; done; "
-		   "git commit -q --allow-empty -m x && git checkout -q --detach && "
-		   "git commit -q --allow-empty -m detached && git tag here && "
-		   "git checkout -q -b left && echo left > a && git commit -qam left && "
-		   "git checkout -q -b right other && echo right > a && git commit -qam right && "
-		   "git worktree add -q --detach ../linked && "
-		   "git -C ../linked commit -q --allow-empty -m linked && git pack-refs --all && "
-		   "git branch -q after && git reset -q --hard HEAD~ && git reset -q --hard "
-		   "HEAD@{1} && "
-		   "! git merge left >&2 2> /dev/null"));
+	RUN("cd files && for i in 2 3 4; do echo $i > a && git stash -q; done; "
+	    "git commit -q --allow-empty -m x && git checkout -q --detach && "
+	    "git commit -q --allow-empty -m detached && git tag here && "
+	    "git checkout -q -b left && echo left > a && git commit -qam left && "
+	    "git checkout -q -b right other && echo right > a && git commit -qam right && "
+	    "git worktree add -q --detach ../linked && "
+	    "git -C ../linked commit -q --allow-empty -m linked && git pack-refs --all && "
+	    "git branch -q after && git reset -q --hard HEAD~ && git reset -q --hard "
+	    "HEAD@{1} && "
+	    "! git merge left >&2 2> /dev/null");
 	must(agent_git_tips(own, &tips, &err));
 	assert_false(tips.is_cut);
 	assert_tip(&tips, "HEAD", "HEAD");
@@ -415,7 +377,7 @@ static void is_read_as_data(void **state)
 			 "rm -rf own2; cp -a own own2; cd own2; mkdir -p logs; rm -f logs/HEAD "
 			 "packed-refs; h=$(git -C ../own rev-parse HEAD); echo $h > HEAD; %s",
 			 hostile[i]);
-		free(shell(script));
+		RUN(script);
 		char other[160];
 		snprintf(other, sizeof other, "%s/own2", dir);
 		must(agent_git_tips(other, &tips, &err));
@@ -439,8 +401,8 @@ static int take(const char *oid, const char *known)
 static void is_taken_over(void **state)
 {
 	make_own();
-	free(shell("cd files && echo 2 > new && git add . && git commit -qm second && "
-		   "git tag -a -m signed mine"));
+	RUN("cd files && echo 2 > new && git add . && git commit -qm second && "
+	    "git tag -a -m signed mine");
 	char *tag = shell("git -C files rev-parse mine");
 	must(take(tag, head));
 	free(tag);
@@ -451,8 +413,8 @@ static void is_taken_over(void **state)
 		     "second\nfirst\ntag\n2");
 	assert_shell("cd 'my repo' && git fsck --no-dangling; ls .git/objects | grep tmp || :", "");
 	/* many: a pack, and all that the agent's own packing has made of them */
-	free(shell("cd files && for i in $(seq 60); do echo $i > new; git commit -qam $i; done; "
-		   "git repack -qad; git prune-packed; echo last > new; git commit -qam last"));
+	RUN("cd files && for i in $(seq 60); do echo $i > new; git commit -qam $i; done; "
+	    "git repack -qad; git prune-packed; echo last > new; git commit -qam last");
 	char *tip = shell("git -C files rev-parse HEAD");
 	must(take(tip, head));
 	free(tip);
@@ -466,17 +428,17 @@ static void is_taken_over(void **state)
 static void what_is_wrong_is_not(void **state)
 {
 	make_own();
-	free(shell("cd files && echo gone > gone && git add . && git commit -qm second && "
-		   "b=$(git rev-parse HEAD:gone) && rm -f ../own/objects/${b:0:2}/${b:2}"));
+	RUN("cd files && echo gone > gone && git add . && git commit -qm second && "
+	    "b=$(git rev-parse HEAD:gone) && rm -f ../own/objects/${b:0:2}/${b:2}");
 	char *before = shell("find 'my repo/.git/objects' | sort");
 	char *tip = shell("git -C files rev-parse HEAD");
 	assert_true(take(tip, head) < 0);
 	free(tip);
-	free(shell("cd files && t=$(printf '100644 .git\\0%b' \"$(git rev-parse HEAD:a | sed "
-		   "'s/../\\\\x&/g')\" | git hash-object -w --literally -t tree --stdin) && "
-		   "git update-ref HEAD $(git commit-tree -p "
-		   "other"
-		   " -m evil $t)"));
+	RUN("cd files && t=$(printf '100644 .git\\0%b' \"$(git rev-parse HEAD:a | sed "
+	    "'s/../\\\\x&/g')\" | git hash-object -w --literally -t tree --stdin) && "
+	    "git update-ref HEAD $(git commit-tree -p "
+	    "other"
+	    " -m evil $t)");
 	tip = shell("git -C files rev-parse HEAD");
 	assert_true(take(tip, head) < 0);
 	assert_non_null(strstr(err.text, "hasDotgit"));
@@ -491,14 +453,13 @@ static void what_is_wrong_is_not(void **state)
 static void oddities_are_taken(void **state)
 {
 	make_own();
-	free(shell(
-		"cd files && t=$(printf '040000 d\\0%b' \"$(git rev-parse HEAD:d | sed "
-		"'s/../\\\\x&/g')\" | git hash-object -w --literally -t tree --stdin) && "
-		"c=$(printf 'tree %s\\nparent %s\\nauthor A<a@e> 1 +0000\\ncommitter B <> 1 +051800"
-		"\\n\\nodd\\n' $t $(git rev-parse HEAD) | git hash-object -w --literally -t commit "
-		"--stdin) && git update-ref HEAD $c && git reset -q --hard && "
-		"printf '[submodule \"a\"]\\n\\tpath = -a\\n\\turl = -u\\n' > .gitmodules && "
-		"git add . && git commit -qm modules"));
+	RUN("cd files && t=$(printf '040000 d\\0%b' \"$(git rev-parse HEAD:d | sed "
+	    "'s/../\\\\x&/g')\" | git hash-object -w --literally -t tree --stdin) && "
+	    "c=$(printf 'tree %s\\nparent %s\\nauthor A<a@e> 1 +0000\\ncommitter B <> 1 +051800"
+	    "\\n\\nodd\\n' $t $(git rev-parse HEAD) | git hash-object -w --literally -t commit "
+	    "--stdin) && git update-ref HEAD $c && git reset -q --hard && "
+	    "printf '[submodule \"a\"]\\n\\tpath = -a\\n\\turl = -u\\n' > .gitmodules && "
+	    "git add . && git commit -qm modules");
 	char *tip = shell("git -C files rev-parse HEAD");
 	must(take(tip, head));
 	free(tip);
@@ -508,14 +469,13 @@ static void oddities_are_taken(void **state)
 static void a_view_has_objects_alone(void **state)
 {
 	make_own();
-	free(shell(
-		"cd files && echo 2 > new && git add . && git commit -qm second && cd "
-		"../own/objects "
-		"&& mkdir -p aa pack info && mkfifo aa/11111111111111111111111111111111111111 && "
-		"ln -s /etc/passwd aa/22222222222222222222222222222222222222 && "
-		"echo x > aa/not-an-object && echo x > pack/x.pack && "
-		"ln -s /dev/zero pack/pack-1111111111111111111111111111111111111111.pack && "
-		"rm -rf bb && ln -s / bb && echo /somewhere > info/alternates"));
+	RUN("cd files && echo 2 > new && git add . && git commit -qm second && cd "
+	    "../own/objects "
+	    "&& mkdir -p aa pack info && mkfifo aa/11111111111111111111111111111111111111 && "
+	    "ln -s /etc/passwd aa/22222222222222222222222222222222222222 && "
+	    "echo x > aa/not-an-object && echo x > pack/x.pack && "
+	    "ln -s /dev/zero pack/pack-1111111111111111111111111111111111111111.pack && "
+	    "rm -rf bb && ln -s / bb && echo /somewhere > info/alternates");
 	char *tip = shell(
 		"git -C files rev-parse HEAD 2>/dev/null || git --git-dir=own rev-parse HEAD");
 	must(take(tip, head));
@@ -534,7 +494,7 @@ static void a_view_crosses_file_systems(void **state)
 	snprintf(view, sizeof view, "/dev/shm/agentpool-test-%d", getpid());
 	if (stat("/dev/shm", &there) < 0 || stat(dir, &here) < 0 || here.st_dev == there.st_dev)
 		skip();
-	free(shell("cd files && echo 2 > new && git add . && git commit -qm second"));
+	RUN("cd files && echo 2 > new && git add . && git commit -qm second");
 	char *tip = shell("git -C files rev-parse HEAD");
 	int r = take(tip, head);
 	(void)remove_tree(view, NULL, NULL);
@@ -546,19 +506,18 @@ static void a_view_crosses_file_systems(void **state)
 static void is_packed_meanwhile(void **state)
 {
 	make_own();
-	free(shell(
-		"cd files && for i in $(seq 20); do echo $i > new; git add .; git commit -qm $i; "
-		"done; (while [ ! -e ../stop ]; do git repack -qad -f; git prune-packed; "
-		"git unpack-objects -q < ../own/objects/pack/*.pack || :; done) > ../log 2>&1 "
-		"< /dev/null & echo $! > ../pid"));
+	RUN("cd files && for i in $(seq 20); do echo $i > new; git add .; git commit -qm $i; "
+	    "done; (while [ ! -e ../stop ]; do git repack -qad -f; git prune-packed; "
+	    "git unpack-objects -q < ../own/objects/pack/*.pack || :; done) > ../log 2>&1 "
+	    "< /dev/null & echo $! > ../pid");
 	char *tip = shell("git -C files rev-parse HEAD");
 	for (int i = 0; i < 20; i++) {
 		must(remove_tree(view, NULL, &err));
 		must(take(tip, head));
 	}
 	free(tip);
-	free(shell("touch stop; while kill -0 $(cat pid) 2>/dev/null; do read -t 0.05 < <(:) || :; "
-		   "done"));
+	RUN("touch stop; while kill -0 $(cat pid) 2>/dev/null; do read -t 0.05 < <(:) || :; "
+	    "done");
 	assert_shell("cd 'my repo' && git fsck --no-dangling 2>&1", "");
 }
 
@@ -572,11 +531,11 @@ static void has_modules(void **state)
 {
 	AP_CLEANUP_BUF struct ap_buf names = {0};
 	make_own();
-	free(shell("cd own && git init -q -b m --bare modules/libs/foo && git init -q -b m --bare "
-		   "modules/libs/foo/modules/inner && git init -q -b m --bare modules/bar && "
-		   "mkdir modules/empty && ln -s bar modules/link && cd modules/libs/foo && "
-		   "git update-ref refs/heads/m $(git -c user.name=a -c user.email=a@e commit-tree "
-		   "-m in $(git hash-object -w -t tree /dev/null))"));
+	RUN("cd own && git init -q -b m --bare modules/libs/foo && git init -q -b m --bare "
+	    "modules/libs/foo/modules/inner && git init -q -b m --bare modules/bar && "
+	    "mkdir modules/empty && ln -s bar modules/link && cd modules/libs/foo && "
+	    "git update-ref refs/heads/m $(git -c user.name=a -c user.email=a@e commit-tree "
+	    "-m in $(git hash-object -w -t tree /dev/null))");
 	must(agent_git_each_module(own, note_module, &names, &err));
 	char *sorted = shell("cd own && find modules -name HEAD -printf '%h\\n' | sort");
 	assert_int_equal(names.len, strlen(sorted) + 1);
@@ -597,8 +556,8 @@ static void missing_objects_are_fetched(void **state)
 {
 	make_own();
 	assert_shell("cd files && git status --porcelain && git show HEAD~2:a", "1");
-	free(shell("cd files && git merge -q -m merged origin/side && echo 2 > new && git add . && "
-		   "git commit -qm second"));
+	RUN("cd files && git merge -q -m merged origin/side && echo 2 > new && git add . && "
+	    "git commit -qm second");
 	char *tip = shell("git -C files rev-parse HEAD");
 	must(take(tip, head));
 	free(tip);
@@ -611,10 +570,9 @@ static void recognises_one(void **state)
 {
 	AP_CLEANUP_BUF struct ap_buf text = {0};
 	make_own();
-	free(shell(
-		"mkdir -p no/objects no/refs; cp -a own half; rm -r half/objects; ln -s own link; "
-		"cp -a own fifo; rm fifo/HEAD; mkfifo fifo/HEAD; "
-		"cp -a own table; echo 'ref: refs/heads/.invalid' > table/HEAD"));
+	RUN("mkdir -p no/objects no/refs; cp -a own half; rm -r half/objects; ln -s own link; "
+	    "cp -a own fifo; rm fifo/HEAD; mkfifo fifo/HEAD; "
+	    "cp -a own table; echo 'ref: refs/heads/.invalid' > table/HEAD");
 	int fd = open(dir, O_RDONLY | O_DIRECTORY);
 	assert_true(agent_git_is_one(fd, "own"));
 	assert_true(agent_git_is_one(fd, "table"));

@@ -1,6 +1,6 @@
 /* git.h by libgit2 and by the git program: every test on both, and on a repository of sha256, which
  * the program alone can open. What is expected is what the git program itself says. */
-#include "unit.h"
+#include "shell.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -11,44 +11,14 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "clock.h"
 #include "git.h"
-#include "process.h"
 #include "remove.h"
 
 enum kind { LIBGIT2, PROGRAM, SHA256, N_KINDS };
 
 static enum kind kind;
-static char dir[64], git_dir[128], rules[128], objects[128];
+static char git_dir[128], rules[128], objects[128];
 static struct ap_git *git;
-static struct ap_err err;
-
-/* Runs a shell script in the test's repository and returns what it printed, to be freed. */
-static char *shell(const char *script)
-{
-	struct ap_buf out = {0};
-	struct process_run run = {
-		.argv = (const char *const[]){"sh", "-ec", script, NULL},
-		.dir = dir,
-		.limit_ns = 60 * AP_SECOND,
-		.out = &out,
-	};
-	int r = process_run(&run, &err);
-	if (r != 0)
-		fail_msg("%s: %s", script, err.text);
-	while (out.len > 0 && out.data[out.len - 1] == '\n')
-		out.data[--out.len] = '\0';
-	return out.data ? out.data : strdup("");
-}
-
-static void assert_shell(const char *script, const char *expected)
-{
-	char *printed = shell(script);
-	assert_string_equal(printed, expected);
-	free(printed);
-}
-
-#define RUN(script) free(shell(script))
 
 /* The object that a revision names, by the git program. */
 static void ask(char ret[GIT_OID_MAX + 1], const char *revision)
@@ -61,12 +31,6 @@ static void ask(char ret[GIT_OID_MAX + 1], const char *revision)
 	free(printed);
 }
 
-static void ok(int r)
-{
-	if (r < 0)
-		fail_msg("%s: %s", strerror(-r), err.text);
-}
-
 /* Opens the repository anew. */
 static void reopen(const struct ap_git_place *more)
 {
@@ -75,21 +39,17 @@ static void reopen(const struct ap_git_place *more)
 	place.by_program = kind != LIBGIT2;
 	ap_git_close(git);
 	git = NULL;
-	ok(ap_git_open(&git, &place, &err));
+	must(ap_git_open(&git, &place, &err));
 	assert_string_equal(ap_git_kind(git), kind == LIBGIT2 ? "libgit2" : "program");
 }
 
 static int setup(enum kind of)
 {
 	kind = of;
-	strcpy(dir, "/tmp/agentpool-test-XXXXXX");
-	assert_non_null(mkdtemp(dir));
+	make_dir();
 	snprintf(git_dir, sizeof git_dir, "%s/.git", dir);
 	snprintf(rules, sizeof rules, "%s/rules", dir);
 	snprintf(objects, sizeof objects, "%s/objects", dir);
-	setenv("GIT_CONFIG_GLOBAL", "/dev/null", 1);
-	setenv("GIT_CONFIG_NOSYSTEM", "1", 1);
-	unsetenv("GIT_CONFIG_COUNT");
 	RUN(of == SHA256 ? "git init -q -b main --object-format=sha256" : "git init -q -b main");
 	RUN("git config user.name u && git config user.email u@e && mkdir rules objects d && "
 	    "echo 1 > a && echo 2 > d/b && ln -s a link && chmod +x d/b && git add a d link && "
@@ -135,7 +95,7 @@ static void resolves(void **state)
 		assert_shell(script, oid);
 	}
 	char oid[GIT_OID_MAX + 1], abbreviated[12];
-	ok(ap_git_resolve(git, "HEAD", oid, &err));
+	must(ap_git_resolve(git, "HEAD", oid, &err));
 	snprintf(abbreviated, sizeof abbreviated, "%.9s", oid);
 	assert_int_equal(ap_git_resolve(git, abbreviated, oid, &err), 0);
 	assert_shell("git rev-parse HEAD", oid);
@@ -155,32 +115,32 @@ static void what_names_no_commit(void **state)
 static void sees_what_others_do(void **state)
 {
 	char before[GIT_OID_MAX + 1], after[GIT_OID_MAX + 1];
-	ok(ap_git_resolve(git, "main", before, &err));
+	must(ap_git_resolve(git, "main", before, &err));
 	RUN("git commit -q --allow-empty -m third");
-	ok(ap_git_resolve(git, "main", after, &err));
+	must(ap_git_resolve(git, "main", after, &err));
 	assert_string_not_equal(before, after);
 	RUN("git gc -q --prune=now && git pack-refs --all");
-	ok(ap_git_resolve(git, "main", after, &err));
+	must(ap_git_resolve(git, "main", after, &err));
 	assert_shell("git rev-parse main", after);
 	RUN("git branch other && git pack-refs --all");
-	ok(ap_git_resolve(git, "refs/heads/other", after, &err));
+	must(ap_git_resolve(git, "refs/heads/other", after, &err));
 }
 
 static void sets_refs(void **state)
 {
 	char head[GIT_OID_MAX + 1], first[GIT_OID_MAX + 1];
-	ok(ap_git_resolve(git, "HEAD", head, &err));
-	ok(ap_git_resolve(git, "HEAD~1", first, &err));
-	ok(ap_git_set_ref(git, "refs/heads/agentpool/x", first, "", "made", &err));
+	must(ap_git_resolve(git, "HEAD", head, &err));
+	must(ap_git_resolve(git, "HEAD~1", first, &err));
+	must(ap_git_set_ref(git, "refs/heads/agentpool/x", first, "", "made", &err));
 	assert_shell("git rev-parse refs/heads/agentpool/x", first);
 	assert_int_equal(ap_git_set_ref(git, "refs/heads/agentpool/x", head, "", "made", &err),
 			 -ESTALE);
 	assert_int_equal(ap_git_set_ref(git, "refs/heads/agentpool/x", head, head, "moved", &err),
 			 -ESTALE);
 	assert_shell("git rev-parse refs/heads/agentpool/x", first);
-	ok(ap_git_set_ref(git, "refs/heads/agentpool/x", head, first, "moved", &err));
-	ok(ap_git_set_ref(git, "refs/heads/agentpool/x", first, NULL, "back", &err));
-	ok(ap_git_set_ref(git, "refs/heads/agentpool/x", first, first, "same", &err));
+	must(ap_git_set_ref(git, "refs/heads/agentpool/x", head, first, "moved", &err));
+	must(ap_git_set_ref(git, "refs/heads/agentpool/x", first, NULL, "back", &err));
+	must(ap_git_set_ref(git, "refs/heads/agentpool/x", first, first, "same", &err));
 	assert_shell("git rev-parse refs/heads/agentpool/x", first);
 	assert_int_equal(ap_git_set_ref(git, "refs/heads/agentpool/y", head, first, "gone", &err),
 			 -ESTALE);
@@ -193,20 +153,20 @@ static void sets_refs(void **state)
 static void packed_refs_are_moved_and_removed(void **state)
 {
 	char head[GIT_OID_MAX + 1], first[GIT_OID_MAX + 1];
-	ok(ap_git_resolve(git, "HEAD", head, &err));
-	ok(ap_git_resolve(git, "HEAD~1", first, &err));
+	must(ap_git_resolve(git, "HEAD", head, &err));
+	must(ap_git_resolve(git, "HEAD~1", first, &err));
 	RUN("git branch agentpool/x && git branch agentpool/y && git tag -a -m t t && "
 	    "git pack-refs --all");
 	assert_int_equal(ap_git_set_ref(git, "refs/heads/agentpool/x", first, "", "w", &err),
 			 -ESTALE);
 	assert_int_equal(ap_git_set_ref(git, "refs/heads/agentpool/x", first, first, "w", &err),
 			 -ESTALE);
-	ok(ap_git_set_ref(git, "refs/heads/agentpool/x", first, head, "w", &err));
+	must(ap_git_set_ref(git, "refs/heads/agentpool/x", first, head, "w", &err));
 	assert_int_equal(ap_git_remove_ref(git, "refs/heads/agentpool/y", first, &err), -ESTALE);
-	ok(ap_git_remove_ref(git, "refs/heads/agentpool/y", head, &err));
+	must(ap_git_remove_ref(git, "refs/heads/agentpool/y", head, &err));
 	assert_int_equal(ap_git_remove_ref(git, "refs/heads/agentpool/x", head, &err), -ESTALE);
-	ok(ap_git_remove_ref(git, "refs/heads/agentpool/x", NULL, &err));
-	ok(ap_git_remove_ref(git, "refs/heads/agentpool/x", NULL, &err));
+	must(ap_git_remove_ref(git, "refs/heads/agentpool/x", NULL, &err));
+	must(ap_git_remove_ref(git, "refs/heads/agentpool/x", NULL, &err));
 	assert_int_equal(ap_git_remove_ref(git, "refs/heads/agentpool/x", head, &err), -ESTALE);
 	assert_shell("git for-each-ref --format='%(refname)'", "refs/heads/main\nrefs/tags/t");
 	assert_shell("ls -R .git/logs | grep -c agentpool || true", "0");
@@ -216,8 +176,8 @@ static void packed_refs_are_moved_and_removed(void **state)
 static void names_in_the_way(void **state)
 {
 	char head[GIT_OID_MAX + 1];
-	ok(ap_git_resolve(git, "HEAD", head, &err));
-	ok(ap_git_set_ref(git, "refs/heads/agentpool/a", head, "", "w", &err));
+	must(ap_git_resolve(git, "HEAD", head, &err));
+	must(ap_git_set_ref(git, "refs/heads/agentpool/a", head, "", "w", &err));
 	assert_int_equal(ap_git_set_ref(git, "refs/heads/agentpool/a/b", head, "", "w", &err),
 			 -EEXIST);
 	assert_int_equal(ap_git_set_ref(git, "refs/heads/agentpool/a/b", head, NULL, "w", &err),
@@ -228,38 +188,38 @@ static void names_in_the_way(void **state)
 			 -EEXIST);
 	assert_int_equal(ap_git_set_ref(git, "refs/heads/agentpool", head, NULL, "w", &err),
 			 -EEXIST);
-	ok(ap_git_remove_ref(git, "refs/heads/agentpool/a", NULL, &err));
-	ok(ap_git_set_ref(git, "refs/heads/agentpool/a/b", head, "", "w", &err));
-	ok(ap_git_remove_ref(git, "refs/heads/agentpool/a/b", NULL, &err));
-	ok(ap_git_set_ref(git, "refs/heads/agentpool/a", head, "", "w", &err));
+	must(ap_git_remove_ref(git, "refs/heads/agentpool/a", NULL, &err));
+	must(ap_git_set_ref(git, "refs/heads/agentpool/a/b", head, "", "w", &err));
+	must(ap_git_remove_ref(git, "refs/heads/agentpool/a/b", NULL, &err));
+	must(ap_git_set_ref(git, "refs/heads/agentpool/a", head, "", "w", &err));
 }
 
 static void a_lock_is_busy(void **state)
 {
 	char head[GIT_OID_MAX + 1];
-	ok(ap_git_resolve(git, "HEAD", head, &err));
-	ok(ap_git_set_ref(git, "refs/heads/agentpool/a", head, "", "w", &err));
+	must(ap_git_resolve(git, "HEAD", head, &err));
+	must(ap_git_set_ref(git, "refs/heads/agentpool/a", head, "", "w", &err));
 	RUN("touch .git/refs/heads/agentpool/a.lock");
 	assert_int_equal(ap_git_set_ref(git, "refs/heads/agentpool/a", head, NULL, "w", &err),
 			 -EBUSY);
 	assert_int_equal(ap_git_remove_ref(git, "refs/heads/agentpool/a", head, &err), -EBUSY);
 	RUN("rm .git/refs/heads/agentpool/a.lock");
-	ok(ap_git_set_ref(git, "refs/heads/agentpool/a", head, NULL, "w", &err));
+	must(ap_git_set_ref(git, "refs/heads/agentpool/a", head, NULL, "w", &err));
 }
 
 static void logs_are_as_configured_but_of_our_own(void **state)
 {
 	char head[GIT_OID_MAX + 1];
-	ok(ap_git_resolve(git, "HEAD", head, &err));
+	must(ap_git_resolve(git, "HEAD", head, &err));
 	RUN("git config core.logAllRefUpdates false");
 	reopen(&(struct ap_git_place){.rules = rules});
-	ok(ap_git_set_ref(git, "refs/heads/agentpool/x", head, "", "w", &err));
-	ok(ap_git_set_ref(git, "refs/agentpool/x", head, "", "for us", &err));
+	must(ap_git_set_ref(git, "refs/heads/agentpool/x", head, "", "w", &err));
+	must(ap_git_set_ref(git, "refs/agentpool/x", head, "", "for us", &err));
 	assert_shell("ls .git/logs/refs/heads", "main");
 	assert_shell("git log -g --format=%gs refs/agentpool/x", "for us");
 	RUN("git config --unset core.logAllRefUpdates; git config core.bare true");
 	reopen(&(struct ap_git_place){.rules = rules});
-	ok(ap_git_set_ref(git, "refs/heads/agentpool/y", head, "", "w", &err));
+	must(ap_git_set_ref(git, "refs/heads/agentpool/y", head, "", "w", &err));
 	assert_shell("ls .git/logs/refs/heads", "main");
 }
 
@@ -268,9 +228,9 @@ static void no_hook_runs(void **state)
 	char head[GIT_OID_MAX + 1];
 	RUN("printf '#!/bin/sh\\ntouch %s/ran\\n' \"$PWD\" > .git/hooks/reference-transaction && "
 	    "chmod +x .git/hooks/reference-transaction");
-	ok(ap_git_resolve(git, "HEAD", head, &err));
-	ok(ap_git_set_ref(git, "refs/agentpool/x", head, "", "w", &err));
-	ok(ap_git_remove_ref(git, "refs/agentpool/x", head, &err));
+	must(ap_git_resolve(git, "HEAD", head, &err));
+	must(ap_git_set_ref(git, "refs/agentpool/x", head, "", "w", &err));
+	must(ap_git_remove_ref(git, "refs/agentpool/x", head, &err));
 	assert_shell("ls ran 2>/dev/null || true", "");
 }
 
@@ -299,7 +259,7 @@ static void lists_refs(void **state)
 	    "git update-ref refs/agentpool/c/d HEAD~1 && "
 	    "git symbolic-ref refs/agentpool/s refs/heads/main && "
 	    "git symbolic-ref refs/agentpool/broken refs/heads/nothing");
-	ok(ap_git_each_ref(git, "refs/agentpool/", note_ref, &seen, &err));
+	must(ap_git_each_ref(git, "refs/agentpool/", note_ref, &seen, &err));
 	seen.text.data[seen.text.len - 1] = '\0';
 	assert_shell("git for-each-ref --format='%(objectname) %(refname)' refs/agentpool/",
 		     seen.text.data);
@@ -309,10 +269,10 @@ static void lists_refs(void **state)
 	assert_int_equal(ap_git_each_ref(git, "refs/agentpool/", note_ref, &seen, &err), 7);
 	assert_int_equal(seen.n, 2);
 	seen.n = seen.stop_at = 0;
-	ok(ap_git_each_ref(git, "refs/agentpool/", forget_ref, NULL, &err));
-	ok(ap_git_each_ref(git, "refs/agentpool/", note_ref, &seen, &err));
+	must(ap_git_each_ref(git, "refs/agentpool/", forget_ref, NULL, &err));
+	must(ap_git_each_ref(git, "refs/agentpool/", note_ref, &seen, &err));
 	assert_int_equal(seen.n, 0);
-	ok(ap_git_each_ref(git, "refs/agentp", note_ref, &seen, &err));
+	must(ap_git_each_ref(git, "refs/agentp", note_ref, &seen, &err));
 	assert_int_equal(seen.n, 1);
 	ap_buf_fini(&seen.text);
 }
@@ -324,10 +284,10 @@ static void reads_trees(void **state)
 	AP_CLEANUP_GIT_TREE struct ap_git_tree tree = {0};
 	char head[GIT_OID_MAX + 1], top[GIT_OID_MAX + 1];
 	struct ap_buf text = {0};
-	ok(ap_git_resolve(git, "HEAD", head, &err));
-	ok(ap_git_tree_of(git, head, top, &err));
+	must(ap_git_resolve(git, "HEAD", head, &err));
+	must(ap_git_tree_of(git, head, top, &err));
 	assert_shell("git rev-parse HEAD^{tree}", top);
-	ok(ap_git_read_tree(git, head, &tree, &err));
+	must(ap_git_read_tree(git, head, &tree, &err));
 	for (size_t i = 0; i < tree.n; i++)
 		ap_buf_printf(&text, "%s%06o %s %s", i ? "\n" : "", tree.entries[i].mode,
 			      tree.entries[i].oid, tree.entries[i].name);
@@ -335,7 +295,7 @@ static void reads_trees(void **state)
 	ap_buf_fini(&text);
 	char blob[GIT_OID_MAX + 1];
 	strcpy(blob, ap_git_tree_find(&tree, "a")->oid);
-	ok(ap_git_read_blob(git, blob, 2, &text, &err));
+	must(ap_git_read_blob(git, blob, 2, &text, &err));
 	assert_string_equal(text.data, "3\n");
 	assert_int_equal(ap_git_read_blob(git, blob, 1, &text, &err), -EFBIG);
 	ap_buf_fini(&text);
@@ -355,26 +315,26 @@ static void writes_trees(void **state)
 {
 	AP_CLEANUP_GIT_TREE struct ap_git_tree tree = {0};
 	char oid[GIT_OID_MAX + 1], blob[GIT_OID_MAX + 1], other[GIT_OID_MAX + 1];
-	ok(ap_git_write_tree(git, &tree, oid, &err));
+	must(ap_git_write_tree(git, &tree, oid, &err));
 	assert_shell("git mktree </dev/null", oid);
-	ok(ap_git_write_blob(git, "x\0y", 3, blob, &err));
+	must(ap_git_write_blob(git, "x\0y", 3, blob, &err));
 	assert_shell("printf 'x\\0y' | git hash-object --stdin", blob);
 	assert_shell("git cat-file --batch-all-objects --batch-check | grep -c ' blob 3$'", "1");
 	assert_int_equal(ap_git_read_tree(git, "0", &tree, NULL), -ENOENT);
 	/* a tree counts with a slash at its end: a.b, a/, a0 */
 	static const char *const names[] = {"a0", "a", "a.b", "z\nz", "\xff", "-", "a b", "B"};
 	for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-		ok(ap_git_tree_set(&tree, names[i], 0100644, blob));
-	ok(ap_git_tree_set(&tree, "a", 0040000, oid));
+		must(ap_git_tree_set(&tree, names[i], 0100644, blob));
+	must(ap_git_tree_set(&tree, "a", 0040000, oid));
 	memset(other, 'e', strlen(blob));
 	other[strlen(blob)] = '\0';
-	ok(ap_git_tree_set(&tree, "module", 0160000, other));
-	ok(ap_git_tree_set(&tree, "gone", 0100755, blob));
+	must(ap_git_tree_set(&tree, "module", 0160000, other));
+	must(ap_git_tree_set(&tree, "gone", 0100755, blob));
 	ap_git_tree_remove(&tree, "gone");
 	ap_git_tree_remove(&tree, "never");
-	ok(ap_git_tree_set(&tree, "l", 0120000, blob));
-	ok(ap_git_tree_set(&tree, "B", 0100755, blob));
-	ok(ap_git_write_tree(git, &tree, oid, &err));
+	must(ap_git_tree_set(&tree, "l", 0120000, blob));
+	must(ap_git_tree_set(&tree, "B", 0100755, blob));
+	must(ap_git_write_tree(git, &tree, oid, &err));
 	char script[512];
 	snprintf(script, sizeof script, "git ls-tree -z %s | git mktree -z --missing", oid);
 	assert_shell(script, oid);
@@ -392,20 +352,20 @@ static void names_that_git_does_not_take(void **state)
 	static const char *const good[] = {".gitignore", "git",		".git2",  "x\\y",  "con",
 					   "a:b",	 ".gitmodules", "GIT~10", "x\\git"};
 	char blob[GIT_OID_MAX + 1], oid[GIT_OID_MAX + 1];
-	ok(ap_git_write_blob(git, "", 0, blob, &err));
+	must(ap_git_write_blob(git, "", 0, blob, &err));
 	for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
 		AP_CLEANUP_GIT_TREE struct ap_git_tree tree = {0};
-		ok(ap_git_tree_set(&tree, bad[i], 0100644, blob));
+		must(ap_git_tree_set(&tree, bad[i], 0100644, blob));
 		if (ap_git_write_tree(git, &tree, oid, &err) != -EINVAL)
 			fail_msg("'%s' is taken", bad[i]);
 	}
 	for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
 		AP_CLEANUP_GIT_TREE struct ap_git_tree tree = {0};
-		ok(ap_git_tree_set(&tree, good[i], 0100644, blob));
-		ok(ap_git_write_tree(git, &tree, oid, &err));
+		must(ap_git_tree_set(&tree, good[i], 0100644, blob));
+		must(ap_git_write_tree(git, &tree, oid, &err));
 	}
 	AP_CLEANUP_GIT_TREE struct ap_git_tree tree = {0};
-	ok(ap_git_tree_set(&tree, ".gitmodules", 0120000, blob));
+	must(ap_git_tree_set(&tree, ".gitmodules", 0120000, blob));
 	assert_int_equal(ap_git_write_tree(git, &tree, oid, &err), -EINVAL);
 }
 
@@ -413,7 +373,7 @@ static void a_tree_stays_in_order(void **state)
 {
 	AP_CLEANUP_GIT_TREE struct ap_git_tree tree = {0};
 	char oid[GIT_OID_MAX + 1], name[16];
-	ok(ap_git_resolve(git, "HEAD", oid, &err));
+	must(ap_git_resolve(git, "HEAD", oid, &err));
 	srand(1);
 	for (unsigned i = 0; i < 5000; i++) {
 		unsigned mode = rand() % 3 ? 0100644 : 0040000;
@@ -421,7 +381,7 @@ static void a_tree_stays_in_order(void **state)
 		if (rand() % 3 == 0)
 			ap_git_tree_remove(&tree, name);
 		else
-			ok(ap_git_tree_set(&tree, name, mode, oid));
+			must(ap_git_tree_set(&tree, name, mode, oid));
 		struct ap_git_entry *entry = ap_git_tree_find(&tree, name);
 		assert_true(!entry || entry->mode == mode);
 		for (size_t k = 1; k < tree.n; k++) {
@@ -435,11 +395,11 @@ static void a_tree_stays_in_order(void **state)
 static void writes_commits(void **state)
 {
 	char tree[GIT_OID_MAX + 1], head[GIT_OID_MAX + 1], oid[GIT_OID_MAX + 1];
-	ok(ap_git_resolve(git, "HEAD", head, &err));
-	ok(ap_git_tree_of(git, head, tree, &err));
-	ok(ap_git_write_commit(git, tree, (const char *const[]){head, NULL}, "subject\n\n# body é",
-			       oid, &err));
-	ok(ap_git_set_ref(git, "refs/heads/x", oid, "", "w", &err));
+	must(ap_git_resolve(git, "HEAD", head, &err));
+	must(ap_git_tree_of(git, head, tree, &err));
+	must(ap_git_write_commit(git, tree, (const char *const[]){head, NULL},
+				 "subject\n\n# body é", oid, &err));
+	must(ap_git_set_ref(git, "refs/heads/x", oid, "", "w", &err));
 	assert_shell("git log -1 --format='%an %ae %cn %ce|%B|' x",
 		     "u u@e u u@e|subject\n\n# body é\n|");
 	assert_shell("git rev-parse x^", head);
@@ -516,7 +476,7 @@ static void assert_written(const char *path, const char *script)
 	RUN(script);
 	int fd = open(file, O_RDONLY | O_CLOEXEC);
 	assert_true(fd >= 0);
-	ok(ap_git_write_file(git, fd, path, oid, &err));
+	must(ap_git_write_file(git, fd, path, oid, &err));
 	close(fd);
 	snprintf(command, sizeof command,
 		 "cp -a rules tree && rm -f .git/tmp-index && export "
@@ -557,7 +517,7 @@ static void writes_files_as_git_would(void **state)
 			assert_true(fd >= 0);
 			for (unsigned k = 0; k < 8; k++) {
 				snprintf(path, sizeof path, "x/%u.%s", c, suffixes[k]);
-				ok(ap_git_write_file(git, fd, path, oid, &err));
+				must(ap_git_write_file(git, fd, path, oid, &err));
 				ap_buf_printf(&text, "%s%s %s", text.len ? "\n" : "", oid, path);
 			}
 			close(fd);
@@ -615,12 +575,12 @@ static void filters_of_the_repository_run(void **state)
 	assert_int_equal(ap_git_write_file(git, fd, "x.r", oid, &err), -EIO);
 	assert_non_null(strstr(err.text, "no luck"));
 	/* an encoding that is none: the file is kept as it is */
-	ok(ap_git_write_file(git, fd, "x.bad", oid, &err));
+	must(ap_git_write_file(git, fd, "x.bad", oid, &err));
 	assert_shell("git hash-object --no-filters file", oid);
 	/* rules that are a file to be filtered themselves */
-	ok(ap_git_write_file(git, fd, ".gitattributes", oid, &err));
+	must(ap_git_write_file(git, fd, ".gitattributes", oid, &err));
 	assert_shell("tr a-z A-Z < file | git hash-object --stdin", oid);
-	ok(ap_git_write_file(git, fd, NULL, oid, &err));
+	must(ap_git_write_file(git, fd, NULL, oid, &err));
 	assert_shell("git hash-object --no-filters file", oid);
 	close(fd);
 }
@@ -644,25 +604,25 @@ static void objects_go_where_they_are_to(void **state)
 				      .objects = objects,
 				      .borrowed = (const char *const[]){borrowed, NULL}});
 	AP_CLEANUP_BUF struct ap_buf text = {0};
-	ok(ap_git_read_blob(git, other, 100, &text, &err));
+	must(ap_git_read_blob(git, other, 100, &text, &err));
 	assert_string_equal(text.data, "lent\n");
-	ok(ap_git_write_blob(git, "new", 3, oid, &err));
+	must(ap_git_write_blob(git, "new", 3, oid, &err));
 	RUN("echo hello > file");
 	snprintf(script, sizeof script, "%s/file", dir);
 	int fd = open(script, O_RDONLY | O_CLOEXEC);
-	ok(ap_git_write_file(git, fd, "x.f", oid, &err));
+	must(ap_git_write_file(git, fd, "x.f", oid, &err));
 	snprintf(script, sizeof script, "GIT_OBJECT_DIRECTORY=$PWD/objects git cat-file blob %s",
 		 oid);
 	assert_shell(script, "HELLO");
 	RUN("yes | head -c 3000000 > file");
-	ok(ap_git_write_file(git, fd, "x", oid, &err));
+	must(ap_git_write_file(git, fd, "x", oid, &err));
 	close(fd);
 	AP_CLEANUP_GIT_TREE struct ap_git_tree tree = {0};
-	ok(ap_git_read_tree(git, head, &tree, &err));
-	ok(ap_git_tree_set(&tree, "lent", 0100644, other));
-	ok(ap_git_tree_set(&tree, "new", 0100644, oid));
-	ok(ap_git_write_tree(git, &tree, oid, &err));
-	ok(ap_git_write_commit(git, oid, (const char *const[]){head, NULL}, "m", oid, &err));
+	must(ap_git_read_tree(git, head, &tree, &err));
+	must(ap_git_tree_set(&tree, "lent", 0100644, other));
+	must(ap_git_tree_set(&tree, "new", 0100644, oid));
+	must(ap_git_write_tree(git, &tree, oid, &err));
+	must(ap_git_write_commit(git, oid, (const char *const[]){head, NULL}, "m", oid, &err));
 	assert_true(ap_git_has_commit(git, oid));
 	assert_int_equal(ap_git_is_ancestor(git, head, oid, &err), 1);
 	assert_int_equal(ap_git_is_ancestor(git, oid, head, &err), 0);
@@ -678,7 +638,7 @@ static void objects_without_compression_are_read(void **state)
 	ask(oid, "HEAD");
 	assert_true(ap_git_has_commit(git, oid));
 	ask(oid, "HEAD:plain");
-	ok(ap_git_read_blob(git, oid, 100, &text, &err));
+	must(ap_git_read_blob(git, oid, 100, &text, &err));
 	assert_string_equal(text.data, "plain\n");
 }
 
@@ -700,14 +660,14 @@ static void tells_what_differs(void **state)
 	char old[GIT_OID_MAX + 1], new[GIT_OID_MAX + 1];
 	RUN("mkdir -p same/er x y/z && echo 1 | tee same/er/f x/1 x/2 y/z/f y.b mode >/dev/null && "
 	    "git add . && git commit -qm old");
-	ok(ap_git_resolve(git, "HEAD", old, &err));
+	must(ap_git_resolve(git, "HEAD", old, &err));
 	RUN("git rm -qr x y mode && echo file > x && mkdir -p y mode/d && echo 2 | "
 	    "tee y/z y/0 mode/d/f 'sp ace' > /dev/null && ln -sf b a && chmod -x d/b && "
 	    "git add . && git update-index --add --cacheinfo 160000,$(git rev-parse HEAD),module "
 	    "&& "
 	    "git commit -qm new");
-	ok(ap_git_resolve(git, "HEAD", new, &err));
-	ok(ap_git_diff_trees(git, old, new, note_change, &seen, &err));
+	must(ap_git_resolve(git, "HEAD", new, &err));
+	must(ap_git_diff_trees(git, old, new, note_change, &seen, &err));
 	assert_shell("git diff-tree -r --no-renames HEAD~1 HEAD | tr '\\t' ' ' | "
 		     "sed -E 's/([0-9a-f]{8})[0-9a-f]+ ([0-9a-f]{8})[0-9a-f]+ [A-Z]/\\1 \\2/'",
 		     seen.text.data);
@@ -716,10 +676,10 @@ static void tells_what_differs(void **state)
 	assert_int_equal(ap_git_diff_trees(git, old, new, note_change, &seen, &err), 7);
 	assert_int_equal(seen.n, 3);
 	seen.n = 0;
-	ok(ap_git_diff_trees(git, new, new, note_change, &seen, &err));
+	must(ap_git_diff_trees(git, new, new, note_change, &seen, &err));
 	assert_int_equal(seen.n, 0);
 	seen.stop_at = 0;
-	ok(ap_git_diff_trees(git, NULL, old, note_change, &seen, &err));
+	must(ap_git_diff_trees(git, NULL, old, note_change, &seen, &err));
 	char *n = shell("git ls-tree -r HEAD~1 | wc -l");
 	assert_int_equal(seen.n, atoi(n));
 	free(n);
@@ -733,13 +693,13 @@ static void depth_has_no_bound_but_memory(void **state)
 {
 	struct seen seen = {.stop_at = 0};
 	char oid[GIT_OID_MAX + 1];
-	ok(ap_git_write_blob(git, "x", 1, oid, &err));
+	must(ap_git_write_blob(git, "x", 1, oid, &err));
 	for (unsigned i = 0; i < 3000; i++) {
 		AP_CLEANUP_GIT_TREE struct ap_git_tree tree = {0};
-		ok(ap_git_tree_set(&tree, "deep", i ? 0040000 : 0100644, oid));
-		ok(ap_git_write_tree(git, &tree, oid, &err));
+		must(ap_git_tree_set(&tree, "deep", i ? 0040000 : 0100644, oid));
+		must(ap_git_write_tree(git, &tree, oid, &err));
 	}
-	ok(ap_git_diff_trees(git, NULL, oid, note_change, &seen, &err));
+	must(ap_git_diff_trees(git, NULL, oid, note_change, &seen, &err));
 	assert_int_equal(seen.n, 1);
 	assert_int_equal(seen.text.len, strlen(":000000 100644 00000000 12345678 ") + 5 * 3000 - 1);
 	ap_buf_fini(&seen.text);
@@ -750,7 +710,7 @@ static void assert_stat(const char *old, const char *new)
 {
 	AP_CLEANUP_BUF struct ap_buf text = {0};
 	char script[256];
-	ok(ap_git_diffstat(git, old, new, &text, &err));
+	must(ap_git_diffstat(git, old, new, &text, &err));
 	snprintf(script, sizeof script,
 		 "git -c core.quotePath=false -c core.bigFileThreshold=8m diff --stat %s %s", old,
 		 new);
@@ -784,7 +744,7 @@ static void diffstat_is_what_git_says(void **state)
 	    "git commit -qm new");
 	ask(new, "HEAD^{tree}");
 	AP_CLEANUP_BUF struct ap_buf text = {0};
-	ok(ap_git_diffstat(git, old, new, &text, &err));
+	must(ap_git_diffstat(git, old, new, &text, &err));
 	text.data[text.len - 1] = '\0';
 	assert_shell(
 		"git -c core.quotePath=false -c core.bigFileThreshold=8m diff --stat HEAD~2 HEAD",
@@ -836,7 +796,7 @@ static void reads_an_index(void **state)
 		RUN(script);
 		seen.n = 0;
 		seen.text.len = 0;
-		ok(ap_git_read_index(git, file, note_path, &seen, &err));
+		must(ap_git_read_index(git, file, note_path, &seen, &err));
 		assert_shell("git ls-files", seen.text.data);
 	}
 	seen.n = 0;
@@ -867,7 +827,7 @@ static void an_index_in_conflict_has_each_path_once(void **state)
 	RUN("git branch other && echo 4 > a && git commit -qam ours && git checkout -q other && "
 	    "echo 5 > a && git commit -qam theirs && ! git merge main >/dev/null");
 	assert_shell("git ls-files a | wc -l", "3");
-	ok(ap_git_read_index(git, file, note_path, &seen, &err));
+	must(ap_git_read_index(git, file, note_path, &seen, &err));
 	assert_string_equal(seen.text.data, "a\nd/b\nlink");
 	ap_buf_fini(&seen.text);
 }

@@ -1,5 +1,5 @@
 /* Templates of a real repository, in a directory of their own. */
-#include "unit.h"
+#include "shell.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -8,48 +8,14 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "clock.h"
-#include "process.h"
 #include "remove.h"
 #include "template.h"
 
-static char dir[64], path[128], state_dir[128];
+static char path[128], state_dir[128];
 static struct repo repo;
 static struct templates *templates;
-static struct ap_err err;
 static bool by_program;
 static char head[GIT_OID_MAX + 1];
-
-/* Runs a shell script in the test's directory and returns what it printed, to be freed. */
-static char *shell(const char *script)
-{
-	struct ap_buf out = {0};
-	struct process_run run = {
-		.argv = (const char *const[]){"bash", "-ec", script, NULL},
-		.dir = dir,
-		.limit_ns = 60 * AP_SECOND,
-		.out = &out,
-	};
-	int r = process_run(&run, &err);
-	if (r != 0)
-		fail_msg("%s: %s", script, err.text);
-	while (out.len > 0 && out.data[out.len - 1] == '\n')
-		out.data[--out.len] = '\0';
-	return out.data ? out.data : strdup("");
-}
-
-static void assert_shell(const char *script, const char *expected)
-{
-	char *printed = shell(script);
-	assert_string_equal(printed, expected);
-	free(printed);
-}
-
-static void must(int r)
-{
-	if (r < 0)
-		fail_msg("%s", err.text);
-}
 
 static void resolve_head(void)
 {
@@ -58,14 +24,10 @@ static void resolve_head(void)
 
 static int setup(void **state)
 {
-	strcpy(dir, "/tmp/agentpool-test-XXXXXX");
-	assert_non_null(mkdtemp(dir));
-	setenv("GIT_CONFIG_GLOBAL", "/dev/null", 1);
-	setenv("GIT_CONFIG_NOSYSTEM", "1", 1);
-	free(shell(
-		"mkdir state && git init -q -b main 'my repo' && cd 'my repo' && "
-		"git config user.name u && git config user.email u@e && echo 1 > a && mkdir d && "
-		"echo 2 > d/b && git add . && git commit -qm first"));
+	make_dir();
+	RUN("mkdir state && git init -q -b main 'my repo' && cd 'my repo' && "
+	    "git config user.name u && git config user.email u@e && echo 1 > a && mkdir d && "
+	    "echo 2 > d/b && git add . && git commit -qm first");
 	snprintf(path, sizeof path, "%s/my repo", dir);
 	snprintf(state_dir, sizeof state_dir, "%s/state", dir);
 	must(repo_open(&repo, path, false, by_program, &err));
@@ -109,7 +71,7 @@ static void stage(struct template *template)
 		 "rm -rf staged files; mv '%s' staged; rmdir '%s'; cp -a '%s' files; "
 		 "echo \"gitdir: $PWD/staged\" > files/.git",
 		 staged.admin, staged.dir, template_files(template));
-	free(shell(script));
+	RUN(script);
 }
 
 static void is_known_by_a_ref_alone(void **state)
@@ -126,8 +88,8 @@ static void is_known_by_a_ref_alone(void **state)
 	free(before);
 	free(after);
 	/* the branch is rewritten, and the user cleans up */
-	free(shell("cd 'my repo' && git commit -q --amend -m other && "
-		   "git reflog expire --expire=all --all && git gc -q --prune=now"));
+	RUN("cd 'my repo' && git commit -q --amend -m other && "
+	    "git reflog expire --expire=all --all && git gc -q --prune=now");
 	assert_shell("cd files && git log --format=%s && git fsck --no-dangling 2>&1", "first");
 	template_put(template);
 	templates_end(templates);
@@ -138,10 +100,10 @@ static void left_over_refs_go(void **state)
 {
 	struct template *template = get();
 	template_put(template);
-	free(shell("cd 'my repo' && r=$(git for-each-ref --format='%(refname)' refs/agentpool) && "
-		   "git commit -q --allow-empty -m x && c=$(git rev-parse HEAD) && "
-		   "git update-ref ${r%/*}/$c $c && git update-ref ${r%/*}/agent-1 $c && "
-		   "git update-ref refs/agentpool/_held/0000000000000000/$c $c"));
+	RUN("cd 'my repo' && r=$(git for-each-ref --format='%(refname)' refs/agentpool) && "
+	    "git commit -q --allow-empty -m x && c=$(git rev-parse HEAD) && "
+	    "git update-ref ${r%/*}/$c $c && git update-ref ${r%/*}/agent-1 $c && "
+	    "git update-ref refs/agentpool/_held/0000000000000000/$c $c");
 	templates_end(templates);
 	assert_shell("cd 'my repo' && git for-each-ref --format='%(refname)' refs/agentpool | "
 		     "while read r; do case $r in */0000000000000000/*) echo another;; "
@@ -151,29 +113,29 @@ static void left_over_refs_go(void **state)
 
 static void runs_the_users_hook_once(void **state)
 {
-	free(shell("cd 'my repo' && printf '%s\\n' '#!/bin/sh' 'echo \"$*\" >> ../../../../ran' "
-		   "'git rev-parse HEAD >> ../../../../ran' 'echo hooked > made' "
-		   "'git config hook.made yes' > .git/hooks/post-checkout && "
-		   "chmod +x .git/hooks/post-checkout"));
+	RUN("cd 'my repo' && printf '%s\\n' '#!/bin/sh' 'echo \"$*\" >> ../../../../ran' "
+	    "'git rev-parse HEAD >> ../../../../ran' 'echo hooked > made' "
+	    "'git config hook.made yes' > .git/hooks/post-checkout && "
+	    "chmod +x .git/hooks/post-checkout");
 	struct template *template = get();
 	stage(template);
 	char expected[256];
 	snprintf(expected, sizeof expected, "%.40s %s 1\n%s",
 		 "0000000000000000000000000000000000000000", head, head);
 	assert_shell("cat ran", expected);
-	assert_shell(
-		"cat files/made && git -C files config hook.made; "
-		"! git -C 'my repo' config hook.made; ls -A state/templates/*/files | { ! grep -x .git; }",
-		"hooked\nyes");
+	assert_shell("cat files/made && git -C files config hook.made; "
+		     "! git -C 'my repo' config hook.made; ls -A state/templates/*/files | { ! "
+		     "grep -x .git; }",
+		     "hooked\nyes");
 	assert_false(templates_take_warning(templates, &err));
 	template_put(template);
 }
 
 static void a_failing_hook_is_told(void **state)
 {
-	free(shell("cd 'my repo' && printf '%s\\n' '#!/bin/sh' 'echo git-lfs was not found >&2; "
-		   "rm -f .git; mkdir .git; exit 2' > .git/hooks/post-checkout && "
-		   "chmod +x .git/hooks/post-checkout"));
+	RUN("cd 'my repo' && printf '%s\\n' '#!/bin/sh' 'echo git-lfs was not found >&2; "
+	    "rm -f .git; mkdir .git; exit 2' > .git/hooks/post-checkout && "
+	    "chmod +x .git/hooks/post-checkout");
 	struct template *template = get();
 	assert_true(templates_take_warning(templates, &err));
 	assert_non_null(strstr(err.text, "git-lfs was not found"));
@@ -186,9 +148,9 @@ static void a_failing_hook_is_told(void **state)
 
 static void hooks_path_is_obeyed(void **state)
 {
-	free(shell("cd 'my repo' && mkdir hooks && printf '#!/bin/sh\\ntouch ran\\n' > "
-		   "hooks/post-checkout && chmod +x hooks/post-checkout && git add . && "
-		   "git commit -qm hooks && git config core.hooksPath hooks"));
+	RUN("cd 'my repo' && mkdir hooks && printf '#!/bin/sh\\ntouch ran\\n' > "
+	    "hooks/post-checkout && chmod +x hooks/post-checkout && git add . && "
+	    "git commit -qm hooks && git config core.hooksPath hooks");
 	resolve_head();
 	struct template *template = get();
 	stage(template);
@@ -198,10 +160,10 @@ static void hooks_path_is_obeyed(void **state)
 
 static void filters_and_sparse_patterns(void **state)
 {
-	free(shell("cd 'my repo' && git config filter.up.smudge 'tr a-z A-Z' && "
-		   "git config filter.up.clean 'tr A-Z a-z' && echo '*.up filter=up' > "
-		   ".gitattributes && mkdir c && echo words > c/x.up && git add . && "
-		   "git commit -qm up && git sparse-checkout set --no-cone '/*' '!/d'"));
+	RUN("cd 'my repo' && git config filter.up.smudge 'tr a-z A-Z' && "
+	    "git config filter.up.clean 'tr A-Z a-z' && echo '*.up filter=up' > "
+	    ".gitattributes && mkdir c && echo words > c/x.up && git add . && "
+	    "git commit -qm up && git sparse-checkout set --no-cone '/*' '!/d'");
 	resolve_head();
 	struct template *template = get();
 	stage(template);
@@ -215,16 +177,15 @@ static void filters_and_sparse_patterns(void **state)
  * any more. */
 static void make_submodules(void)
 {
-	free(shell(
-		"export GIT_AUTHOR_NAME=u GIT_AUTHOR_EMAIL=u@e GIT_COMMITTER_NAME=u "
-		"GIT_COMMITTER_EMAIL=u@e; a='-c protocol.file.allow=always'; "
-		"for i in inner lib other; do git init -q -b main $i; echo $i > $i/$i; "
-		"git -C $i add .; git -C $i commit -qm $i; done; "
-		"git -C lib $a submodule add -q \"$PWD/inner\" in; git -C lib commit -qm sub; "
-		"cd 'my repo'; git $a submodule add -q \"$PWD/../lib\" libs/foo; "
-		"git $a submodule add -q \"$PWD/../other\" other; git commit -qm subs; "
-		"git $a submodule update -q --init --recursive; git submodule -q deinit -f other; "
-		"cd ..; mv lib gone; mv inner gone2; mv other gone3"));
+	RUN("export GIT_AUTHOR_NAME=u GIT_AUTHOR_EMAIL=u@e GIT_COMMITTER_NAME=u "
+	    "GIT_COMMITTER_EMAIL=u@e; a='-c protocol.file.allow=always'; "
+	    "for i in inner lib other; do git init -q -b main $i; echo $i > $i/$i; "
+	    "git -C $i add .; git -C $i commit -qm $i; done; "
+	    "git -C lib $a submodule add -q \"$PWD/inner\" in; git -C lib commit -qm sub; "
+	    "cd 'my repo'; git $a submodule add -q \"$PWD/../lib\" libs/foo; "
+	    "git $a submodule add -q \"$PWD/../other\" other; git commit -qm subs; "
+	    "git $a submodule update -q --init --recursive; git submodule -q deinit -f other; "
+	    "cd ..; mv lib gone; mv inner gone2; mv other gone3");
 	resolve_head();
 }
 
@@ -267,12 +228,11 @@ static void submodules_stay_inside(void **state)
 	stage_whole(template);
 	char *before = shell("cd 'my repo/libs/foo' && git for-each-ref && git rev-parse HEAD && "
 			     "git config --list && git status --porcelain");
-	free(shell(
-		"cd files/libs/foo && git config user.name a && git config user.email a@e && "
-		"git branch -f main HEAD~ && git commit -q --allow-empty -m mine && "
-		"git gc -q --prune=now && cd ../.. && git add libs && git commit -qm bump && "
-		"git submodule -q deinit -f libs/foo && git submodule -q update --init libs/foo && "
-		"git submodule status libs/foo"));
+	RUN("cd files/libs/foo && git config user.name a && git config user.email a@e && "
+	    "git branch -f main HEAD~ && git commit -q --allow-empty -m mine && "
+	    "git gc -q --prune=now && cd ../.. && git add libs && git commit -qm bump && "
+	    "git submodule -q deinit -f libs/foo && git submodule -q update --init libs/foo && "
+	    "git submodule status libs/foo");
 	char *after = shell("cd 'my repo/libs/foo' && git for-each-ref && git rev-parse HEAD && "
 			    "git config --list && git status --porcelain");
 	assert_string_equal(after, before);
@@ -286,13 +246,12 @@ static void submodules_move_on(void **state)
 {
 	make_submodules();
 	struct template *template = get();
-	free(shell(
-		"export GIT_AUTHOR_NAME=u GIT_AUTHOR_EMAIL=u@e GIT_COMMITTER_NAME=u "
-		"GIT_COMMITTER_EMAIL=u@e; cd 'my repo/libs/foo' && echo 2 > lib && git rm -q in && "
-		"git commit -qam two && cd ../.. && git commit -qam two"));
+	RUN("export GIT_AUTHOR_NAME=u GIT_AUTHOR_EMAIL=u@e GIT_COMMITTER_NAME=u "
+	    "GIT_COMMITTER_EMAIL=u@e; cd 'my repo/libs/foo' && echo 2 > lib && git rm -q in && "
+	    "git commit -qam two && cd ../.. && git commit -qam two");
 	stage(template);
-	free(shell("cd files && git -c submodule.recurse=false checkout -q $(git -C '../my repo' "
-		   "rev-parse HEAD)"));
+	RUN("cd files && git -c submodule.recurse=false checkout -q $(git -C '../my repo' "
+	    "rev-parse HEAD)");
 	char files[PATH_MAX], git[PATH_MAX];
 	snprintf(files, sizeof files, "%s/files", dir);
 	snprintf(git, sizeof git, "%s/staged", dir);
@@ -301,20 +260,20 @@ static void submodules_move_on(void **state)
 		     "2\nlib");
 	/* what the repository has not is empty */
 	stage(template);
-	free(shell("cd files && git -c submodule.recurse=false checkout -q $(git -C '../my repo' "
-		   "rev-parse HEAD) && o='../my repo/.git/modules/libs/foo/objects' && "
-		   "c=$(git rev-parse HEAD:libs/foo) && rm -f \"$o/${c:0:2}/${c:2}\""));
+	RUN("cd files && git -c submodule.recurse=false checkout -q $(git -C '../my repo' "
+	    "rev-parse HEAD) && o='../my repo/.git/modules/libs/foo/objects' && "
+	    "c=$(git rev-parse HEAD:libs/foo) && rm -f \"$o/${c:0:2}/${c:2}\"");
 	must(template_place_modules(template, files, git, &err));
 	assert_shell("cd files && git status --porcelain && ls -A libs/foo", "");
 	/* nor is one where the commit has files of its own */
-	free(shell("export GIT_AUTHOR_NAME=u GIT_AUTHOR_EMAIL=u@e GIT_COMMITTER_NAME=u "
-		   "GIT_COMMITTER_EMAIL=u@e; cd 'my repo' && rm -rf libs && git update-index "
-		   "--force-remove libs/foo && "
-		   "rm -rf libs && mkdir -p libs/foo && echo own > libs/foo/own && git add libs && "
-		   "git commit -qm own"));
+	RUN("export GIT_AUTHOR_NAME=u GIT_AUTHOR_EMAIL=u@e GIT_COMMITTER_NAME=u "
+	    "GIT_COMMITTER_EMAIL=u@e; cd 'my repo' && rm -rf libs && git update-index "
+	    "--force-remove libs/foo && "
+	    "rm -rf libs && mkdir -p libs/foo && echo own > libs/foo/own && git add libs && "
+	    "git commit -qm own");
 	stage(template);
-	free(shell("cd files && git -c submodule.recurse=false checkout -qf $(git -C '../my repo' "
-		   "rev-parse HEAD)"));
+	RUN("cd files && git -c submodule.recurse=false checkout -qf $(git -C '../my repo' "
+	    "rev-parse HEAD)");
 	must(template_place_modules(template, files, git, &err));
 	assert_shell("cd files && git status --porcelain && ls -A libs/foo && cat libs/foo/own",
 		     "own\nown");
@@ -324,8 +283,8 @@ static void submodules_move_on(void **state)
 static void submodules_of_old(void **state)
 {
 	make_submodules();
-	free(shell("cd 'my repo/libs/foo' && git config --unset core.worktree && rm .git && "
-		   "mv ../../.git/modules/libs/foo .git"));
+	RUN("cd 'my repo/libs/foo' && git config --unset core.worktree && rm .git && "
+	    "mv ../../.git/modules/libs/foo .git");
 	struct template *template = get();
 	stage_whole(template);
 	assert_shell("cd files && cat libs/foo/lib && git status --porcelain", "lib");
@@ -335,10 +294,10 @@ static void submodules_of_old(void **state)
 static void hostile_submodule_names(void **state)
 {
 	make_submodules();
-	free(shell("cd 'my repo' && sed -i 's,\"libs/foo\",\"../../../x\",; "
-		   "s,\"other\",\"../libs/foo\",'"
-		   " .gitmodules && git config submodule.../../../x.url y && "
-		   "git config submodule.../libs/foo.url y && git commit -qam evil"));
+	RUN("cd 'my repo' && sed -i 's,\"libs/foo\",\"../../../x\",; "
+	    "s,\"other\",\"../libs/foo\",'"
+	    " .gitmodules && git config submodule.../../../x.url y && "
+	    "git config submodule.../libs/foo.url y && git commit -qam evil");
 	resolve_head();
 	struct template *template = get();
 	stage_whole(template);
@@ -350,7 +309,7 @@ static void hostile_submodule_names(void **state)
 static void submodules_recursed_into(void **state)
 {
 	make_submodules();
-	free(shell("cd 'my repo' && git config submodule.recurse true"));
+	RUN("cd 'my repo' && git config submodule.recurse true");
 	struct template *template = get();
 	stage_whole(template);
 	assert_shell("cd files && git status --porcelain && cat a libs/foo/lib && "
@@ -366,14 +325,14 @@ static void prepared_ones_are_as_of_now(void **state)
 	must(templates_follow(templates, head, 60 * AP_SECOND, &err));
 	templates_prepare(templates);
 	assert_shell("ls -A state/git | wc -l", "1");
-	free(shell("cd 'my repo' && git branch later && git tag gone && git symbolic-ref "
-		   "refs/heads/alias refs/heads/main"));
+	RUN("cd 'my repo' && git branch later && git tag gone && git symbolic-ref "
+	    "refs/heads/alias refs/heads/main");
 	stage(template);
 	assert_shell(
 		"cd files && git rev-parse later > /dev/null && git symbolic-ref refs/heads/alias",
 		"refs/heads/main");
 	templates_prepare(templates);
-	free(shell("cd 'my repo' && git tag -d gone && git symbolic-ref -d refs/heads/alias"));
+	RUN("cd 'my repo' && git tag -d gone && git symbolic-ref -d refs/heads/alias");
 	stage(template);
 	assert_shell("cd files && git for-each-ref --format='%(refname)'",
 		     "refs/heads/later\nrefs/heads/main");
@@ -385,8 +344,8 @@ static void new_settings_reach_the_next(void **state)
 	struct template *template = get();
 	must(templates_follow(templates, head, 60 * AP_SECOND, &err));
 	templates_prepare(templates);
-	free(shell("cd 'my repo' && git config some.thing new && echo : > .git/hooks/pre-push && "
-		   "chmod +x .git/hooks/pre-push"));
+	RUN("cd 'my repo' && git config some.thing new && echo : > .git/hooks/pre-push && "
+	    "chmod +x .git/hooks/pre-push");
 	templates_prepare(templates);
 	stage(template);
 	assert_shell("cd files && git config some.thing && ls ../staged/hooks && "
@@ -402,8 +361,7 @@ static void garbage_of_the_dead_goes(void **state)
 	templates_prepare(templates);
 	template_put(template);
 	begin_again(); /* which takes the spare with it */
-	free(shell(
-		"mkdir -p state/git/.staged-abc/admin state/git/agent-1 state/templates/making"));
+	RUN("mkdir -p state/git/.staged-abc/admin state/git/agent-1 state/templates/making");
 	templates_forget_staged(templates);
 	begin_again();
 	assert_shell("ls -A state/git; ls state/templates | wc -l", "agent-1\n1");
@@ -419,7 +377,7 @@ static void one_of_an_earlier_version(void **state)
 {
 	struct template *template = get();
 	template_put(template);
-	free(shell("cd state/templates/* && mkdir admin && mv git/index admin && rm -r git"));
+	RUN("cd state/templates/* && mkdir admin && mv git/index admin && rm -r git");
 	begin_again();
 	template = template_find(templates, head);
 	assert_non_null(template);
@@ -431,10 +389,10 @@ static void one_of_an_earlier_version(void **state)
 static void what_cannot_be_made(void **state)
 {
 	struct template *template;
-	free(shell("cd 'my repo' && git config filter.no.required true && "
-		   "git config filter.no.smudge false && git config filter.no.clean cat && echo 'n "
-		   "filter=no' > .gitattributes && "
-		   "touch n && git add . && git commit -qm no"));
+	RUN("cd 'my repo' && git config filter.no.required true && "
+	    "git config filter.no.smudge false && git config filter.no.clean cat && echo 'n "
+	    "filter=no' > .gitattributes && "
+	    "touch n && git add . && git commit -qm no");
 	resolve_head();
 	assert_true(template_get(templates, head, 60 * AP_SECOND, &template, &err) < 0);
 	assert_shell("ls -A state/templates; git -C 'my repo' for-each-ref refs/agentpool; "
@@ -444,10 +402,9 @@ static void what_cannot_be_made(void **state)
 
 static void of_a_partial_clone(void **state)
 {
-	free(shell(
-		"cd 'my repo' && git config uploadpack.allowFilter true && "
-		"git config uploadpack.allowAnySHA1InWant true && cd .. && "
-		"git clone -q --no-checkout --filter=blob:none \"file://$PWD/my repo\" partial"));
+	RUN("cd 'my repo' && git config uploadpack.allowFilter true && "
+	    "git config uploadpack.allowAnySHA1InWant true && cd .. && "
+	    "git clone -q --no-checkout --filter=blob:none \"file://$PWD/my repo\" partial");
 	struct repo partial;
 	char place[128];
 	snprintf(place, sizeof place, "%s/partial", dir);

@@ -1,5 +1,5 @@
 /* Worktrees against a real git in a directory of its own. */
-#include "unit.h"
+#include "shell.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -7,58 +7,25 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "clock.h"
-#include "process.h"
 #include "remove.h"
 #include "worktree.h"
 
-static char dir[64], path[128], state_dir[128];
+static char path[128], state_dir[128];
 static struct repo repo;
 static struct templates *templates;
 static struct worktree worktree;
-static struct ap_err err;
 static char head[GIT_OID_MAX + 1];
 static bool by_program; /* git.h by the git program */
-
-/* Runs a shell script in the test's directory and returns what it printed, to be freed. */
-static char *shell(const char *script)
-{
-	struct ap_buf out = {0};
-	struct process_run run = {
-		.argv = (const char *const[]){"sh", "-ec", script, NULL},
-		.env = (const char *const[]){"GIT_CONFIG_GLOBAL=/dev/null", "GIT_CONFIG_NOSYSTEM=1",
-					     NULL},
-		.dir = dir,
-		.limit_ns = 60 * AP_SECOND,
-		.out = &out,
-	};
-	int r = process_run(&run, &err);
-	if (r != 0)
-		fail_msg("%s: %s", script, err.text);
-	while (out.len > 0 && out.data[out.len - 1] == '\n')
-		out.data[--out.len] = '\0';
-	return out.data ? out.data : strdup("");
-}
-
-static void assert_shell(const char *script, const char *expected)
-{
-	char *printed = shell(script);
-	assert_string_equal(printed, expected);
-	free(printed);
-}
 
 /* A worktree made by the backend of that name, in the test's directory as `agent-1`. */
 static int setup(const char *backend_name)
 {
 	const struct spawn_backend *backend;
-	strcpy(dir, "/tmp/agentpool-test-XXXXXX");
-	assert_non_null(mkdtemp(dir));
-	setenv("GIT_CONFIG_GLOBAL", "/dev/null", 1);
-	setenv("GIT_CONFIG_NOSYSTEM", "1", 1);
-	free(shell("mkdir -p state/worktrees state/layers && ln -s state/worktrees/agent-1 && "
-		   "git init -q -b main 'my repo' && cd 'my repo' && git config user.name u && "
-		   "git config user.email u@e && echo 1 > a && mkdir d && echo 2 > d/b && "
-		   "echo '*.o' > .gitignore && git add . && git commit -qm first"));
+	make_dir();
+	RUN("mkdir -p state/worktrees state/layers && ln -s state/worktrees/agent-1 && "
+	    "git init -q -b main 'my repo' && cd 'my repo' && git config user.name u && "
+	    "git config user.email u@e && echo 1 > a && mkdir d && echo 2 > d/b && "
+	    "echo '*.o' > .gitignore && git add . && git commit -qm first");
 	snprintf(path, sizeof path, "%s/my repo", dir);
 	snprintf(state_dir, sizeof state_dir, "%s/state", dir);
 	assert_int_equal(repo_open(&repo, path, false, by_program, &err), 0);
@@ -134,8 +101,8 @@ static void saves_everything(void **state)
 	struct worktree_lease lease = start("job");
 	assert_true(lease.created);
 	assert_string_equal(lease.base, head);
-	free(shell("cd agent-1 && echo new > n && echo 2 >> a && rm d/b && echo x > x.o && "
-		   "echo staged > s && git add s"));
+	RUN("cd agent-1 && echo new > n && echo 2 >> a && rm d/b && echo x > x.o && "
+	    "echo staged > s && git add s");
 	save(&lease);
 	assert_shell("cd 'my repo' && git ls-tree -r --name-only agentpool/job",
 		     ".gitignore\na\nn\ns");
@@ -155,7 +122,7 @@ static void empty_branches_go(void **state)
 static void labels_resume(void **state)
 {
 	struct worktree_lease lease = start("job");
-	free(shell("cd agent-1 && echo 1 > one"));
+	RUN("cd agent-1 && echo 1 > one");
 	save(&lease);
 	clean();
 	assert_shell("ls agent-1", "a\nd");
@@ -171,17 +138,16 @@ static void labels_resume(void **state)
 static void moved_meanwhile(void **state)
 {
 	struct worktree_lease lease = start("job");
-	free(shell(
-		"touch moved && cat > mover <<'END'\n"
-		"cd \"$1/my repo\"\n"
-		"[ $(cat ../moved | wc -l) -ge 3 ] && exec cat\n"
-		"new=$(git commit-tree -p agentpool/job -m theirs agentpool/job^{tree})\n"
-		"git update-ref refs/heads/agentpool/job $new\n"
-		"echo $new >> ../moved\n"
-		"cat\n"
-		"END\n"
-		"cd 'my repo' && git config filter.move.clean \"sh '$PWD/../mover' '$PWD/..'\" && "
-		"echo '*.m filter=move' > ../agent-1/.gitattributes && echo w > ../agent-1/w.m"));
+	RUN("touch moved && cat > mover <<'END'\n"
+	    "cd \"$1/my repo\"\n"
+	    "[ $(cat ../moved | wc -l) -ge 3 ] && exec cat\n"
+	    "new=$(git commit-tree -p agentpool/job -m theirs agentpool/job^{tree})\n"
+	    "git update-ref refs/heads/agentpool/job $new\n"
+	    "echo $new >> ../moved\n"
+	    "cat\n"
+	    "END\n"
+	    "cd 'my repo' && git config filter.move.clean \"sh '$PWD/../mover' '$PWD/..'\" && "
+	    "echo '*.m filter=move' > ../agent-1/.gitattributes && echo w > ../agent-1/w.m");
 	save(&lease);
 	assert_shell("cd 'my repo' && git show agentpool/job:w.m", "w");
 	assert_shell("test -s moved && cd 'my repo' && for theirs in $(cat ../moved); do "
@@ -192,8 +158,8 @@ static void moved_meanwhile(void **state)
 static void own_commits_are_kept(void **state)
 {
 	struct worktree_lease lease = start("job");
-	free(shell("cd agent-1 && git config user.name a && git config user.email a@e && "
-		   "echo 1 > one && git add . && git commit -qm mine && echo 2 > two"));
+	RUN("cd agent-1 && git config user.name a && git config user.email a@e && "
+	    "echo 1 > one && git add . && git commit -qm mine && echo 2 > two");
 	save(&lease);
 	assert_shell("cd 'my repo' && git log --format=%s agentpool/job", "saved\nmine\nfirst");
 }
@@ -201,10 +167,10 @@ static void own_commits_are_kept(void **state)
 static void wherever_head_is(void **state)
 {
 	struct worktree_lease lease = start("job");
-	free(shell("cd agent-1 && echo 0 > zero && git add . && git commit -qm zero && "
-		   "git checkout -q --detach HEAD~ && echo 1 > one && git add . && git commit -qm "
-		   "side && "
-		   "git checkout -q -b other && echo 2 > two"));
+	RUN("cd agent-1 && echo 0 > zero && git add . && git commit -qm zero && "
+	    "git checkout -q --detach HEAD~ && echo 1 > one && git add . && git commit -qm "
+	    "side && "
+	    "git checkout -q -b other && echo 2 > two");
 	save(&lease);
 	/* the files as they were, and both lines of commits */
 	assert_shell("cd 'my repo' && git ls-tree --name-only agentpool/job",
@@ -216,8 +182,8 @@ static void wherever_head_is(void **state)
 static void deleted_branch(void **state)
 {
 	struct worktree_lease lease = start("job");
-	free(shell("cd agent-1 && echo 1 > one && git checkout -q --detach && "
-		   "git branch -q -D agentpool/job"));
+	RUN("cd agent-1 && echo 1 > one && git checkout -q --detach && "
+	    "git branch -q -D agentpool/job");
 	save(&lease);
 	assert_shell("cd 'my repo' && git show agentpool/job:one", "1");
 }
@@ -225,7 +191,7 @@ static void deleted_branch(void **state)
 static void deleted_link(void **state)
 {
 	struct worktree_lease lease = start("job");
-	free(shell("cd agent-1 && echo 1 > one && rm .git"));
+	RUN("cd agent-1 && echo 1 > one && rm .git");
 	save(&lease);
 	assert_shell("cd 'my repo' && git show agentpool/job:one", "1");
 	clean();
@@ -235,10 +201,9 @@ static void deleted_link(void **state)
 static void unfinished_merge(void **state)
 {
 	struct worktree_lease lease = start("job");
-	free(shell(
-		"cd agent-1 && git checkout -q -b left && echo left > a && git commit -qam left && "
-		"git checkout -q agentpool/job && echo right > a && git commit -qam right && "
-		"! git merge -q left 2>/dev/null >&2"));
+	RUN("cd agent-1 && git checkout -q -b left && echo left > a && git commit -qam left && "
+	    "git checkout -q agentpool/job && echo right > a && git commit -qam right && "
+	    "! git merge -q left 2>/dev/null >&2");
 	save(&lease);
 	assert_shell("cd 'my repo' && git show agentpool/job:a | head -1", "<<<<<<< HEAD");
 	clean();
@@ -248,33 +213,31 @@ static void unfinished_merge(void **state)
 static void unfinished_rebase(void **state)
 {
 	struct worktree_lease lease = start("job");
-	free(shell(
-		"cd agent-1 && git checkout -q -b left && echo left > a && git commit -qam left && "
-		"git checkout -q agentpool/job && echo right > a && git commit -qam right && "
-		"! git rebase -q left 2>/dev/null >&2"));
+	RUN("cd agent-1 && git checkout -q -b left && echo left > a && git commit -qam left && "
+	    "git checkout -q agentpool/job && echo right > a && git commit -qam right && "
+	    "! git rebase -q left 2>/dev/null >&2");
 	save(&lease);
 	clean();
 	assert_shell("cd agent-1 && git status | head -2 | tail -1",
 		     "nothing to commit, working tree clean");
-	free(shell(
-		"git -C 'my repo' worktree add -q ../mine agentpool/job")); /* not held any more */
+	RUN("git -C 'my repo' worktree add -q ../mine agentpool/job"); /* not held any more */
 }
 
 static void off_the_branch(void **state)
 {
 	struct worktree_lease lease = start("job");
-	free(shell("echo 1 > agent-1/one"));
+	RUN("echo 1 > agent-1/one");
 	save(&lease);
 	/* saved, not cleaned yet: the label can go on elsewhere */
-	free(shell("git -C 'my repo' worktree add -q ../mine agentpool/job && cat mine/one"));
+	RUN("git -C 'my repo' worktree add -q ../mine agentpool/job && cat mine/one");
 }
 
 static void nested_repository(void **state)
 {
 	struct worktree_lease lease = start("job");
-	free(shell("cd agent-1 && git init -q -b main 'sub dir.lock' && cd 'sub dir.lock' && "
-		   "git config user.name a && git config user.email a@e && echo 1 > one && "
-		   "git add . && git commit -qm mine && git branch other && echo 2 > two"));
+	RUN("cd agent-1 && git init -q -b main 'sub dir.lock' && cd 'sub dir.lock' && "
+	    "git config user.name a && git config user.email a@e && echo 1 > one && "
+	    "git add . && git commit -qm mine && git branch other && echo 2 > two");
 	save(&lease);
 	assert_shell("cd 'my repo' && git for-each-ref --format='%(refname)' refs/agentpool/job",
 		     "refs/agentpool/job/sub%20dir%2Elock/HEAD\n"
@@ -290,8 +253,7 @@ static void nested_repository(void **state)
 static void nested_without_commit(void **state)
 {
 	struct worktree_lease lease = start("job");
-	free(shell(
-		"cd agent-1 && git init -q -b main new && echo 1 > new/one && git init -q empty"));
+	RUN("cd agent-1 && git init -q -b main new && echo 1 > new/one && git init -q empty");
 	save(&lease);
 	assert_shell("cd 'my repo' && git show refs/agentpool/job/new/HEAD:one", "1");
 	assert_shell("cd 'my repo' && git ls-tree --name-only agentpool/job",
@@ -301,8 +263,8 @@ static void nested_without_commit(void **state)
 static void nested_in_nested(void **state)
 {
 	struct worktree_lease lease = start("job");
-	free(shell("cd agent-1 && git init -q -b main x && cd x && echo 1 > one && "
-		   "git init -q -b main y && echo 2 > y/two"));
+	RUN("cd agent-1 && git init -q -b main x && cd x && echo 1 > one && "
+	    "git init -q -b main y && echo 2 > y/two");
 	save(&lease);
 	assert_shell("cd 'my repo' && git show refs/agentpool/job/x/HEAD:one", "1");
 	assert_shell("cd 'my repo' && git show refs/agentpool/job/x/y/HEAD:two", "2");
@@ -311,9 +273,9 @@ static void nested_in_nested(void **state)
 static void repository_in_its_place(void **state)
 {
 	struct worktree_lease lease = start("job");
-	free(shell("cd agent-1 && rm .git && git init -q -b main && git config user.name a && "
-		   "git config user.email a@e && echo 1 > one && git add one && "
-		   "git commit -qm mine && git branch side && rm one"));
+	RUN("cd agent-1 && rm .git && git init -q -b main && git config user.name a && "
+	    "git config user.email a@e && echo 1 > one && git add one && "
+	    "git commit -qm mine && git branch side && rm one");
 	save(&lease);
 	assert_shell("cd 'my repo' && git show refs/agentpool/job/%2Egit/heads/side:one", "1");
 	clean_in_place();
@@ -323,19 +285,18 @@ static void repository_in_its_place(void **state)
 
 static void submodule_work(void **state)
 {
-	free(shell(
-		"git init -q -b main lib && cd lib && git config user.name a && "
-		"git config user.email a@e && echo 1 > lib.c && git add . && git commit -qm lib && "
-		"cd '../my repo' && git -c protocol.file.allow=always submodule --quiet add ../lib "
-		"&& "
-		"git commit -qm sub"));
+	RUN("git init -q -b main lib && cd lib && git config user.name a && "
+	    "git config user.email a@e && echo 1 > lib.c && git add . && git commit -qm lib && "
+	    "cd '../my repo' && git -c protocol.file.allow=always submodule --quiet add ../lib "
+	    "&& "
+	    "git commit -qm sub");
 	assert_int_equal(repo_resolve(&repo, "HEAD", head, &err), 0);
 	struct worktree_lease lease = start("job");
-	free(shell("cd agent-1 && git -c protocol.file.allow=always submodule --quiet update "
-		   "--init && "
-		   "cd lib && git config user.name a && git config user.email a@e && "
-		   "echo 2 > lib.c && git commit -qam two && echo 3 > lib.c && "
-		   "git checkout -q -b side HEAD~ 2>/dev/null || true"));
+	RUN("cd agent-1 && git -c protocol.file.allow=always submodule --quiet update "
+	    "--init && "
+	    "cd lib && git config user.name a && git config user.email a@e && "
+	    "echo 2 > lib.c && git commit -qam two && echo 3 > lib.c && "
+	    "git checkout -q -b side HEAD~ 2>/dev/null || true");
 	save(&lease);
 	assert_shell("cd 'my repo' && git show $(git rev-parse agentpool/job:lib):lib.c", "3");
 	clean();
@@ -345,8 +306,8 @@ static void submodule_work(void **state)
 static void hidden_changes(void **state)
 {
 	struct worktree_lease lease = start("job");
-	free(shell("cd agent-1 && git update-index --assume-unchanged a && echo 2 > a && "
-		   "git update-index --skip-worktree d/b && echo 3 > d/b"));
+	RUN("cd agent-1 && git update-index --assume-unchanged a && echo 2 > a && "
+	    "git update-index --skip-worktree d/b && echo 3 > d/b");
 	save(&lease);
 	assert_shell("cd 'my repo' && git show agentpool/job:a agentpool/job:d/b", "2\n3");
 }
@@ -354,10 +315,9 @@ static void hidden_changes(void **state)
 static void left_behind(void **state)
 {
 	struct worktree_lease lease = start("job");
-	free(shell(
-		"cd agent-1 && git config user.name a && git config user.email a@e && "
-		"git checkout -q --detach && echo 1 > one && git add . && git commit -qm lost && "
-		"git checkout -q agentpool/job"));
+	RUN("cd agent-1 && git config user.name a && git config user.email a@e && "
+	    "git checkout -q --detach && echo 1 > one && git add . && git commit -qm lost && "
+	    "git checkout -q agentpool/job");
 	save(&lease);
 	assert_shell("cd 'my repo' && git branch --list 'agentpool/*'", "");
 	assert_shell("cd 'my repo' && git log -1 --format=%s "
@@ -368,10 +328,9 @@ static void left_behind(void **state)
 static void stash_of_a_rebase(void **state)
 {
 	struct worktree_lease lease = start("job");
-	free(shell(
-		"cd agent-1 && git checkout -q -b left && echo left > a && git commit -qam left && "
-		"git checkout -q agentpool/job && echo right > a && git commit -qam right && "
-		"echo more > d/b && ! git rebase -q --autostash left 2>/dev/null >&2"));
+	RUN("cd agent-1 && git checkout -q -b left && echo left > a && git commit -qam left && "
+	    "git checkout -q agentpool/job && echo right > a && git commit -qam right && "
+	    "echo more > d/b && ! git rebase -q --autostash left 2>/dev/null >&2");
 	save(&lease);
 	assert_shell("cd 'my repo' && git for-each-ref --format='%(refname)' refs/agentpool/job | "
 		     "while read r; do git show $r:d/b; done",
@@ -381,8 +340,8 @@ static void stash_of_a_rebase(void **state)
 static void removed_admin_dir(void **state)
 {
 	struct worktree_lease lease = start("job");
-	free(shell("cd agent-1 && echo 1 > one && echo 2 > a && rm -r \"$(git rev-parse "
-		   "--git-dir)\""));
+	RUN("cd agent-1 && echo 1 > one && echo 2 > a && rm -r \"$(git rev-parse "
+	    "--git-dir)\"");
 	save(&lease);
 	assert_shell("cd 'my repo' && git show agentpool/job:one agentpool/job:a", "1\n2");
 	assert_shell("cd 'my repo' && git diff --name-only main agentpool/job", "a\none");
@@ -393,9 +352,9 @@ static void removed_admin_dir(void **state)
 static void odd_names(void **state)
 {
 	struct worktree_lease lease = start("job");
-	free(shell("cd agent-1 && touch -- '-f' 'new\nline' \"$(printf 'a\\nb')\" ' ' '\"q\"' "
-		   "':(top)x' "
-		   "'ü' && ln -s /nowhere link && ln -s a alias && mkdir empty && mkfifo pipe"));
+	RUN("cd agent-1 && touch -- '-f' 'new\nline' \"$(printf 'a\\nb')\" ' ' '\"q\"' "
+	    "':(top)x' "
+	    "'ü' && ln -s /nowhere link && ln -s a alias && mkdir empty && mkfifo pipe");
 	save(&lease);
 	assert_shell("cd 'my repo' && git ls-tree --name-only -z agentpool/job | tr '\\0' '|'",
 		     " |\"q\"|-f|.gitignore|:(top)x|a|a\nb|alias|d|link|new\nline|ü|");
@@ -404,13 +363,12 @@ static void odd_names(void **state)
 static void hostile_settings(void **state)
 {
 	struct worktree_lease lease = start("job");
-	free(shell(
-		"cd agent-1 && printf '#!/bin/sh\ntouch '$PWD'/../../../ran\nexit 1\n' > evil && "
-		"chmod +x evil && git config core.hooksPath $PWD && cp evil pre-commit && "
-		"cp evil reference-transaction && git config core.fsmonitor $PWD/evil && "
-		"git config core.pager $PWD/evil && git config diff.external $PWD/evil && "
-		"git config commit.gpgSign true && git config gpg.program $PWD/evil && "
-		"git config core.sshCommand $PWD/evil && git config core.safecrlf true"));
+	RUN("cd agent-1 && printf '#!/bin/sh\ntouch '$PWD'/../../../ran\nexit 1\n' > evil && "
+	    "chmod +x evil && git config core.hooksPath $PWD && cp evil pre-commit && "
+	    "cp evil reference-transaction && git config core.fsmonitor $PWD/evil && "
+	    "git config core.pager $PWD/evil && git config diff.external $PWD/evil && "
+	    "git config commit.gpgSign true && git config gpg.program $PWD/evil && "
+	    "git config core.sshCommand $PWD/evil && git config core.safecrlf true");
 	save(&lease);
 	clean();
 	assert_shell("ls | grep ran || true", "");
@@ -427,8 +385,8 @@ static void hostile_settings(void **state)
 static void comes_forward(void **state)
 {
 	char now[GIT_OID_MAX + 1];
-	free(shell("cd 'my repo' && echo 3 > c && git rm -q d/b && git add . && git commit -qm "
-		   "second"));
+	RUN("cd 'my repo' && echo 3 > c && git rm -q d/b && git add . && git commit -qm "
+	    "second");
 	assert_int_equal(repo_resolve(&repo, "HEAD", now, &err), 0);
 	assert_int_equal(worktree_forward(&worktree, now, &err), 0);
 	assert_shell(
@@ -457,7 +415,7 @@ static void templates_go(void **state)
 	templates_look(templates, &stats);
 	assert_int_equal(stats.n, 1);
 	assert_int_equal(stats.n_users, 2);
-	free(shell("cd 'my repo' && git commit -q --allow-empty -m second"));
+	RUN("cd 'my repo' && git commit -q --allow-empty -m second");
 	assert_int_equal(repo_resolve(&repo, "HEAD", now, &err), 0);
 	assert_int_equal(templates_follow(templates, now, 60 * AP_SECOND, &err), 0);
 	templates_look(templates, &stats);
@@ -481,7 +439,7 @@ static void cleaning_lets_templates_go(void **state)
 	char now[GIT_OID_MAX + 1];
 	if (!templates_backend(templates))
 		return;
-	free(shell("cd 'my repo' && git commit -q --allow-empty -m second"));
+	RUN("cd 'my repo' && git commit -q --allow-empty -m second");
 	assert_int_equal(repo_resolve(&repo, "HEAD", now, &err), 0);
 	assert_int_equal(templates_follow(templates, now, 60 * AP_SECOND, &err), 0);
 	if (worktree_clean(&worktree, now, false, 60 * AP_SECOND, &err) < 0)
@@ -494,17 +452,17 @@ static void cleaning_lets_templates_go(void **state)
 static void index_knows_its_files(void **state)
 {
 	/* no file is read: one whose content is another, at the same size and times, is not seen */
-	free(shell("cd agent-1 && git diff-files --quiet && git ls-files --debug a | "
-		   "grep -q \"ino: $(stat -c %i a)\" && git ls-files --debug a | "
-		   "grep -q \"ctime: $(stat -c %Z a):\""));
+	RUN("cd agent-1 && git diff-files --quiet && git ls-files --debug a | "
+	    "grep -q \"ino: $(stat -c %i a)\" && git ls-files --debug a | "
+	    "grep -q \"ctime: $(stat -c %Z a):\"");
 }
 
 static void included_files(void **state)
 {
-	free(shell("cd 'my repo' && printf '*.o\n.env\nconf/\n' > .gitignore && "
-		   "printf '.env\nconf/*.local\nnot-ignored\n' > .worktreeinclude && mkdir conf && "
-		   "echo secret > .env && echo l > conf/x.local && echo l > conf/y && echo n > "
-		   "not-ignored && git add .gitignore .worktreeinclude && git commit -qm include"));
+	RUN("cd 'my repo' && printf '*.o\n.env\nconf/\n' > .gitignore && "
+	    "printf '.env\nconf/*.local\nnot-ignored\n' > .worktreeinclude && mkdir conf && "
+	    "echo secret > .env && echo l > conf/x.local && echo l > conf/y && echo n > "
+	    "not-ignored && git add .gitignore .worktreeinclude && git commit -qm include");
 	clean(); /* at the commit before, where git would commit them */
 	assert_shell("ls -A agent-1", ".git\n.gitignore\na\nd");
 	assert_int_equal(repo_resolve(&repo, "HEAD", head, &err), 0);
@@ -517,11 +475,10 @@ static void included_files(void **state)
 static void hooks_stay_silent(void **state)
 {
 	struct worktree_lease lease = start("job");
-	free(shell(
-		"cd 'my repo' && mkdir -p .git/hooks && for h in pre-commit commit-msg post-commit "
-		"post-checkout reference-transaction; do printf '#!/bin/sh\\ntouch "
-		"\"'$PWD'/ran\"\\nexit 1\\n' "
-		"> .git/hooks/$h; chmod +x .git/hooks/$h; done; cd ../agent-1; echo 1 > one"));
+	RUN("cd 'my repo' && mkdir -p .git/hooks && for h in pre-commit commit-msg post-commit "
+	    "post-checkout reference-transaction; do printf '#!/bin/sh\\ntouch "
+	    "\"'$PWD'/ran\"\\nexit 1\\n' "
+	    "> .git/hooks/$h; chmod +x .git/hooks/$h; done; cd ../agent-1; echo 1 > one");
 	save(&lease);
 	clean();
 	assert_shell("ls 'my repo'", "a\nd");
@@ -531,8 +488,7 @@ static void hooks_stay_silent(void **state)
 static void locked_index(void **state)
 {
 	struct worktree_lease lease = start("job");
-	free(shell(
-		"cd agent-1 && echo 1 > one && touch \"$(git rev-parse --git-dir)/index.lock\""));
+	RUN("cd agent-1 && echo 1 > one && touch \"$(git rev-parse --git-dir)/index.lock\"");
 	assert_int_equal(worktree_commit(&worktree, &lease, "during", &err), -EIO);
 	assert_non_null(strstr(err.text, "index.lock"));
 	save(&lease);
@@ -542,8 +498,8 @@ static void locked_index(void **state)
 static void checked_out_elsewhere(void **state)
 {
 	struct worktree_lease lease = {.label = "job"};
-	free(shell("cd 'my repo' && git branch agentpool/job && git worktree add -q ../mine "
-		   "agentpool/job"));
+	RUN("cd 'my repo' && git branch agentpool/job && git worktree add -q ../mine "
+	    "agentpool/job");
 	assert_int_equal(worktree_plan(&worktree, "HEAD", &lease, &err), -EBUSY);
 	assert_non_null(strstr(err.text, "mine"));
 }
@@ -551,7 +507,7 @@ static void checked_out_elsewhere(void **state)
 static void no_room_for_a_branch(void **state)
 {
 	struct worktree_lease lease = {.label = "job"};
-	free(shell("git -C 'my repo' branch agentpool"));
+	RUN("git -C 'my repo' branch agentpool");
 	assert_int_equal(worktree_plan(&worktree, "HEAD", &lease, &err), -EBUSY);
 	assert_non_null(strstr(err.text, "agentpool"));
 	assert_shell("cd agent-1 && git status --porcelain --branch", "## HEAD (no branch)");
@@ -575,7 +531,7 @@ static void no_such_base(void **state)
 
 static void starts_at_the_newest(void **state)
 {
-	free(shell("cd 'my repo' && echo 3 > c && git add . && git commit -qm second"));
+	RUN("cd 'my repo' && echo 3 > c && git add . && git commit -qm second");
 	struct worktree_lease lease = start("job");
 	assert_shell("ls agent-1", "a\nc\nd");
 	save(&lease);
@@ -584,7 +540,7 @@ static void starts_at_the_newest(void **state)
 static void discards(void **state)
 {
 	struct worktree_lease lease = start("job");
-	free(shell("cd agent-1 && echo 1 > one && git add . && git commit -qm mine"));
+	RUN("cd agent-1 && echo 1 > one && git add . && git commit -qm mine");
 	assert_int_equal(worktree_discard(&worktree, &lease, &err), 0);
 	assert_shell("cd 'my repo' && git branch --list 'agentpool/*'", "");
 }
@@ -593,8 +549,8 @@ static void diffs(void **state)
 {
 	struct worktree_lease lease = start("job");
 	struct ap_buf out = {0};
-	free(shell("cd agent-1 && echo 2 >> a && echo new > 'ü n' && echo x > x.o && git add a && "
-		   "printf 'a\\0b' > bin"));
+	RUN("cd agent-1 && echo 2 >> a && echo new > 'ü n' && echo x > x.o && git add a && "
+	    "printf 'a\\0b' > bin");
 	char *before = shell("md5sum < \"$(cd agent-1; git rev-parse --git-dir)/index\"; "
 			     "find 'my repo/.git' -type f | sort");
 	assert_int_equal(worktree_look(&worktree, lease.base, WORKTREE_DIFF, &out, &err), 0);
@@ -628,11 +584,11 @@ static void resumes_after_a_crash(void **state)
 {
 	struct worktree again;
 	struct worktree_lease lease = start("job");
-	free(shell("cd agent-1 && git checkout -q -b other && echo 1 > one"));
+	RUN("cd agent-1 && git checkout -q -b other && echo 1 > one");
 	assert_int_equal(worktree_open(&again, templates, "agent-1", NULL, &err), 0);
 	assert_string_equal(again.git_dir, worktree.git_dir);
 	worktree_fini(&again);
-	free(shell("rm agent-1/.git"));
+	RUN("rm agent-1/.git");
 	assert_int_equal(worktree_open(&again, templates, "agent-1", worktree.git_dir, &err), 0);
 	struct worktree_saved saved;
 	assert_int_equal(worktree_save(&again, &lease, "saved", NULL, NULL, &saved, &err), 0);
@@ -643,7 +599,7 @@ static void resumes_after_a_crash(void **state)
 static void refuses_what_is_no_repository(void **state)
 {
 	struct repo other;
-	free(shell("git init -q empty; mkdir none"));
+	RUN("git init -q empty; mkdir none");
 	char where[128];
 	snprintf(where, sizeof where, "%s/empty", dir);
 	assert_int_equal(repo_open(&other, where, false, false, &err), -EINVAL);
