@@ -14,14 +14,14 @@
 struct tree_call {
 	struct ap_pool *pool;
 	struct ap_agent *agent; /* in agents/NAME: pinned; else NULL */
-	unsigned index;		/* of the row in its table */
 	uint64_t id;		/* of the node */
+	unsigned index;		/* of the row in its table */
 	unsigned number;	/* in kept/LABEL@TOKEN: of that; else 0 */
 	uint64_t token;	    /* of the lease that the agent had when the file was opened; 0: none */
 	uid_t opener;	    /* of the open file */
-	bool nonblock;	    /* a fetch that would wait is -EAGAIN */
 	uid_t uid;	    /* who reads or writes: a descriptor may have been passed on */
 	pid_t tid;	    /* thread of the caller; for display, never to authorise */
+	bool nonblock;	    /* a fetch that would wait is -EAGAIN */
 	bool by_handle;	    /* acquire: the lease is to live on this open file */
 	struct ap_err *err; /* where a refusal puts its sentence; never NULL in a handler */
 };
