@@ -129,8 +129,8 @@ int ap_git_set_ref(struct ap_git *git, const char *ref, const char *oid, const c
 	if (r < 0)
 		return r;
 	char note[REF_NOTE_SIZE];
-	if (git->ref_notes && (r = ref_note_take(git->ref_notes, ref, note, err)) < 0)
-		return r;
+	if (git->ref_notes)
+		ref_note_take(git->ref_notes, ref, note);
 	r = git->ops->set_ref(git, ref, oid, old, why, err);
 	if (git->ref_notes)
 		ref_note_drop(git->ref_notes, note);
@@ -142,10 +142,9 @@ int ap_git_remove_ref(struct ap_git *git, const char *ref, const char *old, stru
 	if (old && !git_is_oid(git, old))
 		return ap_err_set(err, -ESTALE, "'%.80s' is no object", old);
 	char note[REF_NOTE_SIZE];
-	int r = git->ref_notes ? ref_note_take(git->ref_notes, ref, note, err) : 0;
-	if (r < 0)
-		return r;
-	r = git->ops->remove_ref(git, ref, old, err);
+	if (git->ref_notes)
+		ref_note_take(git->ref_notes, ref, note);
+	int r = git->ops->remove_ref(git, ref, old, err);
 	if (git->ref_notes)
 		ref_note_drop(git->ref_notes, note);
 	return r;

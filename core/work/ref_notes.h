@@ -8,8 +8,9 @@
 
 #define REF_NOTE_SIZE 32 /* bytes of a note's name */
 
-/* Notes that this thread locks `ref` from now on, in `dir`; `ret` is the note's name. -errno. */
-int ref_note_take(const char *dir, const char *ref, char ret[REF_NOTE_SIZE], struct ap_err *err);
+/* Notes that this thread locks `ref` from now on, in `dir`; `ret` is the note's name. Where there
+ * is no room for it there is no note: nothing else fails for the want of it. */
+void ref_note_take(const char *dir, const char *ref, char ret[REF_NOTE_SIZE]);
 
 /* The ref is not locked any more. */
 void ref_note_drop(const char *dir, const char *note);
