@@ -158,7 +158,9 @@ int git_rev_parse(const struct git_place *place, const char *revision, char ret[
 {
 	AP_CLEANUP_BUF struct ap_buf out = {0};
 	AP_CLEANUP_BUF struct ap_buf commit = {0};
-	ap_buf_printf(&commit, "%s^{commit}", revision);
+	/* all behind ":/" is a message; what that finds is a commit */
+	ap_buf_printf(&commit, "%s%s", revision,
+		      strncmp(revision, ":/", 2) == 0 ? "" : "^{commit}");
 	int r = git_run(place, &out, err,
 			GIT_ARGS("rev-parse", "--verify", "--quiet", "--end-of-options",
 				 ap_buf_text(&commit)));

@@ -257,7 +257,7 @@ static int resolve(struct ap_git *git, const char *revision, char ret[GIT_OID_MA
 	struct program *program = program_of(git);
 	enum git_type type;
 	size_t size;
-	ap_buf_printf(&name, "%s^{commit}", revision);
+	ap_buf_printf(&name, "%s%s", revision, strncmp(revision, ":/", 2) == 0 ? "" : "^{commit}");
 	if (name.failed)
 		return ap_err_errno(err, -ENOMEM, "%s", revision);
 	return ask_name(program, &program->names, "--batch-check", name.data, ret, &type, &size,

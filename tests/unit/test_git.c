@@ -85,12 +85,13 @@ static int teardown(void **state)
 static void resolves(void **state)
 {
 	static const char *const revisions[] = {
-		"HEAD",	       "main", "HEAD~1",	"refs/heads/main", "v1",
-		"v1^{commit}", "@",    "HEAD^{/first}", "main@{0}"};
-	RUN("git tag -a v1 -m v HEAD~1");
+		"HEAD",	    "main",	   "HEAD~1",	 "refs/heads/main",
+		"v1",	    "v1^{commit}", "@",		 "HEAD^{/first}",
+		"main@{0}", ":/first",	   "a-good-one", "a-good-one~1"};
+	RUN("git tag -a v1 -m v HEAD~1; git branch a-good-one");
 	for (size_t i = 0; i < sizeof revisions / sizeof *revisions; i++) {
 		char oid[GIT_OID_MAX + 1], script[128];
-		snprintf(script, sizeof script, "git rev-parse '%s^{commit}'", revisions[i]);
+		snprintf(script, sizeof script, "git rev-list -1 '%s'", revisions[i]);
 		assert_int_equal(ap_git_resolve(git, revisions[i], oid, &err), 0);
 		assert_shell(script, oid);
 	}
@@ -103,9 +104,10 @@ static void resolves(void **state)
 
 static void what_names_no_commit(void **state)
 {
-	static const char *const revisions[] = {"nothing", "HEAD:a",	   "refs/heads/nothing",
-						"--all",   "HEAD\nmain",   "",
-						"HEAD~99", "refs/heads/.."};
+	static const char *const revisions[] = {
+		"nothing",   "HEAD:a",	"refs/heads/nothing", "--all",	      "HEAD\nmain",
+		"",	     "HEAD~99", "refs/heads/..",      "v1-0-gabcdef", "HEAD^{/no such}",
+		":/no such", "@{-3}"};
 	for (size_t i = 0; i < sizeof revisions / sizeof *revisions; i++) {
 		char oid[GIT_OID_MAX + 1];
 		assert_int_equal(ap_git_resolve(git, revisions[i], oid, &err), 1);
