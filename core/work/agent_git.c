@@ -20,10 +20,12 @@
 #include "text.h"
 
 /* What the pool notes of a seed, in it; no agent gets that: SOURCES are the files that it was made
- * from and how they were, REFS the refs of the repository and how their directories were. */
+ * from and how they were, REFS the refs of the repository and how their directories were, MADE the
+ * configuration as the pool made it: a hook may have added to it. */
 #define NOTES	"agentpoolfs"
 #define SOURCES NOTES "/sources"
 #define REFS	NOTES "/refs"
+#define MADE	NOTES "/config"
 
 #define CONFIG_OUT_MAX (16 << 20)
 #define HOOK_DEPTH     8	       /* directories in one another below hooks/ */
@@ -625,7 +627,6 @@ static int note_sources(const char *seed, const struct ap_buf *paths, int64_t si
 bool agent_git_is_stale(const struct repo *repo, const char *seed)
 {
 	AP_CLEANUP_BUF struct ap_buf text = {0};
-	AP_CLEANUP_BUF struct ap_buf hooks = {0};
 	AP_CLEANUP_CLOSE int seed_fd = data_open_top(seed);
 	uintmax_t hash;
 	if (seed_fd < 0 || data_read(seed_fd, SOURCES, CONFIG_OUT_MAX, DATA_AGENTS, &text) < 0 ||
@@ -778,8 +779,64 @@ static int write_config(const struct repo *repo, const char *seed, struct ap_buf
 		return r;
 	flatten_config(repo, settings, &elsewhere, &config);
 	ap_buf_printf(&path, "%s/config", seed);
-	return config.failed ? ap_err_errno(err, -ENOMEM, "%s", seed)
-			     : file_write(ap_buf_text(&path), config.data, config.len, err);
+	if (config.failed)
+		return ap_err_errno(err, -ENOMEM, "%s", seed);
+	r = file_write(ap_buf_text(&path), config.data, config.len, err);
+	return r < 0 ? r : write_whole(seed, MADE, config.data, config.len, err);
+}
+
+/* Appends the settings of one file, "KEY\nVALUE" each, with its NUL. */
+static int list_file(const char *seed, const char *name, struct ap_buf *ret, struct ap_err *err)
+{
+	const struct git_place place = {.git_dir = seed, .out_max = CONFIG_OUT_MAX};
+	AP_CLEANUP_BUF struct ap_buf path = {0};
+	ap_buf_printf(&path, "%s/%s", seed, name);
+	return git_must(&place, ret, err,
+			GIT_ARGS("config", "--file", ap_buf_text(&path), "--list", "-z"));
+}
+
+static bool has_text(const struct ap_buf *texts, const char *text)
+{
+	const char *at = ap_buf_text(texts), *end = at + texts->len;
+	for (; at < end; at += strlen(at) + 1) {
+		if (strcmp(at, text) == 0)
+			return true;
+	}
+	return false;
+}
+
+int agent_git_keep_settings(const char *from, const char *to, struct ap_err *err)
+{
+	AP_CLEANUP_BUF struct ap_buf made = {0};
+	AP_CLEANUP_BUF struct ap_buf now = {0};
+	AP_CLEANUP_BUF struct ap_buf added = {0};
+	AP_CLEANUP_BUF struct ap_buf path = {0};
+	ap_buf_printf(&path, "%s/" MADE, from);
+	if (access(ap_buf_text(&path), F_OK) < 0)
+		return 0; /* of an earlier version */
+	int r = list_file(from, MADE, &made, err);
+	if (r == 0)
+		r = list_file(from, "config", &now, err);
+	char *at = now.data, *end = at + now.len;
+	for (; r == 0 && at && at < end; at = strchr(at, '\0') + 1) {
+		if (has_text(&made, at))
+			continue;
+		char *value = strchr(at, '\n');
+		if (value)
+			*value++ = '\0';
+		add_setting(&added, at, value);
+		if (value)
+			at = value;
+	}
+	if (r < 0 || added.len == 0)
+		return r;
+	path.len = 0;
+	ap_buf_printf(&path, "%s/config", to);
+	FILE *file = fopen(ap_buf_text(&path), "ae");
+	bool written = file && fwrite(added.data, 1, added.len, file) == added.len;
+	if (!file || fclose(file) != 0 || !written)
+		return ap_err_errno(err, -errno, "%s", ap_buf_text(&path));
+	return 0;
 }
 
 static int write_hooks(const struct repo *repo, const char *seed, struct ap_err *err)

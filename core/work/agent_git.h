@@ -25,6 +25,10 @@
 int agent_git_seed(const struct repo *repo, const char *commit, const char *seed,
 		   struct ap_err *err);
 
+/* Adds to the configuration of one seed what somebody has set in another since that was made: a
+ * hook, at the checkout. */
+int agent_git_keep_settings(const char *from, const char *to, struct ap_err *err);
+
 /* Has a directory of objects that the pool has made borrow from one more. */
 int agent_git_borrow(const char *objects, const char *store, struct ap_err *err);
 

@@ -286,6 +286,8 @@ static int renew_seed(struct templates *templates, struct template *template, co
 	if (r == 0)
 		r = agent_git_seed(templates->repo, template->commit, ap_buf_text(&beside), err);
 	if (r == 0)
+		r = agent_git_keep_settings(template->git, ap_buf_text(&beside), err);
+	if (r == 0)
 		r = copy_index(from, ap_buf_text(&beside), err);
 	if (r < 0)
 		return r;

@@ -128,6 +128,11 @@ static void runs_the_users_hook_once(void **state)
 		     "grep -x .git; }",
 		     "hooked\nyes");
 	assert_false(templates_take_warning(templates, &err));
+	RUN("cd 'my repo' && git config later.setting '; \"x\\y'");
+	stage(template);
+	assert_shell("git -C files config hook.made && git -C files config later.setting && "
+		     "git -C files config --get-all hook.made | wc -l",
+		     "yes\n; \"x\\y\n1");
 	template_put(template);
 }
 
