@@ -850,7 +850,7 @@ END
             await_idle
             [ $way = discard ] || is_saved $label work "$label"
             assert_equal "$(cat "$DIR/data-$n/file" "$DIR/data-$n/below/file" | uniq)" "precious $n"
-            refute grep -E "$DIR/data-|tmpfs $DIR|^test " /proc/mounts
+            assert_equal "$(awk -v dir="$STATE/" 'index($2, dir) == 1 && $3 != "overlay"' /proc/mounts)" ""
             run git -C "$REPO" grep -q "precious $n" "agentpool/$label" --
             assert_failure
             echo later > "$DIR/data-$n/later"

@@ -53,14 +53,6 @@ static int remove_top(void **state)
 	return rmdir(top);
 }
 
-static void needs_root(void)
-{
-	if (geteuid() != 0) {
-		print_message("mounting is for root\n");
-		skip();
-	}
-}
-
 static void mount_overlay(const char *more)
 {
 	AP_CLEANUP_BUF struct ap_buf options = {0};
@@ -516,12 +508,14 @@ int main(void)
 		.teardown_func = remove_top                                                        \
 	}
 	const struct CMUnitTest tests[] = {
-		IT_IN_TOP("an overlay's layer is what its upper directory holds", reads_an_overlay),
-		IT_IN_TOP("a directory that was moved says from where, whatever was moved with it",
+		IT_IN_TOP(AS_ROOT "an overlay's layer is what its upper directory holds",
+			  reads_an_overlay),
+		IT_IN_TOP(AS_ROOT
+			  "a directory that was moved says from where, whatever was moved with it",
 			  reads_moved_directories),
 		IT_IN_TOP("marks are taken as data: none leads out of the template",
 			  takes_marks_as_data),
-		IT_IN_TOP("what setup made is told from what is changed afterwards",
+		IT_IN_TOP(AS_ROOT "what setup made is told from what is changed afterwards",
 			  tells_what_setup_made),
 		IT_IN_TOP("what differs from a manifest is found", finds_what_differs),
 		IT_IN_TOP("times that were set hide no change", takes_times_for_nothing),
@@ -534,9 +528,9 @@ int main(void)
 			  reads_what_is_what_it_was),
 		IT_IN_TOP("what is ours is made readable, and no more than that",
 			  makes_readable_what_is_ours),
-		IT_IN_TOP("what is mounted in a worktree, or over it, is not touched",
+		IT_IN_TOP(AS_ROOT "what is mounted in a worktree, or over it, is not touched",
 			  touches_no_mount),
-		IT_IN_TOP("a directory is found as the agent sees it, through no link",
+		IT_IN_TOP(AS_ROOT "a directory is found as the agent sees it, through no link",
 			  finds_directories_as_the_agent_sees_them),
 	};
 	return cmocka_run_group_tests_name("layer", tests, NULL, NULL);

@@ -63,14 +63,6 @@ static int remove_top(void **state)
 	return rmdir(top);
 }
 
-static void needs_root(void)
-{
-	if (geteuid() != 0) {
-		print_message("mounting is for root\n");
-		skip();
-	}
-}
-
 static void mount_overlay(void)
 {
 	AP_CLEANUP_BUF struct ap_buf options = {0};
@@ -267,10 +259,7 @@ static void removes_what_is_deep(void **state)
 
 static void removes_what_is_immutable(void **state)
 {
-	if (geteuid() != 0) {
-		print_message("making files immutable is for root\n");
-		skip();
-	}
+	needs_root();
 	struct ap_err err = {""};
 	sh("cd tree; mkdir -p i/d log; touch i/d/f log/f; chattr +i i/d/f i/d; chattr +a log/f "
 	   "log");
@@ -375,23 +364,25 @@ static void lets_go_of_a_mount_in_the_place_of_ours(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		IT_IN_TOP("an overlay is as its template again, whatever was done to it",
+		IT_IN_TOP(AS_ROOT "an overlay is as its template again, whatever was done to it",
 			  puts_an_overlay_back),
 		IT_IN_TOP("a copy is as its template again", puts_a_copy_back),
-		IT_IN_TOP("what is mounted in a worktree is said, and the rest put back",
+		IT_IN_TOP(AS_ROOT "what is mounted in a worktree is said, and the rest put back",
 			  says_what_is_mounted),
-		IT_IN_TOP("an upper directory that was kept shows what it showed",
+		IT_IN_TOP(AS_ROOT "an upper directory that was kept shows what it showed",
 			  keeps_an_upper_directory),
 		IT_IN_TOP("what is shut is kept, and as shut", keeps_what_is_shut),
 		IT_IN_TOP("modes are not in the way of a removal, and links not followed",
 			  removes_what_is_in_the_way),
 		IT_IN_TOP("ten thousand directories in one another are removed",
 			  removes_what_is_deep),
-		IT_IN_TOP("what is immutable or append-only is removed", removes_what_is_immutable),
-		IT_IN_TOP("what is mounted stays, is counted and named", leaves_what_is_mounted),
-		IT_IN_TOP("all mounts below a worktree are let go of, none is looked at",
+		IT_IN_TOP(AS_ROOT "what is immutable or append-only is removed",
+			  removes_what_is_immutable),
+		IT_IN_TOP(AS_ROOT "what is mounted stays, is counted and named",
+			  leaves_what_is_mounted),
+		IT_IN_TOP(AS_ROOT "all mounts below a worktree are let go of, none is looked at",
 			  lets_go_of_mounts),
-		IT_IN_TOP("a mount in the place of the pool's own is let go of",
+		IT_IN_TOP(AS_ROOT "a mount in the place of the pool's own is let go of",
 			  lets_go_of_a_mount_in_the_place_of_ours),
 	};
 	return cmocka_run_group_tests_name("restore", tests, NULL, NULL);

@@ -5,6 +5,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -13,3 +14,12 @@
 	{                                                                                          \
 		.name = (sentence), .test_func = (function)                                        \
 	}
+
+/* Begins the name of a test that an ordinary user skips: why is told with the skip. */
+#define AS_ROOT "needs root: "
+
+static inline void needs_root(void)
+{
+	if (geteuid() != 0)
+		skip();
+}
