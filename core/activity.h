@@ -11,7 +11,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-#include "agentpool.h"
+#include "states.h"
 
 #define ACTIVITY_WHY_MAX 128
 

@@ -14,12 +14,12 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-#include "agentpool.h"
 #include "breaker.h"
 #include "list.h"
 #include "reason.h"
 #include "recycling.h"
 #include "scaling.h"
+#include "states.h"
 #include "text.h"
 
 /* What of the configuration the machine obeys. Set before MACHINE_CONFIG is stepped. */

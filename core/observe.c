@@ -20,31 +20,31 @@ static const struct transition *transition_of(const struct ap_agent *agent, unsi
 static void count_spawn_locked(struct ap_pool *pool, const struct ap_agent *agent,
 			       const struct machine_move *move, int64_t now)
 {
-	enum metrics_outcome outcome = METRICS_OK;
+	enum counters_outcome outcome = COUNTERS_OK;
 	if (move->reason == AP_REASON_TIMEOUT)
-		outcome = METRICS_LATE;
+		outcome = COUNTERS_LATE;
 	else if (move->reason == AP_REASON_FAILED || move->reason == AP_REASON_EXITED)
-		outcome = METRICS_ERROR;
-	pool->metrics.spawns[outcome]++;
-	if (outcome == METRICS_OK)
-		metrics_observe(&pool->metrics, METRICS_SPAWN,
-				now - transition_of(agent, 0)->at_ns);
+		outcome = COUNTERS_ERROR;
+	pool->counters.spawns[outcome]++;
+	if (outcome == COUNTERS_OK)
+		counters_observe(&pool->counters, COUNTERS_SPAWN,
+				 now - transition_of(agent, 0)->at_ns);
 }
 
 /* A lease is over. One whose acquirer had given up was granted to nobody. */
 static void count_release_locked(struct ap_pool *pool, const struct ap_agent *agent,
 				 const struct machine_move *move, int64_t now)
 {
-	enum metrics_release release = METRICS_TO_END;
+	enum counters_release release = COUNTERS_TO_END;
 	if (agent->leased_ns == 0)
 		return;
 	if (move->to == AP_AGENT_RECYCLING)
-		release = pool->machine.slots[move->slot].recycle ? METRICS_TO_RECYCLE
-								  : METRICS_TO_IDLE;
+		release = pool->machine.slots[move->slot].recycle ? COUNTERS_TO_RECYCLE
+								  : COUNTERS_TO_IDLE;
 	else if (move->to == AP_AGENT_UNHEALTHY)
-		release = METRICS_TO_ASIDE;
-	pool->metrics.releases[release]++;
-	metrics_observe(&pool->metrics, METRICS_HOLD, now - agent->leased_ns);
+		release = COUNTERS_TO_ASIDE;
+	pool->counters.releases[release]++;
+	counters_observe(&pool->counters, COUNTERS_HOLD, now - agent->leased_ns);
 }
 
 static void count_move_locked(struct ap_pool *pool, struct ap_agent *agent,
@@ -58,11 +58,11 @@ static void count_move_locked(struct ap_pool *pool, struct ap_agent *agent,
 	if (move->from == AP_AGENT_ACTIVE)
 		count_release_locked(pool, agent, move, now);
 	if (move->from == AP_AGENT_RECYCLING && move->reason == AP_REASON_RECYCLED)
-		pool->metrics.recycles[transition_of(agent, 0)->reason]++;
+		pool->counters.recycles[transition_of(agent, 0)->reason]++;
 	if (move->to == AP_AGENT_ACTIVE)
 		agent->leased_ns = slot->leaving ? 0 : slot->granted_ns;
 	if (ends && slot->born)
-		pool->metrics.terminations[move->reason]++;
+		pool->counters.terminations[move->reason]++;
 }
 
 /* An acquirer is answered. The moves of the step under way are not noted yet: the last that is
@@ -71,15 +71,15 @@ static void count_acquire_locked(struct ap_pool *pool, const struct ap_request *
 				 int64_t now)
 {
 	if (request->machine.result < 0) {
-		pool->metrics.acquires[metrics_refused(request->machine.result)]++;
+		pool->counters.acquires[counters_refused(request->machine.result)]++;
 		return;
 	}
 	const struct transition *idle = transition_of(pool->agents[request->machine.slot], 1);
-	enum metrics_acquire acquire = METRICS_HIT;
+	enum counters_acquire acquire = COUNTERS_HIT;
 	if (idle->at_ns > request->asked_ns)
-		acquire = idle->reason == AP_REASON_SPAWNED ? METRICS_SPAWNED : METRICS_HANDOFF;
-	pool->metrics.acquires[acquire]++;
-	metrics_observe(&pool->metrics, METRICS_WAIT, now - request->asked_ns);
+		acquire = idle->reason == AP_REASON_SPAWNED ? COUNTERS_SPAWNED : COUNTERS_HANDOFF;
+	pool->counters.acquires[acquire]++;
+	counters_observe(&pool->counters, COUNTERS_WAIT, now - request->asked_ns);
 	history_granted(&pool->history, now - request->asked_ns);
 }
 
@@ -178,7 +178,7 @@ static void note_scaling_locked(struct ap_pool *pool, const struct step_before *
 static void note_breaker_locked(struct ap_pool *pool)
 {
 	enum breaker_state state = pool->machine.breaker.state;
-	pool->metrics.n_breaker++;
+	pool->counters.n_breaker++;
 	events_note(
 		pool->events, "breaker",
 		EVENT_FIELDS({"state", breaker_state_name(state), 0},
@@ -213,13 +213,13 @@ void observe_step_locked(struct ap_pool *pool, const struct step_before *before,
 void observe_event_locked(struct ap_pool *pool, const struct machine_event *event, int result)
 {
 	if (event->type == MACHINE_RELEASE && result == -ESTALE && event->reason == AP_REASON_NONE)
-		pool->metrics.releases[METRICS_STALE]++;
+		pool->counters.releases[COUNTERS_STALE]++;
 	if (event->type == MACHINE_PROBED && result == 0)
-		pool->metrics.probes[event->result < 0]++;
+		pool->counters.probes[event->result < 0]++;
 	if (event->type != MACHINE_ACQUIRE || result == 0)
 		return;
 	struct ap_request *asked = ap_container_of(event->request, struct ap_request, machine);
-	pool->metrics.acquires[METRICS_REJECTED]++;
+	pool->counters.acquires[COUNTERS_REJECTED]++;
 	note_refused_locked(pool, asked, result);
 }
 
@@ -235,7 +235,7 @@ void observe_answer_locked(struct ap_pool *pool, const struct ap_request *reques
 void observe_time_locked(struct ap_pool *pool, int64_t now)
 {
 	struct scaling_sample sample = machine_sample(&pool->machine);
-	metrics_elapse(&pool->metrics, pool->machine.n_in_state, now);
+	counters_elapse(&pool->counters, pool->machine.n_in_state, now);
 	history_elapse(&pool->history,
 		       (struct history_sample){.n_agents = machine_total(&pool->machine),
 					       .n_active = sample.n_active,
@@ -247,8 +247,8 @@ void observe_time_locked(struct ap_pool *pool, int64_t now)
 void observe_queue_locked(struct ap_pool *pool)
 {
 	const struct machine *m = &pool->machine;
-	metrics_note_max(&pool->metrics,
-			 m->n_waiting > 0 && machine_total(m) >= m->limits.max_size);
+	counters_note_max(&pool->counters,
+			  m->n_waiting > 0 && machine_total(m) >= m->limits.max_size);
 }
 
 /* --- looks --- */
@@ -322,7 +322,7 @@ struct ap_metrics metrics_of_locked(struct ap_pool *pool, const struct templates
 	int64_t oldest = oldest_waiter_locked(pool);
 	observe_time_locked(pool, now);
 	struct ap_metrics metrics = {
-		.counts = pool->metrics,
+		.counts = pool->counters,
 		.mountpoint = pool->mountpoint,
 		.min_size = m->limits.min_size,
 		.max_size = m->limits.max_size,

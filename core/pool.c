@@ -14,35 +14,6 @@
 #include "crash_point.h"
 #include "pool_internal.h"
 
-const char *ap_agent_state_name(enum ap_agent_state state)
-{
-	static const char *const names[] = {
-		[AP_AGENT_FREE] = "free",	    [AP_AGENT_SPAWNING] = "spawning",
-		[AP_AGENT_IDLE] = "idle",	    [AP_AGENT_VALIDATING] = "validating",
-		[AP_AGENT_ACTIVE] = "active",	    [AP_AGENT_RECYCLING] = "recycling",
-		[AP_AGENT_UNHEALTHY] = "unhealthy", [AP_AGENT_DRAINING] = "draining",
-		[AP_AGENT_STOPPING] = "stopping",
-	};
-	return names[state];
-}
-
-const char *ap_activity_name(enum ap_activity activity)
-{
-	static const char *const names[] = {
-		[AP_ACTIVITY_STARTING] = "starting", [AP_ACTIVITY_READY] = "ready",
-		[AP_ACTIVITY_BUSY] = "busy",	     [AP_ACTIVITY_WAITING] = "waiting",
-		[AP_ACTIVITY_EXITED] = "exited",
-	};
-	return names[activity];
-}
-
-const char *ap_scale_direction_name(enum ap_scale_direction direction)
-{
-	static const char *const names[] = {
-		[AP_SCALE_NONE] = "NONE", [AP_SCALE_UP] = "UP", [AP_SCALE_DOWN] = "DOWN"};
-	return names[direction];
-}
-
 /* --- requests --- */
 
 struct ap_request *ap_request_new(ap_request_done *done, void *data)
@@ -226,7 +197,7 @@ static void hand_out_locked(struct ap_pool *pool, struct unmade *unmade)
 			const struct machine_slot *slot = &pool->machine.slots[effect->slot];
 			keep_ending_locked(pool, slot);
 			if (slot->leaving == AP_REASON_TTL)
-				pool->metrics.n_expired++;
+				pool->counters.n_expired++;
 		}
 		if (agent && effect->type == EFFECT_PROBE) {
 			job_probe_locked(agent, effect->id);

@@ -244,7 +244,7 @@ struct ap_pool {
 	struct ap_config config;
 	struct machine machine;
 	struct machine_effects effects; /* of the step under way */
-	struct metrics metrics;
+	struct counters counters;
 	struct history history;
 	struct ap_agent **agents;  /* by slot; NULL: free */
 	struct noted_lease *noted; /* by slot */

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "cleanup.h"
+#include "clock.h"
 #include "file.h"
 #include "profile_internal.h"
 #include "text.h"

@@ -408,7 +408,7 @@ int main(int argc, char **argv)
 	record_exit(status, oom);
 	if (group)
 		(void)cgroup_remove(group); /* else the daemon does, or the next one */
-	/* Nothing runs behind this: what would (a sanitizer's look at leaks, which stops the process)
-	 * would stand still for good where the signal comes by which keepers go on. */
+	/* Nothing runs behind this: what would (a sanitizer's look at leaks, which stops the
+	 * process) would stand still for good where the signal comes by which keepers go on. */
 	_exit(WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status));
 }

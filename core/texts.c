@@ -145,8 +145,8 @@ void job_settled(struct ap_request *request, int result, const struct ap_err *er
 
 static bool is_settled_locked(const struct ap_agent *agent)
 {
-	return agent->gone || (agent->activity != AP_ACTIVITY_BUSY &&
-			       agent->activity != AP_ACTIVITY_STARTING);
+	return agent->gone ||
+	       (agent->activity != AP_ACTIVITY_BUSY && agent->activity != AP_ACTIVITY_STARTING);
 }
 
 bool ap_agent_has_settled(struct ap_pool *pool, struct ap_agent *agent)
@@ -169,7 +169,8 @@ int ap_agent_wait(struct ap_pool *pool, struct ap_agent *agent, enum ap_agent_wa
 	bool gone = agent->gone, parked = !is_settled_locked(agent);
 	if (parked && nonblock) {
 		pthread_mutex_unlock(&pool->lock);
-		return ap_err_set(err, -EAGAIN, "%s is %s", agent->name, ap_activity_name(activity));
+		return ap_err_set(err, -EAGAIN, "%s is %s", agent->name,
+				  ap_activity_name(activity));
 	}
 	ap_request_ref(request);
 	if (what == AP_WAIT_RESPONSE) {

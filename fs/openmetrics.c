@@ -54,17 +54,17 @@ static void counter(const struct page *page, uint64_t value)
 	sample(page, "_total", "", "", (double)value);
 }
 
-static void histogram(const struct page *page, enum metrics_span span)
+static void histogram(const struct page *page, enum counters_span span)
 {
-	const struct metrics_histogram *h = &page->m->counts.spans[span];
+	const struct counters_histogram *h = &page->m->counts.spans[span];
 	unsigned n;
-	(void)metrics_bounds(span, &n);
+	(void)counters_bounds(span, &n);
 	uint64_t sum = 0;
 	for (unsigned i = 0; i < n; i++) {
 		sum += h->n[i];
-		sample(page, "_bucket", "le", metrics_bound_text(span, i), (double)sum);
+		sample(page, "_bucket", "le", counters_bound_text(span, i), (double)sum);
 	}
-	sum += h->n[METRICS_BOUNDS];
+	sum += h->n[COUNTERS_BOUNDS];
 	sample(page, "_bucket", "le", "+Inf", (double)sum);
 	sample(page, "_count", "", "", (double)sum);
 	sample(page, "_sum", "", "", seconds((int64_t)h->sum_ns));
@@ -140,19 +140,19 @@ static void requests(const struct page *page)
 
 static void acquire(const struct page *page)
 {
-	for (int i = 0; i < METRICS_N_ACQUIRES; i++)
-		sample(page, "_total", "result", metrics_acquire_name((enum metrics_acquire)i),
+	for (int i = 0; i < COUNTERS_N_ACQUIRES; i++)
+		sample(page, "_total", "result", counters_acquire_name((enum counters_acquire)i),
 		       (double)page->m->counts.acquires[i]);
 }
 
 static void acquire_wait(const struct page *page)
 {
-	histogram(page, METRICS_WAIT);
+	histogram(page, COUNTERS_WAIT);
 }
 
 static void lease_duration(const struct page *page)
 {
-	histogram(page, METRICS_HOLD);
+	histogram(page, COUNTERS_HOLD);
 }
 
 static void lease_expired(const struct page *page)
@@ -162,8 +162,8 @@ static void lease_expired(const struct page *page)
 
 static void releases(const struct page *page)
 {
-	for (int i = 0; i < METRICS_N_RELEASES; i++)
-		sample(page, "_total", "result", metrics_release_name((enum metrics_release)i),
+	for (int i = 0; i < COUNTERS_N_RELEASES; i++)
+		sample(page, "_total", "result", counters_release_name((enum counters_release)i),
 		       (double)page->m->counts.releases[i]);
 }
 
@@ -171,14 +171,14 @@ static void releases(const struct page *page)
 
 static void spawns(const struct page *page)
 {
-	for (int i = 0; i < METRICS_N_OUTCOMES; i++)
-		sample(page, "_total", "result", metrics_outcome_name((enum metrics_outcome)i),
+	for (int i = 0; i < COUNTERS_N_OUTCOMES; i++)
+		sample(page, "_total", "result", counters_outcome_name((enum counters_outcome)i),
 		       (double)page->m->counts.spawns[i]);
 }
 
 static void spawn_duration(const struct page *page)
 {
-	histogram(page, METRICS_SPAWN);
+	histogram(page, COUNTERS_SPAWN);
 }
 
 /* Those of `always` are there before they have happened; others from then on. */

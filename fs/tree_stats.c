@@ -9,7 +9,7 @@ struct stat_value {
 	void (*print)(const struct ap_metrics *look, const struct stat_value *value,
 		      struct ap_buf *out);
 	size_t at; /* of its field in the look */
-	enum metrics_span span;
+	enum counters_span span;
 	double part; /* of those observed of the span */
 };
 
@@ -78,7 +78,7 @@ static void print_agent_seconds(const struct ap_metrics *look, const struct stat
 static void print_quantile(const struct ap_metrics *look, const struct stat_value *value,
 			   struct ap_buf *out)
 {
-	double ns = metrics_quantile(&look->counts, value->span, value->part);
+	double ns = counters_quantile(&look->counts, value->span, value->part);
 	if (ns >= 0) /* else there were none */
 		ap_buf_printf(out, "%.6f\n", ns / (double)AP_SECOND);
 }
@@ -171,22 +171,23 @@ const struct tree_row tree_stats[] = {
 	VALUE(print_word, stats.git, "git",
 	      "what reads and writes the repository: libgit2 or program"),
 	VALUE(print_count, stats.n_kept, "kept", "leases of which what they left is kept"),
-	VALUE(print_total, stats.kept_bytes, "kept_bytes", "bytes that it takes, as far as counted"),
+	VALUE(print_total, stats.kept_bytes, "kept_bytes",
+	      "bytes that it takes, as far as counted"),
 	VALUE(print_count, stats.n_stuck, "trash_stuck",
 	      "things that are garbage and cannot be removed; events say which"),
 	VALUE(print_word, stats.cgroup, "cgroup",
 	      "control groups of agents: v2 and its controllers, or none"),
 	SILENT(print_exact_seconds, oldest_waiter_ns, "oldest_waiter",
 	       "seconds that the oldest acquirer of the queue waits"),
-	QUANTILE(METRICS_WAIT, 0.50, "wait_p50",
+	QUANTILE(COUNTERS_WAIT, 0.50, "wait_p50",
 		 "seconds that half of the acquirers waited at most"),
-	QUANTILE(METRICS_WAIT, 0.95, "wait_p95", "seconds that 95 percent of them waited at most"),
-	QUANTILE(METRICS_WAIT, 0.99, "wait_p99", "seconds that 99 percent of them waited at most"),
-	QUANTILE(METRICS_HOLD, 0.50, "hold_p50",
+	QUANTILE(COUNTERS_WAIT, 0.95, "wait_p95", "seconds that 95 percent of them waited at most"),
+	QUANTILE(COUNTERS_WAIT, 0.99, "wait_p99", "seconds that 99 percent of them waited at most"),
+	QUANTILE(COUNTERS_HOLD, 0.50, "hold_p50",
 		 "seconds that half of the leases were held at most"),
-	QUANTILE(METRICS_HOLD, 0.95, "hold_p95",
+	QUANTILE(COUNTERS_HOLD, 0.95, "hold_p95",
 		 "seconds that 95 percent of them were held at most"),
-	QUANTILE(METRICS_HOLD, 0.99, "hold_p99",
+	QUANTILE(COUNTERS_HOLD, 0.99, "hold_p99",
 		 "seconds that 99 percent of them were held at most"),
 	SILENT(print_agent_seconds, counts.state_us[AP_AGENT_SPAWNING], "spawning_seconds",
 	       "seconds that agents were spawning since the mount, of all together"),

@@ -9,7 +9,7 @@ import sys
 import tempfile
 
 top = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-SOURCES = ["machine", "scaling", "breaker", "recycling", "reason", "text", "buf", "clock", "err"]
+SOURCES = ["machine", "scaling", "breaker", "recycling", "reason", "states", "text", "buf", "clock", "err"]
 FLAGS = ["gcc", "-std=gnu11", "-D_GNU_SOURCE", "-O1", "-w", "-I", top + "/core", "-I", top + "/core/base", "-I", top + "/tests/model"]
 
 MUTANTS = [

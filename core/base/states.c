@@ -1,0 +1,30 @@
+#include "states.h"
+
+const char *ap_agent_state_name(enum ap_agent_state state)
+{
+	static const char *const names[] = {
+		[AP_AGENT_FREE] = "free",	    [AP_AGENT_SPAWNING] = "spawning",
+		[AP_AGENT_IDLE] = "idle",	    [AP_AGENT_VALIDATING] = "validating",
+		[AP_AGENT_ACTIVE] = "active",	    [AP_AGENT_RECYCLING] = "recycling",
+		[AP_AGENT_UNHEALTHY] = "unhealthy", [AP_AGENT_DRAINING] = "draining",
+		[AP_AGENT_STOPPING] = "stopping",
+	};
+	return names[state];
+}
+
+const char *ap_activity_name(enum ap_activity activity)
+{
+	static const char *const names[] = {
+		[AP_ACTIVITY_STARTING] = "starting", [AP_ACTIVITY_READY] = "ready",
+		[AP_ACTIVITY_BUSY] = "busy",	     [AP_ACTIVITY_WAITING] = "waiting",
+		[AP_ACTIVITY_EXITED] = "exited",
+	};
+	return names[activity];
+}
+
+const char *ap_scale_direction_name(enum ap_scale_direction direction)
+{
+	static const char *const names[] = {
+		[AP_SCALE_NONE] = "NONE", [AP_SCALE_UP] = "UP", [AP_SCALE_DOWN] = "DOWN"};
+	return names[direction];
+}

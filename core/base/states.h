@@ -1,0 +1,31 @@
+/* The words for how an agent, its program and its pool stand: the same in files, events, metrics
+ * and the store. */
+#pragma once
+
+enum ap_agent_state {
+	AP_AGENT_FREE, /* an empty slot: never seen from outside */
+	AP_AGENT_SPAWNING,
+	AP_AGENT_IDLE,
+	AP_AGENT_VALIDATING,
+	AP_AGENT_ACTIVE,
+	AP_AGENT_RECYCLING,
+	AP_AGENT_UNHEALTHY,
+	AP_AGENT_DRAINING,
+	AP_AGENT_STOPPING,
+	AP_N_AGENT_STATES,
+};
+
+enum ap_activity {
+	AP_ACTIVITY_STARTING,
+	AP_ACTIVITY_READY,
+	AP_ACTIVITY_BUSY,
+	AP_ACTIVITY_WAITING, /* for a human's answer */
+	AP_ACTIVITY_EXITED,
+};
+
+enum ap_scale_direction { AP_SCALE_NONE, AP_SCALE_UP, AP_SCALE_DOWN };
+
+/* Static strings, lower case but for the direction's. */
+const char *ap_agent_state_name(enum ap_agent_state state);
+const char *ap_activity_name(enum ap_activity activity);
+const char *ap_scale_direction_name(enum ap_scale_direction direction);
