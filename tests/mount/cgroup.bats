@@ -26,7 +26,7 @@ group_of() { # NAME
 }
 
 inside() { # PID NAME: it is in that agent's group
-    grep -q "^0::.*/agentpoolfs-[0-9a-f]*/$2$" "/proc/$1/cgroup"
+    grep -q "^0::.*/agentpoolfs-[0-9a-f]*/$2$" "/proc/$1/cgroup" || { cat "/proc/$1/cgroup" "/proc/$1/stat" >&2; return 1; }
 }
 
 all_inside() { # NAME N: there are so many in the group, and nowhere else with that name

@@ -53,11 +53,16 @@ plain() {
     echo job >"$POOL/release"
 }
 
+all_is_known() { # what status looks at beside its readers: usage, and the screen of a lease
+    jq -e '.agents | length == 2 and all(.memory != null) and any(.screen != null)' "$POOL/status.json"
+}
+
 @test "cat of GNU, of busybox and of uutils, and Python read every file alike" {
     local file cat
     make_copy
     mount_pool 1 2
     job
+    await all_is_known
     for file in $(files); do
         python3 -c 'import sys; sys.stdout.buffer.write(open(sys.argv[1], "rb").read())' "$POOL/$file" | plain >"$DIR/expected"
         cats | while read -r cat; do
