@@ -80,7 +80,8 @@ struct backend_ops {
 	/* Forgets what has gone up from the screen. */
 	int (*forget)(struct backend *, const struct backend_terminal *, struct ap_err *);
 
-	/* Whether the program reads whole lines, as the terminal edits them. */
+	/* Whether the program reads whole lines, as the terminal edits them. Does not block: the
+	 * thread that reads the backend's answers asks. */
 	bool (*canonical)(struct backend *, const struct backend_terminal *);
 
 	/* What the program and all that it started use; `table`, which may be NULL, is looked into

@@ -89,6 +89,7 @@ struct ap_option_row {
 
 extern const struct ap_option_row ap_options[AP_N_OPTIONS];
 
+#define AP_MAX_SPAWNING	   4	/* what max_spawning may be at most */
 #define AP_OPTION_TEXT_MAX 4096 /* bytes of a text option with its NUL */
 
 struct ap_config {

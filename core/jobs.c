@@ -607,13 +607,6 @@ static int save_lease(struct ap_agent *agent, bool in_place, struct ap_err *err)
 	return r;
 }
 
-static void note_aside(struct ap_agent *agent, const struct ap_err *err)
-{
-	pthread_mutex_lock(&agent->pool->lock);
-	agent->pool->aside_error = *err;
-	pthread_mutex_unlock(&agent->pool->lock);
-}
-
 /* Whether the program is to forget the lease by its own command, instead of a start anew. */
 static bool is_cleared(struct ap_agent *agent)
 {
@@ -655,7 +648,7 @@ static void job_save(struct ap_agent *agent)
 		ap_err_wrap(&err, r, "%s is set aside with its work in %s", agent->name,
 			    agent->worktree_path);
 		tell_request(agent, &err);
-		note_aside(agent, &err);
+		pool_note_unsaved(agent->pool, &err, false);
 	} else {
 		agent->lease_open = false;
 	}
@@ -766,8 +759,6 @@ static void job_stop(struct ap_agent *agent)
 		r = worktree_remove(&agent->worktree, &err);
 	}
 	crash_point("stop-removed");
-	if (r < 0)
-		note_aside(agent, &err);
 	if (r == 0 && !keep) { /* else the lease's record stays with the worktree */
 		struct store_txn *txn = store_txn_new();
 		if (agent->dir_made)
@@ -777,9 +768,7 @@ static void job_stop(struct ap_agent *agent)
 		crash_point("stop-recorded");
 	} else {
 		worktree_leave(&agent->worktree);
-		pthread_mutex_lock(&pool->lock);
-		pool->n_aside++;
-		pthread_mutex_unlock(&pool->lock);
+		pool_note_unsaved(pool, &err, true);
 	}
 	agent_leave(agent);
 	outcome(agent, 0);

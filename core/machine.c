@@ -766,10 +766,6 @@ static int on_acquire(struct machine *m, const struct machine_event *event, int6
 	request->label.in_slot = false;
 	request->n_tries = 0;
 	request->token = 0;
-	request->once = request->deadline_ns <= now;
-	if (request->once)
-		request->deadline_ns =
-			AP_FOREVER; /* where an agent is there, it may be made ready */
 	struct machine_slot *slot = m->n_waiting == 0 ? idle_for(m, request) : NULL;
 	if (slot) {
 		wake_by(m, request->deadline_ns);

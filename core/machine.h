@@ -69,8 +69,10 @@ struct machine_request {
 	struct machine_label label;
 	unsigned agent;	     /* number of the only agent that will do; 0: any */
 	uint64_t affinity;   /* hash of a key: an agent that last served it is preferred; 0: none */
-	int64_t deadline_ns; /* at or before now: only if an agent is idle */
-	int64_t ttl_ns;	     /* 0: without end */
+	int64_t deadline_ns; /* when it is refused, unless it has an agent; AP_FOREVER with `once`
+			      */
+	bool once; /* only if an agent is idle now: that is waited for while it is made ready */
+	int64_t ttl_ns; /* 0: without end */
 	uid_t uid;
 	pid_t pid;
 	bool by_handle;
@@ -80,7 +82,6 @@ struct machine_request {
 	uint64_t arrival;    /* in the queue: order of arrival */
 	enum machine_request_state state;
 	unsigned n_tries; /* agents that failed under this request, but for ended programs */
-	bool once;	  /* its deadline was now: it takes an idle agent or none */
 	/* the answer */
 	int result; /* 0 or negative errno */
 	unsigned slot;
@@ -269,8 +270,8 @@ unsigned machine_max_effects(const struct machine *machine);
  * ACQUIRE: -ESHUTDOWN, -EEXIST (the label is leased or asked for), -ENOENT (no such agent), -EAGAIN
  * (the queue is full, or its part of the user). RELEASE, RENEW: -ENOENT, -ESTALE. PROMPT: -ESTALE,
  * -EDQUOT. KILL, RECYCLE: -EBUSY, -ENOENT, -ESTALE. SCALE: -ERANGE. An outcome that is not awaited
- * any more: -ESTALE. The result of an acquirer's request: 0, -EAGAIN (none idle and the deadline
- * was now), -ETIMEDOUT, -ECANCELED, -ESHUTDOWN, -ENOENT (its agent is gone), -EHOSTDOWN (nothing
+ * any more: -ESTALE. The result of an acquirer's request: 0, -EAGAIN (none idle, and it asked for
+ * one once), -ETIMEDOUT, -ECANCELED, -ESHUTDOWN, -ENOENT (its agent is gone), -EHOSTDOWN (nothing
  * can serve: spawn_error), or what failed under it. */
 int machine_step(struct machine *machine, const struct machine_event *event, int64_t now_ns,
 		 struct machine_effects *effects);

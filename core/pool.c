@@ -84,8 +84,7 @@ struct ap_buf *ap_request_text(struct ap_request *request)
 
 struct ap_lease_key ap_request_lease(const struct ap_request *request)
 {
-	return (struct ap_lease_key){.agent = request->machine.agent,
-				     .token = request->machine.token};
+	return (struct ap_lease_key){.agent = request->granted, .token = request->machine.token};
 }
 
 void ap_request_cancel(struct ap_pool *pool, struct ap_request *request)
@@ -161,7 +160,7 @@ static void grant_locked(struct ap_pool *pool, struct ap_request *request)
 	if (request->machine.result < 0 || request->machine.token == 0)
 		return;
 	struct ap_agent *agent = pool->agents[request->machine.slot];
-	request->machine.agent = agent->number;
+	request->granted = agent->number;
 	pool->noted[agent->slot].waited_ns = ap_clock_ns() - request->asked_ns;
 	ap_buf_printf(&request->text, "%s %s\n", agent->name, request->machine.label.text);
 	if (agent->holder_fd >= 0)
@@ -172,7 +171,7 @@ static void grant_locked(struct ap_pool *pool, struct ap_request *request)
 /* Outcomes of effects for which there is no agent: no memory for one, or none to stop. */
 struct unmade {
 	unsigned n;
-	struct machine_event events[8]; /* max_spawning is 4, and one was stepped */
+	struct machine_event events[AP_MAX_SPAWNING + 1]; /* and the stop of one that failed */
 };
 
 /* Has it written down that a lease ends: the next daemon has it end too. */
@@ -347,6 +346,15 @@ void ap_pool_watch(struct ap_pool *pool, bool watch)
 		atomic_fetch_sub(&pool->n_watching, 1);
 }
 
+void pool_note_unsaved(struct ap_pool *pool, const struct ap_err *err, bool is_kept)
+{
+	pthread_mutex_lock(&pool->lock);
+	if (err->text[0])
+		pool->aside_error = *err;
+	pool->n_aside += is_kept;
+	pthread_mutex_unlock(&pool->lock);
+}
+
 void pool_note_spawn_error(struct ap_pool *pool, const struct ap_err *err)
 {
 	pthread_mutex_lock(&pool->lock);
@@ -418,11 +426,10 @@ int ap_pool_acquire(struct ap_pool *pool, const struct ap_acquire *acquire,
 	pthread_mutex_lock(&pool->lock);
 	int64_t timeout = acquire->timeout_ns >= 0 ? acquire->timeout_ns
 						   : pool->config.number[AP_OPT_ACQUIRE_TIMEOUT];
-	wanted->deadline_ns = ap_clock_after(now, timeout);
+	wanted->once = timeout == 0;
+	wanted->deadline_ns = wanted->once ? AP_FOREVER : ap_clock_after(now, timeout);
 	wanted->ttl_ns =
 		acquire->ttl_ns >= 0 ? acquire->ttl_ns : pool->config.number[AP_OPT_LEASE_TTL];
-	if (timeout == 0)
-		wanted->deadline_ns = 0;
 	int r = pool_step_locked(
 		pool, &(struct machine_event){.type = MACHINE_ACQUIRE, .request = wanted},
 		&answered);
@@ -556,12 +563,12 @@ struct setting {
 	enum ap_option option; /* AP_N_OPTIONS: the size */
 	int target, old_target;
 	uint8_t old_origin;
-	char *text, *old_text; /* owned */
+	unsigned serial; /* of the option's values */
+	char *old_text;	 /* owned */
 };
 
 static void setting_free(struct setting *setting)
 {
-	free(setting->text);
 	free(setting->old_text);
 	free(setting);
 }
@@ -594,9 +601,7 @@ static void setting_take_back(const struct setting *setting)
 		if (pool->machine.target == setting->target)
 			pool_set_target_locked(pool, setting->old_target);
 	} else {
-		AP_CLEANUP_BUF struct ap_buf now = {0};
-		ap_config_show(&pool->config, setting->option, &now);
-		if (strcmp(ap_buf_text(&now), setting->text) == 0 &&
+		if (pool->serials[setting->option] == setting->serial &&
 		    ap_config_set(&pool->config, setting->option, setting->old_text, true, NULL) ==
 			    0)
 			pool->config.origin[setting->option] = setting->old_origin;
@@ -759,14 +764,14 @@ int ap_pool_config_set(struct ap_pool *pool, enum ap_option option, const char *
 				  : ap_err_errno(err, -ENOMEM, "%s", ap_options[option].name);
 	if (r == 0) {
 		pool_obey_config_locked(pool, &answered);
-		setting->text = option_text_locked(pool, option);
+		setting->serial = ++pool->serials[option];
 		pool_note_config_locked(pool, option);
 	}
 	pthread_mutex_unlock(&pool->lock);
 	pool_deliver(pool, &answered);
-	if (r < 0 || !setting->text) {
+	if (r < 0) {
 		setting_free(setting);
-		return r < 0 ? r : ap_err_errno(err, -ENOMEM, "%s", ap_options[option].name);
+		return r;
 	}
 	ap_request_ref(request);
 	state_dir_keep_option(pool, option, setting_kept, setting);

@@ -64,6 +64,7 @@ struct ap_request {
 	char *why;	      /* behind the result, owned; NULL: nothing is known */
 	struct ap_buf text;   /* what it brings; written by whoever calls done, before it */
 	char *base;	      /* of an acquirer, owned; NULL: the configuration's */
+	unsigned granted;     /* number of the agent that an acquirer got */
 	bool has_restore;     /* behind base's NUL stands what of kept/ is laid over its worktree */
 	/* of an acquirer: the process that the lease ends with, 0: none; and its start, as
 	 * process_start_time() tells it: who waits costs no descriptor */
@@ -242,6 +243,7 @@ struct ap_pool {
 	pthread_mutex_t lock;	/* of what follows */
 	pthread_cond_t emptied; /* an agent has gone */
 	struct ap_config config;
+	unsigned serials[AP_N_OPTIONS]; /* how often each was set while the pool ran */
 	struct machine machine;
 	struct machine_effects effects; /* of the step under way */
 	struct counters counters;
@@ -293,6 +295,10 @@ void pool_changed(struct ap_pool *pool);
 
 /* Tells who mounts something that is no failure. Before the pool is started. */
 void pool_tell(struct ap_pool *pool, const char *sentence);
+
+/* Records where work lies that could not be saved, for who unmounts; the last one is told. With
+ * `is_kept` it counts: the worktree stays when the daemon ends. Takes the lock. */
+void pool_note_unsaved(struct ap_pool *pool, const struct ap_err *err, bool is_kept);
 
 /* Has it known why spawning failed. Takes the lock. */
 void pool_note_spawn_error(struct ap_pool *pool, const struct ap_err *err);

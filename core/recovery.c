@@ -207,8 +207,7 @@ static int end_left(struct ap_pool *pool, const char *name, const char *agent_di
 
 static void set_aside(struct ap_pool *pool, struct worktree *worktree, const struct ap_err *err)
 {
-	pool->n_aside++;
-	pool->aside_error = *err;
+	pool_note_unsaved(pool, err, true); /* leases that are adopted may be ending already */
 	worktree_leave(worktree);
 }
 

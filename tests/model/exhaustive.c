@@ -108,7 +108,8 @@ static void acquire(struct world *w, unsigned i, bool once, bool first_agent)
 		return;
 	memset(request, 0, sizeof *request);
 	request->label.text[0] = (char)('a' + i);
-	request->deadline_ns = once ? w->now : w->now + 30 * AP_SECOND;
+	request->once = once;
+	request->deadline_ns = once ? AP_FOREVER : w->now + 30 * AP_SECOND;
 	request->agent = first_agent ? w->memory.slots[0].number : 0;
 	request->ttl_ns = i == 0 ? 20 * AP_SECOND : 0;
 	world_step(w, &(struct machine_event){.type = MACHINE_ACQUIRE, .request = request});

@@ -556,14 +556,13 @@ static int acquire(struct naive *n, const struct machine_request *asked, int req
 				    .deadline = asked->deadline_ns,
 				    .ttl = asked->ttl_ns,
 				    .slot = -1,
-				    .once = asked->deadline_ns <= now,
+				    .once = asked->once,
 				    .open = true};
 	memcpy(q->label, asked->label.text, sizeof q->label);
 	while (!q->label[0] || (!asked->label.text[0] && label_known(n, q->label)))
 		snprintf(q->label, sizeof q->label, "lease-%u", n->next_lease++);
 	queue_insert(n, n->n_queued, (unsigned)request);
 	if (q->once) {
-		q->deadline = NEVER;
 		serve(n, now);
 		refuse_if_once(n, request);
 	}

@@ -82,8 +82,8 @@ static void acquire(struct world *w)
 		request->agent =
 			one_in(w, 4) ? world_draw(w, 40) : w->memory.slots[some_slot(w)].number;
 	request->affinity = world_draw(w, 4);
-	request->deadline_ns =
-		one_in(w, 4) ? w->now - world_draw(w, 2) : w->now + some_time(w, 3600 * AP_SECOND);
+	request->once = one_in(w, 4);
+	request->deadline_ns = request->once ? AP_FOREVER : w->now + some_time(w, 3600 * AP_SECOND);
 	request->ttl_ns = one_in(w, 2) ? 0 : some_time(w, 3600 * AP_SECOND);
 	request->uid = world_draw(w, N_USERS);
 	request->pid = (pid_t)world_draw(w, 1000);

@@ -42,7 +42,7 @@ struct logged_event {
 	struct machine_event event;
 	char label[12];
 	unsigned agent;
-	int64_t deadline_ns;
+	int64_t deadline_ns; /* AP_FOREVER: it asks once */
 	int request, result;
 };
 

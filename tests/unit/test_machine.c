@@ -167,7 +167,8 @@ static unsigned count(enum ap_agent_state state)
 
 static int acquire(struct machine_request *request, const char *label, int64_t timeout_ns)
 {
-	*request = (struct machine_request){.deadline_ns = timeout_ns ? now + timeout_ns : 0};
+	*request = (struct machine_request){
+		.deadline_ns = timeout_ns ? now + timeout_ns : AP_FOREVER, .once = timeout_ns == 0};
 	snprintf(request->label.text, sizeof request->label.text, "%s", label);
 	return STEP(.type = MACHINE_ACQUIRE, .request = request);
 }
@@ -764,7 +765,8 @@ static void wanted_agent_ending(void **state)
 
 static void ttl_ends(void **state)
 {
-	struct machine_request a = {.deadline_ns = 0, .ttl_ns = 10 * AP_SECOND, .label.text = "a"};
+	struct machine_request a = {
+		.deadline_ns = AP_FOREVER, .ttl_ns = 10 * AP_SECOND, .label.text = "a"};
 	begin_idle(1, 1);
 	STEP(.type = MACHINE_ACQUIRE, .request = &a);
 	settle();
