@@ -310,8 +310,6 @@ void agent_ended(struct ap_agent *agent, unsigned start)
 	char how[sizeof agent->ended_how];
 	int64_t when;
 	read_end(agent, how, sizeof how, &when);
-	struct ap_list answered;
-	ap_list_init(&answered);
 	pthread_mutex_lock(&pool->lock);
 	if (agent->start != start || agent->restarting) {
 		pthread_mutex_unlock(&pool->lock);
@@ -324,7 +322,7 @@ void agent_ended(struct ap_agent *agent, unsigned start)
 	agent->exit_time = when;
 	agent->recheck_ns = ap_clock_ns();
 	pool_changed(pool);
-	const struct machine_slot *slot = &pool->machine.slots[agent->slot];
+	const struct machine_slot *slot = &pool->view->slots[agent->slot];
 	bool killed = is_killed(how);
 	if (!agent->ending && !agent->gone && !slot->proven && !killed) {
 		ap_err_set(&pool->spawn_error, 0, "'%s' ended soon after its start (%s)",
@@ -335,10 +333,8 @@ void agent_ended(struct ap_agent *agent, unsigned start)
 		pool_step_locked(pool,
 				 &(struct machine_event){.type = MACHINE_EXITED,
 							 .slot = agent->slot,
-							 .result = killed ? MACHINE_KILLED : 0},
-				 &answered);
-	pthread_mutex_unlock(&pool->lock);
-	pool_deliver(pool, &answered);
+							 .result = killed ? MACHINE_KILLED : 0});
+	pool_unlock(pool);
 }
 
 void agent_forget_holder_locked(struct ap_agent *agent)
@@ -764,9 +760,8 @@ int ap_agent_prompt_begin(struct ap_pool *pool, struct ap_agent *agent, uint64_t
 	pthread_mutex_lock(&pool->lock);
 	int r = prompt_refused_locked(pool, agent, 0, err);
 	if (r == 0)
-		r = pool_refused(machine_may_prompt(&pool->machine,
-						    &pool->machine.slots[agent->slot], token,
-						    ap_clock_ns()),
+		r = pool_refused(machine_may_prompt(pool->view, &pool->view->slots[agent->slot],
+						    token, ap_clock_ns()),
 				 err);
 	if (r == 0 && agent->open_token != token) {
 		agent->n_prompts_open = 0;
@@ -863,17 +858,14 @@ static int queue_prompt(struct ap_pool *pool, struct ap_agent *agent, uint64_t t
 	struct prompt *prompt = prompt_new(text, len, is_command);
 	if (!prompt)
 		return ap_err_errno(err, -ENOMEM, "prompt");
-	struct ap_list answered;
-	ap_list_init(&answered);
 	pthread_mutex_lock(&pool->lock);
 	int r = prompt_refused_locked(pool, agent, len, err);
 	if (r == 0)
-		r = pool_refused(pool_step_locked(pool,
-						  &(struct machine_event){.type = MACHINE_PROMPT,
-									  .slot = agent->slot,
-									  .token = token},
-						  &answered),
-				 err);
+		r = pool_refused(
+			pool_step_locked(pool, &(struct machine_event){.type = MACHINE_PROMPT,
+								       .slot = agent->slot,
+								       .token = token}),
+			err);
 	if (r == 0) {
 		prompt->seq = ++agent->prompt_seq;
 		keep_prompt_locked(agent, prompt);
@@ -884,8 +876,7 @@ static int queue_prompt(struct ap_pool *pool, struct ap_agent *agent, uint64_t t
 			agent->activity = AP_ACTIVITY_BUSY;
 		agent->recheck_ns = ap_clock_ns();
 	}
-	pthread_mutex_unlock(&pool->lock);
-	pool_deliver(pool, &answered);
+	pool_unlock(pool);
 	if (r < 0)
 		free(prompt);
 	else
@@ -928,7 +919,7 @@ bool ap_agent_transitions(struct ap_pool *pool, struct ap_agent *agent, struct a
 
 bool agent_info_locked(const struct ap_agent *agent, struct ap_agent_info *ret)
 {
-	const struct machine_slot *slot = &agent->pool->machine.slots[agent->slot];
+	const struct machine_slot *slot = &agent->pool->view->slots[agent->slot];
 	*ret = (struct ap_agent_info){.number = agent->number, .worktree = agent->worktree_path};
 	memcpy(ret->name, agent->name, sizeof ret->name);
 	ret->output_size = atomic_load(&agent->plain.size);

@@ -45,7 +45,7 @@ static int outcome(struct ap_agent *agent, int result)
 static void tell_request(struct ap_agent *agent, const struct ap_err *err)
 {
 	pthread_mutex_lock(&agent->pool->lock);
-	struct machine_request *request = agent->pool->machine.slots[agent->slot].request;
+	struct machine_request *request = agent->pool->view->slots[agent->slot].request;
 	if (request)
 		request_explain_locked(ap_container_of(request, struct ap_request, machine), err);
 	pthread_mutex_unlock(&agent->pool->lock);
@@ -156,7 +156,7 @@ void job_revive_locked(struct ap_pool *pool)
 static void job_bound(struct worker_job *job)
 {
 	struct ap_pool *pool = ap_container_of(job, struct ap_pool, bound_job);
-	const struct recycling_limits *limits = &pool->machine.limits.recycling;
+	const struct recycling_limits *limits = &pool->view->limits.recycling;
 	pthread_mutex_lock(&pool->lock);
 	for (uint64_t max = ~limits->max_memory; max != limits->max_memory;) {
 		max = limits->max_memory; /* it may be set again meanwhile */
@@ -224,7 +224,7 @@ static void agent_record(struct ap_agent *agent, bool clean, bool recycled, stru
 	snprintf(ret->admin_dir, sizeof ret->admin_dir, "%s", agent->worktree.git_dir);
 	int64_t now = ap_clock_ns();
 	pthread_mutex_lock(&pool->lock);
-	const struct machine_slot *slot = &pool->machine.slots[agent->slot];
+	const struct machine_slot *slot = &pool->view->slots[agent->slot];
 	ret->generation = slot->generation + recycled;
 	ret->n_recycles = slot->n_recycles + recycled;
 	ret->n_requests = slot->n_requests;
@@ -305,7 +305,7 @@ static int record_over(struct ap_agent *agent, struct ap_err *err)
 {
 	struct ap_pool *pool = agent->pool;
 	pthread_mutex_lock(&pool->lock);
-	enum ap_reason reason = pool->machine.slots[agent->slot].leaving;
+	enum ap_reason reason = pool->view->slots[agent->slot].leaving;
 	pthread_mutex_unlock(&pool->lock);
 	/* first: without it the store is believed, with one that the store does not know it is not
 	 */
@@ -358,7 +358,7 @@ static void wanted_lease(struct ap_agent *agent, struct store_lease *record, pid
 	struct worktree_lease *lease = &agent->lease;
 	struct ap_pool *pool = agent->pool;
 	pthread_mutex_lock(&pool->lock);
-	const struct machine_slot *slot = &pool->machine.slots[agent->slot];
+	const struct machine_slot *slot = &pool->view->slots[agent->slot];
 	const char *base = pool->config.text[AP_OPT_BASE];
 	*record = (struct store_lease){
 		.token = slot->token,
@@ -517,7 +517,7 @@ void lease_message(const char *label, const char *name, unsigned generation, str
 unsigned agent_generation(const struct ap_agent *agent)
 {
 	pthread_mutex_lock(&agent->pool->lock);
-	unsigned generation = agent->pool->machine.slots[agent->slot].generation;
+	unsigned generation = agent->pool->view->slots[agent->slot].generation;
 	pthread_mutex_unlock(&agent->pool->lock);
 	return generation;
 }
@@ -544,7 +544,7 @@ static int keep_work(struct ap_agent *agent, const struct worktree_saved *saved,
 	struct ap_pool *pool = agent->pool;
 	struct kept_info info;
 	pthread_mutex_lock(&pool->lock);
-	enum ap_reason reason = pool->machine.slots[agent->slot].leaving;
+	enum ap_reason reason = pool->view->slots[agent->slot].leaving;
 	pthread_mutex_unlock(&pool->lock);
 	keeping_info(pool, &agent->worktree, &agent->lease, agent->token, reason, &info);
 	snprintf(info.commit, sizeof info.commit, "%s", saved->commit);
@@ -702,7 +702,7 @@ static void job_recycle(struct ap_agent *agent)
 	if (r == 0) {
 		pthread_mutex_lock(&pool->lock);
 		agent_forget_prompts_locked(agent);
-		recycled = pool->machine.slots[agent->slot].recycle;
+		recycled = pool->view->slots[agent->slot].recycle;
 		pthread_mutex_unlock(&pool->lock);
 	}
 	if (r == 0 && !restart)
@@ -927,7 +927,7 @@ static void follow_base(struct ap_agent *agent)
 		return;
 	pthread_mutex_lock(&pool->lock);
 	bool behind = !agent->gone && strcmp(agent->commit, base) != 0 &&
-		      pool->machine.slots[agent->slot].state == AP_AGENT_IDLE;
+		      pool->view->slots[agent->slot].state == AP_AGENT_IDLE;
 	pthread_mutex_unlock(&pool->lock);
 	if (behind)
 		forward_soon(agent);
@@ -1014,7 +1014,7 @@ static void job_forward(struct worker_job *worker_job)
 	char base[GIT_OID_MAX + 1];
 	atomic_store(&agent->forwarding, false);
 	pthread_mutex_lock(&agent->pool->lock);
-	enum ap_agent_state state = agent->pool->machine.slots[agent->slot].state;
+	enum ap_agent_state state = agent->pool->view->slots[agent->slot].state;
 	bool serves_nobody = !agent->gone && !agent->lease_open &&
 			     (state == AP_AGENT_IDLE || state == AP_AGENT_VALIDATING);
 	pthread_mutex_unlock(&agent->pool->lock);

@@ -19,8 +19,7 @@ int keeping_open(struct ap_pool *pool, struct ap_err *err)
 		return ap_err_errno(err, -ENOMEM, "%s/kept", pool->state_dir);
 	kept_work_stats(pool->kept_work, &stats);
 	/* the store may be lost, and begin anew: a token is never used twice */
-	if (pool->machine.next_token <= stats.max_token)
-		pool->machine.next_token = stats.max_token + 1;
+	pool_restore(pool, &(struct machine_restored){.next_token = stats.max_token + 1});
 	return 0;
 }
 

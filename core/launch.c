@@ -364,7 +364,7 @@ void launch_choose_port(struct ap_agent *agent)
 {
 	struct ap_pool *pool = agent->pool;
 	unsigned first = (unsigned)(ap_hash(pool->state_dir) % PORTS),
-		 n_slots = pool->machine.n_slots;
+		 n_slots = pool->view->n_slots;
 	for (unsigned tries = 0; tries < PORTS / n_slots; tries++) {
 		unsigned port = PORT_FIRST + (first + tries * n_slots + agent->slot) % PORTS;
 		struct sockaddr_in address = {.sin_family = AF_INET,

@@ -1,4 +1,4 @@
-#include "machine.h"
+#include "machine_internal.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -43,13 +43,13 @@ static const unsigned legal_moves[AP_N_AGENT_STATES] = {
 	[AP_AGENT_STOPPING] = BIT(FREE),
 };
 
-static void wake_by(struct machine *m, int64_t at_ns)
+static void wake_by(struct machine_view *m, int64_t at_ns)
 {
 	if (at_ns < m->wake_ns)
 		m->wake_ns = at_ns;
 }
 
-static uint32_t random_next(struct machine *m)
+static uint32_t random_next(struct machine_view *m)
 {
 	/* xorshift32: Marsaglia, 2003 */
 	m->random ^= m->random << 13;
@@ -58,14 +58,28 @@ static uint32_t random_next(struct machine *m)
 	return m->random;
 }
 
+/* --- slots --- */
+
+/* What others may only look at. */
+static struct machine_slot *slot_at(const struct machine_view *m, unsigned index)
+{
+	return (struct machine_slot *)&m->slots[index];
+}
+
+static struct machine_slot *slot_find(const struct machine_view *m, unsigned number)
+{
+	const struct machine_slot *slot = machine_find_number(m, number);
+	return slot ? slot_at(m, machine_slot_index(m, slot)) : NULL;
+}
+
 /* --- labels --- */
 
-static struct ap_list *label_bucket(const struct machine *m, uint32_t hash)
+static struct ap_list *label_bucket(const struct machine_view *m, uint32_t hash)
 {
 	return &m->labels[hash & (m->n_labels - 1)];
 }
 
-static struct machine_label *label_find_hashed(const struct machine *m, const char *text,
+static struct machine_label *label_find_hashed(const struct machine_view *m, const char *text,
 					       uint32_t hash)
 {
 	struct ap_list *at, *bucket = label_bucket(m, hash);
@@ -77,17 +91,17 @@ static struct machine_label *label_find_hashed(const struct machine *m, const ch
 	return NULL;
 }
 
-static struct machine_label *label_find(const struct machine *m, const char *text)
+static struct machine_label *label_find(const struct machine_view *m, const char *text)
 {
 	return label_find_hashed(m, text, (uint32_t)ap_hash(text));
 }
 
-static void label_add(struct machine *m, struct machine_label *label)
+static void label_add(struct machine_view *m, struct machine_label *label)
 {
 	ap_list_insert_after(label_bucket(m, label->hash), &label->link);
 }
 
-static uint32_t label_invent(struct machine *m, struct machine_label *label)
+static uint32_t label_invent(struct machine_view *m, struct machine_label *label)
 {
 	uint32_t hash;
 	do {
@@ -99,19 +113,19 @@ static uint32_t label_invent(struct machine *m, struct machine_label *label)
 
 /* --- users --- */
 
-static bool user_is_bounded(const struct machine *m, uid_t uid)
+static bool user_is_bounded(const struct machine_view *m, uid_t uid)
 {
 	return uid != 0 && uid != m->limits.owner;
 }
 
-static unsigned user_home(const struct machine *m, uid_t uid)
+static unsigned user_home(const struct machine_view *m, uid_t uid)
 {
 	return (uid * 2654435769u >> 16) & (m->n_user_places - 1); /* Knuth's multiplier */
 }
 
 /* Where the user stands, or would: the first place from his home on that is his or free. There are
  * twice as many places as there can be users. */
-static unsigned user_place(const struct machine *m, uid_t uid)
+static unsigned user_place(const struct machine_view *m, uid_t uid)
 {
 	unsigned at = user_home(m, uid);
 	while (m->users[at].n_waiting > 0 && m->users[at].uid != uid)
@@ -119,13 +133,13 @@ static unsigned user_place(const struct machine *m, uid_t uid)
 	return at;
 }
 
-static bool user_is_full(const struct machine *m, uid_t uid)
+static bool user_is_full(const struct machine_view *m, uid_t uid)
 {
 	return user_is_bounded(m, uid) &&
 	       m->users[user_place(m, uid)].n_waiting >= m->limits.max_waiting_of_user;
 }
 
-static void user_waits(struct machine *m, uid_t uid)
+static void user_waits(struct machine_view *m, uid_t uid)
 {
 	if (!user_is_bounded(m, uid))
 		return;
@@ -135,7 +149,7 @@ static void user_waits(struct machine *m, uid_t uid)
 }
 
 /* A place that becomes free takes who would not be found behind it. */
-static void user_waits_no_more(struct machine *m, uid_t uid)
+static void user_waits_no_more(struct machine_view *m, uid_t uid)
 {
 	unsigned mask = m->n_user_places - 1, gap;
 	if (!user_is_bounded(m, uid) || --m->users[gap = user_place(m, uid)].n_waiting > 0)
@@ -154,7 +168,7 @@ static void user_waits_no_more(struct machine *m, uid_t uid)
 
 /* The only function that changes a slot's state. IDLE is entered at the front: last used first.
  * Whatever is under way for the old state does not count any more. */
-static void slot_move(struct machine *m, struct machine_slot *slot, enum ap_agent_state to,
+static void slot_move(struct machine_view *m, struct machine_slot *slot, enum ap_agent_state to,
 		      enum ap_reason reason, struct machine_effects *fx)
 {
 	assert(legal_moves[slot->state] & (1u << to));
@@ -174,7 +188,7 @@ static void slot_move(struct machine *m, struct machine_slot *slot, enum ap_agen
 	ap_list_insert_after(&m->states[to], &slot->link);
 }
 
-static struct machine_effect *effect_add(struct machine *m, struct machine_effects *fx,
+static struct machine_effect *effect_add(struct machine_view *m, struct machine_effects *fx,
 					 enum machine_effect_type type, struct machine_slot *slot)
 {
 	assert(fx->n < machine_max_effects(m));
@@ -187,7 +201,7 @@ static struct machine_effect *effect_add(struct machine *m, struct machine_effec
 }
 
 /* The one effect that the slot's state waits for, and for how long. */
-static struct machine_effect *effect_begin(struct machine *m, struct machine_effects *fx,
+static struct machine_effect *effect_begin(struct machine_view *m, struct machine_effects *fx,
 					   enum machine_effect_type type, struct machine_slot *slot,
 					   int64_t deadline_ns)
 {
@@ -214,7 +228,7 @@ static void slot_answer(struct machine_slot *slot, struct machine_effects *fx, i
 }
 
 /* A start of its program is on probation: an early end is a failed spawn. */
-static void slot_unprove(struct machine *m, struct machine_slot *slot, int64_t now)
+static void slot_unprove(struct machine_view *m, struct machine_slot *slot, int64_t now)
 {
 	if (slot->proven)
 		m->n_unproven++;
@@ -222,48 +236,48 @@ static void slot_unprove(struct machine *m, struct machine_slot *slot, int64_t n
 	slot->started_ns = now;
 }
 
-static void slot_disown(struct machine *m, struct machine_slot *slot)
+static void slot_disown(struct machine_view *m, struct machine_slot *slot)
 {
 	if (!slot->proven)
 		m->n_unproven--;
 	slot->proven = true;
 }
 
-static void slot_prove(struct machine *m, struct machine_slot *slot)
+static void slot_prove(struct machine_view *m, struct machine_slot *slot)
 {
 	if (!slot->proven)
 		breaker_succeeded(&m->breaker);
 	slot_disown(m, slot);
 }
 
-static void wake_for_retry(struct machine *m, int64_t now)
+static void wake_for_retry(struct machine_view *m, int64_t now)
 {
 	if (m->breaker.state == BREAKER_OPEN && m->breaker.retry_ns > now)
 		wake_by(m, m->breaker.retry_ns);
 }
 
-static void spawn_failed(struct machine *m, int error, int64_t now)
+static void spawn_failed(struct machine_view *m, int error, int64_t now)
 {
 	m->spawn_error = error;
 	breaker_failed(&m->breaker, now, random_next(m));
 	wake_for_retry(m, now);
 }
 
-static void slot_mark(struct machine *m, struct machine_slot *slot, enum ap_reason reason)
+static void slot_mark(struct machine_view *m, struct machine_slot *slot, enum ap_reason reason)
 {
 	if (!slot->recycle != !reason)
 		m->n_marked += reason ? 1 : -1u;
 	slot->recycle = (uint8_t)reason;
 }
 
-static void slot_set_aside(struct machine *m, struct machine_slot *slot, bool aside)
+static void slot_set_aside(struct machine_view *m, struct machine_slot *slot, bool aside)
 {
 	if (slot->aside != aside)
 		m->n_aside += aside ? 1 : -1u;
 	slot->aside = aside;
 }
 
-static void slot_stop(struct machine *m, struct machine_slot *slot, enum ap_reason reason,
+static void slot_stop(struct machine_view *m, struct machine_slot *slot, enum ap_reason reason,
 		      int64_t now, struct machine_effects *fx)
 {
 	slot_disown(m, slot);
@@ -274,7 +288,7 @@ static void slot_stop(struct machine *m, struct machine_slot *slot, enum ap_reas
 }
 
 /* The orderly end of an agent that is well. */
-static void slot_drain(struct machine *m, struct machine_slot *slot, enum ap_reason reason,
+static void slot_drain(struct machine_view *m, struct machine_slot *slot, enum ap_reason reason,
 		       int64_t now, struct machine_effects *fx)
 {
 	slot_disown(m, slot);
@@ -284,7 +298,7 @@ static void slot_drain(struct machine *m, struct machine_slot *slot, enum ap_rea
 }
 
 /* Made ready for the next lease; `counted` it is a recycling, else the end of a lease. */
-static void slot_clean(struct machine *m, struct machine_slot *slot, enum ap_reason reason,
+static void slot_clean(struct machine_view *m, struct machine_slot *slot, enum ap_reason reason,
 		       bool counted, int64_t now, struct machine_effects *fx)
 {
 	slot_move(m, slot, AP_AGENT_RECYCLING, reason, fx);
@@ -294,7 +308,7 @@ static void slot_clean(struct machine *m, struct machine_slot *slot, enum ap_rea
 }
 
 /* Recycled, or replaced under a new name when that has been done often enough. */
-static void slot_recycle(struct machine *m, struct machine_slot *slot, enum ap_reason reason,
+static void slot_recycle(struct machine_view *m, struct machine_slot *slot, enum ap_reason reason,
 			 int64_t now, struct machine_effects *fx)
 {
 	if (!recycling_spent(&m->limits.recycling, slot->n_recycles))
@@ -306,14 +320,15 @@ static void slot_recycle(struct machine *m, struct machine_slot *slot, enum ap_r
 }
 
 /* Its program has ended, or it was found ill. */
-static void start_failed(struct machine *m, const struct machine_slot *slot, int error, int64_t now)
+static void start_failed(struct machine_view *m, const struct machine_slot *slot, int error,
+			 int64_t now)
 {
 	if (!slot->proven && error != MACHINE_KILLED)
 		spawn_failed(m, -ECHILD, now);
 }
 
 /* Found ill where nobody holds it. One that was ill from its start on would be so again. */
-static void slot_sicken(struct machine *m, struct machine_slot *slot, enum ap_reason reason,
+static void slot_sicken(struct machine_view *m, struct machine_slot *slot, enum ap_reason reason,
 			int error, int64_t now, struct machine_effects *fx)
 {
 	slot_move(m, slot, AP_AGENT_UNHEALTHY, reason, fx);
@@ -325,7 +340,7 @@ static void slot_sicken(struct machine *m, struct machine_slot *slot, enum ap_re
 }
 
 /* Age and probation end in IDLE and ACTIVE only: called on the way in. */
-static void wake_for_age(struct machine *m, const struct machine_slot *slot)
+static void wake_for_age(struct machine_view *m, const struct machine_slot *slot)
 {
 	wake_by(m, recycling_expiry(&m->limits.recycling, slot->started_ns, slot->jitter));
 	if (!slot->proven)
@@ -333,7 +348,7 @@ static void wake_for_age(struct machine *m, const struct machine_slot *slot)
 }
 
 /* Becomes idle, or ends where that was asked for meanwhile. */
-static void slot_settle(struct machine *m, struct machine_slot *slot, enum ap_reason reason,
+static void slot_settle(struct machine_view *m, struct machine_slot *slot, enum ap_reason reason,
 			int64_t now, struct machine_effects *fx)
 {
 	slot->used_ns = now;
@@ -345,7 +360,7 @@ static void slot_settle(struct machine *m, struct machine_slot *slot, enum ap_re
 	wake_for_age(m, slot);
 }
 
-static void generation_begin(struct machine *m, struct machine_slot *slot)
+static void generation_begin(struct machine_view *m, struct machine_slot *slot)
 {
 	slot->generation++;
 	slot->jitter = (uint16_t)random_next(m);
@@ -354,7 +369,7 @@ static void generation_begin(struct machine *m, struct machine_slot *slot)
 	slot->cpu_over = false;
 }
 
-static void slot_free(struct machine *m, struct machine_slot *slot, struct machine_effects *fx)
+static void slot_free(struct machine_view *m, struct machine_slot *slot, struct machine_effects *fx)
 {
 	if (slot->born)
 		m->n_terminated++;
@@ -387,7 +402,7 @@ static void lease_clear(struct machine_slot *slot)
 	slot->leaving = AP_REASON_NONE;
 }
 
-static void lease_end(struct machine *m, struct machine_slot *slot, enum ap_reason reason,
+static void lease_end(struct machine_view *m, struct machine_slot *slot, enum ap_reason reason,
 		      bool discard, int64_t now, struct machine_effects *fx)
 {
 	slot->leaving = (uint8_t)reason;
@@ -400,7 +415,8 @@ static void lease_end(struct machine *m, struct machine_slot *slot, enum ap_reas
 
 /* --- reconcile: level-triggered, after every event --- */
 
-static struct machine_slot *idle_for(const struct machine *m, const struct machine_request *request)
+static struct machine_slot *idle_for(const struct machine_view *m,
+				     const struct machine_request *request)
 {
 	const struct ap_list *idle = &m->states[AP_AGENT_IDLE];
 	struct machine_slot *found = NULL;
@@ -419,10 +435,10 @@ static struct machine_slot *idle_for(const struct machine *m, const struct machi
 
 /* Among those who wait for the same as it does, where it stands among all. Who was reserved an
  * agent before stands near the front, behind others of that kind. */
-static void turn_add(struct machine *m, struct machine_request *request)
+static void turn_add(struct machine_view *m, struct machine_request *request)
 {
 	struct ap_list *turns =
-		request->agent ? &machine_find_number(m, request->agent)->waiters : &m->anyone;
+		request->agent ? &slot_find(m, request->agent)->waiters : &m->anyone;
 	if (request->token == 0) {
 		ap_list_append(turns, &request->turn);
 		return;
@@ -437,7 +453,7 @@ static void turn_add(struct machine *m, struct machine_request *request)
 	ap_list_insert_after(turns, &request->turn);
 }
 
-static void waiter_add(struct machine *m, struct machine_request *request, struct ap_list *at)
+static void waiter_add(struct machine_view *m, struct machine_request *request, struct ap_list *at)
 {
 	request->state = REQUEST_WAITING;
 	request->arrival = m->next_arrival++;
@@ -451,7 +467,7 @@ static void waiter_add(struct machine *m, struct machine_request *request, struc
 	wake_by(m, request->deadline_ns);
 }
 
-static void waiter_remove(struct machine *m, struct machine_request *request)
+static void waiter_remove(struct machine_view *m, struct machine_request *request)
 {
 	ap_list_remove(&request->link);
 	ap_list_remove(&request->turn);
@@ -460,7 +476,7 @@ static void waiter_remove(struct machine *m, struct machine_request *request)
 	m->n_waiting--;
 }
 
-static void waiter_refuse(struct machine *m, struct machine_request *request, int error,
+static void waiter_refuse(struct machine_view *m, struct machine_request *request, int error,
 			  struct machine_effects *fx)
 {
 	waiter_remove(m, request);
@@ -468,8 +484,8 @@ static void waiter_refuse(struct machine *m, struct machine_request *request, in
 }
 
 /* The agent is the acquirer's, who is in the queue no more. */
-static void reserve(struct machine *m, struct machine_slot *slot, struct machine_request *request,
-		    int64_t now, struct machine_effects *fx)
+static void reserve(struct machine_view *m, struct machine_slot *slot,
+		    struct machine_request *request, int64_t now, struct machine_effects *fx)
 {
 	request->state = REQUEST_VALIDATING;
 	request->slot = machine_slot_index(m, slot);
@@ -506,7 +522,7 @@ static struct machine_request *first_turn(const struct ap_list *turns)
 
 /* The first of the queue for whom an agent is idle. However many wait for one that is busy, they
  * are not looked at. */
-static struct machine_request *next_to_serve(const struct machine *m)
+static struct machine_request *next_to_serve(const struct machine_view *m)
 {
 	const struct ap_list *idle = &m->states[AP_AGENT_IDLE];
 	if (ap_list_empty(idle))
@@ -523,10 +539,10 @@ static struct machine_request *next_to_serve(const struct machine *m)
 }
 
 /* Idle agents to the waiters in their order; one that wants a certain agent is passed over. */
-static void serve(struct machine *m, int64_t now, struct machine_effects *fx)
+static void serve(struct machine_view *m, int64_t now, struct machine_effects *fx)
 {
 	struct machine_request *request;
-	while ((request = next_to_serve(m))) {
+	while (!m->suspended && (request = next_to_serve(m))) {
 		waiter_remove(m, request);
 		reserve(m, idle_for(m, request), request, now, fx);
 	}
@@ -534,7 +550,7 @@ static void serve(struct machine *m, int64_t now, struct machine_effects *fx)
 
 /* Idle agents that are marked, a tenth of the pool at once; who was asked for is not kept waiting.
  * Where acquirers wait there is none. */
-static void recycle_marked(struct machine *m, int64_t now, struct machine_effects *fx)
+static void recycle_marked(struct machine_view *m, int64_t now, struct machine_effects *fx)
 {
 	unsigned most = machine_total(m) / 10 > 0 ? machine_total(m) / 10 : 1;
 	struct ap_list *at, *next;
@@ -547,14 +563,14 @@ static void recycle_marked(struct machine *m, int64_t now, struct machine_effect
 	}
 }
 
-static void note_scaled(struct machine *m, enum ap_scale_direction direction, int64_t now)
+static void note_scaled(struct machine_view *m, enum ap_scale_direction direction, int64_t now)
 {
 	m->scaled_ns = now;
 	m->scale_direction = direction;
 	m->n_scaled[direction]++;
 }
 
-static void grow(struct machine *m, unsigned wanted, int64_t now, struct machine_effects *fx)
+static void grow(struct machine_view *m, unsigned wanted, int64_t now, struct machine_effects *fx)
 {
 	while (machine_live(m) < wanted && machine_total(m) < m->limits.max_size &&
 	       m->n_in_state[AP_AGENT_SPAWNING] < m->limits.max_spawning &&
@@ -574,7 +590,7 @@ static void grow(struct machine *m, unsigned wanted, int64_t now, struct machine
 }
 
 /* Ends idle agents, the one that idles longest first. */
-static void retire_idle(struct machine *m, unsigned down_to, int64_t idle_since,
+static void retire_idle(struct machine_view *m, unsigned down_to, int64_t idle_since,
 			enum ap_reason reason, int64_t now, struct machine_effects *fx)
 {
 	while (m->n_in_state[AP_AGENT_IDLE] > 0 && machine_live(m) > down_to) {
@@ -587,14 +603,14 @@ static void retire_idle(struct machine *m, unsigned down_to, int64_t idle_since,
 	}
 }
 
-static void refuse_all(struct machine *m, int error, struct machine_effects *fx)
+static void refuse_all(struct machine_view *m, int error, struct machine_effects *fx)
 {
 	struct ap_list *at, *next;
 	ap_list_for_each_safe (at, next, &m->waiters)
 		waiter_refuse(m, ap_container_of(at, struct machine_request, link), error, fx);
 }
 
-static void refuse_waiters_of(struct machine *m, struct machine_slot *slot,
+static void refuse_waiters_of(struct machine_view *m, struct machine_slot *slot,
 			      struct machine_effects *fx)
 {
 	struct machine_request *request;
@@ -603,7 +619,7 @@ static void refuse_waiters_of(struct machine *m, struct machine_slot *slot,
 }
 
 /* What a policy answers, within the limits. */
-static unsigned policy_size(const struct machine *m, struct scaling_sample sample,
+static unsigned policy_size(const struct machine_view *m, struct scaling_sample sample,
 			    unsigned (*ask)(struct scaling_sample, double,
 					    const struct scaling_limits *))
 {
@@ -614,7 +630,7 @@ static unsigned policy_size(const struct machine *m, struct scaling_sample sampl
 }
 
 /* What the policy would have, and whatever it says, enough for who waits. */
-static unsigned policy_wants(const struct machine *m)
+static unsigned policy_wants(const struct machine_view *m)
 {
 	struct scaling_sample sample = machine_sample(m);
 	unsigned size = scaling_size(sample), ready = sample.n_coming + sample.n_idle;
@@ -624,7 +640,7 @@ static unsigned policy_wants(const struct machine *m)
 	return wanted;
 }
 
-unsigned machine_desired(const struct machine *m)
+unsigned machine_desired(const struct machine_view *m)
 {
 	if (m->suspended)
 		return machine_live(m);
@@ -635,7 +651,7 @@ unsigned machine_desired(const struct machine *m)
 }
 
 /* The policy's size: up at once, down one step for every window through which it was too large. */
-static void scale_by_policy(struct machine *m, int64_t now, struct machine_effects *fx)
+static void scale_by_policy(struct machine_view *m, int64_t now, struct machine_effects *fx)
 {
 	unsigned size = machine_live(m), wanted = policy_wants(m);
 	if (wanted >= size) {
@@ -654,7 +670,7 @@ static void scale_by_policy(struct machine *m, int64_t now, struct machine_effec
 		wake_by(m, ap_clock_after(m->low_since_ns, m->limits.scale_down_window_ns));
 }
 
-static void reconcile(struct machine *m, int64_t now, struct machine_effects *fx)
+static void reconcile(struct machine_view *m, int64_t now, struct machine_effects *fx)
 {
 	if (m->suspended)
 		return;
@@ -680,7 +696,24 @@ static void reconcile(struct machine *m, int64_t now, struct machine_effects *fx
 
 /* --- what is there already --- */
 
-static void adopt_lease(struct machine *m, struct machine_slot *slot,
+static int on_restore(struct machine_view *m, const struct machine_event *event, int64_t now,
+		      struct machine_effects *fx)
+{
+	const struct machine_restored *restored = event->restored;
+	if (m->next_number < restored->next_number)
+		m->next_number = restored->next_number;
+	if (m->next_token < restored->next_token)
+		m->next_token = restored->next_token;
+	if (m->next_lease < restored->next_lease)
+		m->next_lease = restored->next_lease;
+	m->n_grants += restored->n_grants;
+	m->n_recycled += restored->n_recycled;
+	m->n_spawned += restored->n_spawned;
+	m->n_terminated += restored->n_spawned;
+	return 0;
+}
+
+static void adopt_lease(struct machine_view *m, struct machine_slot *slot,
 			const struct machine_adoption *adoption, int64_t now)
 {
 	snprintf(slot->label.text, sizeof slot->label.text, "%s", adoption->label);
@@ -700,10 +733,10 @@ static void adopt_lease(struct machine *m, struct machine_slot *slot,
 		m->next_token = slot->token + 1;
 }
 
-static int on_adopt(struct machine *m, const struct machine_event *event, int64_t now,
+static int on_adopt(struct machine_view *m, const struct machine_event *event, int64_t now,
 		    struct machine_effects *fx)
 {
-	struct machine_slot *slot = &m->slots[event->slot];
+	struct machine_slot *slot = slot_at(m, event->slot);
 	const struct machine_adoption *adoption = event->adoption;
 	if (slot->state != AP_AGENT_FREE)
 		return -EBUSY;
@@ -737,7 +770,7 @@ static int on_adopt(struct machine *m, const struct machine_event *event, int64_
 /* --- what acquirers and holders ask for --- */
 
 /* One that tries once does not wait. */
-static void refuse_if_once(struct machine *m, struct machine_request *request,
+static void refuse_if_once(struct machine_view *m, struct machine_request *request,
 			   struct machine_effects *fx)
 {
 	if (request->state == REQUEST_WAITING && request->once)
@@ -749,7 +782,7 @@ static bool can_come_to_serve(const struct machine_slot *slot)
 	return slot && slot->state != AP_AGENT_DRAINING && slot->state != AP_AGENT_STOPPING;
 }
 
-static int on_acquire(struct machine *m, const struct machine_event *event, int64_t now,
+static int on_acquire(struct machine_view *m, const struct machine_event *event, int64_t now,
 		      struct machine_effects *fx)
 {
 	struct machine_request *request = event->request;
@@ -766,7 +799,8 @@ static int on_acquire(struct machine *m, const struct machine_event *event, int6
 	request->label.in_slot = false;
 	request->n_tries = 0;
 	request->token = 0;
-	struct machine_slot *slot = m->n_waiting == 0 ? idle_for(m, request) : NULL;
+	struct machine_slot *slot =
+		m->n_waiting == 0 && !m->suspended ? idle_for(m, request) : NULL;
 	if (slot) {
 		wake_by(m, request->deadline_ns);
 		reserve(m, slot, request, now, fx);
@@ -780,7 +814,7 @@ static int on_acquire(struct machine *m, const struct machine_event *event, int6
 	return 0;
 }
 
-static int on_cancel(struct machine *m, const struct machine_event *event, int64_t now,
+static int on_cancel(struct machine_view *m, const struct machine_event *event, int64_t now,
 		     struct machine_effects *fx)
 {
 	struct machine_request *request = event->request;
@@ -790,7 +824,7 @@ static int on_cancel(struct machine *m, const struct machine_event *event, int64
 		return 0;
 	case REQUEST_VALIDATING:
 	case REQUEST_RELEASING:
-		slot_answer(&m->slots[request->slot], fx, -ECANCELED);
+		slot_answer(slot_at(m, request->slot), fx, -ECANCELED);
 		return 0;
 	case REQUEST_NEW:
 	case REQUEST_ANSWERED:
@@ -799,10 +833,10 @@ static int on_cancel(struct machine *m, const struct machine_event *event, int64
 	return -EALREADY;
 }
 
-static int on_release(struct machine *m, const struct machine_event *event, int64_t now,
+static int on_release(struct machine_view *m, const struct machine_event *event, int64_t now,
 		      struct machine_effects *fx)
 {
-	struct machine_slot *slot = &m->slots[event->slot];
+	struct machine_slot *slot = slot_at(m, event->slot);
 	if (slot->state != AP_AGENT_ACTIVE && !slot->aside)
 		return -ENOENT;
 	if (slot->leaving || slot->state == AP_AGENT_STOPPING ||
@@ -818,10 +852,10 @@ static int on_release(struct machine *m, const struct machine_event *event, int6
 	return 0;
 }
 
-static int on_renew(struct machine *m, const struct machine_event *event, int64_t now,
+static int on_renew(struct machine_view *m, const struct machine_event *event, int64_t now,
 		    struct machine_effects *fx)
 {
-	struct machine_slot *slot = &m->slots[event->slot];
+	struct machine_slot *slot = slot_at(m, event->slot);
 	if (!machine_slot_leased(slot) || machine_slot_stale(slot, event->token))
 		return -ESTALE;
 	if (slot->ttl_ns > 0)
@@ -829,8 +863,8 @@ static int on_renew(struct machine *m, const struct machine_event *event, int64_
 	return 0;
 }
 
-int machine_may_prompt(const struct machine *m, const struct machine_slot *slot, uint64_t token,
-		       int64_t now)
+int machine_may_prompt(const struct machine_view *m, const struct machine_slot *slot,
+		       uint64_t token, int64_t now)
 {
 	if (slot->state == AP_AGENT_FREE || machine_slot_stale(slot, token))
 		return -ESTALE;
@@ -840,10 +874,10 @@ int machine_may_prompt(const struct machine *m, const struct machine_slot *slot,
 	return 0;
 }
 
-static int on_prompt(struct machine *m, const struct machine_event *event, int64_t now,
+static int on_prompt(struct machine_view *m, const struct machine_event *event, int64_t now,
 		     struct machine_effects *fx)
 {
-	struct machine_slot *slot = &m->slots[event->slot];
+	struct machine_slot *slot = slot_at(m, event->slot);
 	int r = machine_may_prompt(m, slot, event->token, now);
 	if (r < 0)
 		return r;
@@ -856,10 +890,10 @@ static int on_prompt(struct machine *m, const struct machine_event *event, int64
 	return 0;
 }
 
-static int on_kill(struct machine *m, const struct machine_event *event, int64_t now,
+static int on_kill(struct machine_view *m, const struct machine_event *event, int64_t now,
 		   struct machine_effects *fx)
 {
-	struct machine_slot *slot = &m->slots[event->slot];
+	struct machine_slot *slot = slot_at(m, event->slot);
 	if (slot->state != AP_AGENT_FREE && machine_slot_stale(slot, event->token))
 		return -ESTALE;
 	switch (slot->state) {
@@ -883,10 +917,10 @@ static int on_kill(struct machine *m, const struct machine_event *event, int64_t
 	return 0;
 }
 
-static int on_recycle(struct machine *m, const struct machine_event *event, int64_t now,
+static int on_recycle(struct machine_view *m, const struct machine_event *event, int64_t now,
 		      struct machine_effects *fx)
 {
-	struct machine_slot *slot = &m->slots[event->slot];
+	struct machine_slot *slot = slot_at(m, event->slot);
 	if (slot->state != AP_AGENT_FREE && machine_slot_stale(slot, event->token))
 		return -ESTALE;
 	switch (slot->state) {
@@ -911,10 +945,10 @@ static enum ap_reason failure(int error)
 	return error == -ETIMEDOUT ? AP_REASON_TIMEOUT : AP_REASON_FAILED;
 }
 
-static int on_spawned(struct machine *m, const struct machine_event *event, int64_t now,
+static int on_spawned(struct machine_view *m, const struct machine_event *event, int64_t now,
 		      struct machine_effects *fx)
 {
-	struct machine_slot *slot = &m->slots[event->slot];
+	struct machine_slot *slot = slot_at(m, event->slot);
 	if (event->result < 0) {
 		slot_stop(m, slot, failure(event->result), now, fx);
 		spawn_failed(m, event->result, now);
@@ -935,7 +969,7 @@ static bool agent_is_well(int error)
 	       error == -EROFS || error == -ESRCH;
 }
 
-static void grant(struct machine *m, struct machine_slot *slot, int64_t now,
+static void grant(struct machine_view *m, struct machine_slot *slot, int64_t now,
 		  struct machine_effects *fx)
 {
 	slot_move(m, slot, AP_AGENT_ACTIVE, AP_REASON_GRANT, fx);
@@ -956,7 +990,7 @@ static void grant(struct machine *m, struct machine_slot *slot, int64_t now,
 }
 
 /* Behind those who were reserved an agent before it, before all others. */
-static struct ap_list *place_in_queue(struct machine *m, uint64_t token)
+static struct ap_list *place_in_queue(struct machine_view *m, uint64_t token)
 {
 	struct ap_list *at = &m->waiters;
 	while (at->next != &m->waiters) {
@@ -972,8 +1006,8 @@ static struct ap_list *place_in_queue(struct machine *m, uint64_t token)
 /* The agent failed under its acquirer, who is served another, unnoticed. That programs have ended
  * is no fault of his request, however many have: what is started in their place is for the breaker
  * to bound. */
-static void try_again(struct machine *m, struct machine_request *request, int error, int64_t now,
-		      struct machine_effects *fx)
+static void try_again(struct machine_view *m, struct machine_request *request, int error,
+		      int64_t now, struct machine_effects *fx)
 {
 	request->n_tries += error != -ECHILD && error != MACHINE_KILLED;
 	if (m->closed) {
@@ -989,10 +1023,10 @@ static void try_again(struct machine *m, struct machine_request *request, int er
 	}
 }
 
-static int on_validated(struct machine *m, const struct machine_event *event, int64_t now,
+static int on_validated(struct machine_view *m, const struct machine_event *event, int64_t now,
 			struct machine_effects *fx)
 {
-	struct machine_slot *slot = &m->slots[event->slot];
+	struct machine_slot *slot = slot_at(m, event->slot);
 	if (event->result == 0) {
 		grant(m, slot, now, fx);
 		return 0;
@@ -1014,7 +1048,7 @@ static int on_validated(struct machine *m, const struct machine_event *event, in
 }
 
 /* A label that stays to be seen: it is where the work is. */
-static void set_aside(struct machine *m, struct machine_slot *slot, int64_t now,
+static void set_aside(struct machine_view *m, struct machine_slot *slot, int64_t now,
 		      struct machine_effects *fx)
 {
 	slot_disown(m, slot);
@@ -1030,7 +1064,7 @@ static void set_aside(struct machine *m, struct machine_slot *slot, int64_t now,
 		slot_stop(m, slot, AP_REASON_SHUTDOWN, now, fx);
 }
 
-static void check_recycling(struct machine *m, struct machine_slot *slot, int64_t now)
+static void check_recycling(struct machine_view *m, struct machine_slot *slot, int64_t now)
 {
 	if (slot->recycle)
 		return;
@@ -1044,10 +1078,10 @@ static void check_recycling(struct machine *m, struct machine_slot *slot, int64_
 	slot_mark(m, slot, recycling_due(&m->limits.recycling, &sample, now));
 }
 
-static int on_saved(struct machine *m, const struct machine_event *event, int64_t now,
+static int on_saved(struct machine_view *m, const struct machine_event *event, int64_t now,
 		    struct machine_effects *fx)
 {
-	struct machine_slot *slot = &m->slots[event->slot];
+	struct machine_slot *slot = slot_at(m, event->slot);
 	enum ap_reason reason = slot->leaving;
 	slot_answer(slot, fx, event->result);
 	/* saved, but not written down: whoever releases is told, the agent is well */
@@ -1075,10 +1109,10 @@ static int on_saved(struct machine *m, const struct machine_event *event, int64_
 	return 0;
 }
 
-static int on_recycled(struct machine *m, const struct machine_event *event, int64_t now,
+static int on_recycled(struct machine_view *m, const struct machine_event *event, int64_t now,
 		       struct machine_effects *fx)
 {
-	struct machine_slot *slot = &m->slots[event->slot];
+	struct machine_slot *slot = slot_at(m, event->slot);
 	if (event->result < 0) {
 		slot_stop(m, slot, failure(event->result), now, fx);
 		spawn_failed(m, event->result, now);
@@ -1096,26 +1130,26 @@ static int on_recycled(struct machine *m, const struct machine_event *event, int
 	return 0;
 }
 
-static int on_drained(struct machine *m, const struct machine_event *event, int64_t now,
+static int on_drained(struct machine_view *m, const struct machine_event *event, int64_t now,
 		      struct machine_effects *fx)
 {
-	slot_stop(m, &m->slots[event->slot], AP_REASON_DRAINED, now, fx);
+	slot_stop(m, slot_at(m, event->slot), AP_REASON_DRAINED, now, fx);
 	return 0;
 }
 
-static int on_stopped(struct machine *m, const struct machine_event *event, int64_t now,
+static int on_stopped(struct machine_view *m, const struct machine_event *event, int64_t now,
 		      struct machine_effects *fx)
 {
-	struct machine_slot *slot = &m->slots[event->slot];
+	struct machine_slot *slot = slot_at(m, event->slot);
 	refuse_waiters_of(m, slot, fx);
 	slot_free(m, slot, fx);
 	return 0;
 }
 
-static int on_probed(struct machine *m, const struct machine_event *event, int64_t now,
+static int on_probed(struct machine_view *m, const struct machine_event *event, int64_t now,
 		     struct machine_effects *fx)
 {
-	struct machine_slot *slot = &m->slots[event->slot];
+	struct machine_slot *slot = slot_at(m, event->slot);
 	const struct recycling_limits *limits = &m->limits.recycling;
 	slot->probe = 0;
 	if (event->result < 0) {
@@ -1133,10 +1167,10 @@ static int on_probed(struct machine *m, const struct machine_event *event, int64
 	return 0;
 }
 
-static int on_exited(struct machine *m, const struct machine_event *event, int64_t now,
+static int on_exited(struct machine_view *m, const struct machine_event *event, int64_t now,
 		     struct machine_effects *fx)
 {
-	struct machine_slot *slot = &m->slots[event->slot];
+	struct machine_slot *slot = slot_at(m, event->slot);
 	switch ((enum ap_agent_state)slot->state) {
 	case AP_AGENT_IDLE:
 		slot_sicken(m, slot, AP_REASON_EXITED, event->result, now, fx);
@@ -1162,7 +1196,7 @@ static int on_exited(struct machine *m, const struct machine_event *event, int64
 
 /* --- time --- */
 
-static void expire_waiters(struct machine *m, int64_t now, struct machine_effects *fx)
+static void expire_waiters(struct machine_view *m, int64_t now, struct machine_effects *fx)
 {
 	struct ap_list *at, *next;
 	if (m->waiters_due_ns <= now) {
@@ -1181,7 +1215,7 @@ static void expire_waiters(struct machine *m, int64_t now, struct machine_effect
 
 /* The state has lasted too long: it comes to its one successor. What is still under way for it is
  * not awaited any more; the successor's effect is carried out behind it. */
-static void slot_overdue(struct machine *m, struct machine_slot *slot, int64_t now,
+static void slot_overdue(struct machine_view *m, struct machine_slot *slot, int64_t now,
 			 struct machine_effects *fx)
 {
 	const struct machine_event late = {.slot = machine_slot_index(m, slot),
@@ -1218,7 +1252,7 @@ static void slot_overdue(struct machine *m, struct machine_slot *slot, int64_t n
 	}
 }
 
-static void expire_slot(struct machine *m, struct machine_slot *slot, int64_t now,
+static void expire_slot(struct machine_view *m, struct machine_slot *slot, int64_t now,
 			struct machine_effects *fx)
 {
 	if (slot->deadline_ns <= now)
@@ -1246,7 +1280,7 @@ static void expire_slot(struct machine *m, struct machine_slot *slot, int64_t no
 }
 
 /* What a pass finds to do shortens an adapted interval, three that find nothing make it longer. */
-static int64_t pass_interval(struct machine *m)
+static int64_t pass_interval(struct machine_view *m)
 {
 	if (m->limits.pass_ns > 0)
 		return m->limits.pass_ns;
@@ -1262,7 +1296,7 @@ static int64_t pass_interval(struct machine *m)
 	return m->pass_ns = m->pass_ns < PASS_LONGEST ? m->pass_ns : PASS_LONGEST;
 }
 
-static void probe_all(struct machine *m, enum ap_agent_state state, struct machine_effects *fx)
+static void probe_all(struct machine_view *m, enum ap_agent_state state, struct machine_effects *fx)
 {
 	struct ap_list *at;
 	ap_list_for_each (at, &m->states[state]) {
@@ -1271,7 +1305,7 @@ static void probe_all(struct machine *m, enum ap_agent_state state, struct machi
 	}
 }
 
-static int on_pass(struct machine *m, const struct machine_event *event, int64_t now,
+static int on_pass(struct machine_view *m, const struct machine_event *event, int64_t now,
 		   struct machine_effects *fx)
 {
 	m->pass_due_ns = ap_clock_after(now, pass_interval(m));
@@ -1286,13 +1320,13 @@ static int on_pass(struct machine *m, const struct machine_event *event, int64_t
 	return 0;
 }
 
-static int on_timer(struct machine *m, const struct machine_event *event, int64_t now,
+static int on_timer(struct machine_view *m, const struct machine_event *event, int64_t now,
 		    struct machine_effects *fx)
 {
 	m->wake_ns = AP_FOREVER;
 	expire_waiters(m, now, fx);
 	for (unsigned i = 0; i < m->n_slots; i++)
-		expire_slot(m, &m->slots[i], now, fx);
+		expire_slot(m, slot_at(m, i), now, fx);
 	if (m->pass_due_ns <= now)
 		on_pass(m, event, now, fx);
 	wake_by(m, m->pass_due_ns);
@@ -1302,9 +1336,11 @@ static int on_timer(struct machine *m, const struct machine_event *event, int64_
 
 /* --- the pool as a whole --- */
 
-static int on_config(struct machine *m, const struct machine_event *event, int64_t now,
+static int on_config(struct machine_view *m, const struct machine_event *event, int64_t now,
 		     struct machine_effects *fx)
 {
+	if (event->limits)
+		m->limits = *event->limits;
 	int64_t pass = m->limits.pass_ns > 0 ? m->limits.pass_ns : m->pass_ns;
 	if (m->pass_due_ns > ap_clock_after(now, pass))
 		m->pass_due_ns = ap_clock_after(now, pass);
@@ -1317,7 +1353,7 @@ static int on_config(struct machine *m, const struct machine_event *event, int64
 	return on_timer(m, event, now, fx); /* what is due under the new limits */
 }
 
-static int on_scale(struct machine *m, const struct machine_event *event, int64_t now,
+static int on_scale(struct machine_view *m, const struct machine_event *event, int64_t now,
 		    struct machine_effects *fx)
 {
 	if (event->target >= 0 && ((unsigned)event->target < m->limits.min_size ||
@@ -1327,14 +1363,14 @@ static int on_scale(struct machine *m, const struct machine_event *event, int64_
 	return 0;
 }
 
-static int on_drain(struct machine *m, const struct machine_event *event, int64_t now,
+static int on_drain(struct machine_view *m, const struct machine_event *event, int64_t now,
 		    struct machine_effects *fx)
 {
 	retire_idle(m, m->limits.min_size, AP_FOREVER, AP_REASON_DRAIN, now, fx);
 	return 0;
 }
 
-static int on_close(struct machine *m, const struct machine_event *event, int64_t now,
+static int on_close(struct machine_view *m, const struct machine_event *event, int64_t now,
 		    struct machine_effects *fx)
 {
 	m->closed = true;
@@ -1342,7 +1378,7 @@ static int on_close(struct machine *m, const struct machine_event *event, int64_
 	return 0;
 }
 
-static int on_open(struct machine *m, const struct machine_event *event, int64_t now,
+static int on_open(struct machine_view *m, const struct machine_event *event, int64_t now,
 		   struct machine_effects *fx)
 {
 	if (m->shutdown || m->suspended)
@@ -1351,20 +1387,20 @@ static int on_open(struct machine *m, const struct machine_event *event, int64_t
 	return 0;
 }
 
-static int on_reset_breaker(struct machine *m, const struct machine_event *event, int64_t now,
+static int on_reset_breaker(struct machine_view *m, const struct machine_event *event, int64_t now,
 			    struct machine_effects *fx)
 {
 	breaker_reset(&m->breaker);
 	return 0;
 }
 
-static int on_shutdown(struct machine *m, const struct machine_event *event, int64_t now,
+static int on_shutdown(struct machine_view *m, const struct machine_event *event, int64_t now,
 		       struct machine_effects *fx)
 {
 	on_close(m, event, now, fx);
 	m->shutdown = true;
 	for (unsigned i = 0; i < m->n_slots; i++) {
-		struct machine_slot *slot = &m->slots[i];
+		struct machine_slot *slot = slot_at(m, i);
 		if (machine_slot_leased(slot))
 			lease_end(m, slot, AP_REASON_SHUTDOWN, false, now, fx);
 		else if (slot->state == AP_AGENT_VALIDATING)
@@ -1375,15 +1411,21 @@ static int on_shutdown(struct machine *m, const struct machine_event *event, int
 	return 0;
 }
 
-static int on_suspend(struct machine *m, const struct machine_event *event, int64_t now,
+static int on_suspend(struct machine_view *m, const struct machine_event *event, int64_t now,
 		      struct machine_effects *fx)
 {
-	on_close(m, event, now, fx);
 	m->suspended = true;
 	return 0;
 }
 
-typedef int handler(struct machine *, const struct machine_event *, int64_t,
+static int on_resume(struct machine_view *m, const struct machine_event *event, int64_t now,
+		     struct machine_effects *fx)
+{
+	m->suspended = false;
+	return 0;
+}
+
+typedef int handler(struct machine_view *, const struct machine_event *, int64_t,
 		    struct machine_effects *);
 
 static handler *const handlers[N_MACHINE_EVENTS] = {
@@ -1400,6 +1442,7 @@ static handler *const handlers[N_MACHINE_EVENTS] = {
 	[MACHINE_DRAIN] = on_drain,	  [MACHINE_CLOSE] = on_close,
 	[MACHINE_OPEN] = on_open,	  [MACHINE_RESET_BREAKER] = on_reset_breaker,
 	[MACHINE_SHUTDOWN] = on_shutdown, [MACHINE_SUSPEND] = on_suspend,
+	[MACHINE_RESUME] = on_resume,	  [MACHINE_RESTORE] = on_restore,
 };
 
 enum machine_event_type machine_outcome(enum machine_effect_type effect)
@@ -1414,7 +1457,7 @@ enum machine_event_type machine_outcome(enum machine_effect_type effect)
 }
 
 /* Whether an outcome is of the effect that its slot waits for. */
-static bool awaited(const struct machine *m, const struct machine_event *event)
+static bool awaited(const struct machine_view *m, const struct machine_event *event)
 {
 	const struct machine_slot *slot = &m->slots[event->slot];
 	switch (event->type) {
@@ -1436,12 +1479,13 @@ static bool awaited(const struct machine *m, const struct machine_event *event)
 static bool concerns_holder_only(enum machine_event_type type)
 {
 	return type == MACHINE_RELEASE || type == MACHINE_RENEW || type == MACHINE_PROMPT ||
-	       type == MACHINE_ADOPT; /* others come behind it */
+	       type == MACHINE_ADOPT || type == MACHINE_RESTORE; /* others come behind them */
 }
 
-int machine_step(struct machine *m, const struct machine_event *event, int64_t now,
+int machine_step(struct machine *machine, const struct machine_event *event, int64_t now,
 		 struct machine_effects *fx)
 {
+	struct machine_view *m = &machine->view;
 	fx->n = fx->n_moves = 0;
 	ap_list_init(&fx->answered);
 	if (!awaited(m, event))
@@ -1452,35 +1496,35 @@ int machine_step(struct machine *m, const struct machine_event *event, int64_t n
 	return r;
 }
 
-unsigned machine_max_effects(const struct machine *m)
+unsigned machine_max_effects(const struct machine_view *m)
 {
 	/* in one step a slot leaves a state at most a few times: spawned, settled, probed, drained
 	 */
 	return 6 * m->n_slots;
 }
 
-struct machine_slot *machine_find_label(const struct machine *m, const char *text)
+const struct machine_slot *machine_find_label(const struct machine_view *m, const char *text)
 {
 	struct machine_label *label = label_find(m, text);
 	return label && label->in_slot ? ap_container_of(label, struct machine_slot, label) : NULL;
 }
 
-struct machine_slot *machine_find_number(const struct machine *m, unsigned number)
+const struct machine_slot *machine_find_number(const struct machine_view *m, unsigned number)
 {
 	for (unsigned i = 0; i < m->n_slots; i++) {
-		struct machine_slot *slot = &m->slots[i];
+		const struct machine_slot *slot = &m->slots[i];
 		if (slot->state != AP_AGENT_FREE && slot->number == number)
 			return slot;
 	}
 	return NULL;
 }
 
-unsigned machine_total(const struct machine *m)
+unsigned machine_total(const struct machine_view *m)
 {
 	return m->n_slots - m->n_in_state[AP_AGENT_FREE];
 }
 
-struct machine_slot *machine_free_slot(const struct machine *m)
+const struct machine_slot *machine_free_slot(const struct machine_view *m)
 {
 	const struct ap_list *free_slots = &m->states[AP_AGENT_FREE];
 	return ap_list_empty(free_slots)
@@ -1488,7 +1532,7 @@ struct machine_slot *machine_free_slot(const struct machine *m)
 		       : ap_container_of(free_slots->next, struct machine_slot, link);
 }
 
-bool machine_at_rest(const struct machine *m)
+bool machine_at_rest(const struct machine_view *m)
 {
 	for (unsigned i = 0; i < m->n_slots; i++) {
 		if (m->slots[i].effect)
@@ -1497,14 +1541,14 @@ bool machine_at_rest(const struct machine *m)
 	return true;
 }
 
-unsigned machine_live(const struct machine *m)
+unsigned machine_live(const struct machine_view *m)
 {
 	const unsigned *n = m->n_in_state;
 	return n[AP_AGENT_SPAWNING] + n[AP_AGENT_IDLE] + n[AP_AGENT_VALIDATING] +
 	       n[AP_AGENT_ACTIVE] + n[AP_AGENT_RECYCLING];
 }
 
-struct scaling_sample machine_sample(const struct machine *m)
+struct scaling_sample machine_sample(const struct machine_view *m)
 {
 	const unsigned *n = m->n_in_state;
 	return (struct scaling_sample){
@@ -1515,16 +1559,17 @@ struct scaling_sample machine_sample(const struct machine *m)
 	};
 }
 
-int machine_init(struct machine *m, unsigned n_slots, const struct machine_limits *limits,
-		 uint32_t next_number, uint32_t seed, int64_t now_ns)
+int machine_init(struct machine *machine, unsigned n_slots, const struct machine_limits *limits,
+		 uint32_t seed, int64_t now_ns)
 {
-	*m = (struct machine){
+	struct machine_view *m = &machine->view;
+	*m = (struct machine_view){
 		.limits = *limits,
 		.n_slots = n_slots,
 		.n_labels = 256,
 		.n_user_places = 16,
 		.target = -1,
-		.next_number = next_number,
+		.next_number = 1,
 		.next_token = 1,
 		.next_lease = 1,
 		.random = seed ? seed : 1,
@@ -1542,7 +1587,7 @@ int machine_init(struct machine *m, unsigned n_slots, const struct machine_limit
 		m->n_user_places *= 2;
 	m->users = calloc(m->n_user_places, sizeof *m->users);
 	if (!m->slots || !m->labels || !m->users) {
-		machine_fini(m);
+		machine_fini(machine);
 		return -ENOMEM;
 	}
 	ap_list_init(&m->waiters);
@@ -1552,7 +1597,7 @@ int machine_init(struct machine *m, unsigned n_slots, const struct machine_limit
 	for (int i = 0; i < AP_N_AGENT_STATES; i++)
 		ap_list_init(&m->states[i]);
 	for (unsigned i = 0; i < n_slots; i++) {
-		struct machine_slot *slot = &m->slots[i];
+		struct machine_slot *slot = slot_at(m, i);
 		slot->proven = slot->label.in_slot = true;
 		slot->deadline_ns = AP_FOREVER;
 		ap_list_init(&slot->label.link);
@@ -1565,12 +1610,35 @@ int machine_init(struct machine *m, unsigned n_slots, const struct machine_limit
 	return 0;
 }
 
-void machine_fini(struct machine *m)
+void machine_fini(struct machine *machine)
 {
-	free(m->slots);
+	struct machine_view *m = &machine->view;
+	free(slot_at(m, 0));
 	free(m->labels);
 	free(m->users);
 	m->slots = NULL;
 	m->labels = NULL;
 	m->users = NULL;
+}
+
+struct machine *machine_new(unsigned n_slots, const struct machine_limits *limits, uint32_t seed,
+			    int64_t now_ns)
+{
+	struct machine *machine = malloc(sizeof *machine);
+	if (machine && machine_init(machine, n_slots, limits, seed, now_ns) == 0)
+		return machine;
+	free(machine);
+	return NULL;
+}
+
+void machine_free(struct machine *machine)
+{
+	if (machine)
+		machine_fini(machine);
+	free(machine);
+}
+
+const struct machine_view *machine_view(const struct machine *machine)
+{
+	return &machine->view;
 }

@@ -22,11 +22,11 @@
 #include "states.h"
 #include "text.h"
 
-/* What of the configuration the machine obeys. Set before MACHINE_CONFIG is stepped. */
+/* What of the configuration the machine obeys. */
 struct machine_limits {
 	unsigned min_size, max_size; /* kept ready at least; never more, not for a moment */
 	unsigned max_spawning;
-	unsigned max_waiting; /* acquirers in the queue; may fall after machine_init(), not rise */
+	unsigned max_waiting; /* acquirers in the queue; may fall after machine_new(), not rise */
 	unsigned max_waiting_of_user; /* of them of one user; not of root and not of `owner` */
 	uid_t owner;
 	unsigned max_prompts; /* of one agent in 24 h; 0: no limit */
@@ -171,7 +171,16 @@ struct machine_adoption {
  */
 #define MACHINE_KILLED (-EOWNERDEAD)
 
+/* What a daemon before this one has counted, and the numbers that it has used. */
+struct machine_restored {
+	uint32_t next_number;		 /* of an agent; numbers only rise */
+	uint64_t next_token, next_lease; /* likewise */
+	uint64_t n_grants, n_recycled;	 /* are added to the counters */
+	uint64_t n_spawned;		 /* likewise; they have ended, unless they are adopted */
+};
+
 enum machine_event_type {
+	MACHINE_RESTORE, /* restored */
 	MACHINE_ADOPT,	 /* slot, which is free; adoption */
 	MACHINE_ACQUIRE, /* request */
 	MACHINE_CANCEL,	 /* request: -EALREADY if it is answered */
@@ -192,14 +201,15 @@ enum machine_event_type {
 			 */
 	MACHINE_TIMER,	/* wake_ns is reached */
 	MACHINE_PASS,	/* a maintenance pass now */
-	MACHINE_CONFIG, /* the limits are other ones */
+	MACHINE_CONFIG, /* limits; NULL: they are as they were */
 	MACHINE_SCALE,	/* target: a size, or -1 for automatic */
 	MACHINE_DRAIN,	/* retire idle agents down to min_size */
 	MACHINE_CLOSE,	/* grant nothing more */
 	MACHINE_OPEN,
 	MACHINE_RESET_BREAKER,
 	MACHINE_SHUTDOWN, /* close, save every lease, stop every agent */
-	MACHINE_SUSPEND,  /* close, begin nothing more: the agents are left as they are */
+	MACHINE_SUSPEND,  /* begin nothing more: the agents are left as they are, acquirers wait */
+	MACHINE_RESUME,
 	N_MACHINE_EVENTS,
 };
 
@@ -207,6 +217,8 @@ struct machine_event {
 	enum machine_event_type type;
 	struct machine_request *request;
 	const struct machine_adoption *adoption;
+	const struct machine_restored *restored;
+	const struct machine_limits *limits;
 	unsigned slot;
 	uint32_t effect;
 	int result;
@@ -218,9 +230,10 @@ struct machine_event {
 	unsigned cpu;	 /* percent of one CPU, rounded up */
 };
 
-struct machine {
+/* What can be read of a machine, between two steps: nobody but the machine writes it. */
+struct machine_view {
 	struct machine_limits limits;
-	struct machine_slot *slots; /* n_slots of them, owned */
+	const struct machine_slot *slots; /* n_slots of them */
 	unsigned n_slots;
 	struct ap_list states[AP_N_AGENT_STATES]; /* slots by state; IDLE: last used first */
 	unsigned n_in_state[AP_N_AGENT_STATES];
@@ -231,9 +244,9 @@ struct machine {
 	unsigned n_waiting;
 	uint64_t next_arrival;
 	int64_t waiters_due_ns; /* no waiter's deadline is before */
-	struct ap_list *labels; /* n_labels buckets by hash, owned; a power of two */
+	struct ap_list *labels; /* n_labels buckets by hash; a power of two */
 	unsigned n_labels;
-	struct machine_user *users; /* those who are bounded: n_user_places by hash, owned */
+	struct machine_user *users; /* those who are bounded: n_user_places by hash */
 	unsigned n_user_places;	    /* a power of two */
 	struct breaker breaker;
 	int target;		  /* manual size; -1: automatic */
@@ -256,13 +269,18 @@ struct machine {
 	int spawn_error; /* of the last failed spawn, negative errno */
 };
 
-/* n_slots is the most agents there will ever be at once. -ENOMEM. */
-int machine_init(struct machine *machine, unsigned n_slots, const struct machine_limits *limits,
-		 uint32_t next_number, uint32_t seed, int64_t now_ns);
-void machine_fini(struct machine *machine);
+struct machine; /* machine_step() alone changes it */
+
+/* n_slots is the most agents there will ever be at once. NULL on ENOMEM. */
+struct machine *machine_new(unsigned n_slots, const struct machine_limits *limits, uint32_t seed,
+			    int64_t now_ns);
+void machine_free(struct machine *machine); /* NULL is ignored */
+
+/* As long as the machine; what stands there changes with each step. */
+const struct machine_view *machine_view(const struct machine *machine);
 
 /* How many effects, and how many moves, one step can name at most. */
-unsigned machine_max_effects(const struct machine *machine);
+unsigned machine_max_effects(const struct machine_view *machine);
 
 /* Takes one event. `effects` is emptied first. 0, or why the event was refused: nothing has changed
  * then, and a request that it brought has not been taken.
@@ -280,30 +298,31 @@ int machine_step(struct machine *machine, const struct machine_event *event, int
 enum machine_event_type machine_outcome(enum machine_effect_type effect);
 
 /* Slots by what users call them; NULL if there is none. */
-struct machine_slot *machine_find_label(const struct machine *machine, const char *label);
-struct machine_slot *machine_find_number(const struct machine *machine, unsigned number);
+const struct machine_slot *machine_find_label(const struct machine_view *machine,
+					      const char *label);
+const struct machine_slot *machine_find_number(const struct machine_view *machine, unsigned number);
 
 /* All but FREE: what counts against max_size. */
-unsigned machine_total(const struct machine *machine);
+unsigned machine_total(const struct machine_view *machine);
 
 /* A slot for one more agent; NULL: there is none. */
-struct machine_slot *machine_free_slot(const struct machine *machine);
+const struct machine_slot *machine_free_slot(const struct machine_view *machine);
 
 /* Whether nothing is under way: every agent rests in its state. */
-bool machine_at_rest(const struct machine *machine);
+bool machine_at_rest(const struct machine_view *machine);
 
 /* Of them those that serve or will: neither ending nor set aside. */
-unsigned machine_live(const struct machine *machine);
+unsigned machine_live(const struct machine_view *machine);
 
-struct scaling_sample machine_sample(const struct machine *machine);
+struct scaling_sample machine_sample(const struct machine_view *machine);
 
 /* The size that there should be: asked for, or the policy's. It is grown to at once, as far as
  * limits and breaker allow; the policy's is shrunk to one step for every window through which it
  * was less. */
-unsigned machine_desired(const struct machine *machine);
+unsigned machine_desired(const struct machine_view *machine);
 
 /* Whether a prompt would be taken: 0, -ESTALE, -EDQUOT. Token 0: whatever lease it has. */
-int machine_may_prompt(const struct machine *machine, const struct machine_slot *slot,
+int machine_may_prompt(const struct machine_view *machine, const struct machine_slot *slot,
 		       uint64_t token, int64_t now_ns);
 
 /* Whether the slot's lease is held: granted and not being ended. */
@@ -318,7 +337,7 @@ static inline bool machine_slot_stale(const struct machine_slot *slot, uint64_t 
 	return token && token != slot->token;
 }
 
-static inline unsigned machine_slot_index(const struct machine *machine,
+static inline unsigned machine_slot_index(const struct machine_view *machine,
 					  const struct machine_slot *slot)
 {
 	return (unsigned)(slot - machine->slots);

@@ -63,7 +63,7 @@ static struct ap_agent *agent_by_watch(struct ap_pool *pool, int wd)
 {
 	struct ap_agent *found = NULL;
 	pthread_mutex_lock(&pool->lock);
-	for (unsigned i = 0; i < pool->machine.n_slots && !found; i++) {
+	for (unsigned i = 0; i < pool->view->n_slots && !found; i++) {
 		if (pool->agents[i] && pool->agents[i]->watch == wd) {
 			found = pool->agents[i];
 			agent_ref(found);
@@ -112,7 +112,7 @@ static void on_over(struct ap_pool *pool, struct ap_agent *agent)
 static void on_holder(struct ap_pool *pool, struct ap_agent *agent)
 {
 	pthread_mutex_lock(&pool->lock);
-	uint64_t token = pool->machine.slots[agent->slot].token;
+	uint64_t token = pool->view->slots[agent->slot].token;
 	bool over = !agent->gone && has_ended_locked(pool, agent->holder_fd);
 	pthread_mutex_unlock(&pool->lock);
 	if (over) /* refused when the lease is ending already */
@@ -168,7 +168,7 @@ static unsigned agents_due(struct ap_pool *pool, struct ap_agent **ret, unsigned
 {
 	unsigned n = 0;
 	pthread_mutex_lock(&pool->lock);
-	for (unsigned i = 0; i < pool->machine.n_slots && n < max; i++) {
+	for (unsigned i = 0; i < pool->view->n_slots && n < max; i++) {
 		struct ap_agent *agent = pool->agents[i];
 		if (agent && agent->recheck_ns <= now) {
 			agent->recheck_ns = AP_FOREVER;
@@ -199,9 +199,9 @@ static int64_t arm(struct ap_pool *pool)
 {
 	pthread_mutex_lock(&pool->lock);
 	int64_t at = pool->revive_ns;
-	if (pool->machine.wake_ns < at && !atomic_load(&pool->leaving)) /* else it is let be */
-		at = pool->machine.wake_ns;
-	for (unsigned i = 0; i < pool->machine.n_slots; i++) {
+	if (pool->view->wake_ns < at && !atomic_load(&pool->leaving)) /* else it is let be */
+		at = pool->view->wake_ns;
+	for (unsigned i = 0; i < pool->view->n_slots; i++) {
 		if (pool->agents[i] && pool->agents[i]->recheck_ns < at)
 			at = pool->agents[i]->recheck_ns;
 	}
@@ -229,7 +229,7 @@ static void *maintenance_main(void *data)
 		for (int i = 0; i < n; i++)
 			on_event(pool, &events[i]);
 		pthread_mutex_lock(&pool->lock);
-		bool due = pool->machine.wake_ns <= ap_clock_ns();
+		bool due = pool->view->wake_ns <= ap_clock_ns();
 		if (pool->revive_ns <= ap_clock_ns())
 			job_revive_locked(pool);
 		pthread_mutex_unlock(&pool->lock);

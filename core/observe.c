@@ -39,8 +39,8 @@ static void count_release_locked(struct ap_pool *pool, const struct ap_agent *ag
 	if (agent->leased_ns == 0)
 		return;
 	if (move->to == AP_AGENT_RECYCLING)
-		release = pool->machine.slots[move->slot].recycle ? COUNTERS_TO_RECYCLE
-								  : COUNTERS_TO_IDLE;
+		release = pool->view->slots[move->slot].recycle ? COUNTERS_TO_RECYCLE
+								: COUNTERS_TO_IDLE;
 	else if (move->to == AP_AGENT_UNHEALTHY)
 		release = COUNTERS_TO_ASIDE;
 	pool->counters.releases[release]++;
@@ -50,7 +50,7 @@ static void count_release_locked(struct ap_pool *pool, const struct ap_agent *ag
 static void count_move_locked(struct ap_pool *pool, struct ap_agent *agent,
 			      const struct machine_move *move, int64_t now)
 {
-	const struct machine_slot *slot = &pool->machine.slots[move->slot];
+	const struct machine_slot *slot = &pool->view->slots[move->slot];
 	bool ends = move->to == AP_AGENT_DRAINING ||
 		    (move->to == AP_AGENT_STOPPING && move->from != AP_AGENT_DRAINING);
 	if (move->from == AP_AGENT_SPAWNING)
@@ -121,7 +121,7 @@ static bool has_lease(enum ap_agent_state state)
 
 static void note_move_locked(struct ap_pool *pool, const struct machine_move *move, int64_t now)
 {
-	const struct machine_slot *slot = &pool->machine.slots[move->slot];
+	const struct machine_slot *slot = &pool->view->slots[move->slot];
 	struct noted_lease *noted = &pool->noted[move->slot];
 	char name[32];
 	if (move->from == AP_AGENT_FREE) /* a slot may be freed and taken in one step */
@@ -147,7 +147,7 @@ static void note_move_locked(struct ap_pool *pool, const struct machine_move *mo
 
 struct step_before observe_before_locked(const struct ap_pool *pool)
 {
-	const struct machine *m = &pool->machine;
+	const struct machine_view *m = pool->view;
 	return (struct step_before){.breaker = m->breaker.state,
 				    .n_live = machine_live(m),
 				    .scaled_ns = m->scaled_ns,
@@ -156,7 +156,7 @@ struct step_before observe_before_locked(const struct ap_pool *pool)
 
 void observe_target_locked(struct ap_pool *pool)
 {
-	int target = pool->machine.target;
+	int target = pool->view->target;
 	events_note(pool->events, "scale",
 		    EVENT_FIELDS({"direction", target < 0 ? "auto" : "manual", 0},
 				 {"target", NULL, target}));
@@ -164,7 +164,7 @@ void observe_target_locked(struct ap_pool *pool)
 
 static void note_scaling_locked(struct ap_pool *pool, const struct step_before *before)
 {
-	const struct machine *m = &pool->machine;
+	const struct machine_view *m = pool->view;
 	const char *direction = m->scale_direction == AP_SCALE_UP ? "up" : "down";
 	if (m->target != before->target)
 		observe_target_locked(pool);
@@ -177,7 +177,7 @@ static void note_scaling_locked(struct ap_pool *pool, const struct step_before *
 
 static void note_breaker_locked(struct ap_pool *pool)
 {
-	enum breaker_state state = pool->machine.breaker.state;
+	enum breaker_state state = pool->view->breaker.state;
 	pool->counters.n_breaker++;
 	events_note(
 		pool->events, "breaker",
@@ -206,7 +206,7 @@ void observe_step_locked(struct ap_pool *pool, const struct step_before *before,
 		note_move_locked(pool, move, now);
 	}
 	note_scaling_locked(pool, before);
-	if (pool->machine.breaker.state != before->breaker)
+	if (pool->view->breaker.state != before->breaker)
 		note_breaker_locked(pool);
 }
 
@@ -234,10 +234,10 @@ void observe_answer_locked(struct ap_pool *pool, const struct ap_request *reques
 
 void observe_time_locked(struct ap_pool *pool, int64_t now)
 {
-	struct scaling_sample sample = machine_sample(&pool->machine);
-	counters_elapse(&pool->counters, pool->machine.n_in_state, now);
+	struct scaling_sample sample = machine_sample(pool->view);
+	counters_elapse(&pool->counters, pool->view->n_in_state, now);
 	history_elapse(&pool->history,
-		       (struct history_sample){.n_agents = machine_total(&pool->machine),
+		       (struct history_sample){.n_agents = machine_total(pool->view),
 					       .n_active = sample.n_active,
 					       .n_able = scaling_size(sample),
 					       .n_waiting = sample.n_waiting},
@@ -246,7 +246,7 @@ void observe_time_locked(struct ap_pool *pool, int64_t now)
 
 void observe_queue_locked(struct ap_pool *pool)
 {
-	const struct machine *m = &pool->machine;
+	const struct machine_view *m = pool->view;
 	counters_note_max(&pool->counters,
 			  m->n_waiting > 0 && machine_total(m) >= m->limits.max_size);
 }
@@ -256,7 +256,7 @@ void observe_queue_locked(struct ap_pool *pool)
 static void stats_locked(struct ap_pool *pool, const struct templates_stats *templates,
 			 struct ap_stats *ret)
 {
-	const struct machine *m = &pool->machine;
+	const struct machine_view *m = pool->view;
 	struct scaling_sample sample = machine_sample(m);
 	sample.n_waiting = 0; /* what serves now, of what could */
 	struct kept_stats kept;
@@ -304,7 +304,7 @@ static int64_t oldest_waiter_locked(const struct ap_pool *pool)
 {
 	int64_t oldest = AP_FOREVER;
 	struct ap_list *at;
-	ap_list_for_each (at, &pool->machine.waiters) {
+	ap_list_for_each (at, &pool->view->waiters) {
 		struct machine_request *waiter = ap_container_of(at, struct machine_request, link);
 		int64_t asked = ap_container_of(waiter, struct ap_request, machine)->asked_ns;
 		if (asked < oldest)
@@ -318,7 +318,7 @@ static int64_t oldest_waiter_locked(const struct ap_pool *pool)
 struct ap_metrics metrics_of_locked(struct ap_pool *pool, const struct templates_stats *templates,
 				    int64_t now)
 {
-	const struct machine *m = &pool->machine;
+	const struct machine_view *m = pool->view;
 	int64_t oldest = oldest_waiter_locked(pool);
 	observe_time_locked(pool, now);
 	struct ap_metrics metrics = {
@@ -341,9 +341,9 @@ static unsigned agent_metrics_locked(const struct ap_pool *pool, int64_t now,
 				     struct ap_agent_metrics *ret, unsigned max)
 {
 	unsigned n = 0;
-	for (unsigned i = 0; i < pool->machine.n_slots && n < max; i++) {
+	for (unsigned i = 0; i < pool->view->n_slots && n < max; i++) {
 		const struct ap_agent *agent = pool->agents[i];
-		const struct machine_slot *slot = &pool->machine.slots[i];
+		const struct machine_slot *slot = &pool->view->slots[i];
 		if (!agent || slot->state == AP_AGENT_FREE)
 			continue;
 		ret[n++] = (struct ap_agent_metrics){

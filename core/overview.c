@@ -72,7 +72,7 @@ static struct ap_agent *agent_started_in(struct ap_pool *pool, unsigned slot)
 static void look_at_screens(struct ap_pool *pool)
 {
 	bool answers = ap_clock_ns() >= pool->silent_until_ns;
-	for (unsigned i = 0; i < pool->machine.n_slots && answers; i++) {
+	for (unsigned i = 0; i < pool->view->n_slots && answers; i++) {
 		struct ap_agent *agent = agent_started_in(pool, i);
 		if (!agent)
 			continue;
@@ -89,7 +89,7 @@ static unsigned usage_wanted(struct ap_pool *pool, int64_t now)
 	unsigned n = 0;
 	bool wanted = false;
 	pthread_mutex_lock(&pool->lock);
-	for (unsigned i = 0; i < pool->machine.n_slots; i++) {
+	for (unsigned i = 0; i < pool->view->n_slots; i++) {
 		const struct ap_agent *agent = pool->agents[i];
 		if (!agent || !agent->started || agent->ended)
 			continue;
@@ -104,7 +104,7 @@ static unsigned usage_wanted(struct ap_pool *pool, int64_t now)
 static void look_at_usage(struct ap_pool *pool)
 {
 	int64_t began = ap_clock_ns();
-	unsigned n_slots = pool->machine.n_slots, from = pool->usage_from;
+	unsigned n_slots = pool->view->n_slots, from = pool->usage_from;
 	unsigned n = began >= pool->usage_due_ns ? usage_wanted(pool, began) : 0;
 	if (n == 0)
 		return;
@@ -204,7 +204,7 @@ static bool agent_overview_locked(const struct ap_agent *agent, struct ap_agent_
 static void waiters_locked(const struct ap_pool *pool, struct ap_overview *ret)
 {
 	struct ap_list *at;
-	ap_list_for_each (at, &pool->machine.waiters) {
+	ap_list_for_each (at, &pool->view->waiters) {
 		const struct machine_request *request =
 			ap_container_of(at, struct machine_request, link);
 		struct ap_waiter_overview *next = &ret->waiters[ret->n_waiters++];
@@ -227,7 +227,7 @@ int ap_pool_overview(struct ap_pool *pool, struct ap_overview *ret)
 {
 	struct templates_stats templates;
 	*ret = (struct ap_overview){.repo = pool->repo.path};
-	ret->agents = calloc(pool->machine.n_slots, sizeof *ret->agents);
+	ret->agents = calloc(pool->view->n_slots, sizeof *ret->agents);
 	if (!ret->agents)
 		return -ENOMEM;
 	templates_look(pool->templates, &templates);
@@ -236,7 +236,7 @@ int ap_pool_overview(struct ap_pool *pool, struct ap_overview *ret)
 	ret->metrics = metrics_of_locked(pool, &templates, ret->at_ns);
 	ret->history = pool->history;
 	ret->color = ap_config_choice(&pool->config, AP_OPT_STATUS_COLOR) != 0;
-	for (unsigned i = 0; i < pool->machine.n_slots; i++) {
+	for (unsigned i = 0; i < pool->view->n_slots; i++) {
 		struct ap_agent_overview *next = &ret->agents[ret->n_agents];
 		if (pool->agents[i] && agent_overview_locked(pool->agents[i], next))
 			ret->n_agents++;

@@ -191,9 +191,9 @@ static void hand_out_locked(struct ap_pool *pool, struct unmade *unmade)
 		struct ap_agent *agent = pool->agents[effect->slot];
 		if (effect->type == EFFECT_SPAWN)
 			agent = agent_new_locked(pool, effect->slot,
-						 pool->machine.slots[effect->slot].number);
+						 pool->view->slots[effect->slot].number);
 		if (effect->type == EFFECT_SAVE) {
-			const struct machine_slot *slot = &pool->machine.slots[effect->slot];
+			const struct machine_slot *slot = &pool->view->slots[effect->slot];
 			keep_ending_locked(pool, slot);
 			if (slot->leaving == AP_REASON_TTL)
 				pool->counters.n_expired++;
@@ -236,7 +236,7 @@ static void follow_moves_locked(struct ap_pool *pool, const struct machine_event
 }
 
 /* Takes the answered requests of the step just made, in order. */
-static void collect_locked(struct ap_pool *pool, int64_t now, struct ap_list *answered)
+static void collect_locked(struct ap_pool *pool, int64_t now)
 {
 	struct ap_list *at, *next;
 	ap_list_for_each_safe (at, next, &pool->effects.answered) {
@@ -245,30 +245,28 @@ static void collect_locked(struct ap_pool *pool, int64_t now, struct ap_list *an
 		ap_list_remove(at);
 		grant_locked(pool, asked);
 		observe_answer_locked(pool, asked, now);
-		ap_list_append(answered, at);
+		ap_list_append(&pool->answered, at);
 	}
 }
 
 /* Whether there is nothing more to wait for at the end. */
 static bool is_over_locked(const struct ap_pool *pool)
 {
-	const struct machine *m = &pool->machine;
+	const struct machine_view *m = pool->view;
 	return machine_total(m) == 0 || (m->suspended && machine_at_rest(m));
 }
 
-int pool_step_locked(struct ap_pool *pool, const struct machine_event *event,
-		     struct ap_list *answered)
+int pool_step_locked(struct ap_pool *pool, const struct machine_event *event)
 {
 	struct unmade unmade = {.n = 0};
 	int64_t now = ap_clock_ns();
 	observe_time_locked(pool, now);
-	ap_list_init(answered);
 	struct step_before before = observe_before_locked(pool);
-	int result = machine_step(&pool->machine, event, now, &pool->effects);
+	int result = machine_step(pool->machine, event, now, &pool->effects);
 	observe_event_locked(pool, event, result);
 	struct machine_event next = *event;
 	for (int r = result; r == 0;) {
-		collect_locked(pool, now, answered);
+		collect_locked(pool, now);
 		hand_out_locked(pool, &unmade);
 		follow_moves_locked(pool, &next, now);
 		observe_step_locked(pool, &before, now);
@@ -276,23 +274,27 @@ int pool_step_locked(struct ap_pool *pool, const struct machine_event *event,
 			break;
 		next = unmade.events[--unmade.n];
 		before = observe_before_locked(pool);
-		r = machine_step(&pool->machine, &next, now, &pool->effects);
+		r = machine_step(pool->machine, &next, now, &pool->effects);
 	}
 	observe_queue_locked(pool);
 	if (result == 0)
 		pool_changed(pool);
-	if (pool->machine.wake_ns < pool->armed_ns)
+	if (pool->view->wake_ns < pool->armed_ns)
 		maintenance_poke(pool);
 	if (is_over_locked(pool))
 		pthread_cond_broadcast(&pool->emptied);
 	return result;
 }
 
-void pool_deliver(struct ap_pool *pool, struct ap_list *answered)
+void pool_unlock(struct ap_pool *pool)
 {
-	while (!ap_list_empty(answered)) {
+	struct ap_list answered;
+	ap_list_init(&answered);
+	ap_list_splice(&pool->answered, &answered);
+	pthread_mutex_unlock(&pool->lock);
+	while (!ap_list_empty(&answered)) {
 		struct machine_request *request =
-			ap_container_of(answered->next, struct machine_request, link);
+			ap_container_of(answered.next, struct machine_request, link);
 		struct ap_request *asked = ap_container_of(request, struct ap_request, machine);
 		struct ap_err err;
 		bool told = request->result == 0 || asked->why; /* by who failed under it */
@@ -305,24 +307,19 @@ void pool_deliver(struct ap_pool *pool, struct ap_list *answered)
 
 int pool_step(struct ap_pool *pool, const struct machine_event *event)
 {
-	struct ap_list answered;
 	pthread_mutex_lock(&pool->lock);
-	int r = pool_step_locked(pool, event, &answered);
-	pthread_mutex_unlock(&pool->lock);
-	pool_deliver(pool, &answered);
+	int r = pool_step_locked(pool, event);
+	pool_unlock(pool);
 	return r;
 }
 
 int pool_step_agent(struct ap_agent *agent, struct machine_event event)
 {
 	struct ap_pool *pool = agent->pool;
-	struct ap_list answered;
-	ap_list_init(&answered);
 	event.slot = agent->slot;
 	pthread_mutex_lock(&pool->lock);
-	int r = agent->gone ? -ENODEV : pool_step_locked(pool, &event, &answered);
-	pthread_mutex_unlock(&pool->lock);
-	pool_deliver(pool, &answered);
+	int r = agent->gone ? -ENODEV : pool_step_locked(pool, &event);
+	pool_unlock(pool);
 	return r;
 }
 
@@ -421,7 +418,6 @@ int ap_pool_acquire(struct ap_pool *pool, const struct ap_acquire *acquire,
 	request->asked_ns = now;
 	request->in_machine = true;
 
-	struct ap_list answered;
 	ap_request_ref(request);
 	pthread_mutex_lock(&pool->lock);
 	int64_t timeout = acquire->timeout_ns >= 0 ? acquire->timeout_ns
@@ -431,11 +427,9 @@ int ap_pool_acquire(struct ap_pool *pool, const struct ap_acquire *acquire,
 	wanted->ttl_ns =
 		acquire->ttl_ns >= 0 ? acquire->ttl_ns : pool->config.number[AP_OPT_LEASE_TTL];
 	int r = pool_step_locked(
-		pool, &(struct machine_event){.type = MACHINE_ACQUIRE, .request = wanted},
-		&answered);
-	bool full = pool->machine.n_waiting >= POOL_WAITERS_MAX;
-	pthread_mutex_unlock(&pool->lock);
-	pool_deliver(pool, &answered);
+		pool, &(struct machine_event){.type = MACHINE_ACQUIRE, .request = wanted});
+	bool full = pool->view->n_waiting >= POOL_WAITERS_MAX;
+	pool_unlock(pool);
 	if (r < 0)
 		ap_request_free(request);
 	if (r == -EAGAIN)
@@ -446,11 +440,11 @@ int ap_pool_acquire(struct ap_pool *pool, const struct ap_acquire *acquire,
 }
 
 /* The slot of a lease by its label, or by the name of its agent. */
-static struct machine_slot *lease_find_locked(struct ap_pool *pool, const char *word)
+static const struct machine_slot *lease_find_locked(struct ap_pool *pool, const char *word)
 {
-	struct machine_slot *slot = machine_find_label(&pool->machine, word);
+	const struct machine_slot *slot = machine_find_label(pool->view, word);
 	if (!slot && agent_number(word))
-		slot = machine_find_number(&pool->machine, agent_number(word));
+		slot = machine_find_number(pool->view, agent_number(word));
 	return slot && (slot->state == AP_AGENT_ACTIVE || slot->aside) ? slot : NULL;
 }
 
@@ -471,20 +465,17 @@ static int may_end_locked(struct ap_pool *pool, const struct machine_slot *slot,
 static int lease_step(struct ap_pool *pool, const char *word, uid_t uid, struct machine_event event,
 		      uint64_t *ret_token, struct ap_err *err)
 {
-	struct ap_list answered;
-	ap_list_init(&answered);
 	pthread_mutex_lock(&pool->lock);
 	const struct machine_slot *slot = lease_find_locked(pool, word);
 	int r = slot ? may_end_locked(pool, slot, uid, err)
 		     : ap_err_set(err, -ENOENT, "there is no lease '%s'", word);
 	if (r == 0) {
-		event.slot = machine_slot_index(&pool->machine, slot);
+		event.slot = machine_slot_index(pool->view, slot);
 		if (ret_token)
 			*ret_token = slot->token;
-		r = pool_refused(pool_step_locked(pool, &event, &answered), err);
+		r = pool_refused(pool_step_locked(pool, &event), err);
 	}
-	pthread_mutex_unlock(&pool->lock);
-	pool_deliver(pool, &answered);
+	pool_unlock(pool);
 	return r;
 }
 
@@ -584,8 +575,13 @@ void pool_note_config_locked(struct ap_pool *pool, enum ap_option option)
 
 void pool_set_target_locked(struct ap_pool *pool, int target)
 {
-	bool changes = pool->machine.target != target;
-	pool->machine.target = target;
+	const struct machine_limits *limits = &pool->view->limits;
+	if (target >= 0 && target < (int)limits->min_size)
+		target = (int)limits->min_size;
+	if (target > (int)limits->max_size)
+		target = (int)limits->max_size;
+	bool changes = pool->view->target != target;
+	pool_step_locked(pool, &(struct machine_event){.type = MACHINE_SCALE, .target = target});
 	if (changes)
 		observe_target_locked(pool);
 }
@@ -594,11 +590,9 @@ void pool_set_target_locked(struct ap_pool *pool, int target)
 static void setting_take_back(const struct setting *setting)
 {
 	struct ap_pool *pool = setting->pool;
-	struct ap_list answered;
-	ap_list_init(&answered);
 	pthread_mutex_lock(&pool->lock);
 	if (setting->option == AP_N_OPTIONS) {
-		if (pool->machine.target == setting->target)
+		if (pool->view->target == setting->target)
 			pool_set_target_locked(pool, setting->old_target);
 	} else {
 		if (pool->serials[setting->option] == setting->serial &&
@@ -607,9 +601,8 @@ static void setting_take_back(const struct setting *setting)
 			pool->config.origin[setting->option] = setting->old_origin;
 		pool_note_config_locked(pool, setting->option);
 	}
-	pool_obey_config_locked(pool, &answered);
-	pthread_mutex_unlock(&pool->lock);
-	pool_deliver(pool, &answered);
+	pool_obey_config_locked(pool);
+	pool_unlock(pool);
 }
 
 static void setting_kept(void *data, int result, const struct ap_err *err)
@@ -623,22 +616,17 @@ static void setting_kept(void *data, int result, const struct ap_err *err)
 
 int ap_pool_scale(struct ap_pool *pool, int target, struct ap_request *request, struct ap_err *err)
 {
-	struct ap_list answered;
 	struct setting *setting = calloc(1, sizeof *setting);
 	if (!setting)
 		return ap_err_errno(err, -ENOMEM, "scale");
 	*setting = (struct setting){
 		.request = request, .pool = pool, .option = AP_N_OPTIONS, .target = target};
-	ap_list_init(&answered);
 	pthread_mutex_lock(&pool->lock);
-	setting->old_target = pool->machine.target;
-	int r = pool_refused(
-		pool_step_locked(pool,
-				 &(struct machine_event){.type = MACHINE_SCALE, .target = target},
-				 &answered),
-		err);
-	pthread_mutex_unlock(&pool->lock);
-	pool_deliver(pool, &answered);
+	setting->old_target = pool->view->target;
+	int r = pool_refused(pool_step_locked(pool, &(struct machine_event){.type = MACHINE_SCALE,
+									    .target = target}),
+			     err);
+	pool_unlock(pool);
 	if (r < 0) {
 		setting_free(setting);
 		return r;
@@ -727,13 +715,13 @@ static struct machine_limits limits_of(const struct ap_pool *pool)
 	};
 }
 
-void pool_obey_config_locked(struct ap_pool *pool, struct ap_list *answered)
+void pool_obey_config_locked(struct ap_pool *pool)
 {
-	uint64_t max_memory = pool->machine.limits.recycling.max_memory;
-	pool->machine.limits = limits_of(pool);
-	if (pool->machine.limits.recycling.max_memory != max_memory)
+	uint64_t max_memory = pool->view->limits.recycling.max_memory;
+	struct machine_limits limits = limits_of(pool);
+	pool_step_locked(pool, &(struct machine_event){.type = MACHINE_CONFIG, .limits = &limits});
+	if (limits.recycling.max_memory != max_memory)
 		job_bound_locked(pool);
-	pool_step_locked(pool, &(struct machine_event){.type = MACHINE_CONFIG}, answered);
 }
 
 /* The value that an option has, owned by the caller. NULL on ENOMEM. */
@@ -751,24 +739,21 @@ static char *option_text_locked(const struct ap_pool *pool, enum ap_option optio
 int ap_pool_config_set(struct ap_pool *pool, enum ap_option option, const char *text,
 		       struct ap_request *request, struct ap_err *err)
 {
-	struct ap_list answered;
 	struct setting *setting = calloc(1, sizeof *setting);
 	if (!setting)
 		return ap_err_errno(err, -ENOMEM, "%s", ap_options[option].name);
 	*setting = (struct setting){.request = request, .pool = pool, .option = option};
-	ap_list_init(&answered);
 	pthread_mutex_lock(&pool->lock);
 	setting->old_origin = pool->config.origin[option];
 	setting->old_text = option_text_locked(pool, option);
 	int r = setting->old_text ? ap_config_set(&pool->config, option, text, false, err)
 				  : ap_err_errno(err, -ENOMEM, "%s", ap_options[option].name);
 	if (r == 0) {
-		pool_obey_config_locked(pool, &answered);
+		pool_obey_config_locked(pool);
 		setting->serial = ++pool->serials[option];
 		pool_note_config_locked(pool, option);
 	}
-	pthread_mutex_unlock(&pool->lock);
-	pool_deliver(pool, &answered);
+	pool_unlock(pool);
 	if (r < 0) {
 		setting_free(setting);
 		return r;
@@ -814,7 +799,7 @@ unsigned ap_pool_agents(struct ap_pool *pool, unsigned *ret_numbers, unsigned ma
 {
 	unsigned n = 0;
 	pthread_mutex_lock(&pool->lock);
-	for (unsigned i = 0; i < pool->machine.n_slots && n < max; i++) {
+	for (unsigned i = 0; i < pool->view->n_slots && n < max; i++) {
 		if (pool->agents[i])
 			ret_numbers[n++] = pool->agents[i]->number;
 	}
@@ -825,12 +810,12 @@ unsigned ap_pool_agents(struct ap_pool *pool, unsigned *ret_numbers, unsigned ma
 
 unsigned ap_pool_hard_cap(const struct ap_pool *pool)
 {
-	return pool->machine.n_slots;
+	return pool->view->n_slots;
 }
 
 static struct ap_agent *agent_in_locked(struct ap_pool *pool, const struct machine_slot *slot)
 {
-	struct ap_agent *agent = slot ? pool->agents[slot - pool->machine.slots] : NULL;
+	struct ap_agent *agent = slot ? pool->agents[slot - pool->view->slots] : NULL;
 	if (agent)
 		agent_ref(agent);
 	return agent;
@@ -839,7 +824,7 @@ static struct ap_agent *agent_in_locked(struct ap_pool *pool, const struct machi
 struct ap_agent *ap_agent_get(struct ap_pool *pool, unsigned number)
 {
 	pthread_mutex_lock(&pool->lock);
-	struct ap_agent *agent = agent_in_locked(pool, machine_find_number(&pool->machine, number));
+	struct ap_agent *agent = agent_in_locked(pool, machine_find_number(pool->view, number));
 	pthread_mutex_unlock(&pool->lock);
 	return agent;
 }
@@ -850,7 +835,7 @@ struct ap_agent *ap_agent_find(struct ap_pool *pool, const char *name)
 	return number ? ap_agent_get(pool, number) : NULL;
 }
 
-static struct ap_agent *lease_agent_locked(struct ap_pool *pool, struct machine_slot *slot,
+static struct ap_agent *lease_agent_locked(struct ap_pool *pool, const struct machine_slot *slot,
 					   uint64_t *ret_token)
 {
 	if (!slot || !machine_slot_leased(slot))
@@ -863,7 +848,7 @@ struct ap_agent *ap_agent_of_label(struct ap_pool *pool, const char *label, uint
 {
 	pthread_mutex_lock(&pool->lock);
 	struct ap_agent *agent =
-		lease_agent_locked(pool, machine_find_label(&pool->machine, label), ret_token);
+		lease_agent_locked(pool, machine_find_label(pool->view, label), ret_token);
 	pthread_mutex_unlock(&pool->lock);
 	return agent;
 }
@@ -873,9 +858,9 @@ struct ap_agent *ap_agent_of_token(struct ap_pool *pool, uint64_t token)
 	struct ap_agent *agent = NULL;
 	uint64_t found;
 	pthread_mutex_lock(&pool->lock);
-	for (unsigned i = 0; i < pool->machine.n_slots && !agent; i++) {
-		if (pool->machine.slots[i].token == token)
-			agent = lease_agent_locked(pool, &pool->machine.slots[i], &found);
+	for (unsigned i = 0; i < pool->view->n_slots && !agent; i++) {
+		if (pool->view->slots[i].token == token)
+			agent = lease_agent_locked(pool, &pool->view->slots[i], &found);
 	}
 	pthread_mutex_unlock(&pool->lock);
 	return agent;
@@ -1014,6 +999,7 @@ int ap_pool_new(struct ap_pool **ret, struct ap_pool_options *options, struct ap
 	pthread_mutex_init(&pool->lock, NULL);
 	pthread_mutex_init(&pool->seeding, NULL);
 	pthread_cond_init(&pool->emptied, NULL);
+	ap_list_init(&pool->answered);
 	ap_list_init(&pool->lookers);
 	worker_lane_init(&pool->tidy_lane);
 	cond_init_monotonic(&pool->looked);
@@ -1089,6 +1075,29 @@ bool ap_pool_ignore_line(struct ap_pool *pool, char **ret_line, char **ret_file)
 	return true;
 }
 
+/* It begins nothing before what a daemon before this one has left is known: MACHINE_RESUME. */
+static int make_machine(struct ap_pool *pool, struct ap_err *err)
+{
+	struct machine_limits limits = limits_of(pool);
+	unsigned n_slots = (unsigned)pool->config.number[AP_OPT_HARD_CAP];
+	pool->machine = machine_new(n_slots, &limits, (uint32_t)pool->started_ns, pool->started_ns);
+	if (!pool->machine)
+		return ap_err_errno(err, -ENOMEM, "pool");
+	pool->view = machine_view(pool->machine);
+	unsigned most = machine_max_effects(pool->view);
+	pool->effects.at = calloc(most, sizeof *pool->effects.at);
+	pool->effects.moves = calloc(most, sizeof *pool->effects.moves);
+	if (!pool->effects.at || !pool->effects.moves)
+		return ap_err_errno(err, -ENOMEM, "pool");
+	pool_step(pool, &(struct machine_event){.type = MACHINE_SUSPEND});
+	return 0;
+}
+
+void pool_restore(struct ap_pool *pool, const struct machine_restored *restored)
+{
+	pool_step(pool, &(struct machine_event){.type = MACHINE_RESTORE, .restored = restored});
+}
+
 int ap_pool_begin(struct ap_pool *pool, struct ap_err *err)
 {
 	int r = state_dir_open(pool, err);
@@ -1096,31 +1105,16 @@ int ap_pool_begin(struct ap_pool *pool, struct ap_err *err)
 		r = open_events(pool, err);
 	if (r == 0)
 		r = choose_spawn_backend(pool, err);
-	if (r == 0) {
-		struct machine_limits limits = limits_of(pool);
-		int64_t number = store_counter(pool->store, "next_agent", 1);
-		unsigned n_slots = (unsigned)pool->config.number[AP_OPT_HARD_CAP];
-		r = machine_init(&pool->machine, n_slots, &limits, (uint32_t)number,
-				 (uint32_t)pool->started_ns, pool->started_ns);
-		if (r < 0)
-			ap_err_errno(err, r, "pool");
-	}
+	if (r == 0)
+		r = make_machine(pool, err);
 	if (r == 0) {
 		state_dir_load_counters(pool);
 		r = keeping_open(pool, err);
 	}
-	if (r == 0) {
+	if (r == 0)
 		r = ap_config_copy(&pool->mounted, &pool->config);
-	}
-	if (r == 0) {
-		unsigned most = machine_max_effects(&pool->machine);
+	if (r == 0)
 		(void)state_dir_load(pool, true, NULL); /* unfit for the command line: left out */
-		pool->machine.limits = limits_of(pool);
-		pool->effects.at = calloc(most, sizeof *pool->effects.at);
-		pool->effects.moves = calloc(most, sizeof *pool->effects.moves);
-		if (!pool->effects.at || !pool->effects.moves)
-			r = ap_err_errno(err, -ENOMEM, "pool");
-	}
 	return r < 0 ? r : maintenance_init(pool, err);
 }
 
@@ -1139,13 +1133,6 @@ static int configure_backend(struct ap_pool *pool, struct ap_err *err)
 	return r;
 }
 
-static void suspend(struct ap_pool *pool, bool suspended)
-{
-	pthread_mutex_lock(&pool->lock);
-	pool->machine.suspended = suspended;
-	pthread_mutex_unlock(&pool->lock);
-}
-
 int ap_pool_start(struct ap_pool *pool, struct ap_err *err)
 {
 	bool full = ap_config_choice(&pool->config, AP_OPT_DURABILITY) == 0;
@@ -1161,8 +1148,7 @@ int ap_pool_start(struct ap_pool *pool, struct ap_err *err)
 		       !(pool->looking = worker_pool_new(2))))
 		r = ap_err_errno(err, -EAGAIN, "worker threads");
 	if (r == 0)
-		pool->backend->ops->bound(pool->backend, pool->machine.limits.recycling.max_memory);
-	suspend(pool, true); /* nothing new before what is there is known */
+		pool->backend->ops->bound(pool->backend, pool->view->limits.recycling.max_memory);
 	pool->reviving =
 		true; /* until it is configured: two who revive it would be in each other's way */
 	if (r == 0)
@@ -1173,8 +1159,7 @@ int ap_pool_start(struct ap_pool *pool, struct ap_err *err)
 		r = pool_recover(pool, err);
 	if (r < 0)
 		return r;
-	suspend(pool, false);
-	ap_pool_warm(pool);
+	pool_step(pool, &(struct machine_event){.type = MACHINE_RESUME});
 	return 0;
 }
 
@@ -1184,7 +1169,7 @@ static void answer_all_waits(struct ap_pool *pool)
 	struct ap_err err;
 	ap_err_set(&err, -ESHUTDOWN, "the pool is closed");
 	atomic_store(&pool->leaving, true);
-	for (unsigned i = 0; i < pool->machine.n_slots; i++) {
+	for (unsigned i = 0; i < pool->view->n_slots; i++) {
 		pthread_mutex_lock(&pool->lock);
 		struct ap_agent *agent = pool->agents[i];
 		if (agent)
@@ -1201,9 +1186,9 @@ static void answer_all_waits(struct ap_pool *pool)
  * the next daemon goes on with that if this one dies. */
 static void tell_all_to_end(struct ap_pool *pool)
 {
-	for (unsigned i = 0; i < pool->machine.n_slots; i++) {
+	for (unsigned i = 0; i < pool->view->n_slots; i++) {
 		pthread_mutex_lock(&pool->lock);
-		const struct machine_slot *slot = &pool->machine.slots[i];
+		const struct machine_slot *slot = &pool->view->slots[i];
 		struct ap_agent *agent = pool->agents[i];
 		bool ends = slot->state == AP_AGENT_DRAINING ||
 			    (slot->state == AP_AGENT_ACTIVE && slot->leaving);
@@ -1226,7 +1211,7 @@ static void end_all(struct ap_pool *pool)
 	tell_all_to_end(pool);
 	crash_point("end-told");
 	pthread_mutex_lock(&pool->lock);
-	unsigned n = machine_total(&pool->machine);
+	unsigned n = machine_total(pool->view);
 	pthread_mutex_unlock(&pool->lock);
 	worker_pool_grow(pool->workers, n < POOL_N_ENDERS ? n : POOL_N_ENDERS);
 }
@@ -1235,10 +1220,12 @@ unsigned ap_pool_stop(struct ap_pool *pool, struct ap_err *err)
 {
 	state_dir_leave(pool);
 	pool->kept = ap_config_choice(&pool->config, AP_OPT_PERSIST) != 0;
-	if (pool->kept)
+	if (pool->kept) {
 		pool_step(pool, &(struct machine_event){.type = MACHINE_SUSPEND});
-	else
+		pool_step(pool, &(struct machine_event){.type = MACHINE_CLOSE});
+	} else {
 		end_all(pool);
+	}
 	pthread_mutex_lock(&pool->lock);
 	while (!is_over_locked(pool)) /* every effect has a time limit of its own */
 		pthread_cond_wait(&pool->emptied, &pool->lock);
@@ -1256,7 +1243,7 @@ unsigned ap_pool_stop(struct ap_pool *pool, struct ap_err *err)
 /* Agents that are left for the next daemon; after a start that failed too. */
 static void leave_agents(struct ap_pool *pool)
 {
-	for (unsigned i = 0; pool->agents && i < pool->machine.n_slots; i++) {
+	for (unsigned i = 0; pool->view && i < pool->view->n_slots; i++) {
 		struct ap_agent *agent = pool->agents[i];
 		if (!agent)
 			continue;
@@ -1285,7 +1272,7 @@ void ap_pool_free(struct ap_pool *pool)
 	state_dir_close(pool);
 	events_close(pool->events);
 	profile_free(pool->profile);
-	machine_fini(&pool->machine);
+	machine_free(pool->machine);
 	free(pool->effects.at);
 	free(pool->effects.moves);
 	free(pool->agents);

@@ -243,9 +243,11 @@ struct ap_pool {
 	pthread_mutex_t lock;	/* of what follows */
 	pthread_cond_t emptied; /* an agent has gone */
 	struct ap_config config;
-	unsigned serials[AP_N_OPTIONS]; /* how often each was set while the pool ran */
-	struct machine machine;
-	struct machine_effects effects; /* of the step under way */
+	unsigned serials[AP_N_OPTIONS];	 /* how often each was set while the pool ran */
+	struct machine *machine;	 /* pool_step_locked() steps it, nobody else */
+	const struct machine_view *view; /* of it */
+	struct machine_effects effects;	 /* of the step under way */
+	struct ap_list answered;	 /* machine requests, until pool_unlock() */
 	struct counters counters;
 	struct history history;
 	struct ap_agent **agents;  /* by slot; NULL: free */
@@ -278,10 +280,15 @@ struct ap_pool {
 /* Steps the machine and sets its effects going. Takes the lock; not to be called with it. */
 int pool_step(struct ap_pool *pool, const struct machine_event *event);
 
-/* The same in two halves, for callers that look at the state under the lock first. */
-int pool_step_locked(struct ap_pool *pool, const struct machine_event *event,
-		     struct ap_list *answered);
-void pool_deliver(struct ap_pool *pool, struct ap_list *answered);
+/* The same for callers that look at the state under the lock first, and unlock with pool_unlock().
+ */
+int pool_step_locked(struct ap_pool *pool, const struct machine_event *event);
+
+/* Unlocks, and answers the requests whose answer steps have brought meanwhile. */
+void pool_unlock(struct ap_pool *pool);
+
+/* Has the machine go on where a daemon before this one has stopped. Takes the lock. */
+void pool_restore(struct ap_pool *pool, const struct machine_restored *restored);
 
 /* Steps one event about the agent's slot. Takes the lock. -ENODEV: it is gone. */
 int pool_step_agent(struct ap_agent *agent, struct machine_event event);
@@ -306,11 +313,11 @@ void pool_note_spawn_error(struct ap_pool *pool, const struct ap_err *err);
 /* Notes the event that an option has been set to what it is now. */
 void pool_note_config_locked(struct ap_pool *pool, enum ap_option option);
 
-/* Sets the size set by hand as it is stored, -1: none. The next step obeys it. */
+/* Sets the size set by hand as it is stored, as near as the limits let it; -1: none. */
 void pool_set_target_locked(struct ap_pool *pool, int target);
 
 /* Makes the configuration effective, as it is now. */
-void pool_obey_config_locked(struct ap_pool *pool, struct ap_list *answered);
+void pool_obey_config_locked(struct ap_pool *pool);
 
 /* Has it known why what the machine is to answer fails: the last sentence counts. pool->lock held.
  */
@@ -407,7 +414,7 @@ int state_dir_save_next_agent(struct ap_pool *pool, struct ap_err *err);
  * said. Takes the lock. Blocks. */
 int state_dir_load(struct ap_pool *pool, bool at_start, struct ap_err *err);
 
-/* Begins the machine's counters where the store's end. */
+/* Begins the machine's counters and numbers where the store's end. */
 void state_dir_load_counters(struct ap_pool *pool);
 
 /* --- recovery.c --- */

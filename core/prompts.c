@@ -499,7 +499,7 @@ static struct prompt *first_prompt(struct ap_agent *agent, char ret_label[AP_LAB
 {
 	struct prompt *prompt = NULL;
 	pthread_mutex_lock(&agent->pool->lock);
-	memcpy(ret_label, agent->pool->machine.slots[agent->slot].label.text, AP_LABEL_MAX + 1);
+	memcpy(ret_label, agent->pool->view->slots[agent->slot].label.text, AP_LABEL_MAX + 1);
 	if (!ap_list_empty(&agent->prompts)) {
 		prompt = ap_container_of(agent->prompts.next, struct prompt, link);
 		ap_list_remove(&prompt->link);
@@ -579,7 +579,7 @@ void job_prompt_locked(struct ap_agent *agent)
 static int may_be_asked_locked(const struct ap_agent *agent, uint64_t token, bool even_ended,
 			       struct ap_err *err)
 {
-	const struct machine_slot *slot = &agent->pool->machine.slots[agent->slot];
+	const struct machine_slot *slot = &agent->pool->view->slots[agent->slot];
 	int r = agent_running_locked(agent, even_ended, err);
 	return r < 0 ? r : pool_refused(machine_slot_stale(slot, token) ? -ESTALE : 0, err);
 }
@@ -718,7 +718,7 @@ static void job_pause_locked(struct ap_agent *agent)
 static int may_be_commanded_locked(const struct ap_agent *agent, uint64_t token, bool even_ended,
 				   struct ap_err *err)
 {
-	const struct machine_slot *slot = &agent->pool->machine.slots[agent->slot];
+	const struct machine_slot *slot = &agent->pool->view->slots[agent->slot];
 	int r = may_be_asked_locked(agent, token, even_ended, err);
 	bool rests = slot->state == AP_AGENT_IDLE || machine_slot_leased(slot);
 	if (r == 0 && (!rests || agent->restarting))

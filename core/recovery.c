@@ -154,13 +154,8 @@ static void spend_numbers(struct recovery *recovery, const char *name)
 	if (agent_dir)
 		(void)lease_record_read(agent_dir, &record);
 	free(record.admin_dir);
-	pthread_mutex_lock(&pool->lock);
-	struct machine *m = &pool->machine;
-	if (m->next_number <= agent_number(name))
-		m->next_number = agent_number(name) + 1;
-	if (m->next_token <= record.token)
-		m->next_token = record.token + 1;
-	pthread_mutex_unlock(&pool->lock);
+	pool_restore(pool, &(struct machine_restored){.next_number = agent_number(name) + 1,
+						      .next_token = record.token + 1});
 }
 
 static void tell_lost(struct ap_pool *pool, const char *label, const char *name, const char *reason)
@@ -466,11 +461,10 @@ static void go_on_with_pause(struct ap_agent *agent)
 static struct ap_agent *enter(struct ap_pool *pool, const struct left *left)
 {
 	pthread_mutex_lock(&pool->lock);
-	const struct machine_slot *slot = machine_free_slot(&pool->machine);
-	struct ap_agent *agent =
-		slot ? agent_new_locked(pool, machine_slot_index(&pool->machine, slot),
-					left->agent.number)
-		     : NULL;
+	const struct machine_slot *slot = machine_free_slot(pool->view);
+	struct ap_agent *agent = slot ? agent_new_locked(pool, machine_slot_index(pool->view, slot),
+							 left->agent.number)
+				      : NULL;
 	pthread_mutex_unlock(&pool->lock);
 	return agent;
 }
@@ -542,7 +536,7 @@ static bool is_of_use(struct ap_pool *pool, const struct left *left,
 		      const struct worktree *worktree, bool alive)
 {
 	pthread_mutex_lock(&pool->lock);
-	bool room = machine_total(&pool->machine) < pool->machine.limits.max_size;
+	bool room = machine_total(pool->view) < pool->view->limits.max_size;
 	pthread_mutex_unlock(&pool->lock);
 	bool same_program = store_counter(pool->store, "program", 0) == program_mark(pool);
 	return room && same_program && alive && left->agent.clean && worktree_present(worktree);

@@ -517,32 +517,24 @@ int state_dir_await_helpers(struct ap_pool *pool, struct ap_err *err)
 
 #define SETTING_SCALE "scale" /* the size set by hand */
 
-static uint64_t *counter_of(struct ap_pool *pool, unsigned i, const char **ret_name)
-{
-	struct machine *m = &pool->machine;
-	static const char *const names[] = {"total_requests", "total_recycles", "spawned_agents"};
-	uint64_t *const counters[] = {&m->n_grants, &m->n_recycled, &m->n_spawned};
-	if (i >= sizeof names / sizeof *names)
-		return NULL;
-	*ret_name = names[i];
-	return counters[i];
-}
-
 void state_dir_load_counters(struct ap_pool *pool)
 {
-	const char *name;
-	uint64_t *counter;
-	for (unsigned i = 0; (counter = counter_of(pool, i, &name)); i++)
-		*counter = (uint64_t)store_counter(pool->store, name, 0);
-	pool->machine.n_terminated = pool->machine.n_spawned; /* less those that are adopted */
-	pool->machine.next_lease = (uint64_t)store_counter(pool->store, "next_lease", 1);
-	pool->machine.next_token = (uint64_t)store_counter(pool->store, "next_token", 1);
+	struct store *store = pool->store;
+	pool_restore(pool,
+		     &(struct machine_restored){
+			     .next_number = (uint32_t)store_counter(store, "next_agent", 1),
+			     .next_lease = (uint64_t)store_counter(store, "next_lease", 1),
+			     .next_token = (uint64_t)store_counter(store, "next_token", 1),
+			     .n_grants = (uint64_t)store_counter(store, "total_requests", 0),
+			     .n_recycled = (uint64_t)store_counter(store, "total_recycles", 0),
+			     .n_spawned = (uint64_t)store_counter(store, "spawned_agents", 0),
+		     });
 }
 
 int state_dir_save_next_agent(struct ap_pool *pool, struct ap_err *err)
 {
 	struct store_txn *txn = store_txn_new();
-	txn_set(txn, "next_agent", pool->machine.next_number);
+	txn_set(txn, "next_agent", pool->view->next_number);
 	return store_commit(pool->store, txn, true, err);
 }
 
@@ -570,7 +562,7 @@ void state_dir_keep_scale(struct ap_pool *pool, store_done *done, void *data)
 {
 	char value[16];
 	pthread_mutex_lock(&pool->lock);
-	int target = pool->machine.target;
+	int target = pool->view->target;
 	pthread_mutex_unlock(&pool->lock);
 	snprintf(value, sizeof value, "%d", target);
 	struct store_txn *txn = store_txn_new();
@@ -649,8 +641,6 @@ static void note_changes_locked(struct ap_pool *pool, const struct ap_config *be
 int state_dir_load(struct ap_pool *pool, bool at_start, struct ap_err *err)
 {
 	struct loading loading = {.pool = pool, .at_start = at_start, .target = -1, .err = err};
-	struct ap_list answered;
-	ap_list_init(&answered);
 	int r = copy_mounted(pool, &loading.config);
 	if (r < 0)
 		return ap_err_errno(err, r, "settings");
@@ -671,9 +661,8 @@ int state_dir_load(struct ap_pool *pool, bool at_start, struct ap_err *err)
 		pool_set_target_locked(pool, loading.target);
 		note_changes_locked(pool, &loading.config);
 		if (!at_start)
-			pool_obey_config_locked(pool, &answered);
-		pthread_mutex_unlock(&pool->lock);
-		pool_deliver(pool, &answered);
+			pool_obey_config_locked(pool);
+		pool_unlock(pool);
 	}
 	ap_config_fini(&loading.config);
 	return r;

@@ -18,7 +18,7 @@
 #include <time.h>
 
 #include "clock.h"
-#include "machine.h"
+#include "machine_internal.h"
 
 #define N_REPETITIONS 101
 #define N_PAIRS	      600 /* in a repetition */
@@ -189,10 +189,11 @@ static void bench_begin(struct bench *bench)
 	};
 	int64_t now = ap_clock_ns();
 	pthread_mutex_init(&bench->lock, NULL);
-	if (machine_init(&bench->machine, bench->n_slots, &limits, 1, 1, now) < 0)
+	if (machine_init(&bench->machine, bench->n_slots, &limits, 1, now) < 0)
 		abort();
-	bench->fx.at = calloc(machine_max_effects(&bench->machine), sizeof *bench->fx.at);
-	bench->fx.moves = calloc(machine_max_effects(&bench->machine), sizeof *bench->fx.moves);
+	bench->fx.at = calloc(machine_max_effects(&bench->machine.view), sizeof *bench->fx.at);
+	bench->fx.moves =
+		calloc(machine_max_effects(&bench->machine.view), sizeof *bench->fx.moves);
 	bench->n_requests = bench->n_waiters + bench->n_slots + N_BATCH;
 	bench->requests = calloc(bench->n_requests, sizeof *bench->requests);
 	if (!bench->fx.at || !bench->fx.moves || !bench->requests)
@@ -206,12 +207,12 @@ static void bench_begin(struct bench *bench)
 	bench_step(bench, &(struct machine_event){.type = MACHINE_SCALE, .target = -1}, now);
 	now += 10 * AP_SECOND; /* every start counts as a success */
 	bench_step(bench, &(struct machine_event){.type = MACHINE_CONFIG}, now);
-	assert(bench->machine.n_in_state[AP_AGENT_IDLE] == bench->n_slots);
+	assert(bench->machine.view.n_in_state[AP_AGENT_IDLE] == bench->n_slots);
 	for (unsigned i = 0; bench->n_waiters > 0 && i < bench->n_slots + bench->n_waiters; i++) {
 		bench_acquire(bench, now);
 		bench_settle(bench, now);
 	}
-	assert(bench->machine.n_waiting == bench->n_waiters);
+	assert(bench->machine.view.n_waiting == bench->n_waiters);
 }
 
 static void bench_end(struct bench *bench)

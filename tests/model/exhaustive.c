@@ -48,7 +48,8 @@ static uint64_t request_of(const struct world *w, const struct machine_request *
 
 static uint64_t slot_hash(const struct world *w, const struct machine_slot *slot, uint64_t first)
 {
-	bool effect_comes = world_awaited(w, machine_slot_index(&w->memory.machine, slot)) >= 0;
+	bool effect_comes =
+		world_awaited(w, machine_slot_index(&w->memory.machine.view, slot)) >= 0;
 	uint64_t hash = mixed(slot->state, slot->recycle << 8 | slot->retire);
 	hash = mixed(hash, (uint64_t) !!slot->leaving << 5 | (uint64_t)slot->aside << 4 |
 				   (uint64_t)slot->proven << 3 | (uint64_t)slot->born << 2 |
@@ -62,7 +63,7 @@ static uint64_t slot_hash(const struct world *w, const struct machine_slot *slot
 
 static uint64_t state_hash(const struct world *w)
 {
-	const struct machine *m = &w->memory.machine;
+	const struct machine_view *m = &w->memory.machine.view;
 	uint64_t hash = mixed(m->closed, m->breaker.state), first = UINT32_MAX;
 	hash = mixed(hash, (uint64_t)m->breaker.n_failures << 32 | m->breaker.n_opened);
 	hash = mixed(hash,
@@ -135,8 +136,8 @@ static void whole_pool(struct world *w, unsigned kind)
 		world_step(w, &(struct machine_event){.type = types[kind]});
 		return;
 	}
-	if (w->memory.machine.wake_ns > w->now) /* else it is due already */
-		w->now = w->memory.machine.wake_ns;
+	if (w->memory.machine.view.wake_ns > w->now) /* else it is due already */
+		w->now = w->memory.machine.view.wake_ns;
 	world_step(w, &(struct machine_event){.type = MACHINE_TIMER});
 }
 

@@ -11,7 +11,7 @@
 
 static void check_lists(const struct world *w)
 {
-	const struct machine *m = &w->memory.machine;
+	const struct machine_view *m = &w->memory.machine.view;
 	unsigned n_listed = 0;
 	for (unsigned state = 0; state < AP_N_AGENT_STATES; state++) {
 		unsigned n = 0;
@@ -35,7 +35,7 @@ static void check_lists(const struct world *w)
 
 static void check_counts(const struct world *w)
 {
-	const struct machine *m = &w->memory.machine;
+	const struct machine_view *m = &w->memory.machine.view;
 	unsigned n_aside = 0, n_unproven = 0, n_marked = 0, n_alive = 0, n_born = 0, n_leased = 0;
 	for (unsigned i = 0; i < m->n_slots; i++) {
 		const struct machine_slot *slot = &m->slots[i];
@@ -60,7 +60,7 @@ static void check_counts(const struct world *w)
 
 static void check_labels(const struct world *w)
 {
-	const struct machine *m = &w->memory.machine;
+	const struct machine_view *m = &w->memory.machine.view;
 	unsigned n_indexed = 0, n_labels = m->n_waiting;
 	for (unsigned i = 0; i < m->n_labels; i++) {
 		struct ap_list *at;
@@ -87,7 +87,7 @@ static bool may_have_lease(const struct machine_slot *slot)
 
 static void check_leases(const struct world *w)
 {
-	const struct machine *m = &w->memory.machine;
+	const struct machine_view *m = &w->memory.machine.view;
 	for (unsigned i = 0; i < m->n_slots; i++) {
 		const struct machine_slot *slot = &m->slots[i];
 		CHECK(w, !!slot->token == may_have_lease(slot), "a lease and only it has a token");
@@ -103,7 +103,7 @@ static void check_leases(const struct world *w)
 /* The waiters who want agent number `agent` (0: any) in their order. */
 static void check_turns(const struct world *w, const struct ap_list *turns, unsigned agent)
 {
-	const struct machine *m = &w->memory.machine;
+	const struct machine_view *m = &w->memory.machine.view;
 	const struct ap_list *turn = turns->next;
 	struct ap_list *at;
 	ap_list_for_each (at, &m->waiters) {
@@ -119,7 +119,7 @@ static void check_turns(const struct world *w, const struct ap_list *turns, unsi
 
 static void check_requests(const struct world *w)
 {
-	const struct machine *m = &w->memory.machine;
+	const struct machine_view *m = &w->memory.machine.view;
 	unsigned n_waiting = 0, n_held = 0, n_busy = 0;
 	uint64_t last = 0;
 	struct ap_list *at;
@@ -150,7 +150,7 @@ static void check_requests(const struct world *w)
 	CHECK(w, n_busy == n_waiting + n_held, "a request under way is in one place");
 }
 
-static bool anyone_for(const struct machine *m, const struct machine_request *request)
+static bool anyone_for(const struct machine_view *m, const struct machine_request *request)
 {
 	for (unsigned i = 0; i < m->n_slots; i++)
 		if (m->slots[i].state == AP_AGENT_IDLE &&
@@ -161,14 +161,15 @@ static bool anyone_for(const struct machine *m, const struct machine_request *re
 
 static void check_liveness(const struct world *w)
 {
-	const struct machine *m = &w->memory.machine;
+	const struct machine_view *m = &w->memory.machine.view;
 	bool waits = false;
 	struct ap_list *at;
 	ap_list_for_each (at, &m->waiters) {
 		const struct machine_request *request =
 			ap_container_of(at, struct machine_request, link);
-		CHECK(w, !anyone_for(m, request), "no one waits beside an idle agent");
-		waits |= request->agent == 0;
+		CHECK(w, m->suspended || !anyone_for(m, request),
+		      "no one waits beside an idle agent");
+		waits |= request->agent == 0 && !m->suspended;
 	}
 	if (waits && m->target < 0 && machine_total(m) < m->limits.max_size &&
 	    m->breaker.state == BREAKER_CLOSED)
@@ -194,7 +195,7 @@ static bool rests(const struct machine_slot *slot)
 
 static void check_slot_time(const struct world *w, const struct machine_slot *slot)
 {
-	const struct machine *m = &w->memory.machine;
+	const struct machine_view *m = &w->memory.machine.view;
 	CHECK(w, rests(slot) == (slot->deadline_ns == AP_FOREVER),
 	      "where an agent does not rest, and only there, it has a deadline");
 	CHECK(w, (slot->effect == 0) == (rests(slot) || machine_slot_leased(slot)),
@@ -217,7 +218,7 @@ static void check_slot_time(const struct world *w, const struct machine_slot *sl
 
 static void check_time(const struct world *w)
 {
-	const struct machine *m = &w->memory.machine;
+	const struct machine_view *m = &w->memory.machine.view;
 	struct ap_list *at;
 	for (unsigned i = 0; i < m->n_slots; i++)
 		check_slot_time(w, &m->slots[i]);
@@ -344,7 +345,7 @@ static bool effect_fits(const struct machine_effect *effect, const struct machin
 static void check_effects(struct world *w, const struct machine_memory *before,
 			  const struct machine_effects *fx)
 {
-	const struct machine *m = &w->memory.machine;
+	const struct machine_view *m = &w->memory.machine.view;
 	unsigned n_spawns = 0;
 	for (unsigned i = 0; i < fx->n; i++) {
 		const struct machine_effect *effect = &fx->at[i];
@@ -404,11 +405,12 @@ static void check_answers(const struct world *w, const struct machine_event *eve
 static void check_counters(const struct world *w, const struct machine_event *event,
 			   const struct machine_memory *before)
 {
-	const struct machine *m = &w->memory.machine, *old = &before->machine;
+	const struct machine_view *m = &w->memory.machine.view, *old = &before->machine.view;
 	unsigned total = machine_total(m);
 	CHECK(w,
 	      m->n_grants >= old->n_grants && m->n_recycled >= old->n_recycled &&
-		      m->n_spawned >= old->n_spawned && m->n_terminated >= old->n_terminated &&
+		      m->n_spawned >= old->n_spawned &&
+		      m->n_terminated + (event->type == MACHINE_ADOPT) >= old->n_terminated &&
 		      m->next_token >= old->next_token && m->next_number >= old->next_number,
 	      "counters never fall");
 	CHECK(w,
@@ -426,7 +428,7 @@ static void check_counters(const struct world *w, const struct machine_event *ev
 /* Jitter and beginning are drawn once a generation: when it expires does not change. */
 static void check_generations(struct world *w)
 {
-	for (unsigned i = 0; i < w->memory.machine.n_slots; i++) {
+	for (unsigned i = 0; i < w->memory.machine.view.n_slots; i++) {
 		const struct machine_slot *slot = &w->memory.slots[i];
 		struct host_generation *known = &w->generations[i];
 		if (slot->state != AP_AGENT_IDLE && slot->state != AP_AGENT_VALIDATING &&

@@ -43,11 +43,11 @@ MUTANTS = [
      "\t    machine_slot_stale(slot, event->token))",
      "\tif (slot->leaving || slot->state == AP_AGENT_STOPPING)"),
     ("a stale token kills", "machine",
-     "static int on_kill(struct machine *m, const struct machine_event *event, int64_t now,\n"
-     "\t\t   struct machine_effects *fx)\n{\n\tstruct machine_slot *slot = &m->slots[event->slot];\n"
+     "static int on_kill(struct machine_view *m, const struct machine_event *event, int64_t now,\n"
+     "\t\t   struct machine_effects *fx)\n{\n\tstruct machine_slot *slot = slot_at(m, event->slot);\n"
      "\tif (slot->state != AP_AGENT_FREE && machine_slot_stale(slot, event->token))\n",
-     "static int on_kill(struct machine *m, const struct machine_event *event, int64_t now,\n"
-     "\t\t   struct machine_effects *fx)\n{\n\tstruct machine_slot *slot = &m->slots[event->slot];\n"
+     "static int on_kill(struct machine_view *m, const struct machine_event *event, int64_t now,\n"
+     "\t\t   struct machine_effects *fx)\n{\n\tstruct machine_slot *slot = slot_at(m, event->slot);\n"
      "\tif (false)\n"),
     ("a state has no deadline", "machine",
      "\tslot->deadline_ns = deadline_ns;\n\twake_by(m, deadline_ns);", "\twake_by(m, deadline_ns);"),

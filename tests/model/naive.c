@@ -263,7 +263,7 @@ static struct naive_agent *choose(struct naive *n, const struct naive_request *q
 
 static void serve(struct naive *n, int64_t now)
 {
-	for (unsigned i = 0; i < n->n_queued;) {
+	for (unsigned i = 0; i < n->n_queued && !n->suspended;) {
 		unsigned request = n->queue[i];
 		struct naive_request *q = &n->requests[request];
 		struct naive_agent *a = choose(n, q);
@@ -972,6 +972,17 @@ static int take_up(struct naive *n, struct naive_agent *a, const struct machine_
 	return 0;
 }
 
+static void restore(struct naive *n, const struct machine_restored *r)
+{
+	n->next_number = r->next_number > n->next_number ? r->next_number : n->next_number;
+	n->next_token = r->next_token > n->next_token ? r->next_token : n->next_token;
+	n->next_lease = r->next_lease > n->next_lease ? (unsigned)r->next_lease : n->next_lease;
+	n->n_grants += r->n_grants;
+	n->n_recycled += r->n_recycled;
+	n->n_spawned += r->n_spawned;
+	n->n_terminated += r->n_spawned; /* until they are adopted */
+}
+
 static int handle(struct naive *n, const struct machine_event *event, int request, int64_t now)
 {
 	struct naive_agent *a = &n->agents[event->slot];
@@ -981,9 +992,14 @@ static int handle(struct naive *n, const struct machine_event *event, int reques
 	switch (event->type) {
 	case MACHINE_ADOPT:
 		return take_up(n, a, event->adoption, now);
+	case MACHINE_RESTORE:
+		restore(n, event->restored);
+		return 0;
 	case MACHINE_SUSPEND:
-		close_pool(n);
 		n->suspended = true;
+		return 0;
+	case MACHINE_RESUME:
+		n->suspended = false;
 		return 0;
 	case MACHINE_ACQUIRE:
 		return acquire(n, event->request, request, now);
@@ -1032,6 +1048,8 @@ static int handle(struct naive *n, const struct machine_event *event, int reques
 		pass(n, now);
 		return 0;
 	case MACHINE_CONFIG:
+		if (event->limits)
+			n->limits = *event->limits;
 		return configure(n, now);
 	case MACHINE_SCALE:
 		return scale(n, event->target);
@@ -1065,7 +1083,8 @@ void naive_step(struct naive *n, const struct machine_event *event, int request,
 	n->result = handle(n, event, request, now);
 	/* a holder's own affairs: no one else is served or scaled for them */
 	bool own = event->type == MACHINE_RELEASE || event->type == MACHINE_RENEW ||
-		   event->type == MACHINE_PROMPT || event->type == MACHINE_ADOPT;
+		   event->type == MACHINE_PROMPT || event->type == MACHINE_ADOPT ||
+		   event->type == MACHINE_RESTORE;
 	if (n->result == 0 && !own && !n->suspended)
 		after_event(n, now);
 }
@@ -1149,7 +1168,7 @@ static const char *compare_effects(const struct naive *n, const struct machine_e
 	return NULL;
 }
 
-static const char *compare_agents(const struct naive *n, const struct machine *m)
+static const char *compare_agents(const struct naive *n, const struct machine_view *m)
 {
 	for (unsigned i = 0; i < n->n_slots; i++) {
 		const struct naive_agent *a = &n->agents[i];
@@ -1180,7 +1199,7 @@ static const char *compare_agents(const struct naive *n, const struct machine *m
 	return NULL;
 }
 
-static const char *compare_queue(const struct naive *n, const struct machine *m,
+static const char *compare_queue(const struct naive *n, const struct machine_view *m,
 				 const struct machine_request *requests)
 {
 	unsigned i = 0;
@@ -1199,7 +1218,7 @@ static const char *compare_queue(const struct naive *n, const struct machine *m,
 	return i == n->n_queued ? NULL : sentence("request %u is not in the queue", n->queue[i]);
 }
 
-static const char *compare_pool(const struct naive *n, const struct machine *m)
+static const char *compare_pool(const struct naive *n, const struct machine_view *m)
 {
 	if (m->n_grants != n->n_grants || m->n_recycled != n->n_recycled ||
 	    m->n_spawned != n->n_spawned || m->n_terminated != n->n_terminated)
@@ -1223,7 +1242,7 @@ static const char *compare_pool(const struct naive *n, const struct machine *m)
 	return NULL;
 }
 
-static void adopt(struct naive *n, const struct machine *m, const struct machine_effects *fx)
+static void adopt(struct naive *n, const struct machine_view *m, const struct machine_effects *fx)
 {
 	for (unsigned k = 0; k < fx->n; k++) {
 		struct naive_agent *a = &n->agents[fx->at[k].slot];
@@ -1237,7 +1256,7 @@ static void adopt(struct naive *n, const struct machine *m, const struct machine
 	n->retry = m->breaker.retry_ns;
 }
 
-const char *naive_compare(struct naive *n, const struct machine *m, int result,
+const char *naive_compare(struct naive *n, const struct machine_view *m, int result,
 			  const struct machine_effects *fx, const struct machine_request *requests)
 {
 	if (result != n->result)

@@ -4,7 +4,7 @@
  * from the machine: identities of effects, and what the dice say (jitter, backoff). */
 #pragma once
 
-#include "machine.h"
+#include "machine_internal.h"
 
 #define MAX_SLOTS  10
 #define N_REQUESTS 16
@@ -81,5 +81,5 @@ void naive_step(struct naive *naive, const struct machine_event *event, int requ
 
 /* The first difference to what the machine did, as a sentence; NULL: none. Adopts what cannot be
  * predicted. `requests` is where indices of requests count from. The sentence is static memory. */
-const char *naive_compare(struct naive *naive, const struct machine *machine, int result,
+const char *naive_compare(struct naive *naive, const struct machine_view *machine, int result,
 			  const struct machine_effects *fx, const struct machine_request *requests);

@@ -62,7 +62,7 @@ static struct machine_limits some_limits(struct world *w, unsigned n_slots)
 
 static unsigned some_slot(struct world *w)
 {
-	return world_draw(w, w->memory.machine.n_slots);
+	return world_draw(w, w->memory.machine.view.n_slots);
 }
 
 static void step(struct world *w, struct machine_event event)
@@ -166,7 +166,7 @@ static void outcome(struct world *w)
 
 static void let_time_pass(struct world *w)
 {
-	int64_t wake = w->memory.machine.wake_ns;
+	int64_t wake = w->memory.machine.view.wake_ns;
 	if (one_in(w, 2) && wake > w->now && wake != AP_FOREVER)
 		w->now = wake - (one_in(w, 4) ? 1 : 0);
 	else
@@ -189,7 +189,7 @@ static void whole_pool(struct world *w)
 		break;
 	case 4:
 	case 5: {
-		struct machine_limits limits = some_limits(w, w->memory.machine.n_slots);
+		struct machine_limits limits = some_limits(w, w->memory.machine.view.n_slots);
 		world_configure(w, &limits);
 		break;
 	}
@@ -203,9 +203,10 @@ static void whole_pool(struct world *w)
 		step(w, (struct machine_event){.type = MACHINE_PASS});
 		break;
 	default:
-		step(w, (struct machine_event){
-				.type = MACHINE_SCALE,
-				.target = (int)world_draw(w, w->memory.machine.n_slots + 2) - 1});
+		step(w,
+		     (struct machine_event){
+			     .type = MACHINE_SCALE,
+			     .target = (int)world_draw(w, w->memory.machine.view.n_slots + 2) - 1});
 	}
 }
 
@@ -245,7 +246,7 @@ static void release_everything(struct world *w)
 			step(w, (struct machine_event){.type = MACHINE_CANCEL,
 						       .request = &w->memory.requests[i]});
 	world_calm(w, 2000);
-	for (unsigned i = 0; i < w->memory.machine.n_slots; i++)
+	for (unsigned i = 0; i < w->memory.machine.view.n_slots; i++)
 		step(w, (struct machine_event){.type = MACHINE_RELEASE, .slot = i});
 	CHECK(w, world_calm(w, 2000), "without load the machine comes to rest");
 }
@@ -253,7 +254,7 @@ static void release_everything(struct world *w)
 /* Without load, and when all goes well, the pool comes to the size that it should have. */
 static void check_rest(struct world *w)
 {
-	struct machine *m = &w->memory.machine;
+	struct machine_view *m = &w->memory.machine.view;
 	struct machine_limits limits = m->limits;
 	limits.policy = SCALING_UTILIZATION;
 	limits.scaling.down_at = limits.scaling.up_at > 1 ? 1 : 0;
@@ -278,7 +279,7 @@ static void check_end(struct world *w)
 {
 	step(w, (struct machine_event){.type = MACHINE_SHUTDOWN});
 	CHECK(w, world_calm(w, 4000), "a pool that shuts down comes to rest");
-	CHECK(w, machine_total(&w->memory.machine) == 0, "and has no agent left");
+	CHECK(w, machine_total(&w->memory.machine.view) == 0, "and has no agent left");
 	for (unsigned i = 0; i < N_REQUESTS; i++)
 		CHECK(w, !w->requests[i].busy, "and has answered request %u", i);
 }
@@ -286,18 +287,35 @@ static void check_end(struct world *w)
 /* The pool rests: what is under way comes to its end, and nothing else begins. */
 static void check_suspension(struct world *w)
 {
-	const struct machine *m = &w->memory.machine;
+	const struct machine_view *m = &w->memory.machine.view;
 	step(w, (struct machine_event){.type = MACHINE_SUSPEND});
+	step(w, (struct machine_event){.type = MACHINE_CLOSE});
 	CHECK(w, world_calm(w, 4000), "a pool that is suspended comes to rest");
 	CHECK(w, machine_at_rest(m), "and says so");
 	for (unsigned i = 0; i < N_REQUESTS; i++)
 		CHECK(w, !w->requests[i].busy, "and has answered request %u", i);
 }
 
+/* What was counted and used before. */
+static void restore(struct world *w)
+{
+	const struct machine_restored restored = {
+		.next_number = world_draw(w, 50),
+		.next_token = world_draw(w, 50),
+		.next_lease = world_draw(w, 50),
+		.n_grants = world_draw(w, 50),
+		.n_recycled = world_draw(w, 50),
+		.n_spawned = world_draw(w, 20),
+	};
+	w->n_ended += restored.n_grants;
+	step(w, (struct machine_event){.type = MACHINE_RESTORE, .restored = &restored});
+	w->last_token = w->memory.machine.view.next_token - 1;
+}
+
 /* Agents that were there before: some of them idle, some leased, some that cannot be. */
 static void adopt_some(struct world *w)
 {
-	for (unsigned n = world_draw(w, w->memory.machine.n_slots + 2); n > 0; n--) {
+	for (unsigned n = world_draw(w, w->memory.machine.view.n_slots + 2); n > 0; n--) {
 		char label[16] = "";
 		if (one_in(w, 2))
 			snprintf(label, sizeof label, "l%u", world_draw(w, 12));
@@ -309,7 +327,7 @@ static void adopt_some(struct world *w)
 			.created_ns = w->now - 5 * AP_SECOND,
 			.started_ns = w->now - some_time(w, 3600 * AP_SECOND),
 			.label = label,
-			.token = *label ? w->memory.machine.next_token + world_draw(w, 3) : 0,
+			.token = *label ? w->memory.machine.view.next_token + world_draw(w, 3) : 0,
 			.affinity = world_draw(w, 4),
 			.ttl_ns = one_in(w, 2) ? 0 : some_time(w, 3600 * AP_SECOND),
 		};
@@ -317,7 +335,7 @@ static void adopt_some(struct world *w)
 					       .slot = some_slot(w),
 					       .adoption = &adoption});
 	}
-	w->last_token = w->memory.machine.next_token - 1;
+	w->last_token = w->memory.machine.view.next_token - 1;
 }
 
 uint64_t random_walk(uint64_t seed, uint64_t n_steps)
@@ -332,9 +350,18 @@ uint64_t random_walk(uint64_t seed, uint64_t n_steps)
 		world_begin(w, n_slots, &limits);
 		static const uint32_t rates[] = {5, 20, 100, 1000};
 		fault_every = rates[world_draw(w, 4)];
+		bool suspended = one_in(w, 2);
+		if (suspended)
+			step(w, (struct machine_event){.type = MACHINE_SUSPEND});
+		if (one_in(w, 3))
+			restore(w);
 		if (one_in(w, 3))
 			adopt_some(w);
 		world_configure(w, &limits);
+		for (unsigned n = suspended ? world_draw(w, 20) : 0; n > 0; n--)
+			random_step(w);
+		if (suspended)
+			step(w, (struct machine_event){.type = MACHINE_RESUME});
 		uint64_t end = w->n_steps + 500 + world_draw(w, 3000);
 		while (w->n_steps < end && w->n_steps < n_steps) {
 			uint64_t before = w->n_steps;
@@ -348,9 +375,9 @@ uint64_t random_walk(uint64_t seed, uint64_t n_steps)
 			check_suspension(w);
 		else
 			check_end(w);
-		n_grants += w->memory.machine.n_grants;
-		n_recycled += w->memory.machine.n_recycled;
-		n_spawned += w->memory.machine.n_spawned;
+		n_grants += w->memory.machine.view.n_grants;
+		n_recycled += w->memory.machine.view.n_recycled;
+		n_spawned += w->memory.machine.view.n_spawned;
 	}
 	tap_note("%" PRIu64 " grants, %" PRIu64 " recyclings, %" PRIu64 " spawns", n_grants,
 		 n_recycled, n_spawned);

@@ -27,6 +27,7 @@ uint32_t world_draw(struct world *w, uint32_t below)
 static const char *event_name(enum machine_event_type type)
 {
 	static const char *const names[N_MACHINE_EVENTS] = {
+		[MACHINE_RESTORE] = "restore",	 [MACHINE_RESUME] = "resume",
 		[MACHINE_ADOPT] = "adopt",	 [MACHINE_ACQUIRE] = "acquire",
 		[MACHINE_CANCEL] = "cancel",	 [MACHINE_RELEASE] = "release",
 		[MACHINE_RENEW] = "renew",	 [MACHINE_PROMPT] = "prompt",
@@ -82,7 +83,7 @@ void world_fail(const struct world *w, const char *invariant, ...)
 	va_start(args, invariant);
 	vsnprintf(text, sizeof text, invariant, args);
 	va_end(args);
-	print_limits(&w->memory.machine.limits);
+	print_limits(&w->memory.machine.view.limits);
 	for (unsigned i = 0; i < N_LOGGED; i++) {
 		const struct logged_event *logged = &w->log[(w->n_steps + 1 + i) % N_LOGGED];
 		if (logged->step > 0)
@@ -118,7 +119,7 @@ void world_init(struct world *w, uint64_t seed)
 /* The machine's own memory becomes the world's, with fewer buckets of labels. */
 static void adopt_memory(struct machine_memory *memory, unsigned n_slots)
 {
-	struct machine *m = &memory->machine;
+	struct machine_view *m = &memory->machine.view;
 	ap_list_init(&m->states[AP_AGENT_FREE]);
 	memset(memory->slots, 0, sizeof memory->slots);
 	for (unsigned i = 0; i < n_slots; i++) {
@@ -129,7 +130,7 @@ static void adopt_memory(struct machine_memory *memory, unsigned n_slots)
 	}
 	for (unsigned i = 0; i < N_LABEL_BUCKETS; i++)
 		ap_list_init(&memory->labels[i]);
-	machine_fini(m);
+	machine_fini(&memory->machine);
 	m->slots = memory->slots;
 	m->labels = memory->labels;
 	m->n_labels = N_LABEL_BUCKETS;
@@ -140,7 +141,7 @@ static void adopt_memory(struct machine_memory *memory, unsigned n_slots)
 
 void world_begin(struct world *w, unsigned n_slots, const struct machine_limits *limits)
 {
-	struct machine *m = &w->memory.machine;
+	struct machine_view *m = &w->memory.machine.view;
 	memset(w->memory.requests, 0, sizeof w->memory.requests);
 	memset(w->requests, 0, sizeof w->requests);
 	memset(w->alive, 0, sizeof w->alive);
@@ -148,7 +149,8 @@ void world_begin(struct world *w, unsigned n_slots, const struct machine_limits 
 	w->n_under_way = 0;
 	w->n_arrived = w->last_arrival = w->last_token = w->n_ended = w->n_adopted = 0;
 	w->last_effect = 0;
-	if (machine_init(m, n_slots, limits, 1, world_draw(w, UINT32_MAX), w->now) < 0)
+	if (machine_init(&w->memory.machine, n_slots, limits, world_draw(w, UINT32_MAX), w->now) <
+	    0)
 		world_fail(w, "out of memory");
 	adopt_memory(&w->memory, n_slots);
 	naive_init(&w->naive, n_slots, limits, 1, w->now);
@@ -158,8 +160,7 @@ void world_begin(struct world *w, unsigned n_slots, const struct machine_limits 
 
 void world_configure(struct world *w, const struct machine_limits *limits)
 {
-	w->memory.machine.limits = w->naive.limits = *limits;
-	world_step(w, &(struct machine_event){.type = MACHINE_CONFIG});
+	world_step(w, &(struct machine_event){.type = MACHINE_CONFIG, .limits = limits});
 }
 
 struct machine_request *world_request(struct world *w)
@@ -226,7 +227,7 @@ static bool report_awaited(struct world *w, bool *ret_probe)
 
 static bool at_rest(const struct world *w)
 {
-	for (unsigned i = 0; i < w->memory.machine.n_slots; i++)
+	for (unsigned i = 0; i < w->memory.machine.view.n_slots; i++)
 		if (w->memory.slots[i].effect)
 			return false;
 	return true;
@@ -241,8 +242,8 @@ bool world_calm(struct world *w, unsigned n_steps)
 		if (at_rest(w))
 			return true;
 		/* what never came back: its deadline */
-		if (w->memory.machine.wake_ns > w->now)
-			w->now = w->memory.machine.wake_ns;
+		if (w->memory.machine.view.wake_ns > w->now)
+			w->now = w->memory.machine.view.wake_ns;
 		world_step(w, &(struct machine_event){.type = MACHINE_TIMER});
 	}
 	return at_rest(w);
@@ -293,13 +294,13 @@ static void mix_step(struct world *w, int result, const struct machine_effects *
 		mix(w, move->slot << 24 | (unsigned)move->from << 16 | (unsigned)move->to << 8 |
 			       move->reason);
 	}
-	mix(w, (uint64_t)w->memory.machine.wake_ns);
+	mix(w, (uint64_t)w->memory.machine.view.wake_ns);
 }
 
 int world_step(struct world *w, const struct machine_event *event)
 {
 	static struct machine_memory before;
-	struct machine *m = &w->memory.machine;
+	struct machine_view *m = &w->memory.machine.view;
 	struct machine_effects fx = {.at = effects, .moves = moves};
 	int request = event->request ? (int)(event->request - w->memory.requests) : -1;
 	w->n_steps++;
@@ -307,7 +308,7 @@ int world_step(struct world *w, const struct machine_event *event)
 	memcpy(&before, &w->memory, sizeof before);
 
 	naive_step(&w->naive, event, request, w->now);
-	int r = machine_step(m, event, w->now, &fx);
+	int r = machine_step(&w->memory.machine, event, w->now, &fx);
 	w->log[w->n_steps % N_LOGGED].result = r;
 
 	if (r < 0) {

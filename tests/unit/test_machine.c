@@ -8,7 +8,7 @@
 #include <string.h>
 
 #include "clock.h"
-#include "machine.h"
+#include "machine_internal.h"
 
 #define N_SLOTS 20
 #define DAY	(24 * 3600 * AP_SECOND)
@@ -38,7 +38,8 @@ static const struct machine_limits limits_default = {
 	.pass_ns = 30 * AP_SECOND,
 };
 
-/* A pool without agents yet. A test sets further limits in machine.limits before it warms it. */
+/* A pool without agents yet. A test sets further limits in machine.view.limits before it warms it.
+ */
 static void begin(unsigned min, unsigned max)
 {
 	struct machine_limits limits = limits_default;
@@ -47,9 +48,9 @@ static void begin(unsigned min, unsigned max)
 	now = 1000 * AP_SECOND;
 	n_under_way = 0;
 	memset(reported, 0, sizeof reported);
-	assert_int_equal(machine_init(&machine, N_SLOTS, &limits, 1, 42, now), 0);
-	fx.at = calloc(machine_max_effects(&machine), sizeof *fx.at);
-	fx.moves = calloc(machine_max_effects(&machine), sizeof *fx.moves);
+	assert_int_equal(machine_init(&machine, N_SLOTS, &limits, 42, now), 0);
+	fx.at = calloc(machine_max_effects(&machine.view), sizeof *fx.at);
+	fx.moves = calloc(machine_max_effects(&machine.view), sizeof *fx.moves);
 	assert_non_null(fx.at);
 	assert_non_null(fx.moves);
 }
@@ -71,7 +72,7 @@ static void check_moves(void)
 		reported[move->slot] = move->to;
 	}
 	for (unsigned i = 0; i < N_SLOTS; i++)
-		assert_int_equal(reported[i], machine.slots[i].state);
+		assert_int_equal(reported[i], machine.view.slots[i].state);
 }
 
 static int step(struct machine_event event)
@@ -122,7 +123,7 @@ static void settle(void)
 	for (int i = 0; n_under_way > 0; i++) {
 		assert_true(i < 1000);
 		struct machine_effect effect = take(under_way[0].type);
-		const struct machine_slot *slot = &machine.slots[effect.slot];
+		const struct machine_slot *slot = &machine.view.slots[effect.slot];
 		bool awaited = effect.id == slot->effect || effect.id == slot->probe;
 		assert_int_equal(finish(effect, 0), awaited ? 0 : -ESTALE);
 	}
@@ -139,7 +140,7 @@ static void later(int64_t span_ns)
 {
 	now += span_ns;
 	assert_int_equal(STEP(.type = MACHINE_TIMER), 0);
-	assert_true(machine.wake_ns > now);
+	assert_true(machine.view.wake_ns > now);
 }
 
 /* A pool of agents that are well and idle, their starts proven. */
@@ -149,7 +150,7 @@ static void begin_idle(unsigned min, unsigned max)
 	warm();
 	later(6 * AP_SECOND);
 	settle();
-	assert_int_equal(machine.n_in_state[AP_AGENT_IDLE], min);
+	assert_int_equal(machine.view.n_in_state[AP_AGENT_IDLE], min);
 }
 
 static void scale(int target)
@@ -160,7 +161,7 @@ static void scale(int target)
 
 static unsigned count(enum ap_agent_state state)
 {
-	return machine.n_in_state[state];
+	return machine.view.n_in_state[state];
 }
 
 /* --- leases --- */
@@ -205,20 +206,20 @@ static void release(const struct machine_request *request)
 	settle();
 }
 
-static struct machine_slot *slot_of(const struct machine_request *request)
+static const struct machine_slot *slot_of(const struct machine_request *request)
 {
-	return &machine.slots[request->slot];
+	return &machine.view.slots[request->slot];
 }
 
-static struct machine_slot *first_in(enum ap_agent_state state)
+static const struct machine_slot *first_in(enum ap_agent_state state)
 {
 	assert_true(count(state) > 0);
-	return ap_container_of(machine.states[state].next, struct machine_slot, link);
+	return ap_container_of(machine.view.states[state].next, struct machine_slot, link);
 }
 
 static unsigned index_of(const struct machine_slot *slot)
 {
-	return machine_slot_index(&machine, slot);
+	return machine_slot_index(&machine.view, slot);
 }
 
 /* One agent, leased. */
@@ -258,7 +259,7 @@ static void grant_is_validated(void **state)
 	assert_granted(&a);
 	assert_ptr_equal(fx.answered.next, &a.link);
 	assert_int_equal(slot_of(&a)->state, AP_AGENT_ACTIVE);
-	assert_ptr_equal(machine_find_label(&machine, "job"), slot_of(&a));
+	assert_ptr_equal(machine_find_label(&machine.view, "job"), slot_of(&a));
 }
 
 static void release_saves_and_cleans(void **state)
@@ -269,7 +270,7 @@ static void release_saves_and_cleans(void **state)
 	assert_false(machine_slot_leased(slot_of(&a)));
 	assert_int_equal(finish(take(EFFECT_SAVE), 0), 0);
 	assert_int_equal(slot_of(&a)->state, AP_AGENT_RECYCLING);
-	assert_null(machine_find_label(&machine, "job"));
+	assert_null(machine_find_label(&machine.view, "job"));
 	assert_int_equal(finish(take(EFFECT_RECYCLE), 0), 0);
 	assert_int_equal(slot_of(&a)->state, AP_AGENT_IDLE);
 }
@@ -297,7 +298,7 @@ static void program_kept_between_leases(void **state)
 {
 	struct machine_request a;
 	begin_leased(&a);
-	machine.limits.keep_program = true;
+	machine.view.limits.keep_program = true;
 	STEP(.type = MACHINE_RELEASE, .slot = a.slot);
 	struct machine_effect save = take(EFFECT_SAVE);
 	assert_false(save.restart);
@@ -334,7 +335,7 @@ static void first_come_first_served(void **state)
 	lease(&waiters[0], "first");
 	for (int i = 1; i < 20; i++)
 		assert_int_equal(acquire(&waiters[i], "", 100 * AP_SECOND), 0);
-	assert_int_equal(machine.n_waiting, 19);
+	assert_int_equal(machine.view.n_waiting, 19);
 	for (int i = 1; i < 20; i++) {
 		assert_int_equal(waiters[i].state, REQUEST_WAITING);
 		release(&waiters[i - 1]);
@@ -380,7 +381,7 @@ static void tries_once(void **state)
 	assert_int_equal(acquire(&b, "b", 0), 0);
 	assert_int_equal(b.state, REQUEST_ANSWERED);
 	assert_int_equal(b.result, -EAGAIN);
-	assert_int_equal(machine.n_waiting, 0);
+	assert_int_equal(machine.view.n_waiting, 0);
 }
 
 static void once_does_not_wait(void **state)
@@ -391,7 +392,7 @@ static void once_does_not_wait(void **state)
 	acquire(&b, "b", 0);
 	finish(take(EFFECT_VALIDATE), -ENOTDIR);
 	assert_int_equal(b.result, -EAGAIN);
-	assert_int_equal(machine.n_waiting, 0);
+	assert_int_equal(machine.view.n_waiting, 0);
 }
 
 static void once_lets_validation_take_its_time(void **state)
@@ -409,7 +410,7 @@ static void times_out(void **state)
 	struct machine_request a, b;
 	begin_leased(&a);
 	acquire(&b, "b", AP_SECOND);
-	assert_true(machine.wake_ns <= now + AP_SECOND);
+	assert_true(machine.view.wake_ns <= now + AP_SECOND);
 	later(AP_SECOND - 1);
 	assert_int_equal(b.state, REQUEST_WAITING);
 	later(1);
@@ -422,12 +423,12 @@ static void times_out_while_validated(void **state)
 	struct machine_request a;
 	begin_idle(1, 1);
 	acquire(&a, "a", AP_SECOND);
-	assert_true(machine.wake_ns <= now + AP_SECOND);
+	assert_true(machine.view.wake_ns <= now + AP_SECOND);
 	later(AP_SECOND);
 	assert_int_equal(a.result, -ETIMEDOUT);
 	settle();
 	assert_int_equal(count(AP_AGENT_IDLE), 1);
-	assert_int_equal(machine.n_grants, 0);
+	assert_int_equal(machine.view.n_grants, 0);
 }
 
 static void times_out_beside_a_slow_spawn(void **state)
@@ -449,7 +450,7 @@ static void cancels_a_waiter(void **state)
 	acquire(&b, "b", 100 * AP_SECOND);
 	assert_int_equal(STEP(.type = MACHINE_CANCEL, .request = &b), 0);
 	assert_int_equal(b.result, -ECANCELED);
-	assert_int_equal(machine.n_waiting, 0);
+	assert_int_equal(machine.view.n_waiting, 0);
 	assert_int_equal(acquire(&c, "b", 100 * AP_SECOND), 0); /* the label is free again */
 }
 
@@ -464,7 +465,7 @@ static void cancels_half_granted(void **state)
 	assert_int_equal(n_effects(EFFECT_SAVE), 1);
 	settle();
 	assert_int_equal(count(AP_AGENT_IDLE), 1);
-	assert_int_equal(machine.n_grants, 0);
+	assert_int_equal(machine.view.n_grants, 0);
 	lease(&b, "a");
 }
 
@@ -489,7 +490,7 @@ static void label_asked_once(void **state)
 	begin_leased(&a);
 	assert_int_equal(acquire(&b, "other", AP_SECOND), 0);
 	assert_int_equal(acquire(&c, "other", AP_SECOND), -EEXIST);
-	assert_int_equal(machine.n_waiting, 1);
+	assert_int_equal(machine.view.n_waiting, 1);
 }
 
 static void label_invented(void **state)
@@ -562,10 +563,10 @@ static void queue_full(void **state)
 {
 	struct machine_request a, b, c;
 	begin_leased(&a);
-	machine.limits.max_waiting = 1;
+	machine.view.limits.max_waiting = 1;
 	assert_int_equal(acquire(&b, "b", AP_SECOND), 0);
 	assert_int_equal(acquire(&c, "c", AP_SECOND), -EAGAIN);
-	assert_int_equal(machine.n_waiting, 1);
+	assert_int_equal(machine.view.n_waiting, 1);
 	assert_int_equal(STEP(.type = MACHINE_CANCEL, .request = &b), 0);
 	assert_int_equal(acquire(&c, "c", AP_SECOND), 0); /* refused, it left nothing */
 }
@@ -580,7 +581,7 @@ static void user_queue_full(void **state)
 {
 	struct machine_request a, one, two, three, others[4];
 	begin_leased(&a);
-	machine.limits.max_waiting_of_user = 2;
+	machine.view.limits.max_waiting_of_user = 2;
 	assert_int_equal(acquire_as(&one, 1001), 0);
 	assert_int_equal(acquire_as(&two, 1001), 0);
 	assert_int_equal(acquire_as(&three, 1001), -EAGAIN);
@@ -598,7 +599,7 @@ static void root_and_owner_unbounded(void **state)
 {
 	struct machine_request a, requests[6];
 	begin_leased(&a);
-	machine.limits.max_waiting_of_user = 1;
+	machine.view.limits.max_waiting_of_user = 1;
 	for (unsigned i = 0; i < 6; i++)
 		assert_int_equal(acquire_as(&requests[i], i % 2 ? 0 : 1000), 0);
 }
@@ -609,7 +610,7 @@ static void users_come_and_go(void **state)
 	static struct machine_request requests[100];
 	struct machine_request a, more;
 	begin_leased(&a);
-	machine.limits.max_waiting_of_user = 1;
+	machine.view.limits.max_waiting_of_user = 1;
 	for (unsigned i = 0; i < 100; i++)
 		assert_int_equal(acquire_as(&requests[i], 5000 + 7919 * i), 0);
 	for (unsigned i = 0; i < 100; i += 2)
@@ -622,8 +623,8 @@ static void users_come_and_go(void **state)
 	}
 	for (unsigned i = 1; i < 100; i += 2)
 		assert_int_equal(STEP(.type = MACHINE_CANCEL, .request = &requests[i]), 0);
-	for (unsigned i = 0; i < machine.n_user_places; i++)
-		assert_int_equal(machine.users[i].n_waiting, 0);
+	for (unsigned i = 0; i < machine.view.n_user_places; i++)
+		assert_int_equal(machine.view.users[i].n_waiting, 0);
 }
 
 static void close_refuses(void **state)
@@ -770,7 +771,7 @@ static void ttl_ends(void **state)
 	begin_idle(1, 1);
 	STEP(.type = MACHINE_ACQUIRE, .request = &a);
 	settle();
-	assert_true(machine.wake_ns <= now + 10 * AP_SECOND);
+	assert_true(machine.view.wake_ns <= now + 10 * AP_SECOND);
 	later(10 * AP_SECOND - 1);
 	assert_true(machine_slot_leased(slot_of(&a)));
 	later(1);
@@ -822,7 +823,7 @@ static void grants_are_counted_on_every_path(void **state)
 	acquire(&c, "c", 100 * AP_SECOND);
 	release(&a); /* handed over */
 	assert_granted(&c);
-	assert_int_equal(machine.n_grants, 3);
+	assert_int_equal(machine.view.n_grants, 3);
 }
 
 static void counters_do_not_fall(void **state)
@@ -831,16 +832,16 @@ static void counters_do_not_fall(void **state)
 	begin_leased(&a);
 	STEP(.type = MACHINE_KILL, .slot = a.slot);
 	settle();
-	assert_int_equal(machine.n_grants, 1);
-	assert_int_equal(machine.n_spawned, 2);
-	assert_int_equal(machine.n_terminated, 1);
+	assert_int_equal(machine.view.n_grants, 1);
+	assert_int_equal(machine.view.n_spawned, 2);
+	assert_int_equal(machine.view.n_terminated, 1);
 }
 
 static void capacity_survives_many_leases(void **state)
 {
 	struct machine_request a, b, c;
 	begin_idle(2, 2);
-	machine.limits.recycling.max_requests = 2;
+	machine.view.limits.recycling.max_requests = 2;
 	for (int i = 0; i < 20; i++) {
 		lease(&a, "a");
 		release(&a);
@@ -888,7 +889,7 @@ static void second_failed_agent_is_the_answer(void **state)
 	finish(take(EFFECT_VALIDATE), -ENOTDIR);
 	assert_int_equal(a.state, REQUEST_ANSWERED);
 	assert_int_equal(a.result, -EIO);
-	assert_null(machine_find_label(&machine, "a"));
+	assert_null(machine_find_label(&machine.view, "a"));
 }
 
 static void killed_programs_do_not_open_the_breaker(void **state)
@@ -898,7 +899,7 @@ static void killed_programs_do_not_open_the_breaker(void **state)
 	acquire(&a, "a", 100 * AP_SECOND);
 	for (unsigned i = 0; i < 3; i++)
 		finish(take(EFFECT_VALIDATE), MACHINE_KILLED);
-	assert_int_equal(machine.breaker.state, BREAKER_CLOSED);
+	assert_int_equal(machine.view.breaker.state, BREAKER_CLOSED);
 	assert_int_equal(a.state, REQUEST_WAITING);
 	settle();
 	assert_granted(&a);
@@ -924,7 +925,7 @@ static void acquirers_fault(void **state)
 	finish(take(EFFECT_VALIDATE), -EBUSY);
 	assert_int_equal(a.result, -EBUSY);
 	assert_int_equal(reason_to(AP_AGENT_IDLE), AP_REASON_REFUSED);
-	assert_null(machine_find_label(&machine, "a"));
+	assert_null(machine_find_label(&machine.view, "a"));
 }
 
 static void unsaved_is_set_aside(void **state)
@@ -937,7 +938,7 @@ static void unsaved_is_set_aside(void **state)
 	assert_int_equal(slot_of(&a)->state, AP_AGENT_UNHEALTHY);
 	assert_true(slot_of(&a)->aside);
 	assert_int_equal(n_under_way, 0); /* its worktree is not touched */
-	assert_ptr_equal(machine_find_label(&machine, "job"), slot_of(&a));
+	assert_ptr_equal(machine_find_label(&machine.view, "job"), slot_of(&a));
 }
 
 static void set_aside_counts_against_the_maximum(void **state)
@@ -948,7 +949,7 @@ static void set_aside_counts_against_the_maximum(void **state)
 	finish(take(EFFECT_SAVE), -EIO);
 	acquire(&b, "b", 100 * AP_SECOND);
 	assert_int_equal(b.state, REQUEST_WAITING);
-	assert_int_equal(machine_total(&machine), 1);
+	assert_int_equal(machine_total(&machine.view), 1);
 }
 
 static void set_aside_is_saved_later(void **state)
@@ -971,16 +972,16 @@ static void overdue_spawning(void **state)
 	begin(1, 1);
 	STEP(.type = MACHINE_CONFIG);
 	struct machine_effect spawn = take(EFFECT_SPAWN);
-	assert_true(machine.wake_ns <= now + 60 * AP_SECOND);
+	assert_true(machine.view.wake_ns <= now + 60 * AP_SECOND);
 	later(60 * AP_SECOND - 1);
-	assert_int_equal(machine.slots[spawn.slot].state, AP_AGENT_SPAWNING);
+	assert_int_equal(machine.view.slots[spawn.slot].state, AP_AGENT_SPAWNING);
 	later(1);
-	assert_int_equal(machine.slots[spawn.slot].state, AP_AGENT_STOPPING);
+	assert_int_equal(machine.view.slots[spawn.slot].state, AP_AGENT_STOPPING);
 	assert_int_equal(reason_to(AP_AGENT_STOPPING), AP_REASON_TIMEOUT);
-	assert_int_equal(machine.breaker.n_failures, 1);
+	assert_int_equal(machine.view.breaker.n_failures, 1);
 	assert_int_equal(finish(spawn, 0), -ESTALE);
-	assert_int_equal(machine.slots[spawn.slot].state, AP_AGENT_STOPPING);
-	assert_int_equal(machine.n_spawned, 0);
+	assert_int_equal(machine.view.slots[spawn.slot].state, AP_AGENT_STOPPING);
+	assert_int_equal(machine.view.n_spawned, 0);
 }
 
 static void overdue_validating(void **state)
@@ -990,10 +991,10 @@ static void overdue_validating(void **state)
 	acquire(&a, "a", 1000 * AP_SECOND);
 	struct machine_effect validate = take(EFFECT_VALIDATE);
 	later(60 * AP_SECOND - 1);
-	assert_int_equal(machine.slots[validate.slot].state, AP_AGENT_VALIDATING);
+	assert_int_equal(machine.view.slots[validate.slot].state, AP_AGENT_VALIDATING);
 	later(1);
 	assert_int_equal(reason_to(AP_AGENT_UNHEALTHY), AP_REASON_TIMEOUT);
-	assert_int_equal(machine.slots[validate.slot].state, AP_AGENT_RECYCLING);
+	assert_int_equal(machine.view.slots[validate.slot].state, AP_AGENT_RECYCLING);
 	assert_int_equal(a.state, REQUEST_WAITING);
 	assert_int_equal(finish(validate, 0), -ESTALE);
 	assert_int_equal(a.state, REQUEST_WAITING);
@@ -1051,15 +1052,15 @@ static void overdue_recycling(void **state)
 static void overdue_draining(void **state)
 {
 	begin_idle(2, 2);
-	machine.limits.min_size = machine.limits.scaling.min_size = 1;
+	machine.view.limits.min_size = machine.view.limits.scaling.min_size = 1;
 	STEP(.type = MACHINE_DRAIN);
 	struct machine_effect drain = take(EFFECT_DRAIN);
 	later(60 * AP_SECOND - 1);
-	assert_int_equal(machine.slots[drain.slot].state, AP_AGENT_DRAINING);
+	assert_int_equal(machine.view.slots[drain.slot].state, AP_AGENT_DRAINING);
 	later(1);
-	assert_int_equal(machine.slots[drain.slot].state, AP_AGENT_STOPPING);
+	assert_int_equal(machine.view.slots[drain.slot].state, AP_AGENT_STOPPING);
 	assert_int_equal(finish(drain, 0), -ESTALE);
-	assert_int_equal(machine.slots[drain.slot].state, AP_AGENT_STOPPING);
+	assert_int_equal(machine.view.slots[drain.slot].state, AP_AGENT_STOPPING);
 	assert_int_equal(n_effects(EFFECT_STOP), 1);
 }
 
@@ -1070,11 +1071,11 @@ static void overdue_stopping(void **state)
 	struct machine_effect stop = take(EFFECT_STOP);
 	for (int i = 0; i < 3; i++) {
 		later(120 * AP_SECOND);
-		assert_int_equal(machine.slots[stop.slot].state, AP_AGENT_STOPPING);
+		assert_int_equal(machine.view.slots[stop.slot].state, AP_AGENT_STOPPING);
 	}
-	assert_int_equal(machine_total(&machine), 1); /* what may live is not spawned beside */
+	assert_int_equal(machine_total(&machine.view), 1); /* what may live is not spawned beside */
 	assert_int_equal(finish(stop, 0), 0);
-	assert_int_equal(machine.n_terminated, 1);
+	assert_int_equal(machine.view.n_terminated, 1);
 }
 
 static void resting_states_have_no_deadline(void **state)
@@ -1086,7 +1087,7 @@ static void resting_states_have_no_deadline(void **state)
 	settle();
 	assert_true(machine_slot_leased(slot_of(&a)));
 	assert_int_equal(count(AP_AGENT_IDLE), 1);
-	assert_int_equal(machine.n_terminated, 0);
+	assert_int_equal(machine.view.n_terminated, 0);
 }
 
 static void outcome_of_an_other_effect(void **state)
@@ -1105,16 +1106,16 @@ static void recycles_at_release_by_requests(void **state)
 {
 	struct machine_request a;
 	begin_idle(1, 1);
-	machine.limits.recycling.max_requests = 2;
+	machine.view.limits.recycling.max_requests = 2;
 	lease(&a, "a");
 	release(&a);
-	assert_int_equal(machine.n_recycled, 0);
+	assert_int_equal(machine.view.n_recycled, 0);
 	lease(&a, "a");
 	STEP(.type = MACHINE_RELEASE, .slot = a.slot);
 	finish(take(EFFECT_SAVE), 0);
 	assert_int_equal(reason_to(AP_AGENT_RECYCLING), AP_REASON_REQUESTS);
 	settle();
-	assert_int_equal(machine.n_recycled, 1);
+	assert_int_equal(machine.view.n_recycled, 1);
 	assert_int_equal(slot_of(&a)->generation, 2);
 	assert_int_equal(slot_of(&a)->n_served, 0);
 	assert_int_equal(slot_of(&a)->n_requests, 2);
@@ -1125,7 +1126,7 @@ static void cleaning_is_no_recycling(void **state)
 	struct machine_request a;
 	begin_leased(&a);
 	release(&a);
-	assert_int_equal(machine.n_recycled, 0);
+	assert_int_equal(machine.view.n_recycled, 0);
 	assert_int_equal(slot_of(&a)->generation, 1);
 	assert_int_equal(slot_of(&a)->n_recycles, 0);
 }
@@ -1133,32 +1134,32 @@ static void cleaning_is_no_recycling(void **state)
 static void recycling_keeps_the_name(void **state)
 {
 	begin_idle(1, 1);
-	struct machine_slot *slot = first_in(AP_AGENT_IDLE);
+	const struct machine_slot *slot = first_in(AP_AGENT_IDLE);
 	unsigned number = slot->number;
 	STEP(.type = MACHINE_RECYCLE, .slot = index_of(slot));
 	settle();
 	assert_int_equal(slot->number, number);
 	assert_int_equal(slot->generation, 2);
 	assert_int_equal(slot->n_recycles, 1);
-	assert_int_equal(machine.n_spawned, 1);
+	assert_int_equal(machine.view.n_spawned, 1);
 }
 
 static void recycles_by_age(void **state)
 {
 	begin(1, 1);
-	machine.limits.recycling.max_age_ns = 3600 * AP_SECOND;
+	machine.view.limits.recycling.max_age_ns = 3600 * AP_SECOND;
 	warm();
-	assert_true(machine.wake_ns <= now + 3600 * AP_SECOND);
+	assert_true(machine.view.wake_ns <= now + 3600 * AP_SECOND);
 	later(3239 * AP_SECOND); /* under nine tenths: whatever the jitter */
 	settle();
-	assert_int_equal(machine.n_recycled, 0);
+	assert_int_equal(machine.view.n_recycled, 0);
 	later(361 * AP_SECOND);
 	assert_int_equal(reason_to(AP_AGENT_RECYCLING), AP_REASON_AGE);
 	settle();
-	assert_int_equal(machine.n_recycled, 1);
+	assert_int_equal(machine.view.n_recycled, 1);
 	later(3239 * AP_SECOND); /* its age began anew */
 	settle();
-	assert_int_equal(machine.n_recycled, 1);
+	assert_int_equal(machine.view.n_recycled, 1);
 }
 
 static void ages_are_spread(void **state)
@@ -1166,7 +1167,8 @@ static void ages_are_spread(void **state)
 	begin(10, 10);
 	warm();
 	for (unsigned i = 1; i < N_SLOTS / 2; i++)
-		assert_int_not_equal(machine.slots[i].jitter, machine.slots[i - 1].jitter);
+		assert_int_not_equal(machine.view.slots[i].jitter,
+				     machine.view.slots[i - 1].jitter);
 }
 
 static void age_is_drawn_once_a_generation(void **state)
@@ -1187,14 +1189,14 @@ static void age_is_drawn_once_a_generation(void **state)
 static void wakes_for_age(void **state)
 {
 	begin(1, 1);
-	machine.limits.recycling.max_age_ns = 100 * AP_SECOND;
-	machine.limits.pass_ns = 1000 * AP_SECOND;
+	machine.view.limits.recycling.max_age_ns = 100 * AP_SECOND;
+	machine.view.limits.pass_ns = 1000 * AP_SECOND;
 	warm();
-	for (int i = 0; i < 10 && machine.n_recycled == 0; i++) {
-		later(machine.wake_ns - now);
+	for (int i = 0; i < 10 && machine.view.n_recycled == 0; i++) {
+		later(machine.view.wake_ns - now);
 		settle();
 	}
-	assert_int_equal(machine.n_recycled, 1);
+	assert_int_equal(machine.view.n_recycled, 1);
 	assert_true(now <= 1100 * AP_SECOND);
 }
 
@@ -1202,7 +1204,7 @@ static void active_is_recycled_at_release(void **state)
 {
 	struct machine_request a;
 	begin(1, 1);
-	machine.limits.recycling.max_age_ns = 3600 * AP_SECOND;
+	machine.view.limits.recycling.max_age_ns = 3600 * AP_SECOND;
 	warm();
 	lease(&a, "a");
 	later(3700 * AP_SECOND);
@@ -1232,9 +1234,9 @@ static int usage(struct machine_effect effect, uint64_t memory, unsigned cpu)
 static void recycles_by_memory(void **state)
 {
 	begin_idle(1, 1);
-	machine.limits.recycling.max_memory = 1000;
+	machine.view.limits.recycling.max_memory = 1000;
 	for (int i = 0; i < 3; i++) {
-		assert_int_equal(machine.n_in_state[AP_AGENT_RECYCLING], 0);
+		assert_int_equal(machine.view.n_in_state[AP_AGENT_RECYCLING], 0);
 		assert_int_equal(usage(probe(), 1001, 0), 0);
 	}
 	assert_int_equal(reason_to(AP_AGENT_RECYCLING), AP_REASON_MEMORY);
@@ -1243,7 +1245,7 @@ static void recycles_by_memory(void **state)
 static void memory_in_a_row(void **state)
 {
 	begin_idle(1, 1);
-	machine.limits.recycling.max_memory = 1000;
+	machine.view.limits.recycling.max_memory = 1000;
 	usage(probe(), 1001, 0);
 	usage(probe(), 1001, 0);
 	usage(probe(), 1000, 0);
@@ -1255,7 +1257,7 @@ static void memory_in_a_row(void **state)
 static void recycles_by_cpu(void **state)
 {
 	begin_idle(1, 1);
-	machine.limits.recycling.max_cpu = 80;
+	machine.view.limits.recycling.max_cpu = 80;
 	usage(probe(), 0, 80);
 	assert_int_equal(count(AP_AGENT_IDLE), 1);
 	usage(probe(), 0, 81);
@@ -1278,7 +1280,7 @@ static void recycles_an_active_when_asked(void **state)
 	assert_int_equal(STEP(.type = MACHINE_RECYCLE, .slot = a.slot), 0);
 	assert_true(machine_slot_leased(slot_of(&a)));
 	release(&a);
-	assert_int_equal(machine.n_recycled, 1);
+	assert_int_equal(machine.view.n_recycled, 1);
 }
 
 static void recycling_of_an_ending_agent(void **state)
@@ -1293,7 +1295,7 @@ static void recycling_of_an_ending_agent(void **state)
 static void unhealthy_is_recycled_in_place(void **state)
 {
 	begin_idle(1, 1);
-	struct machine_slot *slot = first_in(AP_AGENT_IDLE);
+	const struct machine_slot *slot = first_in(AP_AGENT_IDLE);
 	unsigned number = slot->number;
 	finish(probe(), -ECHILD);
 	assert_int_equal(slot->state, AP_AGENT_RECYCLING);
@@ -1307,10 +1309,10 @@ static void ill_from_its_start_is_stopped(void **state)
 {
 	begin(1, 1);
 	warm();
-	struct machine_slot *slot = first_in(AP_AGENT_IDLE);
+	const struct machine_slot *slot = first_in(AP_AGENT_IDLE);
 	finish(probe(), -ECHILD);
 	assert_int_equal(slot->state, AP_AGENT_STOPPING);
-	assert_int_equal(machine.breaker.n_failures, 1);
+	assert_int_equal(machine.view.breaker.n_failures, 1);
 }
 
 static void ill_while_leased_is_left_alone(void **state)
@@ -1324,22 +1326,22 @@ static void ill_while_leased_is_left_alone(void **state)
 static void one_of_few_at_once(void **state)
 {
 	begin(5, 5);
-	machine.limits.recycling.max_age_ns = 1000 * AP_SECOND;
+	machine.view.limits.recycling.max_age_ns = 1000 * AP_SECOND;
 	warm();
 	later(1100 * AP_SECOND);
-	assert_int_equal(machine.n_marked, 5);
+	assert_int_equal(machine.view.n_marked, 5);
 	assert_int_equal(count(AP_AGENT_RECYCLING), 1);
 	finish(take(EFFECT_RECYCLE), 0);
 	assert_int_equal(count(AP_AGENT_RECYCLING), 1);
-	assert_int_equal(machine.n_recycled, 1);
+	assert_int_equal(machine.view.n_recycled, 1);
 	settle();
-	assert_int_equal(machine.n_recycled, 5);
+	assert_int_equal(machine.view.n_recycled, 5);
 }
 
 static void a_tenth_of_many_at_once(void **state)
 {
 	begin(20, 20);
-	machine.limits.recycling.max_age_ns = 1000 * AP_SECOND;
+	machine.view.limits.recycling.max_age_ns = 1000 * AP_SECOND;
 	warm();
 	later(1100 * AP_SECOND);
 	assert_int_equal(count(AP_AGENT_RECYCLING), 2);
@@ -1357,7 +1359,7 @@ static void marked_still_serve(void **state)
 {
 	struct machine_request a;
 	begin(2, 2);
-	machine.limits.recycling.max_age_ns = 1000 * AP_SECOND;
+	machine.view.limits.recycling.max_age_ns = 1000 * AP_SECOND;
 	warm();
 	later(1100 * AP_SECOND); /* one is recycled, the other waits for its turn */
 	assert_int_equal(count(AP_AGENT_IDLE), 1);
@@ -1369,7 +1371,7 @@ static void marked_still_serve(void **state)
 static void replaced_when_recycled_often(void **state)
 {
 	begin_idle(1, 1);
-	machine.limits.recycling.max_recycles = 2;
+	machine.view.limits.recycling.max_recycles = 2;
 	unsigned number = first_in(AP_AGENT_IDLE)->number;
 	for (int i = 0; i < 2; i++) {
 		STEP(.type = MACHINE_RECYCLE, .slot = index_of(first_in(AP_AGENT_IDLE)));
@@ -1387,9 +1389,9 @@ static void replaced_when_recycled_often(void **state)
 static void unhealthy_and_recycled_often(void **state)
 {
 	begin_idle(1, 1);
-	machine.limits.recycling.max_recycles = 1;
-	struct machine_slot *slot = first_in(AP_AGENT_IDLE);
-	slot->n_recycles = 1;
+	machine.view.limits.recycling.max_recycles = 1;
+	const struct machine_slot *slot = first_in(AP_AGENT_IDLE);
+	((struct machine_slot *)slot)->n_recycles = 1;
 	finish(probe(), -ECHILD);
 	assert_int_equal(slot->state, AP_AGENT_STOPPING);
 	assert_int_equal(reason_to(AP_AGENT_STOPPING), AP_REASON_RECYCLES);
@@ -1404,8 +1406,8 @@ static void failed_recycling_is_replaced(void **state)
 	finish(take(EFFECT_SAVE), 0);
 	finish(take(EFFECT_RECYCLE), -EIO);
 	assert_int_equal(reason_to(AP_AGENT_STOPPING), AP_REASON_FAILED);
-	assert_int_equal(machine.spawn_error, -EIO);
-	assert_int_equal(machine.breaker.n_failures, 1);
+	assert_int_equal(machine.view.spawn_error, -EIO);
+	assert_int_equal(machine.view.breaker.n_failures, 1);
 	settle();
 	assert_int_equal(count(AP_AGENT_IDLE), 1);
 	assert_int_not_equal(first_in(AP_AGENT_IDLE)->number, number);
@@ -1415,7 +1417,7 @@ static void no_limit_no_recycling(void **state)
 {
 	struct machine_request a;
 	begin_idle(1, 1);
-	machine.limits.recycling = (struct recycling_limits){0};
+	machine.view.limits.recycling = (struct recycling_limits){0};
 	for (int i = 0; i < 50; i++) {
 		lease(&a, "a");
 		usage(probe(), UINT64_MAX, 1000);
@@ -1423,8 +1425,8 @@ static void no_limit_no_recycling(void **state)
 	}
 	later(400 * DAY);
 	settle();
-	assert_int_equal(machine.n_recycled, 0);
-	assert_int_equal(machine.n_terminated, 0);
+	assert_int_equal(machine.view.n_recycled, 0);
+	assert_int_equal(machine.view.n_terminated, 0);
 }
 
 /* --- quota of prompts --- */
@@ -1433,10 +1435,10 @@ static void prompts_over_quota(void **state)
 {
 	struct machine_request a;
 	begin_leased(&a);
-	machine.limits.max_prompts = 2;
+	machine.view.limits.max_prompts = 2;
 	assert_int_equal(STEP(.type = MACHINE_PROMPT, .slot = a.slot, .token = a.token), 0);
 	assert_int_equal(STEP(.type = MACHINE_PROMPT, .slot = a.slot, .token = a.token), 0);
-	assert_int_equal(machine_may_prompt(&machine, slot_of(&a), a.token, now), -EDQUOT);
+	assert_int_equal(machine_may_prompt(&machine.view, slot_of(&a), a.token, now), -EDQUOT);
 	assert_int_equal(STEP(.type = MACHINE_PROMPT, .slot = a.slot, .token = a.token), -EDQUOT);
 	assert_true(machine_slot_leased(slot_of(&a)));
 }
@@ -1445,7 +1447,7 @@ static void prompts_again_next_day(void **state)
 {
 	struct machine_request a;
 	begin_leased(&a);
-	machine.limits.max_prompts = 1;
+	machine.view.limits.max_prompts = 1;
 	STEP(.type = MACHINE_PROMPT, .slot = a.slot, .token = a.token);
 	now += DAY - 1;
 	assert_int_equal(STEP(.type = MACHINE_PROMPT, .slot = a.slot, .token = a.token), -EDQUOT);
@@ -1458,7 +1460,7 @@ static void quota_outlives_leases(void **state)
 {
 	struct machine_request a;
 	begin_leased(&a);
-	machine.limits.max_prompts = 1;
+	machine.view.limits.max_prompts = 1;
 	STEP(.type = MACHINE_PROMPT, .slot = a.slot, .token = a.token);
 	release(&a);
 	lease(&a, "b");
@@ -1476,23 +1478,23 @@ static void warm_minimum(void **state)
 	assert_int_equal(n_effects(EFFECT_SPAWN), 2);
 	settle();
 	assert_int_equal(count(AP_AGENT_IDLE), 3);
-	assert_int_equal(machine.n_spawned, 3);
-	assert_int_equal(machine.scale_direction, AP_SCALE_NONE);
+	assert_int_equal(machine.view.n_spawned, 3);
+	assert_int_equal(machine.view.scale_direction, AP_SCALE_NONE);
 }
 
 static void never_over_the_maximum(void **state)
 {
 	struct machine_request requests[64];
 	begin(1, 4);
-	machine.limits.max_spawning = 10;
+	machine.view.limits.max_spawning = 10;
 	warm();
 	for (int i = 0; i < 64; i++) {
 		assert_int_equal(acquire(&requests[i], "", 100 * AP_SECOND), 0);
-		assert_true(machine_total(&machine) <= 4);
+		assert_true(machine_total(&machine.view) <= 4);
 	}
 	settle();
 	assert_int_equal(count(AP_AGENT_ACTIVE), 4);
-	assert_int_equal(machine.n_waiting, 60);
+	assert_int_equal(machine.view.n_waiting, 60);
 }
 
 static void ending_agents_count(void **state)
@@ -1501,7 +1503,7 @@ static void ending_agents_count(void **state)
 	begin_idle(1, 1);
 	STEP(.type = MACHINE_KILL, .slot = index_of(first_in(AP_AGENT_IDLE)));
 	acquire(&a, "a", 100 * AP_SECOND);
-	assert_int_equal(machine_total(&machine), 1);
+	assert_int_equal(machine_total(&machine.view), 1);
 	assert_int_equal(n_effects(EFFECT_SPAWN), 0);
 	finish(take(EFFECT_STOP), 0);
 	assert_int_equal(n_effects(EFFECT_SPAWN), 1);
@@ -1512,9 +1514,9 @@ static void utilization_up_at_once(void **state)
 	struct machine_request a;
 	begin_idle(1, 10);
 	lease(&a, "a");
-	assert_int_equal(machine_total(&machine), 2);
-	assert_int_equal(machine.scale_direction, AP_SCALE_UP);
-	assert_int_equal(machine.scaled_ns, now);
+	assert_int_equal(machine_total(&machine.view), 2);
+	assert_int_equal(machine.view.scale_direction, AP_SCALE_UP);
+	assert_int_equal(machine.view.scaled_ns, now);
 }
 
 static void utilization_at_its_bound(void **state)
@@ -1523,9 +1525,9 @@ static void utilization_at_its_bound(void **state)
 	begin_idle(5, 10);
 	for (int i = 0; i < 4; i++)
 		lease(&requests[i], "");
-	assert_int_equal(machine_total(&machine), 5); /* 80 % */
+	assert_int_equal(machine_total(&machine.view), 5); /* 80 % */
 	lease(&requests[4], "");
-	assert_true(machine_total(&machine) > 5);
+	assert_true(machine_total(&machine.view) > 5);
 }
 
 static void slow_starts_are_capacity(void **state)
@@ -1534,10 +1536,10 @@ static void slow_starts_are_capacity(void **state)
 	begin_idle(1, 10);
 	acquire(&a, "a", 100 * AP_SECOND);
 	acquire(&b, "b", 100 * AP_SECOND);
-	unsigned total = machine_total(&machine);
+	unsigned total = machine_total(&machine.view);
 	for (int i = 0; i < 10; i++)
 		STEP(.type = MACHINE_TIMER);
-	assert_int_equal(machine_total(&machine), total);
+	assert_int_equal(machine_total(&machine.view), total);
 }
 
 static void utilization_down_by_steps(void **state)
@@ -1546,20 +1548,20 @@ static void utilization_down_by_steps(void **state)
 	scale(5);
 	scale(-1);
 	assert_int_equal(count(AP_AGENT_IDLE), 5);
-	assert_true(machine.wake_ns <= now + 300 * AP_SECOND);
+	assert_true(machine.view.wake_ns <= now + 300 * AP_SECOND);
 	later(300 * AP_SECOND - 1);
 	settle();
-	assert_int_equal(machine_total(&machine), 5);
+	assert_int_equal(machine_total(&machine.view), 5);
 	for (unsigned n = 4; n > 0; n--) {
 		later(n == 4 ? 1 : 300 * AP_SECOND);
 		assert_int_equal(reason_to(AP_AGENT_DRAINING), AP_REASON_SCALE);
 		settle();
-		assert_int_equal(machine_total(&machine), n);
+		assert_int_equal(machine_total(&machine.view), n);
 	}
-	assert_int_equal(machine.scale_direction, AP_SCALE_DOWN);
+	assert_int_equal(machine.view.scale_direction, AP_SCALE_DOWN);
 	later(300 * AP_SECOND);
 	settle();
-	assert_int_equal(machine_total(&machine), 1);
+	assert_int_equal(machine_total(&machine.view), 1);
 }
 
 static void load_begins_the_window_anew(void **state)
@@ -1574,29 +1576,29 @@ static void load_begins_the_window_anew(void **state)
 	release(&a);
 	later(200 * AP_SECOND);
 	settle();
-	assert_int_equal(machine_total(&machine), 4);
+	assert_int_equal(machine_total(&machine.view), 4);
 	later(100 * AP_SECOND);
 	settle();
-	assert_int_equal(machine_total(&machine), 3);
+	assert_int_equal(machine_total(&machine.view), 3);
 }
 
 static void no_window_no_delay(void **state)
 {
 	begin_idle(1, 10);
-	machine.limits.scale_down_window_ns = 0;
-	machine.limits.policy = SCALING_SPARE;
+	machine.view.limits.scale_down_window_ns = 0;
+	machine.view.limits.policy = SCALING_SPARE;
 	scale(5);
 	scale(-1);
-	assert_int_equal(machine_total(&machine), 2); /* max_idle */
+	assert_int_equal(machine_total(&machine.view), 2); /* max_idle */
 }
 
 static void spare_keeps_min_idle(void **state)
 {
 	struct machine_request requests[4];
 	begin(1, 10);
-	machine.limits.policy = SCALING_SPARE;
-	machine.limits.scaling.min_idle = 2;
-	machine.limits.scaling.max_idle = 3;
+	machine.view.limits.policy = SCALING_SPARE;
+	machine.view.limits.scaling.min_idle = 2;
+	machine.view.limits.scaling.max_idle = 3;
 	warm();
 	assert_int_equal(count(AP_AGENT_IDLE), 2);
 	for (int i = 0; i < 4; i++) {
@@ -1609,9 +1611,9 @@ static void spare_trims_to_max_idle(void **state)
 {
 	struct machine_request requests[4];
 	begin(1, 10);
-	machine.limits.policy = SCALING_SPARE;
-	machine.limits.scaling.min_idle = 2;
-	machine.limits.scaling.max_idle = 3;
+	machine.view.limits.policy = SCALING_SPARE;
+	machine.view.limits.scaling.min_idle = 2;
+	machine.view.limits.scaling.max_idle = 3;
 	warm();
 	for (int i = 0; i < 4; i++)
 		lease(&requests[i], "");
@@ -1634,25 +1636,25 @@ static void manual_target(void **state)
 	settle();
 	assert_int_equal(count(AP_AGENT_IDLE), 5);
 	scale(2);
-	assert_int_equal(machine_total(&machine), 2);
+	assert_int_equal(machine_total(&machine.view), 2);
 }
 
 static void desired_size_is_what_the_pool_goes_to(void **state)
 {
 	struct machine_request a, b, c, d;
 	begin_idle(1, 3);
-	assert_int_equal(machine_desired(&machine), 1);
+	assert_int_equal(machine_desired(&machine.view), 1);
 	acquire(&a, "a", 100 * AP_SECOND); /* by the one that idles: utilization is 100 % */
-	assert_int_equal(machine_desired(&machine), 2);
+	assert_int_equal(machine_desired(&machine.view), 2);
 	settle();
 	acquire(&b, "b", 100 * AP_SECOND);
 	acquire(&c, "c", 100 * AP_SECOND);
 	acquire(&d, "d", 100 * AP_SECOND);
-	assert_int_equal(machine_desired(&machine), 3); /* of max_size, whoever waits */
+	assert_int_equal(machine_desired(&machine.view), 3); /* of max_size, whoever waits */
 	scale(2);
-	assert_int_equal(machine_desired(&machine), 2);
+	assert_int_equal(machine_desired(&machine.view), 2);
 	STEP(.type = MACHINE_SHUTDOWN);
-	assert_int_equal(machine_desired(&machine), 0);
+	assert_int_equal(machine_desired(&machine.view), 0);
 }
 
 static void a_smaller_size_is_desired_before_it_is_gone_to(void **state)
@@ -1660,8 +1662,8 @@ static void a_smaller_size_is_desired_before_it_is_gone_to(void **state)
 	begin_idle(1, 10);
 	scale(5);
 	scale(-1);
-	assert_int_equal(machine_total(&machine), 5);
-	assert_int_equal(machine_desired(&machine), 4);
+	assert_int_equal(machine_total(&machine.view), 5);
+	assert_int_equal(machine_desired(&machine.view), 4);
 }
 
 static void target_is_not_exceeded_by_demand(void **state)
@@ -1672,7 +1674,7 @@ static void target_is_not_exceeded_by_demand(void **state)
 	lease(&a, "a");
 	lease(&b, "b");
 	acquire(&c, "c", AP_SECOND);
-	assert_int_equal(machine_total(&machine), 2);
+	assert_int_equal(machine_total(&machine.view), 2);
 	assert_int_equal(c.state, REQUEST_WAITING);
 }
 
@@ -1681,17 +1683,17 @@ static void target_out_of_range(void **state)
 	begin_idle(1, 4);
 	assert_int_equal(STEP(.type = MACHINE_SCALE, .target = 5), -ERANGE);
 	assert_int_equal(STEP(.type = MACHINE_SCALE, .target = 0), -ERANGE);
-	assert_int_equal(machine.target, -1);
+	assert_int_equal(machine.view.target, -1);
 }
 
 static void target_follows_the_limits(void **state)
 {
 	begin_idle(1, 10);
 	scale(8);
-	machine.limits.max_size = 3;
+	machine.view.limits.max_size = 3;
 	warm();
-	assert_int_equal(machine.target, 3);
-	assert_int_equal(machine_total(&machine), 3);
+	assert_int_equal(machine.view.target, 3);
+	assert_int_equal(machine_total(&machine.view), 3);
 }
 
 static void spares_the_leased(void **state)
@@ -1702,11 +1704,11 @@ static void spares_the_leased(void **state)
 	lease(&a, "a");
 	lease(&b, "b");
 	scale(1);
-	assert_int_equal(machine_total(&machine), 2);
+	assert_int_equal(machine_total(&machine.view), 2);
 	assert_true(machine_slot_leased(slot_of(&a)));
 	assert_true(machine_slot_leased(slot_of(&b)));
 	release(&a);
-	assert_int_equal(machine_total(&machine), 1);
+	assert_int_equal(machine_total(&machine.view), 1);
 }
 
 static void drains_the_idle(void **state)
@@ -1749,34 +1751,34 @@ static void lower_maximum_retires(void **state)
 	begin_idle(1, 10);
 	scale(6);
 	scale(-1);
-	machine.limits.max_size = 3;
+	machine.view.limits.max_size = 3;
 	warm();
-	assert_int_equal(machine_total(&machine), 3);
+	assert_int_equal(machine_total(&machine.view), 3);
 }
 
 static void shrinks_when_idle(void **state)
 {
 	begin_idle(1, 10);
-	machine.limits.idle_timeout_ns = 300 * AP_SECOND;
-	machine.limits.scale_down_window_ns = DAY;
+	machine.view.limits.idle_timeout_ns = 300 * AP_SECOND;
+	machine.view.limits.scale_down_window_ns = DAY;
 	scale(5);
 	scale(-1);
 	later(290 * AP_SECOND);
 	settle();
-	assert_int_equal(machine_total(&machine), 5);
+	assert_int_equal(machine_total(&machine.view), 5);
 	later(30 * AP_SECOND);
 	assert_int_equal(reason_to(AP_AGENT_DRAINING), AP_REASON_IDLE);
 	settle();
-	assert_int_equal(machine_total(&machine), 1);
-	assert_int_equal(machine.n_terminated, 4);
+	assert_int_equal(machine_total(&machine.view), 1);
+	assert_int_equal(machine.view.n_terminated, 4);
 }
 
 static void idles_from_its_return(void **state)
 {
 	struct machine_request a, b;
 	begin_idle(1, 2);
-	machine.limits.idle_timeout_ns = 300 * AP_SECOND;
-	machine.limits.scale_down_window_ns = DAY;
+	machine.view.limits.idle_timeout_ns = 300 * AP_SECOND;
+	machine.view.limits.scale_down_window_ns = DAY;
 	lease(&a, "a");
 	lease(&b, "b");
 	later(3000 * AP_SECOND);
@@ -1802,14 +1804,14 @@ static void longest_idle_goes_first(void **state)
 static void idle_timeout_leaves_the_spare(void **state)
 {
 	begin(1, 10);
-	machine.limits.policy = SCALING_SPARE;
-	machine.limits.scaling.min_idle = 3;
-	machine.limits.scaling.max_idle = 5;
-	machine.limits.idle_timeout_ns = 300 * AP_SECOND;
+	machine.view.limits.policy = SCALING_SPARE;
+	machine.view.limits.scaling.min_idle = 3;
+	machine.view.limits.scaling.max_idle = 5;
+	machine.view.limits.idle_timeout_ns = 300 * AP_SECOND;
 	warm();
 	later(1000 * AP_SECOND);
 	settle();
-	assert_int_equal(machine.n_terminated, 0);
+	assert_int_equal(machine.view.n_terminated, 0);
 	assert_int_equal(count(AP_AGENT_IDLE), 3);
 }
 
@@ -1819,7 +1821,7 @@ static void counts_are_those_of_now(void **state)
 	begin_idle(2, 2);
 	lease(&a, "a");
 	acquire(&b, "b", AP_SECOND);
-	struct scaling_sample sample = machine_sample(&machine);
+	struct scaling_sample sample = machine_sample(&machine.view);
 	assert_int_equal(sample.n_active, 2);
 	assert_int_equal(sample.n_idle, 0);
 	assert_int_equal(sample.n_coming, 0);
@@ -1833,9 +1835,9 @@ static void pass_probes(void **state)
 	struct machine_request a;
 	begin_idle(2, 2);
 	lease(&a, "a");
-	later(machine.pass_due_ns - now);
+	later(machine.view.pass_due_ns - now);
 	assert_int_equal(n_effects(EFFECT_PROBE), 2);
-	assert_int_equal(machine.n_in_state[AP_AGENT_IDLE], 1); /* beside what they do */
+	assert_int_equal(machine.view.n_in_state[AP_AGENT_IDLE], 1); /* beside what they do */
 }
 
 static void pass_does_not_probe_the_coming(void **state)
@@ -1861,45 +1863,45 @@ static void fixed_interval(void **state)
 {
 	begin_idle(1, 1);
 	for (int i = 0; i < 10; i++) {
-		later(machine.pass_due_ns - now);
+		later(machine.view.pass_due_ns - now);
 		settle();
-		assert_int_equal(machine.pass_due_ns - now, 30 * AP_SECOND);
+		assert_int_equal(machine.view.pass_due_ns - now, 30 * AP_SECOND);
 	}
 }
 
 static void quiet_passes_lengthen(void **state)
 {
 	begin(1, 1);
-	machine.limits.pass_ns = 0;
+	machine.view.limits.pass_ns = 0;
 	warm();
 	STEP(.type = MACHINE_PASS); /* takes note of the start */
-	int64_t first = machine.pass_ns;
+	int64_t first = machine.view.pass_ns;
 	STEP(.type = MACHINE_PASS);
 	STEP(.type = MACHINE_PASS);
-	assert_int_equal(machine.pass_ns, first);
+	assert_int_equal(machine.view.pass_ns, first);
 	STEP(.type = MACHINE_PASS);
-	assert_int_equal(machine.pass_ns, first / 2 * 3);
+	assert_int_equal(machine.view.pass_ns, first / 2 * 3);
 	for (int i = 0; i < 30; i++)
 		STEP(.type = MACHINE_PASS);
-	assert_int_equal(machine.pass_ns, 120 * AP_SECOND);
-	assert_int_equal(machine.pass_due_ns, now + 120 * AP_SECOND);
+	assert_int_equal(machine.view.pass_ns, 120 * AP_SECOND);
+	assert_int_equal(machine.view.pass_due_ns, now + 120 * AP_SECOND);
 }
 
 static void busy_passes_shorten(void **state)
 {
 	struct machine_request a;
 	begin(1, 1);
-	machine.limits.pass_ns = 0;
+	machine.view.limits.pass_ns = 0;
 	warm();
 	STEP(.type = MACHINE_PASS);
-	int64_t last = machine.pass_ns;
+	int64_t last = machine.view.pass_ns;
 	for (int i = 0; i < 10; i++) {
 		settle();
 		lease(&a, "a");
 		release(&a);
 		STEP(.type = MACHINE_PASS);
-		assert_int_equal(machine.pass_ns, last / 2 > AP_SECOND ? last / 2 : AP_SECOND);
-		last = machine.pass_ns;
+		assert_int_equal(machine.view.pass_ns, last / 2 > AP_SECOND ? last / 2 : AP_SECOND);
+		last = machine.view.pass_ns;
 	}
 	assert_int_equal(last, AP_SECOND);
 }
@@ -1907,10 +1909,10 @@ static void busy_passes_shorten(void **state)
 static void shorter_interval_holds_at_once(void **state)
 {
 	begin_idle(1, 1);
-	machine.limits.pass_ns = 2 * AP_SECOND;
+	machine.view.limits.pass_ns = 2 * AP_SECOND;
 	STEP(.type = MACHINE_CONFIG);
-	assert_true(machine.pass_due_ns <= now + 2 * AP_SECOND);
-	assert_true(machine.wake_ns <= machine.pass_due_ns);
+	assert_true(machine.view.pass_due_ns <= now + 2 * AP_SECOND);
+	assert_true(machine.view.wake_ns <= machine.view.pass_due_ns);
 }
 
 /* --- the breaker --- */
@@ -1929,17 +1931,17 @@ static void begin_broken(unsigned max)
 	begin(1, max);
 	STEP(.type = MACHINE_CONFIG);
 	fail_spawns(3);
-	assert_int_equal(machine.breaker.state, BREAKER_OPEN);
+	assert_int_equal(machine.view.breaker.state, BREAKER_OPEN);
 }
 
 static void breaker_opens(void **state)
 {
 	begin_broken(1);
-	assert_int_equal(machine_total(&machine), 0);
+	assert_int_equal(machine_total(&machine.view), 0);
 	assert_int_equal(n_effects(EFFECT_SPAWN), 0);
-	assert_int_equal(machine.spawn_error, -ENOSPC);
-	assert_int_equal(machine.n_spawned, 0);
-	assert_int_equal(machine.n_terminated, 0);
+	assert_int_equal(machine.view.spawn_error, -ENOSPC);
+	assert_int_equal(machine.view.n_spawned, 0);
+	assert_int_equal(machine.view.n_terminated, 0);
 }
 
 static void broken_serves_nobody(void **state)
@@ -1978,17 +1980,17 @@ static void failed_spawn_is_repeated(void **state)
 static void half_open_lets_one(void **state)
 {
 	begin_broken(10);
-	machine.limits.min_size = 5;
-	assert_true(machine.wake_ns <= machine.breaker.retry_ns);
-	later(machine.breaker.retry_ns - now);
-	assert_int_equal(machine.breaker.state, BREAKER_HALF_OPEN);
+	machine.view.limits.min_size = 5;
+	assert_true(machine.view.wake_ns <= machine.view.breaker.retry_ns);
+	later(machine.view.breaker.retry_ns - now);
+	assert_int_equal(machine.view.breaker.state, BREAKER_HALF_OPEN);
 	assert_int_equal(n_effects(EFFECT_SPAWN), 1);
 	finish(take(EFFECT_SPAWN), 0);
 	assert_int_equal(n_effects(EFFECT_SPAWN), 0); /* not before it has lived a while */
 	later(5 * AP_SECOND - 1);
 	assert_int_equal(n_effects(EFFECT_SPAWN), 0);
 	later(1);
-	assert_int_equal(machine.breaker.state, BREAKER_CLOSED);
+	assert_int_equal(machine.view.breaker.state, BREAKER_CLOSED);
 	settle();
 	assert_int_equal(count(AP_AGENT_IDLE), 5);
 }
@@ -1996,11 +1998,11 @@ static void half_open_lets_one(void **state)
 static void half_open_opens_again(void **state)
 {
 	begin_broken(1);
-	later(machine.breaker.retry_ns - now);
+	later(machine.view.breaker.retry_ns - now);
 	fail_spawns(1);
-	assert_int_equal(machine.breaker.state, BREAKER_OPEN);
-	assert_true(machine.breaker.retry_ns > now);
-	assert_true(machine.wake_ns <= machine.breaker.retry_ns);
+	assert_int_equal(machine.view.breaker.state, BREAKER_OPEN);
+	assert_true(machine.view.breaker.retry_ns > now);
+	assert_true(machine.view.wake_ns <= machine.view.breaker.retry_ns);
 }
 
 static void early_exits_open_the_breaker(void **state)
@@ -2008,12 +2010,12 @@ static void early_exits_open_the_breaker(void **state)
 	begin(1, 1);
 	warm();
 	for (int i = 0; i < 3; i++) {
-		assert_int_equal(machine.breaker.state, BREAKER_CLOSED);
+		assert_int_equal(machine.view.breaker.state, BREAKER_CLOSED);
 		STEP(.type = MACHINE_EXITED, .slot = index_of(first_in(AP_AGENT_IDLE)));
 		settle();
 	}
-	assert_int_equal(machine.breaker.state, BREAKER_OPEN);
-	assert_int_equal(machine_total(&machine), 0);
+	assert_int_equal(machine.view.breaker.state, BREAKER_OPEN);
+	assert_int_equal(machine_total(&machine.view), 0);
 }
 
 static void late_exits_do_not(void **state)
@@ -2025,24 +2027,24 @@ static void late_exits_do_not(void **state)
 		later(6 * AP_SECOND);
 		settle();
 	}
-	assert_int_equal(machine.breaker.state, BREAKER_CLOSED);
-	assert_int_equal(machine.breaker.n_failures, 0);
+	assert_int_equal(machine.view.breaker.state, BREAKER_CLOSED);
+	assert_int_equal(machine.view.breaker.n_failures, 0);
 }
 
 static void breaker_is_reset(void **state)
 {
 	begin_broken(1);
 	assert_int_equal(STEP(.type = MACHINE_RESET_BREAKER), 0);
-	assert_int_equal(machine.breaker.state, BREAKER_CLOSED);
+	assert_int_equal(machine.view.breaker.state, BREAKER_CLOSED);
 	assert_int_equal(n_effects(EFFECT_SPAWN), 1);
 }
 
 static void retry_is_not_forgotten(void **state)
 {
 	begin_broken(1);
-	machine.breaker.retry_ns = machine.pass_due_ns + AP_SECOND;
-	later(machine.pass_due_ns - now);
-	assert_true(machine.wake_ns <= machine.breaker.retry_ns);
+	machine.view.breaker.retry_ns = machine.view.pass_due_ns + AP_SECOND;
+	later(machine.view.pass_due_ns - now);
+	assert_true(machine.view.wake_ns <= machine.view.breaker.retry_ns);
 }
 
 /* --- the program ends by itself --- */
@@ -2058,18 +2060,18 @@ static void exits_spawning(void **state)
 	STEP(.type = MACHINE_CONFIG);
 	struct machine_effect spawn = take(EFFECT_SPAWN);
 	exits(spawn.slot);
-	assert_int_equal(machine.breaker.n_failures, 1);
+	assert_int_equal(machine.view.breaker.n_failures, 1);
 	finish(spawn, 0);
-	assert_int_equal(machine.slots[spawn.slot].state, AP_AGENT_STOPPING);
+	assert_int_equal(machine.view.slots[spawn.slot].state, AP_AGENT_STOPPING);
 	assert_int_equal(reason_to(AP_AGENT_STOPPING), AP_REASON_EXITED);
-	assert_int_equal(machine.breaker.n_failures, 1);
+	assert_int_equal(machine.view.breaker.n_failures, 1);
 }
 
 static void exits_idle(void **state)
 {
 	struct machine_request a;
 	begin_idle(1, 1);
-	struct machine_slot *slot = first_in(AP_AGENT_IDLE);
+	const struct machine_slot *slot = first_in(AP_AGENT_IDLE);
 	exits(index_of(slot));
 	assert_int_equal(reason_to(AP_AGENT_UNHEALTHY), AP_REASON_EXITED);
 	assert_int_equal(slot->state, AP_AGENT_RECYCLING);
@@ -2084,9 +2086,9 @@ static void exits_validating(void **state)
 	acquire(&a, "a", 100 * AP_SECOND);
 	struct machine_effect validate = take(EFFECT_VALIDATE);
 	exits(validate.slot);
-	assert_int_equal(machine.slots[validate.slot].state, AP_AGENT_VALIDATING);
+	assert_int_equal(machine.view.slots[validate.slot].state, AP_AGENT_VALIDATING);
 	finish(validate, -ECHILD);
-	assert_int_equal(machine.slots[validate.slot].state, AP_AGENT_RECYCLING);
+	assert_int_equal(machine.view.slots[validate.slot].state, AP_AGENT_RECYCLING);
 	settle();
 	assert_granted(&a);
 }
@@ -2132,14 +2134,14 @@ static void exits_ending(void **state)
 	STEP(.type = MACHINE_DRAIN);
 	struct machine_effect drain = take(EFFECT_DRAIN);
 	exits(drain.slot);
-	assert_int_equal(machine.slots[drain.slot].state, AP_AGENT_DRAINING);
+	assert_int_equal(machine.view.slots[drain.slot].state, AP_AGENT_DRAINING);
 	finish(drain, 0);
 	exits(drain.slot);
-	assert_int_equal(machine.slots[drain.slot].state, AP_AGENT_STOPPING);
+	assert_int_equal(machine.view.slots[drain.slot].state, AP_AGENT_STOPPING);
 	settle();
 	exits(drain.slot);
-	assert_int_equal(machine.slots[drain.slot].state, AP_AGENT_FREE);
-	assert_int_equal(machine.n_terminated, 1);
+	assert_int_equal(machine.view.slots[drain.slot].state, AP_AGENT_FREE);
+	assert_int_equal(machine.view.n_terminated, 1);
 }
 
 /* --- kill --- */
@@ -2162,15 +2164,15 @@ static void kills_spawning(void **state)
 	struct machine_effect spawn = take(EFFECT_SPAWN);
 	assert_int_equal(kill_slot(spawn.slot), 0);
 	finish(spawn, 0);
-	assert_int_equal(machine.slots[spawn.slot].state, AP_AGENT_STOPPING);
+	assert_int_equal(machine.view.slots[spawn.slot].state, AP_AGENT_STOPPING);
 	assert_int_equal(reason_to(AP_AGENT_STOPPING), AP_REASON_KILL);
-	assert_int_equal(machine.breaker.n_failures, 0);
+	assert_int_equal(machine.view.breaker.n_failures, 0);
 }
 
 static void kills_idle(void **state)
 {
 	begin_idle(1, 1);
-	struct machine_slot *slot = first_in(AP_AGENT_IDLE);
+	const struct machine_slot *slot = first_in(AP_AGENT_IDLE);
 	assert_int_equal(kill_slot(index_of(slot)), 0);
 	assert_int_equal(slot->state, AP_AGENT_STOPPING);
 	assert_int_equal(reason_to(AP_AGENT_STOPPING), AP_REASON_KILL);
@@ -2216,7 +2218,7 @@ static void kills_recycling(void **state)
 	STEP(.type = MACHINE_RECYCLE, .slot = slot);
 	assert_int_equal(kill_slot(slot), 0);
 	finish(take(EFFECT_RECYCLE), 0);
-	assert_int_equal(machine.slots[slot].state, AP_AGENT_STOPPING);
+	assert_int_equal(machine.view.slots[slot].state, AP_AGENT_STOPPING);
 	assert_int_equal(reason_to(AP_AGENT_STOPPING), AP_REASON_KILL);
 }
 
@@ -2244,7 +2246,7 @@ static void kills_draining(void **state)
 	assert_int_equal(kill_slot(drain.slot), 0);
 	finish(drain, 0);
 	settle();
-	assert_int_equal(machine.n_terminated, 1);
+	assert_int_equal(machine.view.n_terminated, 1);
 }
 
 static void kills_stopping(void **state)
@@ -2254,7 +2256,7 @@ static void kills_stopping(void **state)
 	kill_slot(slot);
 	assert_int_equal(kill_slot(slot), 0);
 	settle();
-	assert_int_equal(machine.n_terminated, 1);
+	assert_int_equal(machine.view.n_terminated, 1);
 }
 
 static void killed_is_replaced(void **state)
@@ -2279,9 +2281,9 @@ static void shuts_down(void **state)
 	assert_int_equal(n_effects(EFFECT_SAVE), 2);
 	assert_int_equal(n_effects(EFFECT_DRAIN), 1);
 	settle();
-	assert_int_equal(machine_total(&machine), 0);
+	assert_int_equal(machine_total(&machine.view), 0);
 	assert_int_equal(acquire(&c, "c", AP_SECOND), -ESHUTDOWN);
-	assert_int_equal(machine.n_spawned, machine.n_terminated);
+	assert_int_equal(machine.view.n_spawned, machine.view.n_terminated);
 }
 
 static void shuts_down_who_waits(void **state)
@@ -2301,7 +2303,7 @@ static void shuts_down_while_validating(void **state)
 	STEP(.type = MACHINE_SHUTDOWN);
 	assert_int_equal(a.result, -ESHUTDOWN);
 	settle();
-	assert_int_equal(machine_total(&machine), 0);
+	assert_int_equal(machine_total(&machine.view), 0);
 }
 
 static void shuts_down_while_spawning(void **state)
@@ -2310,8 +2312,8 @@ static void shuts_down_while_spawning(void **state)
 	STEP(.type = MACHINE_CONFIG);
 	STEP(.type = MACHINE_SHUTDOWN);
 	settle();
-	assert_int_equal(machine_total(&machine), 0);
-	assert_int_equal(machine.n_terminated, 2);
+	assert_int_equal(machine_total(&machine.view), 0);
+	assert_int_equal(machine.view.n_terminated, 2);
 }
 
 static void shuts_down_while_releasing(void **state)
@@ -2323,7 +2325,7 @@ static void shuts_down_while_releasing(void **state)
 	assert_int_equal(n_effects(EFFECT_SAVE), 1);
 	settle();
 	assert_granted(&r);
-	assert_int_equal(machine_total(&machine), 0);
+	assert_int_equal(machine_total(&machine.view), 0);
 }
 
 static void shutdown_keeps_what_is_not_saved(void **state)
@@ -2335,7 +2337,7 @@ static void shutdown_keeps_what_is_not_saved(void **state)
 	struct machine_effect stop = take(EFFECT_STOP);
 	assert_true(stop.discard);
 	finish(stop, 0);
-	assert_int_equal(machine_total(&machine), 0);
+	assert_int_equal(machine_total(&machine.view), 0);
 }
 
 static void shutdown_lets_go_what_is_set_aside(void **state)
@@ -2354,11 +2356,11 @@ static void shutdown_recycles_nothing(void **state)
 	begin_idle(1, 1);
 	struct machine_effect ill = probe();
 	STEP(.type = MACHINE_CLOSE);
-	machine.shutdown = true; /* found ill between two steps of it */
+	machine.view.shutdown = true; /* found ill between two steps of it */
 	finish(ill, -ECHILD);
 	assert_int_equal(n_effects(EFFECT_RECYCLE), 0);
 	settle();
-	assert_int_equal(machine_total(&machine), 0);
+	assert_int_equal(machine_total(&machine.view), 0);
 }
 
 /* --- the step itself --- */
@@ -2411,13 +2413,13 @@ static void refused_event_changes_nothing(void **state)
 	begin_leased(&a);
 	struct machine before = machine;
 	struct machine_slot slots[N_SLOTS];
-	memcpy(slots, machine.slots, sizeof slots);
+	memcpy(slots, machine.view.slots, sizeof slots);
 	STEP(.type = MACHINE_RELEASE, .slot = a.slot, .token = a.token + 1);
 	STEP(.type = MACHINE_SAVED, .slot = a.slot, .effect = 9999);
 	STEP(.type = MACHINE_SCALE, .target = 99);
 	acquire(&b, "job", AP_SECOND);
 	assert_memory_equal(&before, &machine, sizeof machine);
-	assert_memory_equal(slots, machine.slots, sizeof slots);
+	assert_memory_equal(slots, machine.view.slots, sizeof slots);
 }
 
 static void outcomes_belong_to_effects(void **state)
@@ -2438,11 +2440,11 @@ static void numbers_are_not_used_twice(void **state)
 	for (int i = 0; i < 5; i++) {
 		const struct machine_slot *slot = first_in(AP_AGENT_IDLE);
 		assert_true(slot->number > last);
-		assert_ptr_equal(machine_find_number(&machine, slot->number), slot);
+		assert_ptr_equal(machine_find_number(&machine.view, slot->number), slot);
 		last = slot->number;
 		kill_slot(index_of(slot));
 		settle();
-		assert_null(machine_find_number(&machine, last));
+		assert_null(machine_find_number(&machine.view, last));
 	}
 }
 
