@@ -56,7 +56,7 @@ static int find_own(const char *const places[2], char ret[PATH_MAX], struct ap_e
 static int find_shim(char ret[PATH_MAX], struct ap_err *err)
 {
 	static const char *const places[] = {"../libexec/agentpoolfs/agentpool-shim",
-					     "../core/agentpool-shim"};
+					     "../core/host/agentpool-shim"};
 	return find_own(places, ret, err);
 }
 

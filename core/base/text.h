@@ -9,6 +9,7 @@
 #include "buf.h"
 
 #define AP_LABEL_MAX 64 /* bytes of a label, without its NUL */
+#define GIT_OID_MAX  64 /* hex digits of an object name: of a sha256 */
 
 /* A label: [A-Za-z0-9][A-Za-z0-9._-]{0,63}, no "..", not ending in "." or ".lock": what can be a
  * file name and the last component of a branch name. */

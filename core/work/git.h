@@ -20,8 +20,7 @@
 
 #include "buf.h"
 #include "err.h"
-
-#define GIT_OID_MAX 64 /* hex digits of a sha256 */
+#include "text.h"
 
 struct ap_git;
 

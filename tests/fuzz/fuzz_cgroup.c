@@ -2,7 +2,7 @@
  * a group, each up to a NUL. */
 #include "fuzz.h"
 
-#include "../../core/cgroup.c"
+#include "../../core/host/cgroup.c"
 
 static void home(const char *mountinfo, const char *membership)
 {

@@ -3,9 +3,9 @@
 #include "fuzz.h"
 
 #define read_proc activity_read_proc /* each file has its own */
-#include "../../core/activity.c"
+#include "../../core/session/activity.c"
 #undef read_proc
-#include "../../core/process_tree.c"
+#include "../../core/host/process_tree.c"
 #include "../../fs/parked.c"
 
 static void anything_holds(const char *text)

@@ -2,7 +2,7 @@
  * its screen. */
 #include "rules.h"
 
-#include "../../core/profile_rules.c"
+#include "../../core/session/profile_rules.c"
 
 static const char *const names[] = {"claude", "codex", "gemini", "opencode", "default", "bash"};
 

@@ -5,7 +5,7 @@
  * too. */
 #include "fuzz.h"
 
-#include "../../core/backend_tmux.c"
+#include "../../core/host/backend_tmux.c"
 
 #define N_COMMANDS 4
 

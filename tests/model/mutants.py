@@ -10,7 +10,7 @@ import tempfile
 
 top = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 SOURCES = ["machine", "scaling", "breaker", "recycling", "reason", "states", "text", "buf", "clock", "err"]
-FLAGS = ["gcc", "-std=gnu11", "-D_GNU_SOURCE", "-O1", "-w", "-I", top + "/core", "-I", top + "/core/base", "-I", top + "/tests/model"]
+FLAGS = ["gcc", "-std=gnu11", "-D_GNU_SOURCE", "-O1", "-w", "-I", top + "/core/machine", "-I", top + "/core/base", "-I", top + "/tests/model"]
 
 MUTANTS = [
     ("waiters are served last come first", "machine",
@@ -100,7 +100,7 @@ def run(command, **kwargs):
 
 
 def source_of(name):
-    path = "%s/core/%s.c" % (top, name)
+    path = "%s/core/machine/%s.c" % (top, name)
     return path if os.path.exists(path) else "%s/core/base/%s.c" % (top, name)
 
 

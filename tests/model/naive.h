@@ -1,5 +1,5 @@
 /* What the pool ought to do, said a second time: arrays, full scans, nothing kept that can be
- * counted, no line shared with core/machine.c. It is told every event and predicts what the machine
+ * counted, no line shared with core/machine/machine.c. It is told every event and predicts what the machine
  * answers; naive_compare() names the first difference. Two things it cannot know and takes over
  * from the machine: identities of effects, and what the dice say (jitter, backoff). */
 #pragma once

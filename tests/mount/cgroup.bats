@@ -234,7 +234,7 @@ use_cpu() { # AGENT
 
 @test "the record of an end says that the bound on memory was reached, where a group tells" {
     local shim
-    shim=$(dirname "$AGENTPOOLFS")/../core/agentpool-shim
+    shim=$(dirname "$AGENTPOOLFS")/../core/host/agentpool-shim
     CHECK_LEFT=no # there is no pool
     mkdir "$DIR/records" "$DIR/group" # of plain files
     touch "$DIR/group/cgroup.procs"

@@ -12,7 +12,6 @@
 #include <sys/types.h>
 
 #include "err.h"
-#include "git_command.h"
 #include "text.h"
 
 struct store;

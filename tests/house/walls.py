@@ -1,0 +1,68 @@
+#!/usr/bin/env python3
+"""walls.py BUILD: which wing may include which headers, as the build holds it. Prints TAP.
+
+Each header of the house is included with the compiler's arguments of one source file of each wing: it is found if the
+wing's row allows it, and else it is not."""
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+
+build = os.path.abspath(sys.argv[1])
+top = os.path.abspath(os.path.join(os.path.dirname(__file__), "../.."))
+WINGS = {  # directory: a source file there, and whose headers it may include
+    "core/base": ("text.c", ["core/base"]),
+    "core/machine": ("machine.c", ["core/machine", "core/base"]),
+    "core/host": ("cgroup.c", ["core/host", "core/base"]),
+    "core/session": ("profile.c", ["core/session", "core/host", "core/base"]),
+    "core/work": ("save.c", ["core/work", "core/base"]),
+    "core/record": ("store.c", ["core/record", "core/base"]),
+    "core": ("pool.c", ["core", "core/machine", "core/host", "core/session", "core/work", "core/record", "core/base"]),
+    "fs": ("ops.c", ["fs", "core", "core/base"]),
+}
+
+
+def headers(wing):
+    return sorted(name for name in os.listdir(os.path.join(top, wing)) if name.endswith(".h"))
+
+
+def arguments(commands, source):
+    """The include directories that a source file is compiled with, where it is compiled."""
+    for command in commands:
+        if os.path.normpath(os.path.join(command["directory"], command["file"])) == os.path.join(top, source):
+            words = shlex.split(command["command"])
+            return command["directory"], [word for word in words if word.startswith("-I")]
+    sys.exit(f"{source} is not in the build")
+
+
+def found(directory, includes, header):
+    """Whether it is found by its name, with all that it includes itself."""
+    command = ["gcc", "-D_GNU_SOURCE", "-D_FILE_OFFSET_BITS=64", "-DFUSE_USE_VERSION=314", "-E", "-x", "c", *includes, "-"]
+    return subprocess.run(command, input=f'#include "{header}"\n', text=True, cwd=directory, stdout=subprocess.DEVNULL,
+                          stderr=subprocess.DEVNULL).returncode == 0
+
+
+def main():
+    with open(os.path.join(build, "compile_commands.json")) as file:
+        commands = json.load(file)
+    failed = 0
+    print(f"1..{len(WINGS)}")
+    for number, (wing, (source, allowed)) in enumerate(WINGS.items(), 1):
+        directory, includes = arguments(commands, f"{wing}/{source}")
+        wrong = []
+        for other in WINGS:
+            for header in headers(other):
+                # what belongs to core/ alone includes headers of its wings
+                may = other in allowed and not (wing == "fs" and other == "core" and "_internal" in header)
+                if found(directory, includes, header) != may:
+                    wrong.append(f"{other}/{header}: {'not found' if may else 'found'}")
+        print(f"{'not ok' if wrong else 'ok'} {number} - {wing} includes what {', '.join(allowed)} have, and nothing else")
+        for line in wrong:
+            print(f"# {line}")
+        failed += bool(wrong)
+    sys.exit(failed > 0)
+
+
+main()
