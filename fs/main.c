@@ -106,13 +106,12 @@ static void on_answers(void *data)
 	advise_ignoring(daemon);
 	if (daemon->report_fd < 0)
 		return;
-	report(daemon, "");
-	startup_let_go();
 	int null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
 	for (int fd = 0; fd <= 2 && null_fd >= 0; fd++)
 		dup2(null_fd, fd);
 	if (null_fd > 2)
 		close(null_fd);
+	report(daemon, "");
 }
 
 static void on_agent_gone(void *data, const char *name)
@@ -339,6 +338,7 @@ int main(int argc, char **argv)
 		}
 		close(fds[0]);
 		setsid();
+		startup_let_go(); /* before a helper could have them, if for a moment */
 		daemon.report_fd = fds[1];
 	}
 	r = run(&daemon);

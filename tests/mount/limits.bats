@@ -146,13 +146,13 @@ fd = os.open(sys.argv[1], os.O_WRONLY)
 n = 0
 try:
     while n < 1000:
-        n += os.write(fd, b"x\n" * 10) // 2
+        n += os.write(fd, b",\n" * 10) // 2
 except OSError as error:
     print(n, errno.errorcode[error.errno])' "$POOL/leases/job/keys"
     kill -CONT "$server"
     assert_output "256 EAGAIN"
     assert_equal "$(cat "$POOL/last_error")" "256 lines of keys of 256 bytes wait for agent-1 already"
-    await bash -c '[ "$(tr -cd x <"$1" | wc -c)" = 256 ]' _ "$POOL/leases/job/screen"
+    await bash -c '[ "$(tr -cd , <"$1" | wc -c)" = 256 ]' _ "$POOL/leases/job/screen"
     echo C-u > "$POOL/leases/job/keys"
 }
 

@@ -92,6 +92,7 @@ all_is_known() { # what status looks at beside its readers: usage, and the scree
     busybox cat "$JOB/wait" >"$DIR/killed" 3>&- &
     reader=$!
     await value_is "$JOB/activity" busy
+    await eval '[ "$(cat /proc/$reader/comm)" = busybox ]' # and no shell of this test any more
     kill $reader
     await gone $reader
     assert [ ! -s "$DIR/wait.1" ]

@@ -545,6 +545,7 @@ END
         DAEMON=$(cat "$DIR/daemon")
         echo "# $kind: $(cat "$POOL/stats/spawn_backend")"
         lease_works
+        await value_is "$POOL/stats/idle_agents" 1 # its worktree is made as new behind the release
         [ "$kind" != sparse ] || assert [ ! -e "$(readlink "$POOL/agents/agent-1/worktree")/file-1" ]
         [ "$kind" != filter ] || assert_equal "$(cat "$(readlink "$POOL/agents/agent-1/worktree")/file.up")" LOUD
         unmount_pool
