@@ -154,7 +154,7 @@ struct step_before observe_before_locked(const struct ap_pool *pool)
 				    .target = m->target};
 }
 
-void observe_target_locked(struct ap_pool *pool)
+static void note_target_locked(struct ap_pool *pool)
 {
 	int target = pool->view->target;
 	events_note(pool->events, "scale",
@@ -167,7 +167,7 @@ static void note_scaling_locked(struct ap_pool *pool, const struct step_before *
 	const struct machine_view *m = pool->view;
 	const char *direction = m->scale_direction == AP_SCALE_UP ? "up" : "down";
 	if (m->target != before->target)
-		observe_target_locked(pool);
+		note_target_locked(pool);
 	if (m->scaled_ns != before->scaled_ns)
 		events_note(pool->events, "scale",
 			    EVENT_FIELDS({"direction", direction, 0},

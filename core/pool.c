@@ -580,10 +580,7 @@ void pool_set_target_locked(struct ap_pool *pool, int target)
 		target = (int)limits->min_size;
 	if (target > (int)limits->max_size)
 		target = (int)limits->max_size;
-	bool changes = pool->view->target != target;
 	pool_step_locked(pool, &(struct machine_event){.type = MACHINE_SCALE, .target = target});
-	if (changes)
-		observe_target_locked(pool);
 }
 
 /* Makes it what it was, unless it has been set once more. */

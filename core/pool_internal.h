@@ -353,9 +353,6 @@ void observe_answer_locked(struct ap_pool *pool, const struct ap_request *reques
 /* What the step just made has changed. */
 void observe_step_locked(struct ap_pool *pool, const struct step_before *before, int64_t now_ns);
 
-/* The size set by hand has changed. */
-void observe_target_locked(struct ap_pool *pool);
-
 /* The queue is as the step has left it. */
 void observe_queue_locked(struct ap_pool *pool);
 
