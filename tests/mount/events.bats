@@ -170,4 +170,5 @@ for i in range(48000):
     kill "$DAEMON"
     wait "$to_the_end" || contains "$DIR/to_the_end.err" Error # the mount may have gone by then
     contains "$DIR/to_the_end" '"to":"free"'
+    await gone "$DAEMON" # it unmounts, and nobody else at the same time
 }

@@ -138,4 +138,5 @@ PAGE
     kill "$DAEMON"
     [ "$(browser await 60 "document.body.innerText.includes('No answer since')")" != null ]
     shows agent-1
+    await gone "$DAEMON"
 }
