@@ -1,4 +1,5 @@
-/* The pool, as the mount sees it: the only header of core/ that fs/ includes.
+/* The pool, as the mount sees it: with config.h, metrics.h and overview.h all of core/ that fs/
+ * includes.
  *
  * Functions return 0 or a negative errno that may go to the kernel as it is, and fill a
  * caller-owned ap_err with the sentence behind it. None blocks, but for the three of the pool's
