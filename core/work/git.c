@@ -129,11 +129,9 @@ int ap_git_set_ref(struct ap_git *git, const char *ref, const char *oid, const c
 	if (r < 0)
 		return r;
 	char note[REF_NOTE_SIZE];
-	if (git->ref_notes)
-		ref_note_take(git->ref_notes, ref, note);
+	ref_note_take(git->ref_notes, ref, note);
 	r = git->ops->set_ref(git, ref, oid, old, why, err);
-	if (git->ref_notes)
-		ref_note_drop(git->ref_notes, note);
+	ref_note_drop(git->ref_notes, note);
 	return r;
 }
 
@@ -142,11 +140,9 @@ int ap_git_remove_ref(struct ap_git *git, const char *ref, const char *old, stru
 	if (old && !git_is_oid(git, old))
 		return ap_err_set(err, -ESTALE, "'%.80s' is no object", old);
 	char note[REF_NOTE_SIZE];
-	if (git->ref_notes)
-		ref_note_take(git->ref_notes, ref, note);
+	ref_note_take(git->ref_notes, ref, note);
 	int r = git->ops->remove_ref(git, ref, old, err);
-	if (git->ref_notes)
-		ref_note_drop(git->ref_notes, note);
+	ref_note_drop(git->ref_notes, note);
 	return r;
 }
 

@@ -16,6 +16,8 @@
 void ref_note_take(const char *dir, const char *ref, char ret[REF_NOTE_SIZE])
 {
 	AP_CLEANUP_BUF struct ap_buf path = {0};
+	if (!dir)
+		return;
 	snprintf(ret, REF_NOTE_SIZE, "%d", (int)gettid());
 	ap_buf_printf(&path, "%s/%s", dir, ret);
 	if (!path.failed)
@@ -26,6 +28,8 @@ void ref_note_take(const char *dir, const char *ref, char ret[REF_NOTE_SIZE])
 void ref_note_drop(const char *dir, const char *note)
 {
 	AP_CLEANUP_BUF struct ap_buf path = {0};
+	if (!dir)
+		return;
 	ap_buf_printf(&path, "%s/%s", dir, note);
 	if (!path.failed)
 		(void)unlink(path.data);

@@ -8,8 +8,9 @@
 
 #define REF_NOTE_SIZE 32 /* bytes of a note's name */
 
-/* Notes that this thread locks `ref` from now on, in `dir`; `ret` is the note's name. Where there
- * is no room for it there is no note: nothing else fails for the want of it. */
+/* Notes in `dir` that this thread locks `ref` from now on; `ret` is the note's name. Where there is
+ * no room for it there is no note: nothing else fails for the want of it. Does nothing, as
+ * ref_note_drop() does, where `dir` is NULL. */
 void ref_note_take(const char *dir, const char *ref, char ret[REF_NOTE_SIZE]);
 
 /* The ref is not locked any more. */
