@@ -267,22 +267,30 @@ int file_copy(const char *from, const char *to, bool keep_times, struct ap_err *
 	return r < 0 ? ap_err_errno(err, r, "copying %s to %s", from, to) : 0;
 }
 
+/* -errno; no failure where it is there. */
+static int make_dir(const char *path)
+{
+	return mkdir(path, 0700) == 0 || errno == EEXIST ? 0 : -errno;
+}
+
+/* From below: what is asked for is there most of the time. */
 int file_make_dirs(const char *path, struct ap_err *err)
 {
-	AP_CLEANUP_FREE char *partial = strdup(path);
-	if (!partial)
-		return ap_err_errno(err, -ENOMEM, "%s", path);
-	for (char *at = partial + 1;; at++) {
-		if (*at != '/' && *at != '\0')
-			continue;
-		char was = *at;
-		*at = '\0';
-		if (mkdir(partial, 0700) < 0 && errno != EEXIST)
-			return ap_err_errno(err, -errno, "%s", partial);
-		*at = was;
-		if (was == '\0')
-			return 0;
+	int r = make_dir(path);
+	if (r == -ENOENT) {
+		AP_CLEANUP_FREE char *above = strdup(path);
+		char *slash = above ? strrchr(above, '/') : NULL;
+		if (!above)
+			return ap_err_errno(err, -ENOMEM, "%s", path);
+		if (slash && slash > above) {
+			*slash = '\0';
+			r = file_make_dirs(above, err);
+			if (r < 0)
+				return r;
+			r = make_dir(path);
+		}
 	}
+	return r < 0 ? ap_err_errno(err, r, "%s", path) : 0;
 }
 
 int file_move_into(const char *path, const char *dir, struct ap_buf *ret_to, struct ap_err *err)

@@ -9,6 +9,7 @@ Everything lies in a file system of its own (ext4 in a file in memory), mounted 
 figures are kept in BUILD/bench/spawn.json."""
 
 import argparse
+import glob
 import os
 import shutil
 import subprocess
@@ -19,7 +20,7 @@ import time
 from counting import DEADLINE, Bench, SystemCalls, calls_of
 
 # Of one spawn with an overlay. The agent's own program is tmux's to start.
-CALLS_OF_GIT = {100: 0.2, 10000: 0.01, 80000: 0.002}  # system calls against those of git, by files in the repository
+CALLS_OF_GIT = {100: 0.3, 10000: 0.015, 80000: 0.002}  # system calls against those of git, by files in the repository
 GROWTH = 1.5  # system calls in the largest repository against those in the smallest
 DISK = 1 << 18  # bytes beside a copy of git's index
 
@@ -64,17 +65,31 @@ class Pool:
         with open(f"{self.mount}/{name}", "w") as file:
             file.write(text + "\n")
 
-    def await_value(self, name, value):
+    def await_true(self, holds, what):
         deadline = time.monotonic() + DEADLINE
-        while True:
-            try:
-                if self.read(name) == value:
-                    return
-            except OSError:
-                pass
+        while not holds():
             if self.daemon.poll() is not None or time.monotonic() > deadline:
-                sys.exit(f"{name} is not {value}")
+                sys.exit(what)
             time.sleep(0.001)
+
+    def await_value(self, name, value):
+        def has_value():
+            try:
+                return self.read(name) == value
+            except OSError:
+                return False
+
+        self.await_true(has_value, f"{name} is not {value}")
+
+    def staged(self):
+        """The git directory that the next spawn takes, when it is complete."""
+        return glob.glob(f"{self.state}/git/.staged-*/admin/packed-refs")
+
+    def acted(self, act):
+        """Acts, and waits until the pool has staged again what it took for it: this belongs to the act."""
+        taken = self.staged()
+        act()
+        self.await_true(lambda: self.staged() and self.staged() != taken, "nothing is staged")
 
     def newest(self):
         return max(os.listdir(f"{self.mount}/agents"), key=lambda name: int(name.split("-")[1]))
@@ -111,13 +126,13 @@ def used(disk):
 
 def count(bench, pool, repo, n_files, disk):
     """System calls of a spawn."""
-    pool.spawn()  # the first one has made the template and what the next find
+    pool.acted(pool.spawn)  # the first one has made the template and what the next find
     before = used(disk)
     with SystemCalls(pool.daemon.pid) as spawn:
-        pool.spawn()
+        pool.acted(pool.spawn)
     grown = used(disk) - before
     with SystemCalls(pool.daemon.pid) as recycle:
-        pool.recycle()
+        pool.acted(pool.recycle)
     tree = f"{repo}-counted"
     git = calls_of("git", "-C", repo, "worktree", "add", "-q", "-b", "counted", tree, "HEAD")
     run("git", "-C", repo, "worktree", "remove", "--force", tree)

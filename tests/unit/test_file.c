@@ -12,6 +12,7 @@
 #include "cleanup.h"
 #include "file.h"
 #include "mounts.h"
+#include "remove.h"
 
 static char top[PATH_MAX]; /* of what a test makes; canonical */
 
@@ -23,10 +24,7 @@ static int make_top(void **state)
 
 static int remove_top(void **state)
 {
-	const char *const links[] = {"link", "loop", "away"};
-	for (size_t i = 0; i < sizeof links / sizeof *links; i++)
-		(void)unlink(links[i]);
-	return rmdir("a/b") == 0 && rmdir("a") == 0 && chdir("/") == 0 ? rmdir(top) : -1;
+	return chdir("/") == 0 ? remove_tree(top, NULL, NULL) : -1;
 }
 
 static void assert_resolves(const char *path, const char *below_top)
@@ -98,11 +96,38 @@ static void finds_mounts(void **state)
 	assert_false(mounts_type_at("", "/", type));
 }
 
+static void assert_makes(const char *path, const char *made)
+{
+	struct stat st;
+	struct ap_err err;
+	assert_int_equal(file_make_dirs(path, &err), 0);
+	assert_int_equal(stat(made, &st), 0);
+	assert_int_equal(st.st_mode, S_IFDIR | 0700);
+}
+
+static void makes_dirs(void **state)
+{
+	char absolute[PATH_MAX + 64];
+	struct ap_err err;
+	snprintf(absolute, sizeof absolute, "%s/d/from/top", top);
+	assert_makes(absolute, "d/from");
+	assert_makes(absolute, "d/from/top");
+	assert_makes("d", "d");
+	assert_makes("d/from/x", "d/from/x");
+	assert_makes("e//f/./g/", "e/f/g");
+	assert_makes("d/../h/i", "h/i");
+	assert_int_equal(mknod("d/file", S_IFREG | 0600, 0), 0);
+	assert_int_equal(file_make_dirs("d/file/x", &err), -ENOTDIR);
+	assert_int_equal(file_make_dirs("", &err), -ENOENT);
+	assert_int_equal(file_make_dirs("/", &err), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		IT("a path is canonical whether it is there or not", resolves),
 		IT("a path is within a directory by its names and by what they are", is_within),
+		IT("a directory is made with those above it", makes_dirs),
 		IT("a mount is found whatever is in its path", finds_mounts),
 	};
 	return cmocka_run_group_tests_name("file", tests, make_top, remove_top);
