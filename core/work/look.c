@@ -237,15 +237,41 @@ static int print_status(struct look *look, struct ap_buf *out, struct ap_err *er
 
 /* --- diff --- */
 
-/* By the git program, over objects alone: its configuration is REPO's. */
+static int fill_rules_of(void *data, const char *path, const struct ap_git_entry *old_entry,
+			 const struct ap_git_entry *new_entry)
+{
+	struct look *look = data;
+	AP_CLEANUP_FREE char *above = strdup(path);
+	if (!above)
+		return -ENOMEM;
+	char *slash = strrchr(above, '/');
+	*(slash ? slash : above) = '\0';
+	return rules_fill(&look->rules, above, NULL);
+}
+
+/* Has the attributes of every file that differs, the deleted and the committed too: where they are
+ * to be read as text is said there. */
+static int fill_rules(struct look *look, struct ap_err *err)
+{
+	int r = ap_git_diff_trees(look->git, look->base_tree, look->tree, fill_rules_of, look, err);
+	return r < 0 && err && !*err->text ? ap_err_errno(err, r, "attributes") : r;
+}
+
+/* By the git program, over objects alone: its configuration is REPO's, the attributes are those of
+ * the worktree. REPO's index is not read: it is of REPO's files, and as long as it has files. */
 static int print_patch(struct look *look, struct ap_buf *out, struct ap_err *err)
 {
 	const struct repo *repo = look->worktree->repo;
+	AP_CLEANUP_BUF struct ap_buf no_index = {0};
 	/* what the agent's git has already is not in the look's own store */
 	const char *const stores[] = {look->objects, look->borrowed ? look->worktree->view : NULL,
 				      NULL};
-	const struct git_place place = {
-		.git_dir = repo->git_dir, .borrowed = stores, .out_max = DIFF_MAX};
+	ap_buf_printf(&no_index, "%s/.git/index", look->rules.dir);
+	const struct git_place place = {.git_dir = repo->git_dir,
+					.work_tree = look->rules.dir,
+					.borrowed = stores,
+					.index = ap_buf_text(&no_index),
+					.out_max = DIFF_MAX};
 	if (strcmp(look->base_tree, look->tree) == 0)
 		return 0;
 	return git_must(&place, out, err,
@@ -298,15 +324,13 @@ static int look(const struct worktree *worktree, const char *base, enum worktree
 		r = look_at_files(&at, err);
 	if (r < 0)
 		return r;
-	switch (what) {
-	case WORKTREE_CHANGES:
+	if (what == WORKTREE_CHANGES)
 		return print_status(&at, out, err);
-	case WORKTREE_DIFF:
-		return print_patch(&at, out, err);
-	case WORKTREE_DIFFSTAT:
-		return ap_git_diffstat(at.git, at.base_tree, at.tree, out, err);
-	}
-	return -EINVAL;
+	r = fill_rules(&at, err);
+	if (r < 0)
+		return r;
+	return what == WORKTREE_DIFF ? print_patch(&at, out, err)
+				     : ap_git_diffstat(at.git, at.base_tree, at.tree, out, err);
 }
 
 int worktree_look(const struct worktree *worktree, const char *base, enum worktree_look what,

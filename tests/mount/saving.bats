@@ -302,7 +302,7 @@ await_idle() {
     echo 1 > "$TREE/one"
     release warm
     await_idle 2
-    strace -f -z -qq -o "$DIR/strace" -e trace=execve -p "$DAEMON" 2>/dev/null 3>&- &
+    strace -f -z -qq -o "$DIR/strace" -e trace=execve,openat -p "$DAEMON" 2>/dev/null 3>&- &
     local strace=$! file n
     await grep -q '^TracerPid:.[1-9]' "/proc/$DAEMON/status"
     echo job > "$POOL/acquire"
@@ -319,8 +319,11 @@ await_idle() {
     kill "$strace"
     wait "$strace" || true
     assert_equal "$(git -C "$REPO" diff --name-only main agentpool/job | wc -l)" 10
-    grep git "$DIR/strace"
+    grep execve.*git "$DIR/strace"
     assert_equal "$(grep -c 'execve("[^"]*git[^/"]*"' "$DIR/strace")" 1
+    # the user's index, which is as long as the repository has files, is nobody's business
+    refute grep -F "\"$REPO/.git/index\"" "$DIR/strace"
+    refute grep '"index"' "$DIR/strace"
 }
 
 # --- repositories inside ---
@@ -1178,6 +1181,39 @@ END
     release job
     is_reached "$commit"
     is_somewhere x
+}
+
+@test "a diff follows the attributes of the worktree, of files that are gone and committed too" {
+    git -C "$REPO" config diff.plain.binary true
+    mkdir "$REPO/deep"
+    echo '*.bin diff=plain' > "$REPO/deep/.gitattributes"
+    for file in gone committed changed; do
+        echo "$file" > "$REPO/deep/$file.bin"
+    done
+    echo text > "$REPO/deep/text"
+    git -C "$REPO" add .
+    git -C "$REPO" commit -qm "files that are no text"
+    echo '*.bin diff' > "$REPO/deep/.gitattributes" # the user's index is no worktree's
+    git -C "$REPO" add .
+    BEFORE=$(fingerprint)
+    mount_saving 1 1
+    lease job
+    rm "$TREE/deep/gone.bin"
+    echo 2 > "$TREE/deep/committed.bin"
+    git -C "$TREE" commit -qam "of the agent"
+    echo 2 > "$TREE/deep/changed.bin"
+    echo 2 > "$TREE/deep/text"
+    cat "$POOL/leases/job/diff" > "$DIR/diff"
+    assert contains "$DIR/diff" "Binary files a/deep/gone.bin and /dev/null differ"
+    assert contains "$DIR/diff" "Binary files a/deep/committed.bin and b/deep/committed.bin differ"
+    assert contains "$DIR/diff" "Binary files a/deep/changed.bin and b/deep/changed.bin differ"
+    assert contains "$DIR/diff" "-text"
+    # what the agent writes there decides
+    echo '*.bin diff' > "$TREE/deep/.gitattributes"
+    cat "$POOL/leases/job/diff" > "$DIR/diff"
+    assert contains "$DIR/diff" "-changed"
+    assert contains "$DIR/diff" "-gone"
+    refute contains "$DIR/diff" "Binary files"
 }
 
 @test "a commit of the pool goes to the lease's branch, wherever the agent goes meanwhile" {
