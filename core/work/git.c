@@ -32,7 +32,7 @@ int git_init(struct ap_git *git, const struct git_ops *ops, const struct ap_git_
 	bool failed = !git->borrowed || copy(&git->git_dir, place->git_dir) < 0 ||
 		      copy(&git->common_dir, place->common_dir) < 0 ||
 		      copy(&git->objects, place->objects) < 0 ||
-		      copy(&git->rules, place->rules) < 0 || copy(&git->base, place->base) < 0 ||
+		      copy(&git->rules, place->rules) < 0 ||
 		      copy(&git->ref_notes, place->ref_notes) < 0;
 	for (size_t i = 0; i < n && !failed; i++)
 		failed = copy(&git->borrowed[i], place->borrowed[i]) < 0;
@@ -48,7 +48,6 @@ void git_fini(struct ap_git *git)
 	free(git->common_dir);
 	free(git->objects);
 	free(git->rules);
-	free(git->base);
 	free(git->ref_notes);
 	free(git->author);
 	free(git->committer);

@@ -33,8 +33,6 @@ struct ap_git_place {
 				      * alternates in them are not followed; may be NULL */
 	const char *rules; /* the directory of .gitignore and .gitattributes files; NULL: none. What
 			    * git itself has to filter appears in it for a moment */
-	const char *base;  /* the commit or tree of what is tracked: text=auto and core.autocrlf
-			    * leave line ends alone where a file of it has such; NULL: none */
 	const char *ref_notes; /* ref_notes.h; NULL: locks of refs are not noted */
 	bool by_program;       /* even where libgit2 could */
 	int64_t limit_ns;      /* of one run of the git program, such as a filter's; 0: GIT_LIMIT */
@@ -120,9 +118,22 @@ int ap_git_tree_of(struct ap_git *git, const char *commit, char ret[GIT_OID_MAX 
  * ident, encodings and filters as attributes and configuration have it. NULL: as it is. The file is
  * not held in memory as a whole if it is large and nothing is to be done to it. `path` may be
  * longer than PATH_MAX: it is written as it is then. -EIO with the filter's own words when a filter
- * that is required fails. */
-int ap_git_write_file(struct ap_git *git, int fd, const char *path, char ret[GIT_OID_MAX + 1],
+ * that is required fails.
+ *
+ * `tracked` says what blob is tracked at a path, "" for none, and is asked where that decides:
+ * text=auto and core.autocrlf leave the line ends of a file alone that has had such. NULL: nothing
+ * is. */
+struct ap_git_tracked {
+	void (*at)(void *data, const char *path, char ret[GIT_OID_MAX + 1]);
+	void *data;
+};
+int ap_git_write_file(struct ap_git *git, int fd, const char *path,
+		      const struct ap_git_tracked *tracked, char ret[GIT_OID_MAX + 1],
 		      struct ap_err *err);
+
+/* Whether a file at that path may become anything else than what it holds. 1, 0 or a negative
+ * errno. */
+int ap_git_converts(struct ap_git *git, const char *path, struct ap_err *err);
 
 /* Writes what is in memory, as it is. */
 int ap_git_write_blob(struct ap_git *git, const void *data, size_t len, char ret[GIT_OID_MAX + 1],
@@ -153,11 +164,12 @@ bool ap_git_has_commit(struct ap_git *git, const char *oid);
  * negative errno. */
 int ap_git_is_ignored(struct ap_git *git, const char *path, bool is_dir, struct ap_err *err);
 
-/* Calls `each` with every path of an index file, in git's order: it is read as data, at most 256
- * MiB of it. Stops at the first that returns non-zero, and returns that. -EIO: it is no index, or
- * one that is split, sparse or damaged. */
+/* Calls `each` with every path of an index file and its object, in git's order: it is read as data,
+ * at most 256 MiB of it. Stops at the first that returns non-zero, and returns that. -EIO: it is no
+ * index, or one that is split, sparse or damaged. */
 int ap_git_read_index(struct ap_git *git, const char *file,
-		      int (*each)(void *data, const char *path), void *data, struct ap_err *err);
+		      int (*each)(void *data, const char *path, const char *oid), void *data,
+		      struct ap_err *err);
 
 /* --- looking --- */
 

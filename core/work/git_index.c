@@ -21,6 +21,7 @@ struct index {
 	uint32_t version;
 	size_t oid_bytes;
 	struct ap_buf path;
+	const unsigned char *oid; /* of the entry that was read last */
 };
 
 static uint32_t get32(const unsigned char *at)
@@ -59,6 +60,7 @@ static int next_path(struct index *index)
 		fixed += 2;
 	if (((flags & EXTENDED) && index->version < 3) || (size_t)(index->end - begin) < fixed)
 		return -EIO;
+	index->oid = begin + STAT;
 	index->at += fixed;
 	size_t strip = index->path.len;
 	if (index->version == 4 && (!next_strip(index, &strip) || strip > index->path.len))
@@ -95,9 +97,10 @@ static int check_extensions(const struct index *index)
 }
 
 /* The entries, of which those of a path in conflict are told as one. */
-static int each_entry(struct index *index, uint32_t n, int (*each)(void *data, const char *path),
-		      void *data)
+static int each_entry(struct index *index, uint32_t n,
+		      int (*each)(void *data, const char *path, const char *oid), void *data)
 {
+	char oid[GIT_OID_MAX + 1];
 	AP_CLEANUP_BUF struct ap_buf last = {0};
 	int r = 0;
 	for (uint32_t i = 0; r == 0 && i < n; i++) {
@@ -107,20 +110,21 @@ static int each_entry(struct index *index, uint32_t n, int (*each)(void *data, c
 			continue;
 		last.len = 0;
 		ap_buf_add(&last, index->path.data, index->path.len);
-		r = last.failed ? -ENOMEM : each(data, index->path.data);
+		git_hex(index->oid, index->oid_bytes, oid);
+		r = last.failed ? -ENOMEM : each(data, index->path.data, oid);
 	}
 	return r;
 }
 
-static int tell_nothing(void *data, const char *path)
+static int tell_nothing(void *data, const char *path, const char *oid)
 {
-	(void)data, (void)path;
+	(void)data, (void)path, (void)oid;
 	return 0;
 }
 
 /* Twice over it: nothing is told of one that is damaged. */
 int git_index_parse(const struct ap_buf *text, size_t oid_bytes,
-		    int (*each)(void *data, const char *path), void *data)
+		    int (*each)(void *data, const char *path, const char *oid), void *data)
 {
 	struct index index = {.oid_bytes = oid_bytes};
 	const unsigned char *bytes = (const unsigned char *)text->data;
@@ -143,7 +147,8 @@ int git_index_parse(const struct ap_buf *text, size_t oid_bytes,
 }
 
 int ap_git_read_index(struct ap_git *git, const char *file,
-		      int (*each)(void *data, const char *path), void *data, struct ap_err *err)
+		      int (*each)(void *data, const char *path, const char *oid), void *data,
+		      struct ap_err *err)
 {
 	AP_CLEANUP_BUF struct ap_buf text = {0};
 	int r = file_read(file, O_NOFOLLOW, INDEX_MAX, &text, err);

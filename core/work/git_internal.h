@@ -67,7 +67,7 @@ struct ap_git {
 	size_t oid_len; /* hex digits */
 	/* copies of what it was opened with; those of the second line may be NULL */
 	char *git_dir, *common_dir;
-	char *objects, *rules, *base, *ref_notes;
+	char *objects, *rules, *ref_notes;
 	char **borrowed; /* NULL at the end; never NULL itself */
 	int64_t limit_ns;
 	char *author, *committer;  /* NAME <EMAIL>; NULL: not asked yet */
@@ -103,9 +103,9 @@ const char *git_ident(struct ap_git *git, bool is_author);
 /* Takes the entries out of a tree's bytes. -EIO: it is none. */
 int git_tree_parse(const void *data, size_t len, size_t oid_len, struct ap_git_tree *ret);
 
-/* The paths of an index file. -EIO. */
+/* The paths of an index file, and their objects. -EIO. */
 int git_index_parse(const struct ap_buf *text, size_t oid_bytes,
-		    int (*each)(void *data, const char *path), void *data);
+		    int (*each)(void *data, const char *path, const char *oid), void *data);
 
 /* Whether git takes a name into a tree. */
 bool git_name_is_valid(const char *name, unsigned mode, bool protect_ntfs);

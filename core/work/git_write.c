@@ -99,29 +99,16 @@ static bool looks_binary(const struct stats *stats)
 }
 
 /* Whether the tracked file of that path is text with CRLF in it. Where it cannot be read: no. */
-static bool has_tracked_crlf(struct ap_git *git, const char *path)
+static bool has_tracked_crlf(struct ap_git *git, const struct ap_git_tracked *tracked,
+			     const char *path)
 {
-	char at[GIT_OID_MAX + 1] = "";
-	if (git->base)
-		strncpy(at, git->base, GIT_OID_MAX);
-	for (const char *name = path; *at && *name;) {
-		AP_CLEANUP_GIT_TREE struct ap_git_tree tree = {0};
-		AP_CLEANUP_BUF struct ap_buf part = {0};
-		size_t len = strcspn(name, "/");
-		ap_buf_add(&part, name, len);
-		if (part.failed || ap_git_read_tree(git, at, &tree, NULL) < 0)
-			return false;
-		const struct ap_git_entry *entry = ap_git_tree_find(&tree, part.data);
-		if (!entry || (name[len] == '/') != (bool)S_ISDIR(entry->mode) ||
-		    (name[len] == '\0' && !S_ISREG(entry->mode)))
-			return false;
-		strcpy(at, entry->oid);
-		name += len + (name[len] == '/');
-	}
 	AP_CLEANUP_BUF struct ap_buf text = {0};
+	char oid[GIT_OID_MAX + 1] = "";
 	enum git_type type;
 	struct stats stats = {0};
-	if (!*at || git->ops->read(git, at, GIT_OBJECT_MAX, &type, &text, NULL) < 0)
+	if (tracked)
+		tracked->at(tracked->data, path, oid);
+	if (!*oid || git->ops->read(git, oid, GIT_OBJECT_MAX, &type, &text, NULL) < 0)
 		return false;
 	gather(&stats, ap_buf_text(&text), text.len);
 	return stats.n_crlf > 0 && !looks_binary(&stats);
@@ -230,23 +217,34 @@ static int convert_large(struct ap_git *git, int fd, const char *path, char ret[
 	return r < 0 ? ap_err_errno(err, r, "%s", path) : git->ops->write_fd(git, to, ret, err);
 }
 
+/* What is to be done to a file. */
+struct conversion {
+	enum eol eol;
+	bool ident;
+	bool filtered, encoded; /* git itself is to write it */
+	const struct ap_git_tracked *tracked;
+};
+
 /* Whether CRs are to go. */
-static bool wants_lf(struct ap_git *git, enum eol eol, const struct stats *stats, const char *path)
+static bool wants_lf(struct ap_git *git, const struct conversion *conversion,
+		     const struct stats *stats, const char *path)
 {
-	if (eol == EOL_KEEP || stats->n_crlf == 0)
+	if (conversion->eol == EOL_KEEP || stats->n_crlf == 0)
 		return false;
-	return eol == EOL_TEXT || (!looks_binary(stats) && !has_tracked_crlf(git, path));
+	return conversion->eol == EOL_TEXT ||
+	       (!looks_binary(stats) && !has_tracked_crlf(git, conversion->tracked, path));
 }
 
-static int write_large(struct ap_git *git, int fd, const char *path, enum eol eol,
-		       char ret[GIT_OID_MAX + 1], struct ap_err *err)
+static int write_large(struct ap_git *git, int fd, const char *path,
+		       const struct conversion *conversion, char ret[GIT_OID_MAX + 1],
+		       struct ap_err *err)
 {
 	struct stats stats = {0};
-	int r = eol == EOL_KEEP ? 0 : each_block(fd, gather_block, &stats);
+	int r = conversion->eol == EOL_KEEP ? 0 : each_block(fd, gather_block, &stats);
 	if (r < 0)
 		return ap_err_errno(err, r, "%s", path);
-	return wants_lf(git, eol, &stats, path) ? convert_large(git, fd, path, ret, err)
-						: git->ops->write_fd(git, fd, ret, err);
+	return wants_lf(git, conversion, &stats, path) ? convert_large(git, fd, path, ret, err)
+						       : git->ops->write_fd(git, fd, ret, err);
 }
 
 static int read_all(int fd, size_t size, struct ap_buf *ret)
@@ -261,19 +259,20 @@ static int read_all(int fd, size_t size, struct ap_buf *ret)
 	return 0;
 }
 
-static int write_small(struct ap_git *git, int fd, size_t size, const char *path, enum eol eol,
-		       bool ident, char ret[GIT_OID_MAX + 1], struct ap_err *err)
+static int write_small(struct ap_git *git, int fd, size_t size, const char *path,
+		       const struct conversion *conversion, char ret[GIT_OID_MAX + 1],
+		       struct ap_err *err)
 {
 	AP_CLEANUP_BUF struct ap_buf text = {0};
 	struct stats stats = {0};
 	int r = read_all(fd, size, &text);
 	if (r < 0)
 		return ap_err_errno(err, r, "%s", path ? path : "file");
-	if (eol != EOL_KEEP)
+	if (conversion->eol != EOL_KEEP)
 		gather(&stats, text.data, text.len);
-	if (wants_lf(git, eol, &stats, path))
+	if (wants_lf(git, conversion, &stats, path))
 		text.len = drop_cr(text.data, text.len, '\0');
-	if (ident)
+	if (conversion->ident)
 		collapse_ident(&text);
 	return git->ops->write(git, GIT_TYPE_BLOB, text.data, text.len, ret, err);
 }
@@ -309,37 +308,56 @@ static bool needs_encoding(const struct git_attrs *attrs)
 	       strcasecmp(encoding, "utf8") != 0;
 }
 
-int ap_git_write_file(struct ap_git *git, int fd, const char *path, char ret[GIT_OID_MAX + 1],
-		      struct ap_err *err)
+/* What attributes and settings say of a path; nothing of NULL, and of one that is too long. */
+static int conversion_of(struct ap_git *git, const char *path, struct conversion *ret,
+			 struct ap_err *err)
 {
 	struct git_attrs attrs = {0};
+	*ret = (struct conversion){.eol = EOL_KEEP};
+	if (!path || strlen(path) >= PATH_MAX)
+		return 0;
+	int r = git->ops->attributes(git, path, &attrs, err);
+	if (r == 0) {
+		ret->eol = eol_wanted(git, &attrs);
+		ret->ident = attrs.value[GIT_ATTR_IDENT] == git_attr_true;
+		ret->filtered = needs_filter(git, &attrs);
+		ret->encoded = needs_encoding(&attrs);
+	}
+	ap_buf_fini(&attrs.text);
+	return r;
+}
+
+int ap_git_converts(struct ap_git *git, const char *path, struct ap_err *err)
+{
+	struct conversion conversion;
+	int r = conversion_of(git, path, &conversion, err);
+	return r < 0 ? r
+		     : conversion.eol != EOL_KEEP || conversion.ident || conversion.filtered ||
+			       conversion.encoded;
+}
+
+int ap_git_write_file(struct ap_git *git, int fd, const char *path,
+		      const struct ap_git_tracked *tracked, char ret[GIT_OID_MAX + 1],
+		      struct ap_err *err)
+{
+	struct conversion conversion;
 	struct stat st;
-	enum eol eol = EOL_KEEP;
-	bool ident = false, filtered = false, encoded = false;
 	if (fstat(fd, &st) < 0)
 		return ap_err_errno(err, -errno, "%s", path ? path : "file");
 	if (!S_ISREG(st.st_mode))
 		return ap_err_set(err, -EINVAL, "%s is no regular file", path ? path : "it");
-	if (path && strlen(path) < PATH_MAX) {
-		int r = git->ops->attributes(git, path, &attrs, err);
-		if (r == 0) {
-			eol = eol_wanted(git, &attrs);
-			ident = attrs.value[GIT_ATTR_IDENT] == git_attr_true;
-			filtered = needs_filter(git, &attrs);
-			encoded = needs_encoding(&attrs);
-		}
-		ap_buf_fini(&attrs.text);
-		if (r < 0)
+	int r = conversion_of(git, path, &conversion, err);
+	if (r < 0)
+		return r;
+	conversion.tracked = tracked;
+	if (conversion.filtered || conversion.encoded) {
+		r = git_write_filtered(git, fd, path, ret, err);
+		if (r != -EIO || conversion.filtered)
 			return r;
+		/* it is not what its attribute says: it is kept as it is */
+		conversion = (struct conversion){.eol = EOL_KEEP};
 	}
-	if (filtered || encoded) {
-		int r = git_write_filtered(git, fd, path, ret, err);
-		if (r != -EIO || filtered)
-			return r;
-		eol = EOL_KEEP; /* it is not what its attribute says: it is kept as it is */
-		ident = false;
-	}
-	if ((size_t)st.st_size <= SMALL || ident)
-		return write_small(git, fd, (size_t)st.st_size, path, eol, ident, ret, err);
-	return write_large(git, fd, path, eol, ret, err);
+	if ((size_t)st.st_size <= SMALL || conversion.ident)
+		return write_small(git, fd, (size_t)st.st_size, path, &conversion, ret, err);
+	return write_large(git, fd, path, &conversion, ret, err);
 }

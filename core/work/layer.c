@@ -567,6 +567,13 @@ int layer_merged_dir(struct layer *layer, const char *path, struct ap_err *err)
 	return fd < 0 ? ap_err_errno(err, fd, "%s", *path ? path : layer->path) : fd;
 }
 
+int layer_merged_file(struct layer *layer, const char *path, bool make_readable, struct ap_err *err)
+{
+	int top = open_merged(layer, err);
+	int fd = top < 0 ? top : open_file(top, path, make_readable);
+	return top >= 0 && fd < 0 ? ap_err_errno(err, fd, "%s", path) : fd;
+}
+
 /* --- lists of it --- */
 
 /* A directory on the way that a list is made by. */

@@ -110,6 +110,11 @@ int layer_read_link(const struct layer_dir *dir, const struct layer_entry *entry
  * .gitignore files. "" is the top. */
 int layer_merged_dir(struct layer *layer, const char *path, struct ap_err *err);
 
+/* Opens a regular file of them for reading; a descriptor, or as layer_open_file(), -ESTALE: no such
+ * file is there. */
+int layer_merged_file(struct layer *layer, const char *path, bool make_readable,
+		      struct ap_err *err);
+
 /* Lists what cannot be entered with nothing in it: it counts as changed then, or as work. A file
  * that was changed less than a tick of the clock before a list was written, and so might be again
  * without a trace, counts as changed for the manifest and as work for the baseline. */

@@ -82,7 +82,6 @@ static int look_init(struct look *look, const struct worktree *worktree, bool bo
 					   .objects = look->objects,
 					   .borrowed = borrowed ? GIT_ARGS(worktree->view) : NULL,
 					   .rules = look->rules.dir,
-					   .base = worktree_origin(worktree),
 					   .by_program = repo->by_program};
 	return r < 0 ? r : ap_git_open(&look->git, &place, err);
 }

@@ -187,7 +187,7 @@ static int save_borrowed(struct saving *inner, const char *dir, const char *head
 	for (size_t i = 0; inner->stores && inner->stores[i] && n <= WORKTREE_STORES; i++)
 		stores[n++] = inner->stores[i];
 	if (r == 0)
-		r = worktree_git(worktree, NULL, NULL, stores, &git, err);
+		r = worktree_git(worktree, NULL, stores, &git, err);
 	if (r == 0 && ap_git_tree_of(git, head, head_tree, NULL) == 0 &&
 	    strcmp(head_tree, tree) == 0) {
 		strcpy(ret, head);

@@ -39,8 +39,7 @@ int saving_init(struct saving *saving, const struct worktree *worktree, const ch
 	if (r == 0)
 		r = rules_init(&new.rules, ap_buf_text(&scratch), new.layer, path, err);
 	if (r == 0)
-		r = worktree_git(worktree, new.rules.dir, outer ? NULL : worktree_origin(worktree),
-				 stores, &new.git, err);
+		r = worktree_git(worktree, new.rules.dir, stores, &new.git, err);
 	if (r < 0) {
 		rules_fini(&new.rules);
 		if (!outer)
@@ -532,7 +531,7 @@ int worktree_discard(const struct worktree *worktree, const struct worktree_leas
 	AP_CLEANUP_BUF struct ap_buf held = {0};
 	char ref[AP_LABEL_MAX + 32], tip[GIT_OID_MAX + 1], ours[GIT_OID_MAX + 1];
 	struct ap_git *git;
-	int r = worktree_git(worktree, NULL, NULL, NULL, &git, err);
+	int r = worktree_git(worktree, NULL, NULL, &git, err);
 	if (r < 0)
 		return r;
 	branch_ref(ref, lease->label);

@@ -63,9 +63,9 @@ static bool is_gitlink(const struct ap_git_entry *entry)
 	return entry && (entry->mode & MODE_TYPE) == MODE_REPO;
 }
 
-/* --- what is ignored, and tracked all the same --- */
+/* --- what is tracked --- */
 
-static int add_tracked(void *data, const char *path)
+static int add_tracked(void *data, const char *path, const char *oid)
 {
 	struct saved_tree *saved = data;
 	if (saved->n_tracked == saved->room_tracked) {
@@ -76,9 +76,12 @@ static int add_tracked(void *data, const char *path)
 		saved->tracked = grown;
 		saved->room_tracked = room;
 	}
-	char *copy = strdup(path);
+	size_t path_size = strlen(path) + 1, oid_size = strlen(oid) + 1;
+	char *copy = malloc(path_size + oid_size);
 	if (!copy)
 		return -ENOMEM;
+	memcpy(copy, path, path_size);
+	memcpy(copy + path_size, oid, oid_size);
 	saved->tracked[saved->n_tracked++] = copy;
 	return 0;
 }
@@ -88,14 +91,13 @@ static int compare_paths(const void *a, const void *b)
 	return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
-/* Whether the agent's index has that path, or for a directory one below it. It is read when the
- * first thing is met that is ignored. */
-static int in_index(struct saved_tree *saved, const char *path, bool is_dir, struct ap_err *err)
+/* Finds the first path of the agent's index that is not before another; NULL: there is none. The
+ * index is read when the first is looked for. */
+static int find_tracked(struct saved_tree *saved, const char *path, const char **ret,
+			struct ap_err *err)
 {
-	AP_CLEANUP_BUF struct ap_buf wanted = {0};
-	if (!saved->index)
-		return 0;
-	if (!saved->has_tracked) {
+	*ret = NULL;
+	if (saved->index && !saved->has_tracked) {
 		int r = ap_git_read_index(saved->git, saved->index, add_tracked, saved, NULL);
 		if (r == -ENOMEM)
 			return ap_err_errno(err, r, "the index");
@@ -104,20 +106,93 @@ static int in_index(struct saved_tree *saved, const char *path, bool is_dir, str
 			qsort(saved->tracked, saved->n_tracked, sizeof *saved->tracked,
 			      compare_paths);
 	}
-	ap_buf_printf(&wanted, is_dir ? "%s/" : "%s", path);
-	if (wanted.failed)
-		return ap_err_errno(err, -ENOMEM, "%s", path);
-	size_t low = 0, high = saved->n_tracked; /* the first that is not before it */
+	size_t low = 0, high = saved->n_tracked;
 	while (low < high) {
 		size_t middle = low + (high - low) / 2;
-		if (strcmp(saved->tracked[middle], wanted.data) < 0)
+		if (strcmp(saved->tracked[middle], path) < 0)
 			low = middle + 1;
 		else
 			high = middle;
 	}
-	return low < saved->n_tracked &&
-	       (is_dir ? strncmp(saved->tracked[low], wanted.data, wanted.len) == 0
-		       : strcmp(saved->tracked[low], wanted.data) == 0);
+	if (low < saved->n_tracked)
+		*ret = saved->tracked[low];
+	return 0;
+}
+
+/* Whether the agent's index has that path, or for a directory one below it. */
+static int in_index(struct saved_tree *saved, const char *path, bool is_dir, struct ap_err *err)
+{
+	AP_CLEANUP_BUF struct ap_buf wanted = {0};
+	const char *found;
+	ap_buf_printf(&wanted, is_dir ? "%s/" : "%s", path);
+	if (wanted.failed)
+		return ap_err_errno(err, -ENOMEM, "%s", path);
+	int r = find_tracked(saved, wanted.data, &found, err);
+	if (r < 0 || !found)
+		return r;
+	return is_dir ? strncmp(found, wanted.data, wanted.len) == 0
+		      : strcmp(found, wanted.data) == 0;
+}
+
+/* The tree that another one has at a path, "" for none. */
+static int tree_at(struct saved_tree *saved, const char *root, const char *path,
+		   char ret[GIT_OID_MAX + 1], struct ap_err *err)
+{
+	char oid[GIT_OID_MAX + 1];
+	snprintf(oid, sizeof oid, "%s", root);
+	while (*path && *oid) {
+		AP_CLEANUP_GIT_TREE struct ap_git_tree tree = {NULL, 0};
+		size_t len = strcspn(path, "/");
+		AP_CLEANUP_FREE char *name = strndup(path, len);
+		if (!name)
+			return ap_err_errno(err, -ENOMEM, "%s", path);
+		int r = ap_git_read_tree(saved->git, oid, &tree, err);
+		if (r < 0)
+			return r;
+		const struct ap_git_entry *entry = ap_git_tree_find(&tree, name);
+		snprintf(oid, sizeof oid, "%s", is_tree(entry) ? entry->oid : "");
+		path += len + (path[len] == '/');
+	}
+	snprintf(ret, GIT_OID_MAX + 1, "%s", oid);
+	return 0;
+}
+
+/* The directory that a path lies in, "" for the top; owned by the caller. NULL: ENOMEM. */
+static char *dir_of(const char *path)
+{
+	const char *slash = strrchr(path, '/');
+	return strndup(path, slash ? (size_t)(slash - path) : 0);
+}
+
+/* The file that a tree has at a path; "": none, or none that can be found. */
+static void blob_at(struct saved_tree *saved, const char *root, const char *path,
+		    char ret[GIT_OID_MAX + 1])
+{
+	AP_CLEANUP_GIT_TREE struct ap_git_tree tree = {NULL, 0};
+	AP_CLEANUP_FREE char *dir = dir_of(path);
+	char oid[GIT_OID_MAX + 1] = "";
+	*ret = '\0';
+	if (!dir || tree_at(saved, root, dir, oid, NULL) < 0 || !*oid ||
+	    ap_git_read_tree(saved->git, oid, &tree, NULL) < 0)
+		return;
+	const char *slash = strrchr(path, '/');
+	const struct ap_git_entry *entry = ap_git_tree_find(&tree, slash ? slash + 1 : path);
+	if (entry && S_ISREG(entry->mode))
+		strcpy(ret, entry->oid);
+}
+
+/* What git would have in its index: what the worktree was handed over with, then what the agent's
+ * own git tracks. */
+static void tracked_at(void *data, const char *path, char ret[GIT_OID_MAX + 1])
+{
+	struct saved_tree *saved = data;
+	const char *found;
+	blob_at(saved, saved->root, path, ret);
+	if (!*ret && find_tracked(saved, path, &found, NULL) == 0 && found &&
+	    strcmp(found, path) == 0)
+		snprintf(ret, GIT_OID_MAX + 1, "%s", found + strlen(found) + 1);
+	if (!*ret)
+		blob_at(saved, saved->head_root, path, ret);
 }
 
 /* Whether something new is left out. 1, 0 or a negative errno. */
@@ -133,11 +208,9 @@ static int is_left_out(struct building *b, const struct layer_entry *entry, stru
 	const char *path = tree_path(saved, b->path);
 	if (strlen(path) >= PATH_MAX) /* nobody can have meant it */
 		return 0;
-	AP_CLEANUP_FREE char *above = strdup(path);
+	AP_CLEANUP_FREE char *above = dir_of(path);
 	if (!above)
 		return ap_err_errno(err, -ENOMEM, "%s", path);
-	char *slash = strrchr(above, '/');
-	*(slash ? slash : above) = '\0';
 	int r = rules_fill(saved->rules, above, err);
 	if (r == 0)
 		r = ap_git_is_ignored(saved->git, path, is_dir, err);
@@ -192,6 +265,13 @@ static int cannot_read(struct building *b, int error, struct ap_err *err)
 			    "%s cannot be saved", ap_buf_text(b->path));
 }
 
+static int write_file(struct saved_tree *saved, int fd, const char *path, char ret[GIT_OID_MAX + 1],
+		      struct ap_err *err)
+{
+	const struct ap_git_tracked tracked = {.at = tracked_at, .data = saved};
+	return ap_git_write_file(saved->git, fd, path, &tracked, ret, err);
+}
+
 static int build_file(struct building *b, const struct layer_entry *entry, struct ap_err *err)
 {
 	struct saved_tree *saved = b->saved;
@@ -204,14 +284,12 @@ static int build_file(struct building *b, const struct layer_entry *entry, struc
 	if (fd < 0)
 		return cannot_read(b, fd, err);
 	const char *path = tree_path(saved, b->path);
-	AP_CLEANUP_FREE char *above = strdup(path);
+	AP_CLEANUP_FREE char *above = dir_of(path);
 	if (!above)
 		return ap_err_errno(err, -ENOMEM, "%s", path);
-	char *slash = strrchr(above, '/');
-	*(slash ? slash : above) = '\0';
 	int r = rules_fill(saved->rules, above, err);
 	if (r == 0)
-		r = ap_git_write_file(saved->git, fd, path, oid, err);
+		r = write_file(saved, fd, path, oid, err);
 	if (r < 0)
 		return r;
 	saved->n_files++;
@@ -234,29 +312,6 @@ static int build_link(struct building *b, const struct layer_entry *entry, struc
 		return cannot_read(b, r, err);
 	r = ap_git_write_blob(b->saved->git, ap_buf_text(&target), target.len, oid, err);
 	return r < 0 ? r : set_entry(b, entry->name, MODE_LINK, oid, err);
-}
-
-/* The tree that the template has at a path, "" for none. */
-static int tree_at(struct saved_tree *saved, const char *root, const char *path,
-		   char ret[GIT_OID_MAX + 1], struct ap_err *err)
-{
-	char oid[GIT_OID_MAX + 1];
-	snprintf(oid, sizeof oid, "%s", root);
-	while (*path && *oid) {
-		AP_CLEANUP_GIT_TREE struct ap_git_tree tree = {NULL, 0};
-		size_t len = strcspn(path, "/");
-		AP_CLEANUP_FREE char *name = strndup(path, len);
-		if (!name)
-			return ap_err_errno(err, -ENOMEM, "%s", path);
-		int r = ap_git_read_tree(saved->git, oid, &tree, err);
-		if (r < 0)
-			return r;
-		const struct ap_git_entry *entry = ap_git_tree_find(&tree, name);
-		snprintf(oid, sizeof oid, "%s", is_tree(entry) ? entry->oid : "");
-		path += len + (path[len] == '/');
-	}
-	snprintf(ret, GIT_OID_MAX + 1, "%s", oid);
-	return 0;
 }
 
 /* The part of a tree of the template that is checked out there, or that is not: whoever removes or
@@ -314,6 +369,21 @@ static int merge_trees(struct saved_tree *saved, char into[GIT_OID_MAX + 1], con
 	return r < 0 ? r : ap_git_write_tree(saved->git, &tree, into, err);
 }
 
+/* A file that was moved with its directory is, at its new place, what the rules of there make of
+ * it, and nothing was tracked there: `oid` becomes that. What is not the file any more the layer
+ * says. */
+static int convert_moved(struct building *b, const struct ap_buf *path, char oid[GIT_OID_MAX + 1],
+			 struct ap_err *err)
+{
+	struct saved_tree *saved = b->saved;
+	int r = ap_git_converts(saved->git, tree_path(saved, path), err);
+	if (r <= 0)
+		return r;
+	AP_CLEANUP_CLOSE int fd =
+		layer_merged_file(saved->layer, ap_buf_text(path), saved->make_readable, NULL);
+	return fd < 0 ? 0 : write_file(saved, fd, tree_path(saved, path), oid, err);
+}
+
 /* What of a directory that was moved belongs to the tree at its new place: not what is ignored
  * there, unless the agent's last commit has it. */
 static int moved_part(struct building *b, struct ap_buf *path, const char *oid,
@@ -346,6 +416,8 @@ static int moved_part(struct building *b, struct ap_buf *path, const char *oid,
 		else if (is_tree(entry))
 			r = moved_part(b, path, entry->oid, is_tree(known) ? known->oid : "", kept,
 				       err);
+		else if (S_ISREG(entry->mode))
+			r = convert_moved(b, path, kept, err);
 		path_cut(path, len);
 		if (r == 0 && *kept &&
 		    (r = ap_git_tree_set(&part, entry->name, entry->mode, kept)) < 0)
@@ -584,6 +656,7 @@ int saved_tree_build(struct saved_tree *saved, const struct layer_dir *dir, cons
 	AP_CLEANUP_BUF struct ap_buf path = {0};
 	ap_buf_adds(&path, saved->top);
 	saved->root = saved->root ? saved->root : base_tree;
+	saved->head_root = head_tree;
 	int r = build_dir(saved, dir, &path, saved->top, base_tree, head_tree, ret, err);
 	if (r == 0 && !*ret) /* git has a tree for nothing, too */
 		r = ap_git_write_tree(saved->git, &(struct ap_git_tree){NULL, 0}, ret, err);

@@ -28,7 +28,7 @@ struct saved_tree {
 				   * checked out: what is not there is not removed; NULL: all are */
 	bool make_readable;	  /* the lease is over: modes are in nobody's way */
 	bool skip_unreadable;	  /* for a look: what cannot be read is as it was */
-	const char *index; /* a file: the agent's index, whose paths are tracked; may be NULL */
+	const char *index; /* a file: the agent's index, what it has is tracked; may be NULL */
 
 	/* Says what stands for a directory with `.git` in it: fills `ret` with the commit of a
 	 * gitlink, and returns 1; 0: the directory is one as others, without its `.git`. */
@@ -43,13 +43,14 @@ struct saved_tree {
 	/* Is told how far it is; may be NULL. */
 	void (*progress)(void *data, uint64_t n_files, uint64_t bytes);
 
-	const char
-		*root; /* the tree of the whole template, which redirected directories are from */
-
 	bool any;		 /* something is there, ignored or not, that setup has not made */
 	uint64_t n_files, bytes; /* that were read so far */
-	unsigned depth;		 /* its own */
-	char **tracked;		 /* the paths of the index, sorted; its own */
+
+	/* its own */
+	const char *root,
+		*head_root; /* the trees as a whole: moved directories are from the first */
+	unsigned depth;
+	char **tracked; /* of the index: each a path, a NUL and its object; sorted */
 	size_t n_tracked, room_tracked;
 	bool has_tracked;
 };

@@ -41,14 +41,13 @@ void worktree_scratch(const struct worktree *worktree, struct ap_buf *ret)
 	ap_buf_printf(ret, "%s/scratch", templates_state_dir(worktree->templates));
 }
 
-int worktree_git(const struct worktree *worktree, const char *rules, const char *base,
-		 const char *const *borrowed, struct ap_git **ret, struct ap_err *err)
+int worktree_git(const struct worktree *worktree, const char *rules, const char *const *borrowed,
+		 struct ap_git **ret, struct ap_err *err)
 {
 	const struct repo *repo = worktree->repo;
 	const struct ap_git_place place = {.git_dir = repo->git_dir,
 					   .common_dir = repo->common_dir,
 					   .rules = rules,
-					   .base = base,
 					   .borrowed = borrowed,
 					   .limit_ns = WORKTREE_SAVE_LIMIT,
 					   .ref_notes = repo->ref_notes,
@@ -243,7 +242,7 @@ static int copy_named(const struct worktree *worktree, struct layer *layer,
 	worktree_scratch(worktree, &scratch);
 	int r = rules_init(&rules, ap_buf_text(&scratch), layer, "", err);
 	if (r == 0)
-		r = worktree_git(worktree, rules.dir, worktree_origin(worktree), NULL, &git, err);
+		r = worktree_git(worktree, rules.dir, NULL, &git, err);
 	const char *at = ap_buf_text(named), *end = at + named->len;
 	for (; r == 0 && at < end; at += strlen(at) + 1) {
 		AP_CLEANUP_FREE char *above = strdup(at);
@@ -955,7 +954,7 @@ static int hold(const struct worktree *worktree, const char *commit, struct ap_e
 	struct ap_git *git;
 	if (worktree->template && strcmp(commit, template_commit(worktree->template)) == 0)
 		return 0; /* the template's does */
-	int r = worktree_git(worktree, NULL, NULL, NULL, &git, err);
+	int r = worktree_git(worktree, NULL, NULL, &git, err);
 	if (r < 0)
 		return r;
 	worktree_held_ref(worktree, &ref);
@@ -971,7 +970,7 @@ static int start_registered(const struct worktree *worktree, const struct worktr
 {
 	AP_CLEANUP_BUF struct ap_buf head = {0};
 	struct ap_git *git;
-	int r = worktree_git(worktree, NULL, NULL, NULL, &git, err);
+	int r = worktree_git(worktree, NULL, NULL, &git, err);
 	if (r < 0)
 		return r;
 	if (lease->created)
@@ -1009,7 +1008,7 @@ void worktree_end(const struct worktree *worktree)
 	char oid[GIT_OID_MAX + 1];
 	worktree_held_ref(worktree, &ref);
 	if (repo_lookup(worktree->repo, ap_buf_text(&ref), oid, NULL) != 0 ||
-	    worktree_git(worktree, NULL, NULL, NULL, &git, NULL) < 0)
+	    worktree_git(worktree, NULL, NULL, &git, NULL) < 0)
 		return;
 	(void)ap_git_remove_ref(git, ap_buf_text(&ref), NULL, NULL); /* else with the next one */
 	ap_git_close(git);

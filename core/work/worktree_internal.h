@@ -49,10 +49,9 @@ const char *worktree_sparse_files(const struct worktree *worktree);
 /* STATE_DIR/scratch: for what lasts as long as one call. */
 void worktree_scratch(const struct worktree *worktree, struct ap_buf *ret);
 
-/* REPO's git, to write into it; rules may be NULL, and so may be `base`, the commit of what is
- * tracked. */
-int worktree_git(const struct worktree *worktree, const char *rules, const char *base,
-		 const char *const *borrowed, struct ap_git **ret, struct ap_err *err);
+/* REPO's git, to write into it; rules may be NULL. */
+int worktree_git(const struct worktree *worktree, const char *rules, const char *const *borrowed,
+		 struct ap_git **ret, struct ap_err *err);
 
 /* What a submodule borrows from that the pool has made ready: `name` is its git directory below the
  * agent's. Up to WORKTREE_STORES of them, with NULL behind them, in `ret`; they point into `text`.

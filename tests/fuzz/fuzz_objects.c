@@ -20,10 +20,10 @@ static void tree_holds(const void *data, size_t len)
 	ap_git_tree_fini(&tree);
 }
 
-static int note_path(void *data, const char *path)
+static int note_path(void *data, const char *path, const char *oid)
 {
 	size_t *n = data;
-	HOLDS(*path);
+	HOLDS(*path && strlen(oid) == 40);
 	(*n)++;
 	return 0;
 }

@@ -1183,6 +1183,33 @@ END
     is_somewhere x
 }
 
+@test "what moves with its directory is what git makes of it at its new place, and what stays is as it was" {
+    mkdir "$REPO/old" "$REPO/stays"
+    printf 'a\r\nb\r\n' | tee "$REPO/old/lines" "$REPO/old/tracked" > "$REPO/stays/lines"
+    echo word > "$REPO/old/word"
+    echo 'new/word filter=upper' > "$REPO/.gitattributes"
+    git -C "$REPO" add .
+    git -C "$REPO" commit -qm "line ends"
+    git -C "$REPO" config filter.upper.clean 'tr a-z A-Z'
+    git -C "$REPO" config core.autocrlf input
+    BEFORE=$(fingerprint)
+    mount_saving 1 1
+    lease job
+    git -C "$TREE" -c core.autocrlf=false mv old/tracked tracked # git itself leaves these alone
+    mv "$TREE/old" "$TREE/new"
+    cp "$TREE/stays/lines" "$TREE/stays/more"
+    echo more >> "$TREE/stays/lines"
+    cat "$POOL/leases/job/diff" > "$DIR/diff"
+    release job
+    git -C "$REPO" show agentpool/job:new/lines > "$DIR/lines"
+    assert_equal "$(od -An -c "$DIR/lines" | tr -d ' ')" 'a\nb\n'
+    assert_equal "$(on_branch job new/word)" WORD
+    assert_equal "$(on_branch job tracked | tr -d -c '\r' | wc -c)" 2
+    assert_equal "$(on_branch job stays/lines | tr -d -c '\r' | wc -c)" 2
+    assert_equal "$(on_branch job stays/more | tr -d -c '\r' | wc -c)" 0
+    assert contains "$DIR/diff" "+WORD"
+}
+
 @test "a diff follows the attributes of the worktree, of files that are gone and committed too" {
     git -C "$REPO" config diff.plain.binary true
     mkdir "$REPO/deep"

@@ -470,6 +470,18 @@ static void a_pattern_takes_no_time(void **state)
 	assert_int_equal(ap_git_is_ignored(git, path, false, &err), 1);
 }
 
+/* What HEAD tracks. */
+static void tracked_at(void *data, const char *path, char ret[GIT_OID_MAX + 1])
+{
+	char command[512];
+	snprintf(command, sizeof command, "git rev-parse --verify -q 'HEAD:%s' || true", path);
+	char *oid = shell(command);
+	snprintf(ret, GIT_OID_MAX + 1, "%s", oid);
+	free(oid);
+}
+
+static const struct ap_git_tracked tracked = {.at = tracked_at};
+
 /* Writes a file as the rules have it at a path, and asks git to do the same. */
 static void assert_written(const char *path, const char *script)
 {
@@ -478,7 +490,7 @@ static void assert_written(const char *path, const char *script)
 	RUN(script);
 	int fd = open(file, O_RDONLY | O_CLOEXEC);
 	assert_true(fd >= 0);
-	must(ap_git_write_file(git, fd, path, oid, &err));
+	must(ap_git_write_file(git, fd, path, &tracked, oid, &err));
 	close(fd);
 	snprintf(command, sizeof command,
 		 "cp -a rules tree && rm -f .git/tmp-index && export "
@@ -519,7 +531,7 @@ static void writes_files_as_git_would(void **state)
 			assert_true(fd >= 0);
 			for (unsigned k = 0; k < 8; k++) {
 				snprintf(path, sizeof path, "x/%u.%s", c, suffixes[k]);
-				must(ap_git_write_file(git, fd, path, oid, &err));
+				must(ap_git_write_file(git, fd, path, NULL, oid, &err));
 				ap_buf_printf(&text, "%s%s %s", text.len ? "\n" : "", oid, path);
 			}
 			close(fd);
@@ -537,14 +549,12 @@ static void writes_files_as_git_would(void **state)
 
 static void tracked_line_ends_stay(void **state)
 {
-	char head[GIT_OID_MAX + 1];
 	RUN("mkdir -p deep/er && printf 'a\\r\\nb\\r\\n' | tee crlf.auto deep/er/crlf.auto > "
 	    "bin.auto && "
 	    "printf 'a\\r\\n\\0' > bin.auto && git -c core.safecrlf=false add . && git commit -qm "
 	    "crlf");
-	ask(head, "HEAD");
 	put("rules/.gitattributes", "*.auto text=auto\n*.txt text\n");
-	reopen(&(struct ap_git_place){.rules = rules, .base = head});
+	reopen(&(struct ap_git_place){.rules = rules});
 	static const char *const paths[] = {"crlf.auto", "deep/er/crlf.auto", "deep/crlf.auto",
 					    "bin.auto",	 "a/b.auto",	      "crlf.txt",
 					    "a.auto"};
@@ -574,15 +584,15 @@ static void filters_of_the_repository_run(void **state)
 	assert_shell("ls -A rules", ".gitattributes");
 	snprintf(file, sizeof file, "%s/file", dir);
 	int fd = open(file, O_RDONLY | O_CLOEXEC);
-	assert_int_equal(ap_git_write_file(git, fd, "x.r", oid, &err), -EIO);
+	assert_int_equal(ap_git_write_file(git, fd, "x.r", NULL, oid, &err), -EIO);
 	assert_non_null(strstr(err.text, "no luck"));
 	/* an encoding that is none: the file is kept as it is */
-	must(ap_git_write_file(git, fd, "x.bad", oid, &err));
+	must(ap_git_write_file(git, fd, "x.bad", NULL, oid, &err));
 	assert_shell("git hash-object --no-filters file", oid);
 	/* rules that are a file to be filtered themselves */
-	must(ap_git_write_file(git, fd, ".gitattributes", oid, &err));
+	must(ap_git_write_file(git, fd, ".gitattributes", NULL, oid, &err));
 	assert_shell("tr a-z A-Z < file | git hash-object --stdin", oid);
-	must(ap_git_write_file(git, fd, NULL, oid, &err));
+	must(ap_git_write_file(git, fd, NULL, NULL, oid, &err));
 	assert_shell("git hash-object --no-filters file", oid);
 	close(fd);
 }
@@ -612,12 +622,12 @@ static void objects_go_where_they_are_to(void **state)
 	RUN("echo hello > file");
 	snprintf(script, sizeof script, "%s/file", dir);
 	int fd = open(script, O_RDONLY | O_CLOEXEC);
-	must(ap_git_write_file(git, fd, "x.f", oid, &err));
+	must(ap_git_write_file(git, fd, "x.f", NULL, oid, &err));
 	snprintf(script, sizeof script, "GIT_OBJECT_DIRECTORY=$PWD/objects git cat-file blob %s",
 		 oid);
 	assert_shell(script, "HELLO");
 	RUN("yes | head -c 3000000 > file");
-	must(ap_git_write_file(git, fd, "x", oid, &err));
+	must(ap_git_write_file(git, fd, "x", NULL, oid, &err));
 	close(fd);
 	AP_CLEANUP_GIT_TREE struct ap_git_tree tree = {0};
 	must(ap_git_read_tree(git, head, &tree, &err));
@@ -776,10 +786,10 @@ static void diffstats_of_many_shapes(void **state)
 
 /* --- the index --- */
 
-static int note_path(void *data, const char *path)
+static int note_path(void *data, const char *path, const char *oid)
 {
 	struct seen *seen = data;
-	ap_buf_printf(&seen->text, seen->n ? "\n%s" : "%s", path);
+	ap_buf_printf(&seen->text, seen->n ? "\n%s %s" : "%s %s", oid, path);
 	return ++seen->n == seen->stop_at ? 7 : 0;
 }
 
@@ -799,7 +809,7 @@ static void reads_an_index(void **state)
 		seen.n = 0;
 		seen.text.len = 0;
 		must(ap_git_read_index(git, file, note_path, &seen, &err));
-		assert_shell("git ls-files", seen.text.data);
+		assert_shell("git ls-files --format='%(objectname) %(path)'", seen.text.data);
 	}
 	seen.n = 0;
 	seen.stop_at = 2;
@@ -830,7 +840,9 @@ static void an_index_in_conflict_has_each_path_once(void **state)
 	    "echo 5 > a && git commit -qam theirs && ! git merge main >/dev/null");
 	assert_shell("git ls-files a | wc -l", "3");
 	must(ap_git_read_index(git, file, note_path, &seen, &err));
-	assert_string_equal(seen.text.data, "a\nd/b\nlink");
+	assert_shell("git ls-files --format='%(stage) %(objectname) %(path)' | grep '^[01]' | "
+		     "cut -c3-",
+		     seen.text.data);
 	ap_buf_fini(&seen.text);
 }
 
