@@ -164,21 +164,37 @@ static char *dir_of(const char *path)
 	return strndup(path, slash ? (size_t)(slash - path) : 0);
 }
 
-/* The file that a tree has at a path; "": none, or none that can be found. */
-static void blob_at(struct saved_tree *saved, const char *root, const char *path,
-		    char ret[GIT_OID_MAX + 1])
+/* What a tree has at a path: its mode, 0 for nothing, and its object. */
+static int entry_at(struct saved_tree *saved, const char *root, const char *path,
+		    unsigned *ret_mode, char ret[GIT_OID_MAX + 1], struct ap_err *err)
 {
 	AP_CLEANUP_GIT_TREE struct ap_git_tree tree = {NULL, 0};
 	AP_CLEANUP_FREE char *dir = dir_of(path);
 	char oid[GIT_OID_MAX + 1] = "";
+	*ret_mode = 0;
 	*ret = '\0';
-	if (!dir || tree_at(saved, root, dir, oid, NULL) < 0 || !*oid ||
-	    ap_git_read_tree(saved->git, oid, &tree, NULL) < 0)
-		return;
+	if (!dir)
+		return ap_err_errno(err, -ENOMEM, "%s", path);
+	int r = tree_at(saved, root, dir, oid, err);
+	if (r == 0 && *oid)
+		r = ap_git_read_tree(saved->git, oid, &tree, err);
 	const char *slash = strrchr(path, '/');
-	const struct ap_git_entry *entry = ap_git_tree_find(&tree, slash ? slash + 1 : path);
-	if (entry && S_ISREG(entry->mode))
+	const struct ap_git_entry *entry =
+		r == 0 ? ap_git_tree_find(&tree, slash ? slash + 1 : path) : NULL;
+	if (entry) {
+		*ret_mode = entry->mode;
 		strcpy(ret, entry->oid);
+	}
+	return r;
+}
+
+/* The file that a tree has at a path; "": none, or none that can be found. */
+static void blob_at(struct saved_tree *saved, const char *root, const char *path,
+		    char ret[GIT_OID_MAX + 1])
+{
+	unsigned mode;
+	if (entry_at(saved, root, path, &mode, ret, NULL) < 0 || !S_ISREG(mode))
+		*ret = '\0';
 }
 
 /* What git would have in its index: what the worktree was handed over with, then what the agent's
@@ -314,6 +330,15 @@ static int build_link(struct building *b, const struct layer_entry *entry, struc
 	return r < 0 ? r : set_entry(b, entry->name, MODE_LINK, oid, err);
 }
 
+/* Whether the template has a file there; `path` is from its top. */
+static bool is_checked_out(const struct saved_tree *saved, const char *path)
+{
+	AP_CLEANUP_BUF struct ap_buf file = {0};
+	struct stat st;
+	ap_buf_printf(&file, "%s/%s", saved->sparse_files, path);
+	return lstat(ap_buf_text(&file), &st) == 0;
+}
+
 /* The part of a tree of the template that is checked out there, or that is not: whoever removes or
  * moves a directory has not removed or moved what was not in it. "": nothing. */
 static int part_of(struct saved_tree *saved, const char *oid, const char *origin, bool checked_out,
@@ -323,14 +348,11 @@ static int part_of(struct saved_tree *saved, const char *oid, const char *origin
 	int r = ap_git_read_tree(saved->git, oid, &tree, err);
 	for (size_t i = 0; r == 0 && i < tree.n; i++) {
 		const struct ap_git_entry *entry = &tree.entries[i];
-		AP_CLEANUP_BUF struct ap_buf path = {0};
 		AP_CLEANUP_BUF struct ap_buf inner = {0};
 		char kept[GIT_OID_MAX + 1];
-		struct stat st;
 		ap_buf_printf(&inner, *origin ? "%s/%s" : "%s%s", origin, entry->name);
-		ap_buf_printf(&path, "%s/%s", saved->sparse_files, ap_buf_text(&inner));
 		snprintf(kept, sizeof kept, "%s", entry->oid);
-		bool is_there = lstat(ap_buf_text(&path), &st) == 0;
+		bool is_there = is_checked_out(saved, ap_buf_text(&inner));
 		if (is_there && is_tree(entry))
 			r = part_of(saved, entry->oid, ap_buf_text(&inner), checked_out, kept, err);
 		else if (is_there != checked_out)
@@ -427,22 +449,27 @@ static int moved_part(struct building *b, struct ap_buf *path, const char *oid,
 	return r < 0 || part.n == 0 ? r : ap_git_write_tree(saved->git, &part, ret, err);
 }
 
-/* A name that is not there any more. */
+/* A name that is not there any more. What the template has at that very path and has not checked
+ * out was never there, and stays, whatever was moved to it and away again. */
 static int build_gone(struct building *b, const char *name, struct ap_err *err)
 {
-	const struct ap_git_entry *base = ap_git_tree_find(&b->base, name);
-	AP_CLEANUP_BUF struct ap_buf origin = {0};
+	struct saved_tree *saved = b->saved;
 	char oid[GIT_OID_MAX + 1] = "";
-	if (is_tree(base) && b->saved->sparse_files) {
-		ap_buf_printf(&origin, *b->origin ? "%s/%s" : "%s%s", b->origin, name);
-		int r = part_of(b->saved, base->oid, ap_buf_text(&origin), false, oid, err);
-		if (r < 0)
-			return r;
+	unsigned mode = 0;
+	int r = 0;
+	if (saved->sparse_files)
+		r = entry_at(saved, saved->root, tree_path(saved, b->path), &mode, oid, err);
+	if (r == 0 && S_ISDIR(mode)) {
+		char part[GIT_OID_MAX + 1];
+		r = part_of(saved, oid, ap_buf_text(b->path), false, part, err);
+		strcpy(oid, r == 0 ? part : "");
+	} else if (r == 0 && mode != 0 && is_checked_out(saved, ap_buf_text(b->path))) {
+		*oid = '\0';
 	}
-	if (*oid)
-		return set_entry(b, name, MODE_DIR, oid, err);
+	if (r == 0 && *oid)
+		return set_entry(b, name, mode, oid, err);
 	remove_entry(b, name);
-	return 0;
+	return r;
 }
 
 /* Where `.git` is among the entries of a directory; NULL: there is none. */

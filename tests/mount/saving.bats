@@ -1210,6 +1210,27 @@ END
     assert contains "$DIR/diff" "+WORD"
 }
 
+@test "what a sparse repository has not checked out stays on the branch, whatever was there meanwhile" {
+    mkdir -p "$REPO/in" "$REPO/out/deep"
+    for file in in/same in/other out/same out/deep/more; do echo "$file" > "$REPO/$file"; done
+    git -C "$REPO" add .
+    git -C "$REPO" commit -qm "in and out"
+    git -C "$REPO" sparse-checkout set --cone in
+    BEFORE=$(fingerprint)
+    mount_saving 1 1
+    lease job
+    assert [ ! -e "$TREE/out" ]
+    mv "$TREE/in" "$TREE/out" # with a file of the same name
+    mkdir "$TREE/out/deep"
+    echo there > "$TREE/out/deep/more"
+    mv "$TREE/out/same" "$TREE/same"
+    rm -r "$TREE/out/deep"
+    release job
+    assert_equal "$(git -C "$REPO" diff --name-status --no-renames main agentpool/job)" \
+        "$(printf '%s\n' D$'\t'in/other D$'\t'in/same A$'\t'out/other A$'\t'same)"
+    assert_equal "$(on_branch job out/same)" out/same
+}
+
 @test "a diff follows the attributes of the worktree, of files that are gone and committed too" {
     git -C "$REPO" config diff.plain.binary true
     mkdir "$REPO/deep"

@@ -787,7 +787,8 @@ def same_content(disk, blob, repository):
         return True
     if not repository.converts:
         return False
-    plain = [re.sub(rb"\$Id:[^$\n]*\$", b"$Id$", data.replace(b"\r\n", b"\n")) for data in (disk, blob)]
+    # a filter comes before $Id$ is made short, and may have changed its letters
+    plain = [re.sub(rb"(?i)\$Id:[^$\n]*\$", b"$Id$", data.replace(b"\r\n", b"\n")) for data in (disk, blob)]
     return plain[0] == plain[1] or ("filter.up.clean" in repository.settings and plain[0].upper() == plain[1].upper())
 
 
@@ -807,6 +808,14 @@ class Case:
         except OSError as error:
             with open(f"{self.pool}/last_error") as opened:
                 raise Failed(f"{file}: {error}: {opened.read().strip()}") from None
+
+    def git_reads_its_own(self):
+        """Whether git applies what it prints of the same: not if a name ends with a blank before a slash, say."""
+        branch = f"refs/heads/agentpool/{self.label}"
+        commit = branch if self.repository.objects.get(branch) is not None else self.repository.commit
+        where = ("git", "--git-dir", f"{self.repository.path}/.git")
+        patch = run(*where, "diff-tree", "-r", "-p", "-M", self.repository.commit, commit).stdout
+        return run(*where, "apply", "--numstat", input=split_diff(patch)[0], check=False).returncode == 0
 
     def read(self, name):
         try:
@@ -886,7 +895,8 @@ class Case:
                 run("git", "update-index", "-z", "--force-remove", "--stdin", env=env, input=b"".join(path + b"\0" for path in gone))
             done = run("git", "apply", "--cached", "--whitespace=nowarn", env=env, input=diff, check=False)
             if done.returncode != 0:
-                self.wrong.append(f"diff: does not apply: {done.stderr.decode(errors='replace').strip()[:300]}")
+                if self.git_reads_its_own():
+                    self.wrong.append(f"diff: does not apply: {done.stderr.decode(errors='replace').strip()[:300]}")
                 return
             applied = index_files(run("git", "ls-files", "--stage", "-z", env=env).stdout)
         if not binary <= changed:
@@ -1009,6 +1019,7 @@ def main():
     n_cases = int(sys.argv[2])
     seed, _, only = (sys.argv[3] if len(sys.argv) > 3 and sys.argv[3] else "1").partition(":")
     options = "".join(f",{name}={word}" for name, word in zip(("spawn_backend", "git"), sys.argv[4:]) if word)
+    os.chdir("/")  # git looks at the names of an index where it is, too
     numbers = [int(only)] if only else list(range(n_cases))
     # one that another thread takes would interrupt what a thread waits for in the mount
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
