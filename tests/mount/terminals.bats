@@ -88,6 +88,7 @@ size() {
     PANE=$(pool_tmux list-panes -t agent-1 -F '#{pane_id}')
     pool_tmux split-window -t agent-1 'exec sleep 1000'
     pool_tmux kill-pane -t "$PANE"
+    await value_is "$JOB/activity" exited # tmux does not wait for what it ends
     assert_equal "$(wait_for_job)" exited
     echo restart > "$JOB/ctl"
     works
