@@ -16,6 +16,7 @@ teardown() {
 FOLLOWERS=()
 
 follow() { # NAME UNTIL [HOW [SIZE]]: in the background, its lines in $DIR/NAME
+    rm -f "$DIR/$1.err" # of one before
     timeout 300 python3 "$BATS_TEST_DIRNAME/follow.py" "$POOL/follow" "${@:2}" >"$DIR/$1" 2>"$DIR/$1.err" 3>&- &
     FOLLOWERS+=($!)
     eval "$1=$!"
