@@ -32,7 +32,89 @@
 /* What a keeper is waited for to say how the program ended; it ends first what that left behind. */
 #define RECORD_MS 3000
 
+static void review(struct ap_agent *agent);
+
 /* --- its life --- */
+
+/* Whether a descriptor that is watched for its end has seen it; it is watched no more then. It may
+ * have been replaced since the source was called: it is asked again. */
+static bool has_ended_locked(struct ap_agent *agent, struct loop_source *source, int fd)
+{
+	struct pollfd end = {.fd = fd, .events = POLLIN};
+	if (fd < 0 || poll(&end, 1, 0) != 1 || !end.revents)
+		return false;
+	(void)loop_watch_fd(agent->pool->loop, source, -1);
+	return true;
+}
+
+static void on_program_ends(struct loop_source *source)
+{
+	struct ap_agent *agent = ap_container_of(source, struct ap_agent, program_ends);
+	pthread_mutex_lock(&agent->pool->lock);
+	unsigned start = agent->start;
+	bool over = has_ended_locked(agent, source, agent->over_fd);
+	pthread_mutex_unlock(&agent->pool->lock);
+	if (over)
+		agent_ended(agent, start);
+}
+
+static void on_holder_ends(struct loop_source *source)
+{
+	struct ap_agent *agent = ap_container_of(source, struct ap_agent, holder_ends);
+	struct ap_pool *pool = agent->pool;
+	pthread_mutex_lock(&pool->lock);
+	uint64_t token = pool->view->slots[agent->slot].token;
+	bool over = !agent->gone && has_ended_locked(agent, source, agent->holder_fd);
+	pthread_mutex_unlock(&pool->lock);
+	if (over) /* refused when the lease is ending already */
+		pool_step_agent(agent, (struct machine_event){.type = MACHINE_RELEASE,
+							      .token = token,
+							      .reason = AP_REASON_HOLDER});
+}
+
+static void on_output(struct loop_source *source)
+{
+	output_read(ap_container_of(source, struct ap_agent, output_grows));
+}
+
+static void on_review(struct loop_source *source)
+{
+	review(ap_container_of(source, struct ap_agent, review));
+}
+
+static bool add_sources(struct ap_agent *agent)
+{
+	struct loop *loop = agent->pool->loop;
+	return loop_add(loop, &agent->program_ends, on_program_ends) == 0 &&
+	       loop_add(loop, &agent->holder_ends, on_holder_ends) == 0 &&
+	       loop_add(loop, &agent->output_grows, on_output) == 0 &&
+	       loop_add(loop, &agent->review, on_review) == 0;
+}
+
+/* Returns when none of them is being called. */
+static void remove_sources(struct ap_agent *agent)
+{
+	struct loop *loop = agent->pool->loop;
+	loop_remove(loop, &agent->program_ends);
+	loop_remove(loop, &agent->holder_ends);
+	loop_remove(loop, &agent->output_grows);
+	loop_remove(loop, &agent->review);
+}
+
+void agent_review_at(struct ap_agent *agent, int64_t at_ns)
+{
+	loop_set(agent->pool->loop, &agent->review, at_ns);
+}
+
+void agent_review_now(struct ap_agent *agent)
+{
+	agent_review_at(agent, ap_clock_ns());
+}
+
+void agent_review_by(struct ap_agent *agent, int64_t at_ns)
+{
+	loop_advance(agent->pool->loop, &agent->review, at_ns);
+}
 
 struct ap_agent *agent_new_locked(struct ap_pool *pool, unsigned slot, unsigned number)
 {
@@ -46,8 +128,7 @@ struct ap_agent *agent_new_locked(struct ap_pool *pool, unsigned slot, unsigned 
 	snprintf(agent->name, sizeof agent->name, "agent-%u", number);
 	agent->dir = state_dir_path(pool, POOL_AGENTS, agent->name);
 	agent->worktree_path = state_dir_path(pool, POOL_WORKTREES, agent->name);
-	agent->over_fd = agent->program_fd = agent->holder_fd = agent->watch = -1;
-	agent->recheck_ns = AP_FOREVER;
+	agent->over_fd = agent->program_fd = agent->holder_fd = -1;
 	agent->started_ns = ap_clock_ns();
 	snprintf(agent->why, sizeof agent->why, "start: being made");
 	ap_list_init(&agent->prompts);
@@ -56,7 +137,7 @@ struct ap_agent *agent_new_locked(struct ap_pool *pool, unsigned slot, unsigned 
 	worker_lane_init(&agent->keys_lane);
 	pthread_mutex_init(&agent->typing, NULL);
 	output_init(agent);
-	if (!agent->dir || !agent->worktree_path) {
+	if (!agent->dir || !agent->worktree_path || !add_sources(agent)) {
 		ap_agent_unref(agent);
 		return NULL;
 	}
@@ -71,6 +152,7 @@ void agent_ref(struct ap_agent *agent)
 
 static void agent_free(struct ap_agent *agent)
 {
+	remove_sources(agent);
 	const int fds[] = {agent->over_fd, agent->program_fd, agent->holder_fd};
 	for (size_t i = 0; i < sizeof fds / sizeof *fds; i++) {
 		if (fds[i] >= 0)
@@ -151,6 +233,7 @@ void agent_leave(struct ap_agent *agent)
 	struct ap_err err;
 	answer_waits(pool, &waits, ap_err_set(&err, -ENODEV, "%s is gone", agent->name), &err,
 		     AP_ACTIVITY_EXITED);
+	remove_sources(agent);
 	pool_changed(pool);
 	if (pool->agent_gone)
 		pool->agent_gone(pool->observer, agent->name);
@@ -201,6 +284,7 @@ int agent_started(struct ap_agent *agent, struct ap_err *err)
 	if (over_fd < 0)
 		return over_fd;
 	pthread_mutex_lock(&pool->lock);
+	int r = loop_watch_fd(pool->loop, &agent->program_ends, over_fd);
 	if (agent->over_fd >= 0)
 		close(agent->over_fd);
 	agent->over_fd = over_fd;
@@ -213,11 +297,9 @@ int agent_started(struct ap_agent *agent, struct ap_err *err)
 	forget_program_locked(agent);
 	agent->start++;
 	agent->ended_how[0] = '\0';
-	agent->recheck_ns = agent->started_ns;
-	int r = maintenance_watch_over(pool, agent, over_fd);
+	agent_review_now(agent);
 	pool_changed(pool);
 	pthread_mutex_unlock(&pool->lock);
-	maintenance_poke(pool);
 	return r < 0 ? ap_err_errno(err, r, "the end of %s", agent->name) : 0;
 }
 
@@ -255,9 +337,8 @@ void agent_restart_failed(struct ap_agent *agent, const struct ap_err *err)
 	agent->restarting = false;
 	agent->ended = true;
 	agent->prompt_error = *err;
-	agent->recheck_ns = ap_clock_ns();
+	agent_review_now(agent);
 	pthread_mutex_unlock(&agent->pool->lock);
-	maintenance_poke(agent->pool);
 }
 
 /* Whether a record of an end says that somebody has seen to it: a signal that nothing raises by
@@ -320,7 +401,7 @@ void agent_ended(struct ap_agent *agent, unsigned start)
 	snprintf(agent->ended_how, sizeof agent->ended_how, "%s", how);
 	snprintf(agent->exit_how, sizeof agent->exit_how, "%s", how);
 	agent->exit_time = when;
-	agent->recheck_ns = ap_clock_ns();
+	agent_review_now(agent);
 	pool_changed(pool);
 	const struct machine_slot *slot = &pool->view->slots[agent->slot];
 	bool killed = is_killed(how);
@@ -339,6 +420,7 @@ void agent_ended(struct ap_agent *agent, unsigned start)
 
 void agent_forget_holder_locked(struct ap_agent *agent)
 {
+	(void)loop_watch_fd(agent->pool->loop, &agent->holder_ends, -1);
 	if (agent->holder_fd >= 0)
 		close(agent->holder_fd);
 	agent->holder_fd = -1;
@@ -495,8 +577,7 @@ static void shown_locked(const struct ap_agent *agent, struct ap_agent_info *ret
 static void activity_set_locked(struct ap_agent *agent, const struct activity *concluded)
 {
 	agent->activity = concluded->activity;
-	if (concluded->recheck_ns < agent->recheck_ns) /* else there is news since the look */
-		agent->recheck_ns = concluded->recheck_ns;
+	agent_review_by(agent, concluded->recheck_ns); /* unless there is news since the look */
 	memcpy(agent->why, concluded->why, sizeof agent->why);
 	if (concluded->activity == AP_ACTIVITY_READY)
 		agent->started_ready = true;
@@ -532,10 +613,10 @@ void agent_keys_begin_locked(struct ap_agent *agent)
 void agent_keys_typed_locked(struct ap_agent *agent, int64_t from_ns)
 {
 	agent->n_keys--;
-	agent->recheck_ns = ap_clock_ns();
+	agent_review_now(agent);
 	if (from_ns > 0) {
 		agent->keys_from_ns = from_ns;
-		agent->keys_ns = agent->recheck_ns;
+		agent->keys_ns = ap_clock_ns();
 	}
 }
 
@@ -610,12 +691,15 @@ static void look_soon_locked(struct ap_agent *agent, int64_t now)
 		return; /* it is looked at again if that was too early */
 	if (now >= due)
 		job_look_locked(agent);
-	else if (due < agent->recheck_ns)
-		agent->recheck_ns = due;
+	else
+		agent_review_by(agent, due);
 }
 
-void agent_review(struct ap_agent *agent, int64_t now)
+/* Concludes the activity anew, answers waits, hands the next prompt to a worker. Reads /proc. In
+ * the loop's thread. */
+static void review(struct ap_agent *agent)
 {
+	int64_t now = ap_clock_ns();
 	struct ap_pool *pool = agent->pool;
 	const struct activity_rules *rules = &profile_values(pool->profile)->rules;
 	struct activity_look look = {.known = false};
@@ -654,7 +738,7 @@ void agent_review(struct ap_agent *agent, int64_t now)
 		return;
 	}
 	if (agent->start != start) { /* what was looked at is another program already */
-		agent->recheck_ns = now;
+		agent_review_now(agent);
 		pthread_mutex_unlock(&pool->lock);
 		return;
 	}
@@ -668,9 +752,8 @@ void agent_review(struct ap_agent *agent, int64_t now)
 	activity_set_locked(agent, &concluded);
 	if (agent->activity != before.activity || strcmp(agent->why, before.why) != 0)
 		pool_changed(pool);
-	if (program == 0 && running && now < agent->started_ns + PID_LIMIT &&
-	    now + PID_PAUSE < agent->recheck_ns)
-		agent->recheck_ns = now + PID_PAUSE;
+	if (program == 0 && running && now < agent->started_ns + PID_LIMIT)
+		agent_review_by(agent, now + PID_PAUSE);
 	if (concluded.wants_look)
 		look_soon_locked(agent, now);
 	if (concluded.activity == AP_ACTIVITY_EXITED)
@@ -711,10 +794,9 @@ int ap_agent_activity_set(struct ap_pool *pool, struct ap_agent *agent, const ch
 		agent->hook = (struct activity_signal){
 			.at_ns = ap_clock_ns(), .found = true, .activity = told[i]};
 		snprintf(agent->hook.why, sizeof agent->hook.why, "hook: wrote %s", text);
-		agent->recheck_ns = agent->hook.at_ns;
+		agent_review_now(agent);
 	}
 	pthread_mutex_unlock(&pool->lock);
-	maintenance_poke(pool);
 	return r;
 }
 
@@ -772,7 +854,7 @@ int ap_agent_prompt_begin(struct ap_pool *pool, struct ap_agent *agent, uint64_t
 		r = too_much_locked(agent, err);
 	if (r == 0) {
 		agent->n_prompts_open++;
-		agent->recheck_ns = ap_clock_ns();
+		agent_review_now(agent);
 		if (agent->activity != AP_ACTIVITY_STARTING)
 			agent->activity = AP_ACTIVITY_BUSY;
 		pool_changed(pool);
@@ -802,9 +884,8 @@ void ap_agent_prompt_end(struct ap_pool *pool, struct ap_agent *agent, uint64_t 
 		agent->n_prompts_open--;
 		agent->open_bytes -= len < agent->open_bytes ? len : agent->open_bytes;
 	}
-	agent->recheck_ns = ap_clock_ns();
+	agent_review_now(agent);
 	pthread_mutex_unlock(&pool->lock);
-	maintenance_poke(pool);
 }
 
 static struct prompt *prompt_new(const char *text, size_t len, bool is_command)
@@ -874,13 +955,11 @@ static int queue_prompt(struct ap_pool *pool, struct ap_agent *agent, uint64_t t
 		agent->prompt_error.text[0] = '\0';
 		if (agent->activity != AP_ACTIVITY_STARTING)
 			agent->activity = AP_ACTIVITY_BUSY;
-		agent->recheck_ns = ap_clock_ns();
+		agent_review_now(agent);
 	}
 	pool_unlock(pool);
 	if (r < 0)
 		free(prompt);
-	else
-		maintenance_poke(pool);
 	return r;
 }
 

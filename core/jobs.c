@@ -119,8 +119,8 @@ int pool_revive_backend(struct ap_pool *pool, struct ap_err *err)
 	 */
 	for (int anew = 0; anew <= 1 && r < 0; anew++) {
 		r = pool->backend->ops->revive(pool->backend, anew, err);
-		if (r == 0 && (r = maintenance_watch_backend(pool)) < 0)
-			ap_err_errno(err, r, "%s", pool->backend->ops->name);
+		if (r == 0)
+			r = watch_backend(pool, err);
 		if (r == 0)
 			r = backend_configure(pool->backend, err);
 	}
@@ -138,14 +138,14 @@ static void job_revive(struct worker_job *job)
 	pthread_mutex_lock(&pool->lock);
 	pool->reviving = false;
 	if (r < 0 || pool->backend->ops->fd(pool->backend) < 0) /* or it has gone again */
-		pool->revive_ns = ap_clock_after(ap_clock_ns(), REVIVE_PAUSE);
+		loop_set(pool->loop, &pool->revive_due,
+			 ap_clock_after(ap_clock_ns(), REVIVE_PAUSE));
 	pthread_mutex_unlock(&pool->lock);
-	maintenance_poke(pool);
 }
 
 void job_revive_locked(struct ap_pool *pool)
 {
-	pool->revive_ns = AP_FOREVER;
+	loop_set(pool->loop, &pool->revive_due, AP_FOREVER);
 	if (pool->reviving) /* it looks at the end whether there is something left to do */
 		return;
 	pool->reviving = true;

@@ -180,15 +180,8 @@ static int open_files(struct ap_agent *agent, const char *raw_path, const char *
 
 static int watch_file(struct ap_agent *agent, const char *raw_path, struct ap_err *err)
 {
-	int watch = maintenance_watch_output(agent->pool, raw_path);
-	if (watch < 0)
-		return ap_err_errno(err, watch, "%s", raw_path);
-	pthread_mutex_lock(&agent->pool->lock);
-	int old_watch = agent->watch;
-	agent->watch = watch;
-	pthread_mutex_unlock(&agent->pool->lock);
-	maintenance_unwatch_output(agent->pool, old_watch);
-	return 0;
+	int r = loop_watch_file(agent->pool->loop, &agent->output_grows, raw_path);
+	return r < 0 ? ap_err_errno(err, r, "%s", raw_path) : 0;
 }
 
 /* A file of its own for every lease: what the last one's terminal still writes goes nowhere. */
@@ -270,10 +263,9 @@ bool output_read(struct ap_agent *agent)
 		return false;
 	pthread_mutex_lock(&pool->lock);
 	agent->output_ns = ap_clock_ns();
-	agent->recheck_ns = agent->output_ns;
 	agent->reads_on = agent->reads_on || n >= READ_MAX; /* the review looks at it */
+	agent_review_now(agent);
 	pthread_mutex_unlock(&pool->lock);
-	maintenance_poke(pool); /* which may have found nothing, since this thread was first */
 	return true;
 }
 
@@ -349,7 +341,7 @@ int output_adopt(struct ap_agent *agent, struct ap_err *err)
 	pthread_mutex_unlock(&agent->pool->lock);
 	(void)output_read(agent);
 	r = watch_file(agent, ap_buf_text(&raw), err);
-	(void)output_read(agent); /* what came in between; the maintenance thread reads on */
+	(void)output_read(agent); /* what came in between; the loop reads on */
 	return r;
 }
 

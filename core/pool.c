@@ -164,8 +164,8 @@ static void grant_locked(struct ap_pool *pool, struct ap_request *request)
 	pool->noted[agent->slot].waited_ns = ap_clock_ns() - request->asked_ns;
 	ap_buf_printf(&request->text, "%s %s\n", agent->name, request->machine.label.text);
 	if (agent->holder_fd >= 0)
-		(void)maintenance_watch_holder(pool, agent,
-					       agent->holder_fd); /* ENOMEM: ttl is left */
+		(void)loop_watch_fd(pool->loop, &agent->holder_ends,
+				    agent->holder_fd); /* ENOMEM: ttl is left */
 }
 
 /* Outcomes of effects for which there is no agent: no memory for one, or none to stop. */
@@ -279,8 +279,7 @@ int pool_step_locked(struct ap_pool *pool, const struct machine_event *event)
 	observe_queue_locked(pool);
 	if (result == 0)
 		pool_changed(pool);
-	if (pool->view->wake_ns < pool->armed_ns)
-		maintenance_poke(pool);
+	loop_set(pool->loop, &pool->machine_due, pool->view->wake_ns);
 	if (is_over_locked(pool))
 		pthread_cond_broadcast(&pool->emptied);
 	return result;
@@ -990,8 +989,7 @@ int ap_pool_new(struct ap_pool **ret, struct ap_pool_options *options, struct ap
 	struct ap_pool *pool = calloc(1, sizeof *pool);
 	if (!pool)
 		return ap_err_errno(err, -ENOMEM, "pool");
-	pool->lock_fd = pool->helpers_fd = pool->epoll_fd = pool->wake_fd = pool->inotify_fd = -1;
-	pool->revive_ns = AP_FOREVER;
+	pool->lock_fd = pool->helpers_fd = -1;
 	pool->kept = true; /* until it is ended in order, what is there is left alone */
 	pthread_mutex_init(&pool->lock, NULL);
 	pthread_mutex_init(&pool->seeding, NULL);
@@ -1103,6 +1101,8 @@ int ap_pool_begin(struct ap_pool *pool, struct ap_err *err)
 	if (r == 0)
 		r = choose_spawn_backend(pool, err);
 	if (r == 0)
+		r = watch_init(pool, err);
+	if (r == 0)
 		r = make_machine(pool, err);
 	if (r == 0) {
 		state_dir_load_counters(pool);
@@ -1112,7 +1112,7 @@ int ap_pool_begin(struct ap_pool *pool, struct ap_err *err)
 		r = ap_config_copy(&pool->mounted, &pool->config);
 	if (r == 0)
 		(void)state_dir_load(pool, true, NULL); /* unfit for the command line: left out */
-	return r < 0 ? r : maintenance_init(pool, err);
+	return r;
 }
 
 /* A server of terminals that a daemon before has left may be one that does not answer any more. */
@@ -1125,7 +1125,7 @@ static int configure_backend(struct ap_pool *pool, struct ap_err *err)
 	pthread_mutex_lock(&pool->lock);
 	pool->reviving = false; /* a worker does it from now on; perhaps it has gone meanwhile */
 	if (ops->revive && ops->fd(pool->backend) < 0)
-		pool->revive_ns = ap_clock_ns();
+		loop_set(pool->loop, &pool->revive_due, ap_clock_ns());
 	pthread_mutex_unlock(&pool->lock);
 	return r;
 }
@@ -1149,7 +1149,9 @@ int ap_pool_start(struct ap_pool *pool, struct ap_err *err)
 	pool->reviving =
 		true; /* until it is configured: two who revive it would be in each other's way */
 	if (r == 0)
-		r = maintenance_start(pool, err);
+		r = watch_backend(pool, err);
+	if (r == 0)
+		r = loop_start(pool->loop, err);
 	if (r == 0)
 		r = configure_backend(pool, err);
 	if (r == 0)
@@ -1257,7 +1259,7 @@ void ap_pool_free(struct ap_pool *pool)
 	atomic_store(&pool->leaving, true);
 	worker_pool_end(pool->workers); /* what runs may need the other two */
 	worker_pool_end(pool->looking);
-	maintenance_stop(pool);
+	loop_stop(pool->loop);
 	worker_pool_free(pool->workers);
 	worker_pool_free(pool->looking);
 	leave_agents(pool);
@@ -1265,7 +1267,7 @@ void ap_pool_free(struct ap_pool *pool)
 		templates_end(pool->templates);
 	if (pool->backend)
 		pool->backend->ops->free(pool->backend, pool->kept);
-	maintenance_fini(pool);
+	loop_free(pool->loop);
 	state_dir_close(pool);
 	events_close(pool->events);
 	profile_free(pool->profile);

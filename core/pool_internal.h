@@ -18,6 +18,7 @@
 #include "kept.h"
 #include "kept_work.h"
 #include "list.h"
+#include "loop.h"
 #include "machine.h"
 #include "metrics.h"
 #include "process_tree.h"
@@ -138,7 +139,8 @@ struct ap_agent {
 	unsigned n_transitions; /* ever */
 	int holder_fd; /* of the process that its lease ends with, from the validation on; -1: none
 			*/
-	bool gone;     /* its slot has been given up */
+	struct loop_source holder_ends; /* watches that, once the lease is granted */
+	bool gone;			/* its slot has been given up */
 	bool started; /* it has a terminal: the worktree and the terminal's name stay as they are */
 	bool ending;  /* its program is being ended by us */
 	bool ended;   /* its program has ended */
@@ -148,6 +150,7 @@ struct ap_agent {
 	char exit_how[64]; /* of the last program that has ended */
 	int64_t exit_time; /* when: seconds of the wall clock; 0: none has, or it is not known */
 	int over_fd;	   /* can be read when program and processes are over; -1: none */
+	struct loop_source program_ends; /* watches that */
 	struct backend_terminal running; /* the terminal as it was when its program was started */
 	pid_t program;			 /* 0: not known yet, or ended */
 	int program_fd; /* can be read when that has ended, waited for or not; -1: not known yet */
@@ -180,13 +183,13 @@ struct ap_agent {
 	int64_t keys_from_ns, keys_ns; /* the last keys were typed then; 0: none since the start */
 	char prompt[OUTPUT_LINE_MAX];  /* a shell's first prompt, as far as it is known; "" */
 	int64_t prompt_ns;	       /* the mark that it came behind */
-	int64_t recheck_ns;	       /* when the maintenance thread looks at the activity again */
+	struct loop_source review;     /* when the activity is concluded again */
 	struct activity_signal screen, hook;
 	struct activity_memory memory;
-	bool looking;	      /* a worker looks at the screen */
-	bool reads_on;	      /* more output is there than was read */
-	bool answered;	      /* the question on the screen, by itself */
-	int watch;	      /* inotify descriptor of the raw output's file; -1: none */
+	bool looking;			 /* a worker looks at the screen */
+	bool reads_on;			 /* more output is there than was read */
+	bool answered;			 /* the question on the screen, by itself */
+	struct loop_source output_grows; /* watches the raw output's file */
 	char *shown;	      /* the screen as overview.c last saw it; owned; NULL: it did not */
 	int64_t shown_size;   /* of the raw output then */
 	unsigned shown_start; /* of which start of the program that was */
@@ -261,18 +264,15 @@ struct ap_pool {
 	int64_t look_due_ns;	/* what was looked at before does until then */
 	pthread_cond_t looked;	/* a look has ended */
 
-	/* maintenance.c */
-	pthread_t maintenance;
-	bool maintenance_runs;
-	int epoll_fd, wake_fd, inotify_fd;
-	int64_t armed_ns;	/* when it wakes by itself; pool->lock */
-	atomic_bool leaving;	/* nothing more is begun: it is being freed */
-	bool reviving;		/* a worker starts the backend again; pool->lock */
-	int64_t revive_ns;	/* when the backend is to be started again; pool->lock */
-	bool bounding;		/* bound_job is queued; pool->lock */
-	atomic_uint n_asked;	/* jobs with a request */
+	struct loop *loop;
+	struct loop_source machine_due;	 /* a deadline of the machine's */
+	struct loop_source backend_says; /* the backend has an answer, or has gone */
+	struct loop_source revive_due;	 /* the backend is to be started again */
+	atomic_bool leaving;		 /* nothing more is begun: it is being freed */
+	bool reviving;			 /* a worker starts the backend again; pool->lock */
+	bool bounding;			 /* bound_job is queued; pool->lock */
+	atomic_uint n_asked;		 /* jobs with a request */
 	atomic_uint names_kept; /* numbers of agents below this are spent, says the store */
-	atomic_bool maintenance_end;
 };
 
 /* --- pool.c --- */
@@ -442,9 +442,12 @@ bool agent_info_locked(const struct ap_agent *agent, struct ap_agent_info *ret);
 /* Takes it out of the table and answers who waits for it. */
 void agent_leave(struct ap_agent *agent);
 
-/* Concludes the activity anew, answers waits, hands the next prompt to a worker. Reads /proc.
- * Maintenance thread only. */
-void agent_review(struct ap_agent *agent, int64_t now_ns);
+/* Has the loop conclude the activity anew, answer waits and hand the next prompt to a worker: now;
+ * at a time, whatever was asked for before; at a time unless it does so earlier. Any thread, any
+ * lock. */
+void agent_review_now(struct ap_agent *agent);
+void agent_review_at(struct ap_agent *agent, int64_t at_ns);
+void agent_review_by(struct ap_agent *agent, int64_t at_ns);
 
 /* What who waits for an activity is told: 0, or -EIO when the last prompt was not delivered. */
 int agent_settled_result(enum ap_activity activity, const struct ap_err *prompt_error);
@@ -590,22 +593,10 @@ void job_settled(struct ap_request *request, int result, const struct ap_err *er
 /* Has a worker deliver the first prompt of the queue. pool->lock held. */
 void job_prompt_locked(struct ap_agent *agent);
 
-/* --- maintenance.c --- */
+/* --- watch.c --- */
 
-int maintenance_init(struct ap_pool *pool, struct ap_err *err);
-int maintenance_start(struct ap_pool *pool, struct ap_err *err);
-void maintenance_stop(struct ap_pool *pool);
-void maintenance_fini(struct ap_pool *pool);
+/* Takes up what the pool itself waits for: the machine's deadlines, and the backend. */
+int watch_init(struct ap_pool *pool, struct ap_err *err);
 
-/* Watches the backend, which was started again. -errno. */
-int maintenance_watch_backend(struct ap_pool *pool);
-
-/* Makes the thread look at timers, or at agents whose recheck_ns has come. Any thread, any lock. */
-void maintenance_poke(struct ap_pool *pool);
-
-/* Watches for the end of an agent's program, and of its lease's holder, and for output; descriptors
- * are let go by closing. -errno. */
-int maintenance_watch_over(struct ap_pool *pool, const struct ap_agent *agent, int over_fd);
-int maintenance_watch_holder(struct ap_pool *pool, const struct ap_agent *agent, int pid_fd);
-int maintenance_watch_output(struct ap_pool *pool, const char *path);
-void maintenance_unwatch_output(struct ap_pool *pool, int watch);
+/* Watches the backend, which was started, or started again. -errno. */
+int watch_backend(struct ap_pool *pool, struct ap_err *err);

@@ -555,11 +555,10 @@ static void job_prompt(struct worker_job *job)
 		tell_outcome(agent, label, prompt->len, outcome, &err);
 	pthread_mutex_lock(&pool->lock);
 	agent->delivering = false;
-	agent->recheck_ns = ap_clock_ns();
-	if (r == -EAGAIN) {
+	agent_review_now(agent);
+	if (r == -EAGAIN) { /* what said that it was ready may still do so */
 		put_back_locked(agent, ap_steal(prompt));
-		agent->recheck_ns +=
-			PUT_BACK_PAUSE; /* what said that it was ready may still do so */
+		agent_review_at(agent, ap_clock_ns() + PUT_BACK_PAUSE);
 	} else if (r < 0 && r != -ECANCELED) {
 		agent->prompt_error = err;
 	} else if (prompt && r == 0) {
@@ -567,7 +566,6 @@ static void job_prompt(struct worker_job *job)
 	}
 	pthread_mutex_unlock(&pool->lock);
 	free(prompt);
-	maintenance_poke(pool);
 }
 
 void job_prompt_locked(struct ap_agent *agent)
@@ -625,7 +623,6 @@ static void job_keys(struct worker_job *worker_job)
 	agent->keys_bytes -= strlen(job->words);
 	agent_keys_typed_locked(agent, from);
 	pthread_mutex_unlock(&agent->pool->lock);
-	maintenance_poke(agent->pool);
 	agent_job_free(job);
 }
 
@@ -733,12 +730,10 @@ int ap_agent_pause(struct ap_pool *pool, struct ap_agent *agent, uint64_t token,
 	int r = may_be_commanded_locked(agent, token, false, err);
 	if (r == 0) {
 		agent->paused = pause;
-		agent->recheck_ns = ap_clock_ns();
+		agent_review_now(agent);
 		job_pause_locked(agent);
 	}
 	pthread_mutex_unlock(&pool->lock);
-	if (r == 0)
-		maintenance_poke(pool);
 	return r;
 }
 

@@ -399,7 +399,7 @@ static bool find_holder(struct ap_agent *agent, const struct store_lease *lease)
 	}
 	pthread_mutex_lock(&pool->lock);
 	agent->holder_fd = fd;
-	(void)maintenance_watch_holder(pool, agent, fd); /* ENOMEM: ttl is left */
+	(void)loop_watch_fd(pool->loop, &agent->holder_ends, fd); /* ENOMEM: ttl is left */
 	pthread_mutex_unlock(&pool->lock);
 	return true;
 }
@@ -444,7 +444,6 @@ static void go_on_with_prompts(struct ap_agent *agent, bool wanted)
 	else
 		txn_prompts_taken_gone(txn, agent->number);
 	store_submit(pool->store, txn, false, NULL, NULL);
-	maintenance_poke(pool);
 }
 
 /* A pause goes on. */

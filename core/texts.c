@@ -226,7 +226,7 @@ static void job_look(struct worker_job *worker_job)
 		agent->screen = signal;
 	bool answers = keys && !agent->answered && agent->start == start;
 	agent->answered = asks && (agent->answered || answers);
-	agent->recheck_ns = ap_clock_ns();
+	agent_review_now(agent);
 	if (answers)
 		agent_keys_begin_locked(agent);
 	pthread_mutex_unlock(&pool->lock);
@@ -239,7 +239,6 @@ static void job_look(struct worker_job *worker_job)
 		agent_keys_typed_locked(agent, from);
 		pthread_mutex_unlock(&pool->lock);
 	}
-	maintenance_poke(pool);
 	agent_job_free(job);
 }
 
@@ -247,7 +246,7 @@ void job_look_locked(struct ap_agent *agent)
 {
 	struct agent_job *job = agent_job_new(agent, NULL, job_look, "");
 	if (!job) { /* later */
-		agent->recheck_ns = ap_clock_ns() + AP_SECOND;
+		agent_review_at(agent, ap_clock_ns() + AP_SECOND);
 		return;
 	}
 	agent->looking = true;

@@ -104,9 +104,11 @@ struct backend_ops {
 	int (*pause)(struct backend *, const struct backend_terminal *, bool stop);
 
 	/* A descriptor to watch, or -1: what runs the terminals has gone. And what to call when it
-	 * can be read. Do not block. */
+	 * can be read; false: it has come to its end. Who watches it lets go of it then, and says
+	 * so by `hang_up`: it is closed. Do not block. NULL: there is never one. */
 	int (*fd)(struct backend *);
-	void (*ready)(struct backend *);
+	bool (*ready)(struct backend *);
+	void (*hang_up)(struct backend *);
 
 	/* Sees to it that people, and the next daemon, find what runs the terminals. Whether
 	 * something had to be mended for that. Does not block. NULL: they need nothing for it. */

@@ -293,11 +293,6 @@ static int fake_fd(struct backend *backend)
 	return -1;
 }
 
-static void fake_ready(struct backend *backend)
-{
-	(void)backend;
-}
-
 static void fake_free(struct backend *backend, bool keep)
 {
 	(void)keep;
@@ -327,7 +322,6 @@ static const struct backend_ops fake_ops = {
 	.groups = fake_groups,
 	.pause = fake_pause,
 	.fd = fake_fd,
-	.ready = fake_ready,
 	.free = fake_free,
 };
 

@@ -2,7 +2,7 @@
  *
  * A command is a line on the client's standard input; its answer is a block between %begin and %end
  * (or %error) on its output, in the order of the commands. Workers write the lines and wait, up to
- * a deadline, also for room to write them; the maintenance thread reads the answers and wakes them,
+ * a deadline, also for room to write them; the thread of the loop reads the answers and wakes them,
  * and waits for nothing. Knows nothing of pools, leases or git.
  *
  * An agent's terminal is a pane, known by its id, which a pane keeps whatever people make of
@@ -81,7 +81,7 @@ struct backend_tmux {
 	pthread_cond_t written;	 /* he does no more */
 	struct ap_buf rest;	 /* of a command that was given up when a part of it was written */
 	int in_fd;		 /* the client's standard input */
-	int out_fd;		 /* its output: the reader reads it, and closes it at its end */
+	int out_fd;		 /* its output: the reader reads it, and hangs up at its end */
 	pthread_cond_t closed;	 /* the reader has */
 	struct ap_list commands; /* sent, not answered; in order */
 	unsigned n_abandoned;	 /* of them */
@@ -185,21 +185,16 @@ static void client_died(struct backend_tmux *tmux)
 	pthread_mutex_unlock(&tmux->lock);
 }
 
-static void tmux_ready(struct backend *backend)
+static bool tmux_ready(struct backend *backend)
 {
 	struct backend_tmux *tmux = tmux_of(backend);
 	char block[16 << 10];
 	ssize_t n = read(tmux->out_fd, block, sizeof block);
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
-		return;
+		return true;
 	if (n <= 0) {
 		client_died(tmux);
-		pthread_mutex_lock(&tmux->lock);
-		close(tmux->out_fd);
-		tmux->out_fd = -1;
-		pthread_cond_signal(&tmux->closed);
-		pthread_mutex_unlock(&tmux->lock);
-		return;
+		return false;
 	}
 	tmux->heard = true;
 	for (const char *at = block, *end = block + n; at < end;) {
@@ -214,6 +209,17 @@ static void tmux_ready(struct backend *backend)
 				tmux->line.data[0] = '\0';
 		}
 	}
+	return true;
+}
+
+static void tmux_hang_up(struct backend *backend)
+{
+	struct backend_tmux *tmux = tmux_of(backend);
+	pthread_mutex_lock(&tmux->lock);
+	close(tmux->out_fd);
+	tmux->out_fd = -1;
+	pthread_cond_signal(&tmux->closed);
+	pthread_mutex_unlock(&tmux->lock);
 }
 
 static int tmux_fd(struct backend *backend)
@@ -1227,6 +1233,7 @@ static const struct backend_ops tmux_ops = {
 	.pause = keeper_pause,
 	.fd = tmux_fd,
 	.ready = tmux_ready,
+	.hang_up = tmux_hang_up,
 	.revive = tmux_revive,
 	.tend = tmux_tend,
 	.free = tmux_free,
