@@ -131,9 +131,12 @@ int ap_git_write_file(struct ap_git *git, int fd, const char *path,
 		      const struct ap_git_tracked *tracked, char ret[GIT_OID_MAX + 1],
 		      struct ap_err *err);
 
-/* Whether a file at that path may become anything else than what it holds. 1, 0 or a negative
- * errno. */
-int ap_git_converts(struct ap_git *git, const char *path, struct ap_err *err);
+/* Whether a file that lies at `path` could be written as anything else than the blob that it was
+ * checked out from, `oid`, of which it has `size` bytes: by the rules of its path, or because those
+ * by which it was checked out made something else of the blob. Costs what a look at the object's
+ * head does. 1, 0 or a negative errno. */
+int ap_git_converts(struct ap_git *git, const char *path, const char *oid, uint64_t size,
+		    struct ap_err *err);
 
 /* Writes what is in memory, as it is. */
 int ap_git_write_blob(struct ap_git *git, const void *data, size_t len, char ret[GIT_OID_MAX + 1],

@@ -58,6 +58,8 @@ struct git_ops {
 			  struct ap_err *err);
 	int (*diffstat)(struct ap_git *git, const char *old_tree, const char *new_tree,
 			struct ap_buf *ret, struct ap_err *err);
+	/* Whether a filter is set that files are checked out through: smudge or process. */
+	int (*has_smudge)(struct ap_git *git, struct ap_err *err);
 	/* The last value of a setting, owned by the caller; NULL: it has none. */
 	int (*setting)(struct ap_git *git, const char *name, char **ret, struct ap_err *err);
 };
@@ -93,6 +95,10 @@ int git_ask_revision(const struct ap_git *git, const char *revision, char ret[GI
 
 /* Writes bytes as hex digits, and a NUL. */
 void git_hex(const unsigned char *bytes, size_t n, char *ret);
+
+/* Whether a setting, of which the name ends with the text or a newline, is a filter that files are
+ * checked out through. */
+bool git_is_smudge(const char *setting);
 
 /* Whether a setting that is a boolean is on, as git reads them. */
 bool git_setting_is(struct ap_git *git, const char *name, bool otherwise);

@@ -473,6 +473,18 @@ static int setting(struct ap_git *git, const char *name, char **ret, struct ap_e
 	return *ret ? 0 : ap_err_errno(err, -ENOMEM, "%s", name);
 }
 
+static int has_smudge(struct ap_git *git, struct ap_err *err)
+{
+	git_config_iterator *all = NULL;
+	git_config_entry *entry;
+	bool found = false;
+	int r = git_config_iterator_new(&all, libgit2_of(git)->config);
+	while (r == 0 && !found && (r = git_config_next(&entry, all)) == 0)
+		found = git_is_smudge(entry->name);
+	git_config_iterator_free(all);
+	return r == 0 || r == GIT_ITEROVER ? found : failed(err, r, "settings");
+}
+
 /* --- revisions and refs --- */
 
 static int copy_commit(git_object *object, char ret[GIT_OID_MAX + 1])
@@ -892,5 +904,6 @@ static const struct git_ops libgit2_ops = {
 	.is_ignored = is_ignored,
 	.attributes = attributes,
 	.diffstat = diffstat,
+	.has_smudge = has_smudge,
 	.setting = setting,
 };

@@ -192,6 +192,27 @@ static int setting(struct ap_git *git, const char *name, char **ret, struct ap_e
 	return r < 0 || !found || *ret ? r : ap_err_errno(err, -ENOMEM, "%s", name);
 }
 
+bool git_is_smudge(const char *setting)
+{
+	size_t len = strcspn(setting, "\n");
+	return strncmp(setting, "filter.", 7) == 0 &&
+	       ((len > 14 && strncmp(setting + len - 7, ".smudge", 7) == 0) ||
+		(len > 15 && strncmp(setting + len - 8, ".process", 8) == 0));
+}
+
+static int has_smudge(struct ap_git *git, struct ap_err *err)
+{
+	struct program *program = program_of(git);
+	int r = read_settings(program, err);
+	const char *end = program->settings.data + program->settings.len;
+	for (const char *at = program->settings.data; r == 0 && at && at < end;
+	     at += strlen(at) + 1) {
+		if (git_is_smudge(at))
+			return 1;
+	}
+	return r;
+}
+
 /* --- what names mean --- */
 
 static const struct {
@@ -574,5 +595,6 @@ static const struct git_ops program_ops = {
 	.is_ignored = is_ignored,
 	.attributes = attributes,
 	.diffstat = diffstat,
+	.has_smudge = has_smudge,
 	.setting = setting,
 };

@@ -327,13 +327,22 @@ static int conversion_of(struct ap_git *git, const char *path, struct conversion
 	return r;
 }
 
-int ap_git_converts(struct ap_git *git, const char *path, struct ap_err *err)
+/* Line ends, $Id$ and encodings make a file longer or shorter than its blob, if they change it; a
+ * filter may do anything. */
+int ap_git_converts(struct ap_git *git, const char *path, const char *oid, uint64_t size,
+		    struct ap_err *err)
 {
 	struct conversion conversion;
+	enum git_type type;
+	size_t blob_size = 0;
 	int r = conversion_of(git, path, &conversion, err);
-	return r < 0 ? r
-		     : conversion.eol != EOL_KEEP || conversion.ident || conversion.filtered ||
-			       conversion.encoded;
+	if (r < 0 || conversion.eol != EOL_KEEP || conversion.ident || conversion.filtered ||
+	    conversion.encoded)
+		return r < 0 ? r : 1;
+	r = git->ops->look(git, oid, &type, &blob_size, err);
+	if (r < 0 || blob_size != size)
+		return r < 0 ? r : 1;
+	return git->ops->has_smudge(git, err);
 }
 
 int ap_git_write_file(struct ap_git *git, int fd, const char *path,

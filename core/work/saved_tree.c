@@ -391,19 +391,20 @@ static int merge_trees(struct saved_tree *saved, char into[GIT_OID_MAX + 1], con
 	return r < 0 ? r : ap_git_write_tree(saved->git, &tree, into, err);
 }
 
-/* A file that was moved with its directory is, at its new place, what the rules of there make of
- * it, and nothing was tracked there: `oid` becomes that. What is not the file any more the layer
- * says. */
+/* A file that was moved with its directory: it was checked out by the rules of its old place, the
+ * rules of the new one say what blob it is, and nothing was tracked there. `oid` becomes that. What
+ * is not the file any more the layer says. */
 static int convert_moved(struct building *b, const struct ap_buf *path, char oid[GIT_OID_MAX + 1],
 			 struct ap_err *err)
 {
 	struct saved_tree *saved = b->saved;
-	int r = ap_git_converts(saved->git, tree_path(saved, path), err);
-	if (r <= 0)
-		return r;
+	struct stat st;
 	AP_CLEANUP_CLOSE int fd =
 		layer_merged_file(saved->layer, ap_buf_text(path), saved->make_readable, NULL);
-	return fd < 0 ? 0 : write_file(saved, fd, tree_path(saved, path), oid, err);
+	if (fd < 0 || fstat(fd, &st) < 0)
+		return 0;
+	int r = ap_git_converts(saved->git, tree_path(saved, path), oid, (uint64_t)st.st_size, err);
+	return r <= 0 ? r : write_file(saved, fd, tree_path(saved, path), oid, err);
 }
 
 /* What of a directory that was moved belongs to the tree at its new place: not what is ignored

@@ -1187,7 +1187,8 @@ END
     mkdir "$REPO/old" "$REPO/stays"
     printf 'a\r\nb\r\n' | tee "$REPO/old/lines" "$REPO/old/tracked" > "$REPO/stays/lines"
     echo word > "$REPO/old/word"
-    echo 'new/word filter=upper' > "$REPO/.gitattributes"
+    printf 'a\nb\n' > "$REPO/old/ended" # is checked out with CRLF, which is what it holds where nobody says so
+    printf 'new/word filter=upper\nold/ended text eol=crlf\nnew/ended -text\n' > "$REPO/.gitattributes"
     git -C "$REPO" add .
     git -C "$REPO" commit -qm "line ends"
     git -C "$REPO" config filter.upper.clean 'tr a-z A-Z'
@@ -1204,6 +1205,7 @@ END
     git -C "$REPO" show agentpool/job:new/lines > "$DIR/lines"
     assert_equal "$(od -An -c "$DIR/lines" | tr -d ' ')" 'a\nb\n'
     assert_equal "$(on_branch job new/word)" WORD
+    assert_equal "$(on_branch job new/ended | tr -d -c '\r' | wc -c)" 2
     assert_equal "$(on_branch job tracked | tr -d -c '\r' | wc -c)" 2
     assert_equal "$(on_branch job stays/lines | tr -d -c '\r' | wc -c)" 2
     assert_equal "$(on_branch job stays/more | tr -d -c '\r' | wc -c)" 0
