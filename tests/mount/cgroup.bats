@@ -191,7 +191,7 @@ use_cpu() { # AGENT
     hostile bomb 1500 300
     await more_than 1300
     answers
-    more_than 1000 # while it went on
+    await more_than 1000 # it goes on; each lives for a moment only
     local begin=$SECONDS
     echo kill >"$POOL/leases/job/ctl"
     await test ! -e "$POOL/agents/agent-1"
