@@ -91,8 +91,7 @@ static bool add_sources(struct ap_agent *agent)
 	       loop_add(loop, &agent->review, on_review) == 0;
 }
 
-/* Returns when none of them is being called. */
-static void remove_sources(struct ap_agent *agent)
+void agent_remove_sources(struct ap_agent *agent)
 {
 	struct loop *loop = agent->pool->loop;
 	loop_remove(loop, &agent->program_ends);
@@ -137,7 +136,9 @@ struct ap_agent *agent_new_locked(struct ap_pool *pool, unsigned slot, unsigned 
 	worker_lane_init(&agent->keys_lane);
 	pthread_mutex_init(&agent->typing, NULL);
 	output_init(agent);
+	pause_init(agent);
 	if (!agent->dir || !agent->worktree_path || !add_sources(agent)) {
+		agent_remove_sources(agent);
 		ap_agent_unref(agent);
 		return NULL;
 	}
@@ -150,9 +151,9 @@ void agent_ref(struct ap_agent *agent)
 	atomic_fetch_add(&agent->n_refs, 1);
 }
 
+/* The pool may be gone by then. */
 static void agent_free(struct ap_agent *agent)
 {
-	remove_sources(agent);
 	const int fds[] = {agent->over_fd, agent->program_fd, agent->holder_fd};
 	for (size_t i = 0; i < sizeof fds / sizeof *fds; i++) {
 		if (fds[i] >= 0)
@@ -233,7 +234,7 @@ void agent_leave(struct ap_agent *agent)
 	struct ap_err err;
 	answer_waits(pool, &waits, ap_err_set(&err, -ENODEV, "%s is gone", agent->name), &err,
 		     AP_ACTIVITY_EXITED);
-	remove_sources(agent);
+	agent_remove_sources(agent);
 	pool_changed(pool);
 	if (pool->agent_gone)
 		pool->agent_gone(pool->observer, agent->name);

@@ -83,33 +83,19 @@ static void note_hook(struct ap_pool *pool)
 		events_note(pool->events, "hook_failed", EVENT_FIELDS({"reason", why.text, 0}));
 }
 
-static void job_tidy(struct worker_job *job)
+/* Removes what templates_discard() moved away, and prepares the next worktree, behind whoever
+ * asked.
+ */
+static void tidy(struct worker_once *once)
 {
-	struct ap_pool *pool = ap_container_of(job, struct ap_pool, tidy_job);
+	struct ap_pool *pool = ap_container_of(once, struct ap_pool, tidy);
 	note_hook(pool);
 	if (templates_are_ending(pool->templates)) /* it is done once for all, at the end */
 		return;
-	atomic_store(&pool->tidying, false); /* what comes from now on is another job's */
 	templates_prepare(pool->templates);
 	keeping_tidy(pool);
 	templates_empty_trash(pool->templates, note_stuck, pool);
 	pool_changed(pool); /* stats/templates */
-}
-
-static void tidy_lane_release(struct worker_lane *lane)
-{
-	(void)lane; /* the pool's own */
-}
-
-/* Has what templates_discard() moved away removed, and the next worktree prepared, behind the
- * caller. */
-static void tidy_soon(struct ap_pool *pool)
-{
-	if (atomic_exchange(&pool->tidying, true))
-		return;
-	pool->tidy_job = (struct worker_job){
-		.run = job_tidy, .lane = &pool->tidy_lane, .lane_release = tidy_lane_release};
-	worker_submit(pool->workers, &pool->tidy_job);
 }
 
 int pool_revive_backend(struct ap_pool *pool, struct ap_err *err)
@@ -153,28 +139,19 @@ void job_revive_locked(struct ap_pool *pool)
 	worker_submit(pool->workers, &pool->revive_job);
 }
 
-static void job_bound(struct worker_job *job)
+static void bound(struct worker_once *once)
 {
-	struct ap_pool *pool = ap_container_of(job, struct ap_pool, bound_job);
-	const struct recycling_limits *limits = &pool->view->limits.recycling;
+	struct ap_pool *pool = ap_container_of(once, struct ap_pool, bound);
 	pthread_mutex_lock(&pool->lock);
-	for (uint64_t max = ~limits->max_memory; max != limits->max_memory;) {
-		max = limits->max_memory; /* it may be set again meanwhile */
-		pthread_mutex_unlock(&pool->lock);
-		pool->backend->ops->bound(pool->backend, max);
-		pthread_mutex_lock(&pool->lock);
-	}
-	pool->bounding = false;
+	uint64_t max_memory = pool->view->limits.recycling.max_memory;
 	pthread_mutex_unlock(&pool->lock);
+	pool->backend->ops->bound(pool->backend, max_memory);
 }
 
-void job_bound_locked(struct ap_pool *pool)
+void jobs_init(struct ap_pool *pool)
 {
-	if (pool->bounding || !pool->workers)
-		return;
-	pool->bounding = true;
-	pool->bound_job = (struct worker_job){.run = job_bound};
-	worker_submit(pool->workers, &pool->bound_job);
+	worker_once_init(&pool->tidy, pool->workers, tidy, NULL);
+	worker_once_init(&pool->bound, pool->workers, bound, NULL);
 }
 
 /* Where its worktree stands, for who asks whether it is to be brought forward. */
@@ -346,7 +323,7 @@ static void job_spawn(struct ap_agent *agent)
 	if (r < 0) /* what was made of it is removed by the stop that follows */
 		pool_note_spawn_error(pool, &err);
 	outcome(agent, r);
-	tidy_soon(pool);
+	worker_once_ask(&pool->tidy);
 }
 
 /* --- leases --- */
@@ -716,7 +693,7 @@ static void job_recycle(struct ap_agent *agent)
 	if (r < 0)
 		pool_note_spawn_error(pool, &err);
 	outcome(agent, r);
-	tidy_soon(pool);
+	worker_once_ask(&pool->tidy);
 }
 
 /* A program that knows a command to end by has the time to. */
@@ -772,7 +749,7 @@ static void job_stop(struct ap_agent *agent)
 	}
 	agent_leave(agent);
 	outcome(agent, 0);
-	tidy_soon(pool);
+	worker_once_ask(&pool->tidy);
 }
 
 static void job_effect(struct worker_job *job)
@@ -933,7 +910,7 @@ static void follow_base(struct ap_agent *agent)
 		forward_soon(agent);
 	(void)templates_follow(pool->templates, base,
 			       ap_pool_config_number(pool, AP_OPT_SPAWN_TIMEOUT), NULL);
-	tidy_soon(pool);
+	worker_once_ask(&pool->tidy);
 }
 
 /* The way to the terminals is looked after with the agents: without it nobody attaches to them, and

@@ -326,7 +326,21 @@ void pool_changed(struct ap_pool *pool)
 {
 	atomic_fetch_add(&pool->n_changes, 1);
 	if (atomic_load(&pool->n_watching) > 0)
-		events_poke(pool->events);
+		worker_once_ask(&pool->notify);
+}
+
+static void notify(struct worker_once *once)
+{
+	struct ap_pool *pool = ap_container_of(once, struct ap_pool, notify);
+	if (pool->changed)
+		pool->changed(pool->observer);
+}
+
+/* There are events to be read. */
+static void on_news(void *data)
+{
+	struct ap_pool *pool = data;
+	worker_once_ask(&pool->notify);
 }
 
 uint64_t ap_pool_changes(struct ap_pool *pool)
@@ -716,8 +730,8 @@ void pool_obey_config_locked(struct ap_pool *pool)
 	uint64_t max_memory = pool->view->limits.recycling.max_memory;
 	struct machine_limits limits = limits_of(pool);
 	pool_step_locked(pool, &(struct machine_event){.type = MACHINE_CONFIG, .limits = &limits});
-	if (limits.recycling.max_memory != max_memory)
-		job_bound_locked(pool);
+	if (limits.recycling.max_memory != max_memory && pool->workers) /* else the start does it */
+		worker_once_ask(&pool->bound);
 }
 
 /* The value that an option has, owned by the caller. NULL on ENOMEM. */
@@ -996,7 +1010,6 @@ int ap_pool_new(struct ap_pool **ret, struct ap_pool_options *options, struct ap
 	pthread_cond_init(&pool->emptied, NULL);
 	ap_list_init(&pool->answered);
 	ap_list_init(&pool->lookers);
-	worker_lane_init(&pool->tidy_lane);
 	cond_init_monotonic(&pool->looked);
 	pool->config = options->config;
 	options->config = (struct ap_config){0};
@@ -1139,11 +1152,16 @@ int ap_pool_start(struct ap_pool *pool, struct ap_err *err)
 		r = store_start(pool->store, full, err);
 	if (r == 0)
 		r = backend_new(&pool->backend, pool->state_dir, pool->shim, err);
-	if (r == 0 && (r = events_start(pool->events, pool->changed, pool->observer)) < 0)
-		ap_err_errno(err, r, "thread of the events");
 	if (r == 0 && (!(pool->workers = worker_pool_new(POOL_N_WORKERS)) ||
-		       !(pool->looking = worker_pool_new(2))))
+		       !(pool->looking = worker_pool_new(3))))
 		r = ap_err_errno(err, -EAGAIN, "worker threads");
+	if (r == 0) {
+		jobs_init(pool);
+		worker_once_init(&pool->notify, pool->looking, notify, NULL);
+		r = events_start(pool->events, on_news, pool);
+		if (r < 0)
+			ap_err_errno(err, r, "thread of the events");
+	}
 	if (r == 0)
 		pool->backend->ops->bound(pool->backend, pool->view->limits.recycling.max_memory);
 	pool->reviving =
@@ -1247,6 +1265,7 @@ static void leave_agents(struct ap_pool *pool)
 		if (!agent)
 			continue;
 		pool->agents[i] = NULL;
+		agent_remove_sources(agent);
 		worktree_leave(&agent->worktree);
 		ap_agent_unref(agent);
 	}
@@ -1258,6 +1277,8 @@ void ap_pool_free(struct ap_pool *pool)
 		return;
 	atomic_store(&pool->leaving, true);
 	worker_pool_end(pool->workers); /* what runs may need the other two */
+	if (pool->events)
+		events_end(pool->events); /* which has the notifier asked */
 	worker_pool_end(pool->looking);
 	loop_stop(pool->loop);
 	worker_pool_free(pool->workers);

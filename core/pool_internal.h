@@ -169,11 +169,11 @@ struct ap_agent {
 	bool delivering;
 	unsigned n_keys; /* lines of them that wait or are being typed */
 	size_t keys_bytes;
-	unsigned n_commits;	     /* that wait or are being made */
-	struct worker_job pause_job; /* has the processes obey `paused` */
-	bool pausing, pauses_again;  /* it is queued or runs; there was another word meanwhile */
-	atomic_bool forwarding;	     /* a job to bring it forward waits */
-	atomic_bool following;	     /* one to have its branch follow it waits */
+	unsigned n_commits;	  /* that wait or are being made */
+	struct worker_once pause; /* has the processes obey `paused`; holds a reference till it
+				   * rests */
+	atomic_bool forwarding;	  /* a job to bring it forward waits */
+	atomic_bool following;	  /* one to have its branch follow it waits */
 	struct worker_job prompt_job;
 	struct ap_err prompt_error; /* why the last prompt was not delivered */
 	enum ap_activity activity;
@@ -230,13 +230,13 @@ struct ap_pool {
 	struct worker_pool *workers;
 	struct templates *templates;
 	struct kept_work *kept_work;
-	struct worker_job tidy_job;
-	struct worker_lane tidy_lane; /* two would remove the same */
-	atomic_bool tidying;	      /* it is queued */
+	struct worker_once tidy;  /* removes what is garbage, prepares what is wanted next */
+	struct worker_once bound; /* has agents bounded as it is set */
 	struct worker_job revive_job;
-	struct worker_job bound_job;
-	/* overview.c: a thread that looks, and one that answers who waits for that */
+	/* overview.c: a thread that looks, and one that answers who waits for that; and one that
+	 * tells the observer */
 	struct worker_pool *looking;
+	struct worker_once notify; /* tells him that something is shown otherwise */
 	struct worker_job look_job, answer_job;
 	int64_t silent_until_ns; /* the former's own: the backend did not answer */
 	int64_t usage_due_ns;	 /* likewise: no usage is looked at before */
@@ -270,7 +270,6 @@ struct ap_pool {
 	struct loop_source revive_due;	 /* the backend is to be started again */
 	atomic_bool leaving;		 /* nothing more is begun: it is being freed */
 	bool reviving;			 /* a worker starts the backend again; pool->lock */
-	bool bounding;			 /* bound_job is queued; pool->lock */
 	atomic_uint n_asked;		 /* jobs with a request */
 	atomic_uint names_kept; /* numbers of agents below this are spent, says the store */
 };
@@ -442,6 +441,10 @@ bool agent_info_locked(const struct ap_agent *agent, struct ap_agent_info *ret);
 /* Takes it out of the table and answers who waits for it. */
 void agent_leave(struct ap_agent *agent);
 
+/* Lets go of what the loop watches for it, before the pool does of the agent. Returns when nothing
+ * of it is being called: not with the lock held. */
+void agent_remove_sources(struct ap_agent *agent);
+
 /* Has the loop conclude the activity anew, answer waits and hand the next prompt to a worker: now;
  * at a time, whatever was asked for before; at a time unless it does so earlier. Any thread, any
  * lock. */
@@ -557,8 +560,8 @@ int pool_revive_backend(struct ap_pool *pool, struct ap_err *err);
 /* Has a worker do that. pool->lock held. */
 void job_revive_locked(struct ap_pool *pool);
 
-/* Has a worker bound what agents may use, as the configuration says now. pool->lock held. */
-void job_bound_locked(struct ap_pool *pool);
+/* Makes the pool's own jobs ready to be asked for. */
+void jobs_init(struct ap_pool *pool);
 
 /* --- keeping.c --- */
 
@@ -589,6 +592,9 @@ void job_settled(struct ap_request *request, int result, const struct ap_err *er
 		 enum ap_activity activity);
 
 /* --- prompts.c --- */
+
+/* Makes the agent's pause ready to be asked for. */
+void pause_init(struct ap_agent *agent);
 
 /* Has a worker deliver the first prompt of the queue. pool->lock held. */
 void job_prompt_locked(struct ap_agent *agent);

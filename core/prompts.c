@@ -685,29 +685,26 @@ void agent_obey_pause(struct ap_agent *agent)
 	} while (stop != is_to_stop(agent, &running));
 }
 
-/* One job for all that is said meanwhile: the last word counts. */
-static void job_pause(struct worker_job *job)
+static void pause_run(struct worker_once *once)
 {
-	struct ap_agent *agent = ap_container_of(job, struct ap_agent, pause_job);
-	for (bool again = true; again;) {
-		agent_obey_pause(agent);
-		pthread_mutex_lock(&agent->pool->lock);
-		again = agent->pausing = agent->pauses_again;
-		agent->pauses_again = false;
-		pthread_mutex_unlock(&agent->pool->lock);
-	}
-	ap_agent_unref(agent);
+	agent_obey_pause(ap_container_of(once, struct ap_agent, pause));
 }
 
-static void job_pause_locked(struct ap_agent *agent)
+static void pause_rests(struct worker_once *once)
 {
-	agent->pauses_again = agent->pausing;
-	if (agent->pausing)
-		return;
-	agent->pausing = true;
-	agent->pause_job = (struct worker_job){.run = job_pause};
-	agent_ref(agent); /* the job's */
-	worker_submit(agent->pool->workers, &agent->pause_job);
+	ap_agent_unref(ap_container_of(once, struct ap_agent, pause));
+}
+
+void pause_init(struct ap_agent *agent)
+{
+	worker_once_init(&agent->pause, agent->pool->workers, pause_run, pause_rests);
+}
+
+static void job_pause(struct ap_agent *agent)
+{
+	agent_ref(agent); /* until it rests */
+	if (!worker_once_ask(&agent->pause))
+		ap_agent_unref(agent);
 }
 
 /* As may_be_asked(), of the program that there is: -EBUSY on the way to the next one, or to the
@@ -731,7 +728,7 @@ int ap_agent_pause(struct ap_pool *pool, struct ap_agent *agent, uint64_t token,
 	if (r == 0) {
 		agent->paused = pause;
 		agent_review_now(agent);
-		job_pause_locked(agent);
+		job_pause(agent);
 	}
 	pthread_mutex_unlock(&pool->lock);
 	return r;

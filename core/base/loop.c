@@ -203,7 +203,7 @@ int loop_watch_fd(struct loop *loop, struct loop_source *source, int fd)
 	pthread_mutex_lock(&loop->lock);
 	forget_fd_locked(loop, source);
 	int r = 0;
-	if (fd >= 0) {
+	if (fd >= 0 && source->index > 0) {
 		if (++loop->last_serial <= FILE_KEY >> 32) /* those are the loop's own */
 			loop->last_serial = (FILE_KEY >> 32) + 1;
 		r = watch(loop, fd, (uint64_t)loop->last_serial << 32 | source->index);
@@ -245,8 +245,9 @@ static void forget_file_locked(struct loop *loop, struct loop_source *source)
 int loop_watch_file(struct loop *loop, struct loop_source *source, const char *path)
 {
 	pthread_mutex_lock(&loop->lock);
-	int file = path ? inotify_add_watch(loop->inotify_fd, path, IN_MODIFY) : -1;
-	int r = path && file < 0 ? -errno : 0;
+	int file = path && source->index > 0 ? inotify_add_watch(loop->inotify_fd, path, IN_MODIFY)
+					     : -1;
+	int r = path && source->index > 0 && file < 0 ? -errno : 0;
 	if (r == 0 && file != source->file) {
 		forget_file_locked(loop, source);
 		source->file = file;
@@ -266,6 +267,8 @@ int loop_watch_file(struct loop *loop, struct loop_source *source, const char *p
 
 static void set_locked(struct loop *loop, struct loop_source *source, int64_t at_ns)
 {
+	if (source->index == 0) /* it was removed */
+		return;
 	set_time_locked(loop, source, at_ns);
 	if (at_ns >= loop->armed_ns)
 		return;

@@ -44,8 +44,9 @@ void loop_free(struct loop *loop);
  * -ENOMEM. */
 int loop_add(struct loop *loop, struct loop_source *source, void (*call)(struct loop_source *));
 
-/* Lets go of a source, if it is in the loop; it may be freed afterwards. Blocks while it is being
- * called, unless from that call: not with a lock held that its call takes. */
+/* Lets go of a source, if it is in the loop: whoever still sets or watches something for it has no
+ * effect, and it may be freed when nobody does. Blocks while it is being called, unless from that
+ * call: not with a lock held that its call takes. */
 void loop_remove(struct loop *loop, struct loop_source *source);
 
 /* Calls the source while `fd` can be read or has come to its end, in place of what was watched

@@ -140,3 +140,42 @@ void worker_pool_free(struct worker_pool *pool)
 	free(pool->threads);
 	free(pool);
 }
+
+/* --- once for all who ask --- */
+
+enum { RESTS, QUEUED, RUNS, RUNS_AGAIN };
+
+static void run_once(struct worker_job *job)
+{
+	struct worker_once *once = ap_container_of(job, struct worker_once, job);
+	int runs = RUNS;
+	atomic_store(&once->state, RUNS); /* who asks from now on is another run's */
+	once->run(once);
+	void (*rests)(struct worker_once *) = once->rests;
+	if (atomic_compare_exchange_strong(&once->state, &runs, RESTS)) {
+		if (rests)
+			rests(once);
+		return;
+	}
+	atomic_store(&once->state, QUEUED);
+	worker_submit(once->pool, &once->job);
+}
+
+void worker_once_init(struct worker_once *once, struct worker_pool *pool,
+		      void (*run)(struct worker_once *), void (*rests)(struct worker_once *))
+{
+	*once = (struct worker_once){
+		.run = run, .rests = rests, .pool = pool, .job = {.run = run_once}};
+	atomic_init(&once->state, RESTS);
+}
+
+bool worker_once_ask(struct worker_once *once)
+{
+	int state = atomic_load(&once->state), next;
+	do {
+		next = state == RESTS ? QUEUED : state == RUNS ? RUNS_AGAIN : state;
+	} while (!atomic_compare_exchange_weak(&once->state, &state, next));
+	if (state == RESTS)
+		worker_submit(once->pool, &once->job);
+	return state == RESTS;
+}

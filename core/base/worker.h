@@ -2,6 +2,9 @@
  * the same lane run one after the other, so that what is done to one agent never overlaps. */
 #pragma once
 
+#include <stdatomic.h>
+#include <stdbool.h>
+
 #include "list.h"
 
 struct worker_pool;
@@ -36,3 +39,21 @@ void worker_pool_end(struct worker_pool *pool);
 void worker_pool_free(struct worker_pool *pool);
 
 void worker_lane_init(struct worker_lane *lane);
+
+/* A job that is asked for again and again, whatever it finds to do each time: one run is for all
+ * who asked before it began, and never are there two at a time. */
+struct worker_once {
+	void (*run)(struct worker_once *once);
+	void (*rests)(struct worker_once *once); /* called when nobody has asked for more; may free
+						  * it; may be NULL */
+	struct worker_pool *pool;
+	struct worker_job job;
+	atomic_int state;
+};
+
+void worker_once_init(struct worker_once *once, struct worker_pool *pool,
+		      void (*run)(struct worker_once *), void (*rests)(struct worker_once *));
+
+/* Has it run, once more if it runs already. True: it rested, and `rests` will be called. As
+ * worker_submit(). */
+bool worker_once_ask(struct worker_once *once);

@@ -40,7 +40,6 @@ struct events {
 	uint64_t n_missed; /* that found no room, behind those in the queue */
 	struct events_end end;
 	bool grown;  /* since `news` was called */
-	bool poked;  /* likewise */
 	bool ending; /* the thread is to end */
 
 	pthread_t thread;
@@ -231,14 +230,14 @@ static void *events_main(void *data)
 	do {
 		pthread_mutex_lock(&events->queue_lock);
 		while (ap_list_empty(&events->queue) && !events->n_missed && !events->grown &&
-		       !events->poked && !events->ending)
+		       !events->ending)
 			pthread_cond_wait(&events->changed, &events->queue_lock);
 		ending = events->ending;
 		pthread_mutex_unlock(&events->queue_lock);
 		drain(events);
 		pthread_mutex_lock(&events->queue_lock);
-		bool news = events->grown || events->poked || ending;
-		events->grown = events->poked = false;
+		bool news = events->grown || ending;
+		events->grown = false;
 		events->end.over = ending;
 		pthread_mutex_unlock(&events->queue_lock);
 		if (news && events->news)
@@ -258,14 +257,6 @@ int events_start(struct events *events, void (*news)(void *data), void *data)
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	events->runs = r == 0;
 	return r;
-}
-
-void events_poke(struct events *events)
-{
-	pthread_mutex_lock(&events->queue_lock);
-	events->poked = true;
-	pthread_cond_signal(&events->changed);
-	pthread_mutex_unlock(&events->queue_lock);
 }
 
 void events_end(struct events *events)

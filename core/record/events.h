@@ -18,12 +18,8 @@ int events_open(struct events **ret, const char *path, struct ap_err *err);
 void events_close(struct events *events);
 
 /* Starts the thread; until then what is noted stays in the queue. `news` is called by the thread,
- * without a lock, when there is more to be read, when it was asked for, and once when it is over.
- * -errno. */
+ * without a lock, when there is more to be read, and once when it is over. -errno. */
 int events_start(struct events *events, void (*news)(void *data), void *data);
-
-/* Has `news` called, once for all who ask meanwhile. Does not block; any lock may be held. */
-void events_poke(struct events *events);
 
 /* Writes what is in the queue and ends the thread: nobody need follow any more. Blocks. */
 void events_end(struct events *events);

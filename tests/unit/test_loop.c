@@ -283,6 +283,24 @@ static void removal_waits_for_a_call(void **state)
 	pthread_join(thread, NULL);
 }
 
+static void what_was_removed_waits_for_nothing(void **state)
+{
+	struct counted counted;
+	int fd = eventfd(1, EFD_CLOEXEC);
+	add(&counted, count);
+	loop_remove(loop, &counted.source);
+	for (int i = 0; i < 100; i++) { /* more than there is room for */
+		loop_set(loop, &counted.source, ap_clock_ns() + i);
+		loop_advance(loop, &counted.source, ap_clock_ns());
+	}
+	assert_int_equal(loop_watch_fd(loop, &counted.source, fd), 0);
+	assert_int_equal(loop_watch_file(loop, &counted.source, "/tmp"), 0);
+	go_round();
+	assert_int_equal(atomic_load(&counted.n_calls), 0);
+	remove_counted(&counted); /* again: nothing */
+	close(fd);
+}
+
 /* Sources come and go in other threads while the loop calls them. NULL: all is well. */
 static void *come_and_go(void *data)
 {
@@ -323,6 +341,7 @@ int main(void)
 		IT("who sets himself again starves nobody", who_sets_himself_again_starves_nobody),
 		IT("a call may end its own source", a_call_may_end_its_own_source),
 		IT("a removal waits for a call that is under way", removal_waits_for_a_call),
+		IT("what was removed waits for nothing", what_was_removed_waits_for_nothing),
 		IT("sources come and go while others are called", sources_come_and_go),
 	};
 	return cmocka_run_group_tests_name("loop", tests, begin, end);

@@ -78,12 +78,59 @@ static void grown_pool_works_wider(void **state)
 	pthread_barrier_destroy(&all_there);
 }
 
+#define N_ASKS 20000
+
+static struct worker_once once;
+static atomic_int n_asked, n_seen, n_rests, n_begun;
+
+static void see(struct worker_once *of)
+{
+	assert_ptr_equal(of, &once);
+	assert_int_equal(atomic_fetch_add(&n_inside, 1), 0); /* never two at a time */
+	atomic_store(&n_seen, atomic_load(&n_asked));
+	atomic_fetch_sub(&n_inside, 1);
+}
+
+static void rests(struct worker_once *of)
+{
+	atomic_fetch_add(&n_rests, 1);
+}
+
+static void *ask(void *data)
+{
+	for (int i = 0; i < N_ASKS; i++) {
+		atomic_fetch_add(&n_asked, 1);
+		if (worker_once_ask(&once))
+			atomic_fetch_add(&n_begun, 1);
+	}
+	return NULL;
+}
+
+static void one_run_for_all_who_asked(void **state)
+{
+	pthread_t threads[3];
+	struct worker_pool *pool = worker_pool_new(3);
+	assert_non_null(pool);
+	atomic_store(&n_inside, 0);
+	worker_once_init(&once, pool, see, rests);
+	for (int i = 0; i < 3; i++)
+		assert_int_equal(pthread_create(&threads[i], NULL, ask, NULL), 0);
+	for (int i = 0; i < 3; i++)
+		pthread_join(threads[i], NULL);
+	worker_pool_free(pool);
+	assert_int_equal(n_asked, 3 * N_ASKS);
+	assert_int_equal(n_seen, n_asked); /* a run began after the last of them */
+	assert_int_equal(n_rests, n_begun);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		IT("jobs of a lane run one at a time, in order, and all of them before the end",
 		   lanes_keep_order),
 		IT("a pool that has grown does more at a time", grown_pool_works_wider),
+		IT("a job that is asked for again runs once more, for all who asked",
+		   one_run_for_all_who_asked),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
