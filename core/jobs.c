@@ -83,9 +83,7 @@ static void note_hook(struct ap_pool *pool)
 		events_note(pool->events, "hook_failed", EVENT_FIELDS({"reason", why.text, 0}));
 }
 
-/* Removes what templates_discard() moved away, and prepares the next worktree, behind whoever
- * asked.
- */
+/* Removes what templates_discard() moved away, and prepares the next worktree. */
 static void tidy(struct worker_once *once)
 {
 	struct ap_pool *pool = ap_container_of(once, struct ap_pool, tidy);

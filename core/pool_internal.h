@@ -1,9 +1,9 @@
 /* What the files of the pool share. Not for fs/.
  *
  * Locks, in the order in which they are taken: agent->typing, under which things take their time;
- * pool->lock, then the worker pool's own. agent->output_lock and the backend's are leaves, taken
- * with neither of these two held; that of kept_work is one too, but may be. Under pool->lock: no
- * I/O, no callback, nothing that sleeps. */
+ * pool->lock, then the worker pools' own and the loop's. agent->output_lock and the backend's are
+ * leaves, taken with neither of these two held; that of kept_work is one too, but may be. Under
+ * pool->lock: no I/O, no callback, nothing that sleeps. */
 #pragma once
 
 #include <pthread.h>

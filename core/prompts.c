@@ -555,10 +555,10 @@ static void job_prompt(struct worker_job *job)
 		tell_outcome(agent, label, prompt->len, outcome, &err);
 	pthread_mutex_lock(&pool->lock);
 	agent->delivering = false;
-	agent_review_now(agent);
-	if (r == -EAGAIN) { /* what said that it was ready may still do so */
+	/* what said that it was ready may still do so: not before a while */
+	agent_review_at(agent, ap_clock_ns() + (r == -EAGAIN ? PUT_BACK_PAUSE : 0));
+	if (r == -EAGAIN) {
 		put_back_locked(agent, ap_steal(prompt));
-		agent_review_at(agent, ap_clock_ns() + PUT_BACK_PAUSE);
 	} else if (r < 0 && r != -ECANCELED) {
 		agent->prompt_error = err;
 	} else if (prompt && r == 0) {
