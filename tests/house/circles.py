@@ -1,0 +1,86 @@
+#!/usr/bin/env python3
+"""circles.py BUILD: which files of the house need one another, round and round. Prints TAP.
+
+A file needs another if it names a function or an object that the other defines, as the linker sees it; what is called
+through a table or a callback is no need. No circle goes through files of two wings, and none inside a wing has more
+files than LARGEST says."""
+
+import glob
+import os
+import subprocess
+import sys
+
+LARGEST = 4  # files in a circle inside a wing
+STILL = {"core": 12, "core/work": 9, "fs": 6}  # where there are larger ones as yet: whoever makes one smaller says so here
+
+
+def objects(build):
+    """Path of an object file -> the source file that it is of, from the top."""
+    ret = {}
+    for path in glob.glob(f"{build}/core/**/*.a.p/*.c.o", recursive=True) + glob.glob(f"{build}/fs/agentpoolfs.p/*.c.o"):
+        wing = os.path.relpath(os.path.dirname(os.path.dirname(path)), build)
+        name = os.path.basename(path)[:-2]
+        if "_fake" not in path and not name.startswith(".."):  # the other side of a choice of the link
+            ret[path] = f"{wing}/{name}"
+    return ret
+
+
+def symbols(path):
+    """What an object file defines for others, and what it needs of them."""
+    defined, needed = set(), set()
+    for line in subprocess.run(["nm", "-g", path], check=True, capture_output=True, text=True).stdout.splitlines():
+        kind, name = line.split()[-2:]
+        (needed if kind == "U" else defined).add(name)
+    return defined, needed
+
+
+def circles(needs):
+    """The sets of files that reach one another (Tarjan's algorithm)."""
+    number, lowest, stack, found = {}, {}, [], []
+
+    def visit(file):
+        number[file] = lowest[file] = len(number)
+        stack.append(file)
+        for other in needs[file]:
+            if other not in number:
+                visit(other)
+            if other in stack:
+                lowest[file] = min(lowest[file], lowest[other])
+        if lowest[file] == number[file]:
+            at = stack.index(file)
+            found.append(sorted(stack[at:]))
+            del stack[at:]
+
+    for file in sorted(needs):
+        if file not in number:
+            visit(file)
+    return [files for files in found if len(files) > 1]
+
+
+def main():
+    of = objects(sys.argv[1])
+    if not of:
+        sys.exit(f"{sys.argv[1]} has no object files")
+    table = {of[path]: symbols(path) for path in of}
+    definer = {name: file for file, (defined, _) in table.items() for name in defined}
+    needs = {file: sorted({definer[name] for name in needed if name in definer} - {file}) for file, (_, needed) in table.items()}
+    found = circles(needs)
+    wings = sorted({os.path.dirname(file) for file in needs})
+    across = [files for files in found if len({os.path.dirname(file) for file in files}) > 1]
+    print(f"1..{len(wings) + 1}")
+    print(f"{'not ok' if across else 'ok'} 1 - no circle goes through two wings")
+    for files in across:
+        print(f"# {' '.join(files)}")
+    failed = bool(across)
+    for n, wing in enumerate(wings, 2):
+        inside = [files for files in found if {os.path.dirname(file) for file in files} == {wing}]
+        most, largest = STILL.get(wing, LARGEST), max(map(len, inside), default=0)
+        good = largest <= most and (wing not in STILL or largest == most)
+        print(f"{'ok' if good else 'not ok'} {n} - {wing}: the largest circle has {largest} files, {'still' if wing in STILL else 'at most'} {most}")
+        failed |= not good
+        for files in inside:
+            print(f"# {' '.join(os.path.basename(file) for file in files)}")
+    sys.exit(failed)
+
+
+main()
