@@ -295,6 +295,14 @@ static bool has_filter(struct ap_git *git, const char *name)
 	return !setting.failed && git_setting_is(git, ap_buf_text(&setting), false);
 }
 
+bool git_is_smudge(const char *setting)
+{
+	size_t len = strcspn(setting, "\n");
+	return strncmp(setting, "filter.", 7) == 0 &&
+	       ((len > 14 && strncmp(setting + len - 7, ".smudge", 7) == 0) ||
+		(len > 15 && strncmp(setting + len - 8, ".process", 8) == 0));
+}
+
 static bool needs_filter(struct ap_git *git, const struct git_attrs *attrs)
 {
 	const char *filter = attrs->value[GIT_ATTR_FILTER];
