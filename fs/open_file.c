@@ -6,16 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-void file_ref(struct open_file *file)
+static void file_free(struct open_file *file)
 {
-	atomic_fetch_add(&file->n_refs, 1);
-}
-
-void file_unref(void *data)
-{
-	struct open_file *file = data;
-	if (atomic_fetch_sub(&file->n_refs, 1) != 1)
-		return;
 	tree_call_fini(&file->call);
 	if (file->snapshot)
 		snapshot_close(file->files->snapshots, file->snapshot);
@@ -29,10 +21,30 @@ void file_unref(void *data)
 	free(file);
 }
 
-/* --- the table --- */
+/* Takes the table's reference. */
+static void file_end(struct open_file *file)
+{
+	struct open_files *files = file->files;
+	table_remove(files, file->fh);
+	if (file->row->take)
+		take_end(file);
+	if (file->following)
+		follow_close(file);
+	poll_close(file);
+	pthread_mutex_lock(&files->lock);
+	file->closed = true;
+	bool granted = file->granted;
+	struct ap_lease_key lease = file->lease;
+	bool writes = file->writing && file->writing->parked;
+	pthread_mutex_unlock(&files->lock);
+	if (!writes)
+		request_cancel(file);
+	if (granted)
+		ap_pool_release_key(files->pool, lease);
+	file_unref(file);
+}
 
-/* 64 times a power of two. */
-#define OPEN_FILES_MAX 65536u
+static const struct open_file_ops ops = {.end = file_end, .free = file_free};
 
 struct open_files *open_files_new(struct ap_pool *pool, struct parked_set *parked,
 				  struct snapshots *snapshots)
@@ -40,6 +52,7 @@ struct open_files *open_files_new(struct ap_pool *pool, struct parked_set *parke
 	struct open_files *files = calloc(1, sizeof *files);
 	if (!files)
 		return NULL;
+	files->ops = &ops;
 	files->pool = pool;
 	files->parked = parked;
 	files->snapshots = snapshots;
@@ -52,14 +65,6 @@ struct open_files *open_files_new(struct ap_pool *pool, struct parked_set *parke
 void open_files_serve(struct open_files *files, struct fuse_session *session)
 {
 	files->session = session;
-}
-
-/* The text that comes to be over it is shown still. */
-#define TEXTS_MAX (256u << 20)
-
-bool open_files_are_full(const struct open_files *files)
-{
-	return atomic_load(&files->text_bytes) + snapshots_open_bytes(files->snapshots) > TEXTS_MAX;
 }
 
 void open_files_free(struct open_files *files)
@@ -75,95 +80,7 @@ void open_files_free(struct open_files *files)
 	free(files);
 }
 
-static int table_grow_locked(struct open_files *files, struct ap_err *err)
-{
-	uint32_t from = files->n_slots, n = from ? 2 * from : 64;
-	if (from == OPEN_FILES_MAX)
-		return ap_err_set(err, -ENFILE, "%u files are open already", OPEN_FILES_MAX);
-	struct slot *slots = realloc(files->slots, n * sizeof *slots);
-	if (!slots)
-		return -ENOMEM;
-	for (uint32_t i = from; i < n; i++) /* the last one's next is where the table ends */
-		slots[i] = (struct slot){.next_free = i + 1};
-	files->slots = slots;
-	files->n_slots = n;
-	return 0;
-}
-
-static int table_add(struct open_files *files, struct open_file *file, struct ap_err *err)
-{
-	pthread_mutex_lock(&files->lock);
-	int r = files->first_free == files->n_slots ? table_grow_locked(files, err) : 0;
-	if (r == 0) {
-		uint32_t at = files->first_free;
-		files->first_free = files->slots[at].next_free;
-		files->slots[at].file = file;
-		file->fh = (uint64_t)++files->slots[at].generation << 32 | at;
-	}
-	pthread_mutex_unlock(&files->lock);
-	return r;
-}
-
-static void table_remove(struct open_files *files, uint64_t fh)
-{
-	uint32_t at = (uint32_t)fh;
-	pthread_mutex_lock(&files->lock);
-	files->slots[at].file = NULL;
-	files->slots[at].next_free = files->first_free;
-	files->first_free = at;
-	pthread_mutex_unlock(&files->lock);
-}
-
-/* It stays: the kernel says of a handle that it asks for no more when nothing of it is under way.
- */
-struct open_file *open_file_find(struct open_files *files, uint64_t fh)
-{
-	uint32_t at = (uint32_t)fh;
-	pthread_mutex_lock(&files->lock);
-	bool there = at < files->n_slots && files->slots[at].generation == fh >> 32;
-	struct open_file *file = there ? files->slots[at].file : NULL;
-	pthread_mutex_unlock(&files->lock);
-	return file;
-}
-
-void request_over(struct open_file *file, struct ap_request *request)
-{
-	pthread_mutex_lock(&file->files->lock);
-	if (file->request == request) /* the next line's may be there already */
-		file->request = NULL;
-	pthread_mutex_unlock(&file->files->lock);
-	ap_request_free(request);
-}
-
-void request_cancel(struct open_file *file)
-{
-	pthread_mutex_lock(&file->files->lock);
-	struct ap_request *request = file->request;
-	if (request)
-		ap_request_ref(request);
-	pthread_mutex_unlock(&file->files->lock);
-	if (!request)
-		return;
-	ap_request_cancel(file->files->pool, request);
-	ap_request_free(request);
-}
-
 /* --- open --- */
-
-/* libfuse 3.14 has no field for FOPEN_STREAM: the answer is made by hand, as the kernel reads it.
- */
-bool open_reply(struct open_file *file, fuse_req_t req, bool keep_cache)
-{
-	uint32_t flags = keep_cache ? FOPEN_KEEP_CACHE : 0;
-	if (file->direct)
-		flags |= FOPEN_DIRECT_IO;
-	if (file->stream)
-		flags |= FOPEN_STREAM | FOPEN_NONSEEKABLE;
-	if (!file->row->line && !file->row->submit && !file->row->set)
-		flags |= FOPEN_NOFLUSH;
-	struct fuse_open_out out = {.fh = file->fh, .open_flags = flags};
-	return fuse_reply_buf(req, (const char *)&out, sizeof out) == 0;
-}
 
 static struct open_file *file_new(struct open_files *files, struct node node, int open_flags)
 {
@@ -314,28 +231,6 @@ void open_file_flush(struct open_files *files, fuse_req_t req, struct fuse_file_
 		ap_buf_fini(&file->pending);
 	}
 	fuse_reply_err(req, -r);
-}
-
-void open_file_end(struct open_file *file)
-{
-	struct open_files *files = file->files;
-	table_remove(files, file->fh);
-	if (file->row->take)
-		take_end(file);
-	if (file->following)
-		follow_close(file);
-	poll_close(file);
-	pthread_mutex_lock(&files->lock);
-	file->closed = true;
-	bool granted = file->granted;
-	struct ap_lease_key lease = file->lease;
-	bool writes = file->writing && file->writing->parked;
-	pthread_mutex_unlock(&files->lock);
-	if (!writes)
-		request_cancel(file);
-	if (granted)
-		ap_pool_release_key(files->pool, lease);
-	file_unref(file);
 }
 
 /* The last copy of the descriptor is closed, however its holder died. */

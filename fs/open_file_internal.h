@@ -1,5 +1,6 @@
-/* What the files of an open file share: its life and the table in open_file.c, then reading.c,
- * following.c, polling.c, writing.c and holding.c. */
+/* What the files of an open file share: the table is below them all (open_table.c), open and close
+ * above (open_file.c), and between them reading.c, following.c, polling.c, writing.c and holding.c.
+ */
 #pragma once
 
 #include <pthread.h>
@@ -93,7 +94,15 @@ struct slot {
 	uint32_t next_free; /* another free one, or n_slots: none */
 };
 
+/* What the table has done to a file: closed, or not opened after all; freed, when nothing of it is
+ * under way any more. */
+struct open_file_ops {
+	void (*end)(struct open_file *file);
+	void (*free)(struct open_file *file);
+};
+
 struct open_files {
+	const struct open_file_ops *ops;
 	struct ap_pool *pool;
 	struct parked_set *parked;
 	struct snapshots *snapshots;
@@ -122,6 +131,8 @@ struct reader {
 	bool interrupted;	      /* before it was in the list; files->lock */
 };
 
+/* --- open_table.c --- */
+
 void file_ref(struct open_file *file);
 void file_unref(void *file); /* fits as what frees the data of a parked request */
 
@@ -147,6 +158,10 @@ void open_file_end(struct open_file *file);
 
 /* Has what is asked for through it answered with -ECANCELED. */
 void request_cancel(struct open_file *file);
+
+/* Gives the file a handle; and takes it back. -ENOMEM, -ENFILE with its sentence. */
+int table_add(struct open_files *files, struct open_file *file, struct ap_err *err);
+void table_remove(struct open_files *files, uint64_t fh);
 
 /* The open file of a handle, or NULL. */
 struct open_file *open_file_find(struct open_files *files, uint64_t fh);
