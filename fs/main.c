@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "command_line.h"
@@ -334,7 +335,10 @@ int main(int argc, char **argv)
 		}
 		if (pid > 0) {
 			close(fds[1]);
-			return await_report(fds[0]);
+			r = await_report(fds[0]);
+			if (r != 0) /* it has nothing any more of what it had begun */
+				(void)waitpid(pid, NULL, 0);
+			return r;
 		}
 		close(fds[0]);
 		setsid();
