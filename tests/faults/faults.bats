@@ -10,7 +10,7 @@ setup() {
 
 teardown() {
     local at
-    if [ -n "${STRACE:-}" ]; then kill -9 "$STRACE" 2>/dev/null || true; fi
+    kill_children ${STRACE:+"$STRACE"}
     if [ "${#MOUNTS[@]}" -gt 0 ]; then
         unmount_pool || true
         for at in "${MOUNTS[@]}"; do

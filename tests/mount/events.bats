@@ -9,7 +9,7 @@ setup() {
 }
 teardown() {
     local pid
-    for pid in "${FOLLOWERS[@]}"; do kill "$pid" 2>/dev/null || true; done # of a test that has failed
+    kill_children "${FOLLOWERS[@]}" # of a test that has failed
     common_teardown
 }
 

@@ -71,6 +71,13 @@ gone() { # PID: it has ended, reaped or not
     { read -r stat <"/proc/$1/stat"; } 2>/dev/null && [[ $stat == *") Z "* ]]
 }
 
+kill_children() { # PID...: those that are still this shell's: a number that was waited for is soon another's
+    local pid
+    for pid in "$@"; do
+        if grep -q "^PPid:.$BASHPID\$" "/proc/$pid/status" 2>/dev/null; then kill -9 "$pid" 2>/dev/null || true; fi
+    done
+}
+
 make_repo() { # PATH [FILES]
     git init -q -b main "$1"
     git -C "$1" config user.name user

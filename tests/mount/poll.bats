@@ -9,8 +9,7 @@ setup() {
     AGENTPOOLFS=$AGENTPOOLFS_FAKE
 }
 teardown() {
-    local pid
-    for pid in "${POLLERS[@]}"; do kill -9 "$pid" 2>/dev/null || true; done
+    kill_children "${POLLERS[@]}"
     common_teardown
 }
 

@@ -13,8 +13,8 @@ setup() {
 }
 
 teardown() {
-    local result=0 pid
-    for pid in "${HELD[@]}"; do kill -9 "$pid" 2>/dev/null || true; done
+    local result=0
+    kill_children "${HELD[@]}"
     unmount_pool || result=1
     if [ -n "$SIDE" ] && [ "$(users_side)" != "$SIDE" ]; then
         echo "the user's side of the repository has changed:" >&2
