@@ -72,9 +72,10 @@ struct ap_git {
 	char *objects, *rules, *ref_notes;
 	char **borrowed; /* NULL at the end; never NULL itself */
 	int64_t limit_ns;
-	char *author, *committer;  /* NAME <EMAIL>; NULL: not asked yet */
-	struct ap_buf clear;	   /* a directory that is known not to be ignored, with a slash */
-	struct git_filter *filter; /* NULL: not needed yet */
+	char *author, *committer;   /* NAME <EMAIL>; NULL: not asked yet */
+	struct ap_buf clear;	    /* a directory that is known not to be ignored, with a slash */
+	struct git_filter *filter;  /* NULL: not needed yet */
+	bool smudge_known, smudges; /* whether ops->has_smudge() was asked, and what it said */
 };
 
 /* Each takes over nothing of `git`, whose first fields are filled. 1: libgit2 cannot open it. */

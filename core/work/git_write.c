@@ -350,7 +350,12 @@ int ap_git_converts(struct ap_git *git, const char *path, const char *oid, uint6
 	r = git->ops->look(git, oid, &type, &blob_size, err);
 	if (r < 0 || blob_size != size)
 		return r < 0 ? r : 1;
-	return git->ops->has_smudge(git, err);
+	r = git->smudge_known ? git->smudges : git->ops->has_smudge(git, err);
+	if (r < 0)
+		return r;
+	git->smudge_known = true;
+	git->smudges = r > 0;
+	return r;
 }
 
 int ap_git_write_file(struct ap_git *git, int fd, const char *path,

@@ -236,24 +236,25 @@ static int print_status(struct look *look, struct ap_buf *out, struct ap_err *er
 
 /* --- diff --- */
 
-static int fill_rules_of(void *data, const char *path, const struct ap_git_entry *old_entry,
-			 const struct ap_git_entry *new_entry)
+struct filling {
+	struct rules *rules;
+	struct ap_err *err;
+};
+
+static int fill_rules_for(void *data, const char *path, const struct ap_git_entry *old_entry,
+			  const struct ap_git_entry *new_entry)
 {
-	struct look *look = data;
-	AP_CLEANUP_FREE char *above = strdup(path);
-	if (!above)
-		return -ENOMEM;
-	char *slash = strrchr(above, '/');
-	*(slash ? slash : above) = '\0';
-	return rules_fill(&look->rules, above, NULL);
+	const struct filling *filling = data;
+	return rules_fill_for(filling->rules, path, filling->err);
 }
 
 /* Has the attributes of every file that differs, the deleted and the committed too: where they are
  * to be read as text is said there. */
 static int fill_rules(struct look *look, struct ap_err *err)
 {
-	int r = ap_git_diff_trees(look->git, look->base_tree, look->tree, fill_rules_of, look, err);
-	return r < 0 && err && !*err->text ? ap_err_errno(err, r, "attributes") : r;
+	struct filling filling = {&look->rules, err};
+	return ap_git_diff_trees(look->git, look->base_tree, look->tree, fill_rules_for, &filling,
+				 err);
 }
 
 /* By the git program, over objects alone: its configuration is REPO's, the attributes are those of

@@ -117,3 +117,10 @@ int rules_fill(struct rules *rules, const char *path, struct ap_err *err)
 	}
 	return r;
 }
+
+int rules_fill_for(struct rules *rules, const char *path, struct ap_err *err)
+{
+	const char *slash = strrchr(path, '/');
+	AP_CLEANUP_FREE char *above = strndup(path, slash ? (size_t)(slash - path) : 0);
+	return above ? rules_fill(rules, above, err) : ap_err_errno(err, -ENOMEM, "%s", path);
+}

@@ -23,3 +23,6 @@ void rules_fini(struct rules *rules);
 /* Copies those of a directory and of all above it, up to the top. `path` is relative to the top.
  * One that is too long for a path of the system has none. */
 int rules_fill(struct rules *rules, const char *path, struct ap_err *err);
+
+/* The same for what lies at a path: of the directory that it is in. */
+int rules_fill_for(struct rules *rules, const char *path, struct ap_err *err);

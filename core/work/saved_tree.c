@@ -134,57 +134,38 @@ static int in_index(struct saved_tree *saved, const char *path, bool is_dir, str
 		      : strcmp(found, wanted.data) == 0;
 }
 
-/* The tree that another one has at a path, "" for none. */
-static int tree_at(struct saved_tree *saved, const char *root, const char *path,
-		   char ret[GIT_OID_MAX + 1], struct ap_err *err)
+/* What a tree, "" for none, has at a path: its mode, 0 for nothing, and its object. */
+static int entry_at(struct saved_tree *saved, const char *root, const char *path,
+		    unsigned *ret_mode, char ret[GIT_OID_MAX + 1], struct ap_err *err)
 {
-	char oid[GIT_OID_MAX + 1];
-	snprintf(oid, sizeof oid, "%s", root);
-	while (*path && *oid) {
+	snprintf(ret, GIT_OID_MAX + 1, "%s", root);
+	*ret_mode = *root ? MODE_DIR : 0;
+	while (*path && *ret) {
 		AP_CLEANUP_GIT_TREE struct ap_git_tree tree = {NULL, 0};
 		size_t len = strcspn(path, "/");
 		AP_CLEANUP_FREE char *name = strndup(path, len);
 		if (!name)
 			return ap_err_errno(err, -ENOMEM, "%s", path);
-		int r = ap_git_read_tree(saved->git, oid, &tree, err);
+		int r = ap_git_read_tree(saved->git, ret, &tree, err);
 		if (r < 0)
 			return r;
-		const struct ap_git_entry *entry = ap_git_tree_find(&tree, name);
-		snprintf(oid, sizeof oid, "%s", is_tree(entry) ? entry->oid : "");
 		path += len + (path[len] == '/');
+		const struct ap_git_entry *entry = ap_git_tree_find(&tree, name);
+		bool leads_on = entry && (!*path || is_tree(entry));
+		*ret_mode = leads_on ? entry->mode : 0;
+		snprintf(ret, GIT_OID_MAX + 1, "%s", leads_on ? entry->oid : "");
 	}
-	snprintf(ret, GIT_OID_MAX + 1, "%s", oid);
 	return 0;
 }
 
-/* The directory that a path lies in, "" for the top; owned by the caller. NULL: ENOMEM. */
-static char *dir_of(const char *path)
+/* The tree that another one has at a path, "" for none. */
+static int tree_at(struct saved_tree *saved, const char *root, const char *path,
+		   char ret[GIT_OID_MAX + 1], struct ap_err *err)
 {
-	const char *slash = strrchr(path, '/');
-	return strndup(path, slash ? (size_t)(slash - path) : 0);
-}
-
-/* What a tree has at a path: its mode, 0 for nothing, and its object. */
-static int entry_at(struct saved_tree *saved, const char *root, const char *path,
-		    unsigned *ret_mode, char ret[GIT_OID_MAX + 1], struct ap_err *err)
-{
-	AP_CLEANUP_GIT_TREE struct ap_git_tree tree = {NULL, 0};
-	AP_CLEANUP_FREE char *dir = dir_of(path);
-	char oid[GIT_OID_MAX + 1] = "";
-	*ret_mode = 0;
-	*ret = '\0';
-	if (!dir)
-		return ap_err_errno(err, -ENOMEM, "%s", path);
-	int r = tree_at(saved, root, dir, oid, err);
-	if (r == 0 && *oid)
-		r = ap_git_read_tree(saved->git, oid, &tree, err);
-	const char *slash = strrchr(path, '/');
-	const struct ap_git_entry *entry =
-		r == 0 ? ap_git_tree_find(&tree, slash ? slash + 1 : path) : NULL;
-	if (entry) {
-		*ret_mode = entry->mode;
-		strcpy(ret, entry->oid);
-	}
+	unsigned mode;
+	int r = entry_at(saved, root, path, &mode, ret, err);
+	if (r == 0 && !S_ISDIR(mode))
+		*ret = '\0';
 	return r;
 }
 
@@ -224,10 +205,7 @@ static int is_left_out(struct building *b, const struct layer_entry *entry, stru
 	const char *path = tree_path(saved, b->path);
 	if (strlen(path) >= PATH_MAX) /* nobody can have meant it */
 		return 0;
-	AP_CLEANUP_FREE char *above = dir_of(path);
-	if (!above)
-		return ap_err_errno(err, -ENOMEM, "%s", path);
-	int r = rules_fill(saved->rules, above, err);
+	int r = rules_fill_for(saved->rules, path, err);
 	if (r == 0)
 		r = ap_git_is_ignored(saved->git, path, is_dir, err);
 	if (r <= 0)
@@ -300,10 +278,7 @@ static int build_file(struct building *b, const struct layer_entry *entry, struc
 	if (fd < 0)
 		return cannot_read(b, fd, err);
 	const char *path = tree_path(saved, b->path);
-	AP_CLEANUP_FREE char *above = dir_of(path);
-	if (!above)
-		return ap_err_errno(err, -ENOMEM, "%s", path);
-	int r = rules_fill(saved->rules, above, err);
+	int r = rules_fill_for(saved->rules, path, err);
 	if (r == 0)
 		r = write_file(saved, fd, path, oid, err);
 	if (r < 0)

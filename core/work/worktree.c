@@ -245,17 +245,14 @@ static int copy_named(const struct worktree *worktree, struct layer *layer,
 		r = worktree_git(worktree, rules.dir, NULL, &git, err);
 	const char *at = ap_buf_text(named), *end = at + named->len;
 	for (; r == 0 && at < end; at += strlen(at) + 1) {
-		AP_CLEANUP_FREE char *above = strdup(at);
 		AP_CLEANUP_BUF struct ap_buf target = {0};
 		struct stat st;
 		ap_buf_printf(&target, "%s/%s", worktree->path, at);
-		if (!above || target.failed)
+		if (target.failed)
 			r = ap_err_errno(err, -ENOMEM, "%s", at);
 		if (r < 0 || lstat(ap_buf_text(&target), &st) == 0)
 			continue;
-		char *slash = strrchr(above, '/');
-		*(slash ? slash : above) = '\0';
-		r = rules_fill(&rules, above, err);
+		r = rules_fill_for(&rules, at, err);
 		if (r == 0)
 			r = ap_git_is_ignored(git, at, false, err);
 		if (r == 1)
