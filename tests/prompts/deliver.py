@@ -91,6 +91,15 @@ class Reading(Pool):
                     raise Failed("the queue stays full") from None
                 time.sleep(0.05)
 
+    def settle_ready(self):
+        """Until it is ready: of a reader that stands still for seconds, on a slow disk, `wait` says
+        that it waits for a human, and what is queued is given when it goes on."""
+        end = time.monotonic() + DEADLINE
+        while (said := self.settle()) != "ready":
+            if said != "waiting" or time.monotonic() > end:
+                raise Failed(f"wait says {said}: {self.read('why').strip()}")
+            time.sleep(0.1)
+
     def outcomes(self):
         with open(f"{self.mount}/events") as file:
             events = [json.loads(line) for line in file]
@@ -120,7 +129,7 @@ def compare(sent, arrived):
 def send_all(pool, sent):
     for message in sent:
         pool.prompt(message + b"\n")
-    pool.settle()
+    pool.settle_ready()
     outcomes = pool.outcomes()
     others = [event for event in outcomes if event["outcome"] != "submitted"]
     if others or len(outcomes) != len(sent):

@@ -26,7 +26,8 @@ def take(message):
 
 def read_lines():
     while True:
-        os.write(1, b"> ")
+        # on a line of its own, also where lines were typed ahead and it only now comes to read them
+        os.write(1, b"\r\x1b[2K> ")
         line = sys.stdin.buffer.readline()
         if not line:
             return
