@@ -242,12 +242,22 @@ static void forget_file_locked(struct loop *loop, struct loop_source *source)
 	source->file = -1;
 }
 
+/* The kernel has one watch for a file, whoever asks. */
+static bool is_anothers_locked(const struct loop *loop, const struct loop_source *source, int file)
+{
+	uint32_t place = file_place(loop, file);
+	return place < loop->n_files && loop->files[place]->file == file &&
+	       loop->files[place] != source;
+}
+
 int loop_watch_file(struct loop *loop, struct loop_source *source, const char *path)
 {
 	pthread_mutex_lock(&loop->lock);
 	int file = path && source->index > 0 ? inotify_add_watch(loop->inotify_fd, path, IN_MODIFY)
 					     : -1;
 	int r = path && source->index > 0 && file < 0 ? -errno : 0;
+	if (r == 0 && file >= 0 && is_anothers_locked(loop, source, file))
+		r = -EEXIST;
 	if (r == 0 && file != source->file) {
 		forget_file_locked(loop, source);
 		source->file = file;

@@ -55,7 +55,7 @@ void loop_remove(struct loop *loop, struct loop_source *source);
 int loop_watch_fd(struct loop *loop, struct loop_source *source, int fd);
 
 /* Calls the source after something was written to a file, likewise; NULL: no more. A file has
- * one source. -ENOENT, … */
+ * one source: -EEXIST for another. -ENOENT, … */
 int loop_watch_file(struct loop *loop, struct loop_source *source, const char *path);
 
 /* Calls the source once when it is time, in place of the time before; AP_FOREVER: not at all. */

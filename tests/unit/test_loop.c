@@ -113,6 +113,27 @@ static void calls_for_descriptors(void **state)
 	close(second[0]);
 }
 
+static void a_file_has_one_source(void **state)
+{
+	struct counted first, second;
+	char path[] = "/tmp/agentpool-loop-XXXXXX";
+	int fd = mkstemp(path);
+	(void)state;
+	add(&first, count);
+	add(&second, count);
+	assert_int_equal(loop_watch_file(loop, &first.source, path), 0);
+	assert_int_equal(loop_watch_file(loop, &second.source, path), -EEXIST);
+	assert_int_equal(write(fd, "x", 1), 1);
+	await_call(&first);
+	remove_counted(&first);
+	assert_int_equal(loop_watch_file(loop, &second.source, path), 0);
+	assert_int_equal(write(fd, "x", 1), 1);
+	await_call(&second);
+	remove_counted(&second);
+	close(fd);
+	unlink(path);
+}
+
 static void calls_for_files(void **state)
 {
 	struct counted counted;
@@ -336,6 +357,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		IT("a source is called while its descriptor can be read", calls_for_descriptors),
 		IT("a source is called when its file is written to", calls_for_files),
+		IT("a file has one source", a_file_has_one_source),
 		IT("times are called in their order", calls_in_order_of_time),
 		IT("an earlier time wakes a loop that sleeps", wakes_for_an_earlier_time),
 		IT("who sets himself again starves nobody", who_sets_himself_again_starves_nobody),
