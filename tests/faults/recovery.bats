@@ -23,6 +23,10 @@ event() { # KIND [TEXT]: it is among the events
     grep -F "\"event\":\"$1\"" "$POOL/events" | grep -qF -- "${2:-}"
 }
 
+programs_known() { # N: so many agents say which process their program is
+    [ "$(cat "$POOL"/agents/*/pid | wc -l)" -eq "$1" ]
+}
+
 @test "after kill -9 the next mount has the same agents, leases, owners, settings and counters" {
     mount_pool 2 4
     echo one > "$POOL/acquire"
@@ -31,6 +35,7 @@ event() { # KIND [TEXT]: it is among the events
     echo 4 > "$POOL/scale"
     await value_is "$POOL/stats/total_agents" 4
     await value_is "$POOL/stats/idle_agents" 2
+    await programs_known 4
     local before pids
     before=$(cd "$POOL" && ls agents; cd leases && readlink one two; cat one/owner one/base two/generation; grep . one/created)
     pids=$(cat "$POOL"/agents/*/pid)
