@@ -21,9 +21,6 @@
 /* Names of agents are written down in advance, so that few spawns wait for the disk. */
 #define NAME_BLOCK 32
 
-/* What a program gets to end by its own command. */
-#define QUIT_LIMIT_MS 2000
-
 /* Between two attempts to start again what runs the terminals. */
 #define REVIVE_PAUSE AP_SECOND
 
@@ -188,13 +185,15 @@ static int store_failed(struct ap_pool *pool, int error, const struct ap_err *er
 static void agent_record(struct ap_agent *agent, bool clean, bool recycled, struct store_agent *ret)
 {
 	struct ap_pool *pool = agent->pool;
+	struct session_record record;
+	session_record(agent->session, &record);
 	*ret = (struct store_agent){
 		.number = agent->number,
-		.n_starts = agent->n_starts,
+		.n_starts = record.n_starts,
 		.port = agent->port,
 		.clean = clean,
-		.keeper = agent->terminal.keeper,
-		.keeper_start = agent->terminal.keeper_start,
+		.keeper = record.terminal.keeper,
+		.keeper_start = record.terminal.keeper_start,
 	};
 	snprintf(ret->admin_dir, sizeof ret->admin_dir, "%s", agent->worktree.git_dir);
 	int64_t now = ap_clock_ns();
@@ -218,7 +217,6 @@ static int record_program(struct ap_agent *agent, bool clean, bool recycled, con
 	struct store_txn *txn = store_txn_new();
 	agent_record(agent, clean, recycled, &record);
 	txn_agent(txn, &record);
-	txn_prompts_gone(txn, agent->number); /* they were for the one before */
 	if (counter)
 		txn_count(txn, counter, 1);
 	return store_commit(agent->pool->store, txn, false, err);
@@ -243,7 +241,7 @@ static int record_wanted(struct ap_agent *agent, struct store_lease *record, str
 	if (sscanf(record->label, "lease-%" SCNu64, &number) == 1)
 		txn_raise(txn, "next_lease", (int64_t)number + 1);
 	txn_lease(txn, record);
-	txn_prompts_gone(txn, agent->number);
+	txn_prompts_gone(txn, agent->number, STORE_ALL_PROMPTS);
 	int r = store_commit(agent->pool->store, txn, false, err);
 	return r < 0 ? r : lease_record_write(agent, err);
 }
@@ -271,7 +269,7 @@ static struct store_txn *over_txn(const struct ap_agent *agent, enum ap_reason r
 	struct store_txn *txn = store_txn_new();
 	txn_lease_over(txn, agent->token, ap_clock_to_wall(ap_clock_ns()),
 		       ap_reason_name(reason ? reason : AP_REASON_CANCELLED));
-	txn_prompts_gone(txn, agent->number);
+	txn_prompts_gone(txn, agent->number, STORE_ALL_PROMPTS);
 	return txn;
 }
 
@@ -284,7 +282,7 @@ static int record_over(struct ap_agent *agent, struct ap_err *err)
 	pthread_mutex_unlock(&pool->lock);
 	/* first: without it the store is believed, with one that the store does not know it is not
 	 */
-	agent_remove_record(agent, "lease");
+	lease_record_remove(agent);
 	int r = store_commit(pool->store, over_txn(agent, reason), true, err);
 	if (r == 0)
 		return 0;
@@ -390,17 +388,13 @@ static void forget_holder(struct ap_agent *agent)
 
 static int has_died(struct ap_agent *agent, struct ap_err *err)
 {
-	return ap_err_set(err, agent_was_killed(agent) ? MACHINE_KILLED : -ECHILD,
+	return ap_err_set(err, session_was_killed(agent->session) ? MACHINE_KILLED : -ECHILD,
 			  "the program of %s has ended", agent->name);
 }
 
 static int check_health(struct ap_agent *agent, struct ap_err *err)
 {
-	pthread_mutex_lock(&agent->pool->lock);
-	struct pollfd over = {.fd = agent->over_fd, .events = POLLIN};
-	bool ended = agent->ended || (poll(&over, 1, 0) == 1 && over.revents);
-	pthread_mutex_unlock(&agent->pool->lock);
-	if (ended)
+	if (session_is_over(agent->session))
 		return has_died(agent, err);
 	if (!worktree_present(&agent->worktree))
 		return ap_err_set(err, -ENOTDIR, "the worktree of %s has gone", agent->name);
@@ -417,17 +411,6 @@ static int undo_grant(struct ap_agent *agent)
 	return r;
 }
 
-/* A pause is the lease's, or of an agent without one: the next lease does not find it so. */
-static void go_on_if_paused(struct ap_agent *agent)
-{
-	pthread_mutex_lock(&agent->pool->lock);
-	bool paused = agent->paused;
-	agent->paused = false;
-	pthread_mutex_unlock(&agent->pool->lock);
-	if (paused)
-		agent_obey_pause(agent);
-}
-
 static void job_validate(struct ap_agent *agent)
 {
 	struct ap_pool *pool = agent->pool;
@@ -436,7 +419,7 @@ static void job_validate(struct ap_agent *agent)
 	struct store_lease record;
 	pid_t holder = 0;
 	wanted_lease(agent, &record, &holder, base, sizeof base, restore);
-	go_on_if_paused(agent);
+	session_go_on(agent->session); /* a pause is the lease's, or of an agent without one */
 	int r = take_holder(agent, holder, record.holder_start, &err);
 	if (r == 0)
 		r = check_health(agent, &err);
@@ -459,7 +442,7 @@ static void job_validate(struct ap_agent *agent)
 		r = undo_grant(agent) == 0 ? store_failed(pool, r, &err) : -EIO;
 	crash_point("grant-recorded");
 	/* last before the answer: whoever is handed out lives */
-	if (r == 0 && !agent_lives(agent)) {
+	if (r == 0 && !session_lives(agent->session)) {
 		record_not_granted(agent, &record);
 		(void)undo_grant(agent); /* else what follows does */
 		r = has_died(agent, &err);
@@ -472,8 +455,8 @@ static void job_validate(struct ap_agent *agent)
 		pthread_mutex_lock(&pool->lock);
 		memcpy(agent->base, agent->lease.base, sizeof agent->base);
 		agent->n_prompts = 0;
-		agent_forget_prompts_locked(agent); /* from before the lease */
 		pthread_mutex_unlock(&pool->lock);
+		session_drop_prompts(agent->session, true); /* from before the lease */
 	} else {
 		tell_request(agent, &err);
 	}
@@ -510,6 +493,7 @@ static void note_progress(void *data, uint64_t n_files, uint64_t bytes)
 	struct ap_agent *agent = data;
 	atomic_store(&agent->saved_files, n_files);
 	atomic_store(&agent->saved_bytes, bytes);
+	pool_changed(agent->pool);
 }
 
 /* Moves what the lease left to where it is kept for a while. */
@@ -594,10 +578,9 @@ static bool is_cleared(struct ap_agent *agent)
 
 static bool is_ready(struct ap_agent *agent)
 {
-	pthread_mutex_lock(&agent->pool->lock);
-	bool ready = agent->activity == AP_ACTIVITY_READY && !agent->ended;
-	pthread_mutex_unlock(&agent->pool->lock);
-	return ready;
+	struct session_info info;
+	session_info(agent->session, &info);
+	return info.activity == AP_ACTIVITY_READY && !info.ended;
 }
 
 static void job_save(struct ap_agent *agent)
@@ -606,9 +589,9 @@ static void job_save(struct ap_agent *agent)
 	/* the program first: what it still writes belongs to the lease. One that is at work takes
 	 * no command. */
 	bool ends = agent->effect.restart || (is_cleared(agent) && !is_ready(agent));
-	int r = ends ? agent_end_program(agent, &err) : 0;
+	int r = ends ? session_end(agent->session, &err) : 0;
 	if (!ends)
-		go_on_if_paused(agent);
+		session_go_on(agent->session);
 	crash_point("save-ended");
 	if (r == 0)
 		r = save_lease(agent, !agent->effect.restart, &err);
@@ -632,24 +615,19 @@ static void job_save(struct ap_agent *agent)
 
 static bool has_ended(struct ap_agent *agent)
 {
-	pthread_mutex_lock(&agent->pool->lock);
-	bool ended = agent->ended;
-	pthread_mutex_unlock(&agent->pool->lock);
-	return ended;
+	struct session_info info;
+	session_info(agent->session, &info);
+	return info.ended;
 }
 
 /* The program goes on in the clean worktree. One that does not forget is to be started anew. */
 static int go_on(struct ap_agent *agent, bool *ret_restart, struct ap_err *err)
 {
-	const char *clear = profile_values(agent->pool->profile)->clear;
-	if (is_cleared(agent) &&
-	    (agent_command(agent, clear, NULL) < 0 || !agent_await_ready(agent, CLEAR_LIMIT))) {
+	if (is_cleared(agent) && !session_clear(agent->session, CLEAR_LIMIT)) {
 		*ret_restart = true;
-		return agent_end_program(agent, err);
+		return session_end(agent->session, err);
 	}
-	struct backend *backend = agent->pool->backend;
-	backend->ops->forget(backend, &agent->terminal, NULL); /* a terminal that has gone forgot */
-	output_forget(agent);
+	session_forget_output(agent->session);
 	return launch_setup(agent, err);
 }
 
@@ -659,7 +637,7 @@ static void job_recycle(struct ap_agent *agent)
 	struct ap_err err = {""};
 	char base[GIT_OID_MAX + 1];
 	bool restart = agent->effect.restart || has_ended(agent), recycled = false;
-	int r = restart ? agent_end_program(agent, &err) : 0;
+	int r = restart ? session_end(agent->session, &err) : 0;
 	if (r == 0 && agent->lease_open) /* it was granted too late for its acquirer */
 		r = save_lease(agent, !restart, &err);
 	if (r == 0 && agent->lease_open)
@@ -675,8 +653,8 @@ static void job_recycle(struct ap_agent *agent)
 	note_commit(agent);
 	crash_point("recycle-cleaned");
 	if (r == 0) {
+		session_drop_prompts(agent->session, false);
 		pthread_mutex_lock(&pool->lock);
-		agent_forget_prompts_locked(agent);
 		recycled = pool->view->slots[agent->slot].recycle;
 		pthread_mutex_unlock(&pool->lock);
 	}
@@ -694,25 +672,11 @@ static void job_recycle(struct ap_agent *agent)
 	worker_once_ask(&pool->tidy);
 }
 
-/* A program that knows a command to end by has the time to. */
-static void ask_to_end(struct ap_agent *agent)
-{
-	const char *quit = profile_values(agent->pool->profile)->quit;
-	pthread_mutex_lock(&agent->pool->lock);
-	agent->ending = true;
-	AP_CLEANUP_CLOSE int over_fd =
-		agent->over_fd >= 0 ? fcntl(agent->over_fd, F_DUPFD_CLOEXEC, 0) : -1;
-	pthread_mutex_unlock(&agent->pool->lock);
-	struct pollfd over = {.fd = over_fd, .events = POLLIN};
-	if (over_fd >= 0 && agent_command(agent, quit, NULL) == 0)
-		(void)poll(&over, 1, QUIT_LIMIT_MS); /* else it is made to */
-}
-
 static void job_drain(struct ap_agent *agent)
 {
 	if (*profile_values(agent->pool->profile)->quit && is_ready(agent))
-		ask_to_end(agent);
-	outcome(agent, agent_end_program(agent, NULL));
+		session_quit(agent->session);
+	outcome(agent, session_end(agent->session, NULL));
 }
 
 /* Ends what is left, however far its making or its lease had come. */
@@ -721,14 +685,14 @@ static void job_stop(struct ap_agent *agent)
 	struct ap_pool *pool = agent->pool;
 	struct ap_err err = {""};
 	bool keep = agent->effect.discard;
-	int r = agent_end_program(agent, &err);
+	int r = session_end(agent->session, &err);
 	crash_point("stop-ended");
 	if (r == 0 && !keep && agent->lease_open)
 		r = save_lease(agent, false, &err);
 	if (r == 0 && !keep && agent->lease_open)
 		(void)record_over(agent, NULL);	    /* likewise */
 	if (!templates_are_ending(pool->templates)) /* else it goes with the backend */
-		pool->backend->ops->remove(pool->backend, &agent->terminal, NULL);
+		session_remove_terminal(agent->session);
 	if (r == 0 && !keep && agent->worktree.path) {
 		launch_teardown(agent);
 		r = worktree_remove(&agent->worktree, &err);
@@ -761,16 +725,9 @@ static void job_effect(struct worker_job *job)
 	pthread_mutex_lock(&agent->pool->lock);
 	agent->effect = agent->next_effect;
 	agent->effect_queued = false;
+	session_break_off(agent->session, false);
 	pthread_mutex_unlock(&agent->pool->lock);
 	jobs[agent->effect.type](agent);
-}
-
-void agent_submit(struct ap_agent *agent, struct worker_job *job, void (*run)(struct worker_job *))
-{
-	*job = (struct worker_job){
-		.run = run, .lane = &agent->lane, .lane_release = agent_lane_release};
-	agent_ref(agent); /* the lane's, until lane_release */
-	worker_submit(agent->pool->workers, job);
 }
 
 /* One that has not begun gives way: the machine does not wait for it any more. */
@@ -778,8 +735,10 @@ void job_effect_locked(struct ap_agent *agent, const struct machine_effect *effe
 {
 	agent->next_effect = *effect;
 	if (!agent->effect_queued)
-		agent_submit(agent, &agent->effect_job, job_effect);
+		session_submit(agent->session, &agent->effect_job, job_effect);
 	agent->effect_queued = true;
+	/* a prompt that is being given is given up for all but a lease that begins */
+	session_break_off(agent->session, effect->type != EFFECT_VALIDATE);
 }
 
 /* --- jobs of their own memory --- */
@@ -830,54 +789,10 @@ void agent_job_free(struct agent_job *job)
 
 void agent_job_in_lane(struct agent_job *job)
 {
-	agent_submit(job->agent, &job->job, job->job.run);
+	session_submit(job->agent->session, &job->job, job->job.run);
 }
 
 /* --- health and usage --- */
-
-int agent_running_locked(const struct ap_agent *agent, bool even_ended, struct ap_err *err)
-{
-	if (agent->gone)
-		return ap_err_set(err, -ENODEV, "%s is gone", agent->name);
-	if (!agent->started)
-		return ap_err_set(err, -EBUSY, "%s is being made", agent->name);
-	if (agent->ended && !even_ended)
-		return ap_err_set(err, -EIO, "the program of %s has ended (%s): restart it",
-				  agent->name, agent->ended_how);
-	return 0;
-}
-
-int agent_running(struct ap_agent *agent, bool even_ended, struct ap_err *err)
-{
-	pthread_mutex_lock(&agent->pool->lock);
-	int r = agent_running_locked(agent, even_ended, err);
-	pthread_mutex_unlock(&agent->pool->lock);
-	return r;
-}
-
-int agent_usage(struct ap_agent *agent, struct process_table *table, struct process_usage *ret,
-		double *ret_percent)
-{
-	struct ap_pool *pool = agent->pool;
-	pthread_mutex_lock(&pool->lock);
-	struct backend_terminal running = agent->running;
-	unsigned start = agent->start;
-	pthread_mutex_unlock(&pool->lock);
-	int r = pool->backend->ops->usage(pool->backend, &running, table, ret);
-	pthread_mutex_lock(&pool->lock);
-	if (r == 0 && agent->start == start) {
-		cpu_average_add(&agent->cpu, ret->cpu_ns, ap_clock_ns());
-		/* less than before: a process has ended whose time nobody was told of */
-		int64_t cpu_ns = agent->usage_known ? agent->usage.cpu_ns : 0;
-		agent->usage = *ret;
-		if (agent->usage.cpu_ns < cpu_ns)
-			agent->usage.cpu_ns = cpu_ns;
-		agent->usage_known = true;
-	}
-	*ret_percent = agent->cpu.percent;
-	pthread_mutex_unlock(&pool->lock);
-	return r;
-}
 
 static void job_forward(struct worker_job *worker_job);
 
@@ -930,7 +845,7 @@ static void job_probe(struct worker_job *job)
 	tend_backend(agent->pool);
 	int r = check_health(agent, NULL);
 	if (r == 0) /* a tree that cannot be looked at is no illness */
-		(void)agent_usage(agent, NULL, &usage, &percent);
+		(void)session_usage(agent->session, NULL, &usage, &percent);
 	pthread_mutex_lock(&agent->pool->lock);
 	uint32_t id = agent->probe;
 	agent->probe = 0;

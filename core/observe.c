@@ -346,13 +346,15 @@ static unsigned agent_metrics_locked(const struct ap_pool *pool, int64_t now,
 		const struct machine_slot *slot = &pool->view->slots[i];
 		if (!agent || slot->state == AP_AGENT_FREE)
 			continue;
+		struct session_info info;
+		session_info(agent->session, &info);
 		ret[n++] = (struct ap_agent_metrics){
 			.number = agent->number,
 			.age_ns = now - slot->created_ns,
 			.n_requests = slot->n_requests,
-			.has_usage = agent->usage_known,
-			.memory = agent->usage.memory,
-			.cpu_ns = agent->usage.cpu_ns,
+			.has_usage = info.usage_known,
+			.memory = info.usage.memory,
+			.cpu_ns = info.usage.cpu_ns,
 		};
 	}
 	return n;

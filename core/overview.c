@@ -33,24 +33,24 @@ static bool look_at_screen(struct ap_agent *agent)
 {
 	struct ap_pool *pool = agent->pool;
 	AP_CLEANUP_BUF struct ap_buf screen = {0};
-	output_read(agent);
-	int64_t size = atomic_load(&agent->raw.size);
+	struct session_info info;
+	session_read_on(agent->session);
+	session_info(agent->session, &info);
 	pthread_mutex_lock(&pool->lock);
-	unsigned start = agent->start;
-	bool same = agent->shown && agent->shown_start == start && agent->shown_size == size;
+	bool same = agent->shown && agent->shown_start == info.start &&
+		    agent->shown_size == info.raw_size;
 	pthread_mutex_unlock(&pool->lock);
 	if (same)
 		return true;
-	int r = pool->backend->ops->capture(pool->backend, &agent->terminal, false, CAPTURE_LIMIT,
-					    &screen, NULL);
+	int r = session_screen(agent->session, CAPTURE_LIMIT, &screen, NULL);
 	if (r < 0 || screen.failed)
 		return r != -ETIMEDOUT;
 	ap_buf_adds(&screen, ""); /* a text also where it is empty */
 	pthread_mutex_lock(&pool->lock);
 	char *before = agent->shown;
 	agent->shown = ap_steal(screen.data);
-	agent->shown_size = size;
-	agent->shown_start = start;
+	agent->shown_size = info.raw_size;
+	agent->shown_start = info.start;
 	pthread_mutex_unlock(&pool->lock);
 	free(before);
 	return true;
@@ -61,7 +61,7 @@ static struct ap_agent *agent_started_in(struct ap_pool *pool, unsigned slot)
 {
 	pthread_mutex_lock(&pool->lock);
 	struct ap_agent *agent = pool->agents[slot];
-	if (agent && agent->started)
+	if (agent && session_running(agent->session, true, NULL) == 0)
 		agent_ref(agent);
 	else
 		agent = NULL;
@@ -76,7 +76,7 @@ static void look_at_screens(struct ap_pool *pool)
 		struct ap_agent *agent = agent_started_in(pool, i);
 		if (!agent)
 			continue;
-		answers = !atomic_load(&pool->leaving) && look_at_screen(agent);
+		answers = !atomic_load(&pool->sessions.closed) && look_at_screen(agent);
 		if (!answers)
 			pool->silent_until_ns = ap_clock_ns() + CAPTURE_PAUSE;
 		ap_agent_unref(agent);
@@ -91,10 +91,13 @@ static unsigned usage_wanted(struct ap_pool *pool, int64_t now)
 	pthread_mutex_lock(&pool->lock);
 	for (unsigned i = 0; i < pool->view->n_slots; i++) {
 		const struct ap_agent *agent = pool->agents[i];
-		if (!agent || !agent->started || agent->ended)
+		struct session_info info = {.started = false};
+		if (agent)
+			session_info(agent->session, &info);
+		if (!info.started || info.ended)
 			continue;
 		n++;
-		wanted = wanted || !agent->usage_known || now - agent->cpu.at_ns >= USAGE_LASTS;
+		wanted = wanted || !info.usage_known || now - info.usage_ns >= USAGE_LASTS;
 	}
 	pthread_mutex_unlock(&pool->lock);
 	return wanted ? n : 0;
@@ -110,7 +113,7 @@ static void look_at_usage(struct ap_pool *pool)
 		return;
 	struct process_table *table = n >= TABLE_FROM ? process_table_new() : NULL;
 	bool late = false;
-	for (unsigned i = 0; i < n_slots && !atomic_load(&pool->leaving); i++) {
+	for (unsigned i = 0; i < n_slots && !atomic_load(&pool->sessions.closed); i++) {
 		unsigned slot = (from + i) % n_slots;
 		struct ap_agent *agent = agent_started_in(pool, slot);
 		struct process_usage usage;
@@ -119,7 +122,8 @@ static void look_at_usage(struct ap_pool *pool)
 			continue;
 		if (table && !late && (late = process_table_is_late(table)))
 			pool->usage_from = slot; /* it is the first the next time */
-		(void)agent_usage(agent, table, &usage, &percent); /* -ESRCH: it has ended */
+		(void)session_usage(agent->session, table, &usage,
+				    &percent); /* -ESRCH: it has ended */
 		ap_agent_unref(agent);
 	}
 	process_table_free(table);
@@ -189,11 +193,13 @@ void ap_pool_look(struct ap_pool *pool, struct ap_request *request)
 
 static bool agent_overview_locked(const struct ap_agent *agent, struct ap_agent_overview *ret)
 {
+	struct session_info info;
+	session_info(agent->session, &info);
 	*ret = (struct ap_agent_overview){
-		.has_usage = agent->usage_known && !agent->ended,
-		.memory = agent->usage.memory,
-		.cpu_percent = agent->cpu.percent,
-		.n_tasks = agent->usage.n_processes,
+		.has_usage = info.usage_known && !info.ended,
+		.memory = info.usage.memory,
+		.cpu_percent = info.cpu_percent,
+		.n_tasks = info.usage.n_processes,
 	};
 	if (!agent_info_locked(agent, &ret->info))
 		return false;

@@ -25,6 +25,7 @@ struct ap_request *ap_request_new(ap_request_done *done, void *data)
 	request->done = done;
 	request->data = data;
 	ap_list_init(&request->link);
+	ap_list_init(&request->settles.link);
 	ap_list_init(&request->machine.link);
 	ap_list_init(&request->machine.label.link);
 	return request;
@@ -42,7 +43,7 @@ void ap_request_free(struct ap_request *request)
 	ap_buf_fini(&request->text);
 	free(request->why);
 	free(request->base);
-	ap_agent_unref(request->responder);
+	ap_agent_unref(request->agent);
 	free(request);
 }
 
@@ -98,6 +99,8 @@ void ap_request_cancel(struct ap_pool *pool, struct ap_request *request)
 	bool waits = !ap_list_empty(&request->link);
 	ap_list_remove(&request->link);
 	pthread_mutex_unlock(&pool->lock);
+	if (request->agent)
+		waits = session_unwait(request->agent->session, &request->settles);
 	struct ap_err err;
 	ap_err_set(&err, 0, "interrupted");
 	if (waits)
@@ -222,6 +225,7 @@ static void follow_moves_locked(struct ap_pool *pool, const struct machine_event
 		struct ap_agent *agent = pool->agents[move->slot];
 		if (!agent || move->to == AP_AGENT_FREE)
 			continue;
+		session_fence(agent->session, pool->view->slots[move->slot].token);
 		if (move->from == AP_AGENT_ACTIVE)
 			agent_forget_holder_locked(agent);
 		/* whoever gave up by himself has said why */
@@ -725,10 +729,17 @@ static struct machine_limits limits_of(const struct ap_pool *pool)
 	};
 }
 
+static void bound_sessions_locked(struct ap_pool *pool)
+{
+	atomic_store(&pool->sessions.max_prompt, pool->config.number[AP_OPT_MAX_PROMPT]);
+	atomic_store(&pool->sessions.output_limit, pool->config.number[AP_OPT_OUTPUT_LIMIT]);
+}
+
 void pool_obey_config_locked(struct ap_pool *pool)
 {
 	uint64_t max_memory = pool->view->limits.recycling.max_memory;
 	struct machine_limits limits = limits_of(pool);
+	bound_sessions_locked(pool);
 	pool_step_locked(pool, &(struct machine_event){.type = MACHINE_CONFIG, .limits = &limits});
 	if (limits.recycling.max_memory != max_memory && pool->workers) /* else the start does it */
 		worker_once_ask(&pool->bound);
@@ -995,6 +1006,23 @@ static void cond_init_monotonic(pthread_cond_t *cond)
 	pthread_condattr_destroy(&attr);
 }
 
+/* What is known of it before threads and backend are there. */
+static int fill_session_host(struct ap_pool *pool, struct ap_err *err)
+{
+	struct session_host *host = &pool->sessions;
+	if (asprintf(&pool->worktrees, "%s/" POOL_WORKTREES, pool->state_dir) < 0) {
+		pool->worktrees = NULL;
+		return ap_err_errno(err, -ENOMEM, "pool");
+	}
+	host->profile = pool->profile;
+	host->argv = pool->argv;
+	host->repo = pool->repo.main_path;
+	host->worktrees = pool->worktrees;
+	host->mountpoint = pool->mountpoint;
+	bound_sessions_locked(pool); /* nobody else has it yet */
+	return 0;
+}
+
 int ap_pool_new(struct ap_pool **ret, struct ap_pool_options *options, struct ap_err *err)
 {
 	int r = ap_config_check(&options->config, err);
@@ -1006,7 +1034,7 @@ int ap_pool_new(struct ap_pool **ret, struct ap_pool_options *options, struct ap
 	pool->lock_fd = pool->helpers_fd = -1;
 	pool->kept = true; /* until it is ended in order, what is there is left alone */
 	pthread_mutex_init(&pool->lock, NULL);
-	pthread_mutex_init(&pool->seeding, NULL);
+	pthread_mutex_init(&pool->sessions.seeding, NULL);
 	pthread_cond_init(&pool->emptied, NULL);
 	ap_list_init(&pool->answered);
 	ap_list_init(&pool->lookers);
@@ -1041,6 +1069,8 @@ int ap_pool_new(struct ap_pool **ret, struct ap_pool_options *options, struct ap
 		r = state_dir_choose(pool, err);
 	if (r == 0)
 		r = load_profile(pool, options->profiles, err);
+	if (r == 0)
+		r = fill_session_host(pool, err);
 	if (r == 0)
 		r = check_base(pool, err);
 	if (r == 0)
@@ -1155,6 +1185,9 @@ int ap_pool_start(struct ap_pool *pool, struct ap_err *err)
 	if (r == 0 && (!(pool->workers = worker_pool_new(POOL_N_WORKERS)) ||
 		       !(pool->looking = worker_pool_new(3))))
 		r = ap_err_errno(err, -EAGAIN, "worker threads");
+	pool->sessions.loop = pool->loop;
+	pool->sessions.workers = pool->workers;
+	pool->sessions.backend = pool->backend;
 	if (r == 0) {
 		jobs_init(pool);
 		worker_once_init(&pool->notify, pool->looking, notify, NULL);
@@ -1185,7 +1218,7 @@ static void answer_all_waits(struct ap_pool *pool)
 {
 	struct ap_err err;
 	ap_err_set(&err, -ESHUTDOWN, "the pool is closed");
-	atomic_store(&pool->leaving, true);
+	atomic_store(&pool->sessions.closed, true);
 	for (unsigned i = 0; i < pool->view->n_slots; i++) {
 		pthread_mutex_lock(&pool->lock);
 		struct ap_agent *agent = pool->agents[i];
@@ -1193,7 +1226,7 @@ static void answer_all_waits(struct ap_pool *pool)
 			agent_ref(agent);
 		pthread_mutex_unlock(&pool->lock);
 		if (agent)
-			agent_refuse_waits(agent, -ESHUTDOWN, &err);
+			session_refuse_waits(agent->session, -ESHUTDOWN, &err);
 		ap_agent_unref(agent);
 	}
 }
@@ -1209,13 +1242,13 @@ static void tell_all_to_end(struct ap_pool *pool)
 		struct ap_agent *agent = pool->agents[i];
 		bool ends = slot->state == AP_AGENT_DRAINING ||
 			    (slot->state == AP_AGENT_ACTIVE && slot->leaving);
-		if (agent && ends && agent->started && !agent->ended)
+		if (agent && ends && session_running(agent->session, false, NULL) == 0)
 			agent_ref(agent);
 		else
 			agent = NULL;
 		pthread_mutex_unlock(&pool->lock);
 		if (agent)
-			agent_tell_to_end(agent);
+			session_tell_to_end(agent->session);
 		ap_agent_unref(agent);
 	}
 }
@@ -1265,7 +1298,7 @@ static void leave_agents(struct ap_pool *pool)
 		if (!agent)
 			continue;
 		pool->agents[i] = NULL;
-		agent_remove_sources(agent);
+		agent_close(agent);
 		worktree_leave(&agent->worktree);
 		ap_agent_unref(agent);
 	}
@@ -1275,7 +1308,7 @@ void ap_pool_free(struct ap_pool *pool)
 {
 	if (!pool)
 		return;
-	atomic_store(&pool->leaving, true);
+	atomic_store(&pool->sessions.closed, true);
 	worker_pool_end(pool->workers); /* what runs may need the other two */
 	if (pool->events)
 		events_end(pool->events); /* which has the notifier asked */
@@ -1303,7 +1336,8 @@ void ap_pool_free(struct ap_pool *pool)
 	pthread_cond_destroy(&pool->emptied);
 	pthread_cond_destroy(&pool->looked);
 	pthread_mutex_destroy(&pool->lock);
-	pthread_mutex_destroy(&pool->seeding);
+	pthread_mutex_destroy(&pool->sessions.seeding);
+	free(pool->worktrees);
 	free(pool->mountpoint);
 	free(pool->shim);
 	free(pool);

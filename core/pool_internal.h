@@ -1,28 +1,25 @@
 /* What the files of the pool share. Not for fs/.
  *
- * Locks, in the order in which they are taken: agent->typing, under which things take their time;
- * pool->lock, then the worker pools' own and the loop's. agent->output_lock and the backend's are
- * leaves, taken with neither of these two held; that of kept_work is one too, but may be. Under
- * pool->lock: no I/O, no callback, nothing that sleeps. */
+ * Locks, in the order in which they are taken: pool->lock, those of sessions (session.h), then the
+ * worker pools' own and the loop's. The backend's are leaves, taken with none of these held; that
+ * of kept_work is one too, but they may be. Under pool->lock: no I/O, no callback, nothing that
+ * sleeps.
+ */
 #pragma once
 
 #include <pthread.h>
 #include <stdatomic.h>
 
-#include "activity.h"
 #include "agentpool.h"
-#include "backend.h"
 #include "clock.h"
 #include "events.h"
 #include "history.h"
 #include "kept.h"
 #include "kept_work.h"
-#include "list.h"
 #include "loop.h"
 #include "machine.h"
 #include "metrics.h"
-#include "process_tree.h"
-#include "profile.h"
+#include "session.h"
 #include "store.h"
 #include "worker.h"
 #include "worktree.h"
@@ -31,16 +28,11 @@
 #define POOL_N_ENDERS	  26	      /* more of them at the end, which mostly wait */
 #define POOL_WAITERS_MAX  10000	      /* acquirers in the queue */
 #define POOL_WAITERS_USER 1000	      /* of them of one user who is neither root nor the owner */
-#define POOL_PROMPTS_MAX  64	      /* prompts of one agent, queued or being written */
-#define POOL_PROMPT_BYTES (8 << 20)   /* of them, together; or max_prompt, where that is more */
-#define POOL_KEYS_MAX	  256	      /* lines of keys of one agent that are not typed yet */
-#define POOL_KEYS_BYTES	  (64 << 10)  /* of them, together */
 #define POOL_COMMITS_MAX  64	      /* commits of one agent that are not made yet */
 #define POOL_ASKED_MAX	  16384	      /* texts and commands that workers have not answered yet */
 #define POOL_WORKTREES	  "worktrees" /* directories in the state directory */
 #define POOL_LAYERS	  "layers"
 #define POOL_AGENTS	  "agents"
-#define OUTPUT_LINE_MAX	  128 /* bytes of the last line that are looked at */
 
 /* The last changes of an agent's state, in a ring. */
 struct transition {
@@ -71,144 +63,66 @@ struct ap_request {
 	 * process_start_time() tells it: who waits costs no descriptor */
 	pid_t holder;
 	uint64_t holder_start;
-	struct ap_agent *responder; /* whose response is wanted, referenced; NULL: none's */
-	int64_t asked_ns;	    /* of an acquirer or a look: when */
-	int64_t offset;		    /* where a text that is kept begins */
-	struct ap_list link;	    /* of a wait: agent->waits; pool->lock */
-};
-
-struct prompt {
-	struct ap_list link; /* agent->prompts; pool->lock */
-	uint64_t seq;
-	size_t len;
-	bool cleaned;	 /* of what is no text; the delivery's own */
-	bool is_command; /* of the program's own: typed as it stands */
-	char text[];
-};
-
-/* What an agent's output says beside the text. */
-struct output_signs {
-	char title[AP_OSC_MAX];
-	struct activity_signal told; /* by a rule of the profile about it */
-	int64_t title_busy_ns;	     /* when the title last said so; 0: never */
-	bool runs_command; /* OSC 133: between start and end of a command, if it says ends */
-	bool ends_commands;
-	int64_t marked_ns;	    /* the last start or end of a command; 0: none yet */
-	char line[OUTPUT_LINE_MAX]; /* mode shell: what the last line has, as far as it fits */
-	/* offsets in the plain text, since the last prompt: where what it printed begins; where the
-	 * output of the first command began, and of the last ended; -1: none yet */
-	int64_t prompted, command_start, command_end;
+	struct ap_agent *agent;	     /* that it waits for, referenced; NULL: for none */
+	struct session_wait settles; /* of it, to settle */
+	bool wants_response;	     /* and then its response */
+	int64_t asked_ns;	     /* of an acquirer or a look: when */
+	int64_t offset;		     /* where a text that is kept begins */
+	struct ap_list link;	     /* of a look: pool->lookers; pool->lock */
 };
 
 struct ap_agent {
-	atomic_uint n_refs;
 	struct ap_pool *pool;
+	struct session *session; /* has the count of references of both, and the lane */
 	unsigned number, slot;
 	char name[32];
 	char *dir; /* its directory in the state directory */
 	char *worktree_path;
-	struct worker_lane lane;      /* what is done to it, one after the other */
-	struct worker_lane keys_lane; /* keys typed by hand, likewise */
-	pthread_mutex_t typing;	      /* held from a prompt's text to its Enter, and for keys */
 
 	/* only what runs in the lane touches these */
 	struct machine_effect effect; /* that is being carried out */
 	struct worktree worktree;
-	struct backend_terminal terminal;
 	struct worktree_lease lease;
-	uint64_t token;	    /* of the last lease that it was made ready for */
-	bool lease_open;    /* the worktree is on the lease's branch, and its work not saved yet */
-	bool lease_held;    /* and it was granted, says the store */
-	bool dir_made;	    /* its directory is its own */
-	atomic_bool saving; /* these three: any thread */
+	uint64_t token;	 /* of the last lease that it was made ready for */
+	bool lease_open; /* the worktree is on the lease's branch, and its work not saved yet */
+	bool lease_held; /* and it was granted, says the store */
+	bool dir_made;	 /* its directory is its own */
+	char prompted_label[AP_LABEL_MAX + 1]; /* of the lease whose prompt is being given */
+	atomic_bool saving;		       /* these three: any thread */
 	atomic_uint_least64_t saved_files, saved_bytes; /* how far that is */
-	unsigned n_starts; /* of its program: each has an output file of its own */
-	bool input_cut;	   /* mode stream: a line was written in part only */
 
 	/* guarded by pool->lock */
 	struct worker_job effect_job;	   /* queued or running; no more than one waits */
 	struct machine_effect next_effect; /* the last one given to it */
 	bool effect_queued;		   /* and not taken up yet */
 	struct worker_job probe_job;
-	uint32_t probe; /* id of the probe under way; 0: none */
-	struct cpu_average cpu;
-	struct process_usage usage; /* when it was last looked at */
-	bool usage_known;	    /* it was, since its program was started */
-	int64_t leased_ns;	    /* when its lease was granted; 0: to nobody */
+	uint32_t probe;	   /* id of the probe under way; 0: none */
+	int64_t leased_ns; /* when its lease was granted; 0: to nobody */
 	struct transition transitions[AP_TRANSITIONS];
 	unsigned n_transitions; /* ever */
 	int holder_fd; /* of the process that its lease ends with, from the validation on; -1: none
 			*/
 	struct loop_source holder_ends; /* watches that, once the lease is granted */
 	bool gone;			/* its slot has been given up */
-	bool started; /* it has a terminal: the worktree and the terminal's name stay as they are */
-	bool ending;  /* its program is being ended by us */
-	bool ended;   /* its program has ended */
-	bool restarting; /* it was asked to start again: as good as started */
-	bool paused;	 /* its processes are stopped, or will be */
-	char ended_how[64];
-	char exit_how[64]; /* of the last program that has ended */
-	int64_t exit_time; /* when: seconds of the wall clock; 0: none has, or it is not known */
-	int over_fd;	   /* can be read when program and processes are over; -1: none */
-	struct loop_source program_ends; /* watches that */
-	struct backend_terminal running; /* the terminal as it was when its program was started */
-	pid_t program;			 /* 0: not known yet, or ended */
-	int program_fd; /* can be read when that has ended, waited for or not; -1: not known yet */
-	unsigned start; /* goes up with every start of the program */
-	char base[GIT_OID_MAX + 1];   /* of the lease, once granted */
+	char base[GIT_OID_MAX + 1];	/* of the lease, once granted */
 	char commit[GIT_OID_MAX + 1]; /* where its worktree was last put; "": its lease's affair */
 	unsigned port;		      /* for its own use; 0: none chosen yet */
-	struct ap_list prompts, waits;
-	unsigned n_prompts_queued;
-	unsigned n_prompts_open; /* being written, by handles of the lease of that token */
-	size_t open_bytes;	 /* of them */
-	uint64_t open_token;
-	size_t prompt_bytes;
-	uint64_t n_prompts;
-	uint64_t prompt_seq; /* of the last one */
-	bool delivering;
-	unsigned n_keys; /* lines of them that wait or are being typed */
-	size_t keys_bytes;
-	unsigned n_commits;	  /* that wait or are being made */
-	struct worker_once pause; /* has the processes obey `paused`; holds a reference till it
-				   * rests */
-	atomic_bool forwarding;	  /* a job to bring it forward waits */
-	atomic_bool following;	  /* one to have its branch follow it waits */
-	struct worker_job prompt_job;
-	struct ap_err prompt_error; /* why the last prompt was not delivered */
-	enum ap_activity activity;
-	char why[ACTIVITY_WHY_MAX];
-	bool started_ready;
-	int64_t entered_ns, output_ns, started_ns;
-	int64_t keys_from_ns, keys_ns; /* the last keys were typed then; 0: none since the start */
-	char prompt[OUTPUT_LINE_MAX];  /* a shell's first prompt, as far as it is known; "" */
-	int64_t prompt_ns;	       /* the mark that it came behind */
-	struct loop_source review;     /* when the activity is concluded again */
-	struct activity_signal screen, hook;
-	struct activity_memory memory;
-	bool looking;			 /* a worker looks at the screen */
-	bool reads_on;			 /* more output is there than was read */
-	bool answered;			 /* the question on the screen, by itself */
-	struct loop_source output_grows; /* watches the raw output's file */
+	uint64_t n_prompts;	      /* of its lease */
+	uint64_t prompt_seq;	      /* of the last one */
+	unsigned n_commits;	      /* that wait or are being made */
+	atomic_bool forwarding;	      /* a job to bring it forward waits */
+	atomic_bool following;	      /* one to have its branch follow it waits */
 	char *shown;	      /* the screen as overview.c last saw it; owned; NULL: it did not */
 	int64_t shown_size;   /* of the raw output then */
 	unsigned shown_start; /* of which start of the program that was */
-
-	pthread_mutex_t output_lock; /* of what follows; output.c */
-	int read_fd;		     /* where the raw output is read on */
-	struct kept raw, plain;	     /* what the terminal printed; the same as plain text */
-	struct ap_plain filter;
-	struct output_signs signs;
-	struct ap_buf line;	/* mode stream: the event that is being printed */
-	struct ap_buf response; /* mode stream: the text of the last answer */
 };
 
 struct ap_pool {
 	struct repo repo;
 	const char *const *argv;
-	struct profile *profile; /* of the program */
-	pthread_mutex_t seeding; /* of what follows; held while settings are made */
-	bool seeded;		 /* the settings that the program needs are made */
+	struct profile *profile;      /* of the program */
+	struct session_host sessions; /* what they share */
+	char *worktrees;	      /* the directory of them */
 	struct events *events;
 	char *mountpoint, *shim, *state_dir;
 	void (*agent_gone)(void *data, const char *name);
@@ -268,7 +182,6 @@ struct ap_pool {
 	struct loop_source machine_due;	 /* a deadline of the machine's */
 	struct loop_source backend_says; /* the backend has an answer, or has gone */
 	struct loop_source revive_due;	 /* the backend is to be started again */
-	atomic_bool leaving;		 /* nothing more is begun: it is being freed */
 	bool reviving;			 /* a worker starts the backend again; pool->lock */
 	atomic_uint n_asked;		 /* jobs with a request */
 	atomic_uint names_kept; /* numbers of agents below this are spent, says the store */
@@ -418,6 +331,7 @@ void state_dir_load_counters(struct ap_pool *pool);
 /* What is needed to save an agent's lease when the store is lost, whatever the agent did to its
  * worktree. Lane. */
 int lease_record_write(const struct ap_agent *agent, struct ap_err *err);
+void lease_record_remove(const struct ap_agent *agent);
 
 /* What the commit says that saves a lease's work. */
 void lease_message(const char *label, const char *name, unsigned generation, struct ap_buf *ret);
@@ -433,7 +347,6 @@ int pool_recover(struct ap_pool *pool, struct ap_err *err);
 struct ap_agent *agent_new_locked(struct ap_pool *pool, unsigned slot, unsigned number);
 void agent_ref(struct ap_agent *agent);
 unsigned agent_generation(const struct ap_agent *agent);
-void agent_lane_release(struct worker_lane *lane);
 
 /* One look at it; false when it is gone. */
 bool agent_info_locked(const struct ap_agent *agent, struct ap_agent_info *ret);
@@ -441,106 +354,12 @@ bool agent_info_locked(const struct ap_agent *agent, struct ap_agent_info *ret);
 /* Takes it out of the table and answers who waits for it. */
 void agent_leave(struct ap_agent *agent);
 
-/* Lets go of what the loop watches for it, before the pool does of the agent. Returns when nothing
- * of it is being called: not with the lock held. */
-void agent_remove_sources(struct ap_agent *agent);
-
-/* Has the loop conclude the activity anew, answer waits and hand the next prompt to a worker: now;
- * at a time, whatever was asked for before; at a time unless it does so earlier. Any thread, any
- * lock. */
-void agent_review_now(struct ap_agent *agent);
-void agent_review_at(struct ap_agent *agent, int64_t at_ns);
-void agent_review_by(struct ap_agent *agent, int64_t at_ns);
-
-/* What who waits for an activity is told: 0, or -EIO when the last prompt was not delivered. */
-int agent_settled_result(enum ap_activity activity, const struct ap_err *prompt_error);
-
-/* Answers all who wait for what it does with an error. Takes the lock. */
-void agent_refuse_waits(struct ap_agent *agent, int error, const struct ap_err *err);
-
-/* Keys are about to be typed by hand, or were, from then on (0: they were not after all): what was
- * concluded before them is not believed until something has come of them. pool->lock held. */
-void agent_keys_begin_locked(struct ap_agent *agent);
-void agent_keys_typed_locked(struct ap_agent *agent, int64_t from_ns);
-
-/* Drops the prompts that wait. pool->lock held. */
-void agent_forget_prompts_locked(struct ap_agent *agent);
-
-/* Queues a prompt again that a daemon before this one had taken. -ENOMEM. */
-int agent_prompt_again(struct ap_agent *agent, const struct store_prompt *prompt);
-
-/* Removes one of the keeper's or our own records. Any thread. */
-void agent_remove_record(const struct ap_agent *agent, const char *name);
-
-/* Takes note that a program is about to be started: what is printed from now on is its own. */
-void agent_starts(struct ap_agent *agent);
-
-/* Takes note that it is to be started again: from now on it takes prompts and is waited for. */
-void agent_restarts_locked(struct ap_agent *agent);
-void agent_restart_failed(struct ap_agent *agent, const struct ap_err *err);
-
-/* Takes up a program that a daemon before this one has started, if `alive`, or its end. */
-int agent_adopted(struct ap_agent *agent, bool alive, struct ap_err *err);
-
-/* Takes note of a program that was started in agent->terminal, or that has ended. */
-int agent_started(struct ap_agent *agent, struct ap_err *err);
-void agent_ended(struct ap_agent *agent, unsigned start);
-
-/* Whether the program runs, its keeper with it: asked of the kernel now. Waits for a start that is
- * under way. Lane only. */
-bool agent_lives(struct ap_agent *agent);
-
-/* Whether somebody has killed the program that has ended. Waits for its keeper to say so, for a few
- * seconds at most. */
-bool agent_was_killed(struct ap_agent *agent);
+/* Closes its session, and lets go of what the loop watches for it, before the pool does of the
+ * agent. Returns when nothing of it is being called: not with the lock held. */
+void agent_close(struct ap_agent *agent);
 
 /* Lets go of the process that its lease ends with. pool->lock held. */
 void agent_forget_holder_locked(struct ap_agent *agent);
-
-/* Tells the program and all that it started to end, and waits for nothing; not one that is to be
- * asked by a command of its own. Any thread. */
-void agent_tell_to_end(struct ap_agent *agent);
-
-/* Ends the program and all that it started; returns when it is over. Lane only. -ETIMEDOUT. */
-int agent_end_program(struct ap_agent *agent, struct ap_err *err);
-
-/* --- output.c --- */
-
-void output_init(struct ap_agent *agent);
-void output_fini(struct ap_agent *agent);
-
-/* Begins an output of its own for the next start of the program. Lane only. */
-int output_begin(struct ap_agent *agent, struct ap_err *err);
-
-/* Takes up the output that a daemon before this one has kept of the program: what it said so far is
- * read again. */
-int output_adopt(struct ap_agent *agent, struct ap_err *err);
-
-/* As kept_read(), of the bytes or of the plain text; -EAGAIN where `at_once` could block. */
-ssize_t output_read_kept(struct ap_agent *agent, bool raw, bool at_once, void *ret, size_t size,
-			 int64_t offset, int64_t *ret_offset);
-
-/* Where the terminal's bytes are appended. */
-void output_raw_path(const struct ap_agent *agent, struct ap_buf *out);
-
-/* Forgets what was printed, for a program that goes on in another lease. */
-void output_forget(struct ap_agent *agent);
-
-/* Reads what the terminal printed since, at most a bounded piece. Whether there was any. Any
- * thread. Blocks as the disk does. */
-bool output_read(struct ap_agent *agent);
-
-/* What it said so far beside the text. */
-void output_look(struct ap_agent *agent, struct output_signs *ret);
-
-/* What is printed from now on belongs to the next prompt. */
-void output_prompted(struct ap_agent *agent);
-
-/* Another start of the program: what the one before said of itself does not count. */
-void output_restarts(struct ap_agent *agent);
-
-/* Appends what was printed since the last prompt. -errno. */
-int output_response(struct ap_agent *agent, struct ap_buf *ret);
 
 /* --- jobs.c --- */
 
@@ -581,23 +400,6 @@ void keeping_info(struct ap_pool *pool, const struct worktree *worktree,
 /* Moves what the lease left to where it is kept, and says so in an event; as worktree_keep(). */
 int keeping_keep(struct ap_pool *pool, struct worktree *worktree, const struct kept_info *info,
 		 bool in_place, struct ap_err *err);
-
-/* --- texts.c --- */
-
-/* Has a worker look at the agent's screen. pool->lock held. */
-void job_look_locked(struct ap_agent *agent);
-
-/* Answers a request that waited for the agent to settle; drops the pool's reference. */
-void job_settled(struct ap_request *request, int result, const struct ap_err *err,
-		 enum ap_activity activity);
-
-/* --- prompts.c --- */
-
-/* Makes the agent's pause ready to be asked for. */
-void pause_init(struct ap_agent *agent);
-
-/* Has a worker deliver the first prompt of the queue. pool->lock held. */
-void job_prompt_locked(struct ap_agent *agent);
 
 /* --- watch.c --- */
 

@@ -59,7 +59,7 @@ static int check_in_path(const struct ap_pool *pool, const char *name, struct ap
 	AP_CLEANUP_BUF struct ap_buf found = {0}; /* that cannot be run */
 	char interpreter[PATH_MAX], found_interpreter[PATH_MAX] = "";
 	int error = -ENOENT;
-	if (!launch_path(pool, &path))
+	if (!session_path(&pool->sessions, &path))
 		return 0;
 	for (const char *at = ap_buf_text(&path); path.len > 0; at++) {
 		size_t len = strcspn(at, ":");

@@ -65,6 +65,13 @@ int lease_record_write(const struct ap_agent *agent, struct ap_err *err)
 	return 0;
 }
 
+void lease_record_remove(const struct ap_agent *agent)
+{
+	AP_CLEANUP_FREE char *path = record_path(agent->dir);
+	if (path)
+		unlink(path);
+}
+
 /* 1, or 0: there is none, the agent was not leased. -EBADMSG: one that was not written whole. */
 static int lease_record_read(const char *agent_dir, struct lease_record *ret)
 {
@@ -423,9 +430,15 @@ static int take_prompt(void *data, const struct store_prompt *prompt)
 {
 	struct ap_agent *agent = data;
 	agent->prompt_seq = prompt->seq;
-	if (!prompt->taken)
-		return agent_prompt_again(agent, prompt);
-	agent->input_cut = true; /* mode stream: it may be there in part */
+	if (!prompt->taken) {
+		struct prompt *again =
+			session_prompt_new(prompt->text, prompt->len, prompt->is_command);
+		if (!again)
+			return -ENOMEM;
+		session_prompt(agent->session, prompt->seq, again);
+		return 0;
+	}
+	session_input_was_cut(agent->session);
 	events_add(agent->pool->events, "prompt",
 		   EVENT_FIELDS({"agent", agent->name, 0}, {"lease", agent->lease.label, 0},
 				{"outcome", "unknown", 0}, {"bytes", NULL, (int64_t)prompt->len}));
@@ -440,20 +453,10 @@ static void go_on_with_prompts(struct ap_agent *agent, bool wanted)
 	if (wanted)
 		(void)store_prompts_read(pool->store, agent->number, take_prompt, agent, NULL);
 	if (!wanted)
-		txn_prompts_gone(txn, agent->number);
+		txn_prompts_gone(txn, agent->number, STORE_ALL_PROMPTS);
 	else
 		txn_prompts_taken_gone(txn, agent->number);
 	store_submit(pool->store, txn, false, NULL, NULL);
-}
-
-/* A pause goes on. */
-static void go_on_with_pause(struct ap_agent *agent)
-{
-	AP_CLEANUP_BUF struct ap_buf path = {0};
-	ap_buf_printf(&path, "%s/paused", agent->dir);
-	pthread_mutex_lock(&agent->pool->lock);
-	agent->paused = access(ap_buf_text(&path), F_OK) == 0;
-	pthread_mutex_unlock(&agent->pool->lock);
 }
 
 /* A free slot becomes the agent's. NULL: there is none. */
@@ -478,9 +481,8 @@ static int adopt(struct ap_pool *pool, const struct left *left, struct worktree 
 		return ap_err_set(err, -EAGAIN, "there is no room for one more agent");
 	agent->worktree = *worktree;
 	*worktree = (struct worktree){0};
-	agent->terminal = *terminal;
-	agent->n_starts = left->agent.n_starts;
 	agent->port = left->agent.port;
+	session_set_port(agent->session, agent->port);
 	agent->token = lease->token;
 	agent->lease_open = lease->token != 0;
 	agent->lease_held = lease->granted != 0;
@@ -490,7 +492,9 @@ static int adopt(struct ap_pool *pool, const struct left *left, struct worktree 
 	memcpy(agent->lease.base, lease->base, sizeof agent->lease.base);
 	memcpy(agent->base, lease->base, sizeof agent->base);
 	agent->lease.created = lease->created;
-	(void)output_adopt(agent, NULL); /* what it printed is lost then, not what it does */
+	session_adopt(agent->session, &(struct session_record){.terminal = *terminal,
+							       .n_starts = left->agent.n_starts,
+							       .prompted = lease->n_prompts > 0});
 	struct machine_adoption adoption = adoption_of(left);
 	int r = pool_step(pool, &(struct machine_event){.type = MACHINE_ADOPT,
 							.slot = agent->slot,
@@ -500,10 +504,9 @@ static int adopt(struct ap_pool *pool, const struct left *left, struct worktree 
 		agent_leave(agent);
 		return ap_err_set(err, r, "%s cannot be taken up: %s", agent->name, strerror(-r));
 	}
-	if (agent_adopted(agent, terminal->keeper != 0, err) < 0)
-		(void)agent_adopted(agent, false, err); /* it has ended just now */
+	if (session_take_up(agent->session, terminal->keeper != 0, err) < 0)
+		(void)session_take_up(agent->session, false, err); /* it has ended just now */
 	enum ap_reason reason = lease->token ? why_over(agent, lease) : AP_REASON_NONE;
-	go_on_with_pause(agent);
 	go_on_with_prompts(agent, reason == AP_REASON_NONE && terminal->keeper);
 	if (reason)
 		pool_step_agent(agent, (struct machine_event){.type = MACHINE_RELEASE,
@@ -635,7 +638,7 @@ static void forget_processes_of_another_boot(struct recovery *recovery)
 	for (unsigned i = 0; i < recovery->n; i++) {
 		recovery->at[i].agent.keeper = 0;
 		if (recovery->at[i].lease.holder_start)
-			recovery->at[i].lease.holder_start = UINT64_MAX; /* nobody's */
+			recovery->at[i].lease.holder_start = STORE_ALL_PROMPTS; /* nobody's */
 	}
 }
 

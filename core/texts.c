@@ -27,7 +27,7 @@ static int usage_text(struct ap_agent *agent, enum ap_agent_text what, struct ap
 {
 	struct process_usage usage;
 	double percent;
-	int r = agent_usage(agent, NULL, &usage, &percent);
+	int r = session_usage(agent->session, NULL, &usage, &percent);
 	if (r == -ESRCH) { /* it has ended */
 		usage = (struct process_usage){0};
 		percent = 0;
@@ -46,7 +46,6 @@ static void job_text(struct worker_job *worker_job)
 {
 	struct agent_job *job = ap_container_of(worker_job, struct agent_job, job);
 	struct ap_agent *agent = job->agent;
-	struct ap_pool *pool = agent->pool;
 	struct ap_buf *out = &job->request->text;
 	struct ap_err error = {""}, *err = &error;
 	int r = -EINVAL;
@@ -57,8 +56,7 @@ static void job_text(struct worker_job *worker_job)
 	}
 	switch (job->what) {
 	case AP_TEXT_SCREEN:
-		r = pool->backend->ops->capture(pool->backend, &agent->terminal, false, 0, out,
-						err);
+		r = session_screen(agent->session, 0, out, err);
 		break;
 	case AP_TEXT_DIFF:
 		r = look_text(agent, WORKTREE_DIFF, out, err);
@@ -86,171 +84,64 @@ static void job_text(struct worker_job *worker_job)
 
 /* --- what is waited for --- */
 
-/* The answer to the last prompt: as the profile finds it on the terminal, else what was printed. */
-static int response_text(struct ap_agent *agent, struct ap_buf *out, struct ap_err *err)
-{
-	struct ap_pool *pool = agent->pool;
-	AP_CLEANUP_BUF struct ap_buf terminal = {0};
-	pthread_mutex_lock(&pool->lock);
-	bool prompted = agent->n_prompts > 0; /* else what is there is of the lease before */
-	pthread_mutex_unlock(&pool->lock);
-	if (prompted && profile_has_answer(pool->profile) &&
-	    pool->backend->ops->capture(pool->backend, &agent->terminal, true, 0, &terminal,
-					NULL) == 0 &&
-	    profile_answer(pool->profile, ap_buf_text(&terminal), out))
-		return 0;
-	output_read(agent);
-	int r = output_response(agent, out);
-	return r < 0 ? ap_err_errno(err, r, "the output of %s", agent->name) : 0;
-}
-
 static void job_response(struct worker_job *worker_job)
 {
 	struct agent_job *job = ap_container_of(worker_job, struct agent_job, job);
 	struct ap_request *request = job->request;
 	struct ap_err err = {""};
 	int r = atomic_load(&request->answered) ? -ECANCELED
-						: response_text(job->agent, &request->text, &err);
+						: session_response(job->agent->session, &request->text, &err);
 	request_answer(request, r, &err);
 	agent_job_free(job);
 }
 
-/* Has a worker make the text; takes the reference of the agent over. */
+/* Has a worker make the text. -ENOMEM. */
 static int response_submit(struct ap_agent *agent, struct ap_request *request)
 {
 	struct agent_job *job = agent_job_new(agent, request, job_response, "");
 	if (job)
 		worker_submit(agent->pool->workers, &job->job);
-	ap_agent_unref(agent);
 	return job ? 0 : -ENOMEM;
 }
 
-void job_settled(struct ap_request *request, int result, const struct ap_err *err,
-		 enum ap_activity activity)
+/* Answers a request that waited; drops the pool's reference. */
+static void on_settled(struct session_wait *wait, int result, enum ap_activity activity,
+		       const struct ap_err *err)
 {
-	struct ap_agent *responder = ap_steal(request->responder);
-	if (result == 0 && responder) {
-		result = response_submit(responder, request);
+	struct ap_request *request = ap_container_of(wait, struct ap_request, settles);
+	if (result == 0 && request->wants_response) {
+		result = response_submit(request->agent, request);
 		if (result == 0) { /* the job has a reference of its own */
 			ap_request_free(request);
 			return;
 		}
-		responder = NULL;
 	}
-	ap_agent_unref(responder);
 	if (result == 0)
 		ap_buf_printf(&request->text, "%s\n", ap_activity_name(activity));
 	request_answer(request, result, err);
 }
 
-static bool is_settled_locked(const struct ap_agent *agent)
-{
-	return agent->gone ||
-	       (agent->activity != AP_ACTIVITY_BUSY && agent->activity != AP_ACTIVITY_STARTING);
-}
-
 bool ap_agent_has_settled(struct ap_pool *pool, struct ap_agent *agent)
 {
-	pthread_mutex_lock(&pool->lock);
-	bool settled = is_settled_locked(agent);
-	pthread_mutex_unlock(&pool->lock);
-	return settled;
+	(void)pool;
+	return session_has_settled(agent->session);
 }
 
 int ap_agent_wait(struct ap_pool *pool, struct ap_agent *agent, enum ap_agent_wait what,
 		  bool nonblock, struct ap_request *request, struct ap_err *err)
 {
-	struct ap_err error = {""};
 	int r = what == AP_WAIT_RESPONSE ? pool_may_ask(pool, err) : 0;
 	if (r < 0)
 		return r;
-	pthread_mutex_lock(&pool->lock);
-	enum ap_activity activity = agent->activity;
-	bool gone = agent->gone, parked = !is_settled_locked(agent);
-	if (parked && nonblock) {
-		pthread_mutex_unlock(&pool->lock);
-		return ap_err_set(err, -EAGAIN, "%s is %s", agent->name,
-				  ap_activity_name(activity));
-	}
 	ap_request_ref(request);
-	if (what == AP_WAIT_RESPONSE) {
-		agent_ref(agent);
-		request->responder = agent;
-	}
-	if (parked)
-		ap_list_append(&agent->waits, &request->link);
-	else if (!gone)
-		error = agent->prompt_error;
-	pthread_mutex_unlock(&pool->lock);
-	if (parked)
-		return 0;
-	r = agent_settled_result(activity, &error);
-	if (gone)
-		r = ap_err_set(&error, -ENODEV, "%s is gone", agent->name);
-	job_settled(request, r, &error, activity);
-	return 0;
-}
-
-/* --- looks at the screen --- */
-
-void agent_look(struct ap_agent *agent, struct ap_buf *ret_screen, struct activity_signal *ret)
-{
-	struct ap_pool *pool = agent->pool;
-	struct output_signs signs;
-	output_read(agent);
-	*ret = (struct activity_signal){.at_ns = ap_clock_ns()};
-	ret_screen->len = 0;
-	if (pool->backend->ops->capture(pool->backend, &agent->terminal, false, 0, ret_screen,
-					NULL) < 0)
-		return;
-	output_look(agent, &signs);
-	profile_judge(pool->profile, PROFILE_SCREEN, ap_buf_text(ret_screen), signs.title, ret);
-}
-
-static void job_look(struct worker_job *worker_job)
-{
-	struct agent_job *job = ap_container_of(worker_job, struct agent_job, job);
-	struct ap_agent *agent = job->agent;
-	struct ap_pool *pool = agent->pool;
-	AP_CLEANUP_BUF struct ap_buf screen = {0};
-	struct activity_signal signal;
-	pthread_mutex_lock(&pool->lock);
-	unsigned start = agent->start;
-	pthread_mutex_unlock(&pool->lock);
-	agent_look(agent, &screen, &signal);
-	bool asks = signal.found && signal.activity == AP_ACTIVITY_WAITING;
-	const char *keys = asks ? profile_auto_answer(pool->profile, ap_buf_text(&screen)) : NULL;
-	pthread_mutex_lock(&pool->lock);
-	agent->looking = false;
-	if (agent->start == start)
-		agent->screen = signal;
-	bool answers = keys && !agent->answered && agent->start == start;
-	agent->answered = asks && (agent->answered || answers);
-	agent_review_now(agent);
-	if (answers)
-		agent_keys_begin_locked(agent);
-	pthread_mutex_unlock(&pool->lock);
-	int64_t from = ap_clock_ns();
-	if (answers && agent_press(agent, keys, NULL) == 0)
-		events_add(pool->events, "auto_answer",
-			   EVENT_FIELDS({"agent", agent->name, 0}, {"keys", keys, 0}));
-	if (answers) {
-		pthread_mutex_lock(&pool->lock);
-		agent_keys_typed_locked(agent, from);
-		pthread_mutex_unlock(&pool->lock);
-	}
-	agent_job_free(job);
-}
-
-void job_look_locked(struct ap_agent *agent)
-{
-	struct agent_job *job = agent_job_new(agent, NULL, job_look, "");
-	if (!job) { /* later */
-		agent_review_at(agent, ap_clock_ns() + AP_SECOND);
-		return;
-	}
-	agent->looking = true;
-	worker_submit(agent->pool->workers, &job->job);
+	agent_ref(agent);
+	request->agent = agent;
+	request->wants_response = what == AP_WAIT_RESPONSE;
+	request->settles.done = on_settled;
+	r = session_wait(agent->session, &request->settles, nonblock, err);
+	if (r < 0)
+		ap_request_free(request);
+	return r;
 }
 
 int ap_agent_text(struct ap_pool *pool, struct ap_agent *agent, enum ap_agent_text what,
@@ -258,7 +149,7 @@ int ap_agent_text(struct ap_pool *pool, struct ap_agent *agent, enum ap_agent_te
 {
 	int r = pool_may_ask(pool, err);
 	if (r == 0)
-		r = agent_running(agent, true, err);
+		r = session_running(agent->session, true, err);
 	if (r < 0)
 		return r;
 	struct agent_job *job = agent_job_new(agent, request, job_text, "");
@@ -360,7 +251,7 @@ static ssize_t read_kept(const struct kept_job *job, bool at_once)
 		n = events_read(job->pool->events, at_once, request->text.data, job->size,
 				job->offset, &request->offset);
 	else
-		n = output_read_kept(job->agent, job->what == AP_KEPT_RAW, at_once,
+		n = session_read_output(job->agent->session, job->what == AP_KEPT_RAW, at_once,
 				     request->text.data, job->size, job->offset, &request->offset);
 	request->text.len = n > 0 ? (size_t)n : 0;
 	return n;

@@ -6,7 +6,7 @@
 static void on_machine_due(struct loop_source *source)
 {
 	struct ap_pool *pool = ap_container_of(source, struct ap_pool, machine_due);
-	if (!atomic_load(&pool->leaving)) /* else it is let be */
+	if (!atomic_load(&pool->sessions.closed)) /* else it is let be */
 		pool_step(pool, &(struct machine_event){.type = MACHINE_TIMER});
 }
 

@@ -61,7 +61,7 @@ enum statement {
 	PROMPT_PUT,
 	PROMPT_TAKEN,
 	PROMPT_DROP,
-	PROMPT_DROP_ALL,
+	PROMPTS_DROP,
 	PROMPT_DROP_TAKEN,
 	N_STATEMENTS,
 };
@@ -89,7 +89,7 @@ static const char *const statements[N_STATEMENTS] = {
 	[PROMPT_PUT] = "INSERT OR REPLACE INTO prompt VALUES (?1, ?2, ?3, ?4, ?5)",
 	[PROMPT_TAKEN] = "UPDATE prompt SET taken = ?3 WHERE agent = ?1 AND seq = ?2",
 	[PROMPT_DROP] = "DELETE FROM prompt WHERE agent = ?1 AND seq = ?2",
-	[PROMPT_DROP_ALL] = "DELETE FROM prompt WHERE agent = ?1",
+	[PROMPTS_DROP] = "DELETE FROM prompt WHERE agent = ?1 AND seq <= ?2",
 	[PROMPT_DROP_TAKEN] = "DELETE FROM prompt WHERE agent = ?1 AND taken",
 	[HISTORY_ADD] = "INSERT OR REPLACE INTO history"
 			" SELECT token, label, agent, uid, base, granted, ?2, ?3"
@@ -372,7 +372,7 @@ void txn_agent(struct store_txn *txn, const struct store_agent *agent)
 void txn_agent_gone(struct store_txn *txn, unsigned number)
 {
 	ADD(txn, AGENT_DROP, number_of(number));
-	ADD(txn, PROMPT_DROP_ALL, number_of(number));
+	txn_prompts_gone(txn, number, STORE_ALL_PROMPTS);
 }
 
 void txn_agent_used(struct store_txn *txn, unsigned number)
@@ -425,9 +425,9 @@ void txn_prompt_gone(struct store_txn *txn, unsigned agent, uint64_t seq)
 	ADD(txn, PROMPT_DROP, number_of(agent), number_of(seq));
 }
 
-void txn_prompts_gone(struct store_txn *txn, unsigned agent)
+void txn_prompts_gone(struct store_txn *txn, unsigned agent, uint64_t up_to_seq)
 {
-	ADD(txn, PROMPT_DROP_ALL, number_of(agent));
+	ADD(txn, PROMPTS_DROP, number_of(agent), number_of(up_to_seq));
 }
 
 void txn_prompts_taken_gone(struct store_txn *txn, unsigned agent)

@@ -96,12 +96,13 @@ void txn_lease_ends(struct store_txn *txn, uint64_t token, const char *reason);
 void txn_lease_over(struct store_txn *txn, uint64_t token, int64_t now, const char *reason);
 
 /* Writes down a prompt that is to be given to an agent, and counts it for its lease; whether it is
- * being given; that it is not to be given any more; that none is; none of those that were being
- * given. */
+ * being given; that it is not to be given any more; that none up to that
+ * one is, or STORE_ALL_PROMPTS; none of those that were being given. */
+#define STORE_ALL_PROMPTS INT64_MAX
 void txn_prompt(struct store_txn *txn, unsigned agent, const struct store_prompt *prompt);
 void txn_prompt_taken(struct store_txn *txn, unsigned agent, uint64_t seq, bool taken);
 void txn_prompt_gone(struct store_txn *txn, unsigned agent, uint64_t seq);
-void txn_prompts_gone(struct store_txn *txn, unsigned agent);
+void txn_prompts_gone(struct store_txn *txn, unsigned agent, uint64_t up_to_seq);
 void txn_prompts_taken_gone(struct store_txn *txn, unsigned agent);
 
 /* Has the thread commit it, and frees it. With `durable` also the machine's power may fail then.

@@ -1,0 +1,230 @@
+/* What is asked of an agent on behalf of a lease: prompts, keys, pauses, starts anew, commits. */
+#include <errno.h>
+#include <string.h>
+
+#include "crash_point.h"
+#include "jobs_internal.h"
+
+/* --- who may ask --- */
+
+static int may_be_asked_locked(const struct ap_agent *agent, uint64_t token, bool even_ended,
+			       struct ap_err *err)
+{
+	const struct machine_slot *slot = &agent->pool->view->slots[agent->slot];
+	int r = session_running(agent->session, even_ended, err);
+	return r < 0 ? r : pool_refused(machine_slot_stale(slot, token) ? -ESTALE : 0, err);
+}
+
+/* Whether something can be asked of it for that lease. Errors as session_running(), and -ESTALE. */
+static int may_be_asked(struct ap_agent *agent, uint64_t token, bool even_ended, struct ap_err *err)
+{
+	pthread_mutex_lock(&agent->pool->lock);
+	int r = may_be_asked_locked(agent, token, even_ended, err);
+	pthread_mutex_unlock(&agent->pool->lock);
+	return r;
+}
+
+/* As may_be_asked(), of the program that there is: -EBUSY on the way to the next one, or to the
+ * next lease, which would find it so. */
+static int may_be_commanded_locked(const struct ap_agent *agent, uint64_t token, bool even_ended,
+				   struct ap_err *err)
+{
+	const struct machine_slot *slot = &agent->pool->view->slots[agent->slot];
+	struct session_info info;
+	int r = may_be_asked_locked(agent, token, even_ended, err);
+	session_info(agent->session, &info);
+	bool rests = slot->state == AP_AGENT_IDLE || machine_slot_leased(slot);
+	if (r == 0 && (!rests || info.restarting))
+		r = ap_err_set(err, -EBUSY, "%s is being made ready", agent->name);
+	return r;
+}
+
+/* --- prompts and keys --- */
+
+int ap_agent_prompt_begin(struct ap_pool *pool, struct ap_agent *agent, uint64_t token,
+			  struct ap_err *err)
+{
+	pthread_mutex_lock(&pool->lock);
+	int r = session_prompt_check(agent->session, 0, err);
+	if (r == 0)
+		r = pool_refused(machine_may_prompt(pool->view, &pool->view->slots[agent->slot],
+						    token, ap_clock_ns()),
+				 err);
+	if (r == 0)
+		r = session_prompt_begin(agent->session, token, err);
+	pthread_mutex_unlock(&pool->lock);
+	return r;
+}
+
+int ap_agent_prompt_grow(struct ap_pool *pool, struct ap_agent *agent, uint64_t token, size_t len,
+			 struct ap_err *err)
+{
+	(void)pool;
+	return session_prompt_grow(agent->session, token, len, err);
+}
+
+void ap_agent_prompt_end(struct ap_pool *pool, struct ap_agent *agent, uint64_t token, size_t len)
+{
+	(void)pool;
+	session_prompt_end(agent->session, token, len);
+}
+
+/* For the next daemon. What a full disk does not take is given all the same. */
+static void keep_prompt(const struct ap_agent *agent, const struct store_prompt *prompt)
+{
+	struct store_txn *txn = store_txn_new();
+	txn_prompt(txn, agent->number, prompt);
+	store_submit(agent->pool->store, txn, false, NULL, NULL);
+}
+
+static int queue_prompt(struct ap_pool *pool, struct ap_agent *agent, uint64_t token,
+			const char *text, size_t len, bool is_command, struct ap_err *err)
+{
+	struct prompt *prompt = session_prompt_new(text, len, is_command);
+	if (!prompt)
+		return ap_err_errno(err, -ENOMEM, "prompt");
+	pthread_mutex_lock(&pool->lock);
+	int r = session_prompt_check(agent->session, len, err);
+	if (r == 0)
+		r = pool_refused(
+			pool_step_locked(pool, &(struct machine_event){.type = MACHINE_PROMPT,
+								       .slot = agent->slot,
+								       .token = token}),
+			err);
+	if (r == 0) {
+		keep_prompt(agent, &(struct store_prompt){.seq = ++agent->prompt_seq,
+							  .text = text,
+							  .len = len,
+							  .is_command = is_command});
+		agent->n_prompts += !is_command;
+		session_prompt(agent->session, agent->prompt_seq, prompt);
+	}
+	pool_unlock(pool);
+	if (r < 0)
+		session_prompt_free(prompt);
+	return r;
+}
+
+int ap_agent_prompt(struct ap_pool *pool, struct ap_agent *agent, uint64_t token, const char *text,
+		    size_t len, struct ap_err *err)
+{
+	return queue_prompt(pool, agent, token, text, len, false, err);
+}
+
+int ap_agent_reset(struct ap_pool *pool, struct ap_agent *agent, uint64_t token, struct ap_err *err)
+{
+	const struct profile_values *values = profile_values(pool->profile);
+	if (!*values->clear || values->stream)
+		return ap_err_set(err, -EOPNOTSUPP, "the profile %s knows no command to forget by",
+				  values->name);
+	return queue_prompt(pool, agent, token, values->clear, strlen(values->clear), true, err);
+}
+
+int ap_agent_keys(struct ap_pool *pool, struct ap_agent *agent, uint64_t token, const char *keys,
+		  struct ap_err *err)
+{
+	pthread_mutex_lock(&pool->lock);
+	int r = may_be_asked_locked(agent, token, false, err);
+	if (r == 0)
+		r = session_keys(agent->session, token, keys, err);
+	pthread_mutex_unlock(&pool->lock);
+	return r;
+}
+
+/* --- its program --- */
+
+int ap_agent_pause(struct ap_pool *pool, struct ap_agent *agent, uint64_t token, bool pause,
+		   struct ap_err *err)
+{
+	pthread_mutex_lock(&pool->lock);
+	int r = may_be_commanded_locked(agent, token, false, err);
+	if (r == 0)
+		session_pause(agent->session, pause);
+	pthread_mutex_unlock(&pool->lock);
+	return r;
+}
+
+static void job_restart(struct worker_job *worker_job)
+{
+	struct agent_job *job = ap_container_of(worker_job, struct agent_job, job);
+	struct ap_agent *agent = job->agent;
+	struct ap_err err = {""};
+	int r = session_end(agent->session, &err);
+	if (r == 0)
+		r = launch_program(agent, LAUNCH_AGAIN, &err);
+	crash_point("restart-program");
+	if (r == 0)
+		(void)agent_record_program(agent, &err); /* else the next daemon ends it */
+	if (r < 0) {
+		events_add(agent->pool->events, "restart_failed",
+			   EVENT_FIELDS({"agent", agent->name, 0}, {"reason", err.text, 0}));
+		session_restart_failed(agent->session, &err);
+	}
+	agent_job_free(job);
+}
+
+int ap_agent_restart(struct ap_pool *pool, struct ap_agent *agent, uint64_t token,
+		     struct ap_err *err)
+{
+	struct agent_job *job = agent_job_new(agent, NULL, job_restart, "");
+	if (!job)
+		return ap_err_errno(err, -ENOMEM, "restart");
+	pthread_mutex_lock(&pool->lock);
+	int r = may_be_commanded_locked(agent, token, true, err);
+	if (r == 0)
+		session_restarts(agent->session);
+	pthread_mutex_unlock(&pool->lock);
+	if (r < 0) {
+		agent_job_free(job);
+		return r;
+	}
+	agent_job_in_lane(job);
+	return 0;
+}
+
+/* --- commits --- */
+
+static void job_commit(struct worker_job *worker_job)
+{
+	struct agent_job *job = ap_container_of(worker_job, struct agent_job, job);
+	struct ap_agent *agent = job->agent;
+	struct ap_err err = {""};
+	int r = atomic_load(&job->request->answered) ? -ECANCELED : 0; /* while it waited */
+	if (r == 0)
+		r = may_be_asked(agent, job->token, true, &err);
+	if (r == 0 && !(agent->lease_open && agent->lease_held))
+		r = ap_err_set(&err, -ENOENT, "%s serves no lease", agent->name);
+	if (r == 0)
+		r = worktree_commit(&agent->worktree, &agent->lease, job->words, &err);
+	request_answer(job->request, r, &err);
+	pthread_mutex_lock(&agent->pool->lock);
+	agent->n_commits--;
+	pthread_mutex_unlock(&agent->pool->lock);
+	agent_job_free(job);
+}
+
+int ap_agent_commit(struct ap_pool *pool, struct ap_agent *agent, uint64_t token,
+		    const char *message, struct ap_request *request, struct ap_err *err)
+{
+	int r = pool_may_ask(pool, err);
+	if (r < 0)
+		return r;
+	struct agent_job *job = agent_job_new(agent, request, job_commit, message);
+	if (!job)
+		return ap_err_errno(err, -ENOMEM, "commit");
+	job->token = token;
+	pthread_mutex_lock(&pool->lock);
+	r = may_be_asked_locked(agent, token, true, err);
+	if (r == 0 && agent->n_commits >= POOL_COMMITS_MAX)
+		r = ap_err_set(err, -EAGAIN, "%u commits wait for %s already", agent->n_commits,
+			       agent->name);
+	agent->n_commits += r == 0;
+	pthread_mutex_unlock(&pool->lock);
+	if (r == 0) {
+		agent_job_in_lane(job);
+		return 0;
+	}
+	ap_request_free(request); /* the job's reference */
+	agent_job_free(job);
+	return r;
+}

@@ -1,0 +1,494 @@
+#include "deliver.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cleanup.h"
+#include "clock.h"
+#include "file.h"
+
+/* Longest line that a terminal in canonical mode takes whole: N_TTY_BUF_SIZE less its end. */
+#define CANONICAL_LINE 4095
+/* Keys of one write: a line has 4096 bytes at most, and a blank between two. */
+#define KEYS_MAX 2048
+
+/* Line ends become newlines, and what could drive the terminal is left out: a prompt is text. */
+static size_t clean_text(char *text, size_t len)
+{
+	size_t n = 0;
+	for (size_t i = 0; i < len; i++) {
+		unsigned char c = (unsigned char)text[i];
+		if (c == '\r') {
+			if (i + 1 < len && text[i + 1] == '\n')
+				continue;
+			c = '\n';
+		}
+		/* a C1 control in UTF-8, whatever stood between its two bytes */
+		if (c >= 0x80 && c < 0xa0 && n > 0 && (unsigned char)text[n - 1] == 0xc2)
+			n--;
+		else if (c == '\n' || c == '\t' || (c >= 0x20 && c != 0x7f))
+			text[n++] = (char)c;
+	}
+	if (n > 0 && text[n - 1] == '\n')
+		n--; /* the shell's own */
+	return n;
+}
+
+static bool has_long_line(const char *text, size_t len)
+{
+	while (len > 0) {
+		const char *newline = memchr(text, '\n', len);
+		size_t line = newline ? (size_t)(newline - text) : len;
+		if (line > CANONICAL_LINE)
+			return true;
+		if (!newline)
+			break;
+		len -= line + 1;
+		text = newline + 1;
+	}
+	return false;
+}
+
+int press(struct session *session, const char *keys_text, struct ap_err *err)
+{
+	const char *keys[KEYS_MAX + 1];
+	AP_CLEANUP_FREE char *text = strdup(keys_text);
+	char *cursor = text;
+	size_t n = 0;
+	if (!text)
+		return ap_err_errno(err, -ENOMEM, "keys");
+	while (n < KEYS_MAX && (keys[n] = ap_word_next(&cursor)))
+		n++;
+	keys[n] = NULL;
+	return n > 0 ? session->host->backend->ops->keys(session->host->backend, &session->terminal,
+							 keys, err)
+		     : 0;
+}
+
+/* --- delivery to a program with a terminal ---
+ *
+ * A prompt is pasted, and submitted once it is seen to be there. Enter is given again only while
+ * the text still stands in the input field of a program that is ready: an Enter too many would
+ * answer the next question, text typed twice would be two prompts. Keys that are typed by hand come
+ * before the text or after Enter, unless that takes too long. */
+
+#define POLL_PAUSE_MS  60
+#define SETTLE_LIMIT   (4 * AP_SECOND)	/* for the text to show */
+#define BLIND_LIMIT    AP_SECOND	/* likewise, of a program that may show nothing */
+#define EVIDENCE_LIMIT (1200 * AP_MS)	/* for Enter to have an effect */
+#define SHELL_LIMIT    (10 * AP_SECOND) /* likewise, of a shell: it shows a new line, if late */
+#define BYTE_LIMIT     (AP_MS / 100)	/* more for every byte that is to be read before it */
+#define ECHO_LIMIT     (300 * AP_MS)	/* for a shell to show what was typed */
+#define ECHO_PAUSE_MS  10
+#define ENTER_TRIES    3
+#define QUIT_LIMIT_MS  2000 /* for a program to end by its own command */
+
+/* What is being delivered, and what of it has been seen. */
+struct delivery {
+	struct session *session;
+	bool composes; /* the profile knows the input field */
+	bool typing;   /* it holds the session's lock of that name */
+	size_t len;    /* of the text that goes before Enter */
+	struct ap_buf screen, before;
+	struct activity_signal seen;
+	enum profile_composer composer;
+};
+
+static void end_typing(struct delivery *delivery)
+{
+	if (delivery->typing)
+		pthread_mutex_unlock(&delivery->session->typing);
+	delivery->typing = false;
+}
+
+static void delivery_fini(struct delivery *delivery)
+{
+	end_typing(delivery);
+	ap_buf_fini(&delivery->screen);
+	ap_buf_fini(&delivery->before);
+}
+
+static void look(struct delivery *delivery)
+{
+	look_at_screen(delivery->session, &delivery->screen, &delivery->seen);
+	delivery->composer =
+		profile_composer(delivery->session->host->profile, ap_buf_text(&delivery->screen));
+}
+
+/* Keeps what was seen last, to see what changes. */
+static void remember(struct delivery *delivery)
+{
+	delivery->before.len = 0;
+	ap_buf_adds(&delivery->before, ap_buf_text(&delivery->screen));
+}
+
+static bool has_changed(const struct delivery *delivery)
+{
+	return strcmp(ap_buf_text(&delivery->screen), ap_buf_text(&delivery->before)) != 0;
+}
+
+/* The lane is wanted for something else, or there is nobody to give it to. */
+static bool is_over(struct session *session)
+{
+	pthread_mutex_lock(&session->lock);
+	bool over = session->wanted || session->closed || session->ended;
+	pthread_mutex_unlock(&session->lock);
+	return over;
+}
+
+static int over(const struct session *session, struct ap_err *err)
+{
+	return ap_err_set(err, -ECANCELED, "the lease or the program of %s has ended",
+			  session->name);
+}
+
+static bool seen_as(const struct delivery *delivery, enum ap_activity activity)
+{
+	return delivery->seen.found && delivery->seen.activity == activity;
+}
+
+/* -EAGAIN: it is not ready any more, the prompt waits on. -EIO: somebody's text is in the way. */
+static int may_type(struct delivery *delivery, struct ap_err *err)
+{
+	struct session *session = delivery->session;
+	int64_t deadline = ap_clock_ns() + SETTLE_LIMIT / 2;
+	if (!profile_values(session->host->profile)->rules.tells_ready) {
+		look(delivery);
+		return 0;
+	}
+	for (;;) {
+		look(delivery);
+		if (is_over(session))
+			return over(session, err);
+		if (!seen_as(delivery, AP_ACTIVITY_READY)) {
+			pthread_mutex_lock(&session->lock);
+			session->screen = delivery->seen; /* or it would be taken for ready again */
+			pthread_mutex_unlock(&session->lock);
+			return -EAGAIN;
+		}
+		if (delivery->composer != COMPOSER_FILLED)
+			return 0;
+		if (ap_clock_ns() > deadline)
+			return ap_err_set(err, -EIO,
+					  "there is text in the input field of %s already",
+					  session->name);
+		poll(NULL, 0, POLL_PAUSE_MS);
+	}
+}
+
+/* From here to Enter nobody else types. -EAGAIN: somebody has, just now; the prompt waits on. */
+static int begin_typing(struct delivery *delivery)
+{
+	pthread_mutex_lock(&delivery->session->typing);
+	delivery->typing = true;
+	if (!delivery->composes)
+		return 0;
+	look(delivery);
+	return delivery->composer == COMPOSER_FILLED ? -EAGAIN : 0;
+}
+
+/* Waits until the text is seen to be there, twice alike; or long enough for a program that may show
+ * nothing. False when it does not come. */
+static bool await_typed(struct delivery *delivery)
+{
+	AP_CLEANUP_BUF struct ap_buf last = {0};
+	int64_t start = ap_clock_ns();
+	remember(delivery);
+	for (;;) {
+		poll(NULL, 0, POLL_PAUSE_MS);
+		last.len = 0;
+		ap_buf_adds(&last, ap_buf_text(&delivery->screen));
+		look(delivery);
+		bool shown = has_changed(delivery) && delivery->composer != COMPOSER_EMPTY;
+		bool still = strcmp(ap_buf_text(&last), ap_buf_text(&delivery->screen)) == 0;
+		int64_t waited = ap_clock_ns() - start;
+		if ((shown && still) || is_over(delivery->session)) /* submit() looks at that */
+			return true;
+		if (waited > (shown || delivery->composes ? SETTLE_LIMIT : BLIND_LIMIT))
+			return shown || !delivery->composes;
+	}
+}
+
+static int64_t printed(struct session *session)
+{
+	session_read_on(session);
+	return atomic_load(&session->raw.size);
+}
+
+/* Whether Enter had an effect: the input field is empty, it works or asks; where the field is not
+ * known, something was printed. */
+static bool await_submitted(struct delivery *delivery, int64_t printed_before)
+{
+	struct session *session = delivery->session;
+	bool shell = profile_values(session->host->profile)->rules.shell;
+	int64_t deadline = ap_clock_ns() + (shell ? SHELL_LIMIT : EVIDENCE_LIMIT);
+	if (!delivery->composes)
+		deadline += (int64_t)delivery->len * BYTE_LIMIT;
+	for (int pause_ms = 2; ap_clock_ns() < deadline && !is_over(session);) {
+		poll(NULL, 0, pause_ms);
+		if (!delivery->composes && printed(session) > printed_before)
+			return true;
+		if (pause_ms < POLL_PAUSE_MS) {
+			pause_ms *= 2;
+			continue;
+		}
+		if (!delivery->composes)
+			continue;
+		look(delivery);
+		if (delivery->composer == COMPOSER_EMPTY || seen_as(delivery, AP_ACTIVITY_BUSY) ||
+		    seen_as(delivery, AP_ACTIVITY_WAITING))
+			return true;
+	}
+	return false;
+}
+
+/* When it was so before. */
+static int64_t note_entered(struct session *session)
+{
+	pthread_mutex_lock(&session->lock);
+	int64_t before = session->entered_ns;
+	session->entered_ns = ap_clock_ns();
+	pthread_mutex_unlock(&session->lock);
+	return before;
+}
+
+static void note_not_entered(struct session *session, int64_t before)
+{
+	pthread_mutex_lock(&session->lock);
+	session->entered_ns = before;
+	pthread_mutex_unlock(&session->lock);
+}
+
+/* Takes away what was typed, where the program is seen to be ready, or was as a shell: the keys for
+ * that interrupt one that works, and answer one that asks. */
+static bool take_back(struct delivery *delivery)
+{
+	struct session *session = delivery->session;
+	const struct profile_values *values = profile_values(session->host->profile);
+	bool safe = values->rules.shell || seen_as(delivery, AP_ACTIVITY_READY);
+	return *values->abandon && safe && press(session, values->abandon, NULL) == 0;
+}
+
+static int submit(struct delivery *delivery, enum session_outcome *ret, struct ap_err *err)
+{
+	struct session *session = delivery->session;
+	const struct profile_values *values = profile_values(session->host->profile);
+	if (values->pause_ns > 0)
+		poll(NULL, 0, (int)(values->pause_ns / AP_MS));
+	output_prompted(session);
+	for (unsigned tries = 0; tries < ENTER_TRIES; tries++) {
+		int64_t before = atomic_load(&session->raw.size);
+		if (is_over(session)) {
+			if (tries == 0)
+				(void)take_back(delivery);
+			return over(session, err);
+		}
+		if (delivery->composes && seen_as(delivery, AP_ACTIVITY_WAITING))
+			break; /* Enter would be the answer */
+		if (tries == 0)
+			(void)note_entered(session);
+		int r = press(session, values->submit, err);
+		if (!delivery->composes) /* else it may have to be given again */
+			end_typing(delivery);
+		if (r < 0)
+			return r;
+		if (await_submitted(delivery, before)) {
+			*ret = SESSION_SUBMITTED;
+			return 0;
+		}
+		if (!delivery->composes) {
+			*ret = SESSION_NO_EVIDENCE;
+			return 0;
+		}
+		if (delivery->composer != COMPOSER_FILLED || !seen_as(delivery, AP_ACTIVITY_READY))
+			break;
+	}
+	*ret = SESSION_NOT_SUBMITTED;
+	bool back = take_back(delivery);
+	return ap_err_set(err, -EIO, "the prompt was typed, but Enter did not submit it%s",
+			  back ? "; it was taken back" : "");
+}
+
+static int paste(struct session *session, const struct ap_buf *text, struct ap_err *err)
+{
+	AP_CLEANUP_BUF struct ap_buf file = {0};
+	ap_buf_printf(&file, "%s/prompt", session->dir);
+	int r = file_write(ap_buf_text(&file), text->data, text->len, err);
+	if (r == 0)
+		r = session->host->backend->ops->paste(session->host->backend, &session->terminal,
+						       ap_buf_text(&file), err);
+	unlink(ap_buf_text(&file));
+	return r;
+}
+
+/* The terminal of a shell shows what was pasted before it is run: that is no answer to it. A shell
+ * that marks its commands needs no such wait. */
+static void await_echo(struct session *session, int64_t printed_before)
+{
+	struct output_signs signs;
+	int64_t deadline = ap_clock_ns() + ECHO_LIMIT, last = printed_before;
+	output_look(session, &signs);
+	while (!signs.ends_commands && ap_clock_ns() < deadline) {
+		poll(NULL, 0, ECHO_PAUSE_MS);
+		int64_t now = printed(session);
+		if (now > printed_before && now == last)
+			return;
+		last = now;
+	}
+}
+
+static int type_text(struct session *session, const struct ap_buf *text, enum session_outcome *ret,
+		     struct ap_err *err)
+{
+	bool shell = profile_values(session->host->profile)->rules.shell;
+	struct delivery delivery __attribute__((cleanup(delivery_fini))) = {
+		.session = session,
+		.composes = profile_has_composer(session->host->profile),
+		.len = text->len,
+	};
+	*ret = SESSION_NO_EVIDENCE;
+	if (has_long_line(ap_buf_text(text), text->len) &&
+	    session->host->backend->ops->canonical(session->host->backend, &session->terminal))
+		return ap_err_set(err, -EMSGSIZE,
+				  "a line over %d bytes would be cut by the terminal of %s",
+				  CANONICAL_LINE, session->name);
+	int r = shell ? 0 : may_type(&delivery, err);
+	if (r == 0 && text->len > 0) {
+		int64_t before = shell ? printed(session) : 0;
+		r = begin_typing(&delivery);
+		if (r == 0)
+			r = paste(session, text, err);
+		if (r == 0 && shell)
+			await_echo(session, before);
+		if (r == 0 && !shell && !await_typed(&delivery)) {
+			(void)take_back(&delivery);
+			r = ap_err_set(err, -EIO,
+				       "the prompt did not show in the input field of %s; it was "
+				       "not submitted",
+				       session->name);
+		}
+	}
+	return r < 0 ? r : submit(&delivery, ret, err);
+}
+
+static int type_command(struct session *session, const char *text, struct ap_err *err)
+{
+	struct delivery delivery __attribute__((cleanup(delivery_fini))) = {
+		.session = session, .composes = profile_has_composer(session->host->profile)};
+	enum session_outcome outcome;
+	int r = may_type(&delivery, err);
+	if (r == 0)
+		r = begin_typing(&delivery);
+	/* a command is typed, as one word: pasted it would be text */
+	if (r == 0)
+		r = session->host->backend->ops->keys(session->host->backend, &session->terminal,
+						      (const char *const[]){text, NULL}, err);
+	if (r == 0 && !await_typed(&delivery))
+		r = ap_err_set(err, -EIO, "'%s' does not show in the input field", text);
+	return r < 0 ? r : submit(&delivery, &outcome, err);
+}
+
+static bool await_ready(struct session *session, int64_t limit_ns)
+{
+	struct delivery delivery __attribute__((cleanup(delivery_fini))) = {.session = session};
+	for (int64_t deadline = ap_clock_ns() + limit_ns; ap_clock_ns() < deadline;) {
+		look(&delivery);
+		if (seen_as(&delivery, AP_ACTIVITY_READY) || is_over(session))
+			return !is_over(session);
+		poll(NULL, 0, POLL_PAUSE_MS);
+	}
+	return false;
+}
+
+/* --- delivery by lines --- */
+
+/* How long a program may take to read its input. */
+#define INPUT_LIMIT (30 * AP_SECOND)
+
+static int write_input(int fd, const char *text, size_t len)
+{
+	int64_t deadline = ap_clock_ns() + INPUT_LIMIT;
+	for (size_t done = 0; done < len;) {
+		ssize_t n = write(fd, text + done, len - done);
+		struct pollfd room = {.fd = fd, .events = POLLOUT};
+		int64_t left = deadline - ap_clock_ns();
+		if (n > 0)
+			done += (size_t)n;
+		else if (n < 0 && errno != EAGAIN && errno != EINTR)
+			return -errno;
+		else if (left <= 0 || poll(&room, 1, (int)(left / AP_MS) + 1) == 0)
+			return -ETIMEDOUT;
+	}
+	return 0;
+}
+
+static int give_line(struct session *session, const struct ap_buf *text, enum session_outcome *ret,
+		     struct ap_err *err)
+{
+	AP_CLEANUP_BUF struct ap_buf path = {0};
+	AP_CLEANUP_BUF struct ap_buf line = {0};
+	*ret = SESSION_NO_EVIDENCE;
+	int r = profile_input(session->host->profile, ap_buf_text(text), text->len, &line);
+	if (r < 0)
+		return ap_err_errno(err, r, "the prompt");
+	ap_buf_printf(&path, "%s/input", session->dir);
+	AP_CLEANUP_CLOSE int fd =
+		open(ap_buf_text(&path), O_WRONLY | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0)
+		return ap_err_errno(err, -errno, "the input of %s", session->name);
+	output_prompted(session);
+	int64_t entered_before = note_entered(session);
+	r = session->input_cut ? write_input(fd, "\n", 1) : 0; /* its end */
+	if (r == 0)
+		r = write_input(fd, line.data, line.len);
+	session->input_cut = r < 0;
+	if (r < 0)
+		note_not_entered(session, entered_before);
+	*ret = r < 0 ? SESSION_NOT_SUBMITTED : SESSION_SUBMITTED;
+	return r < 0 ? ap_err_errno(err, r, "the input of %s", session->name) : 0;
+}
+
+int deliver(struct session *session, struct prompt *prompt, enum session_outcome *ret,
+	    struct ap_err *err)
+{
+	const struct profile *profile = session->host->profile;
+	AP_CLEANUP_BUF struct ap_buf text = {0};
+	if (is_over(session))
+		return over(session, err);
+	if (prompt->is_command) {
+		int r = type_command(session, prompt->text, err);
+		*ret = r < 0 ? SESSION_NO_EVIDENCE : SESSION_SUBMITTED;
+		return r;
+	}
+	if (!prompt->cleaned)
+		prompt->len = clean_text(prompt->text, prompt->len);
+	prompt->cleaned = true;
+	if (profile_dress(profile, prompt->text, prompt->len, &text) < 0)
+		return ap_err_errno(err, -ENOMEM, "prompt");
+	return profile_values(profile)->stream ? give_line(session, &text, ret, err)
+					       : type_text(session, &text, ret, err);
+}
+
+bool session_clear(struct session *session, int64_t limit_ns)
+{
+	const char *clear = profile_values(session->host->profile)->clear;
+	return type_command(session, clear, NULL) == 0 && await_ready(session, limit_ns);
+}
+
+void session_quit(struct session *session)
+{
+	const char *quit = profile_values(session->host->profile)->quit;
+	pthread_mutex_lock(&session->lock);
+	session->ending = true;
+	AP_CLEANUP_CLOSE int over_fd =
+		session->over_fd >= 0 ? fcntl(session->over_fd, F_DUPFD_CLOEXEC, 0) : -1;
+	pthread_mutex_unlock(&session->lock);
+	struct pollfd over = {.fd = over_fd, .events = POLLIN};
+	if (over_fd >= 0 && type_command(session, quit, NULL) == 0)
+		(void)poll(&over, 1, QUIT_LIMIT_MS); /* else it is made to */
+}

@@ -1,0 +1,410 @@
+/* What a program prints: its raw bytes, the same as plain text, and what it says beside
+ * the text: its title, marks round commands, its state, events. Both are bounded by output_limit.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cleanup.h"
+#include "file.h"
+#include "session_internal.h"
+
+/* Read at one time; what is left waits its turn. */
+#define READ_MAX (1 << 20)
+/* The record of where the raw output was when the last prompt was given. */
+#define PROMPTED "prompted"
+/* Longest event of mode stream; longer ones are left out. */
+#define EVENT_MAX (16 << 20)
+/* Longest response that is read. */
+#define RESPONSE_MAX (16 << 20)
+
+/* --- what it says beside the text --- */
+
+static void on_mark(struct session *session, char mark, int64_t at)
+{
+	struct output_signs *signs = &session->signs;
+	if (mark == 'C' || mark == 'D')
+		signs->marked_ns = ap_clock_ns();
+	if (mark == 'C') {
+		if (signs->command_start < 0)
+			signs->command_start = at;
+		signs->runs_command = signs->ends_commands;
+	} else if (mark == 'D') {
+		if (signs->command_start >= 0)
+			signs->command_end = at;
+		signs->ends_commands = true;
+		signs->runs_command = false;
+	}
+}
+
+/* The screen may show it too shortly for a look. */
+static void on_title(struct session *session, const char *title)
+{
+	struct activity_signal signal;
+	snprintf(session->signs.title, sizeof session->signs.title, "%s", title);
+	if (profile_judge(session->host->profile, PROFILE_TITLE, title, NULL, &signal) &&
+	    signal.activity == AP_ACTIVITY_BUSY)
+		session->signs.title_busy_ns = ap_clock_ns();
+}
+
+static void on_osc(void *data, const char *osc, const struct ap_buf *out)
+{
+	struct session *session = data;
+	struct output_signs *signs = &session->signs;
+	struct activity_signal told;
+	if ((osc[0] == '0' || osc[0] == '2') && osc[1] == ';')
+		on_title(session, osc + 2);
+	else if (strncmp(osc, "133;", 4) == 0)
+		on_mark(session, osc[4], atomic_load(&session->plain.size) + (int64_t)out->len);
+	if (!profile_judge(session->host->profile, PROFILE_OSC, osc, NULL, &told))
+		return;
+	told.at_ns = ap_clock_ns();
+	signs->told = told;
+}
+
+static void on_event(struct session *session, const char *line)
+{
+	struct activity_signal told;
+	if (!profile_judge(session->host->profile, PROFILE_EVENT, line, NULL, &told))
+		return;
+	told.at_ns = ap_clock_ns();
+	session->signs.told = told;
+	if (told.activity == AP_ACTIVITY_READY) {
+		session->response.len = 0;
+		profile_response(session->host->profile, line, &session->response);
+	}
+}
+
+/* Events are whole lines; one that is too long is left out. */
+static void read_events(struct session *session, const struct ap_buf *text)
+{
+	struct ap_buf *line = &session->line;
+	for (const char *at = ap_buf_text(text), *end = at + text->len; at < end;) {
+		const char *newline = memchr(at, '\n', (size_t)(end - at));
+		size_t len = (size_t)((newline ? newline : end) - at);
+		if (line->len <= EVENT_MAX)
+			ap_buf_add(line, at, len);
+		at += len + (newline != NULL);
+		if (!newline)
+			continue;
+		if (line->len <= EVENT_MAX && !line->failed)
+			on_event(session, ap_buf_text(line));
+		ap_buf_fini(line);
+	}
+}
+
+/* --- its life --- */
+
+void output_init(struct session *session)
+{
+	session->raw = session->plain = KEPT_NONE;
+	session->read_fd = -1;
+	pthread_mutex_init(&session->output_lock, NULL);
+}
+
+void output_fini(struct session *session)
+{
+	if (session->read_fd >= 0)
+		close(session->read_fd);
+	kept_close(&session->raw);
+	kept_close(&session->plain);
+	ap_buf_fini(&session->line);
+	ap_buf_fini(&session->response);
+	pthread_mutex_destroy(&session->output_lock);
+}
+
+ssize_t session_read_output(struct session *session, bool raw, bool at_once, void *ret, size_t size,
+			    int64_t offset, int64_t *ret_offset)
+{
+	if (!kept_lock(&session->output_lock, at_once))
+		return -EAGAIN;
+	ssize_t n = kept_read(raw ? &session->raw : &session->plain, at_once, ret, size, offset,
+			      ret_offset);
+	pthread_mutex_unlock(&session->output_lock);
+	return n;
+}
+
+void output_raw_path(const struct session *session, struct ap_buf *out)
+{
+	ap_buf_printf(out, "%s/output-%u.raw", session->dir, session->n_starts);
+}
+
+static void signs_reset(struct session *session)
+{
+	session->signs = (struct output_signs){.prompted = atomic_load(&session->plain.size),
+					       .command_start = -1,
+					       .command_end = -1};
+	session->filter = (struct ap_plain){.on_osc = on_osc, .data = session};
+	ap_buf_fini(&session->line);
+	ap_buf_fini(&session->response);
+}
+
+/* With `adopt` the raw output that is there is read again, from the first byte that is kept. */
+static int open_files(struct session *session, const char *raw_path, const char *plain_path,
+		      bool adopt)
+{
+	struct kept raw = KEPT_NONE, plain = KEPT_NONE;
+	int r = adopt ? kept_adopt(&raw, raw_path) : kept_open(&raw, raw_path);
+	if (r == 0 && adopt) /* nobody has bounded it meanwhile */
+		kept_bound(&raw, atomic_load(&session->host->output_limit));
+	if (r == 0)
+		r = kept_open(&plain, plain_path);
+	int read_fd = r == 0 ? file_open(raw_path, O_RDONLY | O_NOFOLLOW, 0) : -1;
+	if (r == 0 && read_fd < 0)
+		r = read_fd;
+	if (r == 0 && lseek(read_fd, atomic_load(&raw.first), SEEK_SET) < 0) {
+		r = -errno;
+		close(read_fd);
+	}
+	atomic_store(&raw.size, atomic_load(&raw.first)); /* it grows as it is read */
+	if (r < 0) {
+		kept_close(&raw);
+		kept_close(&plain);
+		return r;
+	}
+	pthread_mutex_lock(&session->output_lock);
+	if (session->read_fd >= 0)
+		close(session->read_fd);
+	kept_close(&session->raw);
+	kept_close(&session->plain);
+	session->read_fd = read_fd;
+	kept_move(&session->raw, &raw);
+	kept_move(&session->plain, &plain);
+	signs_reset(session);
+	pthread_mutex_unlock(&session->output_lock);
+	return 0;
+}
+
+static int watch_file(struct session *session, const char *raw_path, struct ap_err *err)
+{
+	int r = loop_watch_file(session->host->loop, &session->output_grows, raw_path);
+	return r < 0 ? ap_err_errno(err, r, "%s", raw_path) : 0;
+}
+
+/* A file of its own for every lease: what the last one's terminal still writes goes nowhere. */
+int session_begin_output(struct session *session, struct ap_err *err)
+{
+	AP_CLEANUP_BUF struct ap_buf raw = {0};
+	AP_CLEANUP_BUF struct ap_buf plain = {0};
+	output_raw_path(session, &raw);
+	unlink(ap_buf_text(&raw));
+	remove_record(session, PROMPTED);
+	raw.len = 0;
+	session->n_starts++;
+	output_raw_path(session, &raw);
+	ap_buf_printf(&plain, "%s/output", session->dir);
+	unlink(ap_buf_text(&plain)); /* whatever it has become */
+	int r = open_files(session, ap_buf_text(&raw), ap_buf_text(&plain), false);
+	return r < 0 ? ap_err_errno(err, r, "%s", ap_buf_text(&raw))
+		     : watch_file(session, ap_buf_text(&raw), err);
+}
+
+void output_restarts(struct session *session)
+{
+	pthread_mutex_lock(&session->output_lock);
+	signs_reset(session);
+	pthread_mutex_unlock(&session->output_lock);
+}
+
+void output_forget(struct session *session)
+{
+	pthread_mutex_lock(&session->output_lock);
+	kept_forget(&session->raw);
+	kept_forget(&session->plain);
+	if (session->read_fd >= 0)
+		(void)lseek(session->read_fd, 0, SEEK_SET);
+	struct output_signs signs = session->signs;
+	signs_reset(session);
+	/* what it is and does has not changed */
+	memcpy(session->signs.title, signs.title, sizeof signs.title);
+	session->signs.told = signs.told;
+	session->signs.ends_commands = signs.ends_commands;
+	session->signs.marked_ns = signs.marked_ns; /* else Enter would have come after it */
+	pthread_mutex_unlock(&session->output_lock);
+}
+
+void remove_record(const struct session *session, const char *name)
+{
+	AP_CLEANUP_BUF struct ap_buf path = {0};
+	ap_buf_printf(&path, "%s/%s", session->dir, name);
+	unlink(ap_buf_text(&path));
+}
+
+/* --- reading --- */
+
+/* Takes up to `max` bytes. How many there were. */
+static size_t read_on(struct session *session, size_t max)
+{
+	AP_CLEANUP_BUF struct ap_buf plain = {0};
+	char block[64 << 10];
+	size_t done = 0;
+	ssize_t n;
+	bool stream = profile_values(session->host->profile)->stream;
+	while (session->read_fd >= 0 && done < max &&
+	       (n = read(session->read_fd, block,
+			 max - done < sizeof block ? max - done : sizeof block)) > 0) {
+		done += (size_t)n;
+		plain.len = 0;
+		ap_plain_add(&session->filter, block, (size_t)n, &plain);
+		if (stream)
+			read_events(session, &plain);
+		kept_append(&session->plain, ap_buf_text(&plain), plain.len);
+	}
+	return done;
+}
+
+bool session_read_on(struct session *session)
+{
+	int64_t limit = atomic_load(&session->host->output_limit);
+	pthread_mutex_lock(&session->output_lock);
+	size_t n = read_on(session, READ_MAX);
+	kept_grown(&session->raw, (int64_t)n);
+	kept_bound(&session->raw, limit);
+	kept_bound(&session->plain, limit);
+	pthread_mutex_unlock(&session->output_lock);
+	if (n == 0)
+		return false;
+	pthread_mutex_lock(&session->lock);
+	session->output_ns = ap_clock_ns();
+	session->reads_on = session->reads_on || n >= READ_MAX; /* the review looks at it */
+	session_review_now(session);
+	pthread_mutex_unlock(&session->lock);
+	return true;
+}
+
+/* The line that was begun, its last bytes if it is long. */
+static void read_line(const struct session *session, char ret[OUTPUT_LINE_MAX])
+{
+	int64_t size = atomic_load(&session->plain.size),
+		first = atomic_load(&session->plain.first);
+	int64_t from = size - first < OUTPUT_LINE_MAX ? first : size - OUTPUT_LINE_MAX + 1;
+	ssize_t n = session->plain.fd >= 0 && size > from
+			    ? pread(session->plain.fd, ret, (size_t)(size - from), from)
+			    : 0;
+	ret[n > 0 ? n : 0] = '\0';
+	char *newline = strrchr(ret, '\n');
+	if (newline)
+		memmove(ret, newline + 1, strlen(newline));
+}
+
+void output_look(struct session *session, struct output_signs *ret)
+{
+	pthread_mutex_lock(&session->output_lock);
+	if (profile_values(session->host->profile)->rules.shell)
+		read_line(session, session->signs.line);
+	*ret = session->signs;
+	pthread_mutex_unlock(&session->output_lock);
+}
+
+static void mark_prompted(struct session *session)
+{
+	session->signs.prompted = atomic_load(&session->plain.size);
+	session->signs.command_start = session->signs.command_end = -1;
+	session->response.len = 0;
+}
+
+void output_prompted(struct session *session)
+{
+	AP_CLEANUP_BUF struct ap_buf path = {0};
+	AP_CLEANUP_BUF struct ap_buf text = {0};
+	session_read_on(session); /* what is there belongs to what was before */
+	pthread_mutex_lock(&session->output_lock);
+	mark_prompted(session);
+	int64_t at = atomic_load(&session->raw.size);
+	pthread_mutex_unlock(&session->output_lock);
+	ap_buf_printf(&path, "%s/" PROMPTED, session->dir);
+	/* for the next daemon: without it, all that is kept is the response */
+	ap_buf_printf(&text, "%" PRId64 "\n", at);
+	(void)file_write(ap_buf_text(&path), ap_buf_text(&text), text.len, NULL);
+}
+
+int output_adopt(struct session *session, struct ap_err *err)
+{
+	AP_CLEANUP_BUF struct ap_buf raw = {0};
+	AP_CLEANUP_BUF struct ap_buf plain = {0};
+	char prompted[32];
+	int64_t at = -1;
+	output_raw_path(session, &raw);
+	ap_buf_printf(&plain, "%s/output", session->dir);
+	if (file_read_line(session->dir, PROMPTED, prompted, sizeof prompted) == 0)
+		(void)ap_number_parse(prompted, &at);
+	int r = open_files(session, ap_buf_text(&raw), ap_buf_text(&plain), true);
+	if (r < 0)
+		return ap_err_errno(err, r, "%s", ap_buf_text(&raw));
+	pthread_mutex_lock(&session->output_lock);
+	int64_t from = atomic_load(&session->raw.first);
+	if (at > from)
+		kept_grown(&session->raw, (int64_t)read_on(session, (size_t)(at - from)));
+	if (at >= from) {
+		mark_prompted(session);
+		session->signs.told = (struct activity_signal){.at_ns = 0}; /* of before */
+	}
+	pthread_mutex_unlock(&session->output_lock);
+	pthread_mutex_lock(&session->lock);
+	session->entered_ns = at >= 0 ? ap_clock_ns() : 0;
+	pthread_mutex_unlock(&session->lock);
+	(void)session_read_on(session);
+	r = watch_file(session, ap_buf_text(&raw), err);
+	(void)session_read_on(session); /* what came in between; the loop reads on */
+	return r;
+}
+
+/* Where the response lies in the plain text. With marks it is what the commands printed; else what
+ * came since the prompt was submitted, without the end of the line that it was typed in. */
+static void response_range(const struct session *session, int64_t *ret_from, int64_t *ret_to)
+{
+	const struct output_signs *signs = &session->signs;
+	int64_t size = atomic_load(&session->plain.size),
+		first = atomic_load(&session->plain.first);
+	*ret_from = signs->command_start >= 0 ? signs->command_start : signs->prompted;
+	*ret_to = signs->command_end >= 0 ? signs->command_end : size;
+	if (*ret_from < first)
+		*ret_from = first;
+	if (*ret_to - *ret_from > RESPONSE_MAX)
+		*ret_from = *ret_to - RESPONSE_MAX;
+}
+
+int output_response(struct session *session, struct ap_buf *ret)
+{
+	int64_t from, to;
+	int r = 0;
+	pthread_mutex_lock(&session->output_lock);
+	if (profile_values(session->host->profile)->stream) {
+		ap_buf_add(ret, ap_buf_text(&session->response), session->response.len);
+		from = to = 0;
+	} else {
+		response_range(session, &from, &to);
+	}
+	bool marked = session->signs.command_start >= 0;
+	if (to > from) {
+		size_t size = (size_t)(to - from), start = ret->len;
+		ssize_t n = ap_buf_reserve(ret, size)
+				    ? pread(session->plain.fd, ret->data + start, size, from)
+				    : -1;
+		if (n < 0)
+			r = ret->failed ? -ENOMEM : -errno;
+		else
+			ret->len += (size_t)n;
+		if (n > 0 && !marked && ret->data[start] == '\n')
+			ap_buf_drop(ret, 1);
+	}
+	pthread_mutex_unlock(&session->output_lock);
+	return r;
+}
+
+void look_at_screen(struct session *session, struct ap_buf *ret_screen, struct activity_signal *ret)
+{
+	struct backend *backend = session->host->backend;
+	struct output_signs signs;
+	session_read_on(session);
+	*ret = (struct activity_signal){.at_ns = ap_clock_ns()};
+	ret_screen->len = 0;
+	if (backend->ops->capture(backend, &session->terminal, false, 0, ret_screen, NULL) < 0)
+		return;
+	output_look(session, &signs);
+	profile_judge(session->host->profile, PROFILE_SCREEN, ap_buf_text(ret_screen), signs.title,
+		      ret);
+}

@@ -1,0 +1,600 @@
+#include "session.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cleanup.h"
+#include "clock.h"
+#include "deliver.h"
+#include "session_internal.h"
+
+/* A screen that changes all the time is looked at as often as this. */
+#define LOOK_PAUSE (100 * AP_MS)
+
+/* The keeper says who the program is a moment after it was started. */
+#define PID_PAUSE (10 * AP_MS)
+#define PID_LIMIT (5 * AP_SECOND)
+
+static void review(struct session *session);
+
+/* --- its life --- */
+
+/* Whether program and processes are over; the end is watched no more then. Another program may have
+ * been started since the source was called: it is asked again. */
+static bool is_over_locked(struct session *session)
+{
+	struct pollfd end = {.fd = session->over_fd, .events = POLLIN};
+	if (session->over_fd < 0 || poll(&end, 1, 0) != 1 || !end.revents)
+		return false;
+	(void)loop_watch_fd(session->host->loop, &session->program_ends, -1);
+	return true;
+}
+
+static void on_program_ends(struct loop_source *source)
+{
+	struct session *session = ap_container_of(source, struct session, program_ends);
+	pthread_mutex_lock(&session->lock);
+	unsigned start = session->start;
+	bool over = is_over_locked(session);
+	pthread_mutex_unlock(&session->lock);
+	if (over)
+		program_ended(session, start);
+}
+
+static void on_output(struct loop_source *source)
+{
+	session_read_on(ap_container_of(source, struct session, output_grows));
+}
+
+static void on_review(struct loop_source *source)
+{
+	review(ap_container_of(source, struct session, review));
+}
+
+static bool add_sources(struct session *session)
+{
+	struct loop *loop = session->host->loop;
+	return loop_add(loop, &session->program_ends, on_program_ends) == 0 &&
+	       loop_add(loop, &session->output_grows, on_output) == 0 &&
+	       loop_add(loop, &session->review, on_review) == 0;
+}
+
+static void remove_sources(struct session *session)
+{
+	struct loop *loop = session->host->loop;
+	loop_remove(loop, &session->program_ends);
+	loop_remove(loop, &session->output_grows);
+	loop_remove(loop, &session->review);
+}
+
+/* The host may be gone by then. */
+static void session_free(struct session *session)
+{
+	const int fds[] = {session->over_fd, session->program_fd};
+	for (size_t i = 0; i < sizeof fds / sizeof *fds; i++) {
+		if (fds[i] >= 0)
+			close(fds[i]);
+	}
+	while (!ap_list_empty(&session->prompts)) {
+		struct prompt *prompt = ap_container_of(session->prompts.next, struct prompt, link);
+		ap_list_remove(&prompt->link);
+		session_prompt_free(prompt);
+	}
+	output_fini(session);
+	pthread_mutex_destroy(&session->typing);
+	pthread_mutex_destroy(&session->lock);
+	free(session->dir);
+	free(session->cwd);
+	free(session);
+}
+
+struct session *session_new(struct session_host *host, const struct session_place *place,
+			    const struct session_callbacks *callbacks, void *owner)
+{
+	struct session *session = calloc(1, sizeof *session);
+	if (!session)
+		return NULL;
+	atomic_init(&session->n_refs, 1);
+	session->host = host;
+	session->callbacks = callbacks;
+	session->owner = owner;
+	snprintf(session->name, sizeof session->name, "%s", place->name);
+	session->dir = strdup(place->dir);
+	session->cwd = strdup(place->cwd);
+	session->over_fd = session->program_fd = -1;
+	session->started_ns = ap_clock_ns();
+	snprintf(session->why, sizeof session->why, "start: being made");
+	ap_list_init(&session->prompts);
+	ap_list_init(&session->waits);
+	worker_lane_init(&session->lane);
+	worker_lane_init(&session->keys_lane);
+	pthread_mutex_init(&session->typing, NULL);
+	pthread_mutex_init(&session->lock, NULL);
+	output_init(session);
+	pause_init(session);
+	if (!session->dir || !session->cwd || !add_sources(session)) {
+		remove_sources(session);
+		session_free(session);
+		return NULL;
+	}
+	return session;
+}
+
+void session_ref(struct session *session)
+{
+	atomic_fetch_add(&session->n_refs, 1);
+}
+
+void session_unref(struct session *session)
+{
+	if (atomic_fetch_sub(&session->n_refs, 1) != 1)
+		return;
+	void (*freed)(void *) = session->callbacks->freed;
+	void *owner = session->owner;
+	session_free(session);
+	freed(owner);
+}
+
+static void lane_release(struct worker_lane *lane)
+{
+	session_unref(ap_container_of(lane, struct session, lane));
+}
+
+void session_submit(struct session *session, struct worker_job *job,
+		    void (*run)(struct worker_job *))
+{
+	*job = (struct worker_job){
+		.run = run, .lane = &session->lane, .lane_release = lane_release};
+	session_ref(session); /* the lane's, until lane_release */
+	worker_submit(session->host->workers, job);
+}
+
+struct session_job *session_job_new(struct session *session, void (*run)(struct worker_job *),
+				    const char *words)
+{
+	struct session_job *job = calloc(1, sizeof *job + strlen(words) + 1);
+	if (!job)
+		return NULL;
+	job->job.run = run;
+	job->session = session;
+	session_ref(session);
+	strcpy(job->words, words);
+	return job;
+}
+
+void session_job_free(struct session_job *job)
+{
+	session_unref(job->session);
+	free(job);
+}
+
+void session_fence(struct session *session, uint64_t token)
+{
+	pthread_mutex_lock(&session->lock);
+	session->token = token;
+	pthread_mutex_unlock(&session->lock);
+}
+
+void session_break_off(struct session *session, bool wanted)
+{
+	pthread_mutex_lock(&session->lock);
+	session->wanted = wanted;
+	pthread_mutex_unlock(&session->lock);
+}
+
+/* --- who waits for it to settle --- */
+
+static bool is_settled_locked(const struct session *session)
+{
+	return session->closed ||
+	       (session->activity != AP_ACTIVITY_BUSY && session->activity != AP_ACTIVITY_STARTING);
+}
+
+/* What who waits for an activity is told: 0, or -EIO when the last prompt was not delivered. */
+static int settled_result(enum ap_activity activity, const struct ap_err *prompt_error)
+{
+	return prompt_error->text[0] && activity != AP_ACTIVITY_EXITED ? -EIO : 0;
+}
+
+/* Answers them with an error and its sentence, or with the activity. */
+static void answer_waits(struct session *session, struct ap_list *waits, int result,
+			 enum ap_activity activity, const struct ap_err *err)
+{
+	for (;;) { /* session_unwait() may take one out under us */
+		struct session_wait *wait = NULL;
+		pthread_mutex_lock(&session->lock);
+		if (!ap_list_empty(waits)) {
+			wait = ap_container_of(waits->next, struct session_wait, link);
+			ap_list_remove(&wait->link);
+		}
+		pthread_mutex_unlock(&session->lock);
+		if (!wait)
+			return;
+		wait->done(wait, result, activity, err);
+	}
+}
+
+void session_refuse_waits(struct session *session, int error, const struct ap_err *err)
+{
+	struct ap_list waits;
+	ap_list_init(&waits);
+	pthread_mutex_lock(&session->lock);
+	ap_list_splice(&session->waits, &waits);
+	pthread_mutex_unlock(&session->lock);
+	answer_waits(session, &waits, error, AP_ACTIVITY_EXITED, err);
+}
+
+void session_close(struct session *session)
+{
+	struct ap_err err;
+	pthread_mutex_lock(&session->lock);
+	session->closed = true;
+	pthread_mutex_unlock(&session->lock);
+	ap_err_set(&err, -ENODEV, "%s is gone", session->name);
+	session_refuse_waits(session, -ENODEV, &err);
+	remove_sources(session);
+}
+
+int session_wait(struct session *session, struct session_wait *wait, bool nonblock,
+		 struct ap_err *err)
+{
+	struct ap_err why = {""};
+	pthread_mutex_lock(&session->lock);
+	enum ap_activity activity = session->activity;
+	bool closed = session->closed, settled = is_settled_locked(session);
+	ap_list_init(&wait->link);
+	if (!settled && !nonblock)
+		ap_list_append(&session->waits, &wait->link);
+	else if (!closed)
+		why = session->prompt_error;
+	pthread_mutex_unlock(&session->lock);
+	if (!settled)
+		return nonblock ? ap_err_set(err, -EAGAIN, "%s is %s", session->name,
+					     ap_activity_name(activity))
+				: 0;
+	int r = closed ? ap_err_set(&why, -ENODEV, "%s is gone", session->name)
+		       : settled_result(activity, &why);
+	wait->done(wait, r, activity, &why);
+	return 0;
+}
+
+bool session_unwait(struct session *session, struct session_wait *wait)
+{
+	pthread_mutex_lock(&session->lock);
+	bool waits = !ap_list_empty(&wait->link);
+	ap_list_remove(&wait->link);
+	pthread_mutex_unlock(&session->lock);
+	return waits;
+}
+
+bool session_has_settled(struct session *session)
+{
+	pthread_mutex_lock(&session->lock);
+	bool settled = is_settled_locked(session);
+	pthread_mutex_unlock(&session->lock);
+	return settled;
+}
+
+/* --- what it is doing --- */
+
+static bool prompted_locked(const struct session *session)
+{
+	return session->n_prompts_open > 0 || session->n_prompts_queued > 0 || session->delivering;
+}
+
+/* What is queued keeps it busy, whatever its program does, unless that waits for a human first. */
+static void activity_set_locked(struct session *session, const struct activity *concluded)
+{
+	session->activity = concluded->activity;
+	session_review_by(session, concluded->recheck_ns); /* unless there is news since the look */
+	memcpy(session->why, concluded->why, sizeof session->why);
+	if (concluded->activity == AP_ACTIVITY_READY)
+		session->started_ready = true;
+	if (session->paused && concluded->activity != AP_ACTIVITY_EXITED) {
+		session->activity = AP_ACTIVITY_BUSY;
+		snprintf(session->why, sizeof session->why, "pause: asked for");
+		return;
+	}
+	if (session->n_keys > 0 && concluded->activity != AP_ACTIVITY_EXITED) {
+		session->activity = AP_ACTIVITY_BUSY;
+		snprintf(session->why, sizeof session->why, "keys: being typed");
+		return;
+	}
+	bool asks = concluded->activity == AP_ACTIVITY_WAITING && !session->delivering;
+	if (concluded->activity == AP_ACTIVITY_EXITED || asks || !prompted_locked(session))
+		return;
+	session->activity = AP_ACTIVITY_BUSY;
+	const char *prompt = session->delivering	   ? "being submitted"
+			     : session->n_prompts_open > 0 ? "being written"
+							   : "queued";
+	snprintf(session->why, sizeof session->why, "prompt: %s; %.96s", prompt, concluded->why);
+}
+
+/* What there is to conclude from. */
+static struct activity_input input_locked(const struct session *session,
+					  const struct output_signs *signs,
+					  const struct activity_look *look)
+{
+	return (struct activity_input){
+		.ended = session->ended,
+		.ended_how = session->ended_how,
+		.started_ready = session->started_ready,
+		.runs_command = signs->runs_command,
+		.marks = signs->ends_commands,
+		.marked_ns = signs->marked_ns,
+		.line = signs->line,
+		.prompt = session->prompt,
+		.entered_ns = session->entered_ns,
+		.keys_from_ns = session->keys_from_ns,
+		.keys_ns = session->keys_ns,
+		.output_ns = session->output_ns,
+		.started_ns = session->started_ns,
+		.look = *look,
+		.screen = session->screen,
+		.told = signs->told,
+		.hook = session->hook,
+		.title_busy_ns = signs->title_busy_ns,
+	};
+}
+
+/* Takes note of how a shell's first prompt looks: of the line behind each mark of a command's end,
+ * as soon as it reads; without marks, of that which its start ends with. */
+static void learn_prompt_locked(struct session *session, const struct output_signs *signs,
+				const struct activity_look *look, const struct activity *concluded,
+				int64_t now)
+{
+	bool reads =
+		look->known && look->foreground == look->program && look->reads == READS_PROMPT;
+	bool anew = signs->ends_commands && signs->marked_ns > session->prompt_ns &&
+		    signs->marked_ns > session->entered_ns && !signs->runs_command;
+	bool first = !signs->ends_commands && !session->started_ready;
+	if (!reads || concluded->activity != AP_ACTIVITY_READY || !(anew || first))
+		return;
+	memcpy(session->prompt, signs->line, sizeof session->prompt);
+	session->prompt_ns = now;
+}
+
+/* Looks at the screen, answers what the profile always answers. */
+static void job_look(struct worker_job *worker_job)
+{
+	struct session_job *job = ap_container_of(worker_job, struct session_job, job);
+	struct session *session = job->session;
+	AP_CLEANUP_BUF struct ap_buf screen = {0};
+	struct activity_signal signal;
+	pthread_mutex_lock(&session->lock);
+	unsigned start = session->start;
+	pthread_mutex_unlock(&session->lock);
+	look_at_screen(session, &screen, &signal);
+	bool asks = signal.found && signal.activity == AP_ACTIVITY_WAITING;
+	const char *keys =
+		asks ? profile_auto_answer(session->host->profile, ap_buf_text(&screen)) : NULL;
+	pthread_mutex_lock(&session->lock);
+	session->looking = false;
+	if (session->start == start)
+		session->screen = signal;
+	bool answers = keys && !session->answered && session->start == start;
+	session->answered = asks && (session->answered || answers);
+	session_review_now(session);
+	if (answers)
+		keys_begin_locked(session);
+	pthread_mutex_unlock(&session->lock);
+	int64_t from = ap_clock_ns();
+	if (answers && press(session, keys, NULL) == 0)
+		session->callbacks->note(session->owner, SESSION_AUTO_ANSWER, keys);
+	if (answers) {
+		pthread_mutex_lock(&session->lock);
+		keys_typed_locked(session, from);
+		pthread_mutex_unlock(&session->lock);
+	}
+	session_job_free(job);
+}
+
+static void job_look_locked(struct session *session)
+{
+	struct session_job *job = session_job_new(session, job_look, "");
+	if (!job) { /* later */
+		session_review_at(session, ap_clock_ns() + AP_SECOND);
+		return;
+	}
+	session->looking = true;
+	worker_submit(session->host->workers, &job->job);
+}
+
+/* Has a worker look at a screen that has changed, but not all the time. */
+static void look_soon_locked(struct session *session, int64_t now)
+{
+	int64_t due = session->screen.at_ns + LOOK_PAUSE;
+	if (session->looking)
+		return; /* it is looked at again if that was too early */
+	if (now >= due)
+		job_look_locked(session);
+	else
+		session_review_by(session, due);
+}
+
+/* Whether it is to be concluded anew, by a look at the program of that start. */
+static bool may_review_locked(struct session *session, unsigned start)
+{
+	if (!session->started || session->closed || session->restarting ||
+	    atomic_load(&session->host->closed))
+		return false;
+	if (session->start == start)
+		return true;
+	session_review_now(session); /* what was looked at is another program already */
+	return false;
+}
+
+/* Takes the waits that the conclusion answers. */
+static void take_waits_locked(struct session *session, struct ap_list *ret)
+{
+	ap_list_init(ret);
+	if (session->activity == AP_ACTIVITY_READY || session->activity == AP_ACTIVITY_WAITING ||
+	    session->activity == AP_ACTIVITY_EXITED)
+		ap_list_splice(&session->waits, ret);
+}
+
+/* Concludes the activity anew, answers waits, hands the next prompt to a worker. Reads /proc. In
+ * the loop's thread. */
+static void review(struct session *session)
+{
+	int64_t now = ap_clock_ns();
+	const struct activity_rules *rules = &profile_values(session->host->profile)->rules;
+	struct activity_look look = {.known = false};
+	struct output_signs signs;
+	pthread_mutex_lock(&session->lock);
+	pid_t program = session->program;
+	unsigned start = session->start;
+	bool running = session->started && !session->ended, reads_on = session->reads_on;
+	const struct backend_terminal running_in = session->running;
+	session->reads_on = false;
+	pthread_mutex_unlock(&session->lock);
+	if (reads_on)
+		session_read_on(session);
+	if (running && program == 0) {
+		know_program(session, start);
+		pthread_mutex_lock(&session->lock);
+		program = session->program;
+		pthread_mutex_unlock(&session->lock);
+	}
+	bool edits = running && rules->shell &&
+		     !session->host->backend->ops->canonical(session->host->backend, &running_in);
+	if (running && rules->shell)
+		look = activity_look(program, edits);
+	output_look(session, &signs);
+	/* a shell that edits its input at a prompt runs no command, whatever its marks say */
+	if (look.known && look.foreground == program && edits)
+		signs.runs_command = false;
+	struct activity_signal line = {.found = false};
+	if (rules->shell)
+		(void)profile_judge(session->host->profile, PROFILE_LINE, signs.line, NULL, &line);
+
+	struct ap_list waits;
+	pthread_mutex_lock(&session->lock);
+	if (!may_review_locked(session, start)) {
+		pthread_mutex_unlock(&session->lock);
+		return;
+	}
+	enum ap_activity activity_before = session->activity;
+	char why_before[ACTIVITY_WHY_MAX];
+	memcpy(why_before, session->why, sizeof why_before);
+	struct activity_input input = input_locked(session, &signs, &look);
+	input.line_goes_on = line.found;
+	struct activity concluded = activity_conclude(rules, &input, &session->memory, now);
+	if (rules->shell)
+		learn_prompt_locked(session, &signs, &look, &concluded, now);
+	activity_set_locked(session, &concluded);
+	if (session->activity != activity_before || strcmp(session->why, why_before) != 0)
+		tell_changed(session);
+	if (program == 0 && running && now < session->started_ns + PID_LIMIT)
+		session_review_by(session, now + PID_PAUSE);
+	if (concluded.wants_look)
+		look_soon_locked(session, now);
+	uint64_t dropped = 0;
+	if (concluded.activity == AP_ACTIVITY_EXITED)
+		dropped = drop_prompts_locked(session);
+	else if (concluded.activity == AP_ACTIVITY_READY && session->n_prompts_queued > 0 &&
+		 !session->delivering && !session->paused)
+		job_prompt_locked(session);
+	take_waits_locked(session, &waits);
+	enum ap_activity activity = session->activity;
+	struct ap_err error = session->prompt_error;
+	pthread_mutex_unlock(&session->lock);
+	if (dropped)
+		session->callbacks->prompts_dropped(session->owner, dropped);
+	answer_waits(session, &waits, settled_result(activity, &error), activity, &error);
+	if (activity_before == AP_ACTIVITY_BUSY && activity != AP_ACTIVITY_BUSY)
+		session->callbacks->turn_ended(session->owner);
+}
+
+int session_hook(struct session *session, enum ap_activity activity, struct ap_err *err)
+{
+	pthread_mutex_lock(&session->lock);
+	int r = running_locked(session, true, err);
+	if (r == 0) {
+		session->hook = (struct activity_signal){
+			.at_ns = ap_clock_ns(), .found = true, .activity = activity};
+		snprintf(session->hook.why, sizeof session->hook.why, "hook: wrote %s",
+			 ap_activity_name(activity));
+		session_review_now(session);
+	}
+	pthread_mutex_unlock(&session->lock);
+	return r;
+}
+
+/* --- looking at it --- */
+
+void session_info(struct session *session, struct session_info *ret)
+{
+	pthread_mutex_lock(&session->lock);
+	*ret = (struct session_info){
+		.activity = session->activity,
+		.pid = session->program,
+		.started = session->started,
+		.ended = session->ended,
+		.restarting = session->restarting,
+		.start = session->start,
+		.exit_time = session->exit_time,
+		.output_size = atomic_load(&session->plain.size),
+		.raw_size = atomic_load(&session->raw.size),
+		.usage_known = session->usage_known,
+		.usage = session->usage,
+		.cpu_percent = session->cpu.percent,
+		.usage_ns = session->cpu.at_ns,
+	};
+	memcpy(ret->why, session->why, sizeof ret->why);
+	memcpy(ret->exit_how, session->exit_how, sizeof ret->exit_how);
+	pthread_mutex_unlock(&session->lock);
+}
+
+int session_screen(struct session *session, int64_t limit_ns, struct ap_buf *ret,
+		   struct ap_err *err)
+{
+	struct backend *backend = session->host->backend;
+	return backend->ops->capture(backend, &session->terminal, false, limit_ns, ret, err);
+}
+
+/* The answer to the last prompt: as the profile finds it on the terminal, else what was printed. */
+int session_response(struct session *session, struct ap_buf *ret, struct ap_err *err)
+{
+	struct backend *backend = session->host->backend;
+	const struct profile *profile = session->host->profile;
+	AP_CLEANUP_BUF struct ap_buf terminal = {0};
+	pthread_mutex_lock(&session->lock);
+	bool prompted = session->prompted; /* else what is there is of the lease before */
+	pthread_mutex_unlock(&session->lock);
+	if (prompted && profile_has_answer(profile) &&
+	    backend->ops->capture(backend, &session->terminal, true, 0, &terminal, NULL) == 0 &&
+	    profile_answer(profile, ap_buf_text(&terminal), ret))
+		return 0;
+	session_read_on(session);
+	int r = output_response(session, ret);
+	return r < 0 ? ap_err_errno(err, r, "the output of %s", session->name) : 0;
+}
+
+int session_usage(struct session *session, struct process_table *table, struct process_usage *ret,
+		  double *ret_percent)
+{
+	struct backend *backend = session->host->backend;
+	pthread_mutex_lock(&session->lock);
+	struct backend_terminal running = session->running;
+	unsigned start = session->start;
+	pthread_mutex_unlock(&session->lock);
+	int r = backend->ops->usage(backend, &running, table, ret);
+	pthread_mutex_lock(&session->lock);
+	if (r == 0 && session->start == start) {
+		cpu_average_add(&session->cpu, ret->cpu_ns, ap_clock_ns());
+		/* less than before: a process has ended whose time nobody was told of */
+		int64_t cpu_ns = session->usage_known ? session->usage.cpu_ns : 0;
+		session->usage = *ret;
+		if (session->usage.cpu_ns < cpu_ns)
+			session->usage.cpu_ns = cpu_ns;
+		session->usage_known = true;
+	}
+	*ret_percent = session->cpu.percent;
+	pthread_mutex_unlock(&session->lock);
+	return r;
+}

@@ -1,0 +1,214 @@
+/* What the files of a session share. */
+#pragma once
+
+#include "activity.h"
+#include "clock.h"
+#include "kept.h"
+#include "session.h"
+#include "text.h"
+
+#define OUTPUT_LINE_MAX 128 /* bytes of the last line that are looked at */
+
+struct prompt {
+	struct ap_list link; /* session->prompts; session->lock */
+	uint64_t seq;
+	size_t len;
+	bool cleaned;	 /* of what is no text; the delivery's own */
+	bool is_command; /* of the program's own: typed as it stands */
+	char text[];
+};
+
+/* What the output says beside the text. */
+struct output_signs {
+	char title[AP_OSC_MAX];
+	struct activity_signal told; /* by a rule of the profile about it */
+	int64_t title_busy_ns;	     /* when the title last said so; 0: never */
+	bool runs_command; /* OSC 133: between start and end of a command, if it says ends */
+	bool ends_commands;
+	int64_t marked_ns;	    /* the last start or end of a command; 0: none yet */
+	char line[OUTPUT_LINE_MAX]; /* mode shell: what the last line has, as far as it fits */
+	/* offsets in the plain text, since the last prompt: where what it printed begins; where the
+	 * output of the first command began, and of the last ended; -1: none yet */
+	int64_t prompted, command_start, command_end;
+};
+
+struct session {
+	atomic_uint n_refs;
+	struct session_host *host;
+	const struct session_callbacks *callbacks;
+	void *owner;
+	char name[32];
+	char *dir, *cwd;
+	struct worker_lane lane;      /* what is done to it, one after the other */
+	struct worker_lane keys_lane; /* keys typed by hand, likewise */
+	pthread_mutex_t typing;	      /* held from a prompt's text to its Enter, and for keys */
+
+	/* only what runs in the lane touches these */
+	struct backend_terminal terminal;
+	unsigned n_starts; /* of its program: each has an output file of its own */
+	unsigned port;
+	bool input_cut; /* mode stream: a line was written in part only */
+
+	pthread_mutex_t lock; /* of what follows */
+	bool closed;
+	bool wanted;	 /* its lane is: what is being typed is given up */
+	uint64_t token;	 /* for whom it works */
+	bool started;	 /* it has a terminal: its name stays as it is */
+	bool ending;	 /* its program is being ended by us */
+	bool ended;	 /* its program has ended */
+	bool restarting; /* it was asked to start again: as good as started */
+	bool paused;	 /* its processes are stopped, or will be */
+	char ended_how[64];
+	char exit_how[64];
+	int64_t exit_time;
+	int over_fd; /* can be read when program and processes are over; -1: none */
+	struct loop_source program_ends; /* watches that */
+	struct backend_terminal running; /* the terminal as it was when its program was started */
+	pid_t program;			 /* 0: not known yet, or ended */
+	int program_fd; /* can be read when that has ended, waited for or not; -1: not known yet */
+	unsigned start; /* goes up with every start of the program */
+	struct cpu_average cpu;
+	struct process_usage usage; /* when it was last looked at */
+	bool usage_known;	    /* it was, since its program was started */
+	struct ap_list prompts, waits;
+	unsigned n_prompts_queued;
+	unsigned n_prompts_open; /* being written, on behalf of that token */
+	size_t open_bytes;	 /* of them */
+	uint64_t open_token;
+	size_t prompt_bytes;
+	bool prompted; /* since it began anew: what it printed since answers the last one */
+	bool delivering;
+	unsigned n_keys; /* lines of them that wait or are being typed */
+	size_t keys_bytes;
+	struct worker_once pause; /* has the processes obey `paused`; holds a reference till it
+				   * rests */
+	struct worker_job prompt_job;
+	struct ap_err prompt_error; /* why the last prompt was not delivered */
+	enum ap_activity activity;
+	char why[ACTIVITY_WHY_MAX];
+	bool started_ready;
+	int64_t entered_ns, output_ns, started_ns;
+	int64_t keys_from_ns, keys_ns; /* the last keys were typed then; 0: none since the start */
+	char prompt[OUTPUT_LINE_MAX];  /* a shell's first prompt, as far as it is known; "" */
+	int64_t prompt_ns;	       /* the mark that it came behind */
+	struct loop_source review;     /* when the activity is concluded again */
+	struct activity_signal screen, hook;
+	struct activity_memory memory;
+	bool looking;			 /* a worker looks at the screen */
+	bool reads_on;			 /* more output is there than was read */
+	bool answered;			 /* the question on the screen, by itself */
+	struct loop_source output_grows; /* watches the raw output's file */
+
+	pthread_mutex_t output_lock; /* of what follows; output.c */
+	int read_fd;		     /* where the raw output is read on */
+	struct kept raw, plain;	     /* what the terminal printed; the same as plain text */
+	struct ap_plain filter;
+	struct output_signs signs;
+	struct ap_buf line;	/* mode stream: the event that is being printed */
+	struct ap_buf response; /* mode stream: the text of the last answer */
+};
+
+/* A job of its own memory: keys to be typed, a look at the screen. */
+struct session_job {
+	struct worker_job job;
+	struct session *session; /* with a reference */
+	uint64_t token;		 /* on whose behalf; 0: any */
+	char words[];		 /* keys */
+};
+
+/* NULL on ENOMEM. */
+struct session_job *session_job_new(struct session *session, void (*run)(struct worker_job *),
+				    const char *words);
+void session_job_free(struct session_job *job);
+
+/* --- session.c --- */
+
+static inline void tell_changed(struct session *session)
+{
+	session->callbacks->changed(session->owner);
+}
+
+/* Has the loop conclude the activity anew, answer waits and hand the next prompt to a worker: now;
+ * at a time, whatever was asked for before; at a time unless it does so earlier. Any lock. */
+static inline void session_review_at(struct session *session, int64_t at_ns)
+{
+	loop_set(session->host->loop, &session->review, at_ns);
+}
+
+static inline void session_review_now(struct session *session)
+{
+	session_review_at(session, ap_clock_ns());
+}
+
+static inline void session_review_by(struct session *session, int64_t at_ns)
+{
+	loop_advance(session->host->loop, &session->review, at_ns);
+}
+
+/* --- output.c --- */
+
+void output_init(struct session *session);
+void output_fini(struct session *session);
+
+/* Takes up the output that a daemon before this one has kept of the program: what it said so far is
+ * read again. */
+int output_adopt(struct session *session, struct ap_err *err);
+
+/* Where the terminal's bytes are appended. */
+void output_raw_path(const struct session *session, struct ap_buf *out);
+
+/* Forgets what was printed, for a program that goes on in another lease. */
+void output_forget(struct session *session);
+
+/* What it said so far beside the text. */
+void output_look(struct session *session, struct output_signs *ret);
+
+/* What is printed from now on belongs to the next prompt. */
+void output_prompted(struct session *session);
+
+/* Another start of the program: what the one before said of itself does not count. */
+void output_restarts(struct session *session);
+
+/* Appends what was printed since the last prompt. -errno. */
+int output_response(struct session *session, struct ap_buf *ret);
+
+/* Looks at the screen, and what the profile makes of it. Blocks as the backend does. */
+void look_at_screen(struct session *session, struct ap_buf *ret_screen,
+		    struct activity_signal *ret);
+
+/* Removes one of the keeper's or our own records. */
+void remove_record(const struct session *session, const char *name);
+
+/* --- program.c --- */
+
+/* As session_running(); session->lock held. */
+int running_locked(const struct session *session, bool even_ended, struct ap_err *err);
+
+/* Takes note that a program is about to be started: what is printed from now on is its own. */
+void program_starts(struct session *session);
+
+/* Takes note of a program that was started in session->terminal. */
+int program_started(struct session *session, struct ap_err *err);
+
+/* The program of that start becomes known, and is watched. */
+void know_program(struct session *session, unsigned start);
+
+/* Takes note that the program of that start has ended. */
+void program_ended(struct session *session, unsigned start);
+
+/* --- prompts.c --- */
+
+/* Makes the session's pause ready to be asked for. */
+void pause_init(struct session *session);
+
+/* Has a worker deliver the first prompt of the queue. session->lock held. */
+void job_prompt_locked(struct session *session);
+
+/* Drops the prompts that wait: the seq of the last of them, 0: there was none. session->lock held.
+ */
+uint64_t drop_prompts_locked(struct session *session);
+
+/* Keys are about to be typed by hand, or were, from then on (0: they were not after all): what was
+ * concluded before them is not believed until something has come of them. session->lock held. */
+void keys_begin_locked(struct session *session);
+void keys_typed_locked(struct session *session, int64_t from_ns);

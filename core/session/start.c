@@ -1,0 +1,339 @@
+/* Starting the program, and the commands that come before and after it: their environment, their
+ * output, their time limits. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cleanup.h"
+#include "file.h"
+#include "process.h"
+#include "seed.h"
+#include "session_internal.h"
+
+/* --- words with what they mean for one session --- */
+
+/* The words of a command line or an environment, with a NULL behind them. */
+struct words {
+	char **at; /* each owned */
+	unsigned n;
+	bool failed; /* one was lost to ENOMEM */
+};
+
+static void words_fini(struct words *words)
+{
+	for (unsigned i = 0; i < words->n; i++)
+		free(words->at[i]);
+	free(words->at);
+}
+
+#define CLEANUP_WORDS __attribute__((cleanup(words_fini)))
+
+/* Takes the text over. */
+static void words_add(struct words *words, struct ap_buf *text)
+{
+	char **grown = realloc(words->at, (words->n + 2) * sizeof *grown);
+	if (grown)
+		words->at = grown;
+	ap_buf_adds(text, "");
+	words->failed = words->failed || !grown || text->failed || !text->data;
+	if (words->failed) {
+		ap_buf_fini(text);
+		return;
+	}
+	words->at[words->n++] = ap_steal(text->data);
+	words->at[words->n] = NULL;
+	*text = (struct ap_buf){0};
+}
+
+static void words_addf(struct words *words, const char *name, const char *value)
+{
+	struct ap_buf text = {0};
+	ap_buf_printf(&text, "%s=%s", name, value);
+	words_add(words, &text);
+}
+
+/* What a name stands for in a profile: of this session, else of the environment. */
+static void add_variable(const struct session *session, const char *name, struct ap_buf *ret)
+{
+	const char *value = getenv(name);
+	if (strcmp(name, "DIR") == 0)
+		value = session->dir;
+	else if (strcmp(name, "NAME") == 0)
+		value = session->name;
+	else if (strcmp(name, "WORKTREE") == 0)
+		value = session->cwd;
+	else if (strcmp(name, "WORKTREES") == 0)
+		value = session->host->worktrees;
+	else if (strcmp(name, "REPO") == 0)
+		value = session->host->repo;
+	ap_buf_adds(ret, value ? value : "");
+}
+
+/* The closing brace of what begins behind "${". NULL: there is none. */
+static const char *closing_brace(const char *at)
+{
+	for (unsigned depth = 1; *at; at++) {
+		depth += *at == '{';
+		depth -= *at == '}';
+		if (depth == 0)
+			return at;
+	}
+	return NULL;
+}
+
+static void expand(const struct session *session, const char *text, size_t len, struct ap_buf *ret);
+
+/* "NAME" or "NAME:-OTHERWISE" */
+static void expand_one(const struct session *session, const char *text, size_t len,
+		       struct ap_buf *ret)
+{
+	char name[64];
+	size_t n = strcspn(text, ":}");
+	if (n > len)
+		n = len;
+	snprintf(name, sizeof name, "%.*s", (int)n, text);
+	size_t before = ret->len;
+	add_variable(session, name, ret);
+	if (ret->len == before && len > n + 2 && strncmp(text + n, ":-", 2) == 0)
+		expand(session, text + n + 2, len - n - 2, ret);
+}
+
+/* Puts what they stand for in place of ${NAME} and ${NAME:-OTHERWISE}. */
+static void expand(const struct session *session, const char *text, size_t len, struct ap_buf *ret)
+{
+	const char *end = text + len;
+	while (text < end) {
+		const char *close =
+			text[0] == '$' && text[1] == '{' ? closing_brace(text + 2) : NULL;
+		if (close && close < end) {
+			expand_one(session, text + 2, (size_t)(close - text - 2), ret);
+			text = close + 1;
+		} else {
+			ap_buf_add(ret, text++, 1);
+		}
+	}
+}
+
+static void words_expand(struct words *words, const struct session *session, const char *text)
+{
+	struct ap_buf word = {0};
+	expand(session, text, strlen(text), &word);
+	words_add(words, &word);
+}
+
+/* What the profile says of PATH: "NAME=VALUE", or the name alone. NULL: nothing. */
+static const char *profile_path(const struct session_host *host)
+{
+	const struct profile_words *env = &profile_values(host->profile)->env;
+	const char *found = NULL;
+	for (unsigned i = 0; i < env->n; i++) {
+		if (strcmp(env->at[i], "PATH") == 0 || strncmp(env->at[i], "PATH=", 5) == 0)
+			found = env->at[i];
+	}
+	return found;
+}
+
+/* What an agent's programs find in their environment; a NAME alone is taken out of it. */
+static int session_env(struct words *ret, const struct session *session, struct ap_err *err)
+{
+	const struct profile_words *more = &profile_values(session->host->profile)->env;
+	AP_CLEANUP_BUF struct ap_buf dir = {0};
+	char port[16];
+	ap_buf_printf(&dir, "%s/agents/%s", session->host->mountpoint, session->name);
+	snprintf(port, sizeof port, "%u", session->port);
+	words_addf(ret, "AGENTPOOL_DIR", ap_buf_text(&dir));
+	words_addf(ret, "AGENTPOOL_NAME", session->name);
+	words_addf(ret, "AGENTPOOL_WORKTREE", session->cwd);
+	words_addf(ret, "AGENTPOOL_PORT", port);
+	if (!profile_path(session->host) && getenv("PATH")) /* not that of an older tmux server */
+		words_addf(ret, "PATH", getenv("PATH"));
+	for (unsigned i = 0; i < more->n; i++)
+		words_expand(ret, session, more->at[i]);
+	return ret->failed || dir.failed ? ap_err_errno(err, -ENOMEM, "%s", session->name) : 0;
+}
+
+/* The program, the arguments of its profile, then the user's own. */
+static int session_argv(struct words *ret, const struct session *session, struct ap_err *err)
+{
+	const struct profile_words *more = &profile_values(session->host->profile)->args;
+	const char *const *own = session->host->argv;
+	for (const char *const *word = own; *word; word++) {
+		struct ap_buf text = {0};
+		ap_buf_adds(&text, *word);
+		words_add(ret, &text);
+		for (unsigned i = 0; word == own && i < more->n; i++)
+			words_expand(ret, session, more->at[i]);
+	}
+	return ret->failed ? ap_err_errno(err, -ENOMEM, "%s", session->name) : 0;
+}
+
+/* The files that the profile has an agent have. */
+static int write_files(const struct session *session, struct ap_err *err)
+{
+	const struct profile_pairs *files = &profile_values(session->host->profile)->files;
+	for (unsigned i = 0; i < files->n; i++) {
+		AP_CLEANUP_BUF struct ap_buf path = {0};
+		AP_CLEANUP_BUF struct ap_buf text = {0};
+		const char *value = files->at[i].value;
+		ap_buf_printf(&path, "%s/%s", session->dir, files->at[i].name);
+		expand(session, value, strlen(value), &text);
+		int r = path.failed || text.failed
+				? ap_err_errno(err, -ENOMEM, "%s", session->name)
+				: file_write(ap_buf_text(&path), ap_buf_text(&text), text.len, err);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+/* --- settings that the program needs to be asked nothing --- */
+
+/* Puts what a string of JSON says in place of its variables. */
+static void expand_json(void *data, const char *text, struct ap_buf *ret)
+{
+	expand(data, text, strlen(text), ret);
+}
+
+static void seed_settings(struct session *session)
+{
+	const struct profile_pairs *seeds = &profile_values(session->host->profile)->seeds;
+	for (unsigned i = 0; i < seeds->n; i++) {
+		AP_CLEANUP_BUF struct ap_buf path = {0};
+		struct ap_err err = {""};
+		expand(session, seeds->at[i].name, strlen(seeds->at[i].name), &path);
+		if (seed_json(ap_buf_text(&path), seeds->at[i].value, expand_json, session, &err) <
+		    0)
+			session->callbacks->note(session->owner, SESSION_SEED_FAILED, err.text);
+	}
+}
+
+/* Before the first program starts; others wait for it. */
+static void seed_once(struct session *session)
+{
+	struct session_host *host = session->host;
+	pthread_mutex_lock(&host->seeding);
+	if (!host->seeded)
+		seed_settings(session);
+	host->seeded = true;
+	pthread_mutex_unlock(&host->seeding);
+}
+
+/* --- commands --- */
+
+#define TOLD_KEPT (64 << 10) /* bytes: of what a command printed, the last are looked at */
+
+/* What a command said, of what a file has from an offset on. */
+static void what_it_said(int fd, off_t from, struct ap_buf *ret)
+{
+	AP_CLEANUP_BUF struct ap_buf text = {0};
+	off_t end = lseek(fd, 0, SEEK_END);
+	off_t at = end - TOLD_KEPT > from ? end - TOLD_KEPT : from;
+	if (end <= at || !ap_buf_reserve(&text, (size_t)(end - at)))
+		return;
+	ssize_t n = pread(fd, text.data, (size_t)(end - at), at);
+	ap_text_gist(text.data, n > 0 ? (size_t)n : 0, ret);
+}
+
+int session_run(struct session *session, const char *command, int64_t limit_ns, struct ap_err *err)
+{
+	AP_CLEANUP_BUF struct ap_buf raw = {0};
+	CLEANUP_WORDS struct words env = {NULL, 0, false};
+	output_raw_path(session, &raw);
+	AP_CLEANUP_CLOSE int log = file_open(ap_buf_text(&raw), O_RDWR | O_APPEND | O_NOFOLLOW, 0);
+	if (log < 0)
+		return ap_err_errno(err, log, "%s", ap_buf_text(&raw));
+	int r = session_env(&env, session, err);
+	if (r < 0)
+		return r;
+	off_t from = lseek(log, 0, SEEK_END);
+	r = process_run(
+		&(struct process_run){
+			.argv = (const char *const[]){"/bin/sh", "-c", command, NULL},
+			.env = (const char *const *)env.at,
+			.dir = session->cwd,
+			.limit_ns = limit_ns,
+			.log_fd = log,
+			.kill_group = true,
+		},
+		err);
+	if (r > 0) {
+		AP_CLEANUP_BUF struct ap_buf said = {0};
+		what_it_said(log, from, &said);
+		r = ap_err_set(err, -EIO, "exit code %d%s%s", r, said.len ? ": " : "",
+			       ap_buf_text(&said));
+	}
+	return r;
+}
+
+void session_say(struct session *session, const char *line)
+{
+	AP_CLEANUP_BUF struct ap_buf raw = {0};
+	output_raw_path(session, &raw);
+	AP_CLEANUP_CLOSE int log =
+		file_open(ap_buf_text(&raw), O_WRONLY | O_APPEND | O_NOFOLLOW, 0);
+	if (log >= 0) /* fails on a full disk */
+		(void)dprintf(log, "agentpoolfs: %s\n", line);
+}
+
+/* --- the program --- */
+
+void session_set_port(struct session *session, unsigned port)
+{
+	session->port = port;
+}
+
+static int start_program(struct session *session, bool first, struct ap_err *err)
+{
+	struct session_host *host = session->host;
+	AP_CLEANUP_BUF struct ap_buf raw = {0};
+	CLEANUP_WORDS struct words env = {NULL, 0, false};
+	CLEANUP_WORDS struct words argv = {NULL, 0, false};
+	int r = session_env(&env, session, err);
+	if (r == 0)
+		r = session_argv(&argv, session, err);
+	if (r < 0)
+		return r;
+	output_raw_path(session, &raw);
+	struct backend_spawn spawn = {
+		.name = session->name,
+		.dir = session->cwd,
+		.argv = (const char *const *)argv.at,
+		.env = (const char *const *)env.at,
+		.record_dir = session->dir,
+		.output_file = ap_buf_text(&raw),
+		.by_lines = profile_values(host->profile)->stream,
+	};
+	session->input_cut = false; /* what was written to the one before is gone with it */
+	program_starts(session);
+	return (first ? host->backend->ops->spawn : host->backend->ops->respawn)(
+		host->backend, &spawn, &session->terminal, err);
+}
+
+int session_start(struct session *session, bool first, struct ap_err *err)
+{
+	int r = write_files(session, err);
+	if (r < 0)
+		return r;
+	seed_once(session);
+	r = start_program(session, first, err);
+	return r < 0 ? ap_err_wrap(err, r, "starting %s", session->name)
+		     : program_started(session, err);
+}
+
+bool session_path(const struct session_host *host, struct ap_buf *ret)
+{
+	const char *word = profile_path(host);
+	const struct session nobody = {.host = (struct session_host *)host, .dir = (char *)""};
+	if (!word) {
+		ap_buf_adds(ret, getenv("PATH") ? getenv("PATH") : "");
+		return true;
+	}
+	if (strstr(word, "${DIR") || strstr(word, "${NAME") || strstr(word, "${WORKTREE"))
+		return false;
+	if (word[4] == '=')
+		expand(&nobody, word + 5, strlen(word + 5), ret);
+	return true;
+}
