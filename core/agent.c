@@ -9,7 +9,6 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "cleanup.h"
 #include "jobs_internal.h"
 
 /* --- what its session tells of --- */

@@ -7,6 +7,7 @@
 
 #include "cleanup.h"
 #include "clock.h"
+#include "jobs_internal.h"
 #include "text.h"
 
 #define CENTURY		    (INT64_C(100) * 366 * 86400 * AP_SECOND)
@@ -398,4 +399,22 @@ void ap_config_show(const struct ap_config *config, enum ap_option option, struc
 		ap_buf_printf(out, "%" PRId64, config->number[option]);
 		break;
 	}
+}
+
+/* --- of a pool, as they are now --- */
+
+int64_t ap_pool_config_number(struct ap_pool *pool, enum ap_option option)
+{
+	pthread_mutex_lock(&pool->lock);
+	int64_t value = pool->config.number[option];
+	pthread_mutex_unlock(&pool->lock);
+	return value;
+}
+
+char *config_text(struct ap_pool *pool, enum ap_option option)
+{
+	pthread_mutex_lock(&pool->lock);
+	char *text = strdup(pool->config.text[option]);
+	pthread_mutex_unlock(&pool->lock);
+	return text;
 }

@@ -2,7 +2,6 @@
  * by reporting its outcome; it decides nothing. What a failed one has made is removed by the effect
  * that the machine has follow. */
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <math.h>
 #include <poll.h>
@@ -20,9 +19,6 @@
 
 /* Names of agents are written down in advance, so that few spawns wait for the disk. */
 #define NAME_BLOCK 32
-
-/* Between two attempts to start again what runs the terminals. */
-#define REVIVE_PAUSE AP_SECOND
 
 /* What a program gets to be ready again when it was made to forget. */
 #define CLEAR_LIMIT (3 * AP_SECOND)
@@ -46,14 +42,6 @@ static void tell_request(struct ap_agent *agent, const struct ap_err *err)
 	if (request)
 		request_explain_locked(ap_container_of(request, struct ap_request, machine), err);
 	pthread_mutex_unlock(&agent->pool->lock);
-}
-
-char *config_text(struct ap_pool *pool, enum ap_option option)
-{
-	pthread_mutex_lock(&pool->lock);
-	char *text = strdup(pool->config.text[option]);
-	pthread_mutex_unlock(&pool->lock);
-	return text;
 }
 
 static int resolve_base(struct ap_pool *pool, char ret[GIT_OID_MAX + 1], struct ap_err *err)
@@ -91,47 +79,6 @@ static void tidy(struct worker_once *once)
 	keeping_tidy(pool);
 	templates_empty_trash(pool->templates, note_stuck, pool);
 	pool_changed(pool); /* stats/templates */
-}
-
-int pool_revive_backend(struct ap_pool *pool, struct ap_err *err)
-{
-	int r = -EIO;
-	/* it may be that only the way to it is broken; one that does not answer is as good as gone
-	 */
-	for (int anew = 0; anew <= 1 && r < 0; anew++) {
-		r = pool->backend->ops->revive(pool->backend, anew, err);
-		if (r == 0)
-			r = watch_backend(pool, err);
-		if (r == 0)
-			r = backend_configure(pool->backend, err);
-	}
-	return r;
-}
-
-static void job_revive(struct worker_job *job)
-{
-	struct ap_pool *pool = ap_container_of(job, struct ap_pool, revive_job);
-	struct ap_err err = {""};
-	int r = pool_revive_backend(pool, &err);
-	events_add(pool->events, r == 0 ? "backend_revived" : "backend_gone",
-		   EVENT_FIELDS({"backend", pool->backend->ops->name, 0},
-				{"reason", r == 0 ? "" : err.text, 0}));
-	pthread_mutex_lock(&pool->lock);
-	pool->reviving = false;
-	if (r < 0 || pool->backend->ops->fd(pool->backend) < 0) /* or it has gone again */
-		loop_set(pool->loop, &pool->revive_due,
-			 ap_clock_after(ap_clock_ns(), REVIVE_PAUSE));
-	pthread_mutex_unlock(&pool->lock);
-}
-
-void job_revive_locked(struct ap_pool *pool)
-{
-	loop_set(pool->loop, &pool->revive_due, AP_FOREVER);
-	if (pool->reviving) /* it looks at the end whether there is something left to do */
-		return;
-	pool->reviving = true;
-	pool->revive_job = (struct worker_job){.run = job_revive};
-	worker_submit(pool->workers, &pool->revive_job);
 }
 
 static void bound(struct worker_once *once)
@@ -462,22 +409,6 @@ static void job_validate(struct ap_agent *agent)
 	}
 	if (outcome(agent, r) < 0 || r < 0)
 		forget_holder(agent);
-}
-
-void lease_message(const char *label, const char *name, unsigned generation, struct ap_buf *ret)
-{
-	char when[32];
-	ap_clock_rfc3339(ap_clock_ns(), when, sizeof when);
-	ap_buf_printf(ret, "agentpool: work of lease %s\n\nAgent: %s, generation %u\nEnded: %s",
-		      label, name, generation, when);
-}
-
-unsigned agent_generation(const struct ap_agent *agent)
-{
-	pthread_mutex_lock(&agent->pool->lock);
-	unsigned generation = agent->pool->view->slots[agent->slot].generation;
-	pthread_mutex_unlock(&agent->pool->lock);
-	return generation;
 }
 
 static void tell_mount(void *data, const char *place, const char *type)

@@ -11,15 +11,14 @@
 
 _Static_assert(AP_KEPT_NAME_MAX >= KEPT_NAME_MAX, "every name has room");
 
-int keeping_open(struct ap_pool *pool, struct ap_err *err)
+int keeping_open(struct ap_pool *pool, uint64_t *ret_next_token, struct ap_err *err)
 {
 	struct kept_stats stats;
 	pool->kept_work = kept_work_new(pool->state_dir);
 	if (!pool->kept_work)
 		return ap_err_errno(err, -ENOMEM, "%s/kept", pool->state_dir);
 	kept_work_stats(pool->kept_work, &stats);
-	/* the store may be lost, and begin anew: a token is never used twice */
-	pool_restore(pool, &(struct machine_restored){.next_token = stats.max_token + 1});
+	*ret_next_token = stats.max_token + 1;
 	return 0;
 }
 
@@ -139,25 +138,6 @@ int ap_kept_work_show(struct ap_pool *pool, unsigned number, enum ap_kept_work_t
 		ap_buf_adds(out, "/files");
 	}
 	return 0;
-}
-
-/* --- a lease of it --- */
-
-int ap_pool_restore(struct ap_pool *pool, const char *name, const struct ap_acquire *given,
-		    struct ap_request *request, struct ap_err *err)
-{
-	struct kept_info info;
-	struct ap_acquire acquire = *given;
-	if (kept_work_find(pool->kept_work, name, &info) < 0)
-		return ap_err_set(err, -ENOENT, "nothing is kept as '%.*s'", KEPT_NAME_MAX, name);
-	const char *commit = info.commit[0] ? info.commit : info.base;
-	if (!commit[0] || !info.backend[0])
-		return ap_err_set(err, -ENODATA,
-				  "what %s began at is not known: its files are in %s/kept/%s",
-				  name, pool->state_dir, name);
-	snprintf(acquire.base, sizeof acquire.base, "%s", commit);
-	acquire.restore = name;
-	return ap_pool_acquire(pool, &acquire, request, err);
 }
 
 static int lay(struct ap_agent *agent, const struct kept_info *info, const char *dir,

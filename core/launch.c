@@ -2,7 +2,6 @@
  * chosen, setup and teardown are run. */
 #include <errno.h>
 #include <netinet/in.h>
-#include <stdlib.h>
 #include <sys/socket.h>
 
 #include "cleanup.h"

@@ -371,3 +371,25 @@ void ap_pool_metrics(struct ap_pool *pool, struct ap_metrics *ret,
 	ret->n_agents = agent_metrics_locked(pool, now, ret_agents, max);
 	pthread_mutex_unlock(&pool->lock);
 }
+
+/* --- who watches --- */
+
+void pool_changed(struct ap_pool *pool)
+{
+	atomic_fetch_add(&pool->n_changes, 1);
+	if (atomic_load(&pool->n_watching) > 0)
+		worker_once_ask(&pool->notify);
+}
+
+uint64_t ap_pool_changes(struct ap_pool *pool)
+{
+	return atomic_load(&pool->n_changes);
+}
+
+void ap_pool_watch(struct ap_pool *pool, bool watch)
+{
+	if (watch)
+		atomic_fetch_add(&pool->n_watching, 1);
+	else
+		atomic_fetch_sub(&pool->n_watching, 1);
+}

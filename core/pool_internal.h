@@ -9,6 +9,7 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdio.h>
 
 #include "agentpool.h"
 #include "clock.h"
@@ -219,6 +220,9 @@ void pool_tell(struct ap_pool *pool, const char *sentence);
  * `is_kept` it counts: the worktree stays when the daemon ends. Takes the lock. */
 void pool_note_unsaved(struct ap_pool *pool, const struct ap_err *err, bool is_kept);
 
+/* Whether there is nothing more to wait for at the end. */
+bool pool_is_over_locked(const struct ap_pool *pool);
+
 /* Has it known why spawning failed. Takes the lock. */
 void pool_note_spawn_error(struct ap_pool *pool, const struct ap_err *err);
 
@@ -228,8 +232,10 @@ void pool_note_config_locked(struct ap_pool *pool, enum ap_option option);
 /* Sets the size set by hand as it is stored, as near as the limits let it; -1: none. */
 void pool_set_target_locked(struct ap_pool *pool, int target);
 
-/* Makes the configuration effective, as it is now. */
+/* Makes the configuration effective, as it is now; what the machine and the sessions have of it. */
 void pool_obey_config_locked(struct ap_pool *pool);
+struct machine_limits pool_limits(const struct ap_pool *pool);
+void pool_bound_sessions_locked(struct ap_pool *pool);
 
 /* Has it known why what the machine is to answer fails: the last sentence counts. pool->lock held.
  */
@@ -305,7 +311,11 @@ void state_dir_close(struct ap_pool *pool);
 int state_dir_await_helpers(struct ap_pool *pool, struct ap_err *err);
 
 /* "STATE_DIR/SUBDIR/NAME", owned by the caller; NULL on ENOMEM. */
-char *state_dir_path(const struct ap_pool *pool, const char *subdir, const char *name);
+static inline char *state_dir_path(const struct ap_pool *pool, const char *subdir, const char *name)
+{
+	char *path;
+	return asprintf(&path, "%s/%s/%s", pool->state_dir, subdir, name) < 0 ? NULL : path;
+}
 
 /* Has a setting written down, as it is now; `done` as in store_submit(). Takes the lock. */
 void state_dir_keep_option(struct ap_pool *pool, enum ap_option option, store_done *done,
@@ -326,15 +336,27 @@ int state_dir_load(struct ap_pool *pool, bool at_start, struct ap_err *err);
 /* Begins the machine's counters and numbers where the store's end. */
 void state_dir_load_counters(struct ap_pool *pool);
 
-/* --- recovery.c --- */
+/* --- lease_record.c --- */
 
-/* What is needed to save an agent's lease when the store is lost, whatever the agent did to its
- * worktree. Lane. */
+struct lease_record {
+	struct worktree_lease lease;
+	unsigned generation;
+	uint64_t token;
+	char *admin_dir; /* owned */
+};
+
+/* Writes what is needed to save an agent's lease when the store is lost, whatever the agent did to
+ * its worktree; removes it. Lane. */
 int lease_record_write(const struct ap_agent *agent, struct ap_err *err);
 void lease_record_remove(const struct ap_agent *agent);
 
+/* 1, or 0: there is none, the agent was not leased. -EBADMSG: one that was not written whole. */
+int lease_record_read(const char *agent_dir, struct lease_record *ret);
+
 /* What the commit says that saves a lease's work. */
 void lease_message(const char *label, const char *name, unsigned generation, struct ap_buf *ret);
+
+/* --- recovery.c --- */
 
 /* Goes on with what a dead daemon left: agents that live and leases are taken up; what was half
  * done is undone; what the store does not know is removed, its work saved. All that cannot be saved
@@ -373,20 +395,14 @@ void job_probe_locked(struct ap_agent *agent, uint32_t id);
  * to where the agent's own commits are. */
 void job_follow_soon(struct ap_agent *agent);
 
-/* Goes on with the backend after its way broke, else has it begin anew. Blocks. */
-int pool_revive_backend(struct ap_pool *pool, struct ap_err *err);
-
-/* Has a worker do that. pool->lock held. */
-void job_revive_locked(struct ap_pool *pool);
-
 /* Makes the pool's own jobs ready to be asked for. */
 void jobs_init(struct ap_pool *pool);
 
 /* --- keeping.c --- */
 
-/* Takes up what leases have left, behind the store's counters. Of a pool that has its state
- * directory. Blocks. */
-int keeping_open(struct ap_pool *pool, struct ap_err *err);
+/* Takes up what leases have left, of a pool that has its state directory; the next lease's token is
+ * at least that one. Blocks. */
+int keeping_open(struct ap_pool *pool, uint64_t *ret_next_token, struct ap_err *err);
 
 /* Whether what leases leave is kept. */
 bool keeping_is_on(struct ap_pool *pool);
@@ -408,3 +424,6 @@ int watch_init(struct ap_pool *pool, struct ap_err *err);
 
 /* Watches the backend, which was started, or started again. -errno. */
 int watch_backend(struct ap_pool *pool, struct ap_err *err);
+
+/* Goes on with the backend after its way broke, else has it begin anew. Blocks. */
+int pool_revive_backend(struct ap_pool *pool, struct ap_err *err);

@@ -36,12 +36,6 @@ enum lock_byte {
 	N_LOCK_BYTES,
 };
 
-char *state_dir_path(const struct ap_pool *pool, const char *subdir, const char *name)
-{
-	char *path;
-	return asprintf(&path, "%s/%s/%s", pool->state_dir, subdir, name) < 0 ? NULL : path;
-}
-
 /* --- where it is --- */
 
 /* How many bytes a state directory may have: the socket in it has to fit. */

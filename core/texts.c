@@ -4,10 +4,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
 
-#include "cleanup.h"
 #include "jobs_internal.h"
 
 static int look_text(struct ap_agent *agent, enum worktree_look what, struct ap_buf *out,

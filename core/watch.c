@@ -3,6 +3,11 @@
  * wakes it for its maintenance passes only. */
 #include "pool_internal.h"
 
+/* Between two attempts to start again what runs the terminals. */
+#define REVIVE_PAUSE AP_SECOND
+
+static void job_revive_locked(struct ap_pool *pool);
+
 static void on_machine_due(struct loop_source *source)
 {
 	struct ap_pool *pool = ap_container_of(source, struct ap_pool, machine_due);
@@ -49,4 +54,47 @@ int watch_init(struct ap_pool *pool, struct ap_err *err)
 		       loop_add(pool->loop, &pool->backend_says, on_backend) < 0))
 		r = ap_err_errno(err, -ENOMEM, "event loop");
 	return r;
+}
+
+/* --- the backend, begun again --- */
+
+int pool_revive_backend(struct ap_pool *pool, struct ap_err *err)
+{
+	int r = -EIO;
+	/* it may be that only the way to it is broken; one that does not answer is as good as gone
+	 */
+	for (int anew = 0; anew <= 1 && r < 0; anew++) {
+		r = pool->backend->ops->revive(pool->backend, anew, err);
+		if (r == 0)
+			r = watch_backend(pool, err);
+		if (r == 0)
+			r = backend_configure(pool->backend, err);
+	}
+	return r;
+}
+
+static void job_revive(struct worker_job *job)
+{
+	struct ap_pool *pool = ap_container_of(job, struct ap_pool, revive_job);
+	struct ap_err err = {""};
+	int r = pool_revive_backend(pool, &err);
+	events_add(pool->events, r == 0 ? "backend_revived" : "backend_gone",
+		   EVENT_FIELDS({"backend", pool->backend->ops->name, 0},
+				{"reason", r == 0 ? "" : err.text, 0}));
+	pthread_mutex_lock(&pool->lock);
+	pool->reviving = false;
+	if (r < 0 || pool->backend->ops->fd(pool->backend) < 0) /* or it has gone again */
+		loop_set(pool->loop, &pool->revive_due,
+			 ap_clock_after(ap_clock_ns(), REVIVE_PAUSE));
+	pthread_mutex_unlock(&pool->lock);
+}
+
+static void job_revive_locked(struct ap_pool *pool)
+{
+	loop_set(pool->loop, &pool->revive_due, AP_FOREVER);
+	if (pool->reviving) /* it looks at the end whether there is something left to do */
+		return;
+	pool->reviving = true;
+	pool->revive_job = (struct worker_job){.run = job_revive};
+	worker_submit(pool->workers, &pool->revive_job);
 }
