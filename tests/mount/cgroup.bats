@@ -25,8 +25,12 @@ group_of() { # NAME
     echo "$(cat "$STATE/cgroup")/$1"
 }
 
-inside() { # PID NAME: it is in that agent's group
-    grep -q "^0::.*/agentpoolfs-[0-9a-f]*/$2$" "/proc/$1/cgroup" || { cat "/proc/$1/cgroup" "/proc/$1/stat" >&2; return 1; }
+is_inside() { # PID NAME: it is in that agent's group
+    grep -q "^0::.*/agentpoolfs-[0-9a-f]*/$2$" "/proc/$1/cgroup"
+}
+
+inside() { # PID NAME: likewise; a program that was just started enters before it is run
+    await is_inside "$1" "$2" || { cat "/proc/$1/cgroup" "/proc/$1/stat" >&2; return 1; }
 }
 
 all_inside() { # NAME N: there are so many in the group, and nowhere else with that name
@@ -121,7 +125,7 @@ deaf='(trap "" TERM HUP; setsid sleep 1000 & nohup setsid sh -c "sleep 1000 & sl
     group=$(group_of agent-1)
     for pid in $(cat "$group/cgroup.procs"); do inside "$pid" agent-1; done
     assert_equal "$(cat "$POOL/leases/job/tasks")" "$(wc -l <"$group/cgroup.procs")"
-    refute inside "$DAEMON" agent-1
+    refute is_inside "$DAEMON" agent-1
     echo kill >"$POOL/leases/job/ctl"
     await test -e "$POOL/agents/agent-2"
     await test ! -e "$group"
