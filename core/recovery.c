@@ -35,7 +35,8 @@ struct left {
 	struct store_agent agent;
 	struct store_lease lease; /* token 0: none */
 	bool adopted;
-	bool aside; /* kept as it is, with its records */
+	struct ap_agent *entered; /* then: referenced */
+	bool aside;		  /* kept as it is, with its records */
 };
 
 struct recovery {
@@ -408,8 +409,8 @@ static struct ap_agent *enter(struct ap_pool *pool, const struct left *left)
 	return agent;
 }
 
-/* Takes the worktree over. */
-static int adopt(struct ap_pool *pool, const struct left *left, struct worktree *worktree,
+/* Takes the worktree over. Nothing comes of it yet: set_going() does that. */
+static int adopt(struct ap_pool *pool, struct left *left, struct worktree *worktree,
 		 const struct backend_terminal *terminal, struct ap_err *err)
 {
 	const struct store_lease *lease = &left->lease;
@@ -441,15 +442,39 @@ static int adopt(struct ap_pool *pool, const struct left *left, struct worktree 
 		agent_leave(agent);
 		return ap_err_set(err, r, "%s cannot be taken up: %s", agent->name, strerror(-r));
 	}
-	if (session_take_up(agent->session, terminal->keeper != 0, err) < 0)
-		(void)session_take_up(agent->session, false, err); /* it has ended just now */
+	agent_ref(agent);
+	left->entered = agent;
+	return 0;
+}
+
+/* Takes up its program, or its end; gives what waits for it, or has its lease end. From now on
+ * workers do to it what the machine wants. */
+static void set_going(struct ap_agent *agent, const struct store_lease *lease)
+{
+	struct session_record record;
+	session_record(agent->session, &record);
+	bool alive = record.terminal.keeper != 0;
+	if (session_take_up(agent->session, alive, NULL) < 0)
+		(void)session_take_up(agent->session, false, NULL); /* it has ended just now */
 	enum ap_reason reason = lease->token ? why_over(agent, lease) : AP_REASON_NONE;
-	go_on_with_prompts(agent, reason == AP_REASON_NONE && terminal->keeper);
+	go_on_with_prompts(agent, reason == AP_REASON_NONE && alive);
 	if (reason)
 		pool_step_agent(agent, (struct machine_event){.type = MACHINE_RELEASE,
 							      .token = lease->token,
 							      .reason = reason});
-	return 0;
+}
+
+/* What is found to be nobody's is removed before anything is made: an agent on its way through a
+ * recycling has no worktree for a moment. */
+static void set_all_going(const struct recovery *recovery)
+{
+	for (int leased = 1; leased >= 0; leased--) { /* holders first */
+		for (unsigned i = 0; i < recovery->n; i++) {
+			const struct left *left = &recovery->at[i];
+			if (left->entered && (left->lease.token != 0) == leased)
+				set_going(left->entered, &left->lease);
+		}
+	}
 }
 
 /* Tells one command line from another. */
@@ -617,6 +642,10 @@ int pool_recover(struct ap_pool *pool, struct ap_err *err)
 		repo_forget_worktrees(&pool->repo, pool->state_dir);
 		templates_forget_staged(pool->templates);
 	}
+	if (r == 0)
+		set_all_going(&recovery);
+	for (unsigned i = 0; i < recovery.n; i++)
+		ap_agent_unref(recovery.at[i].entered);
 	free(recovery.at);
 	return r;
 }
