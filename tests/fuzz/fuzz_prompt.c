@@ -1,7 +1,7 @@
 /* Prompts as they are made fit for a terminal. */
 #include "fuzz.h"
 
-#include "../../core/prompts.c"
+#include "../../core/session/deliver.c"
 
 static void is_clean(const char *text, size_t len)
 {

@@ -1,9 +1,12 @@
 /* Records in the state directory: that of a lease, and the first line of any. */
 #include "fuzz.h"
 
+#include <inttypes.h>
 #include <sys/stat.h>
 
-#include "../../core/recovery.c"
+#include "cleanup.h"
+#include "file.h"
+#include "pool_internal.h"
 
 static char dir[] = "/tmp/fuzz-record-XXXXXX", path[64];
 

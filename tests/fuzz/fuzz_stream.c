@@ -3,7 +3,7 @@
 #include "fuzz.h"
 #include "rules.h"
 
-#include "../../core/output.c"
+#include "../../core/session/output.c"
 
 static const char *const dirs[] = {AP_SOURCE_DIR "/share/programs", NULL};
 
@@ -15,41 +15,41 @@ static struct profile *profile_of(const char *name)
 	return profile;
 }
 
-static void agent_init(struct ap_agent *agent, struct ap_pool *pool)
+static void begin(struct session *session, struct session_host *host)
 {
-	*agent = (struct ap_agent){.pool = pool};
-	output_init(agent);
-	signs_reset(agent);
+	*session = (struct session){.host = host};
+	output_init(session);
+	signs_reset(session);
 }
 
 /* As read_on() does with what the file holds. */
-static void agent_reads(struct ap_agent *agent, const char *text, size_t len)
+static void reads(struct session *session, const char *text, size_t len)
 {
 	AP_CLEANUP_BUF struct ap_buf plain = {0};
-	ap_plain_add(&agent->filter, text, len, &plain);
-	if (profile_values(agent->pool->profile)->stream)
-		read_events(agent, &plain);
-	atomic_fetch_add(&agent->plain.size, (int64_t)plain.len);
+	ap_plain_add(&session->filter, text, len, &plain);
+	if (profile_values(session->host->profile)->stream)
+		read_events(session, &plain);
+	atomic_fetch_add(&session->plain.size, (int64_t)plain.len);
 }
 
-static void marks_hold(const struct ap_agent *agent)
+static void marks_hold(const struct session *session)
 {
-	const struct output_signs *signs = &agent->signs;
-	int64_t size = atomic_load(&agent->plain.size), from, to;
+	const struct output_signs *signs = &session->signs;
+	int64_t size = atomic_load(&session->plain.size), from, to;
 	HOLDS(signs->command_start >= -1 && signs->command_start <= size);
 	HOLDS(signs->command_end >= -1 && signs->command_end <= size);
-	response_range(agent, &from, &to);
+	response_range(session, &from, &to);
 	HOLDS(from >= 0 && to <= size && to - from <= RESPONSE_MAX);
 }
 
-static void texts_hold(const struct ap_agent *agent)
+static void texts_hold(const struct session *session)
 {
-	HOLDS(memchr(agent->signs.title, '\0', sizeof agent->signs.title));
-	HOLDS(agent->response.len == 0 || agent->response.data[agent->response.len - 1] == '\n');
-	HOLDS(!memchr(ap_buf_text(&agent->line), '\n', agent->line.len));
+	HOLDS(memchr(session->signs.title, '\0', sizeof session->signs.title));
+	HOLDS(session->response.len == 0 || session->response.data[session->response.len - 1] == '\n');
+	HOLDS(!memchr(ap_buf_text(&session->line), '\n', session->line.len));
 }
 
-static void agents_agree(const struct ap_agent *a, const struct ap_agent *b)
+static void sessions_agree(const struct session *a, const struct session *b)
 {
 	const struct output_signs *one = &a->signs, *other = &b->signs;
 	HOLDS(atomic_load(&a->plain.size) == atomic_load(&b->plain.size));
@@ -65,22 +65,22 @@ static void agents_agree(const struct ap_agent *a, const struct ap_agent *b)
 
 static void pieces_hold(struct profile *profile, const char *text, size_t len, size_t cut)
 {
-	static struct ap_pool pool;
-	static struct ap_agent whole, pieces;
-	pool.profile = profile;
-	agent_init(&whole, &pool);
-	agent_init(&pieces, &pool);
-	agent_reads(&whole, text, len);
-	agent_reads(&pieces, text, cut);
+	static struct session_host host;
+	static struct session whole, pieces;
+	host.profile = profile;
+	begin(&whole, &host);
+	begin(&pieces, &host);
+	reads(&whole, text, len);
+	reads(&pieces, text, cut);
 	texts_hold(&pieces);
-	agent_reads(&pieces, text + cut, len - cut);
+	reads(&pieces, text + cut, len - cut);
 	texts_hold(&whole);
 	texts_hold(&pieces);
 	/* a backspace takes away what was in the same piece only, and may go behind a mark */
 	if (!memchr(text, '\b', len)) {
 		marks_hold(&whole);
 		marks_hold(&pieces);
-		agents_agree(&whole, &pieces);
+		sessions_agree(&whole, &pieces);
 	}
 	output_fini(&whole);
 	output_fini(&pieces);
