@@ -153,7 +153,7 @@ static void job_answer(struct worker_job *job)
 	pthread_mutex_lock(&pool->lock);
 	while (!ap_list_empty(&pool->lookers)) { /* one that is cancelled takes itself out */
 		struct ap_request *request =
-			ap_container_of(pool->lookers.next, struct ap_request, link);
+			ap_container_of(pool->lookers.next, struct ap_request, settles.link);
 		int64_t until = request->asked_ns + LOOK_PATIENCE;
 		const struct timespec deadline = {.tv_sec = until / AP_SECOND,
 						  .tv_nsec = until % AP_SECOND};
@@ -161,7 +161,7 @@ static void job_answer(struct worker_job *job)
 			pthread_cond_timedwait(&pool->looked, &pool->lock, &deadline);
 			continue;
 		}
-		ap_list_remove(&request->link);
+		ap_list_remove(&request->settles.link);
 		pthread_mutex_unlock(&pool->lock);
 		request_answer(request, 0, NULL);
 		pthread_mutex_lock(&pool->lock);
@@ -175,7 +175,7 @@ void ap_pool_look(struct ap_pool *pool, struct ap_request *request)
 	ap_request_ref(request);
 	pthread_mutex_lock(&pool->lock);
 	request->asked_ns = ap_clock_ns();
-	ap_list_append(&pool->lookers, &request->link);
+	ap_list_append(&pool->lookers, &request->settles.link);
 	if (!pool->looks && request->asked_ns >= pool->look_due_ns) {
 		pool->looks = true;
 		pool->look_job = (struct worker_job){.run = job_look};

@@ -19,7 +19,6 @@ struct ap_request *ap_request_new(ap_request_done *done, void *data)
 	atomic_init(&request->n_refs, 1);
 	request->done = done;
 	request->data = data;
-	ap_list_init(&request->link);
 	ap_list_init(&request->settles.link);
 	ap_list_init(&request->machine.link);
 	ap_list_init(&request->machine.label.link);
@@ -83,6 +82,16 @@ struct ap_lease_key ap_request_lease(const struct ap_request *request)
 	return (struct ap_lease_key){.agent = request->granted, .token = request->machine.token};
 }
 
+/* False: a look has answered it, or is about to. */
+static bool stop_looking(struct ap_pool *pool, struct ap_request *request)
+{
+	pthread_mutex_lock(&pool->lock);
+	bool waits = !ap_list_empty(&request->settles.link);
+	ap_list_remove(&request->settles.link);
+	pthread_mutex_unlock(&pool->lock);
+	return waits;
+}
+
 void ap_request_cancel(struct ap_pool *pool, struct ap_request *request)
 {
 	if (request->in_machine) {
@@ -90,12 +99,8 @@ void ap_request_cancel(struct ap_pool *pool, struct ap_request *request)
 							.request = &request->machine});
 		return;
 	}
-	pthread_mutex_lock(&pool->lock);
-	bool waits = !ap_list_empty(&request->link);
-	ap_list_remove(&request->link);
-	pthread_mutex_unlock(&pool->lock);
-	if (request->agent)
-		waits = session_unwait(request->agent->session, &request->settles);
+	bool waits = request->agent ? session_unwait(request->agent->session, &request->settles)
+				    : stop_looking(pool, request);
 	struct ap_err err;
 	ap_err_set(&err, 0, "interrupted");
 	if (waits)

@@ -55,21 +55,21 @@ struct ap_request {
 	atomic_int n_refs;    /* the caller's, and the pool's while it is submitted */
 	atomic_bool answered; /* whoever sets it calls done */
 	bool in_machine;      /* the machine answers it */
+	bool has_restore;     /* behind base's NUL stands what of kept/ is laid over its worktree */
+	bool wants_response;  /* of an agent that has settled */
 	char *why;	      /* behind the result, owned; NULL: nothing is known */
 	struct ap_buf text;   /* what it brings; written by whoever calls done, before it */
 	char *base;	      /* of an acquirer, owned; NULL: the configuration's */
 	unsigned granted;     /* number of the agent that an acquirer got */
-	bool has_restore;     /* behind base's NUL stands what of kept/ is laid over its worktree */
 	/* of an acquirer: the process that the lease ends with, 0: none; and its start, as
 	 * process_start_time() tells it: who waits costs no descriptor */
 	pid_t holder;
 	uint64_t holder_start;
-	struct ap_agent *agent;	     /* that it waits for, referenced; NULL: for none */
-	struct session_wait settles; /* of it, to settle */
-	bool wants_response;	     /* and then its response */
-	int64_t asked_ns;	     /* of an acquirer or a look: when */
-	int64_t offset;		     /* where a text that is kept begins */
-	struct ap_list link;	     /* of a look: pool->lookers; pool->lock */
+	struct ap_agent *agent; /* that it waits for, referenced; NULL: for none */
+	/* of it, to settle; of a look the link alone: pool->lookers, pool->lock */
+	struct session_wait settles;
+	int64_t asked_ns; /* of an acquirer or a look: when */
+	int64_t offset;	  /* where a text that is kept begins */
 };
 
 struct ap_agent {
