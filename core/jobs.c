@@ -441,7 +441,8 @@ static int keep_work(struct ap_agent *agent, const struct worktree_saved *saved,
 	return keeping_keep(pool, &agent->worktree, &info, in_place, err);
 }
 
-/* What git has no place for, and what it ignores, is kept beside: as far as that is wanted. */
+/* All that the lease has changed is kept for a while, where that is wanted. Where it is not, what
+ * kept/ alone could hold fails the saving. */
 static int keep_if_wanted(struct ap_agent *agent, const struct worktree_saved *saved, bool in_place,
 			  struct ap_err *err)
 {
