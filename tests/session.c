@@ -92,8 +92,10 @@ static const struct session_callbacks callbacks = {
 
 static void on_backend(struct loop_source *source)
 {
-	(void)source;
-	(void)host.backend->ops->ready(host.backend);
+	if (host.backend->ops->ready(host.backend))
+		return;
+	(void)loop_watch_fd(host.loop, source, -1);
+	host.backend->ops->hang_up(host.backend);
 }
 
 static int open_host(const char *profile, struct ap_err *err)
