@@ -246,29 +246,29 @@ bool ap_agent_transitions(struct ap_pool *pool, struct ap_agent *agent, struct a
 }
 
 /* What its session says of it, and what is done to its worktree meanwhile. */
-static void session_shown(const struct ap_agent *agent, struct ap_agent_info *ret)
+static void session_shown(const struct ap_agent *agent, const struct session_info *info,
+			  struct ap_agent_info *ret)
 {
-	struct session_info info;
-	session_info(agent->session, &info);
-	ret->output_size = info.output_size;
-	ret->raw_size = info.raw_size;
-	ret->activity = info.activity;
-	ret->pid = info.pid;
-	memcpy(ret->why, info.why, sizeof ret->why);
-	memcpy(ret->exit_how, info.exit_how, sizeof ret->exit_how);
-	ret->exit_time = info.exit_time;
+	ret->output_size = info->output_size;
+	ret->raw_size = info->raw_size;
+	ret->activity = info->activity;
+	ret->pid = info->pid;
+	memcpy(ret->why, info->why, sizeof ret->why);
+	memcpy(ret->exit_how, info->exit_how, sizeof ret->exit_how);
+	ret->exit_time = info->exit_time;
 	uint64_t files = atomic_load(&agent->saved_files), bytes = atomic_load(&agent->saved_bytes);
 	if (atomic_load(&agent->saving))
 		snprintf(ret->why, sizeof ret->why, "saving: %" PRIu64 " files, %" PRIu64 " bytes",
 			 files, bytes);
 }
 
-bool agent_info_locked(const struct ap_agent *agent, struct ap_agent_info *ret)
+bool agent_info_locked(const struct ap_agent *agent, const struct session_info *info,
+		       struct ap_agent_info *ret)
 {
 	const struct machine_slot *slot = &agent->pool->view->slots[agent->slot];
 	*ret = (struct ap_agent_info){.number = agent->number, .worktree = agent->worktree_path};
 	memcpy(ret->name, agent->name, sizeof ret->name);
-	session_shown(agent, ret);
+	session_shown(agent, info, ret);
 	if (agent->gone)
 		return false;
 	ret->state = slot->state;
@@ -293,8 +293,10 @@ bool agent_info_locked(const struct ap_agent *agent, struct ap_agent_info *ret)
 
 bool ap_agent_look(struct ap_pool *pool, struct ap_agent *agent, struct ap_agent_info *ret)
 {
+	struct session_info info;
 	pthread_mutex_lock(&pool->lock);
-	bool there = agent_info_locked(agent, ret);
+	session_info(agent->session, &info);
+	bool there = agent_info_locked(agent, &info, ret);
 	pthread_mutex_unlock(&pool->lock);
 	return there;
 }

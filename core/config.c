@@ -7,7 +7,7 @@
 
 #include "cleanup.h"
 #include "clock.h"
-#include "jobs_internal.h"
+#include "pool_internal.h"
 #include "text.h"
 
 #define CENTURY		    (INT64_C(100) * 366 * 86400 * AP_SECOND)

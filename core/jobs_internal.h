@@ -4,9 +4,6 @@
 #include "kept_work.h"
 #include "pool_internal.h"
 
-/* The option's text as it is now, owned by the caller. NULL on ENOMEM. */
-char *config_text(struct ap_pool *pool, enum ap_option option);
-
 /* --- jobs.c --- */
 
 /* A job of its own memory: something asked of one agent, once. */

@@ -11,17 +11,11 @@
 #define PORT_FIRST 20000
 #define PORTS	   12000
 
-/* Runs the command of an option, if there is one. */
-static int run_command(struct ap_agent *agent, enum ap_option option, struct ap_err *err)
+static int run_command(struct ap_agent *agent, enum ap_option option, const char *command,
+		       struct ap_err *err)
 {
-	struct ap_pool *pool = agent->pool;
-	AP_CLEANUP_FREE char *command = config_text(pool, option);
-	if (!command)
-		return ap_err_errno(err, -ENOMEM, "%s", agent->name);
-	if (!*command)
-		return 0;
-	int r = session_run(agent->session, command,
-			    ap_pool_config_number(pool, AP_OPT_SPAWN_TIMEOUT), err);
+	int64_t limit_ns = ap_pool_config_number(agent->pool, AP_OPT_SPAWN_TIMEOUT);
+	int r = session_run(agent->session, command, limit_ns, err);
 	return r < 0 ? ap_err_wrap(err, r, "%s", ap_options[option].name) : 0;
 }
 
@@ -34,7 +28,7 @@ int launch_setup(struct ap_agent *agent, struct ap_err *err)
 	int r = worktree_before_setup(&agent->worktree, &before, err);
 	if (r < 0)
 		return r;
-	r = run_command(agent, AP_OPT_SETUP, err);
+	r = run_command(agent, AP_OPT_SETUP, command, err);
 	int noted = worktree_after_setup(&agent->worktree, before, r < 0 ? NULL : err);
 	return r < 0 ? r : noted;
 }
@@ -42,9 +36,14 @@ int launch_setup(struct ap_agent *agent, struct ap_err *err)
 void launch_teardown(struct ap_agent *agent)
 {
 	struct ap_err err = {""};
+	AP_CLEANUP_FREE char *command = config_text(agent->pool, AP_OPT_TEARDOWN);
 	struct session_record record;
 	session_record(agent->session, &record);
-	if (record.n_starts > 0 && run_command(agent, AP_OPT_TEARDOWN, &err) < 0)
+	if (record.n_starts == 0 || (command && !*command))
+		return;
+	int r = command ? run_command(agent, AP_OPT_TEARDOWN, command, &err)
+			: ap_err_errno(&err, -ENOMEM, "%s", agent->name);
+	if (r < 0)
 		session_say(agent->session, err.text);
 }
 

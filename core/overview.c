@@ -201,7 +201,7 @@ static bool agent_overview_locked(const struct ap_agent *agent, struct ap_agent_
 		.cpu_percent = info.cpu_percent,
 		.n_tasks = info.usage.n_processes,
 	};
-	if (!agent_info_locked(agent, &ret->info))
+	if (!agent_info_locked(agent, &info, &ret->info))
 		return false;
 	ret->screen = agent->shown ? strdup(agent->shown) : NULL; /* ENOMEM: without it */
 	return true;

@@ -3,8 +3,7 @@
  * Locks, in the order in which they are taken: pool->lock, those of sessions (session.h), then the
  * worker pools' own and the loop's. The backend's are leaves, taken with none of these held; that
  * of kept_work is one too, but they may be. Under pool->lock: no I/O, no callback, nothing that
- * sleeps.
- */
+ * sleeps. */
 #pragma once
 
 #include <pthread.h>
@@ -278,6 +277,11 @@ void observe_queue_locked(struct ap_pool *pool);
 struct ap_metrics metrics_of_locked(struct ap_pool *pool, const struct templates_stats *templates,
 				    int64_t now_ns);
 
+/* --- config.c --- */
+
+/* The option's text as it is now, owned by the caller. NULL on ENOMEM. */
+char *config_text(struct ap_pool *pool, enum ap_option option);
+
 /* --- program.c --- */
 
 /* Whether there is such a program for agents to run. -ENOENT, -EACCES. Blocks. */
@@ -370,8 +374,9 @@ struct ap_agent *agent_new_locked(struct ap_pool *pool, unsigned slot, unsigned 
 void agent_ref(struct ap_agent *agent);
 unsigned agent_generation(const struct ap_agent *agent);
 
-/* One look at it; false when it is gone. */
-bool agent_info_locked(const struct ap_agent *agent, struct ap_agent_info *ret);
+/* One look at it, with what its session says; false when it is gone. */
+bool agent_info_locked(const struct ap_agent *agent, const struct session_info *info,
+		       struct ap_agent_info *ret);
 
 /* Takes it out of the table and answers who waits for it. */
 void agent_leave(struct ap_agent *agent);

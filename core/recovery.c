@@ -34,8 +34,7 @@
 struct left {
 	struct store_agent agent;
 	struct store_lease lease; /* token 0: none */
-	bool adopted;
-	struct ap_agent *entered; /* then: referenced */
+	struct ap_agent *adopted; /* what it has become, referenced; NULL: nothing */
 	bool aside;		  /* kept as it is, with its records */
 };
 
@@ -147,7 +146,7 @@ static int end_left(struct ap_pool *pool, const char *name, const char *agent_di
 
 static void set_aside(struct ap_pool *pool, struct worktree *worktree, const struct ap_err *err)
 {
-	pool_note_unsaved(pool, err, true); /* leases that are adopted may be ending already */
+	pool_note_unsaved(pool, err, true);
 	worktree_leave(worktree);
 }
 
@@ -443,7 +442,7 @@ static int adopt(struct ap_pool *pool, struct left *left, struct worktree *workt
 		return ap_err_set(err, r, "%s cannot be taken up: %s", agent->name, strerror(-r));
 	}
 	agent_ref(agent);
-	left->entered = agent;
+	left->adopted = agent;
 	return 0;
 }
 
@@ -471,8 +470,8 @@ static void set_all_going(const struct recovery *recovery)
 	for (int leased = 1; leased >= 0; leased--) { /* holders first */
 		for (unsigned i = 0; i < recovery->n; i++) {
 			const struct left *left = &recovery->at[i];
-			if (left->entered && (left->lease.token != 0) == leased)
-				set_going(left->entered, &left->lease);
+			if (left->adopted && (left->lease.token != 0) == leased)
+				set_going(left->adopted, &left->lease);
 		}
 	}
 }
@@ -563,7 +562,6 @@ static int go_on_with(struct recovery *recovery, struct left *left, struct ap_er
 		r = adopt(pool, left, &worktree, &terminal, err);
 	else if (r == 0)
 		r = -EAGAIN;
-	left->adopted = r == 0;
 	left->aside = r < 0 && r != -EAGAIN && leased;
 	if (left->aside) { /* kept with its records: the next start tries again */
 		tell_lost(pool, left->lease.label, name, err->text);
@@ -645,7 +643,7 @@ int pool_recover(struct ap_pool *pool, struct ap_err *err)
 	if (r == 0)
 		set_all_going(&recovery);
 	for (unsigned i = 0; i < recovery.n; i++)
-		ap_agent_unref(recovery.at[i].entered);
+		ap_agent_unref(recovery.at[i].adopted);
 	free(recovery.at);
 	return r;
 }

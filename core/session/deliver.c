@@ -485,8 +485,7 @@ void session_quit(struct session *session)
 	const char *quit = profile_values(session->host->profile)->quit;
 	pthread_mutex_lock(&session->lock);
 	session->ending = true;
-	AP_CLEANUP_CLOSE int over_fd =
-		session->over_fd >= 0 ? fcntl(session->over_fd, F_DUPFD_CLOEXEC, 0) : -1;
+	AP_CLEANUP_CLOSE int over_fd = over_fd_locked(session);
 	pthread_mutex_unlock(&session->lock);
 	struct pollfd over = {.fd = over_fd, .events = POLLIN};
 	if (over_fd >= 0 && type_command(session, quit, NULL) == 0)

@@ -24,6 +24,17 @@
 /* What a keeper is waited for to say how the program ended; it ends first what that left behind. */
 #define RECORD_MS 3000
 
+bool is_over_locked(const struct session *session)
+{
+	struct pollfd over = {.fd = session->over_fd, .events = POLLIN};
+	return poll(&over, 1, 0) == 1 && over.revents;
+}
+
+int over_fd_locked(const struct session *session)
+{
+	return session->over_fd >= 0 ? fcntl(session->over_fd, F_DUPFD_CLOEXEC, 0) : -1;
+}
+
 void program_starts(struct session *session)
 {
 	/* those of the program before would be taken for this one's */
@@ -112,8 +123,7 @@ bool session_was_killed(struct session *session)
 	char how[sizeof session->ended_how];
 	int64_t time;
 	pthread_mutex_lock(&session->lock);
-	AP_CLEANUP_CLOSE int over_fd =
-		session->over_fd >= 0 ? fcntl(session->over_fd, F_DUPFD_CLOEXEC, 0) : -1;
+	AP_CLEANUP_CLOSE int over_fd = over_fd_locked(session);
 	pthread_mutex_unlock(&session->lock);
 	struct pollfd over = {.fd = over_fd, .events = POLLIN};
 	(void)poll(&over, 1, RECORD_MS);
@@ -198,11 +208,6 @@ static bool is_over_by(int over_fd, int64_t deadline)
 		if (n > 0 || (n == 0 && left <= 0))
 			return n > 0;
 	}
-}
-
-static int over_fd_locked(const struct session *session)
-{
-	return session->over_fd >= 0 ? fcntl(session->over_fd, F_DUPFD_CLOEXEC, 0) : -1;
 }
 
 /* Asks the keeper to end all, and waits until it has. */
@@ -333,8 +338,7 @@ int session_running(struct session *session, bool even_ended, struct ap_err *err
 bool session_is_over(struct session *session)
 {
 	pthread_mutex_lock(&session->lock);
-	struct pollfd over = {.fd = session->over_fd, .events = POLLIN};
-	bool ended = session->ended || (poll(&over, 1, 0) == 1 && over.revents);
+	bool ended = session->ended || is_over_locked(session);
 	pthread_mutex_unlock(&session->lock);
 	return ended;
 }

@@ -1,7 +1,6 @@
 #include "session.h"
 
 #include <errno.h>
-#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,23 +22,14 @@ static void review(struct session *session);
 
 /* --- its life --- */
 
-/* Whether program and processes are over; the end is watched no more then. Another program may have
- * been started since the source was called: it is asked again. */
-static bool is_over_locked(struct session *session)
-{
-	struct pollfd end = {.fd = session->over_fd, .events = POLLIN};
-	if (session->over_fd < 0 || poll(&end, 1, 0) != 1 || !end.revents)
-		return false;
-	(void)loop_watch_fd(session->host->loop, &session->program_ends, -1);
-	return true;
-}
-
 static void on_program_ends(struct loop_source *source)
 {
 	struct session *session = ap_container_of(source, struct session, program_ends);
 	pthread_mutex_lock(&session->lock);
 	unsigned start = session->start;
-	bool over = is_over_locked(session);
+	bool over = is_over_locked(session); /* another may have been started since the call */
+	if (over)
+		(void)loop_watch_fd(session->host->loop, source, -1);
 	pthread_mutex_unlock(&session->lock);
 	if (over)
 		program_ended(session, start);
@@ -428,15 +418,6 @@ static bool may_review_locked(struct session *session, unsigned start)
 	return false;
 }
 
-/* Takes the waits that the conclusion answers. */
-static void take_waits_locked(struct session *session, struct ap_list *ret)
-{
-	ap_list_init(ret);
-	if (session->activity == AP_ACTIVITY_READY || session->activity == AP_ACTIVITY_WAITING ||
-	    session->activity == AP_ACTIVITY_EXITED)
-		ap_list_splice(&session->waits, ret);
-}
-
 /* Concludes the activity anew, answers waits, hands the next prompt to a worker. Reads /proc. In
  * the loop's thread. */
 static void review(struct session *session)
@@ -473,6 +454,7 @@ static void review(struct session *session)
 		(void)profile_judge(session->host->profile, PROFILE_LINE, signs.line, NULL, &line);
 
 	struct ap_list waits;
+	ap_list_init(&waits);
 	pthread_mutex_lock(&session->lock);
 	if (!may_review_locked(session, start)) {
 		pthread_mutex_unlock(&session->lock);
@@ -499,7 +481,8 @@ static void review(struct session *session)
 	else if (concluded.activity == AP_ACTIVITY_READY && session->n_prompts_queued > 0 &&
 		 !session->delivering && !session->paused)
 		job_prompt_locked(session);
-	take_waits_locked(session, &waits);
+	if (is_settled_locked(session))
+		ap_list_splice(&session->waits, &waits);
 	enum ap_activity activity = session->activity;
 	struct ap_err error = session->prompt_error;
 	pthread_mutex_unlock(&session->lock);

@@ -184,6 +184,13 @@ void remove_record(const struct session *session, const char *name);
 /* As session_running(); session->lock held. */
 int running_locked(const struct session *session, bool even_ended, struct ap_err *err);
 
+/* Whether program and processes are over, as the kernel has it now. session->lock held. */
+bool is_over_locked(const struct session *session);
+
+/* A descriptor that can be read then, which the caller closes; -1: there is none. session->lock
+ * held. */
+int over_fd_locked(const struct session *session);
+
 /* Takes note that a program is about to be started: what is printed from now on is its own. */
 void program_starts(struct session *session);
 
