@@ -139,8 +139,8 @@ static void agent_record(struct ap_agent *agent, bool clean, bool recycled, stru
 		.n_starts = record.n_starts,
 		.port = agent->port,
 		.clean = clean,
-		.keeper = record.terminal.keeper,
-		.keeper_start = record.terminal.keeper_start,
+		.shim = record.terminal.shim,
+		.shim_start = record.terminal.shim_start,
 	};
 	snprintf(ret->admin_dir, sizeof ret->admin_dir, "%s", agent->worktree.git_dir);
 	int64_t now = ap_clock_ns();

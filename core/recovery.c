@@ -1,6 +1,6 @@
 /* Going on with what a daemon before this one has left: by a crash, or on purpose.
  *
- * An agent is known by its record: it is adopted if its terminal has the keeper that the record
+ * An agent is known by its record: it is adopted if its terminal has the shim that the record
  * names, by pid and time of start. A lease by write goes on, with its agent, whether the program
  * lives or not; one by a handle ends, as its handle did; one that was ending ends; one that was not
  * granted is undone. All of these are leases to the machine first, so that they end as any lease
@@ -26,7 +26,7 @@
 #include "process_tree.h"
 #include "remove.h"
 
-/* What keepers of agents that are not adopted are given to end. */
+/* What shims of agents that are not adopted are given to end. */
 #define ORPHAN_LIMIT (10 * AP_SECOND)
 
 /* --- what there is --- */
@@ -108,9 +108,9 @@ static void tell_lost(struct ap_pool *pool, const char *label, const char *name,
 		   EVENT_FIELDS({"lease", label, 0}, {"agent", name, 0}, {"reason", reason, 0}));
 }
 
-/* Asks the keeper that holds the lock of its record to end its tree, whatever became of the
+/* Asks the shim that holds the lock of its record to end its tree, whatever became of the
  * terminal that it was started in. */
-static void ask_keeper(const char *agent_dir)
+static void ask_shim(const char *agent_dir)
 {
 	char line[32] = "";
 	(void)file_read_line(agent_dir, "alive", line, sizeof line);
@@ -127,7 +127,7 @@ static int end_left(struct ap_pool *pool, const char *name, const char *agent_di
 		    struct ap_err *err)
 {
 	AP_CLEANUP_BUF struct ap_buf path = {0};
-	struct backend_terminal terminal = {.keeper = 0};
+	struct backend_terminal terminal = {.shim = 0};
 	snprintf(terminal.session, sizeof terminal.session, "%s", name);
 	(void)pool->backend->ops->remove(pool->backend, &terminal, NULL); /* it may have gone */
 	ap_buf_printf(&path, "%s/alive", agent_dir);
@@ -135,7 +135,7 @@ static int end_left(struct ap_pool *pool, const char *name, const char *agent_di
 	int64_t deadline = ap_clock_ns() + ORPHAN_LIMIT;
 	for (bool asked = false; fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) < 0; asked = true) {
 		if (!asked)
-			ask_keeper(agent_dir);
+			ask_shim(agent_dir);
 		if (ap_clock_ns() > deadline)
 			return ap_err_set(err, -ETIMEDOUT, "the processes of %s do not end", name);
 		poll(NULL, 0, 20);
@@ -452,7 +452,7 @@ static void set_going(struct ap_agent *agent, const struct store_lease *lease)
 {
 	struct session_record record;
 	session_record(agent->session, &record);
-	bool alive = record.terminal.keeper != 0;
+	bool alive = record.terminal.shim != 0;
 	if (session_take_up(agent->session, alive, NULL) < 0)
 		(void)session_take_up(agent->session, false, NULL); /* it has ended just now */
 	enum ap_reason reason = lease->token ? why_over(agent, lease) : AP_REASON_NONE;
@@ -513,7 +513,7 @@ static void remove_stale_lock(const struct worktree *worktree)
 	(void)unlink(ap_buf_text(&path));
 }
 
-/* Opens what an agent has left, and finds out whether its program lives: `terminal` has a keeper
+/* Opens what an agent has left, and finds out whether its program lives: `terminal` has a shim
  * then. */
 static int open_left(struct recovery *recovery, const struct left *left, const char *name,
 		     const char *dir, struct worktree *worktree, struct backend_terminal *terminal,
@@ -539,8 +539,8 @@ static int go_on_with(struct recovery *recovery, struct left *left, struct ap_er
 	struct ap_pool *pool = recovery->pool;
 	char name[32];
 	struct worktree worktree = {0};
-	struct backend_terminal terminal = {.keeper = left->agent.keeper,
-					    .keeper_start = left->agent.keeper_start};
+	struct backend_terminal terminal = {.shim = left->agent.shim,
+					    .shim_start = left->agent.shim_start};
 	snprintf(name, sizeof name, "agent-%u", left->agent.number);
 	AP_CLEANUP_FREE char *dir = state_dir_path(pool, POOL_AGENTS, name);
 	AP_CLEANUP_FREE char *path = state_dir_path(pool, POOL_WORKTREES, name);
@@ -558,7 +558,7 @@ static int go_on_with(struct recovery *recovery, struct left *left, struct ap_er
 		worktree_fini(&worktree);
 		return r;
 	}
-	if (r == 0 && (leased || is_of_use(pool, left, &worktree, terminal.keeper)))
+	if (r == 0 && (leased || is_of_use(pool, left, &worktree, terminal.shim)))
 		r = adopt(pool, left, &worktree, &terminal, err);
 	else if (r == 0)
 		r = -EAGAIN;
@@ -596,7 +596,7 @@ static void forget_processes_of_another_boot(struct recovery *recovery)
 	if (store_counter(recovery->pool->store, "boot", 0) == boot_mark())
 		return;
 	for (unsigned i = 0; i < recovery->n; i++) {
-		recovery->at[i].agent.keeper = 0;
+		recovery->at[i].agent.shim = 0;
 		if (recovery->at[i].lease.holder_start)
 			recovery->at[i].lease.holder_start = STORE_ALL_PROMPTS; /* nobody's */
 	}

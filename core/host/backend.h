@@ -19,7 +19,7 @@ struct backend_spawn {
 	const char *const *argv;
 	const char *const
 		*env; /* over the server's: NAME=VALUE sets, NAME unsets; NULL at the end */
-	/* the keeper's records: `pid`, `alive` (locked), `exit` at the end */
+	/* the shim's records: `pid`, `alive` (locked), `exit` at the end */
 	const char *record_dir;
 	const char *output_file; /* where everything it prints is appended */
 	bool by_lines;		 /* its standard input is the FIFO `input` in record_dir */
@@ -27,9 +27,9 @@ struct backend_spawn {
 
 struct backend_terminal {
 	char session[32]; /* the agent's name; "" before it was spawned */
-	pid_t keeper; /* starts and ends the program's whole tree, and ends after it; 0: no process
-		       */
-	uint64_t keeper_start; /* as process_start_time() tells it */
+	pid_t shim; /* starts and ends the program's whole tree, and ends after it; 0: no process
+		     */
+	uint64_t shim_start; /* as process_start_time() tells it */
 };
 
 struct backend_ops {
@@ -40,13 +40,13 @@ struct backend_ops {
 		     struct ap_err *);
 
 	/* Starts a program anew in the terminal of one that has ended, or in one of the same name
-	 * where that has gone. Of the terminal only the keeper is changed: others may use it
+	 * where that has gone. Of the terminal only the shim is changed: others may use it
 	 * meanwhile. */
 	int (*respawn)(struct backend *, const struct backend_spawn *, struct backend_terminal *,
 		       struct ap_err *);
 
 	/* Takes up the terminal that a daemon before this one has left for the agent of that name,
-	 * with the keeper that it had. -ESRCH: that keeper has ended, or is another; a terminal
+	 * with the shim that it had. -ESRCH: that shim has ended, or is another; a terminal
 	 * that is there is ended then. */
 	int (*adopt)(struct backend *, const char *name, struct backend_terminal *terminal,
 		     struct ap_err *);
@@ -90,7 +90,7 @@ struct backend_ops {
 		     struct process_usage *ret);
 
 	/* Ends at once what is left of the agent of that name, and lets go of what was kept for it:
-	 * where its keeper has ended, or does not come to its end. */
+	 * where its shim has ended, or does not come to its end. */
 	void (*sweep)(struct backend *, const char *name);
 
 	/* From now on a program has so much memory with all that it starts, and a quarter more,

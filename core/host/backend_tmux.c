@@ -64,7 +64,7 @@ struct pane {
 	struct ap_list link;
 	char name[32]; /* of the agent */
 	unsigned id, session;
-	pid_t pid; /* of the keeper that was started in it */
+	pid_t pid; /* of the shim that was started in it */
 };
 
 struct backend_tmux {
@@ -605,10 +605,10 @@ static int target_of(struct backend_tmux *tmux, const struct backend_terminal *t
 	return 0;
 }
 
-static void keeper_set(struct backend_terminal *terminal, int keeper)
+static void shim_set(struct backend_terminal *terminal, int shim)
 {
-	terminal->keeper = keeper;
-	terminal->keeper_start = process_start_time(keeper);
+	terminal->shim = shim;
+	terminal->shim_start = process_start_time(shim);
 }
 
 static int unexpected(const struct ap_buf *out, struct ap_err *err)
@@ -654,7 +654,7 @@ static int tmux_spawn(struct backend *backend, const struct backend_spawn *spawn
 		return r;
 	if (sscanf(ap_buf_text(&out), "%%%u $%u %d", &pane.id, &pane.session, &pane.pid) != 3)
 		return unexpected(&out, err);
-	keeper_set(ret, pane.pid);
+	shim_set(ret, pane.pid);
 	return pane_set(tmux, &pane, err);
 }
 
@@ -702,7 +702,7 @@ static int spawn_again(struct backend *backend, const struct backend_spawn *spaw
 	(void)tmux_remove(backend, terminal, NULL);
 	int r = tmux_spawn(backend, spawn, &fresh, err);
 	if (r == 0)
-		keeper_set(terminal, fresh.keeper);
+		shim_set(terminal, fresh.shim);
 	return r;
 }
 
@@ -747,7 +747,7 @@ static int tmux_respawn(struct backend *backend, const struct backend_spawn *spa
 		return r;
 	if (sscanf(ap_buf_text(&out), "%d", &pane.pid) != 1)
 		return unexpected(&out, err);
-	keeper_set(terminal, pane.pid);
+	shim_set(terminal, pane.pid);
 	return pane_set(tmux, &pane, err);
 }
 
@@ -758,12 +758,12 @@ static int tmux_adopt(struct backend *backend, const char *name, struct backend_
 	struct pane pane;
 	snprintf(terminal->session, sizeof terminal->session, "%s", name);
 	bool found = pane_find(tmux, name, &pane);
-	if (found && pane.pid == terminal->keeper &&
-	    process_start_time(pane.pid) == terminal->keeper_start)
+	if (found && pane.pid == terminal->shim &&
+	    process_start_time(pane.pid) == terminal->shim_start)
 		return 0;
 	if (found) /* nobody's */
 		(void)tmux_remove(backend, terminal, NULL);
-	terminal->keeper = 0;
+	terminal->shim = 0;
 	return ap_err_set(err, -ESRCH, "the program of %s has ended", name);
 }
 
@@ -856,23 +856,21 @@ static int tmux_forget(struct backend *backend, const struct backend_terminal *t
 
 /* --- the process behind a terminal --- */
 
-static int keeper_over_fd(struct backend *backend, const struct backend_terminal *terminal,
-			  struct ap_err *err)
+static int shim_over_fd(struct backend *backend, const struct backend_terminal *terminal,
+			struct ap_err *err)
 {
 	(void)backend;
-	int pid_fd = pidfd_open(terminal->keeper, 0);
+	int pid_fd = pidfd_open(terminal->shim, 0);
 	if (pid_fd < 0)
-		return ap_err_errno(err, -errno, "the keeper of %s", terminal->session);
-	if (terminal->keeper_start &&
-	    process_start_time(terminal->keeper) != terminal->keeper_start) {
+		return ap_err_errno(err, -errno, "the shim of %s", terminal->session);
+	if (terminal->shim_start && process_start_time(terminal->shim) != terminal->shim_start) {
 		close(pid_fd);
-		return ap_err_set(err, -ESRCH, "the keeper of %s has ended", terminal->session);
+		return ap_err_set(err, -ESRCH, "the shim of %s has ended", terminal->session);
 	}
 	return pid_fd;
 }
 
-static void keeper_end(struct backend *backend, const struct backend_terminal *terminal,
-		       int over_fd)
+static void shim_end(struct backend *backend, const struct backend_terminal *terminal, int over_fd)
 {
 	(void)backend;
 	(void)terminal;
@@ -880,26 +878,26 @@ static void keeper_end(struct backend *backend, const struct backend_terminal *t
 	(void)pidfd_send_signal(over_fd, SIGCONT, NULL, 0); /* it may have been stopped */
 }
 
-static bool keeper_canonical(struct backend *backend, const struct backend_terminal *terminal)
+static bool shim_canonical(struct backend *backend, const struct backend_terminal *terminal)
 {
 	char path[64];
 	struct termios modes;
 	(void)backend;
-	snprintf(path, sizeof path, "/proc/%d/fd/0", (int)terminal->keeper);
+	snprintf(path, sizeof path, "/proc/%d/fd/0", (int)terminal->shim);
 	AP_CLEANUP_CLOSE int fd = open(path, O_RDONLY | O_NOCTTY | O_NONBLOCK | O_CLOEXEC);
 	return fd >= 0 && tcgetattr(fd, &modes) == 0 && (modes.c_lflag & ICANON);
 }
 
-static int keeper_usage(struct backend *backend, const struct backend_terminal *terminal,
-			struct process_table *table, struct process_usage *ret)
+static int shim_usage(struct backend *backend, const struct backend_terminal *terminal,
+		      struct process_table *table, struct process_usage *ret)
 {
 	AP_CLEANUP_FREE char *path = group_of(tmux_of(backend), terminal->session);
 	struct cgroup_usage group;
 	bool grouped = path && cgroup_usage(path, &group);
 	int r = 0;
 	if (!grouped || !group.has_memory)
-		r = table ? process_table_usage(table, terminal->keeper, ret)
-			  : process_tree_usage(terminal->keeper, ret);
+		r = table ? process_table_usage(table, terminal->shim, ret)
+			  : process_tree_usage(terminal->shim, ret);
 	if (r == 0 && grouped) {
 		ret->cpu_ns = group.cpu_ns;
 		ret->n_processes = group.n_processes;
@@ -909,7 +907,7 @@ static int keeper_usage(struct backend *backend, const struct backend_terminal *
 	return r;
 }
 
-static void keeper_sweep(struct backend *backend, const char *name)
+static void shim_sweep(struct backend *backend, const char *name)
 {
 	AP_CLEANUP_FREE char *path = group_of(tmux_of(backend), name);
 	if (path)
@@ -928,10 +926,10 @@ static const char *tmux_groups(struct backend *backend)
 	return tmux_of(backend)->groups_told;
 }
 
-static int keeper_pause(struct backend *backend, const struct backend_terminal *terminal, bool stop)
+static int shim_pause(struct backend *backend, const struct backend_terminal *terminal, bool stop)
 {
 	(void)backend;
-	return stop ? process_tree_stop(terminal->keeper) : process_tree_continue(terminal->keeper);
+	return stop ? process_tree_stop(terminal->shim) : process_tree_continue(terminal->shim);
 }
 
 /* --- where the groups are --- */
@@ -1223,14 +1221,14 @@ static const struct backend_ops tmux_ops = {
 	.keys = tmux_keys,
 	.capture = tmux_capture,
 	.forget = tmux_forget,
-	.over_fd = keeper_over_fd,
-	.end = keeper_end,
-	.canonical = keeper_canonical,
-	.usage = keeper_usage,
-	.sweep = keeper_sweep,
+	.over_fd = shim_over_fd,
+	.end = shim_end,
+	.canonical = shim_canonical,
+	.usage = shim_usage,
+	.sweep = shim_sweep,
 	.bound = tmux_bound,
 	.groups = tmux_groups,
-	.pause = keeper_pause,
+	.pause = shim_pause,
 	.fd = tmux_fd,
 	.ready = tmux_ready,
 	.hang_up = tmux_hang_up,

@@ -252,7 +252,7 @@ int process_tree_usage(pid_t root, struct process_usage *ret)
 		add_memory(&memory, stat.pid, stat.rss, &text);
 	}
 	usage.memory = memory_of(&memory);
-	/* what the keeper has waited for was taken over from its descendants */
+	/* what the root has waited for was taken over from its descendants */
 	if (r == 0 && read_stat(root, &text, &stat))
 		usage.cpu_ns += stat.cpu_ns;
 	free(pids.at);
@@ -381,11 +381,11 @@ static const struct process_stat *find_process(const struct process_table *table
 int process_table_usage(struct process_table *table, pid_t root, struct process_usage *ret)
 {
 	int r = table->read ? 0 : table_read(table);
-	const struct process_stat *keeper = r == 0 ? find_process(table, root) : NULL;
-	if (!keeper)
+	const struct process_stat *top = r == 0 ? find_process(table, root) : NULL;
+	if (!top)
 		return r < 0 ? r : -ESRCH;
 	struct memory_sum memory = {.close_until_ns = table->close_until_ns};
-	struct process_usage usage = {.cpu_ns = keeper->cpu_ns};
+	struct process_usage usage = {.cpu_ns = top->cpu_ns};
 	size_t n = add_below(table, root, 0);
 	for (size_t i = 0; i < n; i++) {
 		const struct process_stat *stat = &table->at[table->below[i]];

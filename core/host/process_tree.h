@@ -1,4 +1,4 @@
-/* What a whole process tree uses: a process and all that descend from it. A keeper that takes over
+/* What a whole process tree uses: a process and all that descend from it. A shim that takes over
  * what its descendants leave behind makes the tree complete. Reads /proc; starts nothing. */
 #pragma once
 

@@ -317,13 +317,13 @@ static void limit_files(void)
 	(void)setrlimit(RLIMIT_NOFILE, &files);
 }
 
-static void run_program(char **argv, int input, pid_t keeper)
+static void run_program(char **argv, int input, pid_t shim)
 {
 	sigset_t none;
-	/* nobody looks after it when its keeper is killed; what it started is in the group, if any
+	/* nobody looks after it when its shim is killed; what it started is in the group, if any
 	 */
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	if (getppid() != keeper)
+	if (getppid() != shim)
 		_exit(126);
 	if (group)
 		(void)cgroup_enter(group); /* else it runs without */
@@ -384,13 +384,13 @@ int main(int argc, char **argv)
 		return 1;
 	}
 
-	pid_t keeper = getpid(), program = fork();
+	pid_t shim = getpid(), program = fork();
 	if (program < 0) {
 		perror("agentpool-shim: fork");
 		return 1;
 	}
 	if (program == 0)
-		run_program(argv + 1, input, keeper);
+		run_program(argv + 1, input, shim);
 	setpgid(program, program); /* both sides: whoever is first */
 	record("pid", "%d %llu\n", (int)program, start_of(program));
 
@@ -409,6 +409,6 @@ int main(int argc, char **argv)
 	if (group)
 		(void)cgroup_remove(group); /* else the daemon does, or the next one */
 	/* Nothing runs behind this: what would (a sanitizer's look at leaks, which stops the
-	 * process) would stand still for good where the signal comes by which keepers go on. */
+	 * process) would stand still for good where the signal comes by which shims go on. */
 	_exit(WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status));
 }

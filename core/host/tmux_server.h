@@ -38,5 +38,5 @@ void tmux_server_restore(const struct tmux_server *server);
 int tmux_server_reach(const struct tmux_server *server, const char *socket, struct ap_err *err);
 
 /* Ends it, one that stands still too, and waits until it has ended; made to after three seconds.
- * The keepers in its terminals then end their trees by themselves. Takes socket and record away. */
+ * The shims in its terminals then end their trees by themselves. Takes socket and record away. */
 void tmux_server_end(const struct tmux_server *server, const char *socket);

@@ -13,7 +13,7 @@
 #include "clock.h"
 #include "list.h"
 
-#define SCHEMA_VERSION 2
+#define SCHEMA_VERSION 3
 #define HISTORY_MAX    "10000"	 /* leases that are over and remembered */
 #define BUSY_MS	       10000	 /* somebody is at the database by hand */
 #define RETRY_PAUSE    AP_SECOND /* between two attempts at what has to be taken */
@@ -27,7 +27,7 @@ static const char schema[] =
 	"CREATE TABLE IF NOT EXISTS agent"
 	" (number INTEGER PRIMARY KEY, generation INTEGER, recycles INTEGER, requests INTEGER,"
 	"  served INTEGER, starts INTEGER, created INTEGER, started INTEGER, port INTEGER,"
-	"  clean INTEGER, keeper INTEGER, keeper_start INTEGER, admin_dir TEXT);"
+	"  clean INTEGER, shim INTEGER, shim_start INTEGER, admin_dir TEXT);"
 	"CREATE TABLE IF NOT EXISTS lease"
 	" (token INTEGER PRIMARY KEY, label TEXT, agent INTEGER, uid INTEGER, pid INTEGER,"
 	"  holder_start INTEGER, by_handle INTEGER, created INTEGER, base TEXT, ttl INTEGER,"
@@ -38,8 +38,17 @@ static const char schema[] =
 	"CREATE TABLE IF NOT EXISTS history"
 	" (token INTEGER PRIMARY KEY, label TEXT, agent INTEGER, uid INTEGER, base TEXT,"
 	"  granted INTEGER, ended INTEGER, reason TEXT);"
-	"PRAGMA user_version = 2;"
+	"PRAGMA user_version = 3;"
 	"COMMIT;";
+
+/* What makes a store of a version one of the next. */
+static const char *const upgrades[SCHEMA_VERSION] = {
+	[2] = "BEGIN IMMEDIATE;"
+	      "ALTER TABLE agent RENAME COLUMN keeper TO shim;"
+	      "ALTER TABLE agent RENAME COLUMN keeper_start TO shim_start;"
+	      "PRAGMA user_version = 3;"
+	      "COMMIT;",
+};
 
 enum statement {
 	COUNTER_GET,
@@ -219,6 +228,20 @@ static int check(struct store *store, struct ap_err *err)
 	return ok ? 0 : ap_err_set(err, -EUCLEAN, "the state store %s is damaged", store->path);
 }
 
+/* Brings a store of an older version up to this one; a new one has none yet. */
+static int upgrade(struct store *store, struct ap_err *err)
+{
+	int64_t version;
+	bool ok;
+	int r = look_up(store, "PRAGMA user_version", &version, &ok);
+	for (; r == 0 && version > 0 && version < SCHEMA_VERSION; version++) {
+		if (upgrades[version] &&
+		    sqlite3_exec(store->db, upgrades[version], NULL, NULL, NULL))
+			r = -EIO;
+	}
+	return r < 0 ? store_error(store, err) : 0;
+}
+
 static int connect(struct store *store, struct ap_err *err)
 {
 	int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX;
@@ -229,6 +252,8 @@ static int connect(struct store *store, struct ap_err *err)
 		sqlite3_busy_timeout(store->db, BUSY_MS);
 		r = check(store, err);
 	}
+	if (r == 0)
+		r = upgrade(store, err);
 	if (r == 0 && (sqlite3_exec(store->db, "PRAGMA journal_mode = WAL", NULL, NULL, NULL) ||
 		       sqlite3_exec(store->db, "PRAGMA synchronous = FULL", NULL, NULL, NULL) ||
 		       sqlite3_exec(store->db, schema, NULL, NULL, NULL)))
@@ -365,8 +390,8 @@ void txn_agent(struct store_txn *txn, const struct store_agent *agent)
 	ADD(txn, AGENT_PUT, number_of(agent->number), number_of(agent->generation),
 	    number_of(agent->n_recycles), number_of(agent->n_requests), number_of(agent->n_served),
 	    number_of(agent->n_starts), number_of(agent->created), number_of(agent->started),
-	    number_of(agent->port), number_of(agent->clean), number_of(agent->keeper),
-	    number_of((int64_t)agent->keeper_start), text_of(agent->admin_dir));
+	    number_of(agent->port), number_of(agent->clean), number_of(agent->shim),
+	    number_of((int64_t)agent->shim_start), text_of(agent->admin_dir));
 }
 
 void txn_agent_gone(struct store_txn *txn, unsigned number)
@@ -752,8 +777,8 @@ static int agent_row(sqlite3_stmt *query, void *data)
 	agent.started = number(&row);
 	agent.port = (unsigned)number(&row);
 	agent.clean = number(&row);
-	agent.keeper = (pid_t)number(&row);
-	agent.keeper_start = (uint64_t)number(&row);
+	agent.shim = (pid_t)number(&row);
+	agent.shim_start = (uint64_t)number(&row);
 	text(&row, agent.admin_dir, sizeof agent.admin_dir);
 	return reader->take(reader->data, &agent);
 }

@@ -34,10 +34,10 @@ struct store_agent {
 	unsigned generation, n_recycles, n_requests, n_served, n_starts;
 	int64_t created, started; /* of the agent; of its generation */
 	unsigned port;
-	bool clean;	       /* its worktree is as new: it may serve */
-	pid_t keeper;	       /* of its program */
-	uint64_t keeper_start; /* the keeper's start, as the kernel counts it */
-	char admin_dir[512];   /* of its worktree */
+	bool clean;	     /* its worktree is as new: it may serve */
+	pid_t shim;	     /* of its program */
+	uint64_t shim_start; /* the shim's start, as the kernel counts it */
+	char admin_dir[512]; /* of its worktree */
 };
 
 struct store_lease {

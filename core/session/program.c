@@ -17,11 +17,11 @@
 #define END_LIMIT   (30 * AP_SECOND)
 #define SWEEP_AFTER (4 * AP_SECOND)
 
-/* The keeper says who the program is a moment after it was started. */
+/* The shim says who the program is a moment after it was started. */
 #define PID_PAUSE_MS 1 /* where somebody waits for it */
 #define PID_LIMIT    (5 * AP_SECOND)
 
-/* What a keeper is waited for to say how the program ended; it ends first what that left behind. */
+/* What a shim is waited for to say how the program ended; it ends first what that left behind. */
 #define RECORD_MS 3000
 
 bool is_over_locked(const struct session *session)
@@ -90,7 +90,7 @@ int program_started(struct session *session, struct ap_err *err)
 }
 
 /* Whether a record of an end says that somebody has seen to it: a signal that nothing raises by
- * what it does itself. Nobody but one who killed the keeper leaves it without a record. */
+ * what it does itself. Nobody but one who killed the shim leaves it without a record. */
 static bool is_killed(const char *how)
 {
 	static const int sent[] = {SIGHUP, SIGINT, SIGQUIT, SIGKILL, SIGTERM};
@@ -106,7 +106,7 @@ static bool is_killed(const char *how)
 	return false;
 }
 
-/* How its last program ended, by its keeper's record, and when; "" and 0: there is none. */
+/* How its last program ended, by its shim's record, and when; "" and 0: there is none. */
 static void read_end(const struct session *session, char *ret_how, size_t size, int64_t *ret_time)
 {
 	*ret_time = 0;
@@ -210,8 +210,8 @@ static bool is_over_by(int over_fd, int64_t deadline)
 	}
 }
 
-/* Asks the keeper to end all, and waits until it has. */
-static int end_keeper(struct session *session, int over_fd, struct ap_err *err)
+/* Asks the shim to end all, and waits until it has. */
+static int end_shim(struct session *session, int over_fd, struct ap_err *err)
 {
 	struct backend *backend = session->host->backend;
 	int64_t now = ap_clock_ns();
@@ -243,13 +243,13 @@ int session_end(struct session *session, struct ap_err *err)
 	session->ending = true;
 	AP_CLEANUP_CLOSE int over_fd = over_fd_locked(session);
 	pthread_mutex_unlock(&session->lock);
-	int r = over_fd >= 0 ? end_keeper(session, over_fd, err) : 0;
-	/* a keeper that was made to end leaves its processes behind */
+	int r = over_fd >= 0 ? end_shim(session, over_fd, err) : 0;
+	/* a shim that was made to end leaves its processes behind */
 	session->host->backend->ops->sweep(session->host->backend, session->name);
 	return r;
 }
 
-/* The program that the keeper has recorded, if it has. A descriptor of it, which the caller closes;
+/* The program that the shim has recorded, if it has. A descriptor of it, which the caller closes;
  * -1: there is none, or it has ended and was waited for. */
 static int program_open(const struct session *session, pid_t *ret_pid)
 {
@@ -285,19 +285,19 @@ void know_program(struct session *session, unsigned start)
 		close(fd);
 }
 
-/* 1: it runs; 0: it does not; -EAGAIN: its keeper has not said yet who it is. */
+/* 1: it runs; 0: it does not; -EAGAIN: its shim has not said yet who it is. */
 static int lives_locked(const struct session *session)
 {
 	struct pollfd ends[] = {{.fd = session->over_fd, .events = POLLIN},
 				{.fd = session->program_fd, .events = POLLIN}};
 	if (session->ended || poll(ends, 2, 0) > 0)
 		return 0;
-	if (session->terminal.keeper == 0) /* no process */
+	if (session->terminal.shim == 0) /* no process */
 		return 1;
 	if (session->program_fd < 0)
 		return session->program ? 0 : -EAGAIN;
 	/* while the descriptors say that they have not ended, these numbers are theirs */
-	return process_lives(session->program) && process_lives(session->terminal.keeper);
+	return process_lives(session->program) && process_lives(session->terminal.shim);
 }
 
 bool session_lives(struct session *session)

@@ -14,7 +14,7 @@
 /* A screen that changes all the time is looked at as often as this. */
 #define LOOK_PAUSE (100 * AP_MS)
 
-/* The keeper says who the program is a moment after it was started. */
+/* The shim says who the program is a moment after it was started. */
 #define PID_PAUSE (10 * AP_MS)
 #define PID_LIMIT (5 * AP_SECOND)
 

@@ -146,11 +146,11 @@ void session_forget_output(struct session *session);
 /* Removes the terminal of a program that has ended. Blocks. */
 void session_remove_terminal(struct session *session);
 
-/* Whether the program runs, its keeper with it: asked of the kernel now. Waits for a start that is
+/* Whether the program runs, its shim with it: asked of the kernel now. Waits for a start that is
  * under way. */
 bool session_lives(struct session *session);
 
-/* Whether somebody has killed the program that has ended. Waits for its keeper to say so, for a few
+/* Whether somebody has killed the program that has ended. Waits for its shim to say so, for a few
  * seconds at most. */
 bool session_was_killed(struct session *session);
 

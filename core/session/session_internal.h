@@ -176,7 +176,7 @@ int output_response(struct session *session, struct ap_buf *ret);
 void look_at_screen(struct session *session, struct ap_buf *ret_screen,
 		    struct activity_signal *ret);
 
-/* Removes one of the keeper's or our own records. */
+/* Removes one of the shim's or our own records. */
 void remove_record(const struct session *session, const char *name);
 
 /* --- program.c --- */

@@ -142,14 +142,14 @@ works_again() {
     echo 'echo he""re' > "$POOL/leases/job/prompt" && [ "$(timeout 60 cat "$POOL/leases/job/response")" = here ]
 }
 
-@test "programs of a server that was killed end with it, those whose keepers stand still too" {
+@test "programs of a server that was killed end with it, those whose shims stand still too" {
     mount_pool 2 2
-    local pids keepers server
+    local pids shims server
     pids=$(program_of "$POOL/agents/agent-1"; program_of "$POOL/agents/agent-2")
-    keepers=$(ps -o ppid= -p "$(paste -sd, <<<"$pids")")
+    shims=$(ps -o ppid= -p "$(paste -sd, <<<"$pids")")
     server=$(server)
     crash_pool
-    kill -STOP $keepers
+    kill -STOP $shims
     kill -9 "$server"
     mount_pool 2 2
     for pid in $pids; do await gone "$pid"; done

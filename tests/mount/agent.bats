@@ -226,13 +226,13 @@ three"
 }
 
 # Ten times: all idle agents get a signal, and the next acquirer comes at once.
-acquire_behind() { # SIGNAL program|keeper
+acquire_behind() { # SIGNAL program|shim
     local round agent pids
     for round in 1 2 3 4 5 6 7 8 9 10; do
         await value_is "$POOL/stats/idle_agents" 3
         pids=()
         for agent in "$POOL"/agents/*; do pids+=("$(program_of "$agent")"); done
-        if [ "$2" = keeper ]; then pids=($(ps -o ppid= -p "$(IFS=,; echo "${pids[*]}")")); fi
+        if [ "$2" = shim ]; then pids=($(ps -o ppid= -p "$(IFS=,; echo "${pids[*]}")")); fi
         kill -"$1" "${pids[@]}"
         echo job > "$POOL/acquire"
         refute gone "$(program_of "$POOL/leases/job")"
@@ -247,9 +247,9 @@ acquire_behind() { # SIGNAL program|keeper
     acquire_behind KILL program
 }
 
-@test "nobody is given an agent whose keeper was killed a moment ago" {
+@test "nobody is given an agent whose shim was killed a moment ago" {
     mount_pool 3 3 -o acquire_timeout=2m
-    acquire_behind KILL keeper
+    acquire_behind KILL shim
 }
 
 @test "an agent that stands still lives, and is given away" {

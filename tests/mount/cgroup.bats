@@ -271,7 +271,7 @@ use_cpu() { # AGENT
     if has v2; then await all_inside agent-1 1; fi
 }
 
-@test "what a keeper that was killed leaves behind is ended before the work is saved" {
+@test "what a shim that was killed leaves behind is ended before the work is saved" {
     lease
     if ! has v2; then
         instead_of v2 "nobody knows what belongs to it then"

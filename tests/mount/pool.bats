@@ -37,7 +37,7 @@ teardown() { common_teardown; }
     run bash -c "echo job > $POOL/acquire"
     assert_failure
     assert_output --partial "Host is down"
-    # the last of the tries says why: it had ended before or after its keeper was asked for it
+    # the last of the tries says why: it had ended before or after its shim was asked for it
     run cat "$POOL/last_error"
     assert_output --regexp "'false' ended soon after its start \(code 1\)|has (ended|gone)"
     assert [ "$(cat "$POOL/stats/spawned_agents")" -le 4 ]

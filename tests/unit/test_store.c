@@ -115,8 +115,8 @@ static void records_are_read_as_they_were_written(void **state)
 					  .started = 11,
 					  .port = 20000,
 					  .clean = true,
-					  .keeper = 77,
-					  .keeper_start = 78,
+					  .shim = 77,
+					  .shim_start = 78,
 					  .admin_dir = "/somewhere/with 'quotes' and ü"};
 	open_it();
 	struct store_txn *txn = store_txn_new();
@@ -130,6 +130,26 @@ static void records_are_read_as_they_were_written(void **state)
 	assert_int_equal(n_read, 2);
 	assert_memory_equal(&agent_read, &agent, sizeof agent);
 	assert_memory_equal(&lease_read, &lease, sizeof lease);
+}
+
+static void a_store_of_the_version_before_is_read_and_is_of_this_one_then(void **state)
+{
+	open_it();
+	struct store_txn *txn = store_txn_new();
+	txn_agent(txn, &(struct store_agent){.number = 3, .shim = 77, .shim_start = 78});
+	assert_int_equal(store_commit(store, txn, false, &err), 0);
+	store_close(store);
+	by_hand("ALTER TABLE agent RENAME COLUMN shim TO keeper;"
+		"ALTER TABLE agent RENAME COLUMN shim_start TO keeper_start;"
+		"PRAGMA user_version = 2;");
+	open_it();
+	for (int i = 0; i < 2; i++, open_again()) {
+		n_read = 0;
+		assert_int_equal(store_agents_read(store, take_agent, NULL, &err), 0);
+		assert_int_equal(n_read, 1);
+		assert_int_equal(agent_read.shim, 77);
+		assert_int_equal(agent_read.shim_start, 78);
+	}
 }
 
 static void a_lease_that_is_over_is_history_if_it_was_one(void **state)
@@ -302,6 +322,8 @@ int main(void)
 		WITH_DIR("counters are raised, set and counted", counters_hold),
 		WITH_DIR("records are read as they were written",
 			 records_are_read_as_they_were_written),
+		WITH_DIR("a store of the version before is read, and is of this one then",
+			 a_store_of_the_version_before_is_read_and_is_of_this_one_then),
 		WITH_DIR("a lease that is over is history, if it ever was one",
 			 a_lease_that_is_over_is_history_if_it_was_one),
 		WITH_DIR("prompts are read in their order, without those that are gone",
