@@ -38,7 +38,7 @@ def say(*words):
     note.write("\t".join(words) + "\n")
     note.flush()
 def git(*words, at="."):
-    return subprocess.run(["timeout", "-k", "1", "10", "git", "-C", at, "-c", "user.name=a", "-c", "user.email=a@e", *words], stdin=subprocess.DEVNULL,
+    return subprocess.run(["timeout", "-k", "1", "3", "git", "-C", at, "-c", "user.name=a", "-c", "user.email=a@e", *words], stdin=open(work + "/null"),
                           stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=60)
 def committed(at="."):
     for name in ("HEAD", "refs/stash"):
@@ -93,7 +93,7 @@ def inner():
 def lead_out():
     at = new("out/")
     put(at + "/evil", str(pick.random()))
-    target = pick.choice([repo + "/.git", repo, "/", "../../..", git_dir, "/dev/zero", os.path.dirname(git_dir)])
+    target = pick.choice([repo + "/.git", repo, "/", "../../..", git_dir, work + "/zero", os.path.dirname(git_dir)])
     if pick.random() < 0.5:
         put(at + "/.git", "gitdir: " + target + "\n")
     else:
@@ -120,7 +120,7 @@ def special(path=None):
     if way == 0:
         os.mkfifo(path)
     elif way == 1:
-        os.symlink(pick.choice(["/dev/zero", "/dev/tty", "/proc/self/fd/0"]), path)
+        os.symlink(pick.choice([work + "/zero", work + "/tty", "/proc/self/fd/0"]), path)
     elif way == 2:
         os.symlink(os.path.basename(path), path)
     elif way == 3:
@@ -367,8 +367,18 @@ def watch(leases):
         leases[0].wrong.append(f"leases do not end: {os.listdir(f'{pool}/leases')[:5]}")
 
 
+def make_devices():
+    """The holders' own: git that writes through a link puts a file in the place of what it leads to, and root could do so with the machine's."""
+    for name, major, minor in ("null", 1, 3), ("zero", 1, 5), ("tty", 5, 0):
+        if is_root:
+            os.mknod(f"{work}/{name}", 0o666 | stat.S_IFCHR, os.makedev(major, minor))
+        else:
+            os.symlink(f"/dev/{name}", f"{work}/{name}")
+
+
 def main():
     os.makedirs(work)
+    make_devices()
     before = users_side()
     base = {line.split()[2].decode() for line in git("ls-tree", "-r", "-z", "HEAD").stdout.split(b"\0")[:-1]}
     leases = [Lease(number) for number in range(n_leases)]
