@@ -114,7 +114,7 @@ int ap_agent_prompt(struct ap_pool *pool, struct ap_agent *agent, uint64_t token
 int ap_agent_reset(struct ap_pool *pool, struct ap_agent *agent, uint64_t token, struct ap_err *err)
 {
 	const struct profile_values *values = profile_values(pool->profile);
-	if (!*values->clear || values->stream)
+	if (!*values->clear)
 		return ap_err_set(err, -EOPNOTSUPP, "the profile %s knows no command to forget by",
 				  values->name);
 	return queue_prompt(pool, agent, token, values->clear, strlen(values->clear), true, err);

@@ -295,7 +295,8 @@ int ap_pool_start(struct ap_pool *pool, struct ap_err *err)
 	if (r == 0)
 		r = store_start(pool->store, full, err);
 	if (r == 0)
-		r = backend_new(&pool->backend, pool->state_dir, pool->shim, err);
+		r = backend_new(&pool->backend, session_needs_terminal(pool->profile),
+				pool->state_dir, pool->shim, err);
 	if (r == 0 && (!(pool->workers = worker_pool_new(POOL_N_WORKERS)) ||
 		       !(pool->looking = worker_pool_new(3))))
 		r = ap_err_errno(err, -EAGAIN, "worker threads");

@@ -42,7 +42,8 @@ static void on_backend(struct loop_source *source)
 int watch_backend(struct ap_pool *pool, struct ap_err *err)
 {
 	const struct backend_ops *ops = pool->backend->ops;
-	int r = loop_watch_fd(pool->loop, &pool->backend_says, ops->fd(pool->backend));
+	int r = ops->fd ? loop_watch_fd(pool->loop, &pool->backend_says, ops->fd(pool->backend))
+			: 0;
 	return r < 0 ? ap_err_errno(err, r, "%s", ops->name) : 0;
 }
 

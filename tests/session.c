@@ -105,12 +105,12 @@ static int open_host(const char *profile, struct ap_err *err)
 	if (r == 0)
 		r = loop_new(&host.loop, err);
 	if (r == 0)
-		r = backend_new(&host.backend, dir, SHIM, err);
+		r = backend_new(&host.backend, session_needs_terminal(loaded), dir, SHIM, err);
 	if (r == 0 && !(host.workers = worker_pool_new(3)))
 		r = ap_err_errno(err, -EAGAIN, "threads");
 	if (r == 0)
 		r = loop_add(host.loop, &backend_says, on_backend);
-	if (r == 0)
+	if (r == 0 && host.backend->ops->fd)
 		r = loop_watch_fd(host.loop, &backend_says, host.backend->ops->fd(host.backend));
 	if (r == 0)
 		r = loop_start(host.loop, err);

@@ -1,5 +1,6 @@
-/* What an agent runs on, as the pool sees it: a terminal with a program in it. The default is tmux.
- * Every function but those marked blocks, up to a deadline of its own, and is called by workers. */
+/* Where an agent's program lives, as the pool and its session see it: in a terminal of tmux;
+ * without a terminal, its input and output being files; or nowhere, for tests. Every function but
+ * those marked blocks, up to a deadline of its own, and is called by workers. */
 #pragma once
 
 #include <stdbool.h>
@@ -22,7 +23,7 @@ struct backend_spawn {
 	/* the shim's records: `pid`, `alive` (locked), `exit` at the end */
 	const char *record_dir;
 	const char *output_file; /* where everything it prints is appended */
-	bool by_lines;		 /* its standard input is the FIFO `input` in record_dir */
+	bool input_fifo;	 /* its standard input is the FIFO `input` in record_dir */
 };
 
 struct backend_terminal {
@@ -63,6 +64,8 @@ struct backend_ops {
 	 * have put beside it in what was made for it; not what is theirs. */
 	int (*remove)(struct backend *, const struct backend_terminal *, struct ap_err *);
 
+	/* --- of a backend with terminals; NULL: it has none --- */
+
 	/* Puts text into the terminal as one paste. `file` holds it. */
 	int (*paste)(struct backend *, const struct backend_terminal *, const char *file,
 		     struct ap_err *);
@@ -84,6 +87,8 @@ struct backend_ops {
 	 * thread that reads the backend's answers asks. */
 	bool (*canonical)(struct backend *, const struct backend_terminal *);
 
+	/* --- of every backend --- */
+
 	/* What the program and all that it started use; `table`, which may be NULL, is looked into
 	 * where processes are to be looked for. -ESRCH, -ENOSYS. */
 	int (*usage)(struct backend *, const struct backend_terminal *, struct process_table *table,
@@ -103,6 +108,10 @@ struct backend_ops {
 	/* Stops the program and all that it started, or has them go on. -ESRCH, -ENOSYS. */
 	int (*pause)(struct backend *, const struct backend_terminal *, bool stop);
 
+	/* Sets up a backend that was begun, or begun again; needs the thread that calls `ready`.
+	 * NULL: there is nothing to set up. */
+	int (*configure)(struct backend *, struct ap_err *);
+
 	/* A descriptor to watch, or -1: what runs the terminals has gone. And what to call when it
 	 * can be read; false: it has come to its end. Who watches it lets go of it then, and says
 	 * so by `hang_up`: it is closed. Do not block. NULL: there is never one. */
@@ -115,7 +124,7 @@ struct backend_ops {
 	bool (*tend)(struct backend *);
 
 	/* Goes on with what runs the terminals, or has it begin anew: then the terminals that there
-	 * were are ended. There is another descriptor to watch then, and backend_configure() to be
+	 * were are ended. There is another descriptor to watch then, and `configure` to be
 	 * called. NULL: it never goes. -EIO, … */
 	int (*revive)(struct backend *, bool anew, struct ap_err *);
 
@@ -128,16 +137,36 @@ struct backend {
 	const struct backend_ops *ops;
 };
 
-/* The backend of a pool: which one is chosen by what is linked, backend_tmux.c or backend_fake.c.
- *
- * tmux is a server of its own under `state_dir`, driven through one client in control mode; one
- * that a daemon before left is gone on with, also where its socket has gone. Replies come in by
- * ops->ready: start the thread that calls it before the first command. Blocks until the server
- * answers. */
-int backend_new(struct backend **ret, const char *state_dir, const char *shim, struct ap_err *err);
+/* Begins the backend of a pool. What is linked decides which one: backend_fake.c, or backend.c,
+ * which takes backend_tmux.c for programs that need a `terminal` and backend_pipe.c for others.
+ * `shim` is the path of agentpool-shim. Start the thread that calls ops->ready before any other
+ * operation. Blocks until what runs the terminals answers. */
+int backend_new(struct backend **ret, bool terminal, const char *state_dir, const char *shim,
+		struct ap_err *err);
 
 /* Whether it runs the programs that it is given, so that they must be there. */
 extern const bool backend_runs_programs;
 
-/* Sets up a started backend; needs the thread that calls ops->ready. */
-int backend_configure(struct backend *backend, struct ap_err *err);
+static inline int backend_configure(struct backend *backend, struct ap_err *err)
+{
+	return backend->ops->configure ? backend->ops->configure(backend, err) : 0;
+}
+
+/* Whether its programs have terminals, so that they can be typed to and looked at. */
+static inline bool backend_has_terminals(const struct backend *backend)
+{
+	return backend->ops->capture != NULL;
+}
+
+/* --- the two that run programs; as backend_new() --- */
+
+/* tmux is a server of its own under `state_dir`, driven through one client in control mode; one
+ * that a daemon before left is gone on with, also where its socket has gone. */
+int backend_tmux_new(struct backend **ret, const char *state_dir, const char *shim,
+		     struct ap_err *err);
+
+/* Ends a tmux server that a daemon before left under `state_dir`, if there is one. */
+void backend_tmux_end_left(const char *state_dir);
+
+int backend_pipe_new(struct backend **ret, const char *state_dir, const char *shim,
+		     struct ap_err *err);

@@ -287,12 +287,6 @@ static int fake_pause(struct backend *backend, const struct backend_terminal *te
 	return 0;
 }
 
-static int fake_fd(struct backend *backend)
-{
-	(void)backend;
-	return -1;
-}
-
 static void fake_free(struct backend *backend, bool keep)
 {
 	(void)keep;
@@ -321,13 +315,14 @@ static const struct backend_ops fake_ops = {
 	.bound = fake_bound,
 	.groups = fake_groups,
 	.pause = fake_pause,
-	.fd = fake_fd,
 	.free = fake_free,
 };
 
-int backend_new(struct backend **ret, const char *state_dir, const char *shim, struct ap_err *err)
+int backend_new(struct backend **ret, bool terminal, const char *state_dir, const char *shim,
+		struct ap_err *err)
 {
 	struct backend_fake *fake = calloc(1, sizeof *fake);
+	(void)terminal; /* it has one, whatever is asked for */
 	(void)state_dir;
 	(void)shim;
 	if (!fake)
@@ -341,10 +336,3 @@ int backend_new(struct backend **ret, const char *state_dir, const char *shim, s
 }
 
 const bool backend_runs_programs = false;
-
-int backend_configure(struct backend *backend, struct ap_err *err)
-{
-	(void)backend;
-	(void)err;
-	return 0;
-}

@@ -19,25 +19,22 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/pidfd.h>
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <sys/wait.h>
-#include <termios.h>
 #include <unistd.h>
 
 #include "backend.h"
-#include "cgroup.h"
 #include "cleanup.h"
 #include "clock.h"
 #include "file.h"
 #include "list.h"
 #include "process.h"
+#include "shim.h"
 #include "text.h"
 #include "tmux_server.h"
 
 #define COMMAND_LIMIT (20 * AP_SECOND)
-#define PROC_MAX      (16 << 20) /* bytes of a file of /proc */
 /* Bytes of one line of the server, and of one answer; what is longer is cut: it holds what programs
  * print and call themselves. */
 #define LINE_MAX_LEN (4 << 20)
@@ -68,13 +65,9 @@ struct pane {
 };
 
 struct backend_tmux {
-	struct backend base;
-	char *socket, *shim;
+	struct shim_backend shims;
+	char *socket;
 	pid_t client;
-	struct cgroup_subtree groups; /* of agents; set once */
-	char groups_told[64];	      /* what they are good for, in words; likewise */
-	char *groups_record;	      /* file that says where they are */
-	_Atomic uint64_t max_memory;
 
 	pthread_mutex_t lock; /* of what follows */
 	bool writes;	      /* somebody writes a command: who has set it may use in_fd and rest */
@@ -445,30 +438,15 @@ static int tmux_run(struct backend_tmux *tmux, unsigned n_lines, struct ap_buf *
 
 /* --- what the pool asks --- */
 
-/* The group of the agent of that name; owned by the caller, NULL: there are no groups. */
-static char *group_of(const struct backend_tmux *tmux, const char *name)
+static void add_word(void *data, const char *word)
 {
-	char *path;
-	if (!tmux->groups.path || !*name)
-		return NULL;
-	return asprintf(&path, "%s/%s", tmux->groups.path, name) < 0 ? NULL : path;
-}
-
-/* In a group of its own, whose counters begin with it. */
-static void add_group(struct backend_tmux *tmux, const char *name, struct ap_buf *line)
-{
-	AP_CLEANUP_FREE char *group =
-		cgroup_make(&tmux->groups, name, atomic_load(&tmux->max_memory));
-	if (!group)
-		return;
-	quote(line, "-c");
-	quote(line, group);
+	quote(data, word);
 }
 
 static void add_program(struct backend_tmux *tmux, const struct backend_spawn *spawn,
 			struct ap_buf *line)
 {
-	quote(line, "-c");
+	ap_buf_adds(line, " -c");
 	quote_doubled(line, spawn->dir, "#");
 	for (const char *const *env = spawn->env; env && *env; env++) {
 		if (strchr(*env, '=')) {
@@ -477,26 +455,7 @@ static void add_program(struct backend_tmux *tmux, const struct backend_spawn *s
 		}
 	}
 	ap_buf_adds(line, " --");
-	quote(line, tmux->shim);
-	for (const char *const *env = spawn->env; env && *env; env++) {
-		if (!strchr(*env, '=')) {
-			quote(line, "-u");
-			quote(line, *env);
-		}
-	}
-	if (spawn->by_lines)
-		quote(line, "-i");
-	if (process_files() > 0) { /* the server has as many as the daemon */
-		char files[32];
-		snprintf(files, sizeof files, "%" PRIu64, process_files());
-		quote(line, "-n");
-		quote(line, files);
-	}
-	add_group(tmux, spawn->name, line);
-	quote(line, "--");
-	quote(line, spawn->record_dir);
-	for (const char *const *arg = spawn->argv; *arg; arg++)
-		quote(line, *arg);
+	shim_words(&tmux->shims, spawn, NULL, add_word, line);
 	ap_buf_adds(line, "\n");
 }
 
@@ -603,12 +562,6 @@ static int target_of(struct backend_tmux *tmux, const struct backend_terminal *t
 		return ap_err_set(err, -EIO, "the terminal of %s has gone", terminal->session);
 	snprintf(ret->text, sizeof ret->text, "%%%u", pane.id);
 	return 0;
-}
-
-static void shim_set(struct backend_terminal *terminal, int shim)
-{
-	terminal->shim = shim;
-	terminal->shim_start = process_start_time(shim);
 }
 
 static int unexpected(const struct ap_buf *out, struct ap_err *err)
@@ -854,154 +807,6 @@ static int tmux_forget(struct backend *backend, const struct backend_terminal *t
 	return tmux_run(tmux_of(backend), 1, &line, NULL, err);
 }
 
-/* --- the process behind a terminal --- */
-
-static int shim_over_fd(struct backend *backend, const struct backend_terminal *terminal,
-			struct ap_err *err)
-{
-	(void)backend;
-	int pid_fd = pidfd_open(terminal->shim, 0);
-	if (pid_fd < 0)
-		return ap_err_errno(err, -errno, "the shim of %s", terminal->session);
-	if (terminal->shim_start && process_start_time(terminal->shim) != terminal->shim_start) {
-		close(pid_fd);
-		return ap_err_set(err, -ESRCH, "the shim of %s has ended", terminal->session);
-	}
-	return pid_fd;
-}
-
-static void shim_end(struct backend *backend, const struct backend_terminal *terminal, int over_fd)
-{
-	(void)backend;
-	(void)terminal;
-	(void)pidfd_send_signal(over_fd, SIGTERM, NULL, 0); /* fails when it has ended */
-	(void)pidfd_send_signal(over_fd, SIGCONT, NULL, 0); /* it may have been stopped */
-}
-
-static bool shim_canonical(struct backend *backend, const struct backend_terminal *terminal)
-{
-	char path[64];
-	struct termios modes;
-	(void)backend;
-	snprintf(path, sizeof path, "/proc/%d/fd/0", (int)terminal->shim);
-	AP_CLEANUP_CLOSE int fd = open(path, O_RDONLY | O_NOCTTY | O_NONBLOCK | O_CLOEXEC);
-	return fd >= 0 && tcgetattr(fd, &modes) == 0 && (modes.c_lflag & ICANON);
-}
-
-static int shim_usage(struct backend *backend, const struct backend_terminal *terminal,
-		      struct process_table *table, struct process_usage *ret)
-{
-	AP_CLEANUP_FREE char *path = group_of(tmux_of(backend), terminal->session);
-	struct cgroup_usage group;
-	bool grouped = path && cgroup_usage(path, &group);
-	int r = 0;
-	if (!grouped || !group.has_memory)
-		r = table ? process_table_usage(table, terminal->shim, ret)
-			  : process_tree_usage(terminal->shim, ret);
-	if (r == 0 && grouped) {
-		ret->cpu_ns = group.cpu_ns;
-		ret->n_processes = group.n_processes;
-		if (group.has_memory)
-			ret->memory = group.memory;
-	}
-	return r;
-}
-
-static void shim_sweep(struct backend *backend, const char *name)
-{
-	AP_CLEANUP_FREE char *path = group_of(tmux_of(backend), name);
-	if (path)
-		(void)cgroup_remove(path); /* what does not end is left for the next start */
-}
-
-static void tmux_bound(struct backend *backend, uint64_t max_memory)
-{
-	struct backend_tmux *tmux = tmux_of(backend);
-	atomic_store(&tmux->max_memory, max_memory);
-	cgroup_subtree_bound(&tmux->groups, max_memory);
-}
-
-static const char *tmux_groups(struct backend *backend)
-{
-	return tmux_of(backend)->groups_told;
-}
-
-static int shim_pause(struct backend *backend, const struct backend_terminal *terminal, bool stop)
-{
-	(void)backend;
-	return stop ? process_tree_stop(terminal->shim) : process_tree_continue(terminal->shim);
-}
-
-/* --- where the groups are --- */
-
-static void read_proc(const char *name, struct ap_buf *ret)
-{
-	AP_CLEANUP_CLOSE int fd = open(name, O_RDONLY | O_CLOEXEC);
-	ssize_t n = fd < 0 ? -1 : 1;
-	while (n > 0 && ret->len < PROC_MAX && ap_buf_reserve(ret, 4096)) {
-		n = read(fd, ret->data + ret->len, 4095);
-		ret->len += n > 0 ? (size_t)n : 0;
-		ret->data[ret->len] = '\0';
-	}
-}
-
-/* Of this state directory and no other, also where another mount namespace has one of that name. */
-static void groups_name(const char *state_dir, char *ret, size_t size)
-{
-	struct stat st = {0};
-	char text[64];
-	(void)stat(state_dir, &st); /* then by its path alone */
-	snprintf(text, sizeof text, "%ju:%ju", (uintmax_t)st.st_dev, (uintmax_t)st.st_ino);
-	snprintf(ret, size, "agentpoolfs-%016jx", (uintmax_t)(ap_hash(state_dir) ^ ap_hash(text)));
-}
-
-/* Where a daemon before has its groups, as they may hold agents still: it may have been started
- * elsewhere. Owned by the caller; NULL: there is none. */
-static char *groups_before(const struct backend_tmux *tmux, const char *state_dir, const char *name)
-{
-	char path[1024];
-	if (file_read_line(state_dir, "cgroup", path, sizeof path) < 0)
-		return NULL;
-	const char *slash = strrchr(path, '/');
-	if (path[0] != '/' || strcmp(slash + 1, name) != 0 || access(path, F_OK) < 0) {
-		unlink(tmux->groups_record);
-		return NULL;
-	}
-	return strdup(path);
-}
-
-static char *groups_here(const char *name)
-{
-	AP_CLEANUP_BUF struct ap_buf mounts = {0};
-	AP_CLEANUP_BUF struct ap_buf membership = {0};
-	char *path;
-	read_proc("/proc/self/mountinfo", &mounts);
-	read_proc("/proc/self/cgroup", &membership);
-	AP_CLEANUP_FREE char *home = cgroup_home(ap_buf_text(&mounts), ap_buf_text(&membership));
-	return !home || asprintf(&path, "%s/%s", home, name) < 0 ? NULL : path;
-}
-
-/* Has the agents' groups, if there can be any. */
-static void groups_open(struct backend_tmux *tmux, const char *state_dir)
-{
-	char name[64];
-	groups_name(state_dir, name, sizeof name);
-	AP_CLEANUP_FREE char *path = groups_before(tmux, state_dir, name);
-	if (!path)
-		path = groups_here(name);
-	/* known before it is there: what is half made can be removed */
-	if (path && file_write(tmux->groups_record, path, strlen(path), NULL) == 0 &&
-	    !cgroup_subtree_open(&tmux->groups, path))
-		unlink(tmux->groups_record);
-	cgroup_subtree_describe(&tmux->groups, tmux->groups_told, sizeof tmux->groups_told);
-}
-
-static void groups_close(struct backend_tmux *tmux, bool keep)
-{
-	if (tmux->groups.path && cgroup_subtree_close(&tmux->groups, keep))
-		unlink(tmux->groups_record);
-}
-
 /* --- its life --- */
 
 static int tmux_cli(const char *socket, const char *const words[3], struct ap_buf *out)
@@ -1079,14 +884,12 @@ static void tmux_free(struct backend *backend, bool keep)
 	client_died(tmux);
 	panes_forget_locked(tmux); /* nobody else is there any more */
 	pthread_cond_destroy(&tmux->closed);
-	groups_close(tmux, keep);
 	ap_buf_fini(&tmux->line);
 	ap_buf_fini(&tmux->block);
 	pthread_cond_destroy(&tmux->written);
 	pthread_mutex_destroy(&tmux->lock);
-	free(tmux->groups_record);
+	shims_close(&tmux->shims, keep);
 	free(tmux->socket);
-	free(tmux->shim);
 	free(tmux);
 }
 
@@ -1146,8 +949,6 @@ static int tmux_revive(struct backend *backend, bool anew, struct ap_err *err)
 	return r;
 }
 
-const bool backend_runs_programs = true;
-
 /* The socket is the server's as it is now. */
 static void note_socket(struct backend_tmux *tmux)
 {
@@ -1177,7 +978,7 @@ static bool tmux_tend(struct backend *backend)
 	return true;
 }
 
-int backend_configure(struct backend *backend, struct ap_err *err)
+static int tmux_configure(struct backend *backend, struct ap_err *err)
 {
 	static const char options[] = "set-option -g remain-on-exit on\n"
 				      "set-option -g status off\n"
@@ -1226,9 +1027,10 @@ static const struct backend_ops tmux_ops = {
 	.canonical = shim_canonical,
 	.usage = shim_usage,
 	.sweep = shim_sweep,
-	.bound = tmux_bound,
-	.groups = tmux_groups,
+	.bound = shim_bound,
+	.groups = shim_groups,
 	.pause = shim_pause,
+	.configure = tmux_configure,
 	.fd = tmux_fd,
 	.ready = tmux_ready,
 	.hang_up = tmux_hang_up,
@@ -1237,7 +1039,17 @@ static const struct backend_ops tmux_ops = {
 	.free = tmux_free,
 };
 
-int backend_new(struct backend **ret, const char *state_dir, const char *shim, struct ap_err *err)
+void backend_tmux_end_left(const char *state_dir)
+{
+	AP_CLEANUP_BUF struct ap_buf socket = {0};
+	ap_buf_printf(&socket, "%s/tmux.sock", state_dir);
+	struct tmux_server server = tmux_server_find(ap_buf_text(&socket));
+	if (server.pid)
+		tmux_server_end(&server, ap_buf_text(&socket));
+}
+
+int backend_tmux_new(struct backend **ret, const char *state_dir, const char *shim,
+		     struct ap_err *err)
 {
 	struct backend_tmux *tmux = calloc(1, sizeof *tmux);
 	AP_CLEANUP_BUF struct ap_buf socket = {0};
@@ -1246,34 +1058,29 @@ int backend_new(struct backend **ret, const char *state_dir, const char *shim, s
 		free(tmux);
 		return ap_err_errno(err, -ENOMEM, "tmux");
 	}
-	tmux->base.ops = &tmux_ops;
+	tmux->shims.base.ops = &tmux_ops;
 	tmux->in_fd = tmux->out_fd = -1;
 	tmux->socket = ap_steal(socket.data);
-	tmux->shim = strdup(shim);
 	pthread_mutex_init(&tmux->lock, NULL);
 	pthread_cond_init(&tmux->closed, NULL);
 	cond_init(&tmux->written);
 	ap_list_init(&tmux->commands);
 	ap_list_init(&tmux->panes);
 	int r = 0;
-	if (asprintf(&tmux->groups_record, "%s/cgroup", state_dir) < 0)
-		tmux->groups_record = NULL;
-	if (!tmux->shim || !tmux->groups_record)
-		r = ap_err_errno(err, -ENOMEM, "tmux");
-	else if (strlen(tmux->socket) >= sizeof((struct sockaddr_un *)0)->sun_path)
+	if (strlen(tmux->socket) >= sizeof((struct sockaddr_un *)0)->sun_path)
 		r = ap_err_set(err, -ENAMETOOLONG,
 			       "'%s' is too long for a socket: choose a shorter -o state_dir",
 			       tmux->socket);
 	if (r == 0)
 		r = find_server(tmux, err);
-	if (r == 0) {
-		groups_open(tmux, state_dir);
+	if (r == 0)
+		r = shims_open(&tmux->shims, state_dir, shim, err);
+	if (r == 0)
 		r = start_client(tmux, err);
-	}
 	if (r < 0) {
-		tmux_free(&tmux->base, true);
+		tmux_free(&tmux->shims.base, true);
 		return r;
 	}
-	*ret = &tmux->base;
+	*ret = &tmux->shims.base;
 	return 0;
 }

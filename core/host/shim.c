@@ -1,414 +1,249 @@
-/* agentpool-shim [-i] [-c GROUP] [-n FILES] [-u NAME]... [--] DIR PROGRAM [ARG...]: what a pane of
- * tmux really runs.
- *
- * Starts the program in the foreground of the terminal, as a shell starts a job, with a clean
- * environment; takes over every process that its descendants leave behind; and when the program
- * ends, or when it is told to end it (SIGTERM, SIGHUP), ends the whole tree before it writes the
- * exit record and ends itself. So no exit is missed whatever tmux notices, and nothing of an agent
- * outlives it. With -i the program reads from the FIFO `input` in DIR instead of the terminal, and
- * never sees its end; -n has it have so many files open at most; -u takes a name out of its
- * environment. With -c the program is born into that
- * control group, if it can be; the shim stays outside, so that the group can be ended as a whole
- * and removed behind it.
- *
- * Its records in DIR: `alive`, its pid, locked as long as it lives; `pid`, of the program, and its
- * start as the kernel counts it; `exit`, one line
- * "code N TIME" or "signal N TIME"; "signal 9 (out of memory) TIME" where the group's bound ended
- * it. */
-#include <dirent.h>
+/* Shims as the daemon sees them: their command line, their control groups, and the pidfd by which
+ * they are watched and ended. Knows nothing of tmux. */
+#include "shim.h"
+
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <signal.h>
-#include <stdarg.h>
-#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
-#include <sys/prctl.h>
-#include <sys/resource.h>
+#include <sys/pidfd.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
-#include <time.h>
+#include <termios.h>
 #include <unistd.h>
 
-#include "cgroup.h"
-#include "process_tree.h"
+#include "cleanup.h"
+#include "file.h"
+#include "process.h"
+#include "text.h"
 
-#define KILL_GRACE_MS 2000 /* between asking a tree to end and making it */
-#define KILL_AGAIN_MS 20   /* a fork may have slipped by */
-#define ROUNDS	      3	   /* of looking whom to tell, while there is anybody new */
+#define PROC_MAX (16 << 20) /* bytes of a file of /proc */
 
-static int records = -1;  /* the directory of the records */
-static const char *group; /* of the program; NULL: none */
-static rlim_t n_files;	  /* that it may have open; 0: as many as here */
-
-static int64_t now_ms(void)
+static struct shim_backend *shims_of(struct backend *backend)
 {
-	struct timespec ts;
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
+	return (struct shim_backend *)backend;
 }
 
-/* What /proc/PID/stat says behind the name, which may hold blanks and parentheses; "": nothing. */
-static const char *stat_of(pid_t pid, char *text, size_t size)
+/* --- control groups --- */
+
+static void read_proc(const char *name, struct ap_buf *ret)
+{
+	AP_CLEANUP_CLOSE int fd = open(name, O_RDONLY | O_CLOEXEC);
+	ssize_t n = fd < 0 ? -1 : 1;
+	while (n > 0 && ret->len < PROC_MAX && ap_buf_reserve(ret, 4096)) {
+		n = read(fd, ret->data + ret->len, 4095);
+		ret->len += n > 0 ? (size_t)n : 0;
+		ret->data[ret->len] = '\0';
+	}
+}
+
+/* Of this state directory and no other, also where another mount namespace has one of that name. */
+static void groups_name(const char *state_dir, char *ret, size_t size)
+{
+	struct stat st = {0};
+	char text[64];
+	(void)stat(state_dir, &st); /* then by its path alone */
+	snprintf(text, sizeof text, "%ju:%ju", (uintmax_t)st.st_dev, (uintmax_t)st.st_ino);
+	snprintf(ret, size, "agentpoolfs-%016jx", (uintmax_t)(ap_hash(state_dir) ^ ap_hash(text)));
+}
+
+/* Where a daemon before has its groups, as they may hold agents still: it may have been started
+ * elsewhere. Owned by the caller; NULL: there is none. */
+static char *groups_before(const struct shim_backend *shims, const char *state_dir,
+			   const char *name)
+{
+	char path[1024];
+	if (file_read_line(state_dir, "cgroup", path, sizeof path) < 0)
+		return NULL;
+	const char *slash = strrchr(path, '/');
+	if (path[0] != '/' || strcmp(slash + 1, name) != 0 || access(path, F_OK) < 0) {
+		unlink(shims->groups_record);
+		return NULL;
+	}
+	return strdup(path);
+}
+
+static char *groups_here(const char *name)
+{
+	AP_CLEANUP_BUF struct ap_buf mounts = {0};
+	AP_CLEANUP_BUF struct ap_buf membership = {0};
+	char *path;
+	read_proc("/proc/self/mountinfo", &mounts);
+	read_proc("/proc/self/cgroup", &membership);
+	AP_CLEANUP_FREE char *home = cgroup_home(ap_buf_text(&mounts), ap_buf_text(&membership));
+	return !home || asprintf(&path, "%s/%s", home, name) < 0 ? NULL : path;
+}
+
+/* Opens the agents' groups, if there can be any. */
+static void groups_open(struct shim_backend *shims, const char *state_dir)
+{
+	char name[64];
+	groups_name(state_dir, name, sizeof name);
+	AP_CLEANUP_FREE char *path = groups_before(shims, state_dir, name);
+	if (!path)
+		path = groups_here(name);
+	/* known before it is there: what is half made can be removed */
+	if (path && file_write(shims->groups_record, path, strlen(path), NULL) == 0 &&
+	    !cgroup_subtree_open(&shims->groups, path))
+		unlink(shims->groups_record);
+	cgroup_subtree_describe(&shims->groups, shims->groups_described,
+				sizeof shims->groups_described);
+}
+
+int shims_open(struct shim_backend *shims, const char *state_dir, const char *path,
+	       struct ap_err *err)
+{
+	shims->path = strdup(path);
+	if (asprintf(&shims->groups_record, "%s/cgroup", state_dir) < 0)
+		shims->groups_record = NULL;
+	if (!shims->path || !shims->groups_record)
+		return ap_err_errno(err, -ENOMEM, "%s", path);
+	groups_open(shims, state_dir);
+	return 0;
+}
+
+void shims_close(struct shim_backend *shims, bool keep)
+{
+	if (shims->groups.path && cgroup_subtree_close(&shims->groups, keep))
+		unlink(shims->groups_record);
+	free(shims->groups_record);
+	free(shims->path);
+}
+
+/* The control group of an agent; owned by the caller, NULL: there are no groups. */
+static char *group_of(const struct shim_backend *shims, const char *name)
+{
+	char *path;
+	if (!shims->groups.path || !*name)
+		return NULL;
+	return asprintf(&path, "%s/%s", shims->groups.path, name) < 0 ? NULL : path;
+}
+
+/* --- starting one --- */
+
+void shim_words(struct shim_backend *shims, const struct backend_spawn *spawn, const char *output,
+		void (*add)(void *data, const char *word), void *data)
+{
+	/* a group of its own, whose counters begin with the program */
+	AP_CLEANUP_FREE char *group =
+		cgroup_make(&shims->groups, spawn->name, atomic_load(&shims->max_memory));
+	add(data, shims->path);
+	for (const char *const *env = spawn->env; env && *env; env++) {
+		if (!strchr(*env, '=')) {
+			add(data, "-u");
+			add(data, *env);
+		}
+	}
+	if (spawn->input_fifo)
+		add(data, "-i");
+	if (process_files() > 0) { /* what starts the shim has as many as the daemon */
+		char files[32];
+		snprintf(files, sizeof files, "%" PRIu64, process_files());
+		add(data, "-n");
+		add(data, files);
+	}
+	if (group) {
+		add(data, "-c");
+		add(data, group);
+	}
+	if (output) {
+		add(data, "-o");
+		add(data, output);
+	}
+	add(data, "--");
+	add(data, spawn->record_dir);
+	for (const char *const *arg = spawn->argv; *arg; arg++)
+		add(data, *arg);
+}
+
+void shim_set(struct backend_terminal *terminal, pid_t shim)
+{
+	terminal->shim = shim;
+	terminal->shim_start = process_start_time(shim);
+}
+
+bool shim_lives(const struct backend_terminal *terminal)
+{
+	return terminal->shim > 0 && (!terminal->shim_start ||
+				      process_start_time(terminal->shim) == terminal->shim_start);
+}
+
+/* --- one that runs --- */
+
+int shim_over_fd(struct backend *backend, const struct backend_terminal *terminal,
+		 struct ap_err *err)
+{
+	(void)backend;
+	int pid_fd = pidfd_open(terminal->shim, 0);
+	if (pid_fd < 0)
+		return ap_err_errno(err, -errno, "the shim of %s", terminal->session);
+	if (!shim_lives(terminal)) {
+		close(pid_fd);
+		return ap_err_set(err, -ESRCH, "the shim of %s has ended", terminal->session);
+	}
+	return pid_fd;
+}
+
+void shim_end(struct backend *backend, const struct backend_terminal *terminal, int over_fd)
+{
+	(void)backend;
+	(void)terminal;
+	(void)pidfd_send_signal(over_fd, SIGTERM, NULL, 0); /* fails when it has ended */
+	(void)pidfd_send_signal(over_fd, SIGCONT, NULL, 0); /* it may have been stopped */
+}
+
+bool shim_canonical(struct backend *backend, const struct backend_terminal *terminal)
 {
 	char path[64];
-	snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
-	int fd = open(path, O_RDONLY | O_CLOEXEC);
-	ssize_t n = fd < 0 ? -1 : read(fd, text, size - 1);
-	if (fd >= 0)
-		close(fd);
-	text[n > 0 ? n : 0] = '\0';
-	const char *name_end = strrchr(text, ')');
-	return name_end ? name_end + 1 : "";
+	struct termios modes;
+	(void)backend;
+	snprintf(path, sizeof path, "/proc/%d/fd/0", (int)terminal->shim);
+	AP_CLEANUP_CLOSE int fd = open(path, O_RDONLY | O_NOCTTY | O_NONBLOCK | O_CLOEXEC);
+	return fd >= 0 && tcgetattr(fd, &modes) == 0 && (modes.c_lflag & ICANON);
 }
 
-/* The parent of a process, or 0. */
-static pid_t parent_of(pid_t pid)
+int shim_usage(struct backend *backend, const struct backend_terminal *terminal,
+	       struct process_table *table, struct process_usage *ret)
 {
-	char text[512];
-	int parent = 0;
-	return sscanf(stat_of(pid, text, sizeof text), " %*c %d", &parent) == 1 ? parent : 0;
-}
-
-static unsigned long long start_of(pid_t pid)
-{
-	char text[1024];
-	unsigned long long start = 0;
-	(void)sscanf(stat_of(pid, text, sizeof text),
-		     " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %*d %*d"
-		     " %llu",
-		     &start);
-	return start;
-}
-
-struct process {
-	pid_t pid, parent;
-	bool is_ours; /* it descends from us */
-};
-
-static int by_pid(const void *a, const void *b)
-{
-	const struct process *left = a, *right = b;
-	return (left->pid > right->pid) - (left->pid < right->pid);
-}
-
-/* All processes that there are, by their numbers; the caller frees them. */
-static size_t list_processes(struct process **ret)
-{
-	size_t n = 0, room = 0;
-	DIR *proc = opendir("/proc");
-	struct dirent *entry;
-	*ret = NULL;
-	while (proc && (entry = readdir(proc))) {
-		pid_t pid = (pid_t)atoi(entry->d_name);
-		pid_t parent = pid > 1 ? parent_of(pid) : 0;
-		if (n == room && parent > 0) {
-			room = 2 * room + 256;
-			struct process *grown = realloc(*ret, room * sizeof *grown);
-			if (!grown)
-				break;
-			*ret = grown;
-		}
-		if (parent > 0)
-			(*ret)[n++] = (struct process){.pid = pid, .parent = parent};
+	AP_CLEANUP_FREE char *path = group_of(shims_of(backend), terminal->session);
+	struct cgroup_usage group;
+	bool grouped = path && cgroup_usage(path, &group);
+	int r = 0;
+	if (!grouped || !group.has_memory)
+		r = table ? process_table_usage(table, terminal->shim, ret)
+			  : process_tree_usage(terminal->shim, ret);
+	if (r == 0 && grouped) {
+		ret->cpu_ns = group.cpu_ns;
+		ret->n_processes = group.n_processes;
+		if (group.has_memory)
+			ret->memory = group.memory;
 	}
-	if (proc)
-		closedir(proc);
-	if (n > 0)
-		qsort(*ret, n, sizeof **ret, by_pid);
-	return n;
+	return r;
 }
 
-/* Marks whoever descends from `root`: its children, theirs, and so on while there are new ones. A
- * child mostly has a higher number than its parent, so that one pass finds nearly all. */
-static void mark_descendants(struct process *processes, size_t n, pid_t root)
+void shim_sweep(struct backend *backend, const char *name)
 {
-	bool found = true;
-	while (found) {
-		found = false;
-		for (size_t i = 0; i < n; i++) {
-			struct process *at = &processes[i];
-			if (at->is_ours)
-				continue;
-			const struct process key = {.pid = at->parent};
-			const struct process *parent =
-				bsearch(&key, processes, n, sizeof key, by_pid);
-			at->is_ours = at->parent == root || (parent && parent->is_ours);
-			found = found || at->is_ours;
-		}
-	}
+	AP_CLEANUP_FREE char *path = group_of(shims_of(backend), name);
+	if (path)
+		(void)cgroup_remove(path); /* what does not end is left for the next start */
 }
 
-/* Our descendants, in an array that the caller frees, where the kernel does not list children. */
-static size_t search_descendants(pid_t **ret)
+void shim_bound(struct backend *backend, uint64_t max_memory)
 {
-	struct process *processes;
-	size_t n = list_processes(&processes), n_ours = 0;
-	mark_descendants(processes, n, getpid());
-	*ret = calloc(n + 1, sizeof **ret);
-	for (size_t i = 0; *ret && i < n; i++) {
-		if (processes[i].is_ours)
-			(*ret)[n_ours++] = processes[i].pid;
-	}
-	free(processes);
-	return n_ours;
+	struct shim_backend *shims = shims_of(backend);
+	atomic_store(&shims->max_memory, max_memory);
+	cgroup_subtree_bound(&shims->groups, max_memory);
 }
 
-static int by_number(const void *a, const void *b)
+const char *shim_groups(struct backend *backend)
 {
-	const pid_t *left = a, *right = b;
-	return (*left > *right) - (*left < *right);
+	return shims_of(backend)->groups_described;
 }
 
-/* Sends the processes the signals, one after the other, but for those that had them before. Whether
- * there was any. */
-static bool signal_all(const pid_t *pids, size_t n, const pid_t *before, size_t n_before,
-		       const int *signals)
+int shim_pause(struct backend *backend, const struct backend_terminal *terminal, bool stop)
 {
-	bool any = false;
-	for (; *signals; signals++) {
-		for (size_t i = 0; i < n; i++) {
-			if (n_before > 0 &&
-			    bsearch(&pids[i], before, n_before, sizeof *before, by_number))
-				continue;
-			any = true;
-			kill(pids[i], *signals);
-		}
-	}
-	return any;
-}
-
-/* Sends all descendants the signals, one after the other; 0 ends them. Again while there is anybody
- * new: a list that is made while a process ends may lack its brothers. */
-static void signal_tree(const int *signals)
-{
-	pid_t *before = NULL;
-	size_t n_before = 0;
-	bool more = true;
-	for (unsigned round = 0; more && round < ROUNDS; round++) {
-		pid_t *pids = NULL;
-		size_t n = 0;
-		if (process_tree_list(getpid(), &pids, &n) < 0)
-			n = search_descendants(&pids);
-		more = signal_all(pids, n, before, n_before, signals);
-		free(before);
-		before = pids;
-		n_before = n;
-		if (n > 0)
-			qsort(before, n, sizeof *before, by_number);
-	}
-	free(before);
-}
-
-/* Waits for a child until the time is over (-1: no end), a request to end, or no child is left.
- * Returns its pid, 0 when nothing came, -1 when there is no child. */
-static pid_t wait_child(int *ret_status, int timeout_ms, bool *ret_told)
-{
-	sigset_t signals;
-	sigemptyset(&signals);
-	sigaddset(&signals, SIGCHLD);
-	sigaddset(&signals, SIGTERM);
-	sigaddset(&signals, SIGHUP);
-	int64_t deadline = now_ms() + timeout_ms;
-	for (;;) {
-		pid_t pid = waitpid(-1, ret_status, WNOHANG);
-		if (pid != 0)
-			return pid;
-		int64_t left = timeout_ms < 0 ? 3600 * 1000 : deadline - now_ms();
-		if (left <= 0)
-			return 0;
-		struct timespec wait = {.tv_sec = left / 1000, .tv_nsec = left % 1000 * 1000000};
-		int got = sigtimedwait(&signals, NULL, &wait);
-		if (got == SIGTERM || got == SIGHUP) {
-			*ret_told = true;
-			return 0;
-		}
-	}
-}
-
-/* The group ends as one, whatever forks meanwhile; who is not in it is looked for. */
-static void make_end(void)
-{
-	if (group)
-		(void)cgroup_kill(group);
-	signal_tree((const int[]){SIGKILL, 0});
-}
-
-/* Ends every descendant: asked first, made to after the grace. Keeps the program's own status. */
-static void end_tree(pid_t program, int *status)
-{
-	int64_t make_at = now_ms() + KILL_GRACE_MS;
-	bool told;
-	signal_tree((const int[]){SIGHUP, SIGTERM, SIGCONT, 0});
-	for (;;) {
-		int child_status;
-		int64_t left = make_at - now_ms();
-		pid_t pid = wait_child(&child_status, left > 0 ? (int)left : 0, &told);
-		if (pid < 0)
-			return;
-		if (pid == program)
-			*status = child_status;
-		if (now_ms() < make_at)
-			continue;
-		make_end();
-		make_at = now_ms() + KILL_AGAIN_MS;
-	}
-}
-
-/* Puts a one-line record in place as a whole. */
-static void __attribute__((format(printf, 2, 3))) record(const char *name, const char *fmt, ...)
-{
-	char temporary[64], line[128];
-	va_list args;
-	va_start(args, fmt);
-	int n = vsnprintf(line, sizeof line, fmt, args);
-	va_end(args);
-	snprintf(temporary, sizeof temporary, "%s.new", name);
-	int fd = openat(records, temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-	if (fd < 0)
-		return;
-	bool whole = write(fd, line, (size_t)n) == n;
-	if (close(fd) == 0 && whole)
-		(void)renameat(records, temporary, records, name);
-}
-
-/* Whether it was the kernel that ended it, as the group's bound on memory was reached. */
-static bool is_oom(int status)
-{
-	return group && WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL &&
-	       cgroup_oom_kills(group) > 0;
-}
-
-static void record_exit(int status, bool oom)
-{
-	bool signalled = WIFSIGNALED(status);
-	record("exit", "%s %d %s%lld\n", signalled ? "signal" : "code",
-	       signalled ? WTERMSIG(status) : WEXITSTATUS(status), oom ? "(out of memory) " : "",
-	       (long long)time(NULL));
-}
-
-/* Open and locked until the process ends, however it ends. */
-static void record_alive(void)
-{
-	int fd = openat(records, "alive", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-	if (fd < 0 || flock(fd, LOCK_EX | LOCK_NB) < 0)
-		return;
-	if (ftruncate(fd, 0) == 0) /* a full disk: it is known by its terminal alone */
-		(void)dprintf(fd, "%d\n", (int)getpid());
-}
-
-/* Has the FIFO as standard input, open for writing too: a writer that closes is not the end. */
-static int open_input(void)
-{
-	if (mkfifoat(records, "input", 0600) < 0 && errno != EEXIST)
-		return -1;
-	return openat(records, "input", O_RDWR | O_CLOEXEC);
-}
-
-/* The soft limit that programs count on: what uses select(), or closes all that may be open. */
-static void limit_files(void)
-{
-	struct rlimit files;
-	if (n_files == 0 || getrlimit(RLIMIT_NOFILE, &files) < 0)
-		return;
-	files.rlim_cur = n_files;
-	(void)setrlimit(RLIMIT_NOFILE, &files);
-}
-
-static void run_program(char **argv, int input, pid_t shim)
-{
-	sigset_t none;
-	/* nobody looks after it when its shim is killed; what it started is in the group, if any
-	 */
-	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	if (getppid() != shim)
-		_exit(126);
-	if (group)
-		(void)cgroup_enter(group); /* else it runs without */
-	limit_files();
-	setpgid(0, 0);
-	signal(SIGTTOU, SIG_IGN);
-	tcsetpgrp(STDIN_FILENO, getpid());
-	for (int i = 1; i < _NSIG; i++) /* two are the C library's own: refused */
-		(void)sigaction(i, &(struct sigaction){.sa_handler = SIG_DFL}, NULL);
-	sigemptyset(&none);
-	sigprocmask(SIG_SETMASK, &none, NULL);
-	if (input >= 0)
-		dup2(input, STDIN_FILENO);
-	execvp(argv[0], argv);
-	fprintf(stderr, "agentpoolfs: cannot run '%s': %s\n", argv[0], strerror(errno));
-	_exit(errno == ENOENT ? 127 : 126);
-}
-
-int main(int argc, char **argv)
-{
-	static const char *const unset[] = {"TMUX", "TMUX_PANE", "CLAUDECODE"};
-	for (size_t i = 0; i < sizeof unset / sizeof *unset; i++)
-		unsetenv(unset[i]);
-	bool by_lines = false;
-	int option;
-	while ((option = getopt(argc, argv, "+ic:n:u:")) != -1) {
-		if (option == 'u')
-			unsetenv(optarg);
-		if (option == 'c')
-			group = optarg;
-		if (option == 'n')
-			n_files = strtoull(optarg, NULL, 10);
-		by_lines = by_lines || option == 'i';
-	}
-	argv += optind;
-	if (argc - optind < 2) {
-		fprintf(stderr,
-			"usage: agentpool-shim [-i] [-c GROUP] [-n FILES] [-u NAME]... [--] DIR "
-			"PROGRAM [ARG...]\n");
-		return 2;
-	}
-	sigset_t waited;
-	sigemptyset(&waited);
-	sigaddset(&waited, SIGCHLD);
-	sigaddset(&waited, SIGTERM);
-	sigaddset(&waited, SIGHUP);
-	sigprocmask(SIG_BLOCK, &waited, NULL);
-	prctl(PR_SET_CHILD_SUBREAPER, 1);
-	records = open(argv[0], O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (records < 0) {
-		perror(argv[0]);
-		return 1;
-	}
-	record_alive();
-	int input = by_lines ? open_input() : -1;
-	if (by_lines && input < 0) {
-		perror("agentpool-shim: input");
-		return 1;
-	}
-
-	pid_t shim = getpid(), program = fork();
-	if (program < 0) {
-		perror("agentpool-shim: fork");
-		return 1;
-	}
-	if (program == 0)
-		run_program(argv + 1, input, shim);
-	setpgid(program, program); /* both sides: whoever is first */
-	record("pid", "%d %llu\n", (int)program, start_of(program));
-
-	int status = 0;
-	bool told = false;
-	pid_t pid;
-	do {
-		int child_status;
-		pid = wait_child(&child_status, -1, &told);
-		if (pid == program)
-			status = child_status;
-	} while (pid >= 0 && pid != program && !told);
-	bool oom = !told && is_oom(status);
-	end_tree(program, &status);
-	record_exit(status, oom);
-	if (group)
-		(void)cgroup_remove(group); /* else the daemon does, or the next one */
-	/* Nothing runs behind this: what would (a sanitizer's look at leaks, which stops the
-	 * process) would stand still for good where the signal comes by which shims go on. */
-	_exit(WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status));
+	(void)backend;
+	return stop ? process_tree_stop(terminal->shim) : process_tree_continue(terminal->shim);
 }

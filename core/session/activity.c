@@ -402,7 +402,7 @@ static bool conclude_signals(const struct activity_rules *rules, const struct ac
 	return true;
 }
 
-static void conclude_stream(const struct activity_input *in, struct activity *ret)
+static void conclude_reports(const struct activity_input *in, struct activity *ret)
 {
 	if (in->entered_ns > 0 && (!in->told.found || in->told.at_ns < in->entered_ns))
 		because(ret, AP_ACTIVITY_BUSY, AP_FOREVER, "prompt: given to the program");
@@ -456,8 +456,8 @@ struct activity activity_conclude(const struct activity_rules *rules,
 	}
 	/* what was typed shows on the terminal before it is worked on */
 	bool unseen = in->entered_ns > 0 && in->output_ns < in->entered_ns;
-	if (rules->stream)
-		conclude_stream(in, &result);
+	if (rules->reports)
+		conclude_reports(in, &result);
 	else if (conclude_keys(rules, in, now, &result))
 		memory->since_ns = 0;
 	else if (unseen && now < in->entered_ns + rules->silence_ns)

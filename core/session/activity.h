@@ -18,7 +18,7 @@
 /* How a program's activity is concluded: from its profile. */
 struct activity_rules {
 	bool shell;	     /* an interactive shell: it gives its jobs the foreground */
-	bool stream;	     /* it prints what it does, one event a line */
+	bool reports;	     /* it says itself what it does: nothing else is evidence */
 	bool looks;	     /* there are rules about the screen */
 	bool tells_ready;    /* some rule says when it is ready: silence does not */
 	bool says_ready;     /* it says so itself by what it prints: silence does not at a start */

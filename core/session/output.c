@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "cleanup.h"
+#include "driver.h"
 #include "file.h"
 #include "session_internal.h"
 
@@ -16,8 +17,9 @@
 #define READ_MAX (1 << 20)
 /* The record of where the raw output was when the last prompt was given. */
 #define PROMPTED "prompted"
-/* Longest event of mode stream; longer ones are left out. */
-#define EVENT_MAX (16 << 20)
+/* What a program without a terminal shows for a screen. */
+#define LAST_LINES 50
+#define LAST_MAX   (64 << 10) /* bytes */
 /* Longest response that is read. */
 #define RESPONSE_MAX (16 << 20)
 
@@ -63,37 +65,6 @@ static void on_osc(void *data, const char *osc, const struct ap_buf *out)
 		return;
 	told.at_ns = ap_clock_ns();
 	signs->told = told;
-}
-
-static void on_event(struct session *session, const char *line)
-{
-	struct activity_signal told;
-	if (!profile_judge(session->host->profile, PROFILE_EVENT, line, NULL, &told))
-		return;
-	told.at_ns = ap_clock_ns();
-	session->signs.told = told;
-	if (told.activity == AP_ACTIVITY_READY) {
-		session->response.len = 0;
-		profile_response(session->host->profile, line, &session->response);
-	}
-}
-
-/* Events are whole lines; one that is too long is left out. */
-static void read_events(struct session *session, const struct ap_buf *text)
-{
-	struct ap_buf *line = &session->line;
-	for (const char *at = ap_buf_text(text), *end = at + text->len; at < end;) {
-		const char *newline = memchr(at, '\n', (size_t)(end - at));
-		size_t len = (size_t)((newline ? newline : end) - at);
-		if (line->len <= EVENT_MAX)
-			ap_buf_add(line, at, len);
-		at += len + (newline != NULL);
-		if (!newline)
-			continue;
-		if (line->len <= EVENT_MAX && !line->failed)
-			on_event(session, ap_buf_text(line));
-		ap_buf_fini(line);
-	}
 }
 
 /* --- its life --- */
@@ -242,15 +213,14 @@ static size_t read_on(struct session *session, size_t max)
 	char block[64 << 10];
 	size_t done = 0;
 	ssize_t n;
-	bool stream = profile_values(session->host->profile)->stream;
 	while (session->read_fd >= 0 && done < max &&
 	       (n = read(session->read_fd, block,
 			 max - done < sizeof block ? max - done : sizeof block)) > 0) {
 		done += (size_t)n;
 		plain.len = 0;
 		ap_plain_add(&session->filter, block, (size_t)n, &plain);
-		if (stream)
-			read_events(session, &plain);
+		if (session->driver->printed)
+			session->driver->printed(session, &plain);
 		kept_append(&session->plain, ap_buf_text(&plain), plain.len);
 	}
 	return done;
@@ -321,6 +291,22 @@ void output_prompted(struct session *session)
 	(void)file_write(ap_buf_text(&path), ap_buf_text(&text), text.len, NULL);
 }
 
+int64_t output_entered(struct session *session)
+{
+	pthread_mutex_lock(&session->lock);
+	int64_t before = session->entered_ns;
+	session->entered_ns = ap_clock_ns();
+	pthread_mutex_unlock(&session->lock);
+	return before;
+}
+
+void output_not_entered(struct session *session, int64_t before)
+{
+	pthread_mutex_lock(&session->lock);
+	session->entered_ns = before;
+	pthread_mutex_unlock(&session->lock);
+}
+
 int output_adopt(struct session *session, struct ap_err *err)
 {
 	AP_CLEANUP_BUF struct ap_buf raw = {0};
@@ -369,15 +355,13 @@ static void response_range(const struct session *session, int64_t *ret_from, int
 
 int output_response(struct session *session, struct ap_buf *ret)
 {
-	int64_t from, to;
+	int64_t from = 0, to = 0;
 	int r = 0;
 	pthread_mutex_lock(&session->output_lock);
-	if (profile_values(session->host->profile)->stream) {
-		ap_buf_add(ret, ap_buf_text(&session->response), session->response.len);
-		from = to = 0;
-	} else {
+	if (session->driver->response)
+		session->driver->response(session, ret);
+	else
 		response_range(session, &from, &to);
-	}
 	bool marked = session->signs.command_start >= 0;
 	if (to > from) {
 		size_t size = (size_t)(to - from), start = ret->len;
@@ -395,6 +379,37 @@ int output_response(struct session *session, struct ap_buf *ret)
 	return r;
 }
 
+/* The screen of a program without a terminal: the last lines that it printed, as many as a terminal
+ * has. */
+int output_last_lines(struct session *session, struct ap_buf *ret)
+{
+	pthread_mutex_lock(&session->output_lock);
+	int64_t size = atomic_load(&session->plain.size), from = atomic_load(&session->plain.first);
+	if (size - from > LAST_MAX)
+		from = size - LAST_MAX;
+	size_t start = ret->len;
+	ssize_t n =
+		size <= from ? 0
+		: ap_buf_reserve(ret, (size_t)(size - from))
+			? pread(session->plain.fd, ret->data + start, (size_t)(size - from), from)
+			: -1;
+	int r = n >= 0 ? 0 : ret->failed ? -ENOMEM : -errno;
+	pthread_mutex_unlock(&session->output_lock);
+	if (n <= 0)
+		return r;
+	ret->len += (size_t)n;
+	ret->data[ret->len] = '\0';
+	size_t at = ret->len;
+	for (unsigned lines = 0; at > start; at--) {
+		lines += at < ret->len && ret->data[at - 1] == '\n';
+		if (lines == LAST_LINES)
+			break;
+	}
+	memmove(ret->data + start, ret->data + at, ret->len - at + 1);
+	ret->len -= at - start;
+	return 0;
+}
+
 void look_at_screen(struct session *session, struct ap_buf *ret_screen, struct activity_signal *ret)
 {
 	struct backend *backend = session->host->backend;
@@ -402,7 +417,8 @@ void look_at_screen(struct session *session, struct ap_buf *ret_screen, struct a
 	session_read_on(session);
 	*ret = (struct activity_signal){.at_ns = ap_clock_ns()};
 	ret_screen->len = 0;
-	if (backend->ops->capture(backend, &session->terminal, false, 0, ret_screen, NULL) < 0)
+	if (!backend_has_terminals(backend) ||
+	    backend->ops->capture(backend, &session->terminal, false, 0, ret_screen, NULL) < 0)
 		return;
 	output_look(session, &signs);
 	profile_judge(session->host->profile, PROFILE_SCREEN, ap_buf_text(ret_screen), signs.title,

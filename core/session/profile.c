@@ -168,18 +168,29 @@ static int set_json(const struct loader *loader, const struct key *key, char *va
 	return set_text(loader, key, value, err);
 }
 
+static const struct mode {
+	const char *name;
+	bool events; /* the program reports what it does: its rules are about that */
+} modes[] = {
+	[PROFILE_TERMINAL] = {"terminal", false},
+	[PROFILE_SHELL] = {"shell", false},
+	[PROFILE_STREAM] = {"stream", true},
+};
+
+#define N_MODES (sizeof modes / sizeof *modes)
+
 static int set_mode(const struct loader *loader, const struct key *key, char *value,
 		    struct ap_err *err)
 {
 	struct profile_values *values = &loader->profile->values;
-	static const char *const modes[] = {"terminal", "shell", "stream"};
 	unsigned i = 0;
-	while (i < 3 && strcmp(value, modes[i]) != 0)
+	while (i < N_MODES && strcmp(value, modes[i].name) != 0)
 		i++;
-	if (i == 3)
+	if (i == N_MODES)
 		return ap_err_set(err, -EINVAL, "'%.64s' is none of: terminal shell stream", value);
-	values->rules.shell = i == 1;
-	values->stream = values->rules.stream = i == 2;
+	values->mode = i;
+	values->rules.shell = i == PROFILE_SHELL;
+	values->rules.reports = modes[i].events;
 	return 0;
 }
 
@@ -496,7 +507,7 @@ static int conclude(struct profile *profile, struct ap_err *err)
 	for (unsigned i = 0; i < profile->n_rules; i++) {
 		const struct rule *rule = &profile->rules[i];
 		bool event = rule->source == PROFILE_EVENT;
-		if (event != values->stream)
+		if (event != modes[values->mode].events)
 			return ap_err_set(err, -EINVAL, "%s",
 					  event ? "rules about events need mode = stream"
 						: "with mode = stream rules are about events");
@@ -508,8 +519,10 @@ static int conclude(struct profile *profile, struct ap_err *err)
 		values->rules.says_ready =
 			values->rules.says_ready || rule->activity == AP_ACTIVITY_READY;
 	}
-	if (values->stream && (!*values->input || !values->rules.tells_ready))
+	if (values->mode == PROFILE_STREAM && (!*values->input || !values->rules.tells_ready))
 		return ap_err_set(err, -EINVAL, "mode = stream needs input and a ready rule");
+	if (values->mode == PROFILE_STREAM) /* such a program is typed nothing */
+		values->clear[0] = values->quit[0] = '\0';
 	return 0;
 }
 

@@ -16,6 +16,13 @@
 
 struct profile;
 
+/* How a program is spoken to: `mode`. */
+enum profile_mode {
+	PROFILE_TERMINAL,
+	PROFILE_SHELL,	/* in a terminal, and known by its processes */
+	PROFILE_STREAM, /* prompts are lines on its standard input, answers lines on its output */
+};
+
 /* Where a rule looks. */
 enum profile_source {
 	PROFILE_SCREEN, /* what is on the terminal */
@@ -55,7 +62,7 @@ struct profile_pairs {
 /* The plain values of a profile. Strings are "" where nothing is said; keys are in tmux's names. */
 struct profile_values {
 	char *name;  /* of the file, without .conf */
-	bool stream; /* prompts are lines on its standard input, answers lines on its output */
+	enum profile_mode mode;
 	struct activity_rules rules;
 	struct profile_words args;  /* put behind the program's name */
 	struct profile_words env;   /* NAME=VALUE sets, NAME unsets */

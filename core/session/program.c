@@ -35,6 +35,20 @@ int over_fd_locked(const struct session *session)
 	return session->over_fd >= 0 ? fcntl(session->over_fd, F_DUPFD_CLOEXEC, 0) : -1;
 }
 
+bool delivery_is_void(struct session *session)
+{
+	pthread_mutex_lock(&session->lock);
+	bool over = session->wanted || session->closed || session->ended;
+	pthread_mutex_unlock(&session->lock);
+	return over;
+}
+
+int delivery_void(const struct session *session, struct ap_err *err)
+{
+	return ap_err_set(err, -ECANCELED, "the lease or the program of %s has ended",
+			  session->name);
+}
+
 void program_starts(struct session *session)
 {
 	/* those of the program before would be taken for this one's */
@@ -373,7 +387,9 @@ void session_input_was_cut(struct session *session)
 void session_forget_output(struct session *session)
 {
 	struct backend *backend = session->host->backend;
-	backend->ops->forget(backend, &session->terminal, NULL); /* one that has gone forgot */
+	if (backend_has_terminals(backend))
+		backend->ops->forget(backend, &session->terminal,
+				     NULL); /* one that has gone forgot */
 	output_forget(session);
 }
 

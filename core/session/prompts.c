@@ -8,7 +8,7 @@
 #include "cleanup.h"
 #include "clock.h"
 #include "crash_point.h"
-#include "deliver.h"
+#include "driver.h"
 #include "file.h"
 #include "session_internal.h"
 
@@ -194,6 +194,47 @@ static void put_back_locked(struct session *session, struct prompt *prompt)
 	session->prompt_bytes += prompt->len;
 }
 
+/* Line ends become newlines, and what could drive the terminal is left out: a prompt is text. */
+static size_t clean_text(char *text, size_t len)
+{
+	size_t n = 0;
+	for (size_t i = 0; i < len; i++) {
+		unsigned char c = (unsigned char)text[i];
+		if (c == '\r') {
+			if (i + 1 < len && text[i + 1] == '\n')
+				continue;
+			c = '\n';
+		}
+		/* a C1 control in UTF-8, whatever stood between its two bytes */
+		if (c >= 0x80 && c < 0xa0 && n > 0 && (unsigned char)text[n - 1] == 0xc2)
+			n--;
+		else if (c == '\n' || c == '\t' || (c >= 0x20 && c != 0x7f))
+			text[n++] = (char)c;
+	}
+	if (n > 0 && text[n - 1] == '\n')
+		n--; /* the shell's own */
+	return n;
+}
+
+static int deliver(struct session *session, struct prompt *prompt, enum session_outcome *ret,
+		   struct ap_err *err)
+{
+	AP_CLEANUP_BUF struct ap_buf text = {0};
+	if (delivery_is_void(session))
+		return delivery_void(session, err);
+	if (prompt->is_command) {
+		int r = type_command(session, prompt->text, err);
+		*ret = r < 0 ? SESSION_NO_EVIDENCE : SESSION_SUBMITTED;
+		return r;
+	}
+	if (!prompt->cleaned)
+		prompt->len = clean_text(prompt->text, prompt->len);
+	prompt->cleaned = true;
+	if (profile_dress(session->host->profile, prompt->text, prompt->len, &text) < 0)
+		return ap_err_errno(err, -ENOMEM, "prompt");
+	return session->driver->deliver(session, &text, ret, err);
+}
+
 static void job_prompt(struct worker_job *job)
 {
 	struct session *session = ap_container_of(job, struct session, prompt_job);
@@ -299,6 +340,10 @@ static void keys_lane_release(struct worker_lane *lane)
 
 int session_keys(struct session *session, uint64_t token, const char *keys, struct ap_err *err)
 {
+	if (!session->driver->needs_terminal)
+		return ap_err_set(err, -EOPNOTSUPP,
+				  "%s has no terminal that keys could be typed into",
+				  session->name);
 	struct session_job *job = session_job_new(session, job_keys, keys);
 	if (!job)
 		return ap_err_errno(err, -ENOMEM, "keys");

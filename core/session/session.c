@@ -8,7 +8,7 @@
 
 #include "cleanup.h"
 #include "clock.h"
-#include "deliver.h"
+#include "driver.h"
 #include "session_internal.h"
 
 /* A screen that changes all the time is looked at as often as this. */
@@ -82,6 +82,17 @@ static void session_free(struct session *session)
 	free(session);
 }
 
+static const struct session_driver *const drivers[] = {
+	[PROFILE_TERMINAL] = &driver_terminal,
+	[PROFILE_SHELL] = &driver_terminal,
+	[PROFILE_STREAM] = &driver_stream,
+};
+
+bool session_needs_terminal(const struct profile *profile)
+{
+	return drivers[profile_values(profile)->mode]->needs_terminal;
+}
+
 struct session *session_new(struct session_host *host, const struct session_place *place,
 			    const struct session_callbacks *callbacks, void *owner)
 {
@@ -90,6 +101,7 @@ struct session *session_new(struct session_host *host, const struct session_plac
 		return NULL;
 	atomic_init(&session->n_refs, 1);
 	session->host = host;
+	session->driver = drivers[profile_values(host->profile)->mode];
 	session->callbacks = callbacks;
 	session->owner = owner;
 	snprintf(session->name, sizeof session->name, "%s", place->name);
@@ -537,7 +549,12 @@ int session_screen(struct session *session, int64_t limit_ns, struct ap_buf *ret
 		   struct ap_err *err)
 {
 	struct backend *backend = session->host->backend;
-	return backend->ops->capture(backend, &session->terminal, false, limit_ns, ret, err);
+	if (backend_has_terminals(backend))
+		return backend->ops->capture(backend, &session->terminal, false, limit_ns, ret,
+					     err);
+	session_read_on(session);
+	int r = output_last_lines(session, ret);
+	return r < 0 ? ap_err_errno(err, r, "the output of %s", session->name) : 0;
 }
 
 /* The answer to the last prompt: as the profile finds it on the terminal, else what was printed. */
@@ -549,7 +566,7 @@ int session_response(struct session *session, struct ap_buf *ret, struct ap_err 
 	pthread_mutex_lock(&session->lock);
 	bool prompted = session->prompted; /* else what is there is of the lease before */
 	pthread_mutex_unlock(&session->lock);
-	if (prompted && profile_has_answer(profile) &&
+	if (prompted && profile_has_answer(profile) && backend_has_terminals(backend) &&
 	    backend->ops->capture(backend, &session->terminal, true, 0, &terminal, NULL) == 0 &&
 	    profile_answer(profile, ap_buf_text(&terminal), ret))
 		return 0;

@@ -90,6 +90,9 @@ struct session_callbacks {
 	void (*note)(void *owner, enum session_note what, const char *text);
 };
 
+/* Whether programs of that profile need a backend with terminals. */
+bool session_needs_terminal(const struct profile *profile);
+
 /* Strings are copied. */
 struct session_place {
 	const char *name;

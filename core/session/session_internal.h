@@ -32,9 +32,12 @@ struct output_signs {
 	int64_t prompted, command_start, command_end;
 };
 
+struct session_driver;
+
 struct session {
 	atomic_uint n_refs;
 	struct session_host *host;
+	const struct session_driver *driver;
 	const struct session_callbacks *callbacks;
 	void *owner;
 	char name[32];
@@ -47,7 +50,7 @@ struct session {
 	struct backend_terminal terminal;
 	unsigned n_starts; /* of its program: each has an output file of its own */
 	unsigned port;
-	bool input_cut; /* mode stream: a line was written in part only */
+	bool input_cut; /* driver stream: a line was written in part only */
 
 	pthread_mutex_t lock; /* of what follows */
 	bool closed;
@@ -104,8 +107,8 @@ struct session {
 	struct kept raw, plain;	     /* what the terminal printed; the same as plain text */
 	struct ap_plain filter;
 	struct output_signs signs;
-	struct ap_buf line;	/* mode stream: the event that is being printed */
-	struct ap_buf response; /* mode stream: the text of the last answer */
+	struct ap_buf line;	/* driver stream: the event that is being printed */
+	struct ap_buf response; /* driver stream: the text of the last answer */
 };
 
 /* A job of its own memory: keys to be typed, a look at the screen. */
@@ -166,11 +169,19 @@ void output_look(struct session *session, struct output_signs *ret);
 /* What is printed from now on belongs to the next prompt. */
 void output_prompted(struct session *session);
 
+/* Notes that a prompt has reached the program. Returns when the one before had, for
+ * output_not_entered(): it had not after all. */
+int64_t output_entered(struct session *session);
+void output_not_entered(struct session *session, int64_t before);
+
 /* Another start of the program: what the one before said of itself does not count. */
 void output_restarts(struct session *session);
 
 /* Appends what was printed since the last prompt. -errno. */
 int output_response(struct session *session, struct ap_buf *ret);
+
+/* Appends the last lines that were printed, for a program that has no screen. -errno. */
+int output_last_lines(struct session *session, struct ap_buf *ret);
 
 /* Looks at the screen, and what the profile makes of it. Blocks as the backend does. */
 void look_at_screen(struct session *session, struct ap_buf *ret_screen,
@@ -191,6 +202,11 @@ bool is_over_locked(const struct session *session);
  * held. */
 int over_fd_locked(const struct session *session);
 
+/* Whether a prompt is not to be given any more: the lane is wanted for something else, or there is
+ * nobody to give it to. And the sentence for it, -ECANCELED. */
+bool delivery_is_void(struct session *session);
+int delivery_void(const struct session *session, struct ap_err *err);
+
 /* Takes note that a program is about to be started: what is printed from now on is its own. */
 void program_starts(struct session *session);
 
@@ -202,6 +218,14 @@ void know_program(struct session *session, unsigned start);
 
 /* Takes note that the program of that start has ended. */
 void program_ended(struct session *session, unsigned start);
+
+/* --- driver_terminal.c --- */
+
+/* Types a command of the program's own and submits it. In the lane. As session_driver.deliver. */
+int type_command(struct session *session, const char *text, struct ap_err *err);
+
+/* Types keys, in tmux's names or as they stand, with blanks between. Blocks as the backend does. */
+int press(struct session *session, const char *keys, struct ap_err *err);
 
 /* --- prompts.c --- */
 

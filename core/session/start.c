@@ -8,52 +8,14 @@
 #include <unistd.h>
 
 #include "cleanup.h"
+#include "driver.h"
 #include "file.h"
 #include "process.h"
 #include "seed.h"
 #include "session_internal.h"
+#include "words.h"
 
 /* --- words with what they mean for one session --- */
-
-/* The words of a command line or an environment, with a NULL behind them. */
-struct words {
-	char **at; /* each owned */
-	unsigned n;
-	bool failed; /* one was lost to ENOMEM */
-};
-
-static void words_fini(struct words *words)
-{
-	for (unsigned i = 0; i < words->n; i++)
-		free(words->at[i]);
-	free(words->at);
-}
-
-#define CLEANUP_WORDS __attribute__((cleanup(words_fini)))
-
-/* Takes the text over. */
-static void words_add(struct words *words, struct ap_buf *text)
-{
-	char **grown = realloc(words->at, (words->n + 2) * sizeof *grown);
-	if (grown)
-		words->at = grown;
-	ap_buf_adds(text, "");
-	words->failed = words->failed || !grown || text->failed || !text->data;
-	if (words->failed) {
-		ap_buf_fini(text);
-		return;
-	}
-	words->at[words->n++] = ap_steal(text->data);
-	words->at[words->n] = NULL;
-	*text = (struct ap_buf){0};
-}
-
-static void words_addf(struct words *words, const char *name, const char *value)
-{
-	struct ap_buf text = {0};
-	ap_buf_printf(&text, "%s=%s", name, value);
-	words_add(words, &text);
-}
 
 /* What a name stands for in a profile: of this session, else of the environment. */
 static void add_variable(const struct session *session, const char *name, struct ap_buf *ret)
@@ -117,11 +79,11 @@ static void expand(const struct session *session, const char *text, size_t len, 
 	}
 }
 
-static void words_expand(struct words *words, const struct session *session, const char *text)
+static void words_expand(struct ap_words *words, const struct session *session, const char *text)
 {
 	struct ap_buf word = {0};
 	expand(session, text, strlen(text), &word);
-	words_add(words, &word);
+	ap_words_take(words, &word);
 }
 
 /* What the profile says of PATH: "NAME=VALUE", or the name alone. NULL: nothing. */
@@ -137,33 +99,31 @@ static const char *profile_path(const struct session_host *host)
 }
 
 /* What an agent's programs find in their environment; a NAME alone is taken out of it. */
-static int session_env(struct words *ret, const struct session *session, struct ap_err *err)
+static int session_env(struct ap_words *ret, const struct session *session, struct ap_err *err)
 {
 	const struct profile_words *more = &profile_values(session->host->profile)->env;
 	AP_CLEANUP_BUF struct ap_buf dir = {0};
 	char port[16];
 	ap_buf_printf(&dir, "%s/agents/%s", session->host->mountpoint, session->name);
 	snprintf(port, sizeof port, "%u", session->port);
-	words_addf(ret, "AGENTPOOL_DIR", ap_buf_text(&dir));
-	words_addf(ret, "AGENTPOOL_NAME", session->name);
-	words_addf(ret, "AGENTPOOL_WORKTREE", session->cwd);
-	words_addf(ret, "AGENTPOOL_PORT", port);
+	ap_words_add_pair(ret, "AGENTPOOL_DIR", ap_buf_text(&dir));
+	ap_words_add_pair(ret, "AGENTPOOL_NAME", session->name);
+	ap_words_add_pair(ret, "AGENTPOOL_WORKTREE", session->cwd);
+	ap_words_add_pair(ret, "AGENTPOOL_PORT", port);
 	if (!profile_path(session->host) && getenv("PATH")) /* not that of an older tmux server */
-		words_addf(ret, "PATH", getenv("PATH"));
+		ap_words_add_pair(ret, "PATH", getenv("PATH"));
 	for (unsigned i = 0; i < more->n; i++)
 		words_expand(ret, session, more->at[i]);
 	return ret->failed || dir.failed ? ap_err_errno(err, -ENOMEM, "%s", session->name) : 0;
 }
 
 /* The program, the arguments of its profile, then the user's own. */
-static int session_argv(struct words *ret, const struct session *session, struct ap_err *err)
+static int session_argv(struct ap_words *ret, const struct session *session, struct ap_err *err)
 {
 	const struct profile_words *more = &profile_values(session->host->profile)->args;
 	const char *const *own = session->host->argv;
 	for (const char *const *word = own; *word; word++) {
-		struct ap_buf text = {0};
-		ap_buf_adds(&text, *word);
-		words_add(ret, &text);
+		ap_words_add(ret, *word);
 		for (unsigned i = 0; word == own && i < more->n; i++)
 			words_expand(ret, session, more->at[i]);
 	}
@@ -240,7 +200,7 @@ static void what_it_said(int fd, off_t from, struct ap_buf *ret)
 int session_run(struct session *session, const char *command, int64_t limit_ns, struct ap_err *err)
 {
 	AP_CLEANUP_BUF struct ap_buf raw = {0};
-	CLEANUP_WORDS struct words env = {NULL, 0, false};
+	AP_CLEANUP_WORDS struct ap_words env = {NULL, 0, false};
 	output_raw_path(session, &raw);
 	AP_CLEANUP_CLOSE int log = file_open(ap_buf_text(&raw), O_RDWR | O_APPEND | O_NOFOLLOW, 0);
 	if (log < 0)
@@ -289,8 +249,8 @@ static int start_program(struct session *session, bool first, struct ap_err *err
 {
 	struct session_host *host = session->host;
 	AP_CLEANUP_BUF struct ap_buf raw = {0};
-	CLEANUP_WORDS struct words env = {NULL, 0, false};
-	CLEANUP_WORDS struct words argv = {NULL, 0, false};
+	AP_CLEANUP_WORDS struct ap_words env = {NULL, 0, false};
+	AP_CLEANUP_WORDS struct ap_words argv = {NULL, 0, false};
 	int r = session_env(&env, session, err);
 	if (r == 0)
 		r = session_argv(&argv, session, err);
@@ -304,7 +264,7 @@ static int start_program(struct session *session, bool first, struct ap_err *err
 		.env = (const char *const *)env.at,
 		.record_dir = session->dir,
 		.output_file = ap_buf_text(&raw),
-		.by_lines = profile_values(host->profile)->stream,
+		.input_fifo = !session->driver->needs_terminal,
 	};
 	session->input_cut = false; /* what was written to the one before is gone with it */
 	program_starts(session);

@@ -15,8 +15,11 @@ static void values_hold(const struct profile_values *values)
 		HOLDS(texts[i]);
 	HOLDS(values->pause_ns >= 0 && values->rules.debounce_ns >= 0);
 	HOLDS(values->rules.hold_ns >= 0 && values->rules.silence_ns >= 0);
-	HOLDS(!values->stream || (*values->input && values->rules.tells_ready));
-	HOLDS(values->stream == values->rules.stream && !(values->stream && values->rules.shell));
+	bool stream = values->mode == PROFILE_STREAM;
+	HOLDS(!stream || (*values->input && values->rules.tells_ready));
+	HOLDS(!stream || (!*values->clear && !*values->quit));
+	HOLDS(stream == values->rules.reports);
+	HOLDS((values->mode == PROFILE_SHELL) == values->rules.shell);
 	for (unsigned i = 0; i < values->args.n; i++)
 		HOLDS(values->args.at[i]);
 	for (unsigned i = 0; i < values->env.n; i++)

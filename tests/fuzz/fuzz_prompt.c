@@ -1,7 +1,8 @@
 /* Prompts as they are made fit for a terminal. */
 #include "fuzz.h"
 
-#include "../../core/session/deliver.c"
+#include "../../core/session/driver_terminal.c"
+#include "../../core/session/prompts.c"
 
 static void is_clean(const char *text, size_t len)
 {

@@ -1,5 +1,5 @@
 /* What a program prints, in two pieces, down to what it says beside the text: a shell's marks and
- * titles, and the events of mode stream. Byte 0 says where it is cut. */
+ * titles, and the events of the driver stream. Byte 0 says where it is cut. */
 #include "fuzz.h"
 #include "rules.h"
 
@@ -17,7 +17,9 @@ static struct profile *profile_of(const char *name)
 
 static void begin(struct session *session, struct session_host *host)
 {
-	*session = (struct session){.host = host};
+	bool stream = profile_values(host->profile)->mode == PROFILE_STREAM;
+	*session = (struct session){.host = host,
+				    .driver = stream ? &driver_stream : &driver_terminal};
 	output_init(session);
 	signs_reset(session);
 }
@@ -27,8 +29,8 @@ static void reads(struct session *session, const char *text, size_t len)
 {
 	AP_CLEANUP_BUF struct ap_buf plain = {0};
 	ap_plain_add(&session->filter, text, len, &plain);
-	if (profile_values(session->host->profile)->stream)
-		read_events(session, &plain);
+	if (session->driver->printed)
+		session->driver->printed(session, &plain);
 	atomic_fetch_add(&session->plain.size, (int64_t)plain.len);
 }
 

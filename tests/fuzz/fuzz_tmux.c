@@ -58,7 +58,7 @@ static void reader_feed(struct reader *reader, const char *text, size_t len, siz
 	while (len > 0) {
 		size_t n = piece < len ? piece : len;
 		HOLDS(write(reader->feed, text, n) == (ssize_t)n);
-		HOLDS(tmux_ready(&reader->tmux.base));
+		HOLDS(tmux_ready(&reader->tmux.shims.base));
 		order_holds(reader);
 		text += n;
 		len -= n;
@@ -69,8 +69,8 @@ static void reader_feed(struct reader *reader, const char *text, size_t len, siz
 static void reader_fini(struct reader *reader)
 {
 	close(reader->feed);
-	HOLDS(!tmux_ready(&reader->tmux.base) && reader->tmux.dead);
-	tmux_hang_up(&reader->tmux.base);
+	HOLDS(!tmux_ready(&reader->tmux.shims.base) && reader->tmux.dead);
+	tmux_hang_up(&reader->tmux.shims.base);
 	HOLDS(reader->tmux.out_fd == -1);
 	for (unsigned i = 0; i < reader->n; i++) {
 		HOLDS(reader->answers[i].command->n_blocks == 0);

@@ -68,7 +68,7 @@ static void input_holds(const struct profile *profile, const char *prompt)
 {
 	AP_CLEANUP_BUF struct ap_buf line = {0};
 	size_t len = strlen(prompt);
-	if (!profile_values(profile)->stream)
+	if (profile_values(profile)->mode != PROFILE_STREAM)
 		return;
 	int r = profile_input(profile, prompt, len, &line);
 	HOLDS(r == (fuzz_is_utf8(prompt, len) ? 0 : -EILSEQ));

@@ -22,7 +22,7 @@ static const struct activity_rules shell_rules = {.shell = true,
 						   .debounce_ns = 300 * AP_MS,
 						   .hold_ns = 500 * AP_MS,
 						   .silence_ns = 2 * AP_SECOND},
-				   stream_rules = {.stream = true, .tells_ready = true};
+				   stream_rules = {.reports = true, .tells_ready = true};
 
 static struct activity_input shell(void)
 {

@@ -423,7 +423,7 @@ static int open_host(void **state)
 	fclose(file);
 	const char *const none[] = {NULL};
 	if (profile_load(&profile, path, none, &err) < 0 || loop_new(&host.loop, &err) < 0 ||
-	    loop_start(host.loop, &err) < 0 || backend_new(&host.backend, dir, "", &err) < 0)
+	    loop_start(host.loop, &err) < 0 || backend_new(&host.backend, true, dir, "", &err) < 0)
 		return -1;
 	host.workers = worker_pool_new(4);
 	host.profile = profile;

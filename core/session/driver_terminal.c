@@ -1,7 +1,6 @@
-#include "deliver.h"
-
+/* The driver of programs in a terminal: what they are told is typed, what they make of it is seen
+ * on the screen. */
 #include <errno.h>
-#include <fcntl.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,34 +9,13 @@
 
 #include "cleanup.h"
 #include "clock.h"
+#include "driver.h"
 #include "file.h"
 
 /* Longest line that a terminal in canonical mode takes whole: N_TTY_BUF_SIZE less its end. */
 #define CANONICAL_LINE 4095
 /* Keys of one write: a line has 4096 bytes at most, and a blank between two. */
 #define KEYS_MAX 2048
-
-/* Line ends become newlines, and what could drive the terminal is left out: a prompt is text. */
-static size_t clean_text(char *text, size_t len)
-{
-	size_t n = 0;
-	for (size_t i = 0; i < len; i++) {
-		unsigned char c = (unsigned char)text[i];
-		if (c == '\r') {
-			if (i + 1 < len && text[i + 1] == '\n')
-				continue;
-			c = '\n';
-		}
-		/* a C1 control in UTF-8, whatever stood between its two bytes */
-		if (c >= 0x80 && c < 0xa0 && n > 0 && (unsigned char)text[n - 1] == 0xc2)
-			n--;
-		else if (c == '\n' || c == '\t' || (c >= 0x20 && c != 0x7f))
-			text[n++] = (char)c;
-	}
-	if (n > 0 && text[n - 1] == '\n')
-		n--; /* the shell's own */
-	return n;
-}
 
 static bool has_long_line(const char *text, size_t len)
 {
@@ -70,7 +48,7 @@ int press(struct session *session, const char *keys_text, struct ap_err *err)
 		     : 0;
 }
 
-/* --- delivery to a program with a terminal ---
+/* --- a prompt ---
  *
  * A prompt is pasted, and submitted once it is seen to be there. Enter is given again only while
  * the text still stands in the input field of a program that is ready: an Enter too many would
@@ -132,21 +110,6 @@ static bool has_changed(const struct delivery *delivery)
 	return strcmp(ap_buf_text(&delivery->screen), ap_buf_text(&delivery->before)) != 0;
 }
 
-/* The lane is wanted for something else, or there is nobody to give it to. */
-static bool is_over(struct session *session)
-{
-	pthread_mutex_lock(&session->lock);
-	bool over = session->wanted || session->closed || session->ended;
-	pthread_mutex_unlock(&session->lock);
-	return over;
-}
-
-static int over(const struct session *session, struct ap_err *err)
-{
-	return ap_err_set(err, -ECANCELED, "the lease or the program of %s has ended",
-			  session->name);
-}
-
 static bool seen_as(const struct delivery *delivery, enum ap_activity activity)
 {
 	return delivery->seen.found && delivery->seen.activity == activity;
@@ -163,8 +126,8 @@ static int may_type(struct delivery *delivery, struct ap_err *err)
 	}
 	for (;;) {
 		look(delivery);
-		if (is_over(session))
-			return over(session, err);
+		if (delivery_is_void(session))
+			return delivery_void(session, err);
 		if (!seen_as(delivery, AP_ACTIVITY_READY)) {
 			pthread_mutex_lock(&session->lock);
 			session->screen = delivery->seen; /* or it would be taken for ready again */
@@ -207,7 +170,8 @@ static bool await_typed(struct delivery *delivery)
 		bool shown = has_changed(delivery) && delivery->composer != COMPOSER_EMPTY;
 		bool still = strcmp(ap_buf_text(&last), ap_buf_text(&delivery->screen)) == 0;
 		int64_t waited = ap_clock_ns() - start;
-		if ((shown && still) || is_over(delivery->session)) /* submit() looks at that */
+		if ((shown && still) ||
+		    delivery_is_void(delivery->session)) /* submit() looks at that */
 			return true;
 		if (waited > (shown || delivery->composes ? SETTLE_LIMIT : BLIND_LIMIT))
 			return shown || !delivery->composes;
@@ -229,7 +193,7 @@ static bool await_submitted(struct delivery *delivery, int64_t printed_before)
 	int64_t deadline = ap_clock_ns() + (shell ? SHELL_LIMIT : EVIDENCE_LIMIT);
 	if (!delivery->composes)
 		deadline += (int64_t)delivery->len * BYTE_LIMIT;
-	for (int pause_ms = 2; ap_clock_ns() < deadline && !is_over(session);) {
+	for (int pause_ms = 2; ap_clock_ns() < deadline && !delivery_is_void(session);) {
 		poll(NULL, 0, pause_ms);
 		if (!delivery->composes && printed(session) > printed_before)
 			return true;
@@ -245,23 +209,6 @@ static bool await_submitted(struct delivery *delivery, int64_t printed_before)
 			return true;
 	}
 	return false;
-}
-
-/* When it was so before. */
-static int64_t note_entered(struct session *session)
-{
-	pthread_mutex_lock(&session->lock);
-	int64_t before = session->entered_ns;
-	session->entered_ns = ap_clock_ns();
-	pthread_mutex_unlock(&session->lock);
-	return before;
-}
-
-static void note_not_entered(struct session *session, int64_t before)
-{
-	pthread_mutex_lock(&session->lock);
-	session->entered_ns = before;
-	pthread_mutex_unlock(&session->lock);
 }
 
 /* Takes away what was typed, where the program is seen to be ready, or was as a shell: the keys for
@@ -283,15 +230,15 @@ static int submit(struct delivery *delivery, enum session_outcome *ret, struct a
 	output_prompted(session);
 	for (unsigned tries = 0; tries < ENTER_TRIES; tries++) {
 		int64_t before = atomic_load(&session->raw.size);
-		if (is_over(session)) {
+		if (delivery_is_void(session)) {
 			if (tries == 0)
 				(void)take_back(delivery);
-			return over(session, err);
+			return delivery_void(session, err);
 		}
 		if (delivery->composes && seen_as(delivery, AP_ACTIVITY_WAITING))
 			break; /* Enter would be the answer */
 		if (tries == 0)
-			(void)note_entered(session);
+			(void)output_entered(session);
 		int r = press(session, values->submit, err);
 		if (!delivery->composes) /* else it may have to be given again */
 			end_typing(delivery);
@@ -342,8 +289,8 @@ static void await_echo(struct session *session, int64_t printed_before)
 	}
 }
 
-static int type_text(struct session *session, const struct ap_buf *text, enum session_outcome *ret,
-		     struct ap_err *err)
+static int terminal_deliver(struct session *session, const struct ap_buf *text,
+			    enum session_outcome *ret, struct ap_err *err)
 {
 	bool shell = profile_values(session->host->profile)->rules.shell;
 	struct delivery delivery __attribute__((cleanup(delivery_fini))) = {
@@ -376,7 +323,7 @@ static int type_text(struct session *session, const struct ap_buf *text, enum se
 	return r < 0 ? r : submit(&delivery, ret, err);
 }
 
-static int type_command(struct session *session, const char *text, struct ap_err *err)
+int type_command(struct session *session, const char *text, struct ap_err *err)
 {
 	struct delivery delivery __attribute__((cleanup(delivery_fini))) = {
 		.session = session, .composes = profile_has_composer(session->host->profile)};
@@ -398,81 +345,14 @@ static bool await_ready(struct session *session, int64_t limit_ns)
 	struct delivery delivery __attribute__((cleanup(delivery_fini))) = {.session = session};
 	for (int64_t deadline = ap_clock_ns() + limit_ns; ap_clock_ns() < deadline;) {
 		look(&delivery);
-		if (seen_as(&delivery, AP_ACTIVITY_READY) || is_over(session))
-			return !is_over(session);
+		if (seen_as(&delivery, AP_ACTIVITY_READY) || delivery_is_void(session))
+			return !delivery_is_void(session);
 		poll(NULL, 0, POLL_PAUSE_MS);
 	}
 	return false;
 }
 
-/* --- delivery by lines --- */
-
-/* How long a program may take to read its input. */
-#define INPUT_LIMIT (30 * AP_SECOND)
-
-static int write_input(int fd, const char *text, size_t len)
-{
-	int64_t deadline = ap_clock_ns() + INPUT_LIMIT;
-	for (size_t done = 0; done < len;) {
-		ssize_t n = write(fd, text + done, len - done);
-		struct pollfd room = {.fd = fd, .events = POLLOUT};
-		int64_t left = deadline - ap_clock_ns();
-		if (n > 0)
-			done += (size_t)n;
-		else if (n < 0 && errno != EAGAIN && errno != EINTR)
-			return -errno;
-		else if (left <= 0 || poll(&room, 1, (int)(left / AP_MS) + 1) == 0)
-			return -ETIMEDOUT;
-	}
-	return 0;
-}
-
-static int give_line(struct session *session, const struct ap_buf *text, enum session_outcome *ret,
-		     struct ap_err *err)
-{
-	AP_CLEANUP_BUF struct ap_buf path = {0};
-	AP_CLEANUP_BUF struct ap_buf line = {0};
-	*ret = SESSION_NO_EVIDENCE;
-	int r = profile_input(session->host->profile, ap_buf_text(text), text->len, &line);
-	if (r < 0)
-		return ap_err_errno(err, r, "the prompt");
-	ap_buf_printf(&path, "%s/input", session->dir);
-	AP_CLEANUP_CLOSE int fd =
-		open(ap_buf_text(&path), O_WRONLY | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC);
-	if (fd < 0)
-		return ap_err_errno(err, -errno, "the input of %s", session->name);
-	output_prompted(session);
-	int64_t entered_before = note_entered(session);
-	r = session->input_cut ? write_input(fd, "\n", 1) : 0; /* its end */
-	if (r == 0)
-		r = write_input(fd, line.data, line.len);
-	session->input_cut = r < 0;
-	if (r < 0)
-		note_not_entered(session, entered_before);
-	*ret = r < 0 ? SESSION_NOT_SUBMITTED : SESSION_SUBMITTED;
-	return r < 0 ? ap_err_errno(err, r, "the input of %s", session->name) : 0;
-}
-
-int deliver(struct session *session, struct prompt *prompt, enum session_outcome *ret,
-	    struct ap_err *err)
-{
-	const struct profile *profile = session->host->profile;
-	AP_CLEANUP_BUF struct ap_buf text = {0};
-	if (is_over(session))
-		return over(session, err);
-	if (prompt->is_command) {
-		int r = type_command(session, prompt->text, err);
-		*ret = r < 0 ? SESSION_NO_EVIDENCE : SESSION_SUBMITTED;
-		return r;
-	}
-	if (!prompt->cleaned)
-		prompt->len = clean_text(prompt->text, prompt->len);
-	prompt->cleaned = true;
-	if (profile_dress(profile, prompt->text, prompt->len, &text) < 0)
-		return ap_err_errno(err, -ENOMEM, "prompt");
-	return profile_values(profile)->stream ? give_line(session, &text, ret, err)
-					       : type_text(session, &text, ret, err);
-}
+/* --- commands of its own --- */
 
 bool session_clear(struct session *session, int64_t limit_ns)
 {
@@ -491,3 +371,8 @@ void session_quit(struct session *session)
 	if (over_fd >= 0 && type_command(session, quit, NULL) == 0)
 		(void)poll(&over, 1, QUIT_LIMIT_MS); /* else it is made to */
 }
+
+const struct session_driver driver_terminal = {
+	.needs_terminal = true,
+	.deliver = terminal_deliver,
+};

@@ -1,0 +1,435 @@
+/* agentpool-shim [-i] [-c GROUP] [-n FILES] [-o FILE] [-u NAME]... [--] DIR PROGRAM [ARG...]: the
+ * parent of an agent's program, in a pane of tmux or by itself.
+ *
+ * Starts the program in the foreground of the terminal, as a shell starts a job, with a clean
+ * environment; takes over every process that its descendants leave behind; and when the program
+ * ends, or when it is told to end it (SIGTERM, SIGHUP), ends the whole tree before it writes the
+ * exit record and ends itself. So no exit is missed whatever tmux notices, and nothing of an agent
+ * outlives it.
+ *
+ *     -c GROUP  starts the program in that control group, if it can; the shim stays outside, so
+ *               that it can end the group as a whole and remove it
+ *     -i        the program reads from the FIFO `input` in DIR, and never sees its end
+ *     -n FILES  the program may have so many files open (RLIMIT_NOFILE, soft)
+ *     -o FILE   the shim prints its pid and goes into the background, in a session of its own; what
+ *               the program prints is appended to FILE
+ *     -u NAME   takes a name out of the program's environment
+ *
+ * Its records in DIR: `alive`, its pid, locked as long as it lives; `pid`, of the program, and its
+ * start as the kernel counts it; `exit`, one line "code N TIME" or "signal N TIME"; "signal 9 (out
+ * of memory) TIME" where the group's bound ended it. */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "cgroup.h"
+#include "process_tree.h"
+
+#define KILL_GRACE_MS 2000 /* between asking a tree to end and making it */
+#define KILL_AGAIN_MS 20   /* a fork may have slipped by */
+#define ROUNDS	      3	   /* of looking whom to tell, while there is anybody new */
+
+static int records = -1;  /* the directory of the records */
+static const char *group; /* of the program; NULL: none */
+static rlim_t n_files;	  /* that it may have open; 0: as many as here */
+
+static int64_t now_ms(void)
+{
+	struct timespec ts;
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
+}
+
+/* What /proc/PID/stat says behind the name, which may hold blanks and parentheses; "": nothing. */
+static const char *stat_of(pid_t pid, char *text, size_t size)
+{
+	char path[64];
+	snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	ssize_t n = fd < 0 ? -1 : read(fd, text, size - 1);
+	if (fd >= 0)
+		close(fd);
+	text[n > 0 ? n : 0] = '\0';
+	const char *name_end = strrchr(text, ')');
+	return name_end ? name_end + 1 : "";
+}
+
+/* The parent of a process, or 0. */
+static pid_t parent_of(pid_t pid)
+{
+	char text[512];
+	int parent = 0;
+	return sscanf(stat_of(pid, text, sizeof text), " %*c %d", &parent) == 1 ? parent : 0;
+}
+
+static unsigned long long start_of(pid_t pid)
+{
+	char text[1024];
+	unsigned long long start = 0;
+	(void)sscanf(stat_of(pid, text, sizeof text),
+		     " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %*d %*d"
+		     " %llu",
+		     &start);
+	return start;
+}
+
+struct process {
+	pid_t pid, parent;
+	bool is_ours; /* it descends from us */
+};
+
+static int by_pid(const void *a, const void *b)
+{
+	const struct process *left = a, *right = b;
+	return (left->pid > right->pid) - (left->pid < right->pid);
+}
+
+/* All processes that there are, by their numbers; the caller frees them. */
+static size_t list_processes(struct process **ret)
+{
+	size_t n = 0, room = 0;
+	DIR *proc = opendir("/proc");
+	struct dirent *entry;
+	*ret = NULL;
+	while (proc && (entry = readdir(proc))) {
+		pid_t pid = (pid_t)atoi(entry->d_name);
+		pid_t parent = pid > 1 ? parent_of(pid) : 0;
+		if (n == room && parent > 0) {
+			room = 2 * room + 256;
+			struct process *grown = realloc(*ret, room * sizeof *grown);
+			if (!grown)
+				break;
+			*ret = grown;
+		}
+		if (parent > 0)
+			(*ret)[n++] = (struct process){.pid = pid, .parent = parent};
+	}
+	if (proc)
+		closedir(proc);
+	if (n > 0)
+		qsort(*ret, n, sizeof **ret, by_pid);
+	return n;
+}
+
+/* Marks whoever descends from `root`: its children, theirs, and so on while there are new ones. A
+ * child mostly has a higher number than its parent, so that one pass finds nearly all. */
+static void mark_descendants(struct process *processes, size_t n, pid_t root)
+{
+	bool found = true;
+	while (found) {
+		found = false;
+		for (size_t i = 0; i < n; i++) {
+			struct process *at = &processes[i];
+			if (at->is_ours)
+				continue;
+			const struct process key = {.pid = at->parent};
+			const struct process *parent =
+				bsearch(&key, processes, n, sizeof key, by_pid);
+			at->is_ours = at->parent == root || (parent && parent->is_ours);
+			found = found || at->is_ours;
+		}
+	}
+}
+
+/* Our descendants, in an array that the caller frees, where the kernel does not list children. */
+static size_t search_descendants(pid_t **ret)
+{
+	struct process *processes;
+	size_t n = list_processes(&processes), n_ours = 0;
+	mark_descendants(processes, n, getpid());
+	*ret = calloc(n + 1, sizeof **ret);
+	for (size_t i = 0; *ret && i < n; i++) {
+		if (processes[i].is_ours)
+			(*ret)[n_ours++] = processes[i].pid;
+	}
+	free(processes);
+	return n_ours;
+}
+
+static int by_number(const void *a, const void *b)
+{
+	const pid_t *left = a, *right = b;
+	return (*left > *right) - (*left < *right);
+}
+
+/* Sends the processes the signals, one after the other, but for those that had them before. Whether
+ * there was any. */
+static bool signal_all(const pid_t *pids, size_t n, const pid_t *before, size_t n_before,
+		       const int *signals)
+{
+	bool any = false;
+	for (; *signals; signals++) {
+		for (size_t i = 0; i < n; i++) {
+			if (n_before > 0 &&
+			    bsearch(&pids[i], before, n_before, sizeof *before, by_number))
+				continue;
+			any = true;
+			kill(pids[i], *signals);
+		}
+	}
+	return any;
+}
+
+/* Sends all descendants the signals, one after the other; 0 ends them. Again while there is anybody
+ * new: a list that is made while a process ends may lack its brothers. */
+static void signal_tree(const int *signals)
+{
+	pid_t *before = NULL;
+	size_t n_before = 0;
+	bool more = true;
+	for (unsigned round = 0; more && round < ROUNDS; round++) {
+		pid_t *pids = NULL;
+		size_t n = 0;
+		if (process_tree_list(getpid(), &pids, &n) < 0)
+			n = search_descendants(&pids);
+		more = signal_all(pids, n, before, n_before, signals);
+		free(before);
+		before = pids;
+		n_before = n;
+		if (n > 0)
+			qsort(before, n, sizeof *before, by_number);
+	}
+	free(before);
+}
+
+/* Waits for a child until the time is over (-1: no end), a request to end, or no child is left.
+ * Returns its pid, 0 when nothing came, -1 when there is no child. */
+static pid_t wait_child(int *ret_status, int timeout_ms, bool *ret_told)
+{
+	sigset_t signals;
+	sigemptyset(&signals);
+	sigaddset(&signals, SIGCHLD);
+	sigaddset(&signals, SIGTERM);
+	sigaddset(&signals, SIGHUP);
+	int64_t deadline = now_ms() + timeout_ms;
+	for (;;) {
+		pid_t pid = waitpid(-1, ret_status, WNOHANG);
+		if (pid != 0)
+			return pid;
+		int64_t left = timeout_ms < 0 ? 3600 * 1000 : deadline - now_ms();
+		if (left <= 0)
+			return 0;
+		struct timespec wait = {.tv_sec = left / 1000, .tv_nsec = left % 1000 * 1000000};
+		int got = sigtimedwait(&signals, NULL, &wait);
+		if (got == SIGTERM || got == SIGHUP) {
+			*ret_told = true;
+			return 0;
+		}
+	}
+}
+
+/* The group ends as one, whatever forks meanwhile; who is not in it is looked for. */
+static void make_end(void)
+{
+	if (group)
+		(void)cgroup_kill(group);
+	signal_tree((const int[]){SIGKILL, 0});
+}
+
+/* Ends every descendant: asked first, made to after the grace. Keeps the program's own status. */
+static void end_tree(pid_t program, int *status)
+{
+	int64_t make_at = now_ms() + KILL_GRACE_MS;
+	bool told;
+	signal_tree((const int[]){SIGHUP, SIGTERM, SIGCONT, 0});
+	for (;;) {
+		int child_status;
+		int64_t left = make_at - now_ms();
+		pid_t pid = wait_child(&child_status, left > 0 ? (int)left : 0, &told);
+		if (pid < 0)
+			return;
+		if (pid == program)
+			*status = child_status;
+		if (now_ms() < make_at)
+			continue;
+		make_end();
+		make_at = now_ms() + KILL_AGAIN_MS;
+	}
+}
+
+/* Puts a one-line record in place as a whole. */
+static void __attribute__((format(printf, 2, 3))) record(const char *name, const char *fmt, ...)
+{
+	char temporary[64], line[128];
+	va_list args;
+	va_start(args, fmt);
+	int n = vsnprintf(line, sizeof line, fmt, args);
+	va_end(args);
+	snprintf(temporary, sizeof temporary, "%s.new", name);
+	int fd = openat(records, temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	if (fd < 0)
+		return;
+	bool whole = write(fd, line, (size_t)n) == n;
+	if (close(fd) == 0 && whole)
+		(void)renameat(records, temporary, records, name);
+}
+
+/* Whether it was the kernel that ended it, as the group's bound on memory was reached. */
+static bool is_oom(int status)
+{
+	return group && WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL &&
+	       cgroup_oom_kills(group) > 0;
+}
+
+static void record_exit(int status, bool oom)
+{
+	bool signalled = WIFSIGNALED(status);
+	record("exit", "%s %d %s%lld\n", signalled ? "signal" : "code",
+	       signalled ? WTERMSIG(status) : WEXITSTATUS(status), oom ? "(out of memory) " : "",
+	       (long long)time(NULL));
+}
+
+/* Open and locked until the process ends, however it ends. */
+static void record_alive(void)
+{
+	int fd = openat(records, "alive", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	if (fd < 0 || flock(fd, LOCK_EX | LOCK_NB) < 0)
+		return;
+	if (ftruncate(fd, 0) == 0) /* a full disk: it is known by its terminal alone */
+		(void)dprintf(fd, "%d\n", (int)getpid());
+}
+
+/* Has the FIFO as standard input, open for writing too: a writer that closes is not the end. */
+static int open_input(void)
+{
+	if (mkfifoat(records, "input", 0600) < 0 && errno != EEXIST)
+		return -1;
+	return openat(records, "input", O_RDWR | O_CLOEXEC);
+}
+
+/* The soft limit that programs count on: what uses select(), or closes all that may be open. */
+static void limit_files(void)
+{
+	struct rlimit files;
+	if (n_files == 0 || getrlimit(RLIMIT_NOFILE, &files) < 0)
+		return;
+	files.rlim_cur = n_files;
+	(void)setrlimit(RLIMIT_NOFILE, &files);
+}
+
+/* Leaves the caller, its terminal and its files. False: it could not. */
+static bool go_away(const char *output)
+{
+	int out = open(output, O_WRONLY | O_CREAT | O_APPEND | O_NOFOLLOW | O_CLOEXEC, 0600);
+	int in = open("/dev/null", O_RDONLY | O_CLOEXEC);
+	pid_t shim = out < 0 || in < 0 ? -1 : fork();
+	if (shim > 0)
+		_exit(printf("%d\n", (int)shim) > 0 && fflush(stdout) == 0 ? 0 : 1);
+	return shim == 0 && setsid() >= 0 && dup2(in, STDIN_FILENO) >= 0 &&
+	       dup2(out, STDOUT_FILENO) >= 0 && dup2(out, STDERR_FILENO) >= 0;
+}
+
+static void run_program(char **argv, int input, pid_t shim)
+{
+	sigset_t none;
+	/* nobody looks after it when its shim is killed; what it started is in the group, if any
+	 */
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (getppid() != shim)
+		_exit(126);
+	if (group)
+		(void)cgroup_enter(group); /* else it runs without */
+	limit_files();
+	setpgid(0, 0);
+	signal(SIGTTOU, SIG_IGN);
+	tcsetpgrp(STDIN_FILENO, getpid());
+	for (int i = 1; i < _NSIG; i++) /* two are the C library's own: refused */
+		(void)sigaction(i, &(struct sigaction){.sa_handler = SIG_DFL}, NULL);
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+	if (input >= 0)
+		dup2(input, STDIN_FILENO);
+	execvp(argv[0], argv);
+	fprintf(stderr, "agentpoolfs: cannot run '%s': %s\n", argv[0], strerror(errno));
+	_exit(errno == ENOENT ? 127 : 126);
+}
+
+int main(int argc, char **argv)
+{
+	static const char *const unset[] = {"TMUX", "TMUX_PANE", "CLAUDECODE"};
+	for (size_t i = 0; i < sizeof unset / sizeof *unset; i++)
+		unsetenv(unset[i]);
+	const char *output = NULL;
+	bool by_lines = false;
+	int option;
+	while ((option = getopt(argc, argv, "+ic:n:o:u:")) != -1) {
+		if (option == 'u')
+			unsetenv(optarg);
+		if (option == 'c')
+			group = optarg;
+		if (option == 'n')
+			n_files = strtoull(optarg, NULL, 10);
+		if (option == 'o')
+			output = optarg;
+		by_lines = by_lines || option == 'i';
+	}
+	argv += optind;
+	if (argc - optind < 2) {
+		fprintf(stderr, "usage: agentpool-shim [-i] [-c GROUP] [-n FILES] [-o FILE] [-u "
+				"NAME]... [--] "
+				"DIR PROGRAM [ARG...]\n");
+		return 2;
+	}
+	records = open(argv[0], O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (records < 0) {
+		perror(argv[0]);
+		return 1;
+	}
+	int input = by_lines ? open_input() : -1;
+	if (by_lines && input < 0) {
+		perror("agentpool-shim: input");
+		return 1;
+	}
+	if (output && !go_away(output)) {
+		perror(output);
+		return 1;
+	}
+	sigset_t waited;
+	sigemptyset(&waited);
+	sigaddset(&waited, SIGCHLD);
+	sigaddset(&waited, SIGTERM);
+	sigaddset(&waited, SIGHUP);
+	sigprocmask(SIG_BLOCK, &waited, NULL);
+	prctl(PR_SET_CHILD_SUBREAPER, 1);
+	record_alive();
+	pid_t shim = getpid(), program = fork();
+	if (program < 0) {
+		perror("agentpool-shim: fork");
+		return 1;
+	}
+	if (program == 0)
+		run_program(argv + 1, input, shim);
+	setpgid(program, program); /* both sides: whoever is first */
+	record("pid", "%d %llu\n", (int)program, start_of(program));
+
+	int status = 0;
+	bool told = false;
+	pid_t pid;
+	do {
+		int child_status;
+		pid = wait_child(&child_status, -1, &told);
+		if (pid == program)
+			status = child_status;
+	} while (pid >= 0 && pid != program && !told);
+	bool oom = !told && is_oom(status);
+	end_tree(program, &status);
+	record_exit(status, oom);
+	if (group)
+		(void)cgroup_remove(group); /* else the daemon does, or the next one */
+	/* Nothing runs behind this: what would (a sanitizer's look at leaks, which stops the
+	 * process) would stand still for good where the signal comes by which shims go on. */
+	_exit(WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status));
+}

@@ -1,0 +1,14 @@
+/* The backends that run programs, and which of them a pool needs. */
+#include "backend.h"
+
+const bool backend_runs_programs = true;
+
+int backend_new(struct backend **ret, bool terminal, const char *state_dir, const char *shim,
+		struct ap_err *err)
+{
+	if (terminal)
+		return backend_tmux_new(ret, state_dir, shim, err);
+	/* the pool had terminals before: nobody would end them */
+	backend_tmux_end_left(state_dir);
+	return backend_pipe_new(ret, state_dir, shim, err);
+}

@@ -1,0 +1,108 @@
+/* The driver of programs that speak in lines of JSON: a prompt is a line on the standard input,
+ * what the program does is a line of its output, an event. */
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cleanup.h"
+#include "clock.h"
+#include "driver.h"
+
+/* Longest event; longer ones are left out. */
+#define EVENT_MAX (16 << 20)
+
+/* --- a prompt --- */
+
+/* How long a program may take to read its input. */
+#define INPUT_LIMIT (30 * AP_SECOND)
+
+static int write_input(int fd, const char *text, size_t len)
+{
+	int64_t deadline = ap_clock_ns() + INPUT_LIMIT;
+	for (size_t done = 0; done < len;) {
+		ssize_t n = write(fd, text + done, len - done);
+		struct pollfd room = {.fd = fd, .events = POLLOUT};
+		int64_t left = deadline - ap_clock_ns();
+		if (n > 0)
+			done += (size_t)n;
+		else if (n < 0 && errno != EAGAIN && errno != EINTR)
+			return -errno;
+		else if (left <= 0 || poll(&room, 1, (int)(left / AP_MS) + 1) == 0)
+			return -ETIMEDOUT;
+	}
+	return 0;
+}
+
+static int stream_deliver(struct session *session, const struct ap_buf *text,
+			  enum session_outcome *ret, struct ap_err *err)
+{
+	AP_CLEANUP_BUF struct ap_buf path = {0};
+	AP_CLEANUP_BUF struct ap_buf line = {0};
+	*ret = SESSION_NO_EVIDENCE;
+	int r = profile_input(session->host->profile, ap_buf_text(text), text->len, &line);
+	if (r < 0)
+		return ap_err_errno(err, r, "the prompt");
+	ap_buf_printf(&path, "%s/input", session->dir);
+	AP_CLEANUP_CLOSE int fd =
+		open(ap_buf_text(&path), O_WRONLY | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0 && errno == ENXIO)
+		return -EAGAIN; /* nobody reads it yet */
+	if (fd < 0)
+		return ap_err_errno(err, -errno, "the input of %s", session->name);
+	output_prompted(session);
+	int64_t entered_before = output_entered(session);
+	r = session->input_cut ? write_input(fd, "\n", 1) : 0; /* its end */
+	if (r == 0)
+		r = write_input(fd, line.data, line.len);
+	session->input_cut = r < 0;
+	if (r < 0)
+		output_not_entered(session, entered_before);
+	*ret = r < 0 ? SESSION_NOT_SUBMITTED : SESSION_SUBMITTED;
+	return r < 0 ? ap_err_errno(err, r, "the input of %s", session->name) : 0;
+}
+
+/* --- events --- */
+
+static void on_event(struct session *session, const char *line)
+{
+	struct activity_signal told;
+	if (!profile_judge(session->host->profile, PROFILE_EVENT, line, NULL, &told))
+		return;
+	told.at_ns = ap_clock_ns();
+	session->signs.told = told;
+	if (told.activity == AP_ACTIVITY_READY) {
+		session->response.len = 0;
+		profile_response(session->host->profile, line, &session->response);
+	}
+}
+
+/* Events are whole lines; one that is too long is left out. */
+static void stream_printed(struct session *session, const struct ap_buf *text)
+{
+	struct ap_buf *line = &session->line;
+	for (const char *at = ap_buf_text(text), *end = at + text->len; at < end;) {
+		const char *newline = memchr(at, '\n', (size_t)(end - at));
+		size_t len = (size_t)((newline ? newline : end) - at);
+		if (line->len <= EVENT_MAX)
+			ap_buf_add(line, at, len);
+		at += len + (newline != NULL);
+		if (!newline)
+			continue;
+		if (line->len <= EVENT_MAX && !line->failed)
+			on_event(session, ap_buf_text(line));
+		ap_buf_fini(line);
+	}
+}
+
+static void stream_response(const struct session *session, struct ap_buf *ret)
+{
+	ap_buf_add(ret, ap_buf_text(&session->response), session->response.len);
+}
+
+const struct session_driver driver_stream = {
+	.deliver = stream_deliver,
+	.printed = stream_printed,
+	.response = stream_response,
+};
