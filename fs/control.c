@@ -19,7 +19,7 @@ int control_run(const struct control_command *commands, const struct tree_call *
 		if (command->submit)
 			return command->submit(call, line, request);
 		int r = command->run(call);
-		return r < 0 ? r : 1;
+		return r < 0 ? r : TREE_DONE;
 	}
 	struct ap_buf known = {0};
 	for (const struct control_command *command = commands; command->name; command++)

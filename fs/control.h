@@ -10,14 +10,13 @@ struct control_command {
 	const char *doc;
 	/* one of these */
 	int (*run)(const struct tree_call *); /* 0: done; or negative errno */
-	/* 0: answered later. `words` is the rest of the line, "" where the command takes none */
+	/* enum tree_submitted, or negative errno. `words` is the rest of the line, "" where the command takes none */
 	int (*submit)(const struct tree_call *, const char *words, struct ap_request *);
 	const char *takes; /* what the words are called that have to follow; NULL: none may */
 };
 
-/* Runs the command of a line; the table ends with a row without a name. 0: the request is
- * submitted, 1: it is done and the request was not needed. -EINVAL: there is no such command, the
- * sentence lists them. */
+/* Runs the command of a line; the table ends with a row without a name. enum tree_submitted;
+ * -EINVAL: there is no such command, the sentence lists them. */
 int control_run(const struct control_command *commands, const struct tree_call *call, char *line,
 		struct ap_request *request);
 

@@ -31,8 +31,8 @@ static int hold_line(struct open_file *file, const char *text, size_t len, struc
 {
 	char line[LINE_MAX_LEN + 1];
 	int r = line_copy(text, len, line, err);
-	if (r != 0)
-		return r < 0 ? r : 0;
+	if (r < 0 || line_is_comment(line))
+		return r;
 	struct ap_request *request = ap_request_new(hold_done, file);
 	if (!request)
 		return -ENOMEM;

@@ -234,8 +234,13 @@ void polling_free(struct polling *polling);
 /* The length of the line at the start of `text` with its newline; all of it if there is none. */
 size_t line_length(const char *text, size_t len);
 
-/* Copies the line without its newline. 1: nothing to do, a comment. -EINVAL. */
+/* Copies the line without its newline. -EINVAL. */
 int line_copy(const char *text, size_t len, char ret[LINE_MAX_LEN + 1], struct ap_err *err);
+
+static inline bool line_is_comment(const char *line)
+{
+	return line[0] == '#';
+}
 
 /* Has last_error say why: the sentence in `err`, or that of the errno. */
 void refused(const struct open_file *file, int error, const struct ap_err *err);

@@ -34,6 +34,12 @@ enum tree_writer {
 	TREE_WRITER_ANYONE, /* everybody; what is written may be refused all the same */
 };
 
+/* What has become of a command that is not refused. */
+enum tree_submitted {
+	TREE_PENDING, /* its request is answered later: the 0 of the pool's calls that take one */
+	TREE_DONE,    /* it has had its effect, and did not need the request */
+};
+
 struct tree_row {
 	const char *name;
 	const char *doc; /* one line for people */
@@ -50,7 +56,7 @@ struct tree_row {
 
 	/* writing: at most one of these */
 	int (*line)(const struct tree_call *, char *line); /* one command, done at once */
-	/* one command; 0: answered later, 1: done at once, without the request */
+	/* one command; enum tree_submitted, or negative errno */
 	int (*submit)(const struct tree_call *, char *line, struct ap_request *);
 	/* one value, written in one piece; without a request: say only whether it would be taken */
 	int (*set)(const struct tree_call *, char *value, struct ap_request *);

@@ -38,7 +38,7 @@ int line_copy(const char *text, size_t len, char ret[LINE_MAX_LEN + 1], struct a
 		return ap_err_set(err, -EINVAL, "the line has a NUL in it");
 	memcpy(ret, text, len);
 	ret[len] = '\0';
-	return ret[0] == '#';
+	return 0;
 }
 
 void refused(const struct open_file *file, int error, const struct ap_err *err)
@@ -70,7 +70,7 @@ ssize_t run_lines(struct open_file *file, const char *text, size_t len)
 		struct ap_err err = {""};
 		struct tree_call call = file_call(file, &err);
 		int r = line_copy(text + done, n, line, &err);
-		if (r == 0)
+		if (r == 0 && !line_is_comment(line))
 			r = file->row->line(&call, line);
 		if (r < 0) {
 			refused(file, r, &err);
@@ -189,7 +189,7 @@ static void submit_done(struct ap_request *request, int result, void *data)
 	file_unref(file);
 }
 
-/* Submits one line. 0: answered with success; 1: the answer is to come; or negative errno. */
+/* Submits one line. enum tree_submitted, or negative errno. */
 static int submit_line(struct open_file *file, char *line)
 {
 	struct open_files *files = file->files;
@@ -207,24 +207,20 @@ static int submit_line(struct open_file *file, char *line)
 	writing->answered = false;
 	pthread_mutex_unlock(&files->lock);
 	int r = file->row->submit(&call, line, request);
-	bool submitted = r == 0;
 	pthread_mutex_lock(&files->lock);
 	writing->submitting = false;
 	bool answered = writing->answered, interrupted = writing->interrupted;
 	int answer = writing->answer;
 	pthread_mutex_unlock(&files->lock);
-	if (!submitted) {
+	if (r != TREE_PENDING) {
 		if (r < 0)
 			refused(file, r, &err);
 		request_over(file, request);
 		file_unref(file);
-		r = r < 0 ? r : 0;
 	} else if (answered) {
-		r = answer;
-	} else {
-		if (interrupted) /* while it was being submitted */
-			ap_request_cancel(files->pool, request);
-		r = 1;
+		r = answer < 0 ? answer : TREE_DONE;
+	} else if (interrupted) { /* while it was being submitted */
+		ap_request_cancel(files->pool, request);
 	}
 	ap_request_free(request);
 	return r;
@@ -234,9 +230,9 @@ static void write_continue(struct open_file *file)
 {
 	struct writing *writing = file->writing;
 	char line[LINE_MAX_LEN + 1];
-	int r = 0;
-	for (unsigned i = 0; r == 0 && writing->done < writing->work.len && i < LINES_AT_ONCE;
-	     i++) {
+	int r = TREE_DONE;
+	for (unsigned i = 0;
+	     r == TREE_DONE && writing->done < writing->work.len && i < LINES_AT_ONCE; i++) {
 		pthread_mutex_lock(&file->files->lock);
 		bool interrupted = writing->interrupted;
 		pthread_mutex_unlock(&file->files->lock);
@@ -251,13 +247,13 @@ static void write_continue(struct open_file *file)
 		if (r < 0)
 			refused(file, r, &err);
 		else
-			r = r == 1 ? 0 : submit_line(file, line);
-		if (r == 1)
+			r = line_is_comment(line) ? TREE_DONE : submit_line(file, line);
+		if (r == TREE_PENDING)
 			return; /* submit_done goes on */
-		if (r == 0)
+		if (r == TREE_DONE)
 			writing->done += writing->line_len;
 	}
-	write_finish(file, r);
+	write_finish(file, r < 0 ? r : 0);
 }
 
 static void writer_interrupted(struct parked *parked, void *data)

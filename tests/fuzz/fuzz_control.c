@@ -142,7 +142,7 @@ static void command_holds(struct tree_call *call, char *line)
 	n_run = n_submitted = 0;
 	int r = control_run(commands, call, line, NULL);
 	answer_holds(r, call, n_run + n_submitted);
-	HOLDS(r < 0 || n_submitted == (r == 0));
+	HOLDS(r < 0 || n_submitted == (r == TREE_PENDING));
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
