@@ -552,56 +552,82 @@ static bool has_ended(struct ap_agent *agent)
 	return info.ended;
 }
 
-/* The program goes on in the clean worktree. One that does not forget is to be started anew. */
-static int go_on(struct ap_agent *agent, bool *ret_restart, struct ap_err *err)
+/* Ends what was: the program, where it is to start again, and a lease that was granted too late for
+ * its acquirer. */
+static int end_old(struct ap_agent *agent, bool restart, struct ap_err *err)
 {
-	if (is_cleared(agent) && !session_clear(agent->session, CLEAR_LIMIT)) {
-		*ret_restart = true;
-		return session_end(agent->session, err);
+	int r = restart ? session_end(agent->session, err) : 0;
+	if (r < 0 || !agent->lease_open)
+		return r;
+	r = save_lease(agent, !restart, err);
+	if (r < 0)
+		return r;
+	(void)record_over(agent, NULL); /* else it is tried again */
+	agent->lease_open = false;
+	return 0;
+}
+
+/* Puts the worktree back to what the next lease starts from. */
+static int clean(struct ap_agent *agent, bool restart, struct ap_err *err)
+{
+	char base[GIT_OID_MAX + 1];
+	int64_t limit_ns = ap_pool_config_number(agent->pool, AP_OPT_SPAWN_TIMEOUT);
+	int r = resolve_base(agent->pool, base, err);
+	if (r == 0) {
+		launch_teardown(agent);
+		r = worktree_clean(&agent->worktree, base, !restart, limit_ns, err);
 	}
+	note_commit(agent);
+	return r;
+}
+
+/* Has the program go on in the clean worktree, or starts it. If it does not take the command to
+ * forget, it is started. */
+static int start_next(struct ap_agent *agent, bool restart, struct ap_err *err)
+{
+	if (!restart && is_cleared(agent) && !session_clear(agent->session, CLEAR_LIMIT)) {
+		int r = session_end(agent->session, err);
+		if (r < 0)
+			return r;
+		restart = true;
+	}
+	if (restart)
+		return launch_program(agent, LAUNCH_CLEAN, err);
 	session_forget_output(agent->session);
 	return launch_setup(agent, err);
 }
 
+/* Whether the machine counts it as a recycling. */
+static bool is_recycled(struct ap_agent *agent)
+{
+	pthread_mutex_lock(&agent->pool->lock);
+	bool recycled = agent->pool->view->slots[agent->slot].recycle;
+	pthread_mutex_unlock(&agent->pool->lock);
+	return recycled;
+}
+
 static void job_recycle(struct ap_agent *agent)
 {
-	struct ap_pool *pool = agent->pool;
 	struct ap_err err = {""};
-	char base[GIT_OID_MAX + 1];
-	bool restart = agent->effect.restart || has_ended(agent), recycled = false;
-	int r = restart ? session_end(agent->session, &err) : 0;
-	if (r == 0 && agent->lease_open) /* it was granted too late for its acquirer */
-		r = save_lease(agent, !restart, &err);
-	if (r == 0 && agent->lease_open)
-		(void)record_over(agent, NULL); /* it is as soon as it can be */
-	agent->lease_open = agent->lease_open && r < 0;
+	bool restart = agent->effect.restart || has_ended(agent);
+	int r = end_old(agent, restart, &err);
 	if (r == 0)
-		r = resolve_base(pool, base, &err);
-	if (r == 0) {
-		launch_teardown(agent);
-		r = worktree_clean(&agent->worktree, base, !restart,
-				   ap_pool_config_number(pool, AP_OPT_SPAWN_TIMEOUT), &err);
-	}
-	note_commit(agent);
+		r = clean(agent, restart, &err);
 	crash_point("recycle-cleaned");
 	if (r == 0) {
 		session_drop_prompts(agent->session, false);
-		pthread_mutex_lock(&pool->lock);
-		recycled = pool->view->slots[agent->slot].recycle;
-		pthread_mutex_unlock(&pool->lock);
+		r = start_next(agent, restart, &err);
 	}
-	if (r == 0 && !restart)
-		r = go_on(agent, &restart, &err);
-	if (r == 0 && restart)
-		r = launch_program(agent, LAUNCH_CLEAN, &err);
 	crash_point("recycle-program");
-	if (r == 0)
+	if (r == 0) {
+		bool recycled = is_recycled(agent);
 		r = record_program(agent, true, recycled, recycled ? "total_recycles" : NULL, &err);
+	}
 	crash_point("recycle-recorded");
 	if (r < 0)
-		pool_note_spawn_error(pool, &err);
+		pool_note_spawn_error(agent->pool, &err);
 	outcome(agent, r);
-	worker_once_ask(&pool->tidy);
+	worker_once_ask(&agent->pool->tidy);
 }
 
 static void job_drain(struct ap_agent *agent)

@@ -139,14 +139,13 @@ static int fill_session_host(struct ap_pool *pool, struct ap_err *err)
 	return 0;
 }
 
-int ap_pool_new(struct ap_pool **ret, struct ap_pool_options *options, struct ap_err *err)
+/* With all that a pool of these options has before anything is looked at; it takes the options'
+ * configuration. NULL on ENOMEM. */
+static struct ap_pool *pool_alloc(struct ap_pool_options *options)
 {
-	int r = ap_config_check(&options->config, err);
-	if (r < 0)
-		return r;
 	struct ap_pool *pool = calloc(1, sizeof *pool);
 	if (!pool)
-		return ap_err_errno(err, -ENOMEM, "pool");
+		return NULL;
 	pool->lock_fd = pool->helpers_fd = -1;
 	pool->kept = true; /* until it is ended in order, what is there is left alone */
 	pthread_mutex_init(&pool->lock, NULL);
@@ -171,27 +170,38 @@ int ap_pool_new(struct ap_pool **ret, struct ap_pool_options *options, struct ap
 	unsigned n_slots = (unsigned)pool->config.number[AP_OPT_HARD_CAP];
 	pool->agents = calloc(n_slots, sizeof(struct ap_agent *));
 	pool->noted = calloc(n_slots, sizeof *pool->noted);
-	if (!pool->mountpoint || !pool->shim || !pool->agents || !pool->noted)
-		r = ap_err_errno(err, -ENOMEM, "pool");
-	if (r == 0)
-		r = repo_open(&pool->repo, options->repo,
-			      ap_config_choice(&pool->config, AP_OPT_ALLOW_FOREIGN_REPO),
-			      strcmp(pool->config.text[AP_OPT_GIT], "program") == 0, err);
-	if (r == 0 && strcmp(pool->config.text[AP_OPT_GIT], "library") == 0 &&
+	if (pool->mountpoint && pool->shim && pool->agents && pool->noted)
+		return pool;
+	ap_pool_free(pool);
+	return NULL;
+}
+
+static int open_repo(struct ap_pool *pool, const char *path, struct ap_err *err)
+{
+	const char *git = pool->config.text[AP_OPT_GIT];
+	int r = repo_open(&pool->repo, path,
+			  ap_config_choice(&pool->config, AP_OPT_ALLOW_FOREIGN_REPO),
+			  strcmp(git, "program") == 0, err);
+	if (r == 0 && strcmp(git, "library") == 0 &&
 	    strcmp(repo_git_kind(&pool->repo), "libgit2") != 0)
-		r = ap_err_set(err, -EINVAL, "git=library: libgit2 cannot open %s",
-			       pool->repo.path);
-	if (r == 0)
-		r = state_dir_choose(pool, err);
-	if (r == 0)
-		r = load_profile(pool, options->profiles, err);
-	if (r == 0)
-		r = fill_session_host(pool, err);
-	if (r == 0)
-		r = check_base(pool, err);
-	if (r == 0)
-		r = program_check(pool, err);
-	if (r < 0) {
+		return ap_err_set(err, -EINVAL, "git=library: libgit2 cannot open %s",
+				  pool->repo.path);
+	return r;
+}
+
+int ap_pool_new(struct ap_pool **ret, struct ap_pool_options *options, struct ap_err *err)
+{
+	int r = ap_config_check(&options->config, err);
+	if (r < 0)
+		return r;
+	struct ap_pool *pool = pool_alloc(options);
+	if (!pool)
+		return ap_err_errno(err, -ENOMEM, "pool");
+	if ((r = open_repo(pool, options->repo, err)) < 0 ||
+	    (r = state_dir_choose(pool, err)) < 0 ||
+	    (r = load_profile(pool, options->profiles, err)) < 0 ||
+	    (r = fill_session_host(pool, err)) < 0 || (r = check_base(pool, err)) < 0 ||
+	    (r = program_check(pool, err)) < 0) {
 		ap_pool_free(pool);
 		return r;
 	}
