@@ -40,6 +40,8 @@ enum tree_submitted {
 	TREE_DONE,    /* it has had its effect, and did not need the request */
 };
 
+struct stat_value; /* tree_stats.c */
+
 struct tree_row {
 	const char *name;
 	const char *doc; /* one line for people */
@@ -64,11 +66,15 @@ struct tree_row {
 		    size_t len); /* all of it, at close */
 	enum tree_writer writer;
 
-	const void *detail; /* what handlers that several rows share tell them apart by */
-	bool wakes;	    /* of `show`: poll says when it is another than what was read */
-	bool follow;	    /* read, it is the stream of the events; a read may wait for long */
-	bool parks;	    /* of `fetch`: a read may wait for long, and only once it is asked */
-	bool unlisted;	    /* it can be opened, but no walk over the tree meets it */
+	/* what a `show` that several rows share tells them apart by: of stats/, of an agent */
+	union {
+		const struct stat_value *stat_value;
+		void (*agent_value)(const struct ap_agent_info *, struct ap_buf *out);
+	};
+	bool wakes;    /* of `show`: poll says when it is another than what was read */
+	bool follow;   /* read, it is the stream of the events; a read may wait for long */
+	bool parks;    /* of `fetch`: a read may wait for long, and only once it is asked */
+	bool unlisted; /* it can be opened, but no walk over the tree meets it */
 	bool fresh; /* every lookup is another node, so that a parked writer is alone on its own */
 	bool holds; /* opened for reading and writing, the open file is the lease */
 	enum node_dir subdir; /* with is_dir: a directory */

@@ -6,9 +6,6 @@
 #include "control.h"
 #include "tree.h"
 
-/* Values that are one look at the agent: a row names what of it to print. */
-static int show(const struct tree_call *call, struct ap_buf *out);
-
 static int fetch_screen(const struct tree_call *call, struct ap_request *request)
 {
 	return ap_agent_text(call->pool, call->agent, AP_TEXT_SCREEN, request, call->err);
@@ -177,56 +174,171 @@ static int ctl_submit(const struct tree_call *call, char *line, struct ap_reques
 	return control_run(commands, call, line, request);
 }
 
-enum {
-	STATE,
-	ACTIVITY,
-	WHY,
-	LEASE,
-	OWNER,
-	ID,
-	PID,
-	AGE,
-	CREATED,
-	IDLE_TIME,
-	REQUESTS,
-	PROMPTS,
-	RECYCLES,
-	GENERATION,
-	BRANCH,
-	BASE,
-	EXIT_STATUS,
-	N_VALUES,
-};
+/* --- values: a row names what of one look at the agent it prints --- */
 
-#define SILENT(index, text, about) [index] = {.name = (text), .doc = (about), .show = show}
-#define VALUE(index, text, about)                                                                  \
-	[index] = {.name = (text), .doc = (about), .show = show, .wakes = true}
+static void print_line(struct ap_buf *out, const char *text)
+{
+	ap_buf_printf(out, "%s\n", text);
+}
+
+static void print_number(struct ap_buf *out, uint64_t number)
+{
+	ap_buf_printf(out, "%" PRIu64 "\n", number);
+}
+
+static void print_seconds(struct ap_buf *out, int64_t ns)
+{
+	ap_buf_printf(out, "%.3f\n", (double)ns / (double)AP_SECOND);
+}
+
+static void print_date(struct ap_buf *out, const char *key, int64_t at_ns)
+{
+	char when[32] = "never";
+	if (at_ns)
+		ap_clock_rfc3339(at_ns, when, sizeof when);
+	ap_buf_printf(out, "%s%s%s\n", key, *key ? " " : "", when);
+}
+
+static void print_state(const struct ap_agent_info *a, struct ap_buf *out)
+{
+	print_line(out, ap_agent_state_name(a->state));
+}
+
+static void print_activity(const struct ap_agent_info *a, struct ap_buf *out)
+{
+	print_line(out, ap_activity_name(a->activity));
+}
+
+static void print_why(const struct ap_agent_info *a, struct ap_buf *out)
+{
+	print_line(out, a->why);
+}
+
+static void print_lease(const struct ap_agent_info *a, struct ap_buf *out)
+{
+	if (a->token)
+		print_line(out, a->label);
+}
+
+static void print_owner(const struct ap_agent_info *a, struct ap_buf *out)
+{
+	if (!a->token)
+		return;
+	ap_buf_printf(out, "uid %u\npid %d\n", a->owner_uid, (int)a->owner_pid);
+	print_date(out, "granted", a->granted_ns);
+	print_date(out, "expires", a->expires_ns);
+	ap_buf_printf(out, "token %" PRIu64 "\n", a->token);
+}
+
+static void print_id(const struct ap_agent_info *a, struct ap_buf *out)
+{
+	print_line(out, a->name);
+}
+
+static void print_pid(const struct ap_agent_info *a, struct ap_buf *out)
+{
+	if (a->pid)
+		print_number(out, (uint64_t)a->pid);
+}
+
+static void print_age(const struct ap_agent_info *a, struct ap_buf *out)
+{
+	print_seconds(out, ap_clock_ns() - a->created_ns);
+}
+
+static void print_created(const struct ap_agent_info *a, struct ap_buf *out)
+{
+	print_date(out, "", a->created_ns);
+}
+
+static void print_idle_time(const struct ap_agent_info *a, struct ap_buf *out)
+{
+	print_seconds(out, a->idle_since_ns ? ap_clock_ns() - a->idle_since_ns : 0);
+}
+
+static void print_requests(const struct ap_agent_info *a, struct ap_buf *out)
+{
+	print_number(out, a->n_requests);
+}
+
+static void print_prompts(const struct ap_agent_info *a, struct ap_buf *out)
+{
+	print_number(out, a->n_prompts);
+}
+
+static void print_recycles(const struct ap_agent_info *a, struct ap_buf *out)
+{
+	print_number(out, a->n_recycles);
+}
+
+static void print_generation(const struct ap_agent_info *a, struct ap_buf *out)
+{
+	print_number(out, a->generation);
+}
+
+static void print_branch(const struct ap_agent_info *a, struct ap_buf *out)
+{
+	if (a->branch[0])
+		print_line(out, a->branch);
+}
+
+static void print_base(const struct ap_agent_info *a, struct ap_buf *out)
+{
+	if (a->base[0])
+		print_line(out, a->base);
+}
+
+static void print_exit_status(const struct ap_agent_info *a, struct ap_buf *out)
+{
+	ap_agent_exit_status(a, out);
+	if (out->len > 0)
+		ap_buf_adds(out, "\n");
+}
+
+static int show(const struct tree_call *call, struct ap_buf *out)
+{
+	struct ap_agent_info info;
+	if (!ap_agent_look(call->pool, call->agent, &info))
+		return ap_err_set(call->err, -ENODEV, "the agent is gone");
+	tree_agent[call->index].agent_value(&info, out);
+	return 0;
+}
+
+#define ROW(how, file, about) .name = (file), .doc = (about), .show = show, .agent_value = (how)
+#define VALUE(how, file, about)                                                                    \
+	{                                                                                          \
+		ROW(how, file, about), .wakes = true                                               \
+	}
+/* What passes with time alone, or never, wakes nobody. */
+#define SILENT(how, file, about)                                                                   \
+	{                                                                                          \
+		ROW(how, file, about)                                                              \
+	}
 
 const struct tree_row tree_agent[] = {
-	VALUE(STATE, "state",
+	VALUE(print_state, "state",
 	      "spawning, idle, validating, active, recycling, unhealthy, draining, stopping"),
-	[ACTIVITY] = {.name = "activity",
-		      .doc = "what the program does: starting, ready, busy, waiting, exited; its "
-			     "own hook may write it",
-		      .show = show,
-		      .wakes = true,
-		      .line = activity_line,
-		      .writer = TREE_WRITER_HOLDER},
-	VALUE(WHY, "why", "what activity was concluded from"),
-	VALUE(LEASE, "lease", "the label; empty when not leased"),
-	VALUE(OWNER, "owner", "uid, pid, granted, expires and token of the lease, a line each"),
-	SILENT(ID, "id", "the agent's name"),
-	VALUE(PID, "pid", "of the program; empty before it has started and when it has ended"),
-	SILENT(AGE, "age", "seconds since it was made"),
-	SILENT(CREATED, "created", "when it was made, RFC 3339"),
-	SILENT(IDLE_TIME, "idle_time", "seconds without a lease; 0 when leased"),
-	VALUE(REQUESTS, "requests", "leases it has served"),
-	VALUE(PROMPTS, "prompts", "prompts of this lease"),
-	VALUE(RECYCLES, "recycles", "times it was recycled"),
-	VALUE(GENERATION, "generation", "1, and one more for every recycling"),
-	VALUE(BRANCH, "branch", "the lease's branch"),
-	VALUE(BASE, "base", "commit that the lease started from"),
-	VALUE(EXIT_STATUS, "exit_status",
+	{ROW(print_activity, "activity",
+	     "what the program does: starting, ready, busy, waiting, exited; its own hook may "
+	     "write it"),
+	 .wakes = true, .line = activity_line, .writer = TREE_WRITER_HOLDER},
+	VALUE(print_why, "why", "what activity was concluded from"),
+	VALUE(print_lease, "lease", "the label; empty when not leased"),
+	VALUE(print_owner, "owner",
+	      "uid, pid, granted, expires and token of the lease, a line each"),
+	SILENT(print_id, "id", "the agent's name"),
+	VALUE(print_pid, "pid",
+	      "of the program; empty before it has started and when it has ended"),
+	SILENT(print_age, "age", "seconds since it was made"),
+	SILENT(print_created, "created", "when it was made, RFC 3339"),
+	SILENT(print_idle_time, "idle_time", "seconds without a lease; 0 when leased"),
+	VALUE(print_requests, "requests", "leases it has served"),
+	VALUE(print_prompts, "prompts", "prompts of this lease"),
+	VALUE(print_recycles, "recycles", "times it was recycled"),
+	VALUE(print_generation, "generation", "1, and one more for every recycling"),
+	VALUE(print_branch, "branch", "the lease's branch"),
+	VALUE(print_base, "base", "commit that the lease started from"),
+	VALUE(print_exit_status, "exit_status",
 	      "of the program's last end: code or signal, and when; empty: it has not ended"),
 	{"transitions", "its last 64 changes of state: time, from, to, reason",
 	 .show = transitions_show, .wakes = true},
@@ -255,92 +367,6 @@ const struct tree_row tree_agent[] = {
 	 .submit = ctl_submit, .writer = TREE_WRITER_HOLDER, .fresh = true},
 	{0},
 };
-
-static void seconds(struct ap_buf *out, int64_t ns)
-{
-	ap_buf_printf(out, "%.3f\n", (double)ns / (double)AP_SECOND);
-}
-
-static void date_line(struct ap_buf *out, const char *key, int64_t at_ns)
-{
-	char when[32] = "never";
-	if (at_ns)
-		ap_clock_rfc3339(at_ns, when, sizeof when);
-	ap_buf_printf(out, "%s%s%s\n", key, *key ? " " : "", when);
-}
-
-static int show(const struct tree_call *call, struct ap_buf *out)
-{
-	struct ap_agent_info a;
-	int64_t now = ap_clock_ns();
-	if (!ap_agent_look(call->pool, call->agent, &a))
-		return ap_err_set(call->err, -ENODEV, "the agent is gone");
-	switch (call->index) {
-	case STATE:
-		ap_buf_printf(out, "%s\n", ap_agent_state_name(a.state));
-		break;
-	case ACTIVITY:
-		ap_buf_printf(out, "%s\n", ap_activity_name(a.activity));
-		break;
-	case WHY:
-		ap_buf_printf(out, "%s\n", a.why);
-		break;
-	case LEASE:
-		if (a.token)
-			ap_buf_printf(out, "%s\n", a.label);
-		break;
-	case OWNER:
-		if (!a.token)
-			break;
-		ap_buf_printf(out, "uid %u\npid %d\n", a.owner_uid, (int)a.owner_pid);
-		date_line(out, "granted", a.granted_ns);
-		date_line(out, "expires", a.expires_ns);
-		ap_buf_printf(out, "token %" PRIu64 "\n", a.token);
-		break;
-	case ID:
-		ap_buf_printf(out, "%s\n", a.name);
-		break;
-	case PID:
-		if (a.pid)
-			ap_buf_printf(out, "%d\n", (int)a.pid);
-		break;
-	case AGE:
-		seconds(out, now - a.created_ns);
-		break;
-	case CREATED:
-		date_line(out, "", a.created_ns);
-		break;
-	case IDLE_TIME:
-		seconds(out, a.idle_since_ns ? now - a.idle_since_ns : 0);
-		break;
-	case REQUESTS:
-		ap_buf_printf(out, "%u\n", a.n_requests);
-		break;
-	case PROMPTS:
-		ap_buf_printf(out, "%" PRIu64 "\n", a.n_prompts);
-		break;
-	case RECYCLES:
-		ap_buf_printf(out, "%u\n", a.n_recycles);
-		break;
-	case GENERATION:
-		ap_buf_printf(out, "%u\n", a.generation);
-		break;
-	case BRANCH:
-		if (a.branch[0])
-			ap_buf_printf(out, "%s\n", a.branch);
-		break;
-	case BASE:
-		if (a.base[0])
-			ap_buf_printf(out, "%s\n", a.base);
-		break;
-	case EXIT_STATUS:
-		ap_agent_exit_status(&a, out);
-		if (out->len > 0)
-			ap_buf_adds(out, "\n");
-		break;
-	}
-	return 0;
-}
 
 static int lease_link(const struct tree_call *call, struct ap_buf *out)
 {

@@ -93,7 +93,7 @@ static void print_cause(const struct ap_metrics *look, const struct stat_value *
 
 void tree_stats_value(const struct ap_metrics *metrics, unsigned i, struct ap_buf *out)
 {
-	const struct stat_value *value = tree_stats[i].detail;
+	const struct stat_value *value = tree_stats[i].stat_value;
 	value->print(metrics, value, out);
 }
 
@@ -106,7 +106,7 @@ static int show(const struct tree_call *call, struct ap_buf *out)
 }
 
 #define ROW(how, field, file, about)                                                               \
-	.name = (file), .doc = (about), .show = show, .detail = &(const struct stat_value)         \
+	.name = (file), .doc = (about), .show = show, .stat_value = &(const struct stat_value)     \
 	{                                                                                          \
 		.print = (how), .at = offsetof(struct ap_metrics, field)                           \
 	}
@@ -122,7 +122,7 @@ static int show(const struct tree_call *call, struct ap_buf *out)
 #define QUANTILE(of, q, file, about)                                                               \
 	{                                                                                          \
 		.name = (file), .doc = (about), .show = show, .wakes = true,                       \
-		.detail = &(const struct stat_value){                                              \
+		.stat_value = &(const struct stat_value){                                          \
 			.print = print_quantile, .span = (of), .part = (q)},                       \
 	}
 
