@@ -19,7 +19,7 @@ struct ap_metrics {
 	struct ap_stats stats;
 	struct counters counts;
 	const char *mountpoint; /* as long as the pool */
-	unsigned n_in_state[AP_N_AGENT_STATES];
+	unsigned n_in_state[AP_N_SHOWN_STATES];
 	unsigned min_size, max_size;
 	uint64_t max_memory;		      /* of an agent, bytes; 0: there is no bound */
 	uint64_t n_scaled[AP_SCALE_DOWN + 1]; /* steps by direction */

@@ -74,14 +74,14 @@ static void histogram(const struct page *page, enum counters_span span)
 
 static void agents(const struct page *page)
 {
-	for (int i = AP_AGENT_FREE + 1; i < AP_N_AGENT_STATES; i++)
+	for (int i = AP_AGENT_FREE + 1; i < AP_N_SHOWN_STATES; i++)
 		sample(page, "", "state", ap_agent_state_name((enum ap_agent_state)i),
 		       page->m->n_in_state[i]);
 }
 
 static void agent_seconds(const struct page *page)
 {
-	for (int i = AP_AGENT_FREE + 1; i < AP_N_AGENT_STATES; i++)
+	for (int i = AP_AGENT_FREE + 1; i < AP_N_SHOWN_STATES; i++)
 		sample(page, "_total", "state", ap_agent_state_name((enum ap_agent_state)i),
 		       (double)page->m->counts.state_us[i] / 1e6);
 }

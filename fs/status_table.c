@@ -142,7 +142,7 @@ static void add_counts(const struct ap_overview *o, struct ap_buf *out)
 		      o->metrics.min_size, o->metrics.max_size);
 	if (stats->target >= 0)
 		ap_buf_printf(out, ", set to %d", stats->target);
-	for (int i = AP_AGENT_FREE + 1; i < AP_N_AGENT_STATES; i++) {
+	for (int i = AP_AGENT_FREE + 1; i < AP_N_SHOWN_STATES; i++) {
 		if (o->metrics.n_in_state[i] == 0)
 			continue;
 		ap_buf_printf(out, "%s%u %s", between, o->metrics.n_in_state[i],

@@ -115,7 +115,8 @@ void counters_elapse(struct counters *counters, const unsigned n_in_state[AP_N_A
 		return;
 	if (counters->elapsed_us > 0) {
 		for (int i = 0; i < AP_N_AGENT_STATES; i++)
-			counters->state_us[i] += n_in_state[i] * (uint64_t)passed;
+			counters->state_us[ap_agent_state_shown(i)] +=
+				n_in_state[i] * (uint64_t)passed;
 	}
 	counters->elapsed_us = now_us;
 }
@@ -146,7 +147,7 @@ const char *counters_release_name(enum counters_release release)
 {
 	static const char *const names[] = {
 		[COUNTERS_TO_IDLE] = "idle", [COUNTERS_TO_RECYCLE] = "recycle",
-		[COUNTERS_TO_END] = "ended", [COUNTERS_TO_ASIDE] = "unsaved",
+		[COUNTERS_TO_END] = "ended", [COUNTERS_TO_QUARANTINE] = "unsaved",
 		[COUNTERS_STALE] = "stale",
 	};
 	return names[release];

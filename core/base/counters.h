@@ -41,7 +41,7 @@ enum counters_release {
 	COUNTERS_TO_IDLE,
 	COUNTERS_TO_RECYCLE,
 	COUNTERS_TO_END,
-	COUNTERS_TO_ASIDE, /* its work could not be saved */
+	COUNTERS_TO_QUARANTINE, /* its work could not be saved */
 	COUNTERS_STALE,
 	COUNTERS_N_RELEASES,
 };
@@ -59,7 +59,7 @@ struct counters {
 	uint64_t n_expired; /* leases ended by their ttl */
 	uint64_t n_breaker; /* changes of the breaker's state */
 	uint64_t n_at_max;  /* times that acquirers came to wait for a pool that may not grow */
-	uint64_t state_us[AP_N_AGENT_STATES]; /* agents times time */
+	uint64_t state_us[AP_N_SHOWN_STATES]; /* agents times time */
 	int64_t elapsed_us;		      /* until when state_us counts */
 	bool at_max;
 };

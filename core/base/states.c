@@ -9,7 +9,7 @@ const char *ap_agent_state_name(enum ap_agent_state state)
 		[AP_AGENT_UNHEALTHY] = "unhealthy", [AP_AGENT_DRAINING] = "draining",
 		[AP_AGENT_STOPPING] = "stopping",
 	};
-	return names[state];
+	return names[ap_agent_state_shown(state)];
 }
 
 const char *ap_activity_name(enum ap_activity activity)

@@ -12,8 +12,18 @@ enum ap_agent_state {
 	AP_AGENT_UNHEALTHY,
 	AP_AGENT_DRAINING,
 	AP_AGENT_STOPPING,
+	AP_N_SHOWN_STATES, /* those before are told apart by users */
+	/* its lease's work could not be saved: it waits for a human, its worktree untouched. Users
+	 * see it as unhealthy */
+	AP_AGENT_QUARANTINED = AP_N_SHOWN_STATES,
 	AP_N_AGENT_STATES,
 };
+
+/* The state that users see. */
+static inline enum ap_agent_state ap_agent_state_shown(enum ap_agent_state state)
+{
+	return state == AP_AGENT_QUARANTINED ? AP_AGENT_UNHEALTHY : state;
+}
 
 enum ap_activity {
 	AP_ACTIVITY_STARTING,

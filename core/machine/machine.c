@@ -36,9 +36,10 @@ static const unsigned legal_moves[AP_N_AGENT_STATES] = {
 	[AP_AGENT_IDLE] =
 		BIT(VALIDATING) | BIT(RECYCLING) | BIT(DRAINING) | BIT(UNHEALTHY) | BIT(STOPPING),
 	[AP_AGENT_VALIDATING] = BIT(IDLE) | BIT(ACTIVE) | BIT(UNHEALTHY),
-	[AP_AGENT_ACTIVE] = BIT(RECYCLING) | BIT(DRAINING) | BIT(UNHEALTHY) | BIT(STOPPING),
+	[AP_AGENT_ACTIVE] = BIT(RECYCLING) | BIT(DRAINING) | BIT(QUARANTINED) | BIT(STOPPING),
 	[AP_AGENT_RECYCLING] = BIT(IDLE) | BIT(STOPPING),
-	[AP_AGENT_UNHEALTHY] = BIT(RECYCLING) | BIT(STOPPING),
+	[AP_AGENT_UNHEALTHY] = BIT(RECYCLING) | BIT(STOPPING), /* within one step */
+	[AP_AGENT_QUARANTINED] = BIT(STOPPING),
 	[AP_AGENT_DRAINING] = BIT(STOPPING),
 	[AP_AGENT_STOPPING] = BIT(FREE),
 };
@@ -270,21 +271,14 @@ static void slot_mark(struct machine_view *m, struct machine_slot *slot, enum ap
 	slot->recycle = (uint8_t)reason;
 }
 
-static void slot_set_aside(struct machine_view *m, struct machine_slot *slot, bool aside)
-{
-	if (slot->aside != aside)
-		m->n_aside += aside ? 1 : -1u;
-	slot->aside = aside;
-}
-
-static void slot_stop(struct machine_view *m, struct machine_slot *slot, enum ap_reason reason,
-		      int64_t now, struct machine_effects *fx)
+static struct machine_effect *slot_stop(struct machine_view *m, struct machine_slot *slot,
+					enum ap_reason reason, int64_t now,
+					struct machine_effects *fx)
 {
 	slot_disown(m, slot);
 	slot_mark(m, slot, AP_REASON_NONE);
 	slot_move(m, slot, AP_AGENT_STOPPING, reason, fx);
-	effect_begin(m, fx, EFFECT_STOP, slot, ap_clock_after(now, STOP_LIMIT))->discard =
-		slot->aside;
+	return effect_begin(m, fx, EFFECT_STOP, slot, ap_clock_after(now, STOP_LIMIT));
 }
 
 /* The orderly end of an agent that is well. */
@@ -373,7 +367,6 @@ static void slot_free(struct machine_view *m, struct machine_slot *slot, struct 
 {
 	if (slot->born)
 		m->n_terminated++;
-	slot_set_aside(m, slot, false);
 	ap_list_remove(&slot->label.link);
 	slot_move(m, slot, AP_AGENT_FREE, AP_REASON_STOPPED, fx);
 	struct ap_list link = slot->link;
@@ -402,6 +395,14 @@ static void lease_clear(struct machine_slot *slot)
 	slot->leaving = AP_REASON_NONE;
 }
 
+/* At the end of the pool a quarantined agent goes, and its worktree stays. */
+static void slot_let_go(struct machine_view *m, struct machine_slot *slot, int64_t now,
+			struct machine_effects *fx)
+{
+	lease_clear(slot);
+	slot_stop(m, slot, AP_REASON_SHUTDOWN, now, fx)->keep = true;
+}
+
 static void lease_end(struct machine_view *m, struct machine_slot *slot, enum ap_reason reason,
 		      bool discard, int64_t now, struct machine_effects *fx)
 {
@@ -410,7 +411,7 @@ static void lease_end(struct machine_view *m, struct machine_slot *slot, enum ap
 		effect_begin(m, fx, EFFECT_SAVE, slot, ap_clock_after(now, SAVE_LIMIT));
 	save->discard = discard;
 	save->restart = !m->limits.keep_program || slot->retire || slot->recycle || m->shutdown ||
-			slot->aside;
+			slot->state == AP_AGENT_QUARANTINED;
 }
 
 /* --- reconcile: level-triggered, after every event --- */
@@ -837,10 +838,9 @@ static int on_release(struct machine_view *m, const struct machine_event *event,
 		      struct machine_effects *fx)
 {
 	struct machine_slot *slot = slot_at(m, event->slot);
-	if (slot->state != AP_AGENT_ACTIVE && !slot->aside)
+	if (slot->state != AP_AGENT_ACTIVE && slot->state != AP_AGENT_QUARANTINED)
 		return -ENOENT;
-	if (slot->leaving || slot->state == AP_AGENT_STOPPING ||
-	    machine_slot_stale(slot, event->token))
+	if (slot->leaving || machine_slot_stale(slot, event->token))
 		return -ESTALE;
 	slot->request = event->request;
 	if (event->request) {
@@ -905,7 +905,7 @@ static int on_kill(struct machine_view *m, const struct machine_event *event, in
 		slot_stop(m, slot, AP_REASON_KILL, now, fx);
 		break;
 	case AP_AGENT_ACTIVE:
-	case AP_AGENT_UNHEALTHY:
+	case AP_AGENT_QUARANTINED:
 		slot->retire = AP_REASON_KILL;
 		if (!slot->leaving)
 			lease_end(m, slot, AP_REASON_KILL, false, now, fx);
@@ -1047,9 +1047,9 @@ static int on_validated(struct machine_view *m, const struct machine_event *even
 	return 0;
 }
 
-/* A label that stays to be seen: it is where the work is. */
-static void set_aside(struct machine_view *m, struct machine_slot *slot, int64_t now,
-		      struct machine_effects *fx)
+/* The work could not be saved. The label stays to be seen: it is where the work is. */
+static void quarantine(struct machine_view *m, struct machine_slot *slot, int64_t now,
+		       struct machine_effects *fx)
 {
 	slot_disown(m, slot);
 	slot_mark(m, slot, AP_REASON_NONE);
@@ -1058,10 +1058,9 @@ static void set_aside(struct machine_view *m, struct machine_slot *slot, int64_t
 	slot->effect = 0;
 	slot->deadline_ns = AP_FOREVER;
 	if (slot->state == AP_AGENT_ACTIVE)
-		slot_move(m, slot, AP_AGENT_UNHEALTHY, AP_REASON_UNSAVED, fx);
-	slot_set_aside(m, slot, true);
+		slot_move(m, slot, AP_AGENT_QUARANTINED, AP_REASON_UNSAVED, fx);
 	if (m->shutdown)
-		slot_stop(m, slot, AP_REASON_SHUTDOWN, now, fx);
+		slot_let_go(m, slot, now, fx);
 }
 
 static void check_recycling(struct machine_view *m, struct machine_slot *slot, int64_t now)
@@ -1086,13 +1085,11 @@ static int on_saved(struct machine_view *m, const struct machine_event *event, i
 	slot_answer(slot, fx, event->result);
 	/* saved, but not written down: whoever releases is told, the agent is well */
 	if (event->result < 0 && !agent_is_well(event->result)) {
-		set_aside(m, slot, now, fx);
+		quarantine(m, slot, now, fx);
 		return 0;
 	}
-	bool was_aside = slot->aside;
-	slot_set_aside(m, slot, false);
 	lease_clear(slot);
-	if (slot->retire || was_aside) {
+	if (slot->retire || slot->state == AP_AGENT_QUARANTINED) {
 		slot_stop(m, slot, slot->retire ? slot->retire : reason, now, fx);
 		return 0;
 	}
@@ -1233,7 +1230,7 @@ static void slot_overdue(struct machine_view *m, struct machine_slot *slot, int6
 		else
 			lease_end(m, slot, AP_REASON_TTL, false, now, fx);
 		break;
-	case AP_AGENT_UNHEALTHY: /* set aside, and being saved once more */
+	case AP_AGENT_QUARANTINED: /* being saved once more */
 		on_saved(m, &late, now, fx);
 		break;
 	case AP_AGENT_RECYCLING:
@@ -1247,6 +1244,7 @@ static void slot_overdue(struct machine_view *m, struct machine_slot *slot, int6
 		break;
 	case AP_AGENT_FREE:
 	case AP_AGENT_IDLE:
+	case AP_AGENT_UNHEALTHY: /* within one step */
 	case AP_N_AGENT_STATES:
 		break;
 	}
@@ -1405,8 +1403,8 @@ static int on_shutdown(struct machine_view *m, const struct machine_event *event
 			lease_end(m, slot, AP_REASON_SHUTDOWN, false, now, fx);
 		else if (slot->state == AP_AGENT_VALIDATING)
 			slot_answer(slot, fx, -ESHUTDOWN); /* ended as soon as it is granted */
-		else if (slot->aside && !slot->leaving)	   /* let go; its worktree is kept */
-			slot_stop(m, slot, AP_REASON_SHUTDOWN, now, fx);
+		else if (slot->state == AP_AGENT_QUARANTINED && !slot->leaving)
+			slot_let_go(m, slot, now, fx);
 	}
 	return 0;
 }

@@ -116,7 +116,6 @@ struct machine_slot {
 	uint8_t leaving;       /* enum ap_reason: why its lease ends; 0: it does not */
 	uint8_t n_memory_over; /* samples in a row */
 	bool by_handle : 1;
-	bool aside : 1;	 /* UNHEALTHY: saving failed, the worktree is kept as it is */
 	bool proven : 1; /* alive long enough that its start counts as a success */
 	bool born : 1;	 /* it was spawned, and counts as terminated when it ends */
 	bool cpu_over : 1;
@@ -137,7 +136,8 @@ struct machine_effect {
 	enum machine_effect_type type;
 	unsigned slot;
 	uint32_t id;  /* its outcome names it */
-	bool discard; /* SAVE: throw the work away; STOP: keep the worktree */
+	bool discard; /* SAVE: throw the work away */
+	bool keep;    /* STOP: keep the worktree */
 	bool restart; /* SAVE: end the program first; RECYCLE: start it anew */
 };
 
@@ -237,10 +237,9 @@ struct machine_view {
 	unsigned n_slots;
 	struct ap_list states[AP_N_AGENT_STATES]; /* slots by state; IDLE: last used first */
 	unsigned n_in_state[AP_N_AGENT_STATES];
-	unsigned n_aside, n_unproven,
-		n_marked;	/* of them: set aside; on probation; to be recycled */
-	struct ap_list waiters; /* requests, first come first */
-	struct ap_list anyone;	/* of them those who take any agent, likewise */
+	unsigned n_unproven, n_marked; /* of them: on probation; to be recycled */
+	struct ap_list waiters;	       /* requests, first come first */
+	struct ap_list anyone;	       /* of them those who take any agent, likewise */
 	unsigned n_waiting;
 	uint64_t next_arrival;
 	int64_t waiters_due_ns; /* no waiter's deadline is before */
@@ -311,7 +310,7 @@ const struct machine_slot *machine_free_slot(const struct machine_view *machine)
 /* Whether nothing is under way: every agent rests in its state. */
 bool machine_at_rest(const struct machine_view *machine);
 
-/* Of them those that serve or will: neither ending nor set aside. */
+/* Of them those that serve or will: neither ending nor quarantined. */
 unsigned machine_live(const struct machine_view *machine);
 
 struct scaling_sample machine_sample(const struct machine_view *machine);

@@ -271,14 +271,14 @@ bool agent_info_locked(const struct ap_agent *agent, const struct session_info *
 	session_shown(agent, info, ret);
 	if (agent->gone)
 		return false;
-	ret->state = slot->state;
+	ret->state = ap_agent_state_shown(slot->state);
 	ret->created_ns = slot->created_ns;
 	ret->idle_since_ns = slot->state == AP_AGENT_IDLE ? slot->used_ns : 0;
 	ret->n_requests = slot->n_requests;
 	ret->n_recycles = slot->n_recycles;
 	ret->generation = slot->generation;
 	ret->n_prompts = agent->n_prompts;
-	if (slot->state != AP_AGENT_ACTIVE && !slot->aside)
+	if (slot->state != AP_AGENT_ACTIVE && slot->state != AP_AGENT_QUARANTINED)
 		return true;
 	memcpy(ret->label, slot->label.text, sizeof ret->label);
 	memcpy(ret->base, agent->base, sizeof ret->base);

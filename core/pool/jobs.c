@@ -642,7 +642,7 @@ static void job_stop(struct ap_agent *agent)
 {
 	struct ap_pool *pool = agent->pool;
 	struct ap_err err = {""};
-	bool keep = agent->effect.discard;
+	bool keep = agent->effect.keep;
 	int r = session_end(agent->session, &err);
 	crash_point("stop-ended");
 	if (r == 0 && !keep && agent->lease_open)

@@ -103,7 +103,9 @@ static const struct machine_slot *lease_find_locked(struct ap_pool *pool, const 
 	const struct machine_slot *slot = machine_find_label(pool->view, word);
 	if (!slot && agent_number(word))
 		slot = machine_find_number(pool->view, agent_number(word));
-	return slot && (slot->state == AP_AGENT_ACTIVE || slot->aside) ? slot : NULL;
+	return slot && (slot->state == AP_AGENT_ACTIVE || slot->state == AP_AGENT_QUARANTINED)
+		       ? slot
+		       : NULL;
 }
 
 bool ap_pool_is_owner(const struct ap_pool *pool, uid_t uid)

@@ -404,15 +404,15 @@ unsigned ap_pool_stop(struct ap_pool *pool, struct ap_err *err)
 	pthread_mutex_lock(&pool->lock);
 	while (!pool_is_over_locked(pool)) /* every effect has a time limit of its own */
 		pthread_cond_wait(&pool->emptied, &pool->lock);
-	*err = pool->aside_error;
-	unsigned n_aside = pool->n_aside;
+	*err = pool->quarantine_error;
+	unsigned n_quarantined = pool->n_quarantined;
 	pthread_mutex_unlock(&pool->lock);
 	if (pool->kept)
 		answer_all_waits(pool);
 	else
 		(void)state_dir_save_next_agent(pool, NULL); /* some names are left out then */
 	events_end(pool->events);
-	return n_aside;
+	return n_quarantined;
 }
 
 /* Agents that are left for the next daemon; after a start that failed too. */

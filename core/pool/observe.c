@@ -41,8 +41,8 @@ static void count_release_locked(struct ap_pool *pool, const struct ap_agent *ag
 	if (move->to == AP_AGENT_RECYCLING)
 		release = pool->view->slots[move->slot].recycle ? COUNTERS_TO_RECYCLE
 								: COUNTERS_TO_IDLE;
-	else if (move->to == AP_AGENT_UNHEALTHY)
-		release = COUNTERS_TO_ASIDE;
+	else if (move->to == AP_AGENT_QUARANTINED)
+		release = COUNTERS_TO_QUARANTINE;
 	pool->counters.releases[release]++;
 	counters_observe(&pool->counters, COUNTERS_HOLD, now - agent->leased_ns);
 }
@@ -332,7 +332,8 @@ struct ap_metrics metrics_of_locked(struct ap_pool *pool, const struct templates
 	stats_locked(pool, templates, &metrics.stats);
 	if (m->breaker.n_failures > 0)
 		metrics.breaker_cause = pool->spawn_error;
-	memcpy(metrics.n_in_state, m->n_in_state, sizeof metrics.n_in_state);
+	for (int i = 0; i < AP_N_AGENT_STATES; i++)
+		metrics.n_in_state[ap_agent_state_shown(i)] += m->n_in_state[i];
 	memcpy(metrics.n_scaled, m->n_scaled, sizeof metrics.n_scaled);
 	return metrics;
 }

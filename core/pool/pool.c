@@ -334,8 +334,8 @@ void pool_note_unsaved(struct ap_pool *pool, const struct ap_err *err, bool is_k
 {
 	pthread_mutex_lock(&pool->lock);
 	if (err->text[0])
-		pool->aside_error = *err;
-	pool->n_aside += is_kept;
+		pool->quarantine_error = *err;
+	pool->n_quarantined += is_kept;
 	pthread_mutex_unlock(&pool->lock);
 }
 

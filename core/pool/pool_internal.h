@@ -171,8 +171,8 @@ struct ap_pool {
 	struct noted_lease *noted; /* by slot */
 	struct ap_err spawn_error; /* why the last spawn failed */
 	int64_t spawn_error_ns;
-	struct ap_err aside_error; /* where work lies that could not be saved */
-	unsigned n_aside;
+	struct ap_err quarantine_error; /* where work lies that could not be saved */
+	unsigned n_quarantined;
 	struct ap_list lookers; /* requests that answer_job answers */
 	bool looks, answers;	/* these jobs are queued or run */
 	int64_t look_due_ns;	/* what was looked at before does until then */

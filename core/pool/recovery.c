@@ -35,7 +35,7 @@ struct left {
 	struct store_agent agent;
 	struct store_lease lease; /* token 0: none */
 	struct ap_agent *adopted; /* what it has become, referenced; NULL: nothing */
-	bool aside;		  /* kept as it is, with its records */
+	bool quarantined;	  /* kept as it is, with its records */
 };
 
 struct recovery {
@@ -144,7 +144,7 @@ static int end_left(struct ap_pool *pool, const char *name, const char *agent_di
 	return 0;
 }
 
-static void set_aside(struct ap_pool *pool, struct worktree *worktree, const struct ap_err *err)
+static void quarantine(struct ap_pool *pool, struct worktree *worktree, const struct ap_err *err)
 {
 	pool_note_unsaved(pool, err, true);
 	worktree_leave(worktree);
@@ -243,7 +243,7 @@ static void remove_worktree(struct recovery *recovery, const char *name)
 	struct worktree worktree = {0};
 	struct lease_record record;
 	struct ap_err err = {""};
-	if (!agent_dir || (left && (left->adopted || left->aside)))
+	if (!agent_dir || (left && (left->adopted || left->quarantined)))
 		return;
 	int found = lease_record_read(agent_dir, &record);
 	int r = end_left(pool, name, agent_dir, &err);
@@ -263,9 +263,9 @@ static void remove_worktree(struct recovery *recovery, const char *name)
 		remove_tree(agent_dir, NULL, NULL);
 		worktree_fini(&worktree);
 	} else { /* the record stays with the worktree: the next start tries again */
-		set_aside(pool, &worktree, &err);
+		quarantine(pool, &worktree, &err);
 		if (left)
-			left->aside = true;
+			left->quarantined = true;
 	}
 	free(record.admin_dir);
 }
@@ -277,7 +277,7 @@ static void remove_records(struct recovery *recovery, const char *name)
 	const struct left *left = left_find(recovery, agent_number(name));
 	AP_CLEANUP_FREE char *worktree = state_dir_path(pool, POOL_WORKTREES, name);
 	AP_CLEANUP_FREE char *agent_dir = state_dir_path(pool, POOL_AGENTS, name);
-	if (!worktree || !agent_dir || (left && (left->adopted || left->aside)) ||
+	if (!worktree || !agent_dir || (left && (left->adopted || left->quarantined)) ||
 	    access(worktree, F_OK) == 0)
 		return;
 	if (end_left(pool, name, agent_dir, NULL) == 0)
@@ -562,10 +562,10 @@ static int go_on_with(struct recovery *recovery, struct left *left, struct ap_er
 		r = adopt(pool, left, &worktree, &terminal, err);
 	else if (r == 0)
 		r = -EAGAIN;
-	left->aside = r < 0 && r != -EAGAIN && leased;
-	if (left->aside) { /* kept with its records: the next start tries again */
+	left->quarantined = r < 0 && r != -EAGAIN && leased;
+	if (left->quarantined) { /* kept with its records: the next start tries again */
 		tell_lost(pool, left->lease.label, name, err->text);
-		set_aside(pool, &worktree, err);
+		quarantine(pool, &worktree, err);
 	}
 	worktree_fini(&worktree);
 	return 0;
@@ -580,7 +580,7 @@ static int forget(const struct recovery *recovery, struct ap_err *err)
 	txn_set(txn, "boot", boot_mark());
 	for (unsigned i = 0; i < recovery->n; i++) {
 		const struct left *left = &recovery->at[i];
-		if (left->adopted || left->aside)
+		if (left->adopted || left->quarantined)
 			continue;
 		txn_agent_gone(txn, left->agent.number);
 		if (left->lease.token)

@@ -13,7 +13,7 @@ static int look_text(struct ap_agent *agent, enum worktree_look what, struct ap_
 	char base[GIT_OID_MAX + 1];
 	pthread_mutex_lock(&agent->pool->lock);
 	const struct machine_slot *slot = &agent->pool->view->slots[agent->slot];
-	bool has_base = slot->state == AP_AGENT_ACTIVE || slot->aside;
+	bool has_base = slot->state == AP_AGENT_ACTIVE || slot->state == AP_AGENT_QUARANTINED;
 	snprintf(base, sizeof base, "%s", has_base ? agent->base : "");
 	pthread_mutex_unlock(&agent->pool->lock);
 	return worktree_look(&agent->worktree, base, what, out, err);

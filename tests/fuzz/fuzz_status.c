@@ -30,7 +30,7 @@ static void take_agent(struct fuzz_input *input, struct ap_agent_overview *agent
 		.cpu_percent = flags * 7.3,
 		.n_tasks = flags,
 		.info = {.number = number,
-			 .state = (enum ap_agent_state)(1 + flags % (AP_N_AGENT_STATES - 1)),
+			 .state = (enum ap_agent_state)(1 + flags % (AP_N_SHOWN_STATES - 1)),
 			 .activity = (enum ap_activity)(flags % (AP_ACTIVITY_EXITED + 1)),
 			 .worktree = "/worktrees/agent",
 			 .token = flags,

@@ -51,9 +51,9 @@ static uint64_t slot_hash(const struct world *w, const struct machine_slot *slot
 	bool effect_comes =
 		world_awaited(w, machine_slot_index(&w->memory.machine.view, slot)) >= 0;
 	uint64_t hash = mixed(slot->state, slot->recycle << 8 | slot->retire);
-	hash = mixed(hash, (uint64_t) !!slot->leaving << 5 | (uint64_t)slot->aside << 4 |
-				   (uint64_t)slot->proven << 3 | (uint64_t)slot->born << 2 |
-				   (uint64_t)effect_comes << 1 | (slot->state == 0));
+	hash = mixed(hash, (uint64_t) !!slot->leaving << 4 | (uint64_t)slot->proven << 3 |
+				   (uint64_t)slot->born << 2 | (uint64_t)effect_comes << 1 |
+				   (slot->state == 0));
 	hash = mixed(hash, slot->state == AP_AGENT_FREE ? 0 : slot->number - first + 1);
 	hash = mixed(hash, request_of(w, slot->request) << 8 | (unsigned char)slot->label.text[0]);
 	hash = mixed(hash, time_from_now(w, slot->deadline_ns));

@@ -36,10 +36,9 @@ static void check_lists(const struct world *w)
 static void check_counts(const struct world *w)
 {
 	const struct machine_view *m = &w->memory.machine.view;
-	unsigned n_aside = 0, n_unproven = 0, n_marked = 0, n_alive = 0, n_born = 0, n_leased = 0;
+	unsigned n_unproven = 0, n_marked = 0, n_alive = 0, n_born = 0, n_leased = 0;
 	for (unsigned i = 0; i < m->n_slots; i++) {
 		const struct machine_slot *slot = &m->slots[i];
-		n_aside += slot->aside;
 		n_unproven += !slot->proven;
 		n_marked += slot->recycle != 0;
 		n_alive += w->alive[i];
@@ -48,7 +47,6 @@ static void check_counts(const struct world *w)
 		CHECK(w, w->alive[i] == (slot->state != AP_AGENT_FREE),
 		      "what may be alive is in a slot that is not free");
 	}
-	CHECK(w, n_aside == m->n_aside, "agents set aside are counted");
 	CHECK(w, n_unproven == m->n_unproven, "agents on probation are counted");
 	CHECK(w, n_marked == m->n_marked, "marked agents are counted");
 	CHECK(w, n_alive == machine_total(m), "what may be alive counts in the total");
@@ -91,8 +89,10 @@ static void check_leases(const struct world *w)
 	for (unsigned i = 0; i < m->n_slots; i++) {
 		const struct machine_slot *slot = &m->slots[i];
 		CHECK(w, !!slot->token == may_have_lease(slot), "a lease and only it has a token");
-		CHECK(w, !!slot->label.text[0] == (may_have_lease(slot) || slot->aside),
-		      "a label is of a lease, or of work set aside");
+		CHECK(w,
+		      !!slot->label.text[0] ==
+			      (may_have_lease(slot) || slot->state == AP_AGENT_QUARANTINED),
+		      "a label is of a lease, or of work that is quarantined");
 		CHECK(w, !slot->leaving || slot->effect, "a lease that leaves is being saved");
 		CHECK(w, slot->token < m->next_token, "tokens come from one counter");
 		for (unsigned k = 0; k < i && slot->token; k++)
@@ -186,8 +186,8 @@ static bool rests(const struct machine_slot *slot)
 		return true;
 	case AP_AGENT_ACTIVE: /* without a time to live */
 		return !slot->leaving && slot->ttl_ns == 0;
-	case AP_AGENT_UNHEALTHY:
-		return slot->aside && !slot->leaving;
+	case AP_AGENT_QUARANTINED:
+		return !slot->leaving;
 	default:
 		return false;
 	}
@@ -268,13 +268,13 @@ static void check_end_of_lease(const struct world *w, const struct machine_event
 static void check_moves(const struct world *w, const struct machine_event *event,
 			const struct machine_memory *before, const struct machine_effects *fx)
 {
-	static const char letters[] = "FSIVARUDT";
+	static const char letters[] = "FSIVARUDTQ";
 	static const char *const legal[AP_N_AGENT_STATES] = {
 		[AP_AGENT_FREE] = "SIA",     [AP_AGENT_SPAWNING] = "IT",
 		[AP_AGENT_IDLE] = "VRDUT",   [AP_AGENT_VALIDATING] = "IAU",
-		[AP_AGENT_ACTIVE] = "RDUT",  [AP_AGENT_RECYCLING] = "IT",
+		[AP_AGENT_ACTIVE] = "RDQT",  [AP_AGENT_RECYCLING] = "IT",
 		[AP_AGENT_UNHEALTHY] = "RT", [AP_AGENT_DRAINING] = "T",
-		[AP_AGENT_STOPPING] = "F",
+		[AP_AGENT_STOPPING] = "F",   [AP_AGENT_QUARANTINED] = "T",
 	};
 	unsigned states[MAX_SLOTS];
 	for (unsigned i = 0; i < MAX_SLOTS; i++)
@@ -335,8 +335,8 @@ static bool effect_fits(const struct machine_effect *effect, const struct machin
 		[EFFECT_SAVE] = AP_AGENT_ACTIVE,    [EFFECT_RECYCLE] = AP_AGENT_RECYCLING,
 		[EFFECT_DRAIN] = AP_AGENT_DRAINING, [EFFECT_STOP] = AP_AGENT_STOPPING,
 	};
-	if (effect->type == EFFECT_SAVE && slot->aside)
-		return slot->state == AP_AGENT_UNHEALTHY && slot->leaving;
+	if (effect->type == EFFECT_SAVE && slot->state == AP_AGENT_QUARANTINED)
+		return slot->leaving;
 	if (effect->type == EFFECT_SAVE && !slot->leaving)
 		return false;
 	return slot->state == states[effect->type];

@@ -39,9 +39,7 @@ MUTANTS = [
     ("a retried acquirer draws a new token", "machine",
      "\tif (request->token == 0)\n\t\trequest->token", "\tif (true)\n\t\trequest->token"),
     ("a stale token releases", "machine",
-     "\tif (slot->leaving || slot->state == AP_AGENT_STOPPING ||\n"
-     "\t    machine_slot_stale(slot, event->token))",
-     "\tif (slot->leaving || slot->state == AP_AGENT_STOPPING)"),
+     "\tif (slot->leaving || machine_slot_stale(slot, event->token))\n\t\treturn -ESTALE;\n\tslot->request", "\tif (slot->leaving)\n\t\treturn -ESTALE;\n\tslot->request"),
     ("a stale token kills", "machine",
      "static int on_kill(struct machine_view *m, const struct machine_event *event, int64_t now,\n"
      "\t\t   struct machine_effects *fx)\n{\n\tstruct machine_slot *slot = slot_at(m, event->slot);\n"

@@ -32,7 +32,7 @@ static unsigned total(const struct naive *n)
 
 static unsigned live(const struct naive *n)
 {
-	return total(n) - in_state(n, AP_AGENT_UNHEALTHY) - in_state(n, AP_AGENT_DRAINING) -
+	return total(n) - in_state(n, AP_AGENT_QUARANTINED) - in_state(n, AP_AGENT_DRAINING) -
 	       in_state(n, AP_AGENT_STOPPING);
 }
 
@@ -127,12 +127,12 @@ static void proved(struct naive *n, struct naive_agent *a)
 	a->probation = false;
 }
 
-static void stop(struct naive *n, struct naive_agent *a, int64_t now)
+static struct naive_effect *stop(struct naive *n, struct naive_agent *a, int64_t now)
 {
 	a->probation = false;
 	a->mark = UNMARKED;
 	move(n, a, AP_AGENT_STOPPING);
-	begin(n, a, EFFECT_STOP, later(now, 120 * SECOND))->discard = a->aside;
+	return begin(n, a, EFFECT_STOP, later(now, 120 * SECOND));
 }
 
 static void drain(struct naive *n, struct naive_agent *a, int64_t now)
@@ -189,7 +189,7 @@ static void end_lease(struct naive *n, struct naive_agent *a, bool discard, int6
 	struct naive_effect *e = begin(n, a, EFFECT_SAVE, later(now, 600 * SECOND));
 	e->discard = discard;
 	e->restart = !n->limits.keep_program || a->retire || a->mark != UNMARKED || n->shutdown ||
-		     a->aside;
+		     a->state == AP_AGENT_QUARANTINED;
 }
 
 static void clear_lease(struct naive_agent *a)
@@ -198,6 +198,12 @@ static void clear_lease(struct naive_agent *a)
 	a->token = 0;
 	a->ttl = 0;
 	a->leaving = false;
+}
+
+static void let_go(struct naive *n, struct naive_agent *a, int64_t now)
+{
+	clear_lease(a);
+	stop(n, a, now)->keep = true;
 }
 
 static int64_t expiry(const struct naive *n, const struct naive_agent *a)
@@ -585,10 +591,9 @@ static int cancel(struct naive *n, int request)
 static int release(struct naive *n, struct naive_agent *a, const struct machine_event *event,
 		   int request, int64_t now)
 {
-	if (a->state != AP_AGENT_ACTIVE && !a->aside)
+	if (a->state != AP_AGENT_ACTIVE && a->state != AP_AGENT_QUARANTINED)
 		return -ENOENT;
-	if (a->leaving || a->state == AP_AGENT_STOPPING ||
-	    (event->token && event->token != a->token))
+	if (a->leaving || (event->token && event->token != a->token))
 		return -ESTALE;
 	if (request >= 0)
 		n->requests[request] =
@@ -635,7 +640,7 @@ static int kill_agent(struct naive *n, struct naive_agent *a, uint64_t token, in
 		return 0;
 	}
 	a->retire = true;
-	if ((a->state == AP_AGENT_ACTIVE || a->state == AP_AGENT_UNHEALTHY) && !a->leaving)
+	if ((a->state == AP_AGENT_ACTIVE || a->state == AP_AGENT_QUARANTINED) && !a->leaving)
 		end_lease(n, a, false, now);
 	return 0;
 }
@@ -713,16 +718,13 @@ static void saved(struct naive *n, struct naive_agent *a, int result, int64_t no
 		a->probation = a->leaving = a->retire = false;
 		a->mark = UNMARKED;
 		a->token = 0;
-		a->aside = true;
-		move(n, a, AP_AGENT_UNHEALTHY);
+		move(n, a, AP_AGENT_QUARANTINED);
 		if (n->shutdown)
-			stop(n, a, now);
+			let_go(n, a, now);
 		return;
 	}
-	bool was_aside = a->aside;
-	a->aside = false;
 	clear_lease(a);
-	if (a->retire || was_aside) {
+	if (a->retire || a->state == AP_AGENT_QUARANTINED) {
 		stop(n, a, now);
 	} else if (n->shutdown) {
 		drain(n, a, now);
@@ -824,7 +826,7 @@ static void overdue(struct naive *n, struct naive_agent *a, int64_t now)
 		else
 			end_lease(n, a, false, now);
 		break;
-	case AP_AGENT_UNHEALTHY:
+	case AP_AGENT_QUARANTINED:
 		saved(n, a, -ETIMEDOUT, now);
 		break;
 	case AP_AGENT_RECYCLING:
@@ -905,8 +907,8 @@ static void shut_down(struct naive *n, int64_t now)
 			answer_of(n, a, -ESHUTDOWN);
 		else if (a->state == AP_AGENT_ACTIVE && !a->leaving)
 			end_lease(n, a, false, now);
-		else if (a->state == AP_AGENT_UNHEALTHY && !a->leaving)
-			stop(n, a, now);
+		else if (a->state == AP_AGENT_QUARANTINED && !a->leaving)
+			let_go(n, a, now);
 	}
 }
 
@@ -1152,13 +1154,14 @@ static const char *compare_effects(const struct naive *n, const struct machine_e
 	for (unsigned i = 0; i < n->n_effects; i++) {
 		const struct naive_effect *e = &n->effects[i];
 		unsigned k = 0;
-		while (k < fx->n &&
-		       (seen[k] || fx->at[k].type != e->type || fx->at[k].slot != e->slot ||
-			fx->at[k].discard != e->discard || fx->at[k].restart != e->restart))
+		while (k < fx->n && (seen[k] || fx->at[k].type != e->type ||
+				     fx->at[k].slot != e->slot || fx->at[k].discard != e->discard ||
+				     fx->at[k].keep != e->keep || fx->at[k].restart != e->restart))
 			k++;
 		if (k == fx->n)
-			return sentence("no effect of type %d for agent-%u, discard %d, restart %d",
-					e->type, e->number, e->discard, e->restart);
+			return sentence("no effect of type %d for agent-%u, discard %d, keep %d, "
+					"restart %d",
+					e->type, e->number, e->discard, e->keep, e->restart);
 		seen[k] = true;
 	}
 	for (unsigned k = 0; k < fx->n; k++)
@@ -1185,9 +1188,9 @@ static const char *compare_agents(const struct naive *n, const struct machine_vi
 		if (a->until != slot->deadline_ns)
 			return sentence("agent-%u has deadline %ld, not %ld", a->number,
 					(long)slot->deadline_ns, (long)a->until);
-		if (a->probation == slot->proven || a->aside != slot->aside ||
-		    a->born != slot->born || a->leaving != !!slot->leaving)
-			return sentence("agent-%u: proven, aside, born or leaving", a->number);
+		if (a->probation == slot->proven || a->born != slot->born ||
+		    a->leaving != !!slot->leaving)
+			return sentence("agent-%u: proven, born or leaving", a->number);
 		if ((a->mark != UNMARKED) != !!slot->recycle)
 			return sentence("agent-%u is %smarked to be recycled", a->number,
 					slot->recycle ? "" : "not ");

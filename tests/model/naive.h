@@ -1,7 +1,7 @@
 /* What the pool ought to do, said a second time: arrays, full scans, nothing kept that can be
- * counted, no line shared with core/machine/machine.c. It is told every event and predicts what the machine
- * answers; naive_compare() names the first difference. Two things it cannot know and takes over
- * from the machine: identities of effects, and what the dice say (jitter, backoff). */
+ * counted, no line shared with core/machine/machine.c. It is told every event and predicts what the
+ * machine answers; naive_compare() names the first difference. Two things it cannot know and takes
+ * over from the machine: identities of effects, and what the dice say (jitter, backoff). */
 #pragma once
 
 #include "machine_internal.h"
@@ -24,7 +24,7 @@ struct naive_agent {
 	uint32_t awaited, probe; /* identities of effects */
 	uint16_t jitter;
 	enum naive_mark mark;
-	bool probation, aside, born, hot, leaving, retire;
+	bool probation, born, hot, leaving, retire;
 };
 
 struct naive_request {
@@ -41,7 +41,7 @@ struct naive_request {
 struct naive_effect {
 	enum machine_effect_type type;
 	unsigned slot, number;
-	bool discard, restart;
+	bool discard, keep, restart;
 };
 
 struct naive {

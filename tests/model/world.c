@@ -288,6 +288,7 @@ static void mix_step(struct world *w, int result, const struct machine_effects *
 		const struct machine_effect *e = &fx->at[i];
 		mix(w, (uint64_t)e->id << 32 | e->slot << 8 | (unsigned)e->type << 2 |
 			       (unsigned)e->discard << 1 | e->restart);
+		mix(w, e->keep);
 	}
 	for (unsigned i = 0; i < fx->n_moves; i++) {
 		const struct machine_move *move = &fx->moves[i];

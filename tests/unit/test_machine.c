@@ -928,20 +928,19 @@ static void acquirers_fault(void **state)
 	assert_null(machine_find_label(&machine.view, "a"));
 }
 
-static void unsaved_is_set_aside(void **state)
+static void unsaved_is_quarantined(void **state)
 {
 	struct machine_request a, r = {0};
 	begin_leased(&a);
 	STEP(.type = MACHINE_RELEASE, .slot = a.slot, .request = &r);
 	finish(take(EFFECT_SAVE), -EIO);
 	assert_int_equal(r.result, -EIO);
-	assert_int_equal(slot_of(&a)->state, AP_AGENT_UNHEALTHY);
-	assert_true(slot_of(&a)->aside);
+	assert_int_equal(slot_of(&a)->state, AP_AGENT_QUARANTINED);
 	assert_int_equal(n_under_way, 0); /* its worktree is not touched */
 	assert_ptr_equal(machine_find_label(&machine.view, "job"), slot_of(&a));
 }
 
-static void set_aside_counts_against_the_maximum(void **state)
+static void quarantined_counts_against_the_maximum(void **state)
 {
 	struct machine_request a, b;
 	begin_leased(&a);
@@ -952,7 +951,7 @@ static void set_aside_counts_against_the_maximum(void **state)
 	assert_int_equal(machine_total(&machine.view), 1);
 }
 
-static void set_aside_is_saved_later(void **state)
+static void quarantined_is_saved_later(void **state)
 {
 	struct machine_request a, r = {0};
 	begin_leased(&a);
@@ -962,7 +961,7 @@ static void set_aside_is_saved_later(void **state)
 	assert_int_equal(finish(take(EFFECT_SAVE), 0), 0);
 	assert_granted(&r);
 	assert_int_equal(slot_of(&a)->state, AP_AGENT_STOPPING);
-	assert_false(take(EFFECT_STOP).discard);
+	assert_false(take(EFFECT_STOP).keep);
 }
 
 /* --- what a state may last --- */
@@ -1012,10 +1011,10 @@ static void overdue_saving(void **state)
 	assert_int_equal(slot_of(&a)->state, AP_AGENT_ACTIVE);
 	later(1);
 	assert_int_equal(r.result, -ETIMEDOUT);
-	assert_int_equal(slot_of(&a)->state, AP_AGENT_UNHEALTHY);
-	assert_int_equal(reason_to(AP_AGENT_UNHEALTHY), AP_REASON_UNSAVED);
+	assert_int_equal(slot_of(&a)->state, AP_AGENT_QUARANTINED);
+	assert_int_equal(reason_to(AP_AGENT_QUARANTINED), AP_REASON_UNSAVED);
 	assert_int_equal(finish(save, 0), -ESTALE);
-	assert_int_equal(slot_of(&a)->state, AP_AGENT_UNHEALTHY);
+	assert_int_equal(slot_of(&a)->state, AP_AGENT_QUARANTINED);
 }
 
 static void overdue_saving_again(void **state)
@@ -1028,8 +1027,7 @@ static void overdue_saving_again(void **state)
 	struct machine_effect save = take(EFFECT_SAVE);
 	later(600 * AP_SECOND);
 	assert_int_equal(r.result, -ETIMEDOUT);
-	assert_int_equal(slot_of(&a)->state, AP_AGENT_UNHEALTHY);
-	assert_true(slot_of(&a)->aside);
+	assert_int_equal(slot_of(&a)->state, AP_AGENT_QUARANTINED);
 	assert_int_equal(finish(save, 0), -ESTALE);
 }
 
@@ -2115,15 +2113,14 @@ static void exits_recycling(void **state)
 	assert_int_equal(reason_to(AP_AGENT_STOPPING), AP_REASON_EXITED);
 }
 
-static void exits_set_aside(void **state)
+static void exits_quarantined(void **state)
 {
 	struct machine_request a;
 	begin_leased(&a);
 	STEP(.type = MACHINE_RELEASE, .slot = a.slot);
 	finish(take(EFFECT_SAVE), -EIO);
 	exits(a.slot);
-	assert_int_equal(slot_of(&a)->state, AP_AGENT_UNHEALTHY);
-	assert_true(slot_of(&a)->aside);
+	assert_int_equal(slot_of(&a)->state, AP_AGENT_QUARANTINED);
 }
 
 static void exits_ending(void **state)
@@ -2222,7 +2219,7 @@ static void kills_recycling(void **state)
 	assert_int_equal(reason_to(AP_AGENT_STOPPING), AP_REASON_KILL);
 }
 
-static void kills_set_aside(void **state)
+static void kills_quarantined(void **state)
 {
 	struct machine_request a;
 	begin_leased(&a);
@@ -2230,7 +2227,7 @@ static void kills_set_aside(void **state)
 	finish(take(EFFECT_SAVE), -EIO);
 	assert_int_equal(kill_slot(a.slot), 0);
 	finish(take(EFFECT_SAVE), -EIO); /* still no room: the work is not lost */
-	assert_int_equal(slot_of(&a)->state, AP_AGENT_UNHEALTHY);
+	assert_int_equal(slot_of(&a)->state, AP_AGENT_QUARANTINED);
 	assert_int_equal(kill_slot(a.slot), 0);
 	finish(take(EFFECT_SAVE), 0);
 	assert_int_equal(slot_of(&a)->state, AP_AGENT_STOPPING);
@@ -2335,19 +2332,19 @@ static void shutdown_keeps_what_is_not_saved(void **state)
 	STEP(.type = MACHINE_SHUTDOWN);
 	finish(take(EFFECT_SAVE), -EIO);
 	struct machine_effect stop = take(EFFECT_STOP);
-	assert_true(stop.discard);
+	assert_true(stop.keep);
 	finish(stop, 0);
 	assert_int_equal(machine_total(&machine.view), 0);
 }
 
-static void shutdown_lets_go_what_is_set_aside(void **state)
+static void shutdown_lets_go_what_is_quarantined(void **state)
 {
 	struct machine_request a;
 	begin_leased(&a);
 	STEP(.type = MACHINE_RELEASE, .slot = a.slot);
 	finish(take(EFFECT_SAVE), -EIO);
 	STEP(.type = MACHINE_SHUTDOWN);
-	assert_true(take(EFFECT_STOP).discard);
+	assert_true(take(EFFECT_STOP).keep);
 	assert_int_equal(slot_of(&a)->state, AP_AGENT_STOPPING);
 }
 
@@ -2542,20 +2539,20 @@ int main(void)
 			"an acquirer is served however many agents' programs have ended under him",
 			ended_programs_fail_nobody),
 		MACHINE_TEST("an acquirer's own fault costs no agent", acquirers_fault),
-		MACHINE_TEST("an agent whose work cannot be saved is set aside",
-			     unsaved_is_set_aside),
-		MACHINE_TEST("what is set aside counts against the maximum",
-			     set_aside_counts_against_the_maximum),
-		MACHINE_TEST("what is set aside can be saved later, and ends then",
-			     set_aside_is_saved_later),
+		MACHINE_TEST("an agent whose work cannot be saved is quarantined",
+			     unsaved_is_quarantined),
+		MACHINE_TEST("what is quarantined counts against the maximum",
+			     quarantined_counts_against_the_maximum),
+		MACHINE_TEST("what is quarantined can be saved later, and ends then",
+			     quarantined_is_saved_later),
 	};
 	const struct CMUnitTest deadlines[] = {
 		MACHINE_TEST("a spawn that lasts too long has failed and is stopped",
 			     overdue_spawning),
 		MACHINE_TEST("a validation that lasts too long makes the agent unhealthy",
 			     overdue_validating),
-		MACHINE_TEST("saving that lasts too long sets the agent aside", overdue_saving),
-		MACHINE_TEST("saving once more that lasts too long leaves it set aside",
+		MACHINE_TEST("saving that lasts too long quarantines the agent", overdue_saving),
+		MACHINE_TEST("saving once more that lasts too long leaves it quarantined",
 			     overdue_saving_again),
 		MACHINE_TEST("recycling that lasts too long stops the agent", overdue_recycling),
 		MACHINE_TEST("draining that lasts too long stops the agent", overdue_draining),
@@ -2688,7 +2685,7 @@ int main(void)
 			     exits_validating),
 		MACHINE_TEST("an exit while leased leaves the lease", exits_active),
 		MACHINE_TEST("an exit while recycling stops the agent", exits_recycling),
-		MACHINE_TEST("an exit of what is set aside changes nothing", exits_set_aside),
+		MACHINE_TEST("an exit of what is quarantined changes nothing", exits_quarantined),
 		MACHINE_TEST("an exit while ending changes nothing", exits_ending),
 		MACHINE_TEST("a kill of no agent is ENOENT", kills_nothing),
 		MACHINE_TEST("an agent killed while spawning is stopped then", kills_spawning),
@@ -2698,7 +2695,8 @@ int main(void)
 		MACHINE_TEST("an agent killed while released is saved once and stopped",
 			     kills_released),
 		MACHINE_TEST("an agent killed while recycling is stopped then", kills_recycling),
-		MACHINE_TEST("what is set aside is not killed before it is saved", kills_set_aside),
+		MACHINE_TEST("what is quarantined is not killed before it is saved",
+			     kills_quarantined),
 		MACHINE_TEST("an agent killed while draining ends once", kills_draining),
 		MACHINE_TEST("an agent killed while stopping ends once", kills_stopping),
 		MACHINE_TEST("a killed agent is replaced under a new name", killed_is_replaced),
@@ -2712,8 +2710,8 @@ int main(void)
 			     shuts_down_while_releasing),
 		MACHINE_TEST("shutdown keeps the worktree of what cannot be saved",
 			     shutdown_keeps_what_is_not_saved),
-		MACHINE_TEST("shutdown lets go what is set aside, and keeps its worktree",
-			     shutdown_lets_go_what_is_set_aside),
+		MACHINE_TEST("shutdown lets go what is quarantined, and keeps its worktree",
+			     shutdown_lets_go_what_is_quarantined),
 		MACHINE_TEST("shutdown recycles nothing", shutdown_recycles_nothing),
 		MACHINE_TEST("a change of state is reported once, with its reason",
 			     moves_are_reported),
