@@ -324,13 +324,15 @@ static void op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
 	uid_t uid = fuse_req_ctx(req)->uid;
 	struct node dir = node_unpack(parent);
 	struct ap_request *request = ap_request_new(unlink_done, req);
-	int r = request ? -EPERM : -ENOMEM;
-	if (r == -EPERM && dir.dir == NODE_LEASES && dir.row == 0)
+	int r = -ENOMEM;
+	if (request && dir.dir == NODE_LEASES && dir.row == 0)
 		r = ap_pool_begin_release(mount_of(req)->pool, name, uid, request, &err);
+	else if (request)
+		r = ap_err_set(&err, -EPERM, "nothing but leases can be removed");
 	ap_request_free(request);
 	if (r == 0)
 		return; /* unlink_done answers */
-	last_error_set(uid, err.text[0] ? err.text : "nothing but leases can be removed");
+	last_error_set(uid, err.text[0] ? err.text : strerror(-r));
 	fuse_reply_err(req, -r);
 }
 

@@ -969,8 +969,10 @@ static bool tmux_tend(struct backend *backend)
 	pthread_mutex_lock(&tmux->lock);
 	struct tmux_server server = tmux->server;
 	bool same = st.st_ino && st.st_ino == tmux->socket_ino && st.st_dev == tmux->socket_dev;
-	if (!same) /* until it is seen again: one of many says it */
-		tmux->socket_ino = st.st_ino, tmux->socket_dev = st.st_dev;
+	if (!same) { /* until it is seen again: one of many says it */
+		tmux->socket_ino = st.st_ino;
+		tmux->socket_dev = st.st_dev;
+	}
 	pthread_mutex_unlock(&tmux->lock);
 	if (same || !tmux_server_lives(&server) || tmux_server_reached(&server, tmux->socket))
 		return false;

@@ -152,8 +152,10 @@ static void user_waits(struct machine_view *m, uid_t uid)
 /* A place that becomes free takes who would not be found behind it. */
 static void user_waits_no_more(struct machine_view *m, uid_t uid)
 {
-	unsigned mask = m->n_user_places - 1, gap;
-	if (!user_is_bounded(m, uid) || --m->users[gap = user_place(m, uid)].n_waiting > 0)
+	if (!user_is_bounded(m, uid))
+		return;
+	unsigned mask = m->n_user_places - 1, gap = user_place(m, uid);
+	if (--m->users[gap].n_waiting > 0)
 		return;
 	for (unsigned at = (gap + 1) & mask; m->users[at].n_waiting > 0; at = (at + 1) & mask) {
 		unsigned from_home = (at - user_home(m, m->users[at].uid)) & mask;
@@ -266,9 +268,9 @@ static void spawn_failed(struct machine_view *m, int error, int64_t now)
 
 static void slot_mark(struct machine_view *m, struct machine_slot *slot, enum ap_reason reason)
 {
-	if (!slot->recycle != !reason)
-		m->n_marked += reason ? 1 : -1u;
+	m->n_marked -= slot->recycle != AP_REASON_NONE;
 	slot->recycle = (uint8_t)reason;
+	m->n_marked += slot->recycle != AP_REASON_NONE;
 }
 
 static struct machine_effect *slot_stop(struct machine_view *m, struct machine_slot *slot,
@@ -321,7 +323,8 @@ static void start_failed(struct machine_view *m, const struct machine_slot *slot
 		spawn_failed(m, -ECHILD, now);
 }
 
-/* Found ill where nobody holds it. One that was ill from its start on would be so again. */
+/* An agent without a lease has failed its health check. If it never got through probation,
+ * recycling would not help: it is stopped. */
 static void slot_sicken(struct machine_view *m, struct machine_slot *slot, enum ap_reason reason,
 			int error, int64_t now, struct machine_effects *fx)
 {

@@ -373,8 +373,10 @@ static bool conclude_signals(const struct activity_rules *rules, const struct ac
 			memory->busy_ns = picked->at_ns;
 		because(ret, picked->activity, AP_FOREVER, picked->why);
 	} else {
-		if (memory->since_ns == 0 || memory->candidate != picked->activity)
-			memory->candidate = picked->activity, memory->since_ns = now;
+		if (memory->since_ns == 0 || memory->candidate != picked->activity) {
+			memory->candidate = picked->activity;
+			memory->since_ns = now;
+		}
 		/* that it was so before the last prompt says nothing */
 		if (picked->activity == AP_ACTIVITY_READY && memory->since_ns < in->entered_ns)
 			memory->since_ns = now;
