@@ -12,7 +12,7 @@ struct ap_agent_overview {
 	uint64_t memory;
 	double cpu_percent;
 	unsigned n_tasks;
-	char *screen; /* plain text, as it was last looked at; owned; NULL: it has none */
+	const char *screen; /* plain text, as it was last looked at, shared; NULL: it has none */
 };
 
 struct ap_waiter_overview {

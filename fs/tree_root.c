@@ -1,6 +1,7 @@
 /* The root of the mount: README, control files, status. */
 #include <errno.h>
 #include <inttypes.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -202,17 +203,18 @@ static int status_show(const struct tree_call *call, struct ap_buf *out)
 }
 
 /* A text that costs much to make and is asked for often. It is made anew when it has become too
- * old; one that is always new, at once when anything has happened. For one thread at a time. */
+ * old; one that is always new, at once when anything has happened. */
 struct made {
 	int (*make)(const struct ap_overview *, const struct tree_call *, struct ap_buf *out);
 	int64_t lasts_ns;
 	bool is_always_new;
+	pthread_mutex_t lock; /* of what follows */
 	struct ap_buf text;
 	int64_t made_ns;
 	uint64_t changes; /* there had been then */
 };
 
-static int make(struct made *made, const struct tree_call *call)
+static int make_locked(struct made *made, const struct tree_call *call)
 {
 	struct ap_overview overview;
 	ap_buf_fini(&made->text);
@@ -231,11 +233,13 @@ static int make(struct made *made, const struct tree_call *call)
 
 static int show_made(struct made *made, const struct tree_call *call, struct ap_buf *out)
 {
+	pthread_mutex_lock(&made->lock);
 	bool is_old = ap_clock_ns() - made->made_ns >= made->lasts_ns ||
 		      (made->is_always_new && ap_pool_changes(call->pool) != made->changes);
-	int r = made->text.len == 0 || is_old ? make(made, call) : 0;
+	int r = made->text.len == 0 || is_old ? make_locked(made, call) : 0;
 	if (r == 0)
 		ap_buf_add(out, made->text.data, made->text.len);
+	pthread_mutex_unlock(&made->lock);
 	return r;
 }
 
@@ -248,8 +252,10 @@ static int make_json(const struct ap_overview *overview, const struct tree_call 
 
 static int status_json_show(const struct tree_call *call, struct ap_buf *out)
 {
-	static struct made made = {
-		.make = make_json, .lasts_ns = 100 * AP_MS, .is_always_new = true};
+	static struct made made = {.make = make_json,
+				   .lasts_ns = 100 * AP_MS,
+				   .is_always_new = true,
+				   .lock = PTHREAD_MUTEX_INITIALIZER};
 	return show_made(&made, call, out);
 }
 
@@ -261,7 +267,8 @@ static int make_page(const struct ap_overview *overview, const struct tree_call 
 
 static int status_page_show(const struct tree_call *call, struct ap_buf *out)
 {
-	static struct made made = {.make = make_page, .lasts_ns = 200 * AP_MS};
+	static struct made made = {
+		.make = make_page, .lasts_ns = 200 * AP_MS, .lock = PTHREAD_MUTEX_INITIALIZER};
 	return show_made(&made, call, out);
 }
 
@@ -318,8 +325,10 @@ const struct tree_row tree_root[] = {
 	{"metrics.prom", "the same in Prometheus's older text format", .show = metrics_prom},
 	{"events", "what happened, one JSON object a line; grows", .size = events_length,
 	 .read = events_piece},
-	{"follow", "the same from now on; a read waits for the next", .follow = true, .unlisted = true},
-	{".git", "cannot be opened: git takes the mount for a repository of another's and stays out",
+	{"follow", "the same from now on; a read waits for the next", .follow = true,
+	 .unlisted = true},
+	{".git",
+	 "cannot be opened: git takes the mount for a repository of another's and stays out",
 	 .unlisted = true},
 	{"last_error", "why your last refused write was refused", .show = last_error},
 	{"stats", "one value a file", .is_dir = true, .subdir = NODE_STATS},

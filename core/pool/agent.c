@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "jobs_internal.h"
+#include "shared.h"
 
 /* --- what its session tells of --- */
 
@@ -21,7 +22,7 @@ static void on_freed(void *owner)
 	worktree_fini(&agent->worktree);
 	free(agent->dir);
 	free(agent->worktree_path);
-	free(agent->shown);
+	ap_shared_unref(agent->shown);
 	free(agent);
 }
 

@@ -6,6 +6,7 @@
 
 #include "cleanup.h"
 #include "jobs_internal.h"
+#include "shared.h"
 
 /* How old what is looked at may be. */
 #define SCREEN_LASTS (200 * AP_MS)
@@ -45,14 +46,16 @@ static bool look_at_screen(struct ap_agent *agent)
 	int r = session_screen(agent->session, CAPTURE_LIMIT, &screen, NULL);
 	if (r < 0 || screen.failed)
 		return r != -ETIMEDOUT;
-	ap_buf_adds(&screen, ""); /* a text also where it is empty */
+	const char *now = ap_shared_new(ap_buf_text(&screen), screen.len);
+	if (!now)
+		return true; /* what was seen before has to do */
 	pthread_mutex_lock(&pool->lock);
-	char *before = agent->shown;
-	agent->shown = ap_steal(screen.data);
+	const char *before = agent->shown;
+	agent->shown = now;
 	agent->shown_size = info.raw_size;
 	agent->shown_start = info.start;
 	pthread_mutex_unlock(&pool->lock);
-	free(before);
+	ap_shared_unref(before);
 	return true;
 }
 
@@ -203,7 +206,7 @@ static bool agent_overview_locked(const struct ap_agent *agent, struct ap_agent_
 	};
 	if (!agent_info_locked(agent, &info, &ret->info))
 		return false;
-	ret->screen = agent->shown ? strdup(agent->shown) : NULL; /* ENOMEM: without it */
+	ret->screen = ap_shared_ref(agent->shown);
 	return true;
 }
 
@@ -256,6 +259,6 @@ int ap_pool_overview(struct ap_pool *pool, struct ap_overview *ret)
 void ap_overview_fini(struct ap_overview *overview)
 {
 	for (unsigned i = 0; i < overview->n_agents; i++)
-		free(overview->agents[i].screen);
+		ap_shared_unref(overview->agents[i].screen);
 	free(overview->agents);
 }

@@ -112,7 +112,7 @@ struct ap_agent {
 	unsigned n_commits;	      /* that wait or are being made */
 	atomic_bool forwarding;	      /* a job to bring it forward waits */
 	atomic_bool following;	      /* one to have its branch follow it waits */
-	char *shown;	      /* the screen as overview.c last saw it; owned; NULL: it did not */
+	const char *shown;    /* the screen as overview.c last saw it, shared; NULL: it did not */
 	int64_t shown_size;   /* of the raw output then */
 	unsigned shown_start; /* of which start of the program that was */
 };

@@ -137,7 +137,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	json_holds(&overview);
 	page_holds(&overview);
 	for (unsigned i = 0; i < overview.n_agents; i++)
-		free(agents[i].screen);
+		free((char *)agents[i].screen);
 	free(mountpoint);
 	free(repo);
 	free(cause);
