@@ -281,6 +281,7 @@ static int save_repository(struct saving *saving, const struct saved_nested *nes
 	int r = saving_init(&inner, worktree, nested->path, saving, stores, err);
 	if (r < 0)
 		return r;
+	inner.git_is_placed = *nested->gitlink != '\0';
 	/* a submodule that is ready lies in the template */
 	if (!*base_tree && *nested->gitlink && template_has_files(worktree, nested->path) &&
 	    ap_git_tree_of(inner.git, nested->gitlink, base_tree, NULL) < 0)
@@ -292,6 +293,7 @@ static int save_repository(struct saving *saving, const struct saved_nested *nes
 	if (r == 0)
 		r = saving_tree(&inner, nested->dir, base_tree, head_tree, ap_buf_text(&index),
 				tree, err);
+	saving->any = saving->any || inner.any;
 	bool is_unchanged = false;
 	if (r == 0 && *commits.head.oid && !*commits.head_oid) {
 		r = save_borrowed(&inner, ap_buf_text(&dir), commits.head.oid, nested->gitlink,
@@ -345,6 +347,7 @@ static int save_own_worktree(struct saving *saving, const struct saved_nested *n
 	if (*head)
 		(void)ap_git_tree_of(inner.git, head, head_tree, NULL);
 	r = saving_tree(&inner, nested->dir, nested->base_tree, head_tree, NULL, tree, err);
+	saving->any = saving->any || inner.any;
 	if (r == 0)
 		r = saving_commit(&inner, tree, "", head, NULL, ret, err);
 	commits_add_ref_path(&ref, nested->path);

@@ -23,12 +23,13 @@ int saving_init(struct saving *saving, const struct worktree *worktree, const ch
 		const struct saving *outer, const char *const *stores, struct ap_err *err)
 {
 	AP_CLEANUP_BUF struct ap_buf scratch = {0};
-	struct saving new = {.worktree = worktree, .path = path};
+	struct saving new = {.worktree = worktree, .path = path, .git_is_placed = true};
 	int r = 0;
 	if (outer) {
 		new = *outer;
 		new.path = path;
 		new.depth++;
+		new.git_is_placed = false;
 		new.git = NULL;
 		new.rules = (struct rules){0};
 		new.stores = stores;
@@ -86,6 +87,7 @@ int saving_tree(struct saving *saving, const struct layer_dir *dir, const char *
 		.rules = &saving->rules,
 		.top = saving->path,
 		.sparse_files = worktree_sparse_files(saving->worktree),
+		.git_is_placed = saving->git_is_placed,
 		.make_readable = saving->is_over,
 		.index = index,
 		.nested = nested_save,
@@ -135,9 +137,9 @@ static void tree_of(struct saving *saving, const char *commit, char ret[GIT_OID_
 		*ret = '\0';
 }
 
-/* The tree of all files, and whether anything lies in the layer at all. */
+/* The tree of all files; saving->any: whether anything lies in the layer at all. */
 static int save_files(struct saving *saving, const char *head, char ret[GIT_OID_MAX + 1],
-		      bool *ret_any, struct ap_err *err)
+		      struct ap_err *err)
 {
 	const struct worktree *worktree = saving->worktree;
 	char base_tree[GIT_OID_MAX + 1], head_tree[GIT_OID_MAX + 1];
@@ -152,7 +154,6 @@ static int save_files(struct saving *saving, const char *head, char ret[GIT_OID_
 		return r;
 	saving->any = false;
 	r = saving_tree(saving, &top, base_tree, head_tree, ap_buf_text(&index), ret, err);
-	*ret_any = saving->any;
 	layer_dir_fini(&top);
 	return r;
 }
@@ -213,7 +214,10 @@ static int save_in_place(struct saving *saving, struct ap_err *err)
 	AP_CLEANUP_CLOSE int fd =
 		top < 0 ? -1 : openat(top, ".git", O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	const char *const known[] = {NULL};
-	if (fd < 0 || !agent_git_is_one(fd, "."))
+	if (fd < 0)
+		return 0;
+	saving->any = true;
+	if (!agent_git_is_one(fd, "."))
 		return 0;
 	ap_buf_printf(&dir, "/proc/self/fd/%d/.", fd);
 	int r = commits_take(saving, ap_buf_text(&dir), NULL, known, &commits, err);
@@ -234,7 +238,6 @@ static int save_own(struct saving *saving, const struct worktree_lease *lease, s
 	char ref[AP_LABEL_MAX + 32], tip[GIT_OID_MAX + 1] = "", tree[GIT_OID_MAX + 1];
 	char *saved = saving->saved->commit;
 	AP_CLEANUP_BUF struct ap_buf began = {0};
-	bool any;
 	branch_ref(ref, lease->label);
 	ap_buf_printf(&began, "%s/began", worktree->layers);
 	int r = ap_git_resolve(saving->git, ref, tip, err);
@@ -245,7 +248,7 @@ static int save_own(struct saving *saving, const struct worktree_lease *lease, s
 				      : 0;
 	saving->own = &commits;
 	if (r == 0)
-		r = save_files(saving, commits.head_oid, tree, &any, err);
+		r = save_files(saving, commits.head_oid, tree, err);
 	if (r == 0)
 		r = nested_save_modules(saving, err);
 	if (r == 0)
@@ -261,7 +264,7 @@ static int save_own(struct saving *saving, const struct worktree_lease *lease, s
 	if (r == 0 && worktree_is_registered(worktree))
 		(void)agent_git_detach(worktree->git_dir, saved, NULL);
 	if (r == 0) {
-		saving->saved->is_untouched = !any && commits.tips.n == 0;
+		saving->saved->is_untouched = !saving->any && commits.tips.n == 0;
 		if (lease->created && strcmp(saved, lease->base) == 0)
 			*saved = '\0';
 	}
@@ -455,14 +458,13 @@ static int commit_own(struct saving *saving, const struct worktree_lease *lease,
 	const char *head = *commits->head_oid ? commits->head_oid : lease->base;
 	const char *more[COMMIT_MORE_MAX + 1] = {NULL};
 	size_t n = 0;
-	bool any;
 	branch_ref(ref, lease->label);
 	for (size_t i = 0; i < commits->tips.n && n < COMMIT_MORE_MAX; i++) {
 		if (strncmp(commits->tips.at[i].name, "MERGE_HEAD", 10) == 0)
 			more[n++] = commits->tips.at[i].oid;
 	}
 	saving->own = commits;
-	int r = save_files(saving, commits->head_oid, tree, &any, err);
+	int r = save_files(saving, commits->head_oid, tree, err);
 	if (r == 0)
 		r = ap_git_tree_of(saving->git, head, head_tree, err);
 	if (r == 0 && strcmp(tree, head_tree) == 0 && n == 0)

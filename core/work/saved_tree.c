@@ -587,10 +587,22 @@ static unsigned mode_of(const struct layer_entry *entry)
 					   : 0100644;
 }
 
+/* What makes a repository of a directory is something that lies there, also where all its files and
+ * commits go elsewhere. */
+static void note_git(struct building *b, const struct layer_entry *entry)
+{
+	struct saved_tree *saved = b->saved;
+	bool placed = saved->git_is_placed && saved->depth == 0 && entry->kind == LAYER_FILE;
+	if (!placed && !saved->any)
+		saved->any = has_any(b, b->dir, entry, ap_buf_text(b->path), saved->depth);
+}
+
 static int build_entry(struct building *b, const struct layer_entry *entry, struct ap_err *err)
 {
-	if (strcmp(entry->name, ".git") == 0) /* no tree can have it: the caller was asked */
+	if (strcmp(entry->name, ".git") == 0) { /* no tree can have it: the caller was asked */
+		note_git(b, entry);
 		return 0;
+	}
 	if (entry->is_baseline && entry->kind != LAYER_DIR)
 		return take_from_head(b, entry->name, err);
 	b->saved->any = b->saved->any || entry->kind != LAYER_DIR;

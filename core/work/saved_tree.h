@@ -26,6 +26,7 @@ struct saved_tree {
 	const char *top;	  /* path of the directory in the layer that the tree is of; "" */
 	const char *sparse_files; /* the files of the template, where not all of its tree are
 				   * checked out: what is not there is not removed; NULL: all are */
+	bool git_is_placed;	  /* a file `.git` in that directory is the pool's making */
 	bool make_readable;	  /* the lease is over: modes are in nobody's way */
 	bool skip_unreadable;	  /* for a look: what cannot be read is as it was */
 	const char *index; /* a file: the agent's index, what it has is tracked; may be NULL */

@@ -821,6 +821,20 @@ static int move(const char *from, const char *dir, const char *name, struct ap_e
 	return ap_err_errno(err, -errno, "%s", from);
 }
 
+/* A directory that an agent has put in the place of the worktree's own file `.git`: no layer has
+ * it. */
+static int keep_git_in_place(const struct worktree *worktree, const char *files, struct ap_err *err)
+{
+	AP_CLEANUP_BUF struct ap_buf from = {0};
+	AP_CLEANUP_BUF struct ap_buf to = {0};
+	struct stat st;
+	ap_buf_printf(&from, "%s/.git", worktree->path);
+	ap_buf_printf(&to, "%s/.git", files);
+	if (lstat(ap_buf_text(&from), &st) < 0 || !S_ISDIR(st.st_mode))
+		return 0;
+	return restore_keep_links(ap_buf_text(&from), ap_buf_text(&to), err);
+}
+
 static int keep_files(struct worktree *worktree, const char *dir, bool in_place, struct ap_err *err)
 {
 	AP_CLEANUP_BUF struct ap_buf upper = {0};
@@ -840,7 +854,7 @@ static int keep_files(struct worktree *worktree, const char *dir, bool in_place,
 		return r;
 	r = restore_keep_layer(layer, ap_buf_text(&files), err);
 	layer_close(layer);
-	return r;
+	return r < 0 ? r : keep_git_in_place(worktree, ap_buf_text(&files), err);
 }
 
 int worktree_keep(struct worktree *worktree, const char *dir, bool in_place, struct ap_err *err)

@@ -77,6 +77,7 @@ struct saving {
 	const char *path; /* of the repository below the worktree; "" */
 	unsigned depth;
 	bool any;	    /* something was changed that is not setup's */
+	bool git_is_placed; /* its file `.git` is the pool's making */
 	bool is_over;	    /* the lease is: nobody works in it any more */
 	struct ap_git *git; /* of REPO; its rules are those of this repository */
 	struct rules rules;

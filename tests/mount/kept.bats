@@ -67,6 +67,45 @@ SH
     assert contains "$POOL/events" '"event":"kept","lease":"job","token":1,"agent":"agent-1","reason":"release"'
 }
 
+@test "a repository that is all that a lease made is kept whole, and so is what only looks like one" {
+    for backend in auto copy; do
+        mount_pool 1 1 -o "spawn_backend=$backend"
+        work "whole-$backend" <<'SH'
+git init -q in/repo; cd in/repo; echo x >file; git add .
+git -c user.name=a -c user.email=a@e commit -qm inner; git config remote.far.url https://example.org/far
+SH
+        work "tree-$backend" <<'SH'
+git worktree add -q --detach beside
+SH
+        work "fixture-$backend" <<'SH'
+mkdir -p fixture/.git; echo text >fixture/.git/notes
+SH
+        work "top-$backend" <<'SH'
+rm .git; git init -q .; git config remote.far.url https://example.org/top
+SH
+        assert_equal "$(git -C "$POOL"/kept/whole-$backend@*/files/in/repo config remote.far.url)" https://example.org/far
+        assert [ -f "$POOL"/kept/tree-$backend@*/files/beside/.git ]
+        assert_equal "$(cat "$POOL"/kept/fixture-$backend@*/files/fixture/.git/notes)" text
+        assert_equal "$(git -C "$POOL"/kept/top-$backend@*/files config remote.far.url)" https://example.org/top
+        unmount_pool
+    done
+}
+
+@test "a lease that changes nothing leaves nothing, submodules or not" {
+    git init -q "$DIR/lib"
+    git -C "$DIR/lib" -c user.name=u -c user.email=u@e commit -q --allow-empty -m lib
+    git -C "$REPO" -c protocol.file.allow=always submodule --quiet add "$DIR/lib" libs/foo
+    git -C "$REPO" commit -qm 'a submodule'
+    BEFORE=$(fingerprint)
+    mount_pool 1 1 -o 'setup=git init -q made; echo x > made/file'
+    for name in one two; do
+        work $name <<'SH'
+git status >/dev/null
+SH
+    done
+    assert_equal "$(kept)" ""
+}
+
 @test "with keep_work=0 nothing is kept, and what was goes" {
     mount_pool 1 1 -o keep_work=0
     work job <<<'echo new >new'
