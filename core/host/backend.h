@@ -30,7 +30,7 @@ struct backend_terminal {
 	char session[32]; /* the agent's name; "" before it was spawned */
 	pid_t shim; /* starts and ends the program's whole tree, and ends after it; 0: no process
 		     */
-	uint64_t shim_start; /* as process_start_time() tells it */
+	uint64_t shim_start; /* as process_start_time() tells it; 0: it had ended by then */
 };
 
 struct backend_ops {
@@ -52,8 +52,8 @@ struct backend_ops {
 	int (*adopt)(struct backend *, const char *name, struct backend_terminal *terminal,
 		     struct ap_err *);
 
-	/* A descriptor that can be read once the program and all that it started are over. The
-	 * caller closes it. Does not block. */
+	/* A descriptor that can be read once the program and all that it started are over: at once
+	 * if they are. The caller closes it. Does not block. */
 	int (*over_fd)(struct backend *, const struct backend_terminal *, struct ap_err *);
 
 	/* Asks the program and all that it started to end, and makes them after a grace. Does not

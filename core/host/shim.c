@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/pidfd.h>
 #include <sys/stat.h>
 #include <termios.h>
@@ -166,8 +167,8 @@ void shim_set(struct backend_terminal *terminal, pid_t shim)
 
 bool shim_lives(const struct backend_terminal *terminal)
 {
-	return terminal->shim > 0 && (!terminal->shim_start ||
-				      process_start_time(terminal->shim) == terminal->shim_start);
+	return terminal->shim > 0 && terminal->shim_start > 0 &&
+	       process_start_time(terminal->shim) == terminal->shim_start;
 }
 
 /* --- one that runs --- */
@@ -176,14 +177,15 @@ int shim_over_fd(struct backend *backend, const struct backend_terminal *termina
 		 struct ap_err *err)
 {
 	(void)backend;
-	int pid_fd = pidfd_open(terminal->shim, 0);
-	if (pid_fd < 0)
-		return ap_err_errno(err, -errno, "the shim of %s", terminal->session);
-	if (!shim_lives(terminal)) {
-		close(pid_fd);
-		return ap_err_set(err, -ESRCH, "the shim of %s has ended", terminal->session);
+	int fd = pidfd_open(terminal->shim, 0);
+	if (fd >= 0 && !shim_lives(terminal)) { /* another process has its number */
+		close(fd);
+		fd = -1;
+		errno = ESRCH;
 	}
-	return pid_fd;
+	if (fd < 0 && errno == ESRCH) /* a program that ends at once is over, as any other */
+		fd = eventfd(1, EFD_CLOEXEC | EFD_NONBLOCK);
+	return fd >= 0 ? fd : ap_err_errno(err, -errno, "the shim of %s", terminal->session);
 }
 
 void shim_end(struct backend *backend, const struct backend_terminal *terminal, int over_fd)

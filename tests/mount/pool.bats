@@ -37,9 +37,7 @@ teardown() { common_teardown; }
     run bash -c "echo job > $POOL/acquire"
     assert_failure
     assert_output --partial "Host is down"
-    # the last of the tries says why: it had ended before or after its shim was asked for it
-    run cat "$POOL/last_error"
-    assert_output --regexp "'false' ended soon after its start \(code 1\)|has (ended|gone)"
+    assert contains "$POOL/last_error" "'false' ended soon after its start (code 1)" # the last of the tries
     assert [ "$(cat "$POOL/stats/spawned_agents")" -le 4 ]
 }
 
