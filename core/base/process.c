@@ -225,7 +225,7 @@ static bool drain(int fd, struct ap_buf *out, size_t max)
 /* How often a process is asked for whose end there is no descriptor. */
 #define ASK_MS 10
 
-static bool has_ended(pid_t pid)
+static bool child_has_ended(pid_t pid)
 {
 	siginfo_t info = {.si_pid = 0};
 	return waitid(P_PID, (id_t)pid, &info, WEXITED | WNOHANG | WNOWAIT) == 0 &&
@@ -251,7 +251,7 @@ static bool collect(pid_t pid, int out_fd, int err_fd, int64_t deadline_ns, stru
 		int wait_ms = pid_fd < 0 ? ASK_MS : (int)(left / AP_MS) + 1;
 		if (poll(fds, 3, wait_ms) < 0 && errno != EINTR)
 			return false;
-		bool ended = pid_fd < 0 ? has_ended(pid) : fds[2].revents != 0;
+		bool ended = pid_fd < 0 ? child_has_ended(pid) : fds[2].revents != 0;
 		if (fds[0].revents && !drain(out_fd, out, out_max))
 			fds[0].fd = -1;
 		if (fds[1].revents && !drain(err_fd, errs, STDERR_KEPT))

@@ -545,7 +545,7 @@ static void job_save(struct ap_agent *agent)
 	outcome(agent, r < 0 ? -EIO : recorded);
 }
 
-static bool has_ended(struct ap_agent *agent)
+static bool program_has_ended(struct ap_agent *agent)
 {
 	struct session_info info;
 	session_info(agent->session, &info);
@@ -609,7 +609,7 @@ static bool is_recycled(struct ap_agent *agent)
 static void job_recycle(struct ap_agent *agent)
 {
 	struct ap_err err = {""};
-	bool restart = agent->effect.restart || has_ended(agent);
+	bool restart = agent->effect.restart || program_has_ended(agent);
 	int r = end_old(agent, restart, &err);
 	if (r == 0)
 		r = clean(agent, restart, &err);

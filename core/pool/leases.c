@@ -140,7 +140,7 @@ static int lease_step(struct ap_pool *pool, const char *word, uid_t uid, struct 
 }
 
 /* Answers a request whose change is written down, or is not. */
-static void kept(void *data, int result, const struct ap_err *err)
+static void on_kept(void *data, int result, const struct ap_err *err)
 {
 	request_answer(data, result, err);
 }
@@ -175,7 +175,7 @@ int ap_pool_begin_release(struct ap_pool *pool, const char *label, uid_t uid,
 	struct store_txn *txn = store_txn_new();
 	ap_request_ref(request);
 	txn_lease_ends(txn, token, ap_reason_name(AP_REASON_RELEASE));
-	store_submit(pool->store, txn, true, kept, request);
+	store_submit(pool->store, txn, true, on_kept, request);
 	return 0;
 }
 

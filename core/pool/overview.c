@@ -30,7 +30,7 @@
 
 /* Looks at the screen, if anything was printed since the last time. False: the backend did not
  * answer. */
-static bool look_at_screen(struct ap_agent *agent)
+static bool refresh_screen(struct ap_agent *agent)
 {
 	struct ap_pool *pool = agent->pool;
 	AP_CLEANUP_BUF struct ap_buf screen = {0};
@@ -72,14 +72,14 @@ static struct ap_agent *agent_started_in(struct ap_pool *pool, unsigned slot)
 	return agent;
 }
 
-static void look_at_screens(struct ap_pool *pool)
+static void refresh_screens(struct ap_pool *pool)
 {
 	bool answers = ap_clock_ns() >= pool->silent_until_ns;
 	for (unsigned i = 0; i < pool->view->n_slots && answers; i++) {
 		struct ap_agent *agent = agent_started_in(pool, i);
 		if (!agent)
 			continue;
-		answers = !atomic_load(&pool->sessions.closed) && look_at_screen(agent);
+		answers = !atomic_load(&pool->sessions.closed) && refresh_screen(agent);
 		if (!answers)
 			pool->silent_until_ns = ap_clock_ns() + CAPTURE_PAUSE;
 		ap_agent_unref(agent);
@@ -107,7 +107,7 @@ static unsigned usage_wanted(struct ap_pool *pool, int64_t now)
 }
 
 /* Of all of them together, so that the processes of the machine are listed once for all. */
-static void look_at_usage(struct ap_pool *pool)
+static void refresh_usage(struct ap_pool *pool)
 {
 	int64_t began = ap_clock_ns();
 	unsigned n_slots = pool->view->n_slots, from = pool->usage_from;
@@ -134,12 +134,12 @@ static void look_at_usage(struct ap_pool *pool)
 	pool->usage_due_ns = now + USAGE_SHARE * (now - began);
 }
 
-static void job_look(struct worker_job *job)
+static void job_refresh(struct worker_job *job)
 {
 	struct ap_pool *pool = ap_container_of(job, struct ap_pool, look_job);
 	int64_t began = ap_clock_ns();
-	look_at_screens(pool);
-	look_at_usage(pool);
+	refresh_screens(pool);
+	refresh_usage(pool);
 	atomic_fetch_add(&pool->n_changes, 1); /* no poller sees it */
 	int64_t took = ap_clock_ns() - began;
 	pthread_mutex_lock(&pool->lock);
@@ -181,7 +181,7 @@ void ap_pool_look(struct ap_pool *pool, struct ap_request *request)
 	ap_list_append(&pool->lookers, &request->settles.link);
 	if (!pool->looks && request->asked_ns >= pool->look_due_ns) {
 		pool->looks = true;
-		pool->look_job = (struct worker_job){.run = job_look};
+		pool->look_job = (struct worker_job){.run = job_refresh};
 		worker_submit(pool->looking, &pool->look_job);
 	}
 	if (!pool->answers) {

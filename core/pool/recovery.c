@@ -144,7 +144,8 @@ static int end_left(struct ap_pool *pool, const char *name, const char *agent_di
 	return 0;
 }
 
-static void quarantine(struct ap_pool *pool, struct worktree *worktree, const struct ap_err *err)
+static void quarantine_left(struct ap_pool *pool, struct worktree *worktree,
+			    const struct ap_err *err)
 {
 	pool_note_unsaved(pool, err, true);
 	worktree_leave(worktree);
@@ -263,7 +264,7 @@ static void remove_worktree(struct recovery *recovery, const char *name)
 		remove_tree(agent_dir, NULL, NULL);
 		worktree_fini(&worktree);
 	} else { /* the record stays with the worktree: the next start tries again */
-		quarantine(pool, &worktree, &err);
+		quarantine_left(pool, &worktree, &err);
 		if (left)
 			left->quarantined = true;
 	}
@@ -397,7 +398,7 @@ static void go_on_with_prompts(struct ap_agent *agent, bool wanted)
 }
 
 /* A free slot becomes the agent's. NULL: there is none. */
-static struct ap_agent *enter(struct ap_pool *pool, const struct left *left)
+static struct ap_agent *enter_left(struct ap_pool *pool, const struct left *left)
 {
 	pthread_mutex_lock(&pool->lock);
 	const struct machine_slot *slot = machine_free_slot(pool->view);
@@ -413,7 +414,7 @@ static int adopt(struct ap_pool *pool, struct left *left, struct worktree *workt
 		 const struct backend_terminal *terminal, struct ap_err *err)
 {
 	const struct store_lease *lease = &left->lease;
-	struct ap_agent *agent = enter(pool, left);
+	struct ap_agent *agent = enter_left(pool, left);
 	if (!agent)
 		return ap_err_set(err, -EAGAIN, "there is no room for one more agent");
 	agent->worktree = *worktree;
@@ -565,7 +566,7 @@ static int go_on_with(struct recovery *recovery, struct left *left, struct ap_er
 	left->quarantined = r < 0 && r != -EAGAIN && leased;
 	if (left->quarantined) { /* kept with its records: the next start tries again */
 		tell_lost(pool, left->lease.label, name, err->text);
-		quarantine(pool, &worktree, err);
+		quarantine_left(pool, &worktree, err);
 	}
 	worktree_fini(&worktree);
 	return 0;
@@ -602,7 +603,7 @@ static void forget_processes_of_another_boot(struct recovery *recovery)
 	}
 }
 
-static int take_up(struct recovery *recovery, struct ap_err *err)
+static int take_up_left(struct recovery *recovery, struct ap_err *err)
 {
 	int r = 0;
 	for (int leased = 1; leased >= 0; leased--) { /* holders first */
@@ -628,7 +629,7 @@ int pool_recover(struct ap_pool *pool, struct ap_err *err)
 	for_each_left(&recovery, POOL_LAYERS, spend_numbers);
 	if (r == 0) {
 		forget_processes_of_another_boot(&recovery);
-		r = take_up(&recovery, err);
+		r = take_up_left(&recovery, err);
 	}
 	crash_point("recover-adopted");
 	if (r == 0) {

@@ -91,7 +91,7 @@ static void delivery_fini(struct delivery *delivery)
 	ap_buf_fini(&delivery->before);
 }
 
-static void look(struct delivery *delivery)
+static void observe(struct delivery *delivery)
 {
 	look_at_screen(delivery->session, &delivery->screen, &delivery->seen);
 	delivery->composer =
@@ -121,11 +121,11 @@ static int may_type(struct delivery *delivery, struct ap_err *err)
 	struct session *session = delivery->session;
 	int64_t deadline = ap_clock_ns() + SETTLE_LIMIT / 2;
 	if (!profile_values(session->host->profile)->rules.tells_ready) {
-		look(delivery);
+		observe(delivery);
 		return 0;
 	}
 	for (;;) {
-		look(delivery);
+		observe(delivery);
 		if (delivery_is_void(session))
 			return delivery_void(session, err);
 		if (!seen_as(delivery, AP_ACTIVITY_READY)) {
@@ -151,7 +151,7 @@ static int begin_typing(struct delivery *delivery)
 	delivery->typing = true;
 	if (!delivery->composes)
 		return 0;
-	look(delivery);
+	observe(delivery);
 	return delivery->composer == COMPOSER_FILLED ? -EAGAIN : 0;
 }
 
@@ -166,7 +166,7 @@ static bool await_typed(struct delivery *delivery)
 		poll(NULL, 0, POLL_PAUSE_MS);
 		last.len = 0;
 		ap_buf_adds(&last, ap_buf_text(&delivery->screen));
-		look(delivery);
+		observe(delivery);
 		bool shown = has_changed(delivery) && delivery->composer != COMPOSER_EMPTY;
 		bool still = strcmp(ap_buf_text(&last), ap_buf_text(&delivery->screen)) == 0;
 		int64_t waited = ap_clock_ns() - start;
@@ -203,7 +203,7 @@ static bool await_submitted(struct delivery *delivery, int64_t printed_before)
 		}
 		if (!delivery->composes)
 			continue;
-		look(delivery);
+		observe(delivery);
 		if (delivery->composer == COMPOSER_EMPTY || seen_as(delivery, AP_ACTIVITY_BUSY) ||
 		    seen_as(delivery, AP_ACTIVITY_WAITING))
 			return true;
@@ -344,7 +344,7 @@ static bool await_ready(struct session *session, int64_t limit_ns)
 {
 	struct delivery delivery __attribute__((cleanup(delivery_fini))) = {.session = session};
 	for (int64_t deadline = ap_clock_ns() + limit_ns; ap_clock_ns() < deadline;) {
-		look(&delivery);
+		observe(&delivery);
 		if (seen_as(&delivery, AP_ACTIVITY_READY) || delivery_is_void(session))
 			return !delivery_is_void(session);
 		poll(NULL, 0, POLL_PAUSE_MS);

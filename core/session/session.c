@@ -361,7 +361,7 @@ static void learn_prompt_locked(struct session *session, const struct output_sig
 }
 
 /* Looks at the screen, answers what the profile always answers. */
-static void job_look(struct worker_job *worker_job)
+static void job_look_at_screen(struct worker_job *worker_job)
 {
 	struct session_job *job = ap_container_of(worker_job, struct session_job, job);
 	struct session *session = job->session;
@@ -397,7 +397,7 @@ static void job_look(struct worker_job *worker_job)
 
 static void job_look_locked(struct session *session)
 {
-	struct session_job *job = session_job_new(session, job_look, "");
+	struct session_job *job = session_job_new(session, job_look_at_screen, "");
 	if (!job) { /* later */
 		session_review_at(session, ap_clock_ns() + AP_SECOND);
 		return;

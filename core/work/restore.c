@@ -483,7 +483,7 @@ static void mounts_fini(struct mounts *mounts)
 }
 
 /* What is mounted at the path and below it, without the lowest `n_own` overlays at itself. */
-static int look(const char *path, unsigned n_own, struct mounts *ret)
+static int list_mounts(const char *path, unsigned n_own, struct mounts *ret)
 {
 	AP_CLEANUP_BUF struct ap_buf table = {0};
 	struct mounts_row *rows;
@@ -588,11 +588,11 @@ int restore_unmount(const char *path, unsigned n_own,
 		    struct ap_err *err)
 {
 	struct mounts before = {.n = 0};
-	int r = look(path, n_own, &before), last = 0;
+	int r = list_mounts(path, n_own, &before), last = 0;
 	while (r == 0 && before.n > 0) {
 		struct mounts after;
 		last = unmount_round(path, &before, is_over_path(&before, path));
-		r = look(path, n_own, &after);
+		r = list_mounts(path, n_own, &after);
 		if (r < 0)
 			break;
 		bool any = false;
