@@ -316,11 +316,56 @@ static void activity_set_locked(struct session *session, const struct activity *
 	snprintf(session->why, sizeof session->why, "prompt: %s; %.96s", prompt, concluded->why);
 }
 
-/* What there is to conclude from. */
-static struct activity_input input_locked(const struct session *session,
-					  const struct output_signs *signs,
-					  const struct activity_look *look)
+/* What was found out without the session's lock, of the program of one start. */
+struct evidence {
+	unsigned start;
+	pid_t program; /* 0: not known yet */
+	bool running;
+	struct output_signs signs;
+	struct activity_look look;
+	bool line_goes_on; /* its line is a prompt for the rest of a command */
+};
+
+/* Reads on in its output, and looks at its processes. */
+static void gather(struct session *session, struct evidence *ret)
 {
+	const struct activity_rules *rules = &profile_values(session->host->profile)->rules;
+	struct backend *backend = session->host->backend;
+	*ret = (struct evidence){.start = 0};
+	pthread_mutex_lock(&session->lock);
+	ret->program = session->program;
+	ret->start = session->start;
+	ret->running = session->started && !session->ended;
+	bool reads_on = session->reads_on;
+	const struct backend_terminal running_in = session->running;
+	session->reads_on = false;
+	pthread_mutex_unlock(&session->lock);
+	if (reads_on)
+		session_read_on(session);
+	if (ret->running && ret->program == 0) {
+		know_program(session, ret->start);
+		pthread_mutex_lock(&session->lock);
+		ret->program = session->program;
+		pthread_mutex_unlock(&session->lock);
+	}
+	bool edits = ret->running && rules->shell && !backend->ops->canonical(backend, &running_in);
+	if (ret->running && rules->shell)
+		ret->look = activity_look(ret->program, edits);
+	output_look(session, &ret->signs);
+	/* a shell that edits its input at a prompt runs no command, whatever its marks say */
+	if (ret->look.known && ret->look.foreground == ret->program && edits)
+		ret->signs.runs_command = false;
+	struct activity_signal line = {.found = false};
+	if (rules->shell)
+		(void)profile_judge(session->host->profile, PROFILE_LINE, ret->signs.line, NULL,
+				    &line);
+	ret->line_goes_on = line.found;
+}
+
+static struct activity_input input_locked(const struct session *session,
+					  const struct evidence *evidence)
+{
+	const struct output_signs *signs = &evidence->signs;
 	return (struct activity_input){
 		.ended = session->ended,
 		.ended_how = session->ended_how,
@@ -329,13 +374,14 @@ static struct activity_input input_locked(const struct session *session,
 		.marks = signs->ends_commands,
 		.marked_ns = signs->marked_ns,
 		.line = signs->line,
+		.line_goes_on = evidence->line_goes_on,
 		.prompt = session->prompt,
 		.entered_ns = session->entered_ns,
 		.keys_from_ns = session->keys_from_ns,
 		.keys_ns = session->keys_ns,
 		.output_ns = session->output_ns,
 		.started_ns = session->started_ns,
-		.look = *look,
+		.look = evidence->look,
 		.screen = session->screen,
 		.told = signs->told,
 		.hook = session->hook,
@@ -430,69 +476,57 @@ static bool may_review_locked(struct session *session, unsigned start)
 	return false;
 }
 
+/* Concludes what it is doing, and when to look again. */
+static enum ap_activity conclude_locked(struct session *session, const struct evidence *evidence,
+					int64_t now)
+{
+	const struct activity_rules *rules = &profile_values(session->host->profile)->rules;
+	const struct activity_input input = input_locked(session, evidence);
+	struct activity concluded = activity_conclude(rules, &input, &session->memory, now);
+	enum ap_activity before = session->activity;
+	char why_before[ACTIVITY_WHY_MAX];
+	memcpy(why_before, session->why, sizeof why_before);
+	if (rules->shell)
+		learn_prompt_locked(session, &evidence->signs, &evidence->look, &concluded, now);
+	activity_set_locked(session, &concluded);
+	if (session->activity != before || strcmp(session->why, why_before) != 0)
+		tell_changed(session);
+	if (evidence->program == 0 && evidence->running && now < session->started_ns + PID_LIMIT)
+		session_review_by(session, now + PID_PAUSE);
+	if (concluded.wants_look)
+		look_soon_locked(session, now);
+	return concluded.activity;
+}
+
+/* Gives a program that is ready the next prompt, and drops those of one that has ended: the seq of
+ * the last of them, 0: there was none. */
+static uint64_t go_on_with_prompts_locked(struct session *session, enum ap_activity concluded)
+{
+	if (concluded == AP_ACTIVITY_EXITED)
+		return drop_prompts_locked(session);
+	if (concluded == AP_ACTIVITY_READY && session->n_prompts_queued > 0 &&
+	    !session->delivering && !session->paused)
+		job_prompt_locked(session);
+	return 0;
+}
+
 /* Concludes the activity anew, answers waits, hands the next prompt to a worker. Reads /proc. In
  * the loop's thread. */
 static void review(struct session *session)
 {
 	int64_t now = ap_clock_ns();
-	const struct activity_rules *rules = &profile_values(session->host->profile)->rules;
-	struct activity_look look = {.known = false};
-	struct output_signs signs;
-	pthread_mutex_lock(&session->lock);
-	pid_t program = session->program;
-	unsigned start = session->start;
-	bool running = session->started && !session->ended, reads_on = session->reads_on;
-	const struct backend_terminal running_in = session->running;
-	session->reads_on = false;
-	pthread_mutex_unlock(&session->lock);
-	if (reads_on)
-		session_read_on(session);
-	if (running && program == 0) {
-		know_program(session, start);
-		pthread_mutex_lock(&session->lock);
-		program = session->program;
-		pthread_mutex_unlock(&session->lock);
-	}
-	bool edits = running && rules->shell &&
-		     !session->host->backend->ops->canonical(session->host->backend, &running_in);
-	if (running && rules->shell)
-		look = activity_look(program, edits);
-	output_look(session, &signs);
-	/* a shell that edits its input at a prompt runs no command, whatever its marks say */
-	if (look.known && look.foreground == program && edits)
-		signs.runs_command = false;
-	struct activity_signal line = {.found = false};
-	if (rules->shell)
-		(void)profile_judge(session->host->profile, PROFILE_LINE, signs.line, NULL, &line);
-
+	struct evidence evidence;
 	struct ap_list waits;
 	ap_list_init(&waits);
+	gather(session, &evidence);
 	pthread_mutex_lock(&session->lock);
-	if (!may_review_locked(session, start)) {
+	if (!may_review_locked(session, evidence.start)) {
 		pthread_mutex_unlock(&session->lock);
 		return;
 	}
-	enum ap_activity activity_before = session->activity;
-	char why_before[ACTIVITY_WHY_MAX];
-	memcpy(why_before, session->why, sizeof why_before);
-	struct activity_input input = input_locked(session, &signs, &look);
-	input.line_goes_on = line.found;
-	struct activity concluded = activity_conclude(rules, &input, &session->memory, now);
-	if (rules->shell)
-		learn_prompt_locked(session, &signs, &look, &concluded, now);
-	activity_set_locked(session, &concluded);
-	if (session->activity != activity_before || strcmp(session->why, why_before) != 0)
-		tell_changed(session);
-	if (program == 0 && running && now < session->started_ns + PID_LIMIT)
-		session_review_by(session, now + PID_PAUSE);
-	if (concluded.wants_look)
-		look_soon_locked(session, now);
-	uint64_t dropped = 0;
-	if (concluded.activity == AP_ACTIVITY_EXITED)
-		dropped = drop_prompts_locked(session);
-	else if (concluded.activity == AP_ACTIVITY_READY && session->n_prompts_queued > 0 &&
-		 !session->delivering && !session->paused)
-		job_prompt_locked(session);
+	enum ap_activity before = session->activity;
+	enum ap_activity concluded = conclude_locked(session, &evidence, now);
+	uint64_t dropped = go_on_with_prompts_locked(session, concluded);
 	if (is_settled_locked(session))
 		ap_list_splice(&session->waits, &waits);
 	enum ap_activity activity = session->activity;
@@ -501,7 +535,7 @@ static void review(struct session *session)
 	if (dropped)
 		session->callbacks->prompts_dropped(session->owner, dropped);
 	answer_waits(session, &waits, settled_result(activity, &error), activity, &error);
-	if (activity_before == AP_ACTIVITY_BUSY && activity != AP_ACTIVITY_BUSY)
+	if (before == AP_ACTIVITY_BUSY && activity != AP_ACTIVITY_BUSY)
 		session->callbacks->turn_ended(session->owner);
 }
 
