@@ -197,8 +197,8 @@ void ap_pool_drain(struct ap_pool *pool);
 void ap_pool_close(struct ap_pool *pool); /* grant nothing more */
 void ap_pool_reset_breaker(struct ap_pool *pool);
 
-/* Answered when all is on the disk that was to be written down so far; or makes the settings that
- * the state store has effective. */
+/* ap_pool_save(): answered once every queued record is on disk. ap_pool_load(): applies the stored
+ * settings, all or none, and is answered then. */
 int ap_pool_save(struct ap_pool *pool, struct ap_request *request, struct ap_err *err);
 int ap_pool_load(struct ap_pool *pool, struct ap_request *request, struct ap_err *err);
 int ap_pool_open(struct ap_pool *pool, struct ap_err *err);

@@ -98,12 +98,12 @@ int control_acquire(const struct tree_call *call, char *line, struct ap_request 
 			*equals = '\0';
 			r = acquire_option(call, word, equals + 1, &acquire);
 		} else if (!first || !ap_label_valid(word)) {
-			r = ap_err_set(
-				call->err, -EINVAL,
-				first ? "'%.80s' is no label: letters, digits, '.', '_' and '-', "
-					"64 at most"
-				      : "'%.80s' is one word too many",
-				word);
+			r = ap_err_set(call->err, -EINVAL,
+				       first ? "'%.80s' is not a valid label: letters, digits, "
+					       "'.', '_' and '-', "
+					       "64 at most"
+					     : "'%.80s' is one word too many",
+				       word);
 		} else {
 			strcpy(acquire.label, word);
 		}

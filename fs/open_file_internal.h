@@ -245,8 +245,7 @@ static inline bool line_is_comment(const char *line)
 /* Has last_error say why: the sentence in `err`, or that of the errno. */
 void refused(const struct open_file *file, int error, const struct ap_err *err);
 
-/* Whether what has been written and is taken only now may still be taken: a lease may have ended
- * meanwhile. */
+/* Re-checks permission when buffered data is consumed: the lease may have ended since the write. */
 int may_still_write(struct open_file *file, struct ap_err *err);
 
 /* Lines whose commands are done at once. Returns the bytes that had their effect, or the error of

@@ -141,10 +141,11 @@ static int submit_restore(const struct tree_call *call, const char *words,
 	if (len < sizeof acquire.label)
 		memcpy(acquire.label, label, len);
 	if (!ap_label_valid(acquire.label))
-		return ap_err_set(call->err, -EINVAL,
-				  "'%.80s' is no label: letters, digits, '.', '_' and '-', 64 at "
-				  "most",
-				  label);
+		return ap_err_set(
+			call->err, -EINVAL,
+			"'%.80s' is not a valid label: letters, digits, '.', '_' and '-', 64 at "
+			"most",
+			label);
 	return ap_pool_restore(call->pool, name, &acquire, request, call->err);
 }
 

@@ -552,8 +552,8 @@ static void serve(struct machine_view *m, int64_t now, struct machine_effects *f
 	}
 }
 
-/* Idle agents that are marked, a tenth of the pool at once; who was asked for is not kept waiting.
- * Where acquirers wait there is none. */
+/* Recycles marked idle agents, at most a tenth of the pool at once, except those the user asked
+ * for. While acquirers wait there is no idle agent. */
 static void recycle_marked(struct machine_view *m, int64_t now, struct machine_effects *fx)
 {
 	unsigned most = machine_total(m) / 10 > 0 ? machine_total(m) / 10 : 1;

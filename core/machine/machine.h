@@ -330,7 +330,7 @@ static inline bool machine_slot_leased(const struct machine_slot *slot)
 	return slot->state == AP_AGENT_ACTIVE && !slot->leaving;
 }
 
-/* Whether that is not its lease, or not any more; 0 is any, or none. */
+/* True if `token` names a lease that is not the slot's current one. Token 0 matches any. */
 static inline bool machine_slot_stale(const struct machine_slot *slot, uint64_t token)
 {
 	return token && token != slot->token;

@@ -227,8 +227,8 @@ static int record_over(struct ap_agent *agent, struct ap_err *err)
 	pthread_mutex_lock(&pool->lock);
 	enum ap_reason reason = pool->view->slots[agent->slot].leaving;
 	pthread_mutex_unlock(&pool->lock);
-	/* first: without it the store is believed, with one that the store does not know it is not
-	 */
+	/* first: without it recovery trusts the store; a file the store does not know makes it
+	 * distrust it */
 	lease_record_remove(agent);
 	int r = store_commit(pool->store, over_txn(agent, reason), true, err);
 	if (r == 0)

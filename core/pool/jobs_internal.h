@@ -1,4 +1,5 @@
-/* What the files share that carry jobs out: commands.c, jobs.c, launch.c, texts.c. */
+/* What the files share whose functions run in workers: commands.c, jobs.c, launch.c, settings.c,
+ * texts.c. */
 #pragma once
 
 #include "kept_work.h"
@@ -6,7 +7,7 @@
 
 /* --- jobs.c --- */
 
-/* A job of its own memory: something asked of one agent, once. */
+/* Something asked of one agent, once. */
 struct agent_job {
 	struct worker_job job;
 	struct ap_agent *agent;	    /* with a reference */
@@ -22,12 +23,12 @@ struct agent_job *agent_job_new(struct ap_agent *agent, struct ap_request *reque
 void agent_job_free(struct agent_job *job);
 void agent_job_in_lane(struct agent_job *job);
 
-/* Whether one more thing may be asked that a worker answers. -EAGAIN: an asker that is killed
- * leaves his job behind until a worker comes by it. */
+/* 0: the pool accepts one more request that a worker answers. -EAGAIN: too many wait; the job of a
+ * client that is killed counts until a worker reaches it. */
 int pool_may_ask(struct ap_pool *pool, struct ap_err *err);
 
-/* Counts it, with a reference of its request, until it is worked on: agent_job_new() and
- * agent_job_free() do. */
+/* Count a job, and hold a reference to its request, until a worker has answered it. agent_job_new()
+ * and agent_job_free() call these. */
 void job_asked(struct ap_pool *pool, struct ap_request *request);
 void job_answered(struct ap_pool *pool);
 
@@ -36,7 +37,7 @@ int agent_record_program(struct ap_agent *agent, struct ap_err *err);
 
 /* --- keeping.c --- */
 
-/* Counts what is new and removes what is too old or too much. Blocks, long. */
+/* Counts what is new in kept/, and removes what is too old or too much. Blocks for long. */
 void keeping_tidy(struct ap_pool *pool);
 
 /* Lays what is kept as `name` over the agent's new worktree. -ENOSPC, -EBUSY (it has gone), -EIO.
@@ -51,10 +52,10 @@ enum launch_kind { LAUNCH_FIRST, LAUNCH_CLEAN, LAUNCH_AGAIN };
  * For the first two the worktree is new: setup runs in it before. */
 int launch_program(struct ap_agent *agent, enum launch_kind kind, struct ap_err *err);
 
-/* The commands for a worktree that is new without a new program, or that ends. The failure of
- * teardown holds nothing up: it is said where what it printed is. */
+/* Run setup in a worktree that is new without a new program, and teardown in one that ends. A
+ * teardown that fails stops nothing: the output says so. */
 int launch_setup(struct ap_agent *agent, struct ap_err *err);
 void launch_teardown(struct ap_agent *agent);
 
-/* Gives the agent its port. */
+/* Chooses the agent's port. */
 void launch_choose_port(struct ap_agent *agent);

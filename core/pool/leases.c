@@ -39,7 +39,10 @@ int ap_pool_acquire(struct ap_pool *pool, const struct ap_acquire *acquire,
 	int64_t now = ap_clock_ns();
 	memcpy(wanted->label.text, acquire->label, sizeof wanted->label.text);
 	if (acquire->label[0] && !ap_label_valid(acquire->label))
-		return ap_err_set(err, -EINVAL, "'%s' is no label", acquire->label);
+		return ap_err_set(
+			err, -EINVAL,
+			"'%s' is not a valid label: letters, digits, '.', '_' and '-', 64 at most",
+			acquire->label);
 	if (acquire->agent[0] && (wanted->agent = agent_number(acquire->agent)) == 0)
 		return ap_err_set(err, -ENOENT, "there is no agent '%s'", acquire->agent);
 	if (acquire->base[0] && !(request->base = base_of(acquire, &request->has_restore)))

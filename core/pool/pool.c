@@ -131,7 +131,7 @@ static const char *refusal(int error)
 	case -ECANCELED:
 		return "interrupted";
 	case -EBUSY:
-		return "the agent is on its way into or out of the pool";
+		return "the agent is starting or stopping; try again";
 	case -ENODEV:
 		return "the agent is gone";
 	case -EIO:

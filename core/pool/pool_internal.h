@@ -40,7 +40,7 @@ struct transition {
 	uint8_t from, to, reason; /* enum ap_agent_state, enum ap_reason */
 };
 
-/* What the events say of a slot when the machine has forgotten it. */
+/* Lease data that the event log still needs after the machine has cleared the slot. */
 struct noted_lease {
 	unsigned number; /* of its agent */
 	char label[AP_LABEL_MAX + 1];
@@ -189,17 +189,16 @@ struct ap_pool {
 
 /* --- pool.c --- */
 
-/* Steps the machine and sets its effects going. Takes the lock; not to be called with it. */
+/* Steps the machine and begins its effects. Takes the lock. */
 int pool_step(struct ap_pool *pool, const struct machine_event *event);
 
-/* The same for callers that look at the state under the lock first, and unlock with pool_unlock().
- */
+/* The same for a caller that holds the lock, and drops it with pool_unlock(). */
 int pool_step_locked(struct ap_pool *pool, const struct machine_event *event);
 
-/* Unlocks, and answers the requests whose answer steps have brought meanwhile. */
+/* Drops the lock, then answers the requests that steps have answered under it. */
 void pool_unlock(struct ap_pool *pool);
 
-/* Has the machine go on where a daemon before this one has stopped. Takes the lock. */
+/* Continues the machine's numbers where an earlier daemon stopped. Takes the lock. */
 void pool_restore(struct ap_pool *pool, const struct machine_restored *restored);
 
 /* Steps one event about the agent's slot. Takes the lock. -ENODEV: it is gone. */
@@ -208,40 +207,41 @@ int pool_step_agent(struct ap_agent *agent, struct machine_event event);
 /* The result of a step, with its sentence where it was refused. */
 int pool_refused(int result, struct ap_err *err);
 
-/* What is shown of the pool or an agent has changed, or is about to under the pool's lock: who
- * watches is told. Any thread, any lock; costs nothing when nobody does. */
+/* Reports that something shown of the pool or an agent has changed, or is about to change under the
+ * pool's lock. Any thread, any lock; costs nothing when nobody watches. */
 void pool_changed(struct ap_pool *pool);
 
-/* Tells who mounts something that is no failure. Before the pool is started. */
+/* Tells the user who mounts something that is no failure. Before the pool is started. */
 void pool_tell(struct ap_pool *pool, const char *sentence);
 
-/* Records where work lies that could not be saved, for who unmounts; the last one is told. With
- * `is_kept` it counts: the worktree stays when the daemon ends. Takes the lock. */
+/* Records where work lies that could not be saved; the unmount reports the last one. With `is_kept`
+ * it also counts: the worktree stays when the daemon ends. Takes the lock. */
 void pool_note_unsaved(struct ap_pool *pool, const struct ap_err *err, bool is_kept);
 
-/* Whether there is nothing more to wait for at the end. */
+/* Whether the end of the pool has nothing more to wait for. */
 bool pool_is_over_locked(const struct ap_pool *pool);
 
-/* Has it known why spawning failed. Takes the lock. */
+/* Records why the last spawn failed. Takes the lock. */
 void pool_note_spawn_error(struct ap_pool *pool, const struct ap_err *err);
 
-/* Notes the event that an option has been set to what it is now. */
+/* Logs an event: an option has its present value. */
 void pool_note_config_locked(struct ap_pool *pool, enum ap_option option);
 
-/* Sets the size set by hand as it is stored, as near as the limits let it; -1: none. */
+/* Restores the size that the user asked for, as near as the limits allow; -1: none. */
 void pool_set_target_locked(struct ap_pool *pool, int target);
 
-/* Makes the configuration effective, as it is now; what the machine and the sessions have of it. */
+/* Passes the configuration on to the machine and the sessions. */
 void pool_obey_config_locked(struct ap_pool *pool);
 struct machine_limits pool_limits(const struct ap_pool *pool);
 void pool_bound_sessions_locked(struct ap_pool *pool);
 
-/* Has it known why what the machine is to answer fails: the last sentence counts. pool->lock held.
+/* Attaches a sentence to a request that the machine will answer; the last one wins. pool->lock
+ * held.
  */
 void request_explain_locked(struct ap_request *request, const struct ap_err *err);
 
-/* Answers a request that the machine does not know: done is called unless it was answered before.
- * `err` says why it failed; NULL: nobody has said it. Drops the pool's reference. */
+/* Answers a request that is not in the machine: calls `done` unless it was answered before. `err`
+ * says why it failed, or is NULL. Drops the pool's reference. */
 void request_answer(struct ap_request *request, int result, const struct ap_err *err);
 
 /* The number of a name such as agent-7; 0 if it is none. */
@@ -249,7 +249,7 @@ unsigned agent_number(const char *name);
 
 /* --- observe.c: pool->lock held --- */
 
-/* What of the machine is compared before a step and behind it. */
+/* What observe_step_locked() compares before and after a step. */
 struct step_before {
 	enum breaker_state breaker;
 	unsigned n_live;
@@ -258,19 +258,19 @@ struct step_before {
 };
 struct step_before observe_before_locked(const struct ap_pool *pool);
 
-/* Time has passed up to now, in the states as they are. Before every step. */
+/* Counts the time up to now for the states as they are. Before every step. */
 void observe_time_locked(struct ap_pool *pool, int64_t now_ns);
 
-/* An event was stepped, with that result. */
+/* Counts an event that was stepped, by its result. */
 void observe_event_locked(struct ap_pool *pool, const struct machine_event *event, int result);
 
-/* The machine has answered a request. Before the moves of its step are. */
+/* Counts an answer of the machine. Before the moves of the same step. */
 void observe_answer_locked(struct ap_pool *pool, const struct ap_request *request, int64_t now_ns);
 
-/* What the step just made has changed. */
+/* Counts and logs what the last step changed. */
 void observe_step_locked(struct ap_pool *pool, const struct step_before *before, int64_t now_ns);
 
-/* The queue is as the step has left it. */
+/* Notes the length of the queue that a step has left. */
 void observe_queue_locked(struct ap_pool *pool);
 
 /* One consistent look at the counts. */
@@ -294,12 +294,12 @@ int program_check(const struct ap_pool *pool, struct ap_err *err);
  * -ENOTEMPTY: it is there and no state directory; -ENAMETOOLONG, … Blocks. */
 int state_dir_choose(struct ap_pool *pool, struct ap_err *err);
 
-/* Whether a daemon had it that was about to end, and has now. Makes nothing. Blocks for a minute at
- * most. */
+/* Waits for a daemon that is about to end, a minute at most. True: there was one, and it has ended.
+ * Makes nothing. Blocks. */
 bool state_dir_await_end(struct ap_pool *pool);
 
-/* Has it known where the pool is mounted, and that it begins to end: who mounts meanwhile waits for
- * that. */
+/* Record where the pool is mounted, and that it begins to end, so that a daemon that is started
+ * meanwhile waits for that. */
 void state_dir_mounted(struct ap_pool *pool);
 void state_dir_leave(struct ap_pool *pool);
 
@@ -310,8 +310,8 @@ void state_dir_leave(struct ap_pool *pool);
 int state_dir_open(struct ap_pool *pool, struct ap_err *err);
 void state_dir_close(struct ap_pool *pool);
 
-/* Waits until what a dead daemon has started, such as git, has ended, and has it so for the next
- * one; pool->helpers_gone says whether. Before the threads. Blocks. */
+/* Waits until the helpers of a dead daemon, such as git, have ended, and marks our own for the next
+ * one. pool->helpers_gone: they have. Before the threads. Blocks. */
 int state_dir_await_helpers(struct ap_pool *pool, struct ap_err *err);
 
 /* "STATE_DIR/SUBDIR/NAME", owned by the caller; NULL on ENOMEM. */
@@ -321,23 +321,23 @@ static inline char *state_dir_path(const struct ap_pool *pool, const char *subdi
 	return asprintf(&path, "%s/%s/%s", pool->state_dir, subdir, name) < 0 ? NULL : path;
 }
 
-/* Has a setting written down, as it is now; `done` as in store_submit(). Takes the lock. */
+/* Stores a setting as it is now; `done` as in store_submit(). Takes the lock. */
 void state_dir_keep_option(struct ap_pool *pool, enum ap_option option, store_done *done,
 			   void *data);
 void state_dir_keep_scale(struct ap_pool *pool, store_done *done, void *data);
 
-/* Returns when all is on the disk that was to be written down so far. Blocks. */
+/* Returns when every record queued so far is on the disk. Blocks. */
 int state_dir_save(struct ap_pool *pool, struct ap_err *err);
 
-/* Gives back the names that were kept in advance. No agent is there, and none is made any more. */
+/* Gives back the names that were reserved in advance. No agent is left, and none will be made. */
 int state_dir_save_next_agent(struct ap_pool *pool, struct ap_err *err);
 
-/* Makes the settings of the store effective, all or none: -ERANGE when they do not fit each other.
- * At start those stay that the command line has set, and what does not fit them is left out and
- * said. Takes the lock. Blocks. */
+/* Applies the stored settings, all or none: -ERANGE when they do not fit each other. At start the
+ * command line's settings win, and stored ones that do not fit them are left out and reported.
+ * Takes the lock. Blocks. */
 int state_dir_load(struct ap_pool *pool, bool at_start, struct ap_err *err);
 
-/* Begins the machine's counters and numbers where the store's end. */
+/* Continues the machine's counters and numbers where the store's end. */
 void state_dir_load_counters(struct ap_pool *pool);
 
 /* --- lease_record.c --- */
@@ -349,86 +349,86 @@ struct lease_record {
 	char *admin_dir; /* owned */
 };
 
-/* Writes what is needed to save an agent's lease when the store is lost, whatever the agent did to
- * its worktree; removes it. Lane. */
+/* Write and remove what a next daemon needs to save an agent's lease when the store is lost,
+ * whatever the agent did to its worktree. Lane. */
 int lease_record_write(const struct ap_agent *agent, struct ap_err *err);
 void lease_record_remove(const struct ap_agent *agent);
 
 /* 1, or 0: there is none, the agent was not leased. -EBADMSG: one that was not written whole. */
 int lease_record_read(const char *agent_dir, struct lease_record *ret);
 
-/* What the commit says that saves a lease's work. */
+/* The message of the commit that saves a lease's work. */
 void lease_message(const char *label, const char *name, unsigned generation, struct ap_buf *ret);
 
 /* --- recovery.c --- */
 
-/* Goes on with what a dead daemon left: agents that live and leases are taken up; what was half
- * done is undone; what the store does not know is removed, its work saved. All that cannot be saved
- * is kept and counted. Needs the threads. Blocks. */
+/* Continues with what a dead daemon left: adopts agents that live and their leases; undoes what was
+ * half done; saves the work of what the store does not know, and removes it. Keeps and counts what
+ * it cannot save. Needs the threads. Blocks. */
 int pool_recover(struct ap_pool *pool, struct ap_err *err);
 
 /* --- agent.c --- */
 
-/* NULL on ENOMEM. Needs the lock: it is put into the pool's table. */
+/* Makes an agent and puts it into the pool's table. NULL on ENOMEM. */
 struct ap_agent *agent_new_locked(struct ap_pool *pool, unsigned slot, unsigned number);
 void agent_ref(struct ap_agent *agent);
 unsigned agent_generation(const struct ap_agent *agent);
 
-/* One look at it, with what its session says; false when it is gone. */
+/* Fills in what is shown of an agent, with what its session says. False: it is gone. */
 bool agent_info_locked(const struct ap_agent *agent, const struct session_info *info,
 		       struct ap_agent_info *ret);
 
-/* Takes it out of the table and answers who waits for it. */
+/* Takes an agent out of the table and answers those who wait for it. */
 void agent_leave(struct ap_agent *agent);
 
-/* Closes its session, and lets go of what the loop watches for it, before the pool does of the
- * agent. Returns when nothing of it is being called: not with the lock held. */
+/* Closes the agent's session and stops the loop from watching for the agent, before the pool drops
+ * it. Returns when no callback of it runs: do not call it with the lock held. */
 void agent_close(struct ap_agent *agent);
 
-/* Lets go of the process that its lease ends with. pool->lock held. */
+/* Stops watching the process that the lease ends with. pool->lock held. */
 void agent_forget_holder_locked(struct ap_agent *agent);
 
 /* --- jobs.c --- */
 
-/* Has a worker carry out an effect of the machine. pool->lock held. */
+/* Queues an effect of the machine for a worker. pool->lock held. */
 void job_effect_locked(struct ap_agent *agent, const struct machine_effect *effect);
 
-/* Has a worker look after the agent's health and usage, unless one does. pool->lock held. */
+/* Queues a check of the agent's health and usage, unless one is under way. pool->lock held. */
 void job_probe_locked(struct ap_agent *agent, uint32_t id);
 
-/* A turn of the agent's has ended: has a worker bring the branch of its lease, in the repository,
- * to where the agent's own commits are. */
+/* After a turn of the agent: queues a job that moves the branch of its lease, in the repository, to
+ * where the agent's own commits are. */
 void job_follow_soon(struct ap_agent *agent);
 
-/* Makes the pool's own jobs ready to be asked for. */
+/* Initializes the pool's own jobs. */
 void jobs_init(struct ap_pool *pool);
 
 /* --- keeping.c --- */
 
-/* Takes up what leases have left, of a pool that has its state directory; the next lease's token is
- * at least that one. Blocks. */
+/* Opens kept/ of a pool that has its state directory. The next lease's token must be at least
+ * `ret_next_token`. Blocks. */
 int keeping_open(struct ap_pool *pool, uint64_t *ret_next_token, struct ap_err *err);
 
-/* Whether what leases leave is kept. */
+/* Whether keep_work is on. */
 bool keeping_is_on(struct ap_pool *pool);
 
-/* What is known of a lease at its end, before its worktree is touched; `commit` is the caller's to
- * fill in. */
+/* Fills in what is known of a lease at its end, before its worktree is touched; all but `commit`.
+ */
 void keeping_info(struct ap_pool *pool, const struct worktree *worktree,
 		  const struct worktree_lease *lease, uint64_t token, enum ap_reason reason,
 		  struct kept_info *ret);
 
-/* Moves what the lease left to where it is kept, and says so in an event; as worktree_keep(). */
+/* Moves what a lease left to kept/, and logs an event. As worktree_keep(). */
 int keeping_keep(struct ap_pool *pool, struct worktree *worktree, const struct kept_info *info,
 		 bool in_place, struct ap_err *err);
 
 /* --- watch.c --- */
 
-/* Takes up what the pool itself waits for: the machine's deadlines, and the backend. */
+/* Makes the loop, with what the pool itself waits for: the machine's deadlines, and the backend. */
 int watch_init(struct ap_pool *pool, struct ap_err *err);
 
-/* Watches the backend, which was started, or started again. -errno. */
+/* Watches a backend that was started, or started again. -errno. */
 int watch_backend(struct ap_pool *pool, struct ap_err *err);
 
-/* Goes on with the backend after its way broke, else has it begin anew. Blocks. */
+/* Reconnects to the backend after its connection broke, or starts it again. Blocks. */
 int pool_revive_backend(struct ap_pool *pool, struct ap_err *err);

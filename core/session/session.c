@@ -196,7 +196,7 @@ static bool is_settled_locked(const struct session *session)
 	       (session->activity != AP_ACTIVITY_BUSY && session->activity != AP_ACTIVITY_STARTING);
 }
 
-/* What who waits for an activity is told: 0, or -EIO when the last prompt was not delivered. */
+/* The result that readers of wait and response get: -EIO when the last prompt was not delivered. */
 static int settled_result(enum ap_activity activity, const struct ap_err *prompt_error)
 {
 	return prompt_error->text[0] && activity != AP_ACTIVITY_EXITED ? -EIO : 0;

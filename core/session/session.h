@@ -1,16 +1,16 @@
-/* One program: started, spoken to, watched, ended. Knows its profile and the host it runs on;
- * nothing of pools, leases, the machine, git or the store: whose program it is learns of it by
+/* One program: started, spoken to, watched, ended. A session knows its profile and the host it runs
+ * on; nothing of pools, leases, the machine, git or the store. Its owner learns of the program by
  * callbacks.
  *
- * The owner is one thing with its session: a session has the only count of references, and frees
- * its owner with itself. It has a lane too, in which the owner's jobs run one after the other with
- * those of the session. Functions "in the lane" block, each up to a deadline of its own, and are
- * called there; all others by any thread, and they do not block but where they say so. They may be
- * called with the owner's lock held.
+ * Owner and session live and die together: the session has the only count of references, and frees
+ * its owner with itself. The session has a lane, a serial queue of jobs: the owner's and its own
+ * run there one after the other. Functions "in the lane" are called from such jobs, and block, each
+ * up to a deadline of its own. Any thread may call the others, with the owner's lock held too; they
+ * do not block but where they say so.
  *
- * Locks, in the order in which they are taken: typing, under which things take their time; the
- * owner's; the session's, then the worker pool's and the loop's. That of the output and the
- * backend's are leaves, taken with none of the others held. Callbacks are called with none of these
+ * Locks, in the order in which they are taken: typing, which is held for seconds; the owner's; the
+ * session's; then the worker pool's and the loop's. The output's and the backend's are leaves: a
+ * thread that takes one holds none of the others. The session calls its callbacks with no lock
  * held, but for `changed`, which takes none. */
 #pragma once
 
@@ -108,124 +108,128 @@ struct session *session_new(struct session_host *host, const struct session_plac
 void session_ref(struct session *session);
 void session_unref(struct session *session);
 
-/* Answers who waits with -ENODEV, and lets go of what the loop watches for it. Returns when the
- * loop calls nothing of it: not with the owner's lock held. Its lane may go on. */
+/* Answers all waits with -ENODEV and stops the loop from watching for the session. Returns when the
+ * loop runs nothing of it: do not call it with the owner's lock held. Its lane may go on. */
 void session_close(struct session *session);
 
-/* Has a job run in the lane; a reference is held until it has run. */
+/* Queues a job in the lane. The lane holds a reference until the job has run. */
 void session_submit(struct session *session, struct worker_job *job,
 		    void (*run)(struct worker_job *job));
 
 /* --- the program: in the lane --- */
 
-/* A port for the program's own use, for its environment: 0 is none. */
+/* Sets the port that the program finds in its environment for its own use; 0: none. */
 void session_set_port(struct session *session, unsigned port);
 
 /* Begins an output of its own for the next start. -errno. */
 int session_begin_output(struct session *session, struct ap_err *err);
 
-/* Runs a command in the worktree as programs are run, what it prints into the output. Whatever it
- * leaves in its process group ends with it. -EIO: it failed, with what it said; -ETIMEDOUT. */
+/* Runs a command in the worktree, in the program's environment, and appends what it prints to the
+ * output. Processes that it leaves in its process group end with it. -EIO: it failed, the sentence
+ * has what it said; -ETIMEDOUT. */
 int session_run(struct session *session, const char *command, int64_t limit_ns, struct ap_err *err);
 
-/* Puts a line beside what the program prints. */
+/* Appends a line of our own to the output. */
 void session_say(struct session *session, const char *line);
 
-/* Starts the program: in a new terminal if `first`, else in the one that it had. */
+/* Starts the program: in a new terminal if `first`, else in the terminal that it had. */
 int session_start(struct session *session, bool first, struct ap_err *err);
 
-/* Ends the program and all that it started; returns when it is over. -ETIMEDOUT. */
+/* Ends the program and all that it started. Returns when they have ended. -ETIMEDOUT. */
 int session_end(struct session *session, struct ap_err *err);
 
-/* Has it end by its profile's command, and gives it the time to. */
+/* Types the profile's command to quit, and waits a moment for the program to end. */
 void session_quit(struct session *session);
 
-/* Has it forget by its profile's command. False: it did not take it, or is not ready in time. */
+/* Types the profile's command to forget. False: the program did not take it, or is not ready within
+ * `limit_ns`. */
 bool session_clear(struct session *session, int64_t limit_ns);
 
-/* Forgets what was printed, for a program that goes on in another lease. */
+/* Drops the output so far, of a program that goes on in another lease. */
 void session_forget_output(struct session *session);
 
 /* Removes the terminal of a program that has ended. Blocks. */
 void session_remove_terminal(struct session *session);
 
-/* Whether the program runs, its shim with it: asked of the kernel now. Waits for a start that is
- * under way. */
+/* Asks the kernel whether the program and its shim live. Waits for a start that is under way. */
 bool session_lives(struct session *session);
 
-/* Whether somebody has killed the program that has ended. Waits for its shim to say so, for a few
- * seconds at most. */
+/* Whether somebody killed the program that has ended. Waits a few seconds for the shim's record. */
 bool session_was_killed(struct session *session);
 
-/* What the next daemon needs to go on with it. */
+/* What the next daemon needs to adopt the session. */
 struct session_record {
 	unsigned n_starts;
 	struct backend_terminal terminal;
-	bool prompted; /* there was one since it began anew: what it printed answers it */
+	bool prompted; /* the lease has had a prompt: the output since answers it */
 };
 void session_record(const struct session *session, struct session_record *ret);
 
-/* Takes up what a daemon before this one has left: first what it printed, which may be lost then,
- * and then the program, if `alive`, or its end; a pause goes on. */
+/* Adopt what an earlier daemon left: session_adopt() the output, which may be lost; then
+ * session_take_up() the program if `alive`, or else its end. A pause goes on. */
 void session_adopt(struct session *session, const struct session_record *record);
 int session_take_up(struct session *session, bool alive, struct ap_err *err);
 
-/* What was written to it last may be there in part only. */
+/* Notes that the last write to the program's input may have been cut. */
 void session_input_was_cut(struct session *session);
 
-/* It is to be started again: from now on it takes prompts and is waited for. Any thread. */
+/* Announces that the program will start again: the session accepts prompts, and waits block until
+ * it is up. session_restart_failed(): it will not. Any thread. */
 void session_restarts(struct session *session);
 void session_restart_failed(struct session *session, const struct ap_err *err);
 
 /* --- for whom it works --- */
 
-/* What names another token than this one, or 0, is -ESTALE from now on. */
+/* Sets the fencing token: what names another token, other than 0, is -ESTALE from now on. */
 void session_fence(struct session *session, uint64_t token);
 
-/* The lane is wanted: what is being typed is given up. Until it is not. */
+/* While `wanted`, the lane is wanted for something else: a delivery under way gives up. */
 void session_break_off(struct session *session, bool wanted);
 
-/* Tells the program and all that it started to end, and waits for nothing; not one that is to be
- * asked by a command of its own. */
+/* Tells the program and all that it started to end, without waiting; unless the profile has a
+ * command to quit that session_quit() can type. */
 void session_tell_to_end(struct session *session);
 
 /* --- prompts, keys, pause --- */
 
-/* Whether it has a program, one that has ended too if `even_ended`. -ENODEV: the session is closed;
- * -EBUSY: it is being made; -EIO: its program has ended. */
+/* 0: the session has a program, which may have ended if `even_ended`. -ENODEV: the session is
+ * closed; -EBUSY: the program is still starting for the first time; -EIO: it has ended. */
 int session_running(struct session *session, bool even_ended, struct ap_err *err);
 
-/* Whether a prompt of `len` bytes more is taken. -EMSGSIZE, -ENODEV, -EIO, -EAGAIN. */
+/* 0: the session would accept one more prompt of `len` bytes. -EMSGSIZE, -ENODEV, -EIO, -EAGAIN. */
 int session_prompt_check(struct session *session, size_t len, struct ap_err *err);
 
-/* A prompt is being written on behalf of a token: it counts as busy until that ends, with all the
- * bytes that it has grown by. -EAGAIN: too many, or too much. */
+/* Begin, grow and end a prompt that is being written on behalf of a token: until it ends, the
+ * session counts as busy. `len` at the end is the sum by which it grew. -EAGAIN: too many prompts,
+ * or too many bytes. */
 int session_prompt_begin(struct session *session, uint64_t token, struct ap_err *err);
 int session_prompt_grow(struct session *session, uint64_t token, size_t len, struct ap_err *err);
 void session_prompt_end(struct session *session, uint64_t token, size_t len);
 
-/* A prompt, or a command of the program's own, which is typed as it stands. NULL on ENOMEM. */
+/* Makes a prompt, or a command of the program's own, which is typed as it stands. NULL on ENOMEM.
+ */
 struct prompt *session_prompt_new(const char *text, size_t len, bool is_command);
 void session_prompt_free(struct prompt *prompt);
 
-/* Queues it, and takes it over. `seq` goes up with every one. */
+/* Queues a prompt and takes its memory. `seq` goes up with every prompt. */
 void session_prompt(struct session *session, uint64_t seq, struct prompt *prompt);
 
-/* Drops those that wait or are being written; `begins_anew`: what it printed answers none of them.
- */
+/* Drops the prompts that are queued or being written. `begins_anew`: the output so far answers no
+ * prompt. */
 void session_drop_prompts(struct session *session, bool begins_anew);
 
-/* Has keys typed, in tmux's names with blanks between, at once, whatever prompts wait. -EAGAIN, as
- * session_running(), -ENOMEM; what names a token that is stale by then is not typed. */
+/* Types keys, in tmux's names with blanks between, ahead of prompts in the queue; drops them if the
+ * token is stale by then. -EAGAIN, -ENOMEM, -EOPNOTSUPP (no terminal), and as session_running(). */
 int session_keys(struct session *session, uint64_t token, const char *keys, struct ap_err *err);
 
-/* Stops the program and all that it started, or has them go on. */
+/* Stops the program and all that it started, or continues them. */
 void session_pause(struct session *session, bool pause);
 
-/* Has them go on now, where they are stopped. In the lane. */
+/* Continues them if they are stopped. In the lane. */
 void session_go_on(struct session *session);
 
-/* The program's own word of what it does. -ENODEV, -EBUSY: it is being made. */
+/* Takes the program's own word, by a hook, for what it does. -ENODEV; -EBUSY: it is starting for
+ * the first time. */
 int session_hook(struct session *session, enum ap_activity activity, struct ap_err *err);
 
 /* --- looking at it --- */
@@ -246,41 +250,43 @@ struct session_info {
 };
 void session_info(struct session *session, struct session_info *ret);
 
-/* Whether that start's program is over, though its end may not have been taken note of. */
+/* Whether the program has ended, though the loop may not have seen it yet; and whether the loop has
+ * seen the end of that start. */
 bool session_is_over(struct session *session);
 bool session_has_ended(struct session *session, unsigned start);
 
-/* Called when it is ready, waiting or exited, or with an error: once, perhaps before session_wait()
- * returns. `result` -EIO: the last prompt was not delivered. */
+/* The session calls `done` once, when the program is ready, waiting or exited, or with an error;
+ * perhaps before session_wait() returns. `result` -EIO: the last prompt was not delivered. */
 struct session_wait {
 	struct ap_list link;
 	void (*done)(struct session_wait *wait, int result, enum ap_activity activity,
 		     const struct ap_err *err);
 };
 
-/* -EAGAIN: it would wait and must not. Who waits holds a reference. */
+/* -EAGAIN: it would have to wait, and `nonblock` is set. The caller holds a reference. */
 int session_wait(struct session *session, struct session_wait *wait, bool nonblock,
 		 struct ap_err *err);
-/* False: done has been called, or is being. */
+/* Takes a wait back. False: `done` was called, or is being called. */
 bool session_unwait(struct session *session, struct session_wait *wait);
 void session_refuse_waits(struct session *session, int error, const struct ap_err *err);
 bool session_has_settled(struct session *session);
 
-/* These block: as the backend does, or the disk. What is on the screen; `limit_ns` 0: as long as
- * for anything. What was printed since the last prompt. What the processes use, by a table of them
- * if one is given; -ESRCH. */
+/* These three block, as the backend does or the disk. session_screen() appends what is on the
+ * screen, within `limit_ns` (0: the backend's own limit); session_response() what was printed since
+ * the last prompt; session_usage() says what the processes use, looked up in `table` unless it is
+ * NULL (-ESRCH: the program has ended). */
 int session_screen(struct session *session, int64_t limit_ns, struct ap_buf *ret,
 		   struct ap_err *err);
 int session_response(struct session *session, struct ap_buf *ret, struct ap_err *err);
 int session_usage(struct session *session, struct process_table *table, struct process_usage *ret,
 		  double *ret_percent);
 
-/* Reads what was printed since, as far as a bounded piece of it goes. */
+/* Reads a bounded piece of what was printed since the last call. False: there was nothing. */
 bool session_read_on(struct session *session);
 
 /* As kept_read(), of the bytes or of the plain text; -EAGAIN where `at_once` could block. */
 ssize_t session_read_output(struct session *session, bool raw, bool at_once, void *ret, size_t size,
 			    int64_t offset, int64_t *ret_offset);
 
-/* Appends PATH as the programs of a host have it. False: it is another for each of them. */
+/* Appends the PATH of the programs of a host. False: each of them has another. */
 bool session_path(const struct session_host *host, struct ap_buf *ret);

@@ -287,8 +287,8 @@ SH
 restore|Invalid argument|write restore LABEL@TOKEN AS-LABEL
 restore job@1|Invalid argument|write restore LABEL@TOKEN AS-LABEL
 restore job@1 a b|Invalid argument|write restore LABEL@TOKEN AS-LABEL
-restore job@1 ../x|Invalid argument|'../x' is no label
-restore job@1 .x|Invalid argument|'.x' is no label
+restore job@1 ../x|Invalid argument|'../x' is not a valid label
+restore job@1 .x|Invalid argument|'.x' is not a valid label
 restore job@2 again|No such file or directory|nothing is kept as 'job@2'
 restore job again|No such file or directory|nothing is kept as 'job'
 restore ../kept/job@1 again|No such file or directory|nothing is kept as '../kept/job@1'
