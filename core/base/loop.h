@@ -1,9 +1,9 @@
-/* A thread that waits for what comes to pass, and calls who wants to know: descriptors that can be
- * read, files that grow, and times. It sleeps until there is something; what is set costs no system
- * call but one that has it wake earlier.
+/* An event loop: one thread that waits for descriptors that can be read, files that grow, and
+ * times, and calls the source of each. It sleeps in between. To set a time costs a system call only
+ * where the loop has to wake earlier for it.
  *
- * Calls are made one at a time, with no lock held, and must not block. All functions but those
- * marked may be called from any thread, from a call too, and with any lock held. */
+ * The loop calls one source at a time, with no lock held; a call must not block. Any thread may
+ * call all functions but those marked, from a source's call too, and with any lock held. */
 #pragma once
 
 #include <stdint.h>
@@ -13,7 +13,7 @@
 
 struct loop;
 
-/* One thing that is waited for, embedded in what it belongs to. */
+/* What the loop waits for on behalf of one object, which embeds it. */
 struct loop_source {
 	void (*call)(struct loop_source *source);
 
@@ -32,34 +32,33 @@ int loop_new(struct loop **ret, struct ap_err *err);
 /* Starts its thread, in which all signals are blocked. -EAGAIN. */
 int loop_start(struct loop *loop, struct ap_err *err);
 
-/* Ends the thread; what has not been called yet is not called any more. Blocks until a call that is
- * under way has returned. Not from a call. */
+/* Ends the thread: no source is called any more. Blocks until a call that is under way has
+ * returned. Not from a source's call. */
 void loop_stop(struct loop *loop);
 
 /* Frees a loop that was stopped, or not started; NULL is ignored. Sources need not be removed
  * before, and cannot be afterwards. */
 void loop_free(struct loop *loop);
 
-/* Takes up a source, which waits for nothing yet; all that follows cannot want for memory then.
- * -ENOMEM. */
+/* Adds a source, which waits for nothing yet. What is set for it later needs no memory. -ENOMEM. */
 int loop_add(struct loop *loop, struct loop_source *source, void (*call)(struct loop_source *));
 
-/* Lets go of a source, if it is in the loop: whoever still sets or watches something for it has no
- * effect, and it may be freed when nobody does. Blocks while it is being called, unless from that
- * call: not with a lock held that its call takes. */
+/* Removes a source, if it is in the loop: to set or watch something for it has no effect from now
+ * on, and its memory may be freed once nobody does. Blocks while the source is being called, unless
+ * from that call: do not hold a lock that its call takes. */
 void loop_remove(struct loop *loop, struct loop_source *source);
 
-/* Calls the source while `fd` can be read or has come to its end, in place of what was watched
- * before; -1: no more. The descriptor stays the caller's, who lets go of it here before he closes
- * it. A negative errno. */
+/* Calls the source while `fd` can be read or has come to its end, in place of the descriptor
+ * before; -1: none. The descriptor stays the caller's: set another, or -1, before closing it. A
+ * negative errno. */
 int loop_watch_fd(struct loop *loop, struct loop_source *source, int fd);
 
-/* Calls the source after something was written to a file, likewise; NULL: no more. A file has
- * one source: -EEXIST for another. -ENOENT, … */
+/* Calls the source after a write to a file, in place of the file before; NULL: none. A file has one
+ * source: -EEXIST for another. -ENOENT, … */
 int loop_watch_file(struct loop *loop, struct loop_source *source, const char *path);
 
-/* Calls the source once when it is time, in place of the time before; AP_FOREVER: not at all. */
+/* Calls the source once at that time, in place of the time before; AP_FOREVER: never. */
 void loop_set(struct loop *loop, struct loop_source *source, int64_t at_ns);
 
-/* The same, but leaves a time alone that is earlier. */
+/* The same, but keeps a time that is earlier. */
 void loop_advance(struct loop *loop, struct loop_source *source, int64_t at_ns);

@@ -1,5 +1,5 @@
-/* Threads for what blocks. A job runs on one of a fixed few threads, in order of arrival; jobs of
- * the same lane run one after the other, so that what is done to one agent never overlaps. */
+/* Threads for what blocks. A few threads run jobs in the order of their arrival. A lane is a serial
+ * queue: its jobs run one after the other, so that the jobs of one agent never overlap. */
 #pragma once
 
 #include <stdatomic.h>
@@ -25,23 +25,23 @@ struct worker_job {
 /* NULL on ENOMEM or when no thread can be had. All signals are blocked in the threads. */
 struct worker_pool *worker_pool_new(unsigned n_threads);
 
-/* So many threads more, as far as they can be had. Not with worker_pool_end(). */
+/* Adds threads, as many of `n_more` as the machine gives. Not together with worker_pool_end(). */
 void worker_pool_grow(struct worker_pool *pool, unsigned n_more);
 
-/* Never blocks for long, never fails, calls nothing back; the job's memory is the caller's until it
- * runs. */
+/* Queues a job. Never fails, never blocks for long. The job's memory is the caller's, and must last
+ * until the job runs. */
 void worker_submit(struct worker_pool *pool, struct worker_job *job);
 
-/* Runs what is queued and ends the threads; what is submitted afterwards is never run. Blocks. */
+/* Runs what is queued, then ends the threads. Jobs submitted afterwards never run. Blocks. */
 void worker_pool_end(struct worker_pool *pool);
 
-/* The same, and frees. */
+/* Ends the threads as above, and frees the pool. */
 void worker_pool_free(struct worker_pool *pool);
 
 void worker_lane_init(struct worker_lane *lane);
 
-/* A job that is asked for again and again, whatever it finds to do each time: one run is for all
- * who asked before it began, and never are there two at a time. */
+/* A job that many ask for again and again. One run serves all who asked before it began; two runs
+ * never overlap. */
 struct worker_once {
 	void (*run)(struct worker_once *once);
 	void (*rests)(struct worker_once *once); /* called when nobody has asked for more; may free
@@ -54,6 +54,6 @@ struct worker_once {
 void worker_once_init(struct worker_once *once, struct worker_pool *pool,
 		      void (*run)(struct worker_once *), void (*rests)(struct worker_once *));
 
-/* Has it run, once more if it runs already. True: it rested, and `rests` will be called. As
- * worker_submit(). */
+/* Asks for a run: one more if a run is under way. True: it was at rest, and `rests` will be called.
+ * As worker_submit(). */
 bool worker_once_ask(struct worker_once *once);

@@ -2,9 +2,9 @@
  * only user of SQLite. Knows the records of agents and leases, and names of counters and settings;
  * not what they mean.
  *
- * Changes are made in transactions that one thread carries out: it takes all that have queued,
- * commits them as one, and answers them then. So a commit costs those who wait for it together what
- * it costs one. Times in it are ns of the wall clock. */
+ * One thread commits transactions: it takes all that have queued, commits them as one, and answers
+ * them then (group commit), so that one sync serves all who wait. Times are ns of the wall clock.
+ */
 #pragma once
 
 #include <stdbool.h>
@@ -16,12 +16,12 @@
 
 struct store;
 
-/* Opens or makes the database. A newer schema is refused with -EPROTO, and not a byte is changed; a
- * database that is none, or is damaged, with -EUCLEAN. Blocks. */
+/* Opens or makes the database, and upgrades one of an older schema. -EPROTO: the schema is newer,
+ * and not a byte is changed; -EUCLEAN: the file is damaged, or no database. Blocks. */
 int store_open(struct store **ret, const char *path, struct ap_err *err);
 
-/* Starts the thread. Without `full` the last commits may be lost with the machine's power, never
- * with the process. -EAGAIN. */
+/* Starts the thread. Without `full` a power cut may lose the last commits; the death of the process
+ * never does. -EAGAIN. */
 int store_start(struct store *store, bool full, struct ap_err *err);
 
 /* Commits what has queued, and closes. */
@@ -74,47 +74,66 @@ struct store_txn; /* one in the making; a failure in it is reported by its commi
 struct store_txn *store_txn_new(void);
 void store_txn_free(struct store_txn *txn);
 
-/* Makes the counter at least `value`; exactly that; larger by `n`. */
+/* Raises a counter to at least `value`. */
 void txn_raise(struct store_txn *txn, const char *name, int64_t value);
+
+/* Sets a counter. */
 void txn_set(struct store_txn *txn, const char *name, int64_t value);
+
+/* Adds `n` to a counter. */
 void txn_count(struct store_txn *txn, const char *name, int64_t n);
 
-/* Sets a setting, or removes it: NULL. */
+/* Sets a setting; NULL removes it. */
 void txn_setting(struct store_txn *txn, const char *name, const char *value);
 
-/* Writes the record of an agent, whatever was there; removes it; adds a lease to its requests and
- * says that its worktree is not as new. */
+/* Writes the record of an agent, in place of the one before. */
 void txn_agent(struct store_txn *txn, const struct store_agent *agent);
+
+/* Removes it. */
 void txn_agent_gone(struct store_txn *txn, unsigned number);
+
+/* Counts a lease in it, and notes that its worktree is in use. */
 void txn_agent_used(struct store_txn *txn, unsigned number);
 
-/* Writes the record of a lease; that it is granted; that it ends, and why; that it is over: then it
- * is history, if it ever was granted. */
+/* Writes the record of a lease. */
 void txn_lease(struct store_txn *txn, const struct store_lease *lease);
+
+/* Records that the lease is granted. */
 void txn_lease_granted(struct store_txn *txn, uint64_t token, int64_t now);
+
+/* Records that the lease ends, and why. */
 void txn_lease_ends(struct store_txn *txn, uint64_t token, const char *reason);
+
+/* Removes the record of a lease that is over, and makes history of it if it was granted. */
 void txn_lease_over(struct store_txn *txn, uint64_t token, int64_t now, const char *reason);
 
-/* Writes down a prompt that is to be given to an agent, and counts it for its lease; whether it is
- * being given; that it is not to be given any more; that none up to that
- * one is, or STORE_ALL_PROMPTS; none of those that were being given. */
-#define STORE_ALL_PROMPTS INT64_MAX
+/* Records a prompt that an agent is to get, and counts it for the lease. */
 void txn_prompt(struct store_txn *txn, unsigned agent, const struct store_prompt *prompt);
+
+/* Records whether the prompt is being given to the program. */
 void txn_prompt_taken(struct store_txn *txn, unsigned agent, uint64_t seq, bool taken);
+
+/* Removes a prompt. */
 void txn_prompt_gone(struct store_txn *txn, unsigned agent, uint64_t seq);
+
+/* Removes the prompts of an agent up to that one, or STORE_ALL_PROMPTS. */
+#define STORE_ALL_PROMPTS INT64_MAX
 void txn_prompts_gone(struct store_txn *txn, unsigned agent, uint64_t up_to_seq);
+
+/* Removes the prompts of an agent that were being given. */
 void txn_prompts_taken_gone(struct store_txn *txn, unsigned agent);
 
-/* Has the thread commit it, and frees it. With `durable` also the machine's power may fail then.
- * Any thread; does not block. `done` is called by the thread, may be NULL. */
+/* Queues a transaction for the thread, which commits and frees it, then calls `done` unless that is
+ * NULL. `durable`: the commit survives a power cut too. Any thread; does not block. */
 typedef void store_done(void *data, int result, const struct ap_err *err);
 void store_submit(struct store *store, struct store_txn *txn, bool durable, store_done *done,
 		  void *data);
 
-/* The same, and tries again until it is taken, or the store is closed. Nobody is answered. */
+/* The same, but the thread tries until the commit succeeds or the store is closed. Answers nobody.
+ */
 void store_insist(struct store *store, struct store_txn *txn);
 
-/* The same, and waits. -ENOSPC, -EROFS, -EIO, -EBUSY, -ENOMEM: nothing of it was taken. */
+/* The same, and waits. -ENOSPC, -EROFS, -EIO, -EBUSY, -ENOMEM: nothing of it is committed. */
 int store_commit(struct store *store, struct store_txn *txn, bool durable, struct ap_err *err);
 
 /* --- reading: any thread, blocks --- */
@@ -122,8 +141,9 @@ int store_commit(struct store *store, struct store_txn *txn, bool durable, struc
 /* The counter's value, or `initial` if it was never raised. */
 int64_t store_counter(struct store *store, const char *name, int64_t initial);
 
-/* Calls `take` with every record, until it says that it failed; its error is returned. `take` must
- * not use the store. */
+/* Call `take` with every record until it fails, and return its error. `take` must not use the
+ * store.
+ */
 int store_settings_read(struct store *store,
 			int (*take)(void *data, const char *name, const char *value), void *data,
 			struct ap_err *err);
@@ -132,7 +152,7 @@ int store_agents_read(struct store *store, int (*take)(void *data, const struct 
 int store_leases_read(struct store *store, int (*take)(void *data, const struct store_lease *),
 		      void *data, struct ap_err *err);
 
-/* Those of one agent, in their order. */
+/* The same for the prompts of one agent, in their order. */
 int store_prompts_read(struct store *store, unsigned agent,
 		       int (*take)(void *data, const struct store_prompt *), void *data,
 		       struct ap_err *err);

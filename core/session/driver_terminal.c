@@ -32,7 +32,7 @@ static bool has_long_line(const char *text, size_t len)
 	return false;
 }
 
-int press(struct session *session, const char *keys_text, struct ap_err *err)
+int send_keys(struct session *session, const char *keys_text, struct ap_err *err)
 {
 	const char *keys[KEYS_MAX + 1];
 	AP_CLEANUP_FREE char *text = strdup(keys_text);
@@ -218,7 +218,7 @@ static bool take_back(struct delivery *delivery)
 	struct session *session = delivery->session;
 	const struct profile_values *values = profile_values(session->host->profile);
 	bool safe = values->rules.shell || seen_as(delivery, AP_ACTIVITY_READY);
-	return *values->abandon && safe && press(session, values->abandon, NULL) == 0;
+	return *values->abandon && safe && send_keys(session, values->abandon, NULL) == 0;
 }
 
 static int submit(struct delivery *delivery, enum session_outcome *ret, struct ap_err *err)
@@ -239,7 +239,7 @@ static int submit(struct delivery *delivery, enum session_outcome *ret, struct a
 			break; /* Enter would be the answer */
 		if (tries == 0)
 			(void)output_entered(session);
-		int r = press(session, values->submit, err);
+		int r = send_keys(session, values->submit, err);
 		if (!delivery->composes) /* else it may have to be given again */
 			end_typing(delivery);
 		if (r < 0)

@@ -314,7 +314,7 @@ static void job_keys(struct worker_job *worker_job)
 		poll(NULL, 0, KEYS_PAUSE_MS);
 	int64_t from = may_be_typed(job) ? ap_clock_ns() : 0;
 	if (from)
-		(void)press(session, job->words, NULL); /* the terminal may have gone */
+		(void)send_keys(session, job->words, NULL); /* the terminal may have gone */
 	if (alone)
 		pthread_mutex_unlock(&session->typing);
 	pthread_mutex_lock(&session->lock);

@@ -431,7 +431,7 @@ static void job_look_at_screen(struct worker_job *worker_job)
 		keys_begin_locked(session);
 	pthread_mutex_unlock(&session->lock);
 	int64_t from = ap_clock_ns();
-	if (answers && press(session, keys, NULL) == 0)
+	if (answers && send_keys(session, keys, NULL) == 0)
 		session->callbacks->note(session->owner, SESSION_AUTO_ANSWER, keys);
 	if (answers) {
 		pthread_mutex_lock(&session->lock);

@@ -131,8 +131,9 @@ static inline void tell_changed(struct session *session)
 	session->callbacks->changed(session->owner);
 }
 
-/* Has the loop conclude the activity anew, answer waits and hand the next prompt to a worker: now;
- * at a time, whatever was asked for before; at a time unless it does so earlier. Any lock. */
+/* Asks the loop for a review, which concludes the activity, answers waits and gives the next prompt
+ * to a worker. At a time, in place of the time before; now; or by a time, unless one is due
+ * earlier. Any lock. */
 static inline void session_review_at(struct session *session, int64_t at_ns)
 {
 	loop_set(session->host->loop, &session->review, at_ns);
@@ -153,28 +154,27 @@ static inline void session_review_by(struct session *session, int64_t at_ns)
 void output_init(struct session *session);
 void output_fini(struct session *session);
 
-/* Takes up the output that a daemon before this one has kept of the program: what it said so far is
- * read again. */
+/* Adopts the output that an earlier daemon kept: reads again what the program said so far. */
 int output_adopt(struct session *session, struct ap_err *err);
 
-/* Where the terminal's bytes are appended. */
+/* Appends the path of the file that the program's bytes go to. */
 void output_raw_path(const struct session *session, struct ap_buf *out);
 
-/* Forgets what was printed, for a program that goes on in another lease. */
+/* Drops the output so far, of a program that goes on in another lease. */
 void output_forget(struct session *session);
 
-/* What it said so far beside the text. */
+/* Copies what the program said so far beside the text. */
 void output_look(struct session *session, struct output_signs *ret);
 
-/* What is printed from now on belongs to the next prompt. */
+/* Marks the place in the output from which on it answers the next prompt. */
 void output_prompted(struct session *session);
 
-/* Notes that a prompt has reached the program. Returns when the one before had, for
- * output_not_entered(): it had not after all. */
+/* Notes that a prompt reaches the program now, and returns when the prompt before did;
+ * output_not_entered() takes that back. */
 int64_t output_entered(struct session *session);
 void output_not_entered(struct session *session, int64_t before);
 
-/* Another start of the program: what the one before said of itself does not count. */
+/* Forgets what the last program said of itself: another one starts. */
 void output_restarts(struct session *session);
 
 /* Appends what was printed since the last prompt. -errno. */
@@ -183,7 +183,7 @@ int output_response(struct session *session, struct ap_buf *ret);
 /* Appends the last lines that were printed, for a program that has no screen. -errno. */
 int output_last_lines(struct session *session, struct ap_buf *ret);
 
-/* Looks at the screen, and what the profile makes of it. Blocks as the backend does. */
+/* Captures the screen, and judges it by the profile. Blocks as the backend does. */
 void look_at_screen(struct session *session, struct ap_buf *ret_screen,
 		    struct activity_signal *ret);
 
@@ -195,28 +195,28 @@ void remove_record(const struct session *session, const char *name);
 /* As session_running(); session->lock held. */
 int running_locked(const struct session *session, bool even_ended, struct ap_err *err);
 
-/* Whether program and processes are over, as the kernel has it now. session->lock held. */
+/* Asks the kernel whether the program and all that it started have ended. session->lock held. */
 bool is_over_locked(const struct session *session);
 
-/* A descriptor that can be read then, which the caller closes; -1: there is none. session->lock
- * held. */
+/* A descriptor that can be read once they have, which the caller closes; -1: there is none.
+ * session->lock held. */
 int over_fd_locked(const struct session *session);
 
-/* Whether a prompt is not to be given any more: the lane is wanted for something else, or there is
- * nobody to give it to. And the sentence for it, -ECANCELED. */
+/* Whether a delivery must give up: the lane is wanted for something else, or the program has ended.
+ * delivery_void() sets the sentence for that: -ECANCELED. */
 bool delivery_is_void(struct session *session);
 int delivery_void(const struct session *session, struct ap_err *err);
 
-/* Takes note that a program is about to be started: what is printed from now on is its own. */
+/* Notes that a program is about to start: the output from now on is its own. */
 void program_starts(struct session *session);
 
-/* Takes note of a program that was started in session->terminal. */
+/* Notes the program that was started in session->terminal, and watches for its end. */
 int program_started(struct session *session, struct ap_err *err);
 
-/* The program of that start becomes known, and is watched. */
+/* Reads the shim's record of who the program of that start is, if it is there yet. */
 void know_program(struct session *session, unsigned start);
 
-/* Takes note that the program of that start has ended. */
+/* Notes that the program of that start has ended. */
 void program_ended(struct session *session, unsigned start);
 
 /* --- driver_terminal.c --- */
@@ -225,21 +225,21 @@ void program_ended(struct session *session, unsigned start);
 int type_command(struct session *session, const char *text, struct ap_err *err);
 
 /* Types keys, in tmux's names or as they stand, with blanks between. Blocks as the backend does. */
-int press(struct session *session, const char *keys, struct ap_err *err);
+int send_keys(struct session *session, const char *keys, struct ap_err *err);
 
 /* --- prompts.c --- */
 
-/* Makes the session's pause ready to be asked for. */
+/* Initializes the session's pause. */
 void pause_init(struct session *session);
 
-/* Has a worker deliver the first prompt of the queue. session->lock held. */
+/* Queues the delivery of the first prompt. session->lock held. */
 void job_prompt_locked(struct session *session);
 
-/* Drops the prompts that wait: the seq of the last of them, 0: there was none. session->lock held.
- */
+/* Drops the queued prompts, and returns the seq of the last one; 0: there was none. session->lock
+ * held. */
 uint64_t drop_prompts_locked(struct session *session);
 
-/* Keys are about to be typed by hand, or were, from then on (0: they were not after all): what was
- * concluded before them is not believed until something has come of them. session->lock held. */
+/* Begin and end the typing of keys by hand, which began at `from_ns` (0: nothing was typed). What
+ * was concluded before them does not count until something has come of them. session->lock held. */
 void keys_begin_locked(struct session *session);
 void keys_typed_locked(struct session *session, int64_t from_ns);
