@@ -1256,6 +1256,8 @@ static void slot_overdue(struct machine_view *m, struct machine_slot *slot, int6
 static void expire_slot(struct machine_view *m, struct machine_slot *slot, int64_t now,
 			struct machine_effects *fx)
 {
+	if (m->suspended && !slot->effect) /* nothing begins: MACHINE_RESUME looks again */
+		return;
 	if (slot->deadline_ns <= now)
 		slot_overdue(m, slot, now, fx);
 	wake_by(m, slot->deadline_ns);
@@ -1309,6 +1311,8 @@ static void probe_all(struct machine_view *m, enum ap_agent_state state, struct 
 static int on_pass(struct machine_view *m, const struct machine_event *event, int64_t now,
 		   struct machine_effects *fx)
 {
+	if (m->suspended)
+		return 0;
 	m->pass_due_ns = ap_clock_after(now, pass_interval(m));
 	wake_by(m, m->pass_due_ns);
 	if (m->limits.idle_timeout_ns > 0 && m->n_waiting == 0 && m->target < 0) {
@@ -1330,7 +1334,8 @@ static int on_timer(struct machine_view *m, const struct machine_event *event, i
 		expire_slot(m, slot_at(m, i), now, fx);
 	if (m->pass_due_ns <= now)
 		on_pass(m, event, now, fx);
-	wake_by(m, m->pass_due_ns);
+	if (!m->suspended)
+		wake_by(m, m->pass_due_ns);
 	wake_for_retry(m, now);
 	return 0;
 }
@@ -1423,7 +1428,7 @@ static int on_resume(struct machine_view *m, const struct machine_event *event, 
 		     struct machine_effects *fx)
 {
 	m->suspended = false;
-	return 0;
+	return on_timer(m, event, now, fx); /* what was due meanwhile */
 }
 
 typedef int handler(struct machine_view *, const struct machine_event *, int64_t,

@@ -208,7 +208,8 @@ enum machine_event_type {
 	MACHINE_OPEN,
 	MACHINE_RESET_BREAKER,
 	MACHINE_SHUTDOWN, /* close, save every lease, stop every agent */
-	MACHINE_SUSPEND,  /* begin nothing more: the agents are left as they are, acquirers wait */
+	MACHINE_SUSPEND,  /* begin nothing more, whatever is due: agents are left as they are,
+			   * acquirers wait */
 	MACHINE_RESUME,
 	N_MACHINE_EVENTS,
 };

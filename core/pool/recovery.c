@@ -291,6 +291,9 @@ static void discard_layers(struct recovery *recovery, const char *name)
 	struct ap_pool *pool = recovery->pool;
 	AP_CLEANUP_FREE char *worktree = state_dir_path(pool, POOL_WORKTREES, name);
 	AP_CLEANUP_FREE char *layers = state_dir_path(pool, POOL_LAYERS, name);
+	const struct left *left = left_find(recovery, agent_number(name));
+	if (left && left->adopted)
+		return;
 	if (worktree && layers && access(worktree, F_OK) < 0)
 		(void)templates_discard(pool->templates, layers, NULL);
 }

@@ -200,11 +200,13 @@ static void check_slot_time(const struct world *w, const struct machine_slot *sl
 	      "where an agent does not rest, and only there, it has a deadline");
 	CHECK(w, (slot->effect == 0) == (rests(slot) || machine_slot_leased(slot)),
 	      "where an agent does not rest an effect is under way");
+	if (m->suspended && !slot->effect)
+		return; /* nothing begins, whatever is due */
 	CHECK(w, m->wake_ns <= slot->deadline_ns, "no deadline is slept over");
 	if (slot->state == AP_AGENT_VALIDATING && slot->request)
 		CHECK(w, m->wake_ns <= slot->request->deadline_ns,
 		      "no acquirer's deadline is slept over");
-	if (slot->state != AP_AGENT_IDLE && slot->state != AP_AGENT_ACTIVE)
+	if (m->suspended || (slot->state != AP_AGENT_IDLE && slot->state != AP_AGENT_ACTIVE))
 		return;
 	if (!slot->proven)
 		CHECK(w, m->wake_ns <= slot->started_ns + PROBATION,
@@ -226,7 +228,7 @@ static void check_time(const struct world *w)
 		CHECK(w,
 		      m->wake_ns <= ap_container_of(at, struct machine_request, link)->deadline_ns,
 		      "no waiter's deadline is slept over");
-	CHECK(w, m->wake_ns <= m->pass_due_ns, "no pass is slept over");
+	CHECK(w, m->suspended || m->wake_ns <= m->pass_due_ns, "no pass is slept over");
 	if (m->breaker.state == BREAKER_OPEN && m->breaker.retry_ns > w->now)
 		CHECK(w, m->wake_ns <= m->breaker.retry_ns, "no retry is slept over");
 	if (m->low_since_ns != AP_FOREVER && m->target < 0 && !m->shutdown)

@@ -842,6 +842,8 @@ static void overdue(struct naive *n, struct naive_agent *a, int64_t now)
 
 static void pass(struct naive *n, int64_t now)
 {
+	if (n->suspended)
+		return;
 	if (n->limits.pass_ns == 0) {
 		bool quiet = n->n_begun == n->begun_at_pass;
 		n->n_quiet = quiet ? n->n_quiet + 1 : 0;
@@ -874,6 +876,11 @@ static void time_passes(struct naive *n, int64_t now)
 			i++;
 	for (unsigned i = 0; i < n->n_slots; i++) {
 		struct naive_agent *a = &n->agents[i];
+		bool rests = a->state == AP_AGENT_IDLE ||
+			     ((a->state == AP_AGENT_ACTIVE || a->state == AP_AGENT_QUARANTINED) &&
+			      !a->leaving);
+		if (n->suspended && rests)
+			continue;
 		if (a->until <= now)
 			overdue(n, a, now);
 		if (a->state == AP_AGENT_VALIDATING && a->request >= 0 &&
@@ -1002,6 +1009,7 @@ static int handle(struct naive *n, const struct machine_event *event, int reques
 		return 0;
 	case MACHINE_RESUME:
 		n->suspended = false;
+		time_passes(n, now);
 		return 0;
 	case MACHINE_ACQUIRE:
 		return acquire(n, event->request, request, now);

@@ -2325,6 +2325,23 @@ static void shuts_down_while_releasing(void **state)
 	assert_int_equal(machine_total(&machine.view), 0);
 }
 
+/* What a daemon finds it first takes stock of: nothing is ended under its hands. */
+static void suspended_begins_nothing_whatever_is_due(void **state)
+{
+	struct machine_request a;
+	begin_leased(&a);
+	machine.view.limits.pass_ns = AP_SECOND;
+	((struct machine_slot *)slot_of(&a))->ttl_ns = AP_SECOND;
+	STEP(.type = MACHINE_RENEW, .slot = a.slot);
+	STEP(.type = MACHINE_SUSPEND);
+	later(100 * AP_SECOND);
+	assert_int_equal(slot_of(&a)->state, AP_AGENT_ACTIVE);
+	assert_int_equal(n_under_way, 0);
+	STEP(.type = MACHINE_RESUME);
+	assert_int_equal(n_effects(EFFECT_SAVE), 1);
+	assert_int_equal(slot_of(&a)->leaving, AP_REASON_TTL);
+}
+
 static void shutdown_keeps_what_is_not_saved(void **state)
 {
 	struct machine_request a;
@@ -2708,6 +2725,9 @@ int main(void)
 			     shuts_down_while_spawning),
 		MACHINE_TEST("shutdown saves a lease that is being released once",
 			     shuts_down_while_releasing),
+		MACHINE_TEST(
+			"a suspended pool begins nothing, whatever is due, and then all at once",
+			suspended_begins_nothing_whatever_is_due),
 		MACHINE_TEST("shutdown keeps the worktree of what cannot be saved",
 			     shutdown_keeps_what_is_not_saved),
 		MACHINE_TEST("shutdown lets go what is quarantined, and keeps its worktree",
