@@ -90,6 +90,8 @@ ask() { # PROMPT
     echo wait > "$JOB/prompt"
     await contains "$JOB/output" '"on": "wait"'
     echo later > "$JOB/prompt"
+    await value_is "$JOB/prompts" 3 # it is taken behind its writer's back
+    echo save > "$POOL/ctl"
     crash_pool
     touch "$STATE/worktrees/agent-1/go"
     await grep -q WAIT "$STATE"/agents/agent-1/output-*.raw # nobody is there to read it
