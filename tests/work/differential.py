@@ -1038,10 +1038,13 @@ def main():
     numbers = [int(only)] if only else list(range(n_cases))
     # one that another thread takes would interrupt what a thread waits for in the mount
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
-    watch, counts, failed = Watch(), collections.Counter(), 0
+    watch, counts, failed, n_done = Watch(), collections.Counter(), 0, 0
     for first in sorted({number - number % PER_REPOSITORY for number in numbers}):
         here = [number for number in numbers if first <= number < first + PER_REPOSITORY]
         failed += one_repository(first, here, daemon, seed, options, watch, counts)
+        n_done += len(here)
+        if n_done // 1000 > (n_done - len(here)) // 1000:  # of a run that is broken off, how far it came
+            print(f"so far {n_done} cases, {failed} failed", file=sys.stderr, flush=True)
     steps = counts.pop("steps", 0)
     why = "".join(f", {n} {what}" for what, n in counts.most_common())
     print(f"{len(numbers)} cases, {steps} steps, {failed} failed{why}")
