@@ -14,7 +14,6 @@
 #include "list.h"
 #include "process.h"
 #include "shim.h"
-#include "words.h"
 
 #define START_LIMIT (20 * AP_SECOND)
 
@@ -70,18 +69,13 @@ static void forget_program(struct pipe_program *program)
 
 /* --- starting one --- */
 
-static void add_word(void *data, const char *word)
-{
-	ap_words_add(data, word);
-}
-
 /* Starts a shim, which goes into the background and prints its pid. */
 static int start(struct backend_pipe *pipe, const struct backend_spawn *spawn, pid_t *ret,
 		 struct ap_err *err)
 {
 	AP_CLEANUP_WORDS struct ap_words words = {NULL, 0, false};
 	AP_CLEANUP_BUF struct ap_buf out = {0};
-	shim_words(&pipe->shims, spawn, spawn->output_file, add_word, &words);
+	shim_words(&pipe->shims, spawn, spawn->output_file, &words);
 	if (words.failed)
 		return ap_err_errno(err, -ENOMEM, "%s", spawn->name);
 	int r = process_run(
@@ -109,15 +103,19 @@ static int pipe_respawn(struct backend *backend, const struct backend_spawn *spa
 {
 	struct backend_terminal started = {.shim = 0};
 	pid_t shim;
-	int r = start(pipe_of(backend), spawn, &shim, err);
+	snprintf(started.session, sizeof started.session, "%s", spawn->name);
+	/* first: for want of memory nothing is to run that nobody knows */
+	int r = remember(pipe_of(backend), &started);
+	if (r < 0)
+		return ap_err_errno(err, r, "%s", spawn->name);
+	r = start(pipe_of(backend), spawn, &shim, err);
 	if (r < 0)
 		return r;
-	snprintf(started.session, sizeof started.session, "%s", spawn->name);
 	shim_set(&started, shim);
 	terminal->shim = started.shim;
 	terminal->shim_start = started.shim_start;
-	r = remember(pipe_of(backend), &started);
-	return r < 0 ? ap_err_errno(err, r, "%s", spawn->name) : 0;
+	(void)remember(pipe_of(backend), &started); /* its place is there */
+	return 0;
 }
 
 static int pipe_spawn(struct backend *backend, const struct backend_spawn *spawn,

@@ -438,11 +438,6 @@ static int tmux_run(struct backend_tmux *tmux, unsigned n_lines, struct ap_buf *
 
 /* --- what the pool asks --- */
 
-static void add_word(void *data, const char *word)
-{
-	quote(data, word);
-}
-
 static void add_program(struct backend_tmux *tmux, const struct backend_spawn *spawn,
 			struct ap_buf *line)
 {
@@ -455,7 +450,11 @@ static void add_program(struct backend_tmux *tmux, const struct backend_spawn *s
 		}
 	}
 	ap_buf_adds(line, " --");
-	shim_words(&tmux->shims, spawn, NULL, add_word, line);
+	AP_CLEANUP_WORDS struct ap_words words = {NULL, 0, false};
+	shim_words(&tmux->shims, spawn, NULL, &words);
+	for (unsigned i = 0; i < words.n; i++)
+		quote(line, words.at[i]);
+	line->failed = line->failed || words.failed;
 	ap_buf_adds(line, "\n");
 }
 

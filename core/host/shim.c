@@ -125,38 +125,38 @@ static char *group_of(const struct shim_backend *shims, const char *name)
 /* --- starting one --- */
 
 void shim_words(struct shim_backend *shims, const struct backend_spawn *spawn, const char *output,
-		void (*add)(void *data, const char *word), void *data)
+		struct ap_words *ret)
 {
 	/* a group of its own, whose counters begin with the program */
 	AP_CLEANUP_FREE char *group =
 		cgroup_make(&shims->groups, spawn->name, atomic_load(&shims->max_memory));
-	add(data, shims->path);
+	ap_words_add(ret, shims->path);
 	for (const char *const *env = spawn->env; env && *env; env++) {
 		if (!strchr(*env, '=')) {
-			add(data, "-u");
-			add(data, *env);
+			ap_words_add(ret, "-u");
+			ap_words_add(ret, *env);
 		}
 	}
 	if (spawn->input_fifo)
-		add(data, "-i");
+		ap_words_add(ret, "-i");
 	if (process_files() > 0) { /* what starts the shim has as many as the daemon */
 		char files[32];
 		snprintf(files, sizeof files, "%" PRIu64, process_files());
-		add(data, "-n");
-		add(data, files);
+		ap_words_add(ret, "-n");
+		ap_words_add(ret, files);
 	}
 	if (group) {
-		add(data, "-c");
-		add(data, group);
+		ap_words_add(ret, "-c");
+		ap_words_add(ret, group);
 	}
 	if (output) {
-		add(data, "-o");
-		add(data, output);
+		ap_words_add(ret, "-o");
+		ap_words_add(ret, output);
 	}
-	add(data, "--");
-	add(data, spawn->record_dir);
+	ap_words_add(ret, "--");
+	ap_words_add(ret, spawn->record_dir);
 	for (const char *const *arg = spawn->argv; *arg; arg++)
-		add(data, *arg);
+		ap_words_add(ret, *arg);
 }
 
 void shim_set(struct backend_terminal *terminal, pid_t shim)

@@ -14,6 +14,7 @@
 
 #include "backend.h"
 #include "cgroup.h"
+#include "words.h"
 
 struct shim_backend {
 	struct backend base;
@@ -33,12 +34,11 @@ int shims_open(struct shim_backend *shims, const char *state_dir, const char *pa
  * shims_open() has refused, or that is all zeros. Blocks as cgroup_remove() does. */
 void shims_close(struct shim_backend *shims, bool keep);
 
-/* Tells `add` the words of the command line that starts `spawn` under a shim, one after the other,
- * and makes its control group. A word lives for the call only. With `output`, the shim leaves the
- * caller and its terminal, has the program print to that file, and prints its own pid. Blocks as
- * cgroup_make() does. */
+/* Appends the words of the command line that starts `spawn` under a shim, and makes its control
+ * group. With `output`, the shim leaves the caller and its terminal, has the program print to that
+ * file, and prints its own pid. ENOMEM: ret->failed. Blocks as cgroup_make() does. */
 void shim_words(struct shim_backend *shims, const struct backend_spawn *spawn, const char *output,
-		void (*add)(void *data, const char *word), void *data);
+		struct ap_words *ret);
 
 /* Notes the shim that was started for a terminal. */
 void shim_set(struct backend_terminal *terminal, pid_t shim);

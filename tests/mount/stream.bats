@@ -122,7 +122,7 @@ ask() { # PROMPT
 @test "what a stream program started ends with it, and a pause stops it all" {
     cat >"$DIR/stream.py" <<'END'
 import json, subprocess, sys
-subprocess.Popen(["setsid", "bash", "-c", "trap '' HUP TERM; while :; do echo x >> count; sleep 0.02; done"])
+subprocess.Popen(["setsid", "bash", "-c", "trap '' HUP TERM; echo $$ > pid; while :; do echo x >> count; sleep 0.02; done"])
 for line in sys.stdin:
     print(json.dumps({"type": "result", "text": "x"}))
 END
@@ -133,9 +133,12 @@ END
     await test -s "$tree/count"
     echo pause > "$JOB/ctl"
     await value_is "$JOB/why" "pause: asked for"
-    await bash -c "n=\$(wc -l < $tree/count); sleep 0.3; [ \$(wc -l < $tree/count) = \$n ]"
-    echo resume > "$JOB/ctl"
+    await grep -q '^State:.T' "/proc/$(cat "$tree/pid")/status"
+    await grep -q '^State:.T' "/proc/$(program_of "$JOB")/status"
     n=$(wc -l < "$tree/count")
+    sleep 0.3 # nothing may happen in it
+    assert_equal "$(wc -l < "$tree/count")" "$n"
+    echo resume > "$JOB/ctl"
     await bash -c "[ \$(wc -l < $tree/count) -gt $n ]"
     echo job > "$POOL/release" # teardown sees that nothing is left
 }
