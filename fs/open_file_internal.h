@@ -84,7 +84,7 @@ struct open_file {
 
 	struct place *place;	     /* owned; NULL: its text is not kept text */
 	struct following *following; /* owned; NULL: it is no stream of events */
-	struct polling *polling;     /* owned; NULL: nobody has polled it yet */
+	struct polling *polling;     /* owned; set once; NULL: nobody has polled it yet */
 	struct writing *writing;     /* owned; NULL: nothing was submitted by a write yet */
 };
 
@@ -222,6 +222,12 @@ unsigned follow_poll_locked(const struct open_file *file, uint64_t *ret_seen);
 /* A read from the start of a value: if it was read or polled before, the next snapshot begins.
  * -ENODEV, -ENOMEM. */
 int value_renew(struct open_file *file);
+
+/* Who polls the file and is to be told, for poll_notify(); or NULL. files->lock held. */
+struct fuse_pollhandle *poll_take_locked(struct open_file *file);
+
+/* Has who polls look again. `handle` is taken, and may be NULL. Call without locks. */
+void poll_notify(struct fuse_pollhandle *handle);
 
 /* Nobody polls any more. */
 void poll_close(struct open_file *file);

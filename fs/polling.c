@@ -80,55 +80,84 @@ static unsigned wait_poll_locked(const struct open_file *file, uint64_t *ret_see
 	return ready ? POLLIN | POLLRDNORM : 0;
 }
 
+/* A lease by handle: what was asked for is answered. */
+static unsigned hold_poll_locked(const struct open_file *file, uint64_t *ret_seen)
+{
+	bool answered = file->text_state == TEXT_READY || file->text_state == TEXT_FAILED;
+	*ret_seen = answered;
+	return POLLOUT | POLLWRNORM | (answered ? POLLIN | POLLRDNORM : 0);
+}
+
 static unsigned look_locked(const struct open_file *file, uint64_t *ret_seen)
 {
 	if (file->following)
 		return follow_poll_locked(file, ret_seen);
+	if (file->by_handle)
+		return hold_poll_locked(file, ret_seen);
 	return file->row->parks ? wait_poll_locked(file, ret_seen)
 				: value_poll_locked(file, ret_seen);
 }
 
 /* --- who waits --- */
 
+/* Who follows is told by the events, who has asked for a lease by its answer. */
+static bool is_told_by_pool(const struct open_file *file)
+{
+	return !file->following && !file->by_handle;
+}
+
 static struct fuse_pollhandle *take_handle_locked(struct polling *polling)
 {
 	struct fuse_pollhandle *handle = ap_steal(polling->handle);
 	ap_list_remove(&polling->link);
-	if (handle && !polling->file->following) /* who follows is told by the events */
+	if (handle && is_told_by_pool(polling->file))
 		ap_pool_watch(polling->file->files->pool, false);
 	return handle;
+}
+
+struct fuse_pollhandle *poll_take_locked(struct open_file *file)
+{
+	return file->polling ? take_handle_locked(file->polling) : NULL;
+}
+
+void poll_notify(struct fuse_pollhandle *handle)
+{
+	if (!handle)
+		return;
+	(void)fuse_lowlevel_notify_poll(handle); /* the mount may have gone */
+	fuse_pollhandle_destroy(handle);
 }
 
 static void put_handle_locked(struct polling *polling, struct fuse_pollhandle *handle)
 {
 	polling->handle = handle;
 	ap_list_append(&polling->file->files->polled, &polling->link);
-	if (!polling->file->following)
+	if (is_told_by_pool(polling->file))
 		ap_pool_watch(polling->file->files->pool, true);
 }
 
-static struct polling *polling_get(struct open_file *file)
+static struct polling *polling_new(struct open_file *file)
 {
-	if (file->polling) /* the FUSE thread's own, what it points to is not */
-		return file->polling;
 	struct polling *polling = calloc(1, sizeof *polling);
 	if (!polling)
 		return NULL;
 	ap_list_init(&polling->link);
 	polling->file = file;
-	return file->polling = polling;
+	return polling;
 }
 
 /* Looks at the file, and takes the handle unless there is one: whoever waits for that one has seen
  * what was there when it came, and the kernel wakes all who wait for the file. */
 static int poll_file(struct open_file *file, struct fuse_pollhandle **handle, unsigned *ret_events)
 {
-	struct polling *polling = polling_get(file);
+	/* nobody but the FUSE thread, which is here, gives it one */
+	struct polling *polling = file->polling ? file->polling : polling_new(file);
 	if (!polling)
 		return -ENOMEM;
 	file->looked = true;
 	uint64_t seen;
 	pthread_mutex_lock(&file->files->lock);
+	file->polling = polling;
 	bool waits = *handle && !polling->handle;
 	if (waits)
 		put_handle_locked(polling, ap_steal(*handle));
@@ -146,7 +175,7 @@ void open_file_poll(struct open_files *files, fuse_req_t req, struct fuse_file_i
 	struct open_file *file = open_file_find(files, fi->fh);
 	unsigned events = POLL_ALWAYS;
 	int r = 0;
-	if (file && (file->following || file->row->parks || is_value(file)))
+	if (file && (file->following || file->row->parks || file->by_handle || is_value(file)))
 		r = poll_file(file, &handle, &events);
 	if (handle)
 		fuse_pollhandle_destroy(handle);
@@ -161,7 +190,7 @@ void poll_close(struct open_file *file)
 	if (!file->polling)
 		return;
 	pthread_mutex_lock(&file->files->lock);
-	struct fuse_pollhandle *handle = take_handle_locked(file->polling);
+	struct fuse_pollhandle *handle = poll_take_locked(file);
 	pthread_mutex_unlock(&file->files->lock);
 	if (handle)
 		fuse_pollhandle_destroy(handle);
@@ -190,10 +219,7 @@ static void notify_pollers(struct open_files *files)
 		if (seen != polling->seen)
 			handle = take_handle_locked(polling);
 		pthread_mutex_unlock(&files->lock); /* others have their turn at any length */
-		if (handle) {
-			(void)fuse_lowlevel_notify_poll(handle); /* the mount may have gone */
-			fuse_pollhandle_destroy(handle);
-		}
+		poll_notify(handle);
 		pthread_mutex_lock(&files->lock);
 	}
 	pthread_mutex_unlock(&files->lock);

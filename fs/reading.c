@@ -180,11 +180,14 @@ void text_complete(struct open_file *file, int result)
 	struct ap_list readers;
 	ap_list_init(&readers);
 	pthread_mutex_lock(&file->files->lock);
-	/* a text that was not there at once is asked for again by the next read */
-	file->text_state = result == -EAGAIN ? TEXT_NONE : result < 0 ? TEXT_FAILED : TEXT_READY;
+	/* a text that was not there at once is asked for again by the next read, a lease is not */
+	bool again = result == -EAGAIN && !file->by_handle;
+	file->text_state = again ? TEXT_NONE : result < 0 ? TEXT_FAILED : TEXT_READY;
 	file->text_error = result;
 	ap_list_splice(&file->readers, &readers);
+	struct fuse_pollhandle *poller = poll_take_locked(file);
 	pthread_mutex_unlock(&file->files->lock);
+	poll_notify(poller);
 	for (;;) { /* an interrupt may take one out under us */
 		struct reader *reader = NULL;
 		pthread_mutex_lock(&file->files->lock);
@@ -445,5 +448,5 @@ void open_file_read(struct open_files *files, fuse_req_t req, size_t size, off_t
 	else if (file->row->read)
 		read_piece(file, req, &piece);
 	else
-		read_text(file, req, &piece, nonblock && file->row->parks);
+		read_text(file, req, &piece, nonblock);
 }

@@ -168,6 +168,41 @@ os.pread(5, 10, 0)'
     assert [ "$most" -le 41 ]
 }
 
+@test "who asks for a lease without waiting is told by poll when it is granted, and when it is refused" {
+    mount_pool 1 1 -- fake spawn=5ms
+    run python3 - "$POOL" <<'EOF'
+import os, select, sys
+pool = sys.argv[1]
+def ask(line):
+    fd = os.open(pool + "/acquire", os.O_RDWR | os.O_NONBLOCK)
+    os.write(fd, line)
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return fd, poll
+def answer(fd):
+    try:
+        return os.read(fd, 100).decode().split()[1]
+    except OSError as error:
+        return error.strerror
+first, poll = ask(b"first\n")
+assert poll.poll(60000) == [(first, select.POLLIN)]
+print(answer(first))
+second, poll = ask(b"second\n")
+print(answer(second), poll.poll(0))
+third, third_poll = ask(b"third timeout=0\n")
+assert third_poll.poll(60000) == [(third, select.POLLIN)]
+print(answer(third))
+os.close(first)
+assert poll.poll(60000) == [(second, select.POLLIN)]
+print(answer(second))
+EOF
+    assert_success
+    assert_equal "$output" "first
+Resource temporarily unavailable []
+Resource temporarily unavailable
+second"
+}
+
 @test "a poller can be killed, and who polls beside it is woken all the same" {
     mount_pool 1 1 -- fake spawn=5ms
     local killed woken
