@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 
 #include "cleanup.h"
@@ -228,6 +229,29 @@ int ap_git_read_tree(struct ap_git *git, const char *oid, struct ap_git_tree *re
 	return r == 0	      ? ap_err_set(err, -ELOOP, "%s: too many tags", oid)
 	       : r == -ENOENT ? r
 			      : ap_err_set(err, r, "%s is no tree", oid);
+}
+
+int ap_git_entry_at(struct ap_git *git, const char *tree, const char *path, unsigned *ret_mode,
+		    char ret[GIT_OID_MAX + 1], struct ap_err *err)
+{
+	snprintf(ret, GIT_OID_MAX + 1, "%s", tree);
+	*ret_mode = *tree ? S_IFDIR : 0;
+	while (*path && *ret) {
+		AP_CLEANUP_GIT_TREE struct ap_git_tree above = {NULL, 0};
+		size_t len = strcspn(path, "/");
+		AP_CLEANUP_FREE char *name = strndup(path, len);
+		if (!name)
+			return ap_err_errno(err, -ENOMEM, "%s", path);
+		int r = ap_git_read_tree(git, ret, &above, err);
+		if (r < 0)
+			return r;
+		path += len + (path[len] == '/');
+		const struct ap_git_entry *entry = ap_git_tree_find(&above, name);
+		bool leads_on = entry && (!*path || S_ISDIR(entry->mode));
+		*ret_mode = leads_on ? entry->mode : 0;
+		snprintf(ret, GIT_OID_MAX + 1, "%s", leads_on ? entry->oid : "");
+	}
+	return 0;
 }
 
 static unsigned digit(char c)

@@ -101,6 +101,11 @@ void ap_git_tree_remove(struct ap_git_tree *tree, const char *name);
 int ap_git_read_tree(struct ap_git *git, const char *oid, struct ap_git_tree *ret,
 		     struct ap_err *err);
 
+/* What a tree, or that of a commit, has at a path: its mode, 0 for nothing, and its object. "" is an
+ * empty tree. -ENOENT: an object is missing. */
+int ap_git_entry_at(struct ap_git *git, const char *tree, const char *path, unsigned *ret_mode,
+		    char ret[GIT_OID_MAX + 1], struct ap_err *err);
+
 /* Writes a tree; an empty one too. Entries may name objects that are not there (gitlinks). -EINVAL:
  * a name that git does not take, such as .git. */
 int ap_git_write_tree(struct ap_git *git, const struct ap_git_tree *tree, char ret[GIT_OID_MAX + 1],

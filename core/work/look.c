@@ -83,7 +83,9 @@ static int look_init(struct look *look, const struct worktree *worktree, bool bo
 					   .borrowed = borrowed ? GIT_ARGS(worktree->view) : NULL,
 					   .rules = look->rules.dir,
 					   .by_program = repo->by_program};
-	return r < 0 ? r : ap_git_open(&look->git, &place, err);
+	if (r == 0)
+		r = ap_git_open(&look->git, &place, err);
+	return r < 0 ? r : worktree_rules(worktree, &look->rules, look->git, err);
 }
 
 /* The tree of the files as they are. */

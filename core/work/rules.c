@@ -38,6 +38,35 @@ void rules_fini(struct rules *rules)
 	*rules = (struct rules){0};
 }
 
+int rules_leave_out(struct rules *rules, struct ap_git *git, const char *checked_out,
+		    const char *commit, struct ap_err *err)
+{
+	int r = ap_git_tree_of(git, commit, rules->tree, err);
+	rules->git = git;
+	rules->checked_out = r == 0 ? checked_out : NULL;
+	return r;
+}
+
+/* Writes what was left out at a path, if it is a regular file that is not too large. */
+static int copy_left_out(struct rules *rules, const char *path, const char *to, struct ap_err *err)
+{
+	AP_CLEANUP_BUF struct ap_buf file = {0};
+	AP_CLEANUP_BUF struct ap_buf text = {0};
+	char oid[GIT_OID_MAX + 1];
+	struct stat st;
+	unsigned mode;
+	ap_buf_printf(&file, "%s/%s", rules->checked_out, path);
+	if (file.failed)
+		return ap_err_errno(err, -ENOMEM, "%s", path);
+	if (lstat(file.data, &st) == 0) /* it was there, and the agent has removed it */
+		return 0;
+	int r = ap_git_entry_at(rules->git, rules->tree, path, &mode, oid, err);
+	if (r < 0 || !S_ISREG(mode))
+		return r;
+	r = ap_git_read_blob(rules->git, oid, RULES_MAX, &text, err);
+	return r == -EFBIG ? 0 : r < 0 ? r : file_write(to, ap_buf_text(&text), text.len, err);
+}
+
 /* Copies a file of a directory, if it is a regular one that is not too large. */
 static int copy_rule(int from_dir, const char *name, const char *to, struct ap_err *err)
 {
@@ -60,12 +89,13 @@ static int fill_one(struct rules *rules, const char *path, struct ap_err *err)
 	static const char *const names[] = {".gitignore", ".gitattributes"};
 	AP_CLEANUP_BUF struct ap_buf from = {0};
 	AP_CLEANUP_BUF struct ap_buf to = {0};
+	AP_CLEANUP_BUF struct ap_buf here = {0};
 	ap_buf_printf(&from, *rules->top && *path ? "%s/%s" : "%s%s", rules->top, path);
 	ap_buf_printf(&to, *path ? "%s/%s" : "%s%s", rules->dir, path);
 	if (from.failed || to.failed)
 		return ap_err_errno(err, -ENOMEM, "%s", path);
 	AP_CLEANUP_CLOSE int dir = layer_merged_dir(rules->layer, ap_buf_text(&from), NULL);
-	if (dir < 0) /* it has gone meanwhile, or cannot be looked into: no rules */
+	if (dir < 0 && !rules->checked_out) /* it has gone meanwhile, or cannot be looked into */
 		return 0;
 	if (*path && mkdir(ap_buf_text(&to), 0700) < 0 && errno != EEXIST)
 		return errno == ENAMETOOLONG ? 0 : ap_err_errno(err, -errno, "%s", to.data);
@@ -74,8 +104,15 @@ static int fill_one(struct rules *rules, const char *path, struct ap_err *err)
 	for (size_t i = 0; r == 0 && i < sizeof names / sizeof *names; i++) {
 		to.len = len;
 		ap_buf_printf(&to, "/%s", names[i]);
-		if (to.len < PATH_MAX)
+		if (to.len >= PATH_MAX)
+			continue;
+		if (dir >= 0 && faccessat(dir, names[i], F_OK, AT_SYMLINK_NOFOLLOW) == 0) {
 			r = copy_rule(dir, names[i], ap_buf_text(&to), err);
+		} else if (rules->checked_out) {
+			here.len = 0;
+			ap_buf_printf(&here, *path ? "%s/%s" : "%s%s", path, names[i]);
+			r = copy_left_out(rules, ap_buf_text(&here), ap_buf_text(&to), err);
+		}
 	}
 	return r;
 }

@@ -41,7 +41,10 @@ int saving_init(struct saving *saving, const struct worktree *worktree, const ch
 		r = rules_init(&new.rules, ap_buf_text(&scratch), new.layer, path, err);
 	if (r == 0)
 		r = worktree_git(worktree, new.rules.dir, stores, &new.git, err);
+	if (r == 0 && !outer)
+		r = worktree_rules(worktree, &new.rules, new.git, err);
 	if (r < 0) {
+		ap_git_close(new.git);
 		rules_fini(&new.rules);
 		if (!outer)
 			layer_close(new.layer);

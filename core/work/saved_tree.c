@@ -134,36 +134,12 @@ static int in_index(struct saved_tree *saved, const char *path, bool is_dir, str
 		      : strcmp(found, wanted.data) == 0;
 }
 
-/* What a tree, "" for none, has at a path: its mode, 0 for nothing, and its object. */
-static int entry_at(struct saved_tree *saved, const char *root, const char *path,
-		    unsigned *ret_mode, char ret[GIT_OID_MAX + 1], struct ap_err *err)
-{
-	snprintf(ret, GIT_OID_MAX + 1, "%s", root);
-	*ret_mode = *root ? MODE_DIR : 0;
-	while (*path && *ret) {
-		AP_CLEANUP_GIT_TREE struct ap_git_tree tree = {NULL, 0};
-		size_t len = strcspn(path, "/");
-		AP_CLEANUP_FREE char *name = strndup(path, len);
-		if (!name)
-			return ap_err_errno(err, -ENOMEM, "%s", path);
-		int r = ap_git_read_tree(saved->git, ret, &tree, err);
-		if (r < 0)
-			return r;
-		path += len + (path[len] == '/');
-		const struct ap_git_entry *entry = ap_git_tree_find(&tree, name);
-		bool leads_on = entry && (!*path || is_tree(entry));
-		*ret_mode = leads_on ? entry->mode : 0;
-		snprintf(ret, GIT_OID_MAX + 1, "%s", leads_on ? entry->oid : "");
-	}
-	return 0;
-}
-
 /* The tree that another one has at a path, "" for none. */
 static int tree_at(struct saved_tree *saved, const char *root, const char *path,
 		   char ret[GIT_OID_MAX + 1], struct ap_err *err)
 {
 	unsigned mode;
-	int r = entry_at(saved, root, path, &mode, ret, err);
+	int r = ap_git_entry_at(saved->git, root, path, &mode, ret, err);
 	if (r == 0 && !S_ISDIR(mode))
 		*ret = '\0';
 	return r;
@@ -174,7 +150,7 @@ static void blob_at(struct saved_tree *saved, const char *root, const char *path
 		    char ret[GIT_OID_MAX + 1])
 {
 	unsigned mode;
-	if (entry_at(saved, root, path, &mode, ret, NULL) < 0 || !S_ISREG(mode))
+	if (ap_git_entry_at(saved->git, root, path, &mode, ret, NULL) < 0 || !S_ISREG(mode))
 		*ret = '\0';
 }
 
@@ -434,7 +410,8 @@ static int build_gone(struct building *b, const char *name, struct ap_err *err)
 	unsigned mode = 0;
 	int r = 0;
 	if (saved->sparse_files)
-		r = entry_at(saved, saved->root, tree_path(saved, b->path), &mode, oid, err);
+		r = ap_git_entry_at(saved->git, saved->root, tree_path(saved, b->path), &mode, oid,
+				    err);
 	if (r == 0 && S_ISDIR(mode)) {
 		char part[GIT_OID_MAX + 1];
 		r = part_of(saved, oid, ap_buf_text(b->path), false, part, err);

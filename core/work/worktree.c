@@ -36,6 +36,13 @@ const char *worktree_sparse_files(const struct worktree *worktree)
 							 : NULL;
 }
 
+int worktree_rules(const struct worktree *worktree, struct rules *rules, struct ap_git *git,
+		   struct ap_err *err)
+{
+	const char *files = worktree_sparse_files(worktree);
+	return files ? rules_leave_out(rules, git, files, worktree_origin(worktree), err) : 0;
+}
+
 void worktree_scratch(const struct worktree *worktree, struct ap_buf *ret)
 {
 	ap_buf_printf(ret, "%s/scratch", templates_state_dir(worktree->templates));
@@ -243,6 +250,8 @@ static int copy_named(const struct worktree *worktree, struct layer *layer,
 	int r = rules_init(&rules, ap_buf_text(&scratch), layer, "", err);
 	if (r == 0)
 		r = worktree_git(worktree, rules.dir, NULL, &git, err);
+	if (r == 0)
+		r = worktree_rules(worktree, &rules, git, err);
 	const char *at = ap_buf_text(named), *end = at + named->len;
 	for (; r == 0 && at < end; at += strlen(at) + 1) {
 		AP_CLEANUP_BUF struct ap_buf target = {0};

@@ -46,6 +46,10 @@ int worktree_agent_head(const struct worktree *worktree, struct agent_head *ret,
 /* The files of its template where not all of the commit are checked out (sparse); else NULL. */
 const char *worktree_sparse_files(const struct worktree *worktree);
 
+/* Has rules hold that a sparse checkout has left out; `git` reads them. */
+int worktree_rules(const struct worktree *worktree, struct rules *rules, struct ap_git *git,
+		   struct ap_err *err);
+
 /* STATE_DIR/scratch: for what lasts as long as one call. */
 void worktree_scratch(const struct worktree *worktree, struct ap_buf *ret);
 

@@ -1233,6 +1233,39 @@ END
     assert_equal "$(on_branch job out/same)" out/same
 }
 
+@test "rules that a sparse checkout leaves out hold, as they do for git" {
+    mkdir -p "$REPO/in" "$REPO/out/deep"
+    echo in > "$REPO/in/file"
+    printf '*.log\n' > "$REPO/out/.gitignore"
+    printf '*.txt text\n*.bin -diff\n' > "$REPO/out/.gitattributes"
+    echo '!kept.log' > "$REPO/out/deep/.gitignore"
+    git -C "$REPO" add .
+    git -C "$REPO" commit -qm "rules"
+    git -C "$REPO" sparse-checkout set --cone in
+    BEFORE=$(fingerprint)
+    mount_saving 1 1
+    lease job
+    assert [ ! -e "$TREE/out" ]
+    mkdir -p "$TREE/out/deep"
+    touch "$TREE/out/left.log" "$TREE/out/deep/left.log" "$TREE/out/deep/kept.log"
+    printf 'a\r\nb\r\n' > "$TREE/out/deep/lines.txt"
+    echo text > "$TREE/out/plain.bin"
+    assert_equal "$(cat "$POOL/leases/job/changes")" "$(printf '?? %s\n' out/deep/kept.log out/deep/lines.txt out/plain.bin)"
+    cat "$POOL/leases/job/diff" > "$DIR/diff"
+    assert contains "$DIR/diff" "Binary files /dev/null and b/out/plain.bin differ"
+    release job
+    assert_equal "$(git -C "$REPO" diff --name-status --no-renames main agentpool/job)" \
+        "$(printf 'A\t%s\n' out/deep/kept.log out/deep/lines.txt out/plain.bin)"
+    assert_equal "$(on_branch job out/deep/lines.txt | tr -d -c '\r' | wc -c)" 0
+    # one that the agent has made, or made and removed again, is his
+    lease other
+    mkdir -p "$TREE/out/deep"
+    echo '*.tmp' > "$TREE/out/.gitignore"
+    touch "$TREE/out/now.log" "$TREE/out/now.tmp"
+    release other
+    assert_equal "$(git -C "$REPO" diff --name-status --no-renames main agentpool/other)" "$(printf '%s\n' M$'\t'out/.gitignore A$'\t'out/now.log)"
+}
+
 @test "a diff follows the attributes of the worktree, of files that are gone and committed too" {
     git -C "$REPO" config diff.plain.binary true
     mkdir "$REPO/deep"
