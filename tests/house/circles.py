@@ -10,18 +10,24 @@ import os
 import subprocess
 import sys
 
+TOP = os.path.abspath(os.path.join(os.path.dirname(__file__), "../.."))
 LARGEST = 4  # files in a circle inside a wing
+APART = {"backend_fake.c", "agentpool_shim.c"}  # the other side of a choice of the link, and another program
 
 
 def objects(build):
     """Path of an object file -> the source file that it is of, from the top."""
     ret = {}
-    for path in glob.glob(f"{build}/core/**/*.a.p/*.c.o", recursive=True) + glob.glob(f"{build}/fs/agentpoolfs.p/*.c.o"):
+    for path in glob.glob(f"{build}/core/**/*.p/*.c.o", recursive=True) + glob.glob(f"{build}/fs/*.p/*.c.o"):
         wing = os.path.relpath(os.path.dirname(os.path.dirname(path)), build)
         name = os.path.basename(path)[:-2]
-        if "_fake" not in path and not name.startswith(".."):  # the other side of a choice of the link
+        if name not in APART and not name.startswith(".."):
             ret[path] = f"{wing}/{name}"
     return ret
+
+
+def sources():
+    return {path for wing in ("core/*", "fs") for path in glob.glob(f"{wing}/*.c", root_dir=TOP) if os.path.basename(path) not in APART}
 
 
 def symbols(path):
@@ -58,8 +64,9 @@ def circles(needs):
 
 def main():
     of = objects(sys.argv[1])
-    if not of:
-        sys.exit(f"{sys.argv[1]} has no object files")
+    unseen = sources() - set(of.values())
+    if unseen:
+        sys.exit(f"{sys.argv[1]} has no object files of {' '.join(sorted(unseen))}")
     table = {of[path]: symbols(path) for path in of}
     definer = {name: file for file, (defined, _) in table.items() for name in defined}
     needs = {file: sorted({definer[name] for name in needed if name in definer} - {file}) for file, (_, needed) in table.items()}
