@@ -146,7 +146,7 @@ int ap_agent_pause(struct ap_pool *pool, struct ap_agent *agent, uint64_t token,
 
 static void job_restart(struct worker_job *worker_job)
 {
-	struct agent_job *job = ap_container_of(worker_job, struct agent_job, job);
+	struct pool_job *job = ap_container_of(worker_job, struct pool_job, job);
 	struct ap_agent *agent = job->agent;
 	struct ap_err err = {""};
 	int r = session_end(agent->session, &err);
@@ -160,13 +160,13 @@ static void job_restart(struct worker_job *worker_job)
 			   EVENT_FIELDS({"agent", agent->name, 0}, {"reason", err.text, 0}));
 		session_restart_failed(agent->session, &err);
 	}
-	agent_job_free(job);
+	pool_job_free(job);
 }
 
 int ap_agent_restart(struct ap_pool *pool, struct ap_agent *agent, uint64_t token,
 		     struct ap_err *err)
 {
-	struct agent_job *job = agent_job_new(agent, NULL, job_restart, "");
+	struct pool_job *job = pool_job_new(agent->pool, agent, NULL, job_restart);
 	if (!job)
 		return ap_err_errno(err, -ENOMEM, "restart");
 	pthread_mutex_lock(&pool->lock);
@@ -175,10 +175,10 @@ int ap_agent_restart(struct ap_pool *pool, struct ap_agent *agent, uint64_t toke
 		session_restarts(agent->session);
 	pthread_mutex_unlock(&pool->lock);
 	if (r < 0) {
-		agent_job_free(job);
+		pool_job_free(job);
 		return r;
 	}
-	agent_job_in_lane(job);
+	pool_job_in_lane(job);
 	return 0;
 }
 
@@ -186,7 +186,7 @@ int ap_agent_restart(struct ap_pool *pool, struct ap_agent *agent, uint64_t toke
 
 static void job_commit(struct worker_job *worker_job)
 {
-	struct agent_job *job = ap_container_of(worker_job, struct agent_job, job);
+	struct pool_job *job = ap_container_of(worker_job, struct pool_job, job);
 	struct ap_agent *agent = job->agent;
 	struct ap_err err = {""};
 	int r = atomic_load(&job->request->answered) ? -ECANCELED : 0; /* while it waited */
@@ -195,12 +195,12 @@ static void job_commit(struct worker_job *worker_job)
 	if (r == 0 && !(agent->lease_open && agent->lease_held))
 		r = ap_err_set(&err, -ENOENT, "%s serves no lease", agent->name);
 	if (r == 0)
-		r = worktree_commit(&agent->worktree, &agent->lease, job->words, &err);
+		r = worktree_commit(&agent->worktree, &agent->lease, job->message, &err);
 	request_answer(job->request, r, &err);
 	pthread_mutex_lock(&agent->pool->lock);
 	agent->n_commits--;
 	pthread_mutex_unlock(&agent->pool->lock);
-	agent_job_free(job);
+	pool_job_free(job);
 }
 
 int ap_agent_commit(struct ap_pool *pool, struct ap_agent *agent, uint64_t token,
@@ -209,22 +209,24 @@ int ap_agent_commit(struct ap_pool *pool, struct ap_agent *agent, uint64_t token
 	int r = pool_may_ask(pool, err);
 	if (r < 0)
 		return r;
-	struct agent_job *job = agent_job_new(agent, request, job_commit, message);
+	struct pool_job *job = pool_job_new(pool, agent, request, job_commit);
 	if (!job)
 		return ap_err_errno(err, -ENOMEM, "commit");
 	job->token = token;
+	job->message = strdup(message);
 	pthread_mutex_lock(&pool->lock);
-	r = may_be_asked_locked(agent, token, true, err);
+	r = job->message ? may_be_asked_locked(agent, token, true, err)
+			 : ap_err_errno(err, -ENOMEM, "commit");
 	if (r == 0 && agent->n_commits >= POOL_COMMITS_MAX)
 		r = ap_err_set(err, -EAGAIN, "%u commits wait for %s already", agent->n_commits,
 			       agent->name);
 	agent->n_commits += r == 0;
 	pthread_mutex_unlock(&pool->lock);
 	if (r == 0) {
-		agent_job_in_lane(job);
+		pool_job_in_lane(job);
 		return 0;
 	}
 	ap_request_free(request); /* the job's reference */
-	agent_job_free(job);
+	pool_job_free(job);
 	return r;
 }

@@ -710,42 +710,40 @@ int pool_may_ask(struct ap_pool *pool, struct ap_err *err)
 				    "%u texts and commands are being worked on already", n);
 }
 
-void job_asked(struct ap_pool *pool, struct ap_request *request)
+struct pool_job *pool_job_new(struct ap_pool *pool, struct ap_agent *agent,
+			      struct ap_request *request, void (*run)(struct worker_job *))
 {
-	ap_request_ref(request);
-	atomic_fetch_add(&pool->n_asked, 1);
-}
-
-void job_answered(struct ap_pool *pool)
-{
-	atomic_fetch_sub(&pool->n_asked, 1);
-}
-
-struct agent_job *agent_job_new(struct ap_agent *agent, struct ap_request *request,
-				void (*run)(struct worker_job *), const char *words)
-{
-	struct agent_job *job = calloc(1, sizeof *job + strlen(words) + 1);
+	struct pool_job *job = calloc(1, sizeof *job);
 	if (!job)
 		return NULL;
 	job->job.run = run;
+	job->pool = pool;
 	job->agent = agent;
-	agent_ref(agent);
+	if (agent)
+		agent_ref(agent);
 	job->request = request;
-	if (request)
-		job_asked(agent->pool, request);
-	strcpy(job->words, words);
+	if (request) {
+		ap_request_ref(request);
+		atomic_fetch_add(&pool->n_asked, 1);
+	}
 	return job;
 }
 
-void agent_job_free(struct agent_job *job)
+void pool_job_free(struct pool_job *job)
 {
 	if (job->request)
-		job_answered(job->agent->pool);
+		atomic_fetch_sub(&job->pool->n_asked, 1);
 	ap_agent_unref(job->agent);
+	free(job->message);
 	free(job);
 }
 
-void agent_job_in_lane(struct agent_job *job)
+void pool_job_submit(struct pool_job *job)
+{
+	worker_submit(job->pool->workers, &job->job);
+}
+
+void pool_job_in_lane(struct pool_job *job)
 {
 	session_submit(job->agent->session, &job->job, job->job.run);
 }
@@ -759,9 +757,9 @@ static void forward_soon(struct ap_agent *agent)
 	if (atomic_exchange(&agent->forwarding,
 			    true)) /* that one resolves the base as it is then */
 		return;
-	struct agent_job *job = agent_job_new(agent, NULL, job_forward, "");
+	struct pool_job *job = pool_job_new(agent->pool, agent, NULL, job_forward);
 	if (job)
-		agent_job_in_lane(job);
+		pool_job_in_lane(job);
 	else
 		atomic_store(&agent->forwarding, false);
 }
@@ -831,7 +829,7 @@ void job_probe_locked(struct ap_agent *agent, uint32_t id)
 /* The branch in the repository has what the agent has committed. */
 static void job_follow(struct worker_job *worker_job)
 {
-	struct agent_job *job = ap_container_of(worker_job, struct agent_job, job);
+	struct pool_job *job = ap_container_of(worker_job, struct pool_job, job);
 	struct ap_agent *agent = job->agent;
 	struct ap_err err = {""};
 	atomic_store(&agent->following, false);
@@ -840,16 +838,16 @@ static void job_follow(struct worker_job *worker_job)
 		events_add(agent->pool->events, "follow_failed",
 			   EVENT_FIELDS({"lease", agent->lease.label, 0}, {"agent", agent->name, 0},
 					{"reason", err.text, 0}));
-	agent_job_free(job);
+	pool_job_free(job);
 }
 
 void job_follow_soon(struct ap_agent *agent)
 {
 	if (atomic_exchange(&agent->following, true)) /* that one looks when it comes to it */
 		return;
-	struct agent_job *job = agent_job_new(agent, NULL, job_follow, "");
+	struct pool_job *job = pool_job_new(agent->pool, agent, NULL, job_follow);
 	if (job)
-		agent_job_in_lane(job);
+		pool_job_in_lane(job);
 	else
 		atomic_store(&agent->following, false);
 }
@@ -857,7 +855,7 @@ void job_follow_soon(struct ap_agent *agent)
 /* Brings an agent forward that serves nobody; who is granted it meanwhile waits in the lane. */
 static void job_forward(struct worker_job *worker_job)
 {
-	struct agent_job *job = ap_container_of(worker_job, struct agent_job, job);
+	struct pool_job *job = ap_container_of(worker_job, struct pool_job, job);
 	struct ap_agent *agent = job->agent;
 	char base[GIT_OID_MAX + 1];
 	atomic_store(&agent->forwarding, false);
@@ -869,5 +867,5 @@ static void job_forward(struct worker_job *worker_job)
 	if (serves_nobody && resolve_base(agent->pool, base, NULL) == 0)
 		(void)worktree_forward(&agent->worktree, base, NULL); /* a grant tries it again */
 	note_commit(agent);
-	agent_job_free(job);
+	pool_job_free(job);
 }

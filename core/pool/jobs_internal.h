@@ -7,30 +7,36 @@
 
 /* --- jobs.c --- */
 
-/* Something asked of one agent, once. */
-struct agent_job {
+/* Something asked of the pool or of one agent, once. */
+struct pool_job {
 	struct worker_job job;
-	struct ap_agent *agent;	    /* with a reference */
-	struct ap_request *request; /* with a reference, or NULL */
-	enum ap_agent_text what;
-	uint64_t token; /* of the lease that it is asked for; 0: any */
-	char words[];	/* keys, or a message */
+	struct ap_pool *pool;
+	struct ap_agent *agent;	    /* with a reference; NULL: asked of the pool */
+	struct ap_request *request; /* with a reference, answered by whoever runs it; NULL: none */
+	union {
+		enum ap_agent_text text;
+		struct {
+			enum ap_kept_text text;
+			int64_t offset;
+			size_t size;
+		} kept;
+		uint64_t token; /* of the lease that a commit is asked for; 0: any */
+	};
+	char *message; /* of a commit; owned, or NULL */
 };
 
-/* NULL on ENOMEM. Takes a reference of the agent, and of the request if there is one. */
-struct agent_job *agent_job_new(struct ap_agent *agent, struct ap_request *request,
-				void (*run)(struct worker_job *), const char *words);
-void agent_job_free(struct agent_job *job);
-void agent_job_in_lane(struct agent_job *job);
+/* Counts it for pool_may_ask() while it has a request. NULL on ENOMEM. */
+struct pool_job *pool_job_new(struct ap_pool *pool, struct ap_agent *agent,
+			      struct ap_request *request, void (*run)(struct worker_job *));
+void pool_job_free(struct pool_job *job);
+
+/* Has a worker run it, at once or in the lane of its agent. */
+void pool_job_submit(struct pool_job *job);
+void pool_job_in_lane(struct pool_job *job);
 
 /* 0: the pool accepts one more request that a worker answers. -EAGAIN: too many wait; the job of a
  * client that is killed counts until a worker reaches it. */
 int pool_may_ask(struct ap_pool *pool, struct ap_err *err);
-
-/* Count a job, and hold a reference to its request, until a worker has answered it. agent_job_new()
- * and agent_job_free() call these. */
-void job_asked(struct ap_pool *pool, struct ap_request *request);
-void job_answered(struct ap_pool *pool);
 
 /* Records the program that was started in its terminal. Lane only. Blocks as the store does. */
 int agent_record_program(struct ap_agent *agent, struct ap_err *err);

@@ -245,42 +245,13 @@ void ap_pool_config_show(struct ap_pool *pool, enum ap_option option, struct ap_
 
 /* --- written down now, and read again --- */
 
-struct pool_job {
-	struct worker_job job;
-	struct ap_pool *pool;
-	struct ap_request *request; /* with a reference */
-};
-
-static int pool_job_submit(struct ap_pool *pool, struct ap_request *request,
-			   void (*run)(struct worker_job *), struct ap_err *err)
-{
-	int r = pool_may_ask(pool, err);
-	if (r < 0)
-		return r;
-	struct pool_job *job = calloc(1, sizeof *job);
-	if (!job)
-		return ap_err_errno(err, -ENOMEM, "pool");
-	job->job.run = run;
-	job->pool = pool;
-	job->request = request;
-	job_asked(pool, request);
-	worker_submit(pool->workers, &job->job);
-	return 0;
-}
-
-static void pool_job_answer(struct pool_job *job, int result, const struct ap_err *err)
-{
-	request_answer(job->request, result, err);
-	job_answered(job->pool);
-	free(job);
-}
-
 static void job_save(struct worker_job *worker_job)
 {
 	struct pool_job *job = ap_container_of(worker_job, struct pool_job, job);
 	struct ap_err err = {""};
 	int r = state_dir_save(job->pool, &err);
-	pool_job_answer(job, r, &err);
+	request_answer(job->request, r, &err);
+	pool_job_free(job);
 }
 
 static void job_load(struct worker_job *worker_job)
@@ -288,15 +259,29 @@ static void job_load(struct worker_job *worker_job)
 	struct pool_job *job = ap_container_of(worker_job, struct pool_job, job);
 	struct ap_err err = {""};
 	int r = state_dir_load(job->pool, false, &err);
-	pool_job_answer(job, r, &err);
+	request_answer(job->request, r, &err);
+	pool_job_free(job);
+}
+
+static int begin_job(struct ap_pool *pool, struct ap_request *request,
+		     void (*run)(struct worker_job *), struct ap_err *err)
+{
+	int r = pool_may_ask(pool, err);
+	if (r < 0)
+		return r;
+	struct pool_job *job = pool_job_new(pool, NULL, request, run);
+	if (!job)
+		return ap_err_errno(err, -ENOMEM, "pool");
+	pool_job_submit(job);
+	return 0;
 }
 
 int ap_pool_save(struct ap_pool *pool, struct ap_request *request, struct ap_err *err)
 {
-	return pool_job_submit(pool, request, job_save, err);
+	return begin_job(pool, request, job_save, err);
 }
 
 int ap_pool_load(struct ap_pool *pool, struct ap_request *request, struct ap_err *err)
 {
-	return pool_job_submit(pool, request, job_load, err);
+	return begin_job(pool, request, job_load, err);
 }

@@ -1,5 +1,5 @@
-/* Texts that take time to make: an agent's screen, diff, usage, output; what is waited for; the events
- * as text. */
+/* Texts that take time to make: an agent's screen, diff, usage, output; what is waited for; the
+ * events as text. */
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -41,17 +41,17 @@ static int usage_text(struct ap_agent *agent, enum ap_agent_text what, struct ap
 
 static void job_text(struct worker_job *worker_job)
 {
-	struct agent_job *job = ap_container_of(worker_job, struct agent_job, job);
+	struct pool_job *job = ap_container_of(worker_job, struct pool_job, job);
 	struct ap_agent *agent = job->agent;
 	struct ap_buf *out = &job->request->text;
 	struct ap_err error = {""}, *err = &error;
 	int r = -EINVAL;
 	if (atomic_load(&job->request->answered)) { /* nobody reads it any more */
 		request_answer(job->request, -ECANCELED, NULL);
-		agent_job_free(job);
+		pool_job_free(job);
 		return;
 	}
-	switch (job->what) {
+	switch (job->text) {
 	case AP_TEXT_SCREEN:
 		r = session_screen(agent->session, 0, out, err);
 		break;
@@ -70,34 +70,35 @@ static void job_text(struct worker_job *worker_job)
 	case AP_TEXT_MEMORY:
 	case AP_TEXT_CPU:
 	case AP_TEXT_TASKS:
-		r = usage_text(agent, job->what, out, err);
+		r = usage_text(agent, job->text, out, err);
 		break;
 	}
 	if (r == 0 && out->failed)
 		r = -ENOMEM;
 	request_answer(job->request, r, err);
-	agent_job_free(job);
+	pool_job_free(job);
 }
 
 /* --- what is waited for --- */
 
 static void job_response(struct worker_job *worker_job)
 {
-	struct agent_job *job = ap_container_of(worker_job, struct agent_job, job);
+	struct pool_job *job = ap_container_of(worker_job, struct pool_job, job);
 	struct ap_request *request = job->request;
 	struct ap_err err = {""};
-	int r = atomic_load(&request->answered) ? -ECANCELED
-						: session_response(job->agent->session, &request->text, &err);
+	int r = atomic_load(&request->answered)
+			? -ECANCELED
+			: session_response(job->agent->session, &request->text, &err);
 	request_answer(request, r, &err);
-	agent_job_free(job);
+	pool_job_free(job);
 }
 
 /* Has a worker make the text. -ENOMEM. */
 static int response_submit(struct ap_agent *agent, struct ap_request *request)
 {
-	struct agent_job *job = agent_job_new(agent, request, job_response, "");
+	struct pool_job *job = pool_job_new(agent->pool, agent, request, job_response);
 	if (job)
-		worker_submit(agent->pool->workers, &job->job);
+		pool_job_submit(job);
 	return job ? 0 : -ENOMEM;
 }
 
@@ -149,11 +150,11 @@ int ap_agent_text(struct ap_pool *pool, struct ap_agent *agent, enum ap_agent_te
 		r = session_running(agent->session, true, err);
 	if (r < 0)
 		return r;
-	struct agent_job *job = agent_job_new(agent, request, job_text, "");
+	struct pool_job *job = pool_job_new(agent->pool, agent, request, job_text);
 	if (!job)
 		return ap_err_errno(err, -ENOMEM, "%s", agent->name);
-	job->what = what;
-	worker_submit(pool->workers, &job->job);
+	job->text = what;
+	pool_job_submit(job);
 	return 0;
 }
 
@@ -172,40 +173,31 @@ struct ap_events_end ap_pool_events_end(struct ap_pool *pool)
 
 /* --- kept texts --- */
 
-struct kept_job {
-	struct worker_job job;
-	struct ap_pool *pool;
-	struct ap_agent *agent;	    /* with a reference; NULL: the pool's own text */
-	struct ap_request *request; /* with a reference */
-	enum ap_kept_text what;
-	int64_t offset;
-	size_t size;
-};
-
-static ssize_t read_kept(const struct kept_job *job, bool at_once)
+/* Reads a piece of a kept text into the request; without the disk if `at_once`. */
+static ssize_t read_kept(const struct pool_job *job, bool at_once)
 {
 	struct ap_request *request = job->request;
+	size_t size = job->kept.size;
 	ssize_t n;
-	if (!ap_buf_reserve(&request->text, job->size))
+	if (!ap_buf_reserve(&request->text, size))
 		return -ENOMEM;
-	if (job->what == AP_KEPT_EVENTS)
-		n = events_read(job->pool->events, at_once, request->text.data, job->size,
-				job->offset, &request->offset);
+	if (job->kept.text == AP_KEPT_EVENTS)
+		n = events_read(job->pool->events, at_once, request->text.data, size,
+				job->kept.offset, &request->offset);
 	else
-		n = session_read_output(job->agent->session, job->what == AP_KEPT_RAW, at_once,
-				     request->text.data, job->size, job->offset, &request->offset);
+		n = session_read_output(job->agent->session, job->kept.text == AP_KEPT_RAW, at_once,
+					request->text.data, size, job->kept.offset,
+					&request->offset);
 	request->text.len = n > 0 ? (size_t)n : 0;
 	return n;
 }
 
 static void job_kept(struct worker_job *worker_job)
 {
-	struct kept_job *job = ap_container_of(worker_job, struct kept_job, job);
+	struct pool_job *job = ap_container_of(worker_job, struct pool_job, job);
 	ssize_t n = atomic_load(&job->request->answered) ? -ECANCELED : read_kept(job, false);
 	request_answer(job->request, n < 0 ? (int)n : 0, NULL);
-	job_answered(job->pool);
-	ap_agent_unref(job->agent);
-	free(job);
+	pool_job_free(job);
 }
 
 int64_t ap_request_offset(const struct ap_request *request)
@@ -216,13 +208,10 @@ int64_t ap_request_offset(const struct ap_request *request)
 int ap_pool_read_kept(struct ap_pool *pool, struct ap_agent *agent, enum ap_kept_text what,
 		      int64_t offset, size_t size, struct ap_request *request, struct ap_err *err)
 {
-	const struct kept_job asked = {.job.run = job_kept,
-				       .pool = pool,
+	const struct pool_job asked = {.pool = pool,
 				       .agent = agent,
 				       .request = request,
-				       .what = what,
-				       .offset = offset,
-				       .size = size};
+				       .kept = {.text = what, .offset = offset, .size = size}};
 	if (read_kept(&asked, true) >= 0) { /* who looks on, mostly at the end, costs no worker */
 		ap_request_ref(request);
 		request_answer(request, 0, NULL);
@@ -230,15 +219,12 @@ int ap_pool_read_kept(struct ap_pool *pool, struct ap_agent *agent, enum ap_kept
 	}
 	ap_buf_fini(&request->text); /* it costs memory when it is read only */
 	int r = pool_may_ask(pool, err);
-	struct kept_job *job = r == 0 ? malloc(sizeof *job) : NULL;
 	if (r < 0)
 		return r;
+	struct pool_job *job = pool_job_new(pool, agent, request, job_kept);
 	if (!job)
 		return ap_err_errno(err, -ENOMEM, "output");
-	*job = asked;
-	if (agent)
-		agent_ref(agent);
-	job_asked(pool, request);
-	worker_submit(pool->workers, &job->job);
+	job->kept = asked.kept;
+	pool_job_submit(job);
 	return 0;
 }
