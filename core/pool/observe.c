@@ -32,11 +32,11 @@ static void count_spawn_locked(struct ap_pool *pool, const struct ap_agent *agen
 }
 
 /* A lease is over. One whose acquirer had given up was granted to nobody. */
-static void count_release_locked(struct ap_pool *pool, const struct ap_agent *agent,
-				 const struct machine_move *move, int64_t now)
+static void count_release_locked(struct ap_pool *pool, const struct machine_move *move, int64_t now)
 {
 	enum counters_release release = COUNTERS_TO_END;
-	if (agent->leased_ns == 0)
+	int64_t granted_ns = pool->noted[move->slot].granted_ns;
+	if (granted_ns == 0)
 		return;
 	if (move->to == AP_AGENT_RECYCLING)
 		release = pool->view->slots[move->slot].recycle ? COUNTERS_TO_RECYCLE
@@ -44,7 +44,7 @@ static void count_release_locked(struct ap_pool *pool, const struct ap_agent *ag
 	else if (move->to == AP_AGENT_QUARANTINED)
 		release = COUNTERS_TO_QUARANTINE;
 	pool->counters.releases[release]++;
-	counters_observe(&pool->counters, COUNTERS_HOLD, now - agent->leased_ns);
+	counters_observe(&pool->counters, COUNTERS_HOLD, now - granted_ns);
 }
 
 static void count_move_locked(struct ap_pool *pool, struct ap_agent *agent,
@@ -56,11 +56,9 @@ static void count_move_locked(struct ap_pool *pool, struct ap_agent *agent,
 	if (move->from == AP_AGENT_SPAWNING)
 		count_spawn_locked(pool, agent, move, now);
 	if (move->from == AP_AGENT_ACTIVE)
-		count_release_locked(pool, agent, move, now);
+		count_release_locked(pool, move, now);
 	if (move->from == AP_AGENT_RECYCLING && move->reason == AP_REASON_RECYCLED)
 		pool->counters.recycles[transition_of(agent, 0)->reason]++;
-	if (move->to == AP_AGENT_ACTIVE)
-		agent->leased_ns = slot->leaving ? 0 : slot->granted_ns;
 	if (ends && slot->born)
 		pool->counters.terminations[move->reason]++;
 }
@@ -200,7 +198,8 @@ void observe_step_locked(struct ap_pool *pool, const struct step_before *before,
 		const struct machine_move *move = &pool->effects.moves[i];
 		struct ap_agent *agent = pool->agents[move->slot];
 		if (agent && move->to != AP_AGENT_FREE) {
-			count_move_locked(pool, agent, move, now);
+			count_move_locked(pool, agent, move,
+					  now); /* before a lease that ends is noted */
 			remember_move(agent, move, now);
 		}
 		note_move_locked(pool, move, now);

@@ -96,25 +96,25 @@ struct ap_agent {
 	struct machine_effect next_effect; /* the last one given to it */
 	bool effect_queued;		   /* and not taken up yet */
 	struct worker_job probe_job;
-	uint32_t probe;	   /* id of the probe under way; 0: none */
-	int64_t leased_ns; /* when its lease was granted; 0: to nobody */
+	uint32_t probe; /* id of the probe under way; 0: none */
 	struct transition transitions[AP_TRANSITIONS];
 	unsigned n_transitions; /* ever */
 	int holder_fd; /* of the process that its lease ends with, from the validation on; -1: none
 			*/
 	struct loop_source holder_ends; /* watches that, once the lease is granted */
 	bool gone;			/* its slot has been given up */
-	char base[GIT_OID_MAX + 1];	/* of the lease, once granted */
-	char commit[GIT_OID_MAX + 1]; /* where its worktree was last put; "": its lease's affair */
-	unsigned port;		      /* for its own use; 0: none chosen yet */
-	uint64_t n_prompts;	      /* of its lease */
-	uint64_t prompt_seq;	      /* of the last one */
-	unsigned n_commits;	      /* that wait or are being made */
-	atomic_bool forwarding;	      /* a job to bring it forward waits */
-	atomic_bool following;	      /* one to have its branch follow it waits */
-	const char *shown;    /* the screen as overview.c last saw it, shared; NULL: it did not */
-	int64_t shown_size;   /* of the raw output then */
-	unsigned shown_start; /* of which start of the program that was */
+	/* what the lane has in `lease` and `worktree`, for who is not in it: the base once the
+	 * lease is granted; where the worktree was last put, "" while that is the lease's affair */
+	char base[GIT_OID_MAX + 1], commit[GIT_OID_MAX + 1];
+	unsigned port;		/* for its own use; 0: none chosen yet */
+	uint64_t n_prompts;	/* of its lease */
+	uint64_t prompt_seq;	/* of the last one */
+	unsigned n_commits;	/* that wait or are being made */
+	atomic_bool forwarding; /* a job to bring it forward waits */
+	atomic_bool following;	/* one to have its branch follow it waits */
+	const char *shown;	/* the screen as overview.c last saw it, shared; NULL: it did not */
+	int64_t shown_size;	/* of the raw output then */
+	unsigned shown_start;	/* of which start of the program that was */
 };
 
 struct ap_pool {
