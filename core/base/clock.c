@@ -1,5 +1,6 @@
 #include "clock.h"
 
+#include <stdatomic.h>
 #include <stdio.h>
 #include <time.h>
 
@@ -20,14 +21,46 @@ int64_t ap_clock_after(int64_t now_ns, int64_t span_ns)
 	return span_ns >= AP_FOREVER - now_ns ? AP_FOREVER : now_ns + span_ns;
 }
 
+/* Both clocks are read within that. */
+#define TOGETHER_NS 10000
+
+/* The wall clock is another when it is off by that. */
+#define SET_NS (10 * AP_MS)
+
+/* How far the wall clock is before the other, as well as can be measured: who reads them may be
+ * held up between the two. */
+static int64_t measure_offset(void)
+{
+	int64_t ret = 0, least = INT64_MAX;
+	for (int i = 0; i < 10 && least > TOGETHER_NS; i++) {
+		int64_t before = ap_clock_ns(), wall = clock_read(CLOCK_REALTIME);
+		int64_t took = ap_clock_ns() - before;
+		if (took < least) {
+			least = took;
+			ret = wall - before - took / 2;
+		}
+	}
+	return ret;
+}
+
+static int64_t wall_offset(void)
+{
+	static _Atomic int64_t kept; /* 0: not known yet */
+	int64_t now = measure_offset(), was = atomic_load(&kept);
+	int64_t off = now > was ? now - was : was - now;
+	if (was != 0 && off < SET_NS)
+		return was;
+	return atomic_compare_exchange_strong(&kept, &was, now) ? now : was;
+}
+
 int64_t ap_clock_to_wall(int64_t at_ns)
 {
-	return clock_read(CLOCK_REALTIME) - ap_clock_ns() + at_ns;
+	return wall_offset() + at_ns;
 }
 
 int64_t ap_clock_from_wall(int64_t wall_ns)
 {
-	int64_t now = ap_clock_ns(), at = wall_ns - clock_read(CLOCK_REALTIME) + now;
+	int64_t now = ap_clock_ns(), at = wall_ns - wall_offset();
 	return at < now ? at : now;
 }
 

@@ -22,6 +22,7 @@ void ap_clock_rfc3339(int64_t at_ns, char *ret_text, size_t size);
 void ap_clock_rfc3339_us(int64_t at_ns, char *ret_text, size_t size);
 
 /* The wall time of a monotonic instant, ns since the epoch; and the instant of a wall time, which
- * is never later than now. */
+ * is never later than now. The wall time of an instant is always the same, to the nanosecond, until
+ * somebody sets the wall clock, or it has been led elsewhere by 10 ms. */
 int64_t ap_clock_to_wall(int64_t at_ns);
 int64_t ap_clock_from_wall(int64_t wall_ns);

@@ -972,12 +972,12 @@ static bool agent_is_well(int error)
 	       error == -EROFS || error == -ESRCH;
 }
 
-static void grant(struct machine_view *m, struct machine_slot *slot, int64_t now,
-		  struct machine_effects *fx)
+static void grant(struct machine_view *m, struct machine_slot *slot, int64_t granted_ns,
+		  int64_t now, struct machine_effects *fx)
 {
 	slot_move(m, slot, AP_AGENT_ACTIVE, AP_REASON_GRANT, fx);
 	wake_for_age(m, slot);
-	slot->granted_ns = now;
+	slot->granted_ns = granted_ns ? granted_ns : now;
 	if (!slot->request) { /* the acquirer gave up meanwhile */
 		lease_end(m, slot, m->shutdown ? AP_REASON_SHUTDOWN : AP_REASON_CANCELLED, false,
 			  now, fx);
@@ -1031,7 +1031,7 @@ static int on_validated(struct machine_view *m, const struct machine_event *even
 {
 	struct machine_slot *slot = slot_at(m, event->slot);
 	if (event->result == 0) {
-		grant(m, slot, now, fx);
+		grant(m, slot, event->granted_ns, now, fx);
 		return 0;
 	}
 	struct machine_request *request = slot->request;

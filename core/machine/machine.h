@@ -191,7 +191,7 @@ enum machine_event_type {
 	MACHINE_KILL,	 /* slot, token */
 	MACHINE_RECYCLE, /* slot, token: at once, or when its lease ends */
 	MACHINE_SPAWNED, /* slot, effect, result; as the next five */
-	MACHINE_VALIDATED,
+	MACHINE_VALIDATED, /* and granted_ns */
 	MACHINE_SAVED,
 	MACHINE_RECYCLED,
 	MACHINE_DRAINED,
@@ -227,8 +227,9 @@ struct machine_event {
 	enum ap_reason reason; /* NONE: AP_REASON_RELEASE */
 	bool discard;
 	int target;
-	uint64_t memory; /* bytes */
-	unsigned cpu;	 /* percent of one CPU, rounded up */
+	int64_t granted_ns; /* when the grant was written down, not later than now; 0: now */
+	uint64_t memory;    /* bytes */
+	unsigned cpu;	    /* percent of one CPU, rounded up */
 };
 
 /* What can be read of a machine, between two steps: nobody but the machine writes it. */

@@ -31,6 +31,7 @@ static int outcome(struct ap_agent *agent, int result)
 					      .slot = agent->effect.slot,
 					      .effect = agent->effect.id,
 					      .result = result,
+					      .granted_ns = agent->granted_ns,
 				      });
 }
 
@@ -196,7 +197,8 @@ static int record_wanted(struct ap_agent *agent, struct store_lease *record, str
 static int record_granted(struct ap_agent *agent, uint64_t token, struct ap_err *err)
 {
 	struct store_txn *txn = store_txn_new();
-	txn_lease_granted(txn, token, ap_clock_to_wall(ap_clock_ns()));
+	agent->granted_ns = ap_clock_ns();
+	txn_lease_granted(txn, token, ap_clock_to_wall(agent->granted_ns));
 	txn_agent_used(txn, agent->number);
 	txn_count(txn, "total_requests", 1);
 	return store_commit(agent->pool->store, txn, true, err);

@@ -83,10 +83,11 @@ struct ap_agent {
 	struct machine_effect effect; /* that is being carried out */
 	struct worktree worktree;
 	struct worktree_lease lease;
-	uint64_t token;	 /* of the last lease that it was made ready for */
-	bool lease_open; /* the worktree is on the lease's branch, and its work not saved yet */
-	bool lease_held; /* and it was granted, says the store */
-	bool dir_made;	 /* its directory is its own */
+	uint64_t token;	    /* of the last lease that it was made ready for */
+	bool lease_open;    /* the worktree is on the lease's branch, and its work not saved yet */
+	bool lease_held;    /* and it was granted, says the store */
+	int64_t granted_ns; /* when; of the last one */
+	bool dir_made;	    /* its directory is its own */
 	char prompted_label[AP_LABEL_MAX + 1]; /* of the lease whose prompt is being given */
 	atomic_bool saving;		       /* these three: any thread */
 	atomic_uint_least64_t saved_files, saved_bytes; /* how far that is */

@@ -385,6 +385,7 @@ static void check_answers(const struct world *w, const struct machine_event *eve
 {
 	unsigned n = 0;
 	struct ap_list *at;
+	int64_t granted_ns = event->granted_ns ? event->granted_ns : w->now;
 	ap_list_for_each (at, &fx->answered) {
 		const struct machine_request *request =
 			ap_container_of(at, struct machine_request, link);
@@ -399,7 +400,7 @@ static void check_answers(const struct world *w, const struct machine_event *eve
 		      machine_slot_leased(slot) && slot->token == request->token &&
 			      strcmp(slot->label.text, request->label.text) == 0 &&
 			      slot->uid == request->uid && slot->pid == request->pid &&
-			      slot->by_handle == request->by_handle && slot->granted_ns == w->now,
+			      slot->by_handle == request->by_handle && slot->granted_ns == granted_ns,
 		      "who is granted a lease holds it");
 	}
 }

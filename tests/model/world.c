@@ -211,7 +211,8 @@ int world_report(struct world *w, unsigned i, int result)
 	return world_step(w, &(struct machine_event){.type = machine_outcome(effect.type),
 						     .slot = effect.slot,
 						     .effect = effect.id,
-						     .result = result});
+						     .result = result,
+						     .granted_ns = effect.id % 2 ? w->now - 1 : 0});
 }
 
 static bool report_awaited(struct world *w, bool *ret_probe)

@@ -64,7 +64,7 @@ SH
     await grep -q '[0-9]' "$one/size"
     assert [ "$(cat "$one/size")" -gt 0 ]
     await value_is "$POOL/stats/kept_bytes" "$(cat "$one/size")"
-    assert contains "$POOL/events" '"event":"kept","lease":"job","token":1,"agent":"agent-1","reason":"release"'
+    await contains "$POOL/events" '"event":"kept","lease":"job","token":1,"agent":"agent-1","reason":"release"'
 }
 
 @test "a repository that is all that a lease made is kept whole, and so is what only looks like one" {
@@ -117,7 +117,7 @@ SH
     echo maintain >"$POOL/ctl"
     await kept_are
     await test ! -e "$STATE/kept/job@2"
-    assert contains "$POOL/events" '"event":"kept_removed","lease":"job","token":2,"reason":"age"'
+    await contains "$POOL/events" '"event":"kept_removed","lease":"job","token":2,"reason":"age"'
 }
 
 @test "a lease that is discarded leaves nothing" {
@@ -142,7 +142,7 @@ SH
     await contains "$POOL/events" '"event":"kept_removed","lease":"first","token":2,"reason":"size"'
     assert [ "$(cat "$POOL/stats/kept_bytes")" -le $((1200 << 10)) ]
     await test ! -e "$STATE/kept/first@2"
-    assert contains "$POOL/events" '"event":"kept_removed","lease":"old","token":1,"reason":"age"'
+    await contains "$POOL/events" '"event":"kept_removed","lease":"old","token":1,"reason":"age"'
 }
 
 @test "what was kept is there after an unmount, and what the unmount ended" {
@@ -199,7 +199,7 @@ SH
     assert_equal "$(git -C "$tree/nest" log --format=%s)" nested
     assert_equal "$(cat "$POOL/leases/again/branch")" agentpool/again
     assert_equal "$(cat "$POOL/leases/again/base")" "$(git -C "$REPO" rev-parse agentpool/job)"
-    assert contains "$POOL/events" '"event":"restored","lease":"again","agent":"agent-1","from":"job@1"'
+    await contains "$POOL/events" '"event":"restored","lease":"again","agent":"agent-1","from":"job@1"'
     assert kept_are job@1
     echo more >"$tree/more"
     echo again >"$POOL/release"

@@ -260,6 +260,20 @@ static void grant_is_validated(void **state)
 	assert_ptr_equal(fx.answered.next, &a.link);
 	assert_int_equal(slot_of(&a)->state, AP_AGENT_ACTIVE);
 	assert_ptr_equal(machine_find_label(&machine.view, "job"), slot_of(&a));
+	assert_int_equal(slot_of(&a)->granted_ns, now);
+}
+
+static void grant_is_as_old_as_its_record(void **state)
+{
+	struct machine_request a;
+	begin_idle(1, 1);
+	assert_int_equal(acquire(&a, "job", AP_SECOND), 0);
+	struct machine_effect effect = take(EFFECT_VALIDATE);
+	assert_int_equal(STEP(.type = MACHINE_VALIDATED, .slot = effect.slot, .effect = effect.id,
+			      .granted_ns = now - AP_MS),
+			 0);
+	assert_granted(&a);
+	assert_int_equal(slot_of(&a)->granted_ns, now - AP_MS);
 }
 
 static void release_saves_and_cleans(void **state)
@@ -2471,6 +2485,8 @@ int main(void)
 {
 	const struct CMUnitTest leases[] = {
 		MACHINE_TEST("an acquirer has its agent when it is validated", grant_is_validated),
+		MACHINE_TEST("a lease was granted when that was written down",
+			     grant_is_as_old_as_its_record),
 		MACHINE_TEST("a released agent is saved, cleaned and idle again",
 			     release_saves_and_cleans),
 		MACHINE_TEST("a released agent serves who waits", release_serves_the_next),
