@@ -389,6 +389,10 @@ int64_t ap_request_offset(const struct ap_request *request);
 /* Bytes of events ever written. */
 int64_t ap_pool_events_size(struct ap_pool *pool);
 
+/* Answered when all that has happened so far is in the events. -EAGAIN: too much is asked already.
+ */
+int ap_pool_events_settle(struct ap_pool *pool, struct ap_request *request, struct ap_err *err);
+
 /* Where the next event will be, the number of the last before it, and whether none will come. */
 struct ap_events_end {
 	int64_t offset, seq;

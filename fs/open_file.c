@@ -153,6 +153,14 @@ static int file_begin(struct open_file *file)
 	}
 }
 
+/* Whether something must come before the open is answered. */
+static bool is_opened_later(const struct open_file *file)
+{
+	enum tree_reading reading = tree_reading(file->row);
+	return (reading == TREE_READ_FETCH && !file->snapshot) ||
+	       (reading == TREE_READ_KEPT && file->row->fetch);
+}
+
 void open_file_open(struct open_files *files, fuse_req_t req, struct node node,
 		    struct fuse_file_info *fi)
 {
@@ -180,7 +188,7 @@ void open_file_open(struct open_files *files, fuse_req_t req, struct node node,
 		if (file->following)
 			follow_close(file);
 		file_unref(file);
-	} else if (tree_reading(file->row) == TREE_READ_FETCH && !file->snapshot) {
+	} else if (is_opened_later(file)) {
 		text_open_later(file, req);
 	} else if (!open_reply(file, req, !file->direct && (text_push(file) || !file->is_first))) {
 		open_file_end(file); /* interrupted */

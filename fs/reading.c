@@ -208,6 +208,13 @@ static int text_made(struct open_file *file, struct ap_buf *text)
 	struct open_files *files = file->files;
 	struct snapshot *snapshot = NULL;
 	bool first = false, fetched = tree_reading(file->row) == TREE_READ_FETCH;
+	if (file->place) { /* it is in the kept text */
+		const struct tree_call call = file_call(file, NULL);
+		pthread_mutex_lock(&files->lock);
+		file->place->end = file->row->size(&call);
+		pthread_mutex_unlock(&files->lock);
+		return 0;
+	}
 	if (file->measures) {
 		int64_t len = snapshot_keep(files->snapshots, file_node(file), text);
 		return len < 0 ? (int)len : 0;

@@ -46,14 +46,15 @@ struct tree_row {
 	const char *name;
 	const char *doc; /* one line for people */
 
-	/* reading: at most one of these, but that `show` makes the text of what was fetched, on
-	 * whatever thread answers the request */
+	/* reading: at most one of these, but where it is said, and that `show` makes the text of
+	 * what was fetched, on whatever thread answers the request */
 	int (*show)(const struct tree_call *, struct ap_buf *out);   /* text made at look-up */
 	int (*fetch)(const struct tree_call *, struct ap_request *); /* text made by the pool */
 	int (*link)(const struct tree_call *, struct ap_buf *out);   /* target of a symbolic link */
 	/* of kept text; or the one that it always has, or with `parks` until its text is there */
 	int64_t (*size)(const struct tree_call *);
-	/* kept text, read piece by piece */
+	/* kept text, read piece by piece; with `fetch` an open waits for that, which brings nothing
+	 * but has the text be as long as it ought to be */
 	int (*read)(const struct tree_call *, int64_t offset, size_t size, struct ap_request *);
 
 	/* writing: at most one of these */

@@ -179,6 +179,11 @@ static int64_t events_length(const struct tree_call *call)
 	return ap_pool_events_size(call->pool);
 }
 
+static int events_settle(const struct tree_call *call, struct ap_request *request)
+{
+	return ap_pool_events_settle(call->pool, request, call->err);
+}
+
 static int events_piece(const struct tree_call *call, int64_t offset, size_t size,
 			struct ap_request *request)
 {
@@ -324,8 +329,8 @@ const struct tree_row tree_root[] = {
 	 .fetch = fetch_look, .show = status_page_show, .size = status_page_length},
 	{"metrics", "numbers for Prometheus and the like: OpenMetrics text", .show = metrics},
 	{"metrics.prom", "the same in Prometheus's older text format", .show = metrics_prom},
-	{"events", "what happened, one JSON object a line; grows", .size = events_length,
-	 .read = events_piece},
+	{"events", "what happened, one JSON object a line; grows", .fetch = events_settle,
+	 .size = events_length, .read = events_piece},
 	{"follow", "the same from now on; a read waits for the next", .follow = true,
 	 .unlisted = true},
 	{".git",

@@ -165,6 +165,31 @@ int64_t ap_pool_events_size(struct ap_pool *pool)
 	return events_size(pool->events);
 }
 
+static void job_settle(struct worker_job *worker_job)
+{
+	struct pool_job *job = ap_container_of(worker_job, struct pool_job, job);
+	events_settle(job->pool->events);
+	request_answer(job->request, 0, NULL);
+	pool_job_free(job);
+}
+
+int ap_pool_events_settle(struct ap_pool *pool, struct ap_request *request, struct ap_err *err)
+{
+	if (events_are_settled(pool->events)) {
+		ap_request_ref(request);
+		request_answer(request, 0, NULL);
+		return 0;
+	}
+	int r = pool_may_ask(pool, err);
+	if (r < 0)
+		return r;
+	struct pool_job *job = pool_job_new(pool, NULL, request, job_settle);
+	if (!job)
+		return ap_err_errno(err, -ENOMEM, "events");
+	pool_job_submit(job);
+	return 0;
+}
+
 struct ap_events_end ap_pool_events_end(struct ap_pool *pool)
 {
 	struct events_end end = events_look(pool->events);

@@ -221,6 +221,22 @@ void events_add(struct events *events, const char *kind, const struct event_fiel
 	drain(events);
 }
 
+void events_settle(struct events *events)
+{
+	drain(events);
+}
+
+bool events_are_settled(struct events *events)
+{
+	if (!kept_lock(&events->lock, true)) /* what was taken out of the queue is being written */
+		return false;
+	pthread_mutex_lock(&events->queue_lock);
+	bool settled = ap_list_empty(&events->queue) || events->end.over;
+	pthread_mutex_unlock(&events->queue_lock);
+	pthread_mutex_unlock(&events->lock);
+	return settled;
+}
+
 /* --- the thread --- */
 
 static void *events_main(void *data)

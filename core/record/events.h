@@ -40,6 +40,12 @@ void events_add(struct events *events, const char *kind, const struct event_fiel
 
 #define EVENT_FIELDS(...) ((const struct event_field[]){__VA_ARGS__, {0}})
 
+/* Has all that was noted so far in the file. Blocks as the disk does. */
+void events_settle(struct events *events);
+
+/* Whether it is there already, or nobody writes any more. Does not block. */
+bool events_are_settled(struct events *events);
+
 /* Where the next event will be, and the number of the last before it; whether no one follows.
  * Does not block. */
 struct events_end {

@@ -543,6 +543,23 @@ static void who_follows_reads_each_event_once(void **test_state)
 	kernel_close(&follow);
 }
 
+/* Nobody who looks into events behind his own doing has to wait for it to be there. */
+static void what_has_happened_is_in_events_when_it_is_opened(void **test_state)
+{
+	char name[64], label[16], wanted[64];
+	MOUNT(.min = "1", .max = "2");
+	for (int i = 0; i < 50; i++) {
+		snprintf(label, sizeof label, "job-%d", i);
+		struct kernel_file lease = hold_lease(label, name);
+		snprintf(wanted, sizeof wanted, "\"lease_granted\",\"lease\":\"%s\"", label);
+		char *events = kernel_cat("events");
+		if (!strstr(events, wanted))
+			fail_msg("not told yet: %s", wanted);
+		free(events);
+		kernel_close(&lease);
+	}
+}
+
 static void who_polls_is_told_once_of_a_value_that_is_another(void **test_state)
 {
 	char name[64];
@@ -613,6 +630,8 @@ int main(void)
 			       a_text_is_taken_whole_at_the_last_close),
 		OPEN_FILE_TEST("who follows reads each event once",
 			       who_follows_reads_each_event_once),
+		OPEN_FILE_TEST("what has happened is in events when it is opened",
+			       what_has_happened_is_in_events_when_it_is_opened),
 		OPEN_FILE_TEST("who polls is told once of a value that is another",
 			       who_polls_is_told_once_of_a_value_that_is_another),
 	};
