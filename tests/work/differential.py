@@ -713,6 +713,10 @@ class Expected:
         if stale:
             run("git", "update-index", "-z", "--force-remove", "--stdin", env=env, input=b"".join(path + b"\0" for path in stale))
         run("git", "add", "--all", "--sparse", env=env)
+        # but they are tracked, also where new ones would be ignored
+        links = [path for path in stale if self.lay.get(path, (0,))[0] == stat.S_IFLNK]
+        if links:
+            run("git", "update-index", "-z", "--add", "--stdin", env=env, input=b"".join(path + b"\0" for path in links))
         self.files = index_files(run("git", "ls-files", "--stage", "-z", env=env).stdout)
 
     def ask_git(self, top):
