@@ -53,7 +53,10 @@ os.execv(sys.argv[1], sys.argv[1:])'
 @test "without standard descriptors, home, PATH and working directory it serves" {
     mkdir "$DIR/away"
     start_by bash -c 'cd "$0" && rmdir "$0" && exec env -u HOME -u PATH "$@" <&- >&- 2>&-' "$DIR/away"
-    run tr '\0' '\n' < "/proc/$(program_of "$POOL/agents/agent-1")/environ"
+    local environment
+    environment=/proc/$(program_of "$POOL/agents/agent-1")/environ
+    await grep -q . "$environment" # its pid is known before it is executed
+    run tr '\0' '\n' < "$environment"
     assert_line "HOME=$(getent passwd "$(id -u)" | cut -d: -f6)"
     assert_line PATH=/usr/local/bin:/usr/bin:/bin
     assert_line "USER=$(id -un)"
