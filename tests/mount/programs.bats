@@ -222,6 +222,7 @@ agent-1 job submitted 9"
     lease_program
     echo ask > "$JOB/prompt"
     await contains "$JOB/screen" "answer 1 to ask"
+    await contains "$POOL/events" '"event":"auto_answer"' # told when the keys have been typed
     assert_equal "$(jq -r 'select(.event == "auto_answer") | .keys' "$POOL/events")" y
     echo job > "$POOL/release"
 }
