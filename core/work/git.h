@@ -101,8 +101,8 @@ void ap_git_tree_remove(struct ap_git_tree *tree, const char *name);
 int ap_git_read_tree(struct ap_git *git, const char *oid, struct ap_git_tree *ret,
 		     struct ap_err *err);
 
-/* What a tree, or that of a commit, has at a path: its mode, 0 for nothing, and its object. "" is an
- * empty tree. -ENOENT: an object is missing. */
+/* What a tree, or that of a commit, has at a path: its mode, 0 for nothing, and its object. "" is
+ * an empty tree. -ENOENT: an object is missing. */
 int ap_git_entry_at(struct ap_git *git, const char *tree, const char *path, unsigned *ret_mode,
 		    char ret[GIT_OID_MAX + 1], struct ap_err *err);
 
@@ -126,10 +126,12 @@ int ap_git_tree_of(struct ap_git *git, const char *commit, char ret[GIT_OID_MAX 
  * that is required fails.
  *
  * `tracked` says what blob is tracked at a path, "" for none, and is asked where that decides:
- * text=auto and core.autocrlf leave the line ends of a file alone that has had such. NULL: nothing
- * is. */
+ * text=auto and core.autocrlf leave the line ends of a file alone that has had such. `read` is
+ * asked for a blob of at most `max` bytes that the repository does not have; NULL, or not 0: nobody
+ * has it. NULL: nothing is tracked. */
 struct ap_git_tracked {
 	void (*at)(void *data, const char *path, char ret[GIT_OID_MAX + 1]);
+	int (*read)(void *data, const char *oid, size_t max, struct ap_buf *ret);
 	void *data;
 };
 int ap_git_write_file(struct ap_git *git, int fd, const char *path,

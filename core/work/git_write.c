@@ -108,7 +108,12 @@ static bool has_tracked_crlf(struct ap_git *git, const struct ap_git_tracked *tr
 	struct stats stats = {0};
 	if (tracked)
 		tracked->at(tracked->data, path, oid);
-	if (!*oid || git->ops->read(git, oid, GIT_OBJECT_MAX, &type, &text, NULL) < 0)
+	if (!*oid)
+		return false;
+	int r = git->ops->read(git, oid, GIT_OBJECT_MAX, &type, &text, NULL);
+	if (r < 0 && tracked->read)
+		r = tracked->read(tracked->data, oid, GIT_OBJECT_MAX, &text);
+	if (r < 0)
 		return false;
 	gather(&stats, ap_buf_text(&text), text.len);
 	return stats.n_crlf > 0 && !looks_binary(&stats);

@@ -24,6 +24,8 @@ struct look {
 	struct layer *layer;
 	struct rules rules;
 	struct ap_git *git;
+	struct ap_git
+		*staged; /* reads the agent's own objects too; NULL: nobody has asked for one */
 	char base_tree[GIT_OID_MAX + 1]; /* that it is compared to */
 	char head_tree[GIT_OID_MAX + 1]; /* of the agent's last commit; as base_tree if unknown */
 	char tree[GIT_OID_MAX + 1];	 /* of the files as they are */
@@ -32,6 +34,7 @@ struct look {
 static void look_fini(struct look *look)
 {
 	ap_git_close(look->git);
+	ap_git_close(look->staged);
 	rules_fini(&look->rules);
 	layer_close(look->layer);
 	if (look->dir)
@@ -88,6 +91,19 @@ static int look_init(struct look *look, const struct worktree *worktree, bool bo
 	return r < 0 ? r : worktree_rules(worktree, &look->rules, look->git, err);
 }
 
+/* What the agent has staged and not committed. */
+static int read_staged(void *data, const char *oid, size_t max, struct ap_buf *ret)
+{
+	struct look *look = data;
+	const struct worktree *worktree = look->worktree;
+	int r = 0;
+	if (!look->staged)
+		r = agent_git_view(worktree->git_dir, worktree->view, NULL);
+	if (r == 0 && !look->staged)
+		r = worktree_git(worktree, NULL, GIT_ARGS(worktree->view), &look->staged, NULL);
+	return r < 0 ? r : ap_git_read_blob(look->staged, oid, max, ret, NULL);
+}
+
 /* The tree of the files as they are. */
 static int look_at_files(struct look *look, struct ap_err *err)
 {
@@ -103,6 +119,7 @@ static int look_at_files(struct look *look, struct ap_err *err)
 				  .skip_unreadable = true,
 				  .index = ap_buf_text(&index),
 				  .nested = look_at_nested,
+				  .staged = read_staged,
 				  .data = look};
 	int r = ap_git_tree_of(look->git, worktree_origin(look->worktree), origin, err);
 	if (r == 0)

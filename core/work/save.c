@@ -12,6 +12,7 @@
 #include "cleanup.h"
 #include "file.h"
 #include "git_command.h"
+#include "remove.h"
 #include "restore.h"
 #include "worktree_internal.h"
 
@@ -30,7 +31,8 @@ int saving_init(struct saving *saving, const struct worktree *worktree, const ch
 		new.path = path;
 		new.depth++;
 		new.git_is_placed = false;
-		new.git = NULL;
+		new.git = new.staged = NULL;
+		new.staged_view = (struct ap_buf){0};
 		new.rules = (struct rules){0};
 		new.stores = stores;
 	} else {
@@ -80,6 +82,36 @@ static void note_progress(void *data, uint64_t n_files, uint64_t bytes)
 		saving->progress(saving->data, n_files, bytes);
 }
 
+/* Reads what the agent has staged from a view of the objects that are beside its index. */
+static int read_staged(void *data, const char *oid, size_t max, struct ap_buf *ret)
+{
+	struct saving *saving = data;
+	struct ap_buf *view = &saving->staged_view;
+	if (!saving->index)
+		return -ENOENT;
+	if (view->len == 0) {
+		const char *slash = strrchr(saving->index, '/');
+		AP_CLEANUP_FREE char *dir = strndup(saving->index, (size_t)(slash - saving->index));
+		int r = dir ? commits_view(saving, dir, view, NULL) : -ENOMEM;
+		if (r == 0)
+			r = worktree_git(saving->worktree, NULL, GIT_ARGS(view->data),
+					 &saving->staged, NULL);
+		if (r < 0)
+			return r;
+	}
+	return saving->staged ? ap_git_read_blob(saving->staged, oid, max, ret, NULL) : -ENOENT;
+}
+
+static void forget_staged(struct saving *saving)
+{
+	ap_git_close(saving->staged);
+	saving->staged = NULL;
+	if (saving->staged_view.len > 0)
+		(void)remove_tree(saving->staged_view.data, NULL,
+				  NULL); /* else at the next start */
+	ap_buf_fini(&saving->staged_view);
+}
+
 int saving_tree(struct saving *saving, const struct layer_dir *dir, const char *base_tree,
 		const char *head_tree, const char *index, char ret[GIT_OID_MAX + 1],
 		struct ap_err *err)
@@ -94,11 +126,15 @@ int saving_tree(struct saving *saving, const struct layer_dir *dir, const char *
 		.make_readable = saving->is_over,
 		.index = index,
 		.nested = nested_save,
+		.staged = read_staged,
 		.unplaced = saving_unplaced,
 		.progress = note_progress,
 		.data = saving,
 	};
+	saving->index = index;
 	int r = saved_tree_build(&tree, dir, base_tree, head_tree, ret, err);
+	forget_staged(saving);
+	saving->index = NULL;
 	saving->any = saving->any || tree.any;
 	saved_tree_fini(&tree);
 	return r;

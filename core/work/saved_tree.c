@@ -168,6 +168,12 @@ static void tracked_at(void *data, const char *path, char ret[GIT_OID_MAX + 1])
 		blob_at(saved, saved->head_root, path, ret);
 }
 
+static int read_staged(void *data, const char *oid, size_t max, struct ap_buf *ret)
+{
+	const struct saved_tree *saved = data;
+	return saved->staged(saved->data, oid, max, ret);
+}
+
 /* Whether something new is left out. 1, 0 or a negative errno. */
 static int is_left_out(struct building *b, const struct layer_entry *entry, struct ap_err *err)
 {
@@ -238,7 +244,8 @@ static int cannot_read(struct building *b, int error, struct ap_err *err)
 static int write_file(struct saved_tree *saved, int fd, const char *path, char ret[GIT_OID_MAX + 1],
 		      struct ap_err *err)
 {
-	const struct ap_git_tracked tracked = {.at = tracked_at, .data = saved};
+	const struct ap_git_tracked tracked = {
+		.at = tracked_at, .read = read_staged, .data = saved};
 	return ap_git_write_file(saved->git, fd, path, &tracked, ret, err);
 }
 

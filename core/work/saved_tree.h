@@ -36,6 +36,10 @@ struct saved_tree {
 	int (*nested)(void *data, const struct saved_nested *nested, char ret[GIT_OID_MAX + 1],
 		      struct ap_err *err);
 
+	/* Appends a blob that the index names and the repository does not have: the agent has
+	 * staged it and not committed it. 0, or it cannot be had. */
+	int (*staged)(void *data, const char *oid, size_t max, struct ap_buf *ret);
+
 	/* Is told what git has no place for: a name that no tree can have, what lies too deep.
 	 * NULL: a look. */
 	void (*unplaced)(void *data, const char *path, const char *why);

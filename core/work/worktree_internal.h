@@ -92,6 +92,10 @@ struct saving {
 	const char *const *stores; /* object directories that a submodule of REPO's borrows from,
 				    * NULL at the end; NULL: none */
 	const struct commits *own; /* of the agent's own git directory; NULL: not taken yet */
+	/* saving_tree()'s own: what the index names and REPO does not have */
+	const char *index;
+	struct ap_buf staged_view; /* a directory; empty: it was not made */
+	struct ap_git *staged;	   /* reads that; NULL: nothing was asked for yet, or it cannot */
 };
 
 /* Begins one; `outer` is that of the repository around it, or NULL. */

@@ -1212,6 +1212,29 @@ END
     assert contains "$DIR/diff" "+WORD"
 }
 
+@test "line ends of what the agent has staged stay, though it is committed nowhere" {
+    BEFORE=$(fingerprint)
+    mount_saving 1 1
+    lease job
+    git init -q -b main "$TREE/inner"
+    git -C "$TREE/inner" commit -q --allow-empty -m first
+    for dir in "$TREE" "$TREE/inner"; do
+        printf 'a\r\nb\r\n' | tee "$dir/staged" > "$dir/new"
+        git -C "$dir" add staged
+        echo '* text=auto' > "$dir/.gitattributes"
+        printf 'c\r\n' | tee -a "$dir/staged" >> "$dir/new"
+    done
+    cat "$POOL/leases/job/diff" > "$DIR/diff"
+    assert_equal "$(grep -c $'^+[abc]\r$' "$DIR/diff")" 3
+    release job
+    assert_equal "$(on_branch job staged | tr -d -c '\r' | wc -c)" 3
+    assert_equal "$(on_branch job new | tr -d -c '\r' | wc -c)" 0
+    local inner
+    inner=$(git -C "$REPO" for-each-ref --format='%(refname)' refs/agentpool/job | grep inner | head -n 1)
+    assert_equal "$(git -C "$REPO" show "$inner:staged" | tr -d -c '\r' | wc -c)" 3
+    assert_equal "$(git -C "$REPO" show "$inner:new" | tr -d -c '\r' | wc -c)" 0
+}
+
 @test "what a sparse repository has not checked out stays on the branch, whatever was there meanwhile" {
     mkdir -p "$REPO/in" "$REPO/out/deep"
     for file in in/same in/other out/same out/deep/more; do echo "$file" > "$REPO/$file"; done

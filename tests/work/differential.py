@@ -824,7 +824,7 @@ class Case:
         a directory comes in the place of a link that is renamed."""
         branch = f"refs/heads/agentpool/{self.label}"
         commit = branch if self.repository.objects.get(branch) is not None else self.repository.commit
-        where = ("git", "--git-dir", f"{self.repository.path}/.git")
+        where = ("git", "--git-dir", f"{self.repository.path}/.git", "-c", "core.quotePath=false")
         patch = run(*where, "diff-tree", "-r", "-p", "-M", self.repository.commit, commit).stdout
         return run("git", "apply", "--cached", "--check", env=env, input=split_diff(patch)[0], check=False).returncode == 0
 
