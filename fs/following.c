@@ -21,6 +21,7 @@ struct following {
 	int error;	     /* of the last piece, until it is told */
 	bool answering;	     /* a thread answers the readers */
 	bool again;	     /* and has to look once more */
+	bool goes_on;	     /* the last read was given events: the reader comes back for more */
 };
 
 int follow_open(struct open_file *file)
@@ -167,6 +168,7 @@ static void answer_reader(struct reader *reader)
 		size_t n = reader->size < left ? reader->size : left;
 		fuse_reply_buf(req, n ? file->text.data + file->cursor : NULL, n);
 		file->cursor += n;
+		f->goes_on = n > 0;
 		if (!has_text_locked(file)) {
 			ap_buf_fini(&file->text);
 			file->cursor = 0;
@@ -252,6 +254,17 @@ unsigned follow_poll_locked(const struct open_file *file, uint64_t *ret_seen)
 	unsigned events = can_read_locked(file, end) ? POLLIN | POLLRDNORM : 0;
 	*ret_seen = (uint64_t)end.offset << 1 | end.over;
 	return events | (end.over ? POLLHUP : 0);
+}
+
+bool open_files_end_is_told(struct open_files *files)
+{
+	bool told = true;
+	struct ap_list *at;
+	pthread_mutex_lock(&files->lock);
+	ap_list_for_each (at, &files->followers)
+		told = told && !ap_container_of(at, struct following, link)->goes_on;
+	pthread_mutex_unlock(&files->lock);
+	return told;
 }
 
 void follow_grew(struct open_files *files)

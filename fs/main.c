@@ -148,6 +148,9 @@ static void on_wake(int signal_number)
 	(void)signal_number; /* interrupts the read of the loop */
 }
 
+/* How long the mount stays for those who follow the events and have not read their end. */
+#define FOLLOWERS_MS 5000
+
 /* Ends the pool while the mount still answers, then the loop. */
 static void *ending_main(void *data)
 {
@@ -156,6 +159,10 @@ static void *ending_main(void *data)
 	while (sigwait(&daemon->ending_signals, &got) != 0)
 		;
 	stop_pool(daemon);
+	for (int i = 0; i < FOLLOWERS_MS / 10 && !atomic_load(&daemon->loop_left) &&
+			!open_files_end_is_told(daemon->mount.files);
+	     i++)
+		poll(NULL, 0, 10);
 	fuse_session_exit(daemon->mount.session);
 	while (!atomic_load(&daemon->loop_left)) { /* the signal may come before the read */
 		pthread_kill(daemon->main_thread, SIGUSR1);

@@ -46,3 +46,7 @@ void open_file_release(struct open_files *files, fuse_req_t req, struct fuse_fil
 /* There are more events, or there will be none, or what is shown may have changed: has those know
  * who follow and who poll. Any thread that serves no request, without locks. */
 void open_files_changed(struct open_files *files);
+
+/* Whether all who read the events as a stream have read them to their end, or have closed the file.
+ * Of a pool that has ended; any thread. */
+bool open_files_end_is_told(struct open_files *files);

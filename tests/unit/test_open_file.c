@@ -317,11 +317,12 @@ static void the_end_of_the_pool_answers_all_who_wait(void **test_state)
 	for (int i = 0; i < 7; i++)
 		assert_int_equal(kernel_read_reply(reads[i], &waiting[i], text, sizeof text),
 				 -ESHUTDOWN);
-	/* who follows reads all of the end, and then that it is one */
+	/* who follows reads all of the end, and then that it is one; he is waited for */
 	int n = kernel_read_reply(reads[7], &waiting[7], text, sizeof text);
-	while (n > 0)
-		n = kernel_read(&waiting[7], text, sizeof text);
+	for (; n > 0; n = kernel_read(&waiting[7], text, sizeof text))
+		assert_false(open_files_end_is_told(mount.files));
 	assert_int_equal(n, 0);
+	assert_true(open_files_end_is_told(mount.files));
 	for (int i = 0; i < 8; i++)
 		kernel_close(&waiting[i]);
 	kernel_close(&first);
