@@ -92,8 +92,8 @@ static bool is_wanted(const struct ap_buf *settings, const char *name)
 
 static bool is_git_dir(const char *path)
 {
-	AP_CLEANUP_CLOSE int fd = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
-	return path[0] == '/' && agent_git_is_one(fd, path + 1);
+	AP_CLEANUP_CLOSE int fd = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	return fd >= 0 && agent_git_is_one(fd, ".");
 }
 
 /* Where the repository has its git directory; "": nowhere. */

@@ -185,7 +185,7 @@ note_tests_alone() {
 common_setup() {
     note_tests_alone
     load_library
-    DIR=$(mktemp -d /tmp/agentpool-bats-XXXXXX)
+    DIR=$(mktemp -d "${TMPDIR:-/tmp}/agentpool-bats-XXXXXX")
     REPO=$DIR/repo POOL=$DIR/pool STATE=$DIR/state
     export GIT_CONFIG_GLOBAL=/dev/null GIT_CONFIG_NOSYSTEM=1
     export HOME=$DIR/home # the agents' shells start alike on every machine
