@@ -19,25 +19,25 @@
 #include "refs_files.h"
 #include "text.h"
 
-/* What the pool notes of a seed, in it; no agent gets that: SOURCES are the files that it was made
- * from and how they were, REFS the refs of the repository and how their directories were, MADE the
- * configuration as the pool made it: a hook may have added to it. */
+/* What the pool records of a seed, inside it; no agent gets these files. SOURCES: the files that it
+ * was made from and their stamp. REFS: the refs of the repository and the stamp of their
+ * directories. MADE: the configuration as the pool made it, as a hook may add to `config`. */
 #define NOTES	"agentpoolfs"
 #define SOURCES NOTES "/sources"
 #define REFS	NOTES "/refs"
 #define MADE	NOTES "/config"
 
 #define CONFIG_OUT_MAX (16 << 20)
-#define HOOK_DEPTH     8	       /* directories in one another below hooks/ */
-#define HOOKS_MAX      1000	       /* files there */
+#define HOOK_DEPTH     8	       /* levels of directories below hooks/ */
+#define HOOKS_MAX      1000	       /* files and directories below hooks/ */
 #define QUIET_NS       (2 * AP_SECOND) /* times of files are coarser than changes of them */
 
 /* --- how files are --- */
 
-/* A number for all that was added; it is another one when any of it has changed. */
+/* A hash over everything that was added: it differs when any of that has changed. */
 struct stamp {
 	uint64_t hash;
-	int64_t newest_ns; /* when the latest of it was changed */
+	int64_t newest_ns; /* change time of the latest of it */
 };
 
 static void stamp_bytes(struct stamp *stamp, const void *data, size_t len)
@@ -80,8 +80,8 @@ static int64_t wall_ns(void)
 
 /* --- refs of the repository --- */
 
-/* Every change of a ref makes a lock in its directory and moves it: the times of the directories
- * and packed-refs tell. */
+/* Every change of a ref makes a lock file in its directory and renames it: so the times of the
+ * directories and of packed-refs show it. */
 static void stamp_ref_dirs(struct stamp *stamp, int git_fd, struct ap_buf *name, unsigned depth)
 {
 	struct stat st;
@@ -119,7 +119,7 @@ static struct stamp stamp_refs(int git_fd)
 	return stamp;
 }
 
-/* What is of the pool, of one worktree, or the user's own stash is no agent's. */
+/* Agents get no refs of the pool, none of a single worktree, and not the user's own stash. */
 static bool is_shared_ref(const char *name, size_t len)
 {
 	static const char *const own[] = {"refs/agentpool/", "refs/bisect/", "refs/worktree/",
@@ -138,8 +138,8 @@ static int compare_name(const char *name, size_t len, const struct packed_ref *p
 	return r ? r : len < packed->name_len ? -1 : len > packed->name_len;
 }
 
-/* What git may conclude from a ref having no line of what its tag leads to. Of loose ones it is
- * not known; branches are never tags. */
+/* The words of packed-refs that tell git what a ref without a peeled line means. Loose refs are not
+ * peeled; branches are never tags. */
 static const char *peeled_words(const char *packed, const struct ref_list *loose)
 {
 	const char *first = strncmp(packed, "# pack-refs with:", 17) == 0 ? packed : "";
@@ -155,7 +155,7 @@ static const char *peeled_words(const char *packed, const struct ref_list *loose
 	return fully ? "peeled fully-peeled " : tags ? "peeled " : "";
 }
 
-/* Appends what packed-refs says, with loose refs over it. */
+/* Appends packed-refs, with the loose refs in place of packed ones of the same name. */
 static void merge_refs(const struct ap_buf *packed, const struct ref_list *loose,
 		       struct ap_buf *ret)
 {
@@ -181,7 +181,7 @@ static void merge_refs(const struct ap_buf *packed, const struct ref_list *loose
 	}
 }
 
-/* Refs that lead to refs are kept beside, a line each: "NAME TARGET". */
+/* Appends a line "NAME TARGET" for each symbolic ref: packed-refs cannot hold these. */
 static void list_symbolic(const struct ref_list *loose, struct ap_buf *ret)
 {
 	for (size_t i = 0; i < loose->n; i++) {
@@ -203,14 +203,14 @@ static void repo_refs_fini(struct repo_refs *refs)
 	ap_buf_fini(&refs->symbolic);
 }
 
-/* packed-refs of old versions of git is in no order; git itself sorts such a one. */
+/* Old versions of git wrote packed-refs in no order; git itself sorts such a file. */
 static bool is_sorted(const struct ap_buf *packed)
 {
 	const char *text = ap_buf_text(packed);
 	return !*text || (*text == '#' && memmem(text, strcspn(text, "\n"), " sorted ", 8));
 }
 
-/* By the git program: where refs are no files, or are in no order. */
+/* Asks the git program, where refs are no files, or are in no order. */
 static int ask_refs(const struct repo *repo, struct repo_refs *ret, struct ap_err *err)
 {
 	AP_CLEANUP_BUF struct ap_buf out = {0};
@@ -231,14 +231,14 @@ static int ask_refs(const struct repo *repo, struct repo_refs *ret, struct ap_er
 	return r;
 }
 
-/* All refs of the repository, as an agent's git directory begins with them. */
+/* Reads the refs of the repository as an agent's git directory begins with them. */
 static int read_refs(const struct repo *repo, int git_fd, struct repo_refs *ret, struct ap_err *err)
 {
 	AP_CLEANUP_BUF struct ap_buf packed = {0};
 	CLEANUP_REFS struct ref_list loose = {0};
 	if (faccessat(git_fd, "reftable", F_OK, 0) == 0)
 		return ask_refs(repo, ret, err);
-	/* before packed-refs: whoever packs them writes that first */
+	/* before packed-refs: a git that packs refs writes that first */
 	int r = refs_read_loose(git_fd, DATA_OURS, &loose);
 	if (r == 0)
 		r = data_read(git_fd, "packed-refs", PACKED_MAX, DATA_OURS, &packed);
@@ -253,7 +253,7 @@ static int read_refs(const struct repo *repo, int git_fd, struct repo_refs *ret,
 		       : 0;
 }
 
-/* As a whole: whoever dies here leaves what was there, or all of it. */
+/* Replaces a file by a rename: a daemon that dies here leaves the old file or the new one. */
 static int write_whole(const char *dir, const char *name, const void *data, size_t len,
 		       struct ap_err *err)
 {
@@ -275,7 +275,7 @@ static int write_whole(const char *dir, const char *name, const void *data, size
 	return 0;
 }
 
-/* "STAMP LENGTH\n", symbolic refs of that length, packed-refs. */
+/* Writes REFS: "STAMP LENGTH\n", symbolic refs of that length, packed-refs. */
 static int note_refs(const char *seed, const struct stamp *stamp, const struct repo_refs *refs,
 		     struct ap_err *err)
 {
@@ -287,7 +287,7 @@ static int note_refs(const char *seed, const struct stamp *stamp, const struct r
 			   : write_whole(seed, REFS, text.data, text.len, err);
 }
 
-/* What was noted, if the repository's refs are as they were then. */
+/* Reads REFS, if the repository's refs still have the same stamp. */
 static bool recall_refs(int seed_fd, const struct stamp *stamp, struct repo_refs *ret)
 {
 	AP_CLEANUP_BUF struct ap_buf text = {0};
@@ -305,8 +305,8 @@ static bool recall_refs(int seed_fd, const struct stamp *stamp, struct repo_refs
 	return !ret->symbolic.failed && !ret->packed.failed;
 }
 
-/* The refs as they are now; noted in the seed, unless they changed so lately that the next change
- * would not show. */
+/* Reads the current refs, and records them in the seed, unless they changed so lately that the next
+ * change might not show in the stamp. */
 static int refs_now(const struct repo *repo, const char *seed, int seed_fd, struct repo_refs *ret,
 		    struct ap_err *err)
 {
@@ -320,11 +320,11 @@ static int refs_now(const struct repo *repo, const char *seed, int seed_fd, stru
 	ret->symbolic.len = ret->packed.len = 0;
 	int r = read_refs(repo, git_fd, ret, err);
 	if (r == 0 && is_files && stamp.newest_ns + QUIET_NS < wall_ns())
-		(void)note_refs(seed, &stamp, ret, NULL); /* it is read again then */
+		(void)note_refs(seed, &stamp, ret, NULL); /* on failure they are read again */
 	return r;
 }
 
-/* Makes the directories that a name in `dir_fd` goes through; nothing of them is followed. */
+/* Makes the directories above a name in `dir_fd`, and follows no link. */
 static int make_parents(int dir_fd, const char *name)
 {
 	char part[PATH_MAX];
@@ -387,7 +387,7 @@ struct setting {
 	const char *scope, *origin, *key, *value; /* NULL: a name without a value */
 };
 
-/* Takes the fields apart in place; false at the end. */
+/* Splits the fields in place; false at the end. */
 static bool next_setting(char **at, const char *end, struct setting *ret)
 {
 	const char *fields[3];
@@ -412,12 +412,12 @@ static int list_settings(const char *git_dir, struct ap_buf *ret, struct ap_err 
 		GIT_ARGS("config", "--list", "-z", "--includes", "--show-scope", "--show-origin"));
 }
 
-/* What is about the repository's place, or what its own git directory alone needs. */
+/* Whether a setting depends on the repository's place, or only its own git directory needs it. */
 static bool is_of_the_place(const char *key)
 {
 	static const char *const names[] = {
 		"core.worktree", "core.bare", "core.repositoryformatversion",
-		/* the file system's, which is another */
+		/* of the file system, which differs */
 		"core.ignorecase", "core.precomposeunicode", "core.logallrefupdates"};
 	for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
 		if (strcmp(key, names[i]) == 0)
@@ -471,7 +471,7 @@ static void add_setting(struct ap_buf *ret, const char *key, const char *value)
 	ap_buf_adds(ret, "\n");
 }
 
-/* Where git finds relative paths of remotes. */
+/* The directory that relative paths of remotes start from. */
 static const char *place_of_remotes(const struct repo *repo)
 {
 	return repo->work_tree ? repo->work_tree : repo->git_dir;
@@ -498,7 +498,7 @@ static void add_translated(struct ap_buf *ret, const struct repo *repo, const ch
 	add_setting(ret, key, path.len > 0 ? ap_buf_text(&path) : value);
 }
 
-/* Whether a file of settings counts for a place of which these are all. */
+/* Whether `settings`, all that count in a place, have any from this file. */
 static bool is_read(const struct ap_buf *settings, const char *origin)
 {
 	AP_CLEANUP_BUF struct ap_buf copy = {0};
@@ -512,9 +512,9 @@ static bool is_read(const struct ap_buf *settings, const char *origin)
 	return false;
 }
 
-/* Appends the repository's configuration as one of a git directory of its own: what counts there
- * because of where it lies (its files, the worktree's, and what the user's configuration includes
- * for its place alone). `elsewhere` is what counts anywhere. */
+/* Appends the repository's configuration for another git directory: the settings that count because
+ * of where the repository lies (its own files, the worktree's, and what the user's configuration
+ * includes for that place alone). `elsewhere` has the settings that count anywhere. */
 static void flatten_config(const struct repo *repo, struct ap_buf *settings,
 			   const struct ap_buf *elsewhere, struct ap_buf *ret)
 {
@@ -539,10 +539,10 @@ static void flatten_config(const struct repo *repo, struct ap_buf *settings,
 	}
 	ap_buf_printf(ret, "[core]\n\trepositoryformatversion = %d\n\tbare = false\n",
 		      needs_version);
-	/* what an agent leaves on no branch is found by them */
+	/* a save finds by the logs what an agent leaves on no branch */
 	ap_buf_printf(ret, "\tlogallrefupdates = %s\n", logs_all ? "always" : "true");
 	ap_buf_adds(ret, ap_buf_text(&body));
-	if (!has_storage) /* objects of git-lfs are in no pack that could be taken over */
+	if (!has_storage) /* a save cannot copy objects of git-lfs, which are in no pack */
 		add_setting(ret, "lfs.storage", ap_buf_text(&storage));
 }
 
@@ -600,7 +600,7 @@ static void add_sources(const struct repo *repo, const struct ap_buf *settings, 
 	}
 }
 
-/* Of paths with their NULs. */
+/* The stamp of the files at these paths, each with its NUL. */
 static struct stamp stamp_sources(const char *paths, size_t len)
 {
 	struct stamp stamp = {.hash = 2};
@@ -609,8 +609,8 @@ static struct stamp stamp_sources(const char *paths, size_t len)
 	return stamp;
 }
 
-/* "STAMP\n", paths. What has changed since `since_ns` may have been read or not: such a seed is
- * stale from its beginning. */
+/* Writes SOURCES: "STAMP\n", paths. A file that changed after `since_ns` may have been read before
+ * or after its change: such a seed is stale from the start. */
 static int note_sources(const char *seed, const struct ap_buf *paths, int64_t since_ns,
 			struct ap_err *err)
 {
@@ -648,7 +648,7 @@ static int make_dir(const char *dir, const char *name, struct ap_err *err)
 	return 0;
 }
 
-/* A file of the user's, if there is one. */
+/* Copies a file of the user's, if there is one. */
 static int copy_if_there(const char *from_dir, const char *name, const char *to_dir,
 			 struct ap_err *err)
 {
@@ -664,7 +664,7 @@ static int copy_if_there(const char *from_dir, const char *name, const char *to_
 	return file_copy(real, ap_buf_text(&to), false, err);
 }
 
-/* Copies what lies in hooks/, but for git's samples: a hook may read what lies beside it. */
+/* Copies all of hooks/ but git's samples, as a hook may read what lies beside it. */
 static int copy_hooks(const char *from, const char *to, unsigned depth, unsigned *n,
 		      struct ap_err *err)
 {
@@ -696,7 +696,7 @@ static int copy_hooks(const char *from, const char *to, unsigned depth, unsigned
 	return r;
 }
 
-/* Appends a path as alternates have it: a newline would end it. */
+/* Appends a path as alternates have it: quoted if it has a newline, which would end it. */
 static void add_alternate(struct ap_buf *ret, const char *path)
 {
 	bool quoted = strchr(path, '\n') || path[0] == '"';
@@ -716,7 +716,7 @@ static void add_alternate(struct ap_buf *ret, const char *path)
 	ap_buf_adds(ret, "\"");
 }
 
-/* Object names of the repository have as many digits. */
+/* Makes the object directory, with the repository's as its alternate. */
 static int write_objects(const char *seed, const char *objects, struct ap_err *err)
 {
 	AP_CLEANUP_BUF struct ap_buf alternates = {0};
@@ -757,7 +757,7 @@ int agent_git_stores(const char *objects, struct ap_buf *ret)
 	int r = file_read(ap_buf_text(&path), O_NOFOLLOW, 1 << 20, &text, NULL);
 	for (const char *at = ap_buf_text(&text); r == 0 && *at; at += strcspn(at, "\n") + 1) {
 		size_t len = strcspn(at, "\n");
-		if (*at == '/') { /* one with a newline in it is quoted, and left out */
+		if (*at == '/') { /* leaves out a quoted one, with a newline in it */
 			ap_buf_add(ret, at, len);
 			ap_buf_add(ret, "", 1);
 		}
@@ -767,7 +767,7 @@ int agent_git_stores(const char *objects, struct ap_buf *ret)
 	return r;
 }
 
-/* The configuration, with what counts because of the repository's place. */
+/* Writes the configuration, with the settings that count because of the repository's place. */
 static int write_config(const struct repo *repo, const char *seed, struct ap_buf *settings,
 			struct ap_err *err)
 {
@@ -813,7 +813,7 @@ int agent_git_keep_settings(const char *from, const char *to, struct ap_err *err
 	AP_CLEANUP_BUF struct ap_buf path = {0};
 	ap_buf_printf(&path, "%s/" MADE, from);
 	if (access(ap_buf_text(&path), F_OK) < 0)
-		return 0; /* of an earlier version */
+		return 0; /* an earlier version made it */
 	int r = list_file(from, MADE, &made, err);
 	if (r == 0)
 		r = list_file(from, "config", &now, err);
@@ -913,7 +913,7 @@ static int copy_link(const char *from, const char *to, struct ap_err *err)
 	return n > 0 && symlink(target, to) == 0 ? 0 : ap_err_errno(err, -errno, "%s", from);
 }
 
-/* Copies what lies in the directory of a seed. What holds refs is written by itself. */
+/* Copies the directory of a seed without its refs, which write_refs() writes. */
 static int copy_dir(const char *from, const char *to, bool is_top, struct ap_err *err)
 {
 	DIR *dir = opendir(from);
@@ -935,7 +935,7 @@ static int copy_dir(const char *from, const char *to, bool is_top, struct ap_err
 			r = ap_err_errno(err, -errno, "%s", ap_buf_text(&source));
 		else if (S_ISDIR(st.st_mode))
 			r = copy_dir(ap_buf_text(&source), ap_buf_text(&target), false, err);
-		else if (S_ISLNK(st.st_mode)) /* the user's hook has made it */
+		else if (S_ISLNK(st.st_mode)) /* the user's hook made it */
 			r = copy_link(ap_buf_text(&source), ap_buf_text(&target), err);
 		else if (S_ISREG(st.st_mode))
 			r = file_copy(ap_buf_text(&source), ap_buf_text(&target), false, err);

@@ -1,6 +1,6 @@
-/* Taking objects out of a git directory that an agent has had: into a view of hard links, and from
- * that, by the repository's own git, into the repository. Of the agent's there are only files of
- * objects in it, which git checks; no refs, alternates, grafts or configuration. */
+/* Takes objects out of a git directory that an agent has had: links them into a view, from which
+ * the repository's own git copies them into the repository. The view has only the agent's object
+ * files, which git checks, and no refs, alternates, grafts or configuration. */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -18,18 +18,18 @@
 #include "remove.h"
 #include "refs_files.h"
 
-#define OBJECTS_MAX    1000000		    /* files of objects and packs */
-#define COPIED_MAX     ((uint64_t)8 << 30)  /* bytes that are copied where no link can be made */
+#define OBJECTS_MAX    1000000		    /* files of loose objects and packs */
+#define COPIED_MAX     ((uint64_t)8 << 30)  /* bytes to copy where no link can be made */
 #define TAKEN_MAX      ((uint64_t)64 << 30) /* bytes of the pack of what is taken out */
 #define UNPACKED_MAX   100		    /* objects; more stay a pack, as with a fetch */
 #define UNPACKED_BYTES (32 << 20)
-#define SCANS_MAX      10 /* of a pack directory that is packed anew meanwhile */
+#define SCANS_MAX      10 /* of a pack directory that is repacked meanwhile */
 
 /* --- the view --- */
 
 struct view {
 	int fd;
-	unsigned n_left; /* files that may be in it still */
+	unsigned n_left; /* files that it may still get */
 	uint64_t bytes_left;
 };
 
@@ -66,7 +66,7 @@ static int copy_across(struct view *view, int from_fd, const char *name, const c
 	return r;
 }
 
-/* Has the view hold the file too. What is no regular file is none of it: -EINVAL. */
+/* Links a file into the view. -EINVAL: it is no regular file. */
 static int link_file(struct view *view, int from_fd, const char *name, const char *to)
 {
 	struct stat st;
@@ -75,7 +75,7 @@ static int link_file(struct view *view, int from_fd, const char *name, const cha
 	if (view->n_left == 0)
 		return -EMFILE;
 	view->n_left--;
-	if (linkat(from_fd, name, view->fd, to, 0) == 0) { /* of a link, the link */
+	if (linkat(from_fd, name, view->fd, to, 0) == 0) { /* links a symbolic link itself */
 		if (fstatat(view->fd, to, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode))
 			return 0;
 		(void)unlinkat(view->fd, to, 0);
@@ -99,7 +99,7 @@ static DIR *open_entries(int dir_fd, const char *name, int *ret_error)
 	return dir;
 }
 
-/* What cannot be read as an object is none: git would say so too if it is needed. */
+/* Whether an error means that the file is no object. If that object is needed, git says so. */
 static bool is_absent(int r)
 {
 	return r == -ENOENT || r == -ENOTDIR || r == -EINVAL || r == -ELOOP || r == -EXDEV;
@@ -140,7 +140,7 @@ static bool is_pack(const char *name)
 	return false;
 }
 
-/* One look; 1: something went meanwhile. */
+/* Links the packs once; 1: a file disappeared meanwhile. */
 static int link_packs_once(struct view *view, int objects_fd)
 {
 	int r;
@@ -163,8 +163,8 @@ static int link_packs_once(struct view *view, int objects_fd)
 	return is_absent(r) ? 0 : r < 0 ? r : again;
 }
 
-/* The agent may have git pack everything anew just then: that makes packs, and then removes what is
- * in them. So packs are looked at last, and again when one has gone. */
+/* The agent may repack just then: git makes new packs, and then removes what they replace. So this
+ * links packs last, and again if one has disappeared. */
 static int link_objects(struct view *view, int git_fd)
 {
 	static const char digits[] = "0123456789abcdef";
@@ -208,7 +208,7 @@ int agent_git_view(const char *dir, const char *view, struct ap_err *err)
 
 /* --- into the repository --- */
 
-/* Adds a directory to a list of them as git reads it from its environment. */
+/* Appends a directory to a list, quoted as git reads it from its environment. */
 static void add_object_dir(struct ap_buf *list, const char *dir)
 {
 	ap_buf_adds(list, list->len > 0 && list->data[list->len - 1] != '=' ? ":\"" : "\"");
@@ -231,7 +231,7 @@ static int add_module_objects(void *data, const char *dir, const char *name)
 	return 0;
 }
 
-/* Whether a pack in it is marked as what can be fetched again. */
+/* Whether it has a promisor pack, whose objects git can fetch again. */
 static bool is_promised(const char *objects)
 {
 	AP_CLEANUP_BUF struct ap_buf path = {0};
@@ -246,8 +246,8 @@ static bool is_promised(const char *objects)
 	return found;
 }
 
-/* What git itself commits, or fetches unasked, is no reason to lose work; what would do harm, and
- * what git cannot have made, is. */
+/* fsck messages to ignore: what git itself commits, or fetches without a check, is no reason to
+ * lose work. What would do harm, or what git cannot have made, stays an error. */
 #define TOLERATED                                                                                  \
 	"=zeroPaddedFilemode=ignore,missingSpaceBeforeDate=ignore,missingSpaceBeforeEmail=ignore," \
 	"missingNameBeforeEmail=ignore,missingEmail=ignore,badEmail=ignore,badName=ignore,"        \
@@ -256,7 +256,7 @@ static bool is_promised(const char *objects)
 	"gitmodulesUrl=ignore,gitmodulesUpdate=ignore,gitmodulesParse=ignore,"                     \
 	"gitmodulesBlob=ignore,gitmodulesMissing=ignore,gitmodulesLarge=ignore"
 
-/* These too, where git knows them. */
+/* Further messages to ignore, if git knows them. */
 #define TOLERATED_TOO                                                                              \
 	",gitattributesBlob=ignore,gitattributesLarge=ignore,gitattributesLineLength=ignore,"      \
 	"gitattributesMissing=ignore"
@@ -264,13 +264,13 @@ static bool is_promised(const char *objects)
 struct taking {
 	const struct repo *repo;
 	char objects[PATH_MAX];	   /* the repository's */
-	char quarantine[PATH_MAX]; /* objects are made in it, and moved when all is well */
+	char quarantine[PATH_MAX]; /* git makes the objects in it; they move when all is well */
 	bool is_partial;	   /* not all of the repository's objects are there */
 	bool is_promised;	   /* nor all of the agent's */
 	int64_t limit_ns;
 };
 
-/* Packs what is asked for into a file; a descriptor. */
+/* Packs the objects that are wanted into a file. Returns its descriptor. */
 static int pack(const struct taking *taking, const char *view, const char *const *oids,
 		const char *const *known, struct ap_err *err)
 {
@@ -305,7 +305,7 @@ static int pack(const struct taking *taking, const char *view, const char *const
 	return r < 0 ? r : fcntl(fd, F_DUPFD_CLOEXEC, 0);
 }
 
-/* How many objects a pack says that it has. */
+/* The number of objects in the header of a pack. */
 static uint32_t count_objects(int fd)
 {
 	unsigned char head[12];
@@ -345,7 +345,7 @@ static int unpack(const struct taking *taking, int fd, struct ap_err *err)
 	};
 	if (dirs.failed || into.failed)
 		return ap_err_errno(err, -ENOMEM, "%s", taking->quarantine);
-	if (taking->is_partial) /* where something may be missing, links to it are not looked at */
+	if (taking->is_partial) /* objects may be missing: do not check links to them */
 		return git_must(&place, NULL, err,
 				GIT_ARGS("index-pack", "--stdin", "--fix-thin", "--fsck-objects",
 					 taking->is_promised ? "--promisor=agentpoolfs" : NULL));
@@ -357,7 +357,8 @@ static int unpack(const struct taking *taking, int fd, struct ap_err *err)
 	return r;
 }
 
-/* Moves the files of a directory of the quarantine to the repository's; those that end so. */
+/* Moves the files of a directory of the quarantine whose names end with `end` to the repository's.
+ */
 static int move_files(const struct taking *taking, const char *sub, const char *end,
 		      struct ap_err *err)
 {
@@ -368,7 +369,7 @@ static int move_files(const struct taking *taking, const char *sub, const char *
 	ap_buf_printf(&to, "%s/%s", taking->objects, sub);
 	if (stat(ap_buf_text(&from), &st) < 0)
 		return 0;
-	/* git has made it with the modes that the repository is to have */
+	/* git made the directory with the modes that the repository wants */
 	if (mkdir(ap_buf_text(&to), st.st_mode & 07777) == 0)
 		(void)chmod(ap_buf_text(&to), st.st_mode & 07777);
 	DIR *dir = opendir(ap_buf_text(&from));
@@ -382,7 +383,7 @@ static int move_files(const struct taking *taking, const char *sub, const char *
 			continue;
 		ap_buf_printf(&source, "%s/%s", ap_buf_text(&from), entry->d_name);
 		ap_buf_printf(&target, "%s/%s", ap_buf_text(&to), entry->d_name);
-		/* one that is there is the same */
+		/* a file that is there already is the same */
 		if (link(ap_buf_text(&source), ap_buf_text(&target)) < 0 && errno != EEXIST &&
 		    rename(ap_buf_text(&source), ap_buf_text(&target)) < 0)
 			r = ap_err_errno(err, -errno, "%s", ap_buf_text(&target));
@@ -392,7 +393,7 @@ static int move_files(const struct taking *taking, const char *sub, const char *
 	return r;
 }
 
-/* A pack is there for git when its index is. */
+/* Moves the index of a pack last: git uses a pack once its index is there. */
 static int migrate(const struct taking *taking, struct ap_err *err)
 {
 	static const char *const ends[] = {".pack", ".rev", ".promisor", ".idx"};
@@ -412,7 +413,7 @@ int agent_git_take(const struct repo *repo, const char *view, const char *const 
 {
 	struct taking taking = {.repo = repo, .limit_ns = limit_ns};
 	int n = snprintf(taking.objects, sizeof taking.objects, "%s/objects", repo->common_dir);
-	/* one that a dead daemon left goes with the repository's next gc, as git's own do */
+	/* the repository's next gc removes one that a dead daemon left, as git's own */
 	int m = snprintf(taking.quarantine, sizeof taking.quarantine,
 			 "%s/objects/tmp_objdir-agentpoolfs-XXXXXX", repo->common_dir);
 	if (!oids[0])
@@ -427,6 +428,6 @@ int agent_git_take(const struct repo *repo, const char *view, const char *const 
 	int r = fd < 0 ? fd : unpack(&taking, fd, err);
 	if (r == 0)
 		r = migrate(&taking, err);
-	(void)remove_tree(taking.quarantine, NULL, NULL); /* else with the next gc */
+	(void)remove_tree(taking.quarantine, NULL, NULL); /* on failure the next gc does it */
 	return r < 0 ? ap_err_wrap(err, r, "taking commits over into %s", repo->path) : 0;
 }

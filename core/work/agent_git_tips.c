@@ -1,5 +1,5 @@
-/* What names objects in a git directory that an agent has had: refs, HEAD and the like, and logs,
- * read as data. Nothing is concluded from what is missing. */
+/* Reads what names objects in a git directory that an agent has had: refs, HEAD and the like, and
+ * logs, as data. Concludes nothing from what is missing. */
 #include <ctype.h>
 #include <dirent.h>
 #include <errno.h>
@@ -18,7 +18,7 @@
 #define LOG_MAX	      (16 << 20) /* bytes of one log */
 #define LOGS_MAX      (64 << 20) /* of all of them */
 #define PSEUDO_MAX    (64 << 10) /* of MERGE_HEAD and the like */
-#define WORKTREES_MAX 256	 /* that an agent made of its own git directory */
+#define WORKTREES_MAX 256	 /* linked worktrees that an agent added */
 #define MODULES_MAX   1000
 #define MODULE_DEPTH  16
 
@@ -50,7 +50,7 @@ void agent_tips_fini(struct agent_tips *tips)
 struct finding {
 	struct agent_tips *tips;
 	size_t room;	  /* of tips->at */
-	size_t log_bytes; /* that may be read still */
+	size_t log_bytes; /* of logs that may still be read */
 };
 
 static int add_tip(struct finding *finding, const char *oid, const char *fmt, ...)
@@ -83,18 +83,19 @@ static int add_tip(struct finding *finding, const char *oid, const char *fmt, ..
 	return 0;
 }
 
-/* Notes that there is more than was read. */
+/* Records that not all was read. */
 static int cut(struct finding *finding, int r)
 {
 	if (r == -ENOMEM)
 		return r;
-	/* not there, or no file: git reads none of it either */
+	/* missing, or no regular file: git does not read it either */
 	if (r < 0 && r != -ENOENT && r != -ENOTDIR && r != -EINVAL && r != -ELOOP)
 		finding->tips->is_cut = true;
 	return 0;
 }
 
-/* Every line of MERGE_HEAD and the like that begins with an object. `where` is put before it. */
+/* Adds every line of MERGE_HEAD and the like that begins with an object. `where` comes before the
+ * name. */
 static int find_in_file(struct finding *finding, int git_fd, const char *where, const char *name)
 {
 	AP_CLEANUP_BUF struct ap_buf text = {0};
@@ -108,8 +109,8 @@ static int find_in_file(struct finding *finding, int git_fd, const char *where, 
 	return r;
 }
 
-/* ORIG_HEAD, MERGE_HEAD, BISECT_HEAD: whatever is called so. FETCH_HEAD is what others have;
- * HEAD is read as a ref. */
+/* Whether it is named as a pseudo ref: ORIG_HEAD, MERGE_HEAD, BISECT_HEAD. Not FETCH_HEAD, which
+ * names what others have, nor HEAD, which is read as a ref. */
 static bool is_pseudo_ref(const char *name)
 {
 	return name[strspn(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZ_")] == '\0' &&
@@ -150,8 +151,7 @@ static int find_pseudo(struct finding *finding, int git_fd, const char *where)
 	return r;
 }
 
-/* "OLD NEW who\twhat" lines, the newest last: NAME@{0} is that. What the first came from counts
- * too, if it is not what it began with. */
+/* Adds the NEW of every "OLD NEW who\twhat" line, the newest last: NAME@{0} is that one. */
 static int find_in_log(struct finding *finding, int git_fd, const char *where, const char *name)
 {
 	AP_CLEANUP_BUF struct ap_buf text = {0};
@@ -176,8 +176,7 @@ static int find_in_log(struct finding *finding, int git_fd, const char *where, c
 	return r;
 }
 
-/* Logs of branches, the stash and what is of this worktree alone. Those of remotes are of what
- * others have. */
+/* Reads the logs of all refs but remotes, which name what others have. */
 static int find_in_logs(struct finding *finding, int git_fd, const char *where, struct ap_buf *name,
 			unsigned depth, unsigned *n_left)
 {
@@ -241,7 +240,7 @@ static int compare_key(const void *name, const void *ref)
 	return strcmp(name, ((const struct ref *)ref)->name);
 }
 
-/* Those that no loose one stands in place of. */
+/* Adds the packed refs that no loose ref replaces. */
 static int find_packed(struct finding *finding, const struct ap_buf *packed,
 		       const struct ref_list *loose)
 {
@@ -262,7 +261,8 @@ static int find_packed(struct finding *finding, const struct ap_buf *packed,
 	return r;
 }
 
-/* HEAD, refs, logs and the like of one directory: the whole one, or what it has of one worktree. */
+/* Reads HEAD, refs, logs and the like of one directory: the git directory itself (`is_top`), or the
+ * one that it has for a linked worktree. */
 static int find_in_dir(struct finding *finding, int git_fd, const char *where,
 		       const struct ap_buf *packed, bool is_top)
 {
@@ -273,7 +273,7 @@ static int find_in_dir(struct finding *finding, int git_fd, const char *where,
 	unsigned n_left = REFS_MAX;
 	int r = refs_resolve(git_fd, "HEAD", packed, &on, oid);
 	r = r == -ENOMEM ? r : 0;
-	/* of a worktree: its branch is one of the whole */
+	/* the branch of a linked worktree is a ref of the git directory itself */
 	if (r == 0 && oid[0] && (is_top || !on))
 		r = add_tip(finding, oid, "%sHEAD", where);
 	if (r == 0)
@@ -288,7 +288,7 @@ static int find_in_dir(struct finding *finding, int git_fd, const char *where,
 	return r < 0 ? r : find_in_logs(finding, git_fd, where, &name, 0, &n_left);
 }
 
-/* Worktrees that the agent made of its git directory have a HEAD each. */
+/* Each linked worktree that the agent added has a HEAD. */
 static int find_in_worktrees(struct finding *finding, int git_fd, const struct ap_buf *packed)
 {
 	int fd = data_open_dir(git_fd, "worktrees", DATA_AGENTS), r = 0;
@@ -324,7 +324,7 @@ int agent_git_tips(const char *dir, struct agent_tips *ret, struct ap_err *err)
 	if (git_fd >= 0)
 		r = cut(&finding,
 			data_read(git_fd, "packed-refs", PACKED_MAX, DATA_AGENTS, &packed));
-	/* its refs are in no files that could be read here */
+	/* a reftable: its refs are in no files that this code can read */
 	if (git_fd >= 0 && fstatat(git_fd, "reftable", &st, AT_SYMLINK_NOFOLLOW) == 0)
 		tips.is_cut = true;
 	if (r >= 0)
@@ -339,7 +339,7 @@ int agent_git_tips(const char *dir, struct agent_tips *ret, struct ap_err *err)
 	return 0;
 }
 
-/* --- what is one --- */
+/* --- what a git directory is --- */
 
 static bool is_dir(int dir_fd, const char *name)
 {
@@ -347,7 +347,7 @@ static bool is_dir(int dir_fd, const char *name)
 	return fstatat(dir_fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISDIR(st.st_mode);
 }
 
-/* HEAD of one whose refs are a reftable names a branch that cannot be. */
+/* With a reftable HEAD names a branch that cannot exist. */
 static bool has_head(int git_fd)
 {
 	AP_CLEANUP_FREE char *ref = NULL;
@@ -378,8 +378,8 @@ struct modules {
 	unsigned n_left;
 };
 
-/* A directory below modules/ is the git directory of a submodule, or leads to some: a name may have
- * slashes in it. */
+/* A directory below modules/ is the git directory of a submodule, or has such below it: a
+ * submodule's name may have slashes. */
 static int find_modules(struct modules *modules, int git_fd, struct ap_buf *name, unsigned depth)
 {
 	AP_CLEANUP_BUF struct ap_buf path = {0};
@@ -411,7 +411,7 @@ static int find_modules(struct modules *modules, int git_fd, struct ap_buf *name
 			ap_buf_printf(&path, "%s/%s", modules->dir, name->data);
 			r = path.failed ? -ENOMEM
 					: modules->each(modules->data, path.data, name->data);
-			if (r == 0) /* and its own */
+			if (r == 0) /* and those nested in it */
 				ap_buf_adds(name, "/modules");
 		}
 		if (r == 0)

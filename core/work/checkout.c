@@ -9,7 +9,7 @@
 #include "process.h"
 #include "remove.h"
 
-/* Where git would find a hook of a checkout; empty: there is none. */
+/* The path where git would find a hook of a checkout; empty: there is none. */
 static int find_hook(const char *git, const char *files, const char *name, struct ap_buf *ret,
 		     struct ap_err *err)
 {
@@ -56,7 +56,7 @@ int checkout_hook(const struct repo *repo, const char *git, const char *files, b
 	};
 	if (process_run(&run, ret_warning) != 0)
 		ap_err_wrap(ret_warning, -EIO, "the post-checkout hook of %s", repo->path);
-	/* whatever the hook has made of it */
+	/* removes it, whatever the hook has made of it */
 	return is_linked ? 0 : remove_tree(ap_buf_text(&link), NULL, err);
 }
 

@@ -1,5 +1,5 @@
-/* What git directories hold that an agent has had: read as data, copied into the repository's
- * objects by its own git, and named there by refs below refs/agentpool/LABEL/. */
+/* What git directories hold that an agent has had: reads them as data, has the repository's own git
+ * copy their objects, and names these by refs below refs/agentpool/LABEL/. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,7 +15,7 @@
 /* Bytes of one part of a ref's name: a file system's names have 255, git's locks take 5 of them. */
 #define REF_PART_MAX 200
 
-#define KNOWN_MAX 4 /* commits that a git directory is known to stand on */
+#define KNOWN_MAX 4 /* commits of REPO that a git directory stands on */
 
 void commits_fini(struct commits *commits)
 {
@@ -24,7 +24,7 @@ void commits_fini(struct commits *commits)
 	*commits = (struct commits){0};
 }
 
-/* --- which are new --- */
+/* --- which tips are new --- */
 
 static int compare_tips(const void *a, const void *b)
 {
@@ -42,7 +42,8 @@ static bool is_known(const char *oid, const char *const *known)
 	return false;
 }
 
-/* Whether a ref of the directory's remotes is at it: what came from there is no work. */
+/* Whether a remote ref of the directory is at it: what came from a remote is no work of the
+ * agent's. */
 static bool is_from_remote(const struct agent_tips *tips, const char *oid)
 {
 	for (size_t i = 0; i < tips->n; i++) {
@@ -86,7 +87,7 @@ const char *commits_find(const struct commits *commits, const char *name)
 	return "";
 }
 
-/* Objects of another format than the repository's can be nothing in it. */
+/* Drops tips whose objects have another format than the repository's, which cannot hold them. */
 static void leave_others_out(struct saving *saving, struct commits *commits)
 {
 	const size_t len = strlen(worktree_origin(saving->worktree));
@@ -108,8 +109,8 @@ static void leave_others_out(struct saving *saving, struct commits *commits)
 
 /* --- taking them --- */
 
-/* Copies what the tips consist of; where that fails as a whole, one by one. `tips->n` are those
- * that are there. */
+/* Copies the objects of all tips; if that fails, of each tip alone. Drops the tips that could not
+ * be copied. */
 static int take_tips(struct saving *saving, const char *view, struct agent_tips *tips,
 		     const char *const *known, struct ap_err *err)
 {
@@ -118,7 +119,7 @@ static int take_tips(struct saving *saving, const char *view, struct agent_tips 
 	const char *there[KNOWN_MAX + 1] = {NULL};
 	struct ap_err why = {""};
 	size_t n = 0;
-	/* a submodule's commit is not REPO's */
+	/* REPO may not have a submodule's commit */
 	for (size_t i = 0; *known; known++) {
 		if (i < KNOWN_MAX && repo_has_commit(saving->worktree->repo, *known))
 			there[i++] = *known;
@@ -180,7 +181,7 @@ int commits_take(struct saving *saving, const char *dir, const char *began,
 	struct agent_tips before = {0};
 	AP_CLEANUP_BUF struct ap_buf view = {0};
 	struct ap_err why = {""};
-	if (access(dir, F_OK) < 0 && errno == ENOENT) { /* removed, or kept elsewhere already */
+	if (access(dir, F_OK) < 0 && errno == ENOENT) { /* removed, or moved to kept/ already */
 		*ret = commits;
 		return 0;
 	}
@@ -188,7 +189,7 @@ int commits_take(struct saving *saving, const char *dir, const char *began,
 		dir == saving->worktree->git_dir && worktree_is_registered(saving->worktree);
 	int r = is_registered ? worktree_agent_head(saving->worktree, &commits.head, &why)
 			      : agent_git_head(dir, &commits.head, &why);
-	if (r < 0 && r != -ENOMEM) /* a broken HEAD names nothing; its log is looked at */
+	if (r < 0 && r != -ENOMEM) /* a broken HEAD names nothing; its log is read all the same */
 		r = 0;
 	if (r == 0)
 		r = agent_git_tips(dir, &commits.tips, &why);
@@ -199,7 +200,7 @@ int commits_take(struct saving *saving, const char *dir, const char *began,
 	if (r == 0)
 		leave_others_out(saving, &commits);
 	if (r == 0 && began)
-		(void)agent_git_tips(began, &before, NULL); /* then all is new */
+		(void)agent_git_tips(began, &before, NULL); /* on failure all is new */
 	if (r == 0) {
 		if (commits.tips.is_cut)
 			saving_note_kept(saving, *saving->path ? saving->path : "the refs",
@@ -207,7 +208,7 @@ int commits_take(struct saving *saving, const char *dir, const char *began,
 		leave_known_out(&commits.tips, &before, known);
 	}
 	agent_tips_fini(&before);
-	if (r == 0 && commits.tips.n > 0 && !is_registered) { /* else they are there */
+	if (r == 0 && commits.tips.n > 0 && !is_registered) { /* else REPO has them */
 		r = commits_view(saving, dir, &view, &why);
 		if (r == 0)
 			r = take_tips(saving, ap_buf_text(&view), &commits.tips, known, &why);
@@ -220,7 +221,7 @@ int commits_take(struct saving *saving, const char *dir, const char *began,
 		commits_fini(&commits);
 		return r;
 	}
-	/* HEAD may name what could not be taken */
+	/* HEAD may name an object that could not be taken */
 	if (*commits.head.oid && repo_has_commit(saving->worktree->repo, commits.head.oid))
 		strcpy(commits.head_oid, commits.head.oid);
 	*ret = commits;
@@ -234,8 +235,8 @@ static bool is_plain(char c)
 	return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
 }
 
-/* As it would stand in a ref: a byte that no ref can hold there, or that would mean something in
- * it, is %XX; UTF-8 stays. */
+/* Appends a part of a ref's name, with %XX for a byte that no ref can hold there or that would mean
+ * something in it; UTF-8 stays. Cuts a long part and adds a hash of it. */
 static void add_part(struct ap_buf *ref, const char *part, size_t len)
 {
 	size_t begin = ref->len;
@@ -252,7 +253,7 @@ static void add_part(struct ap_buf *ref, const char *part, size_t len)
 	if (ref->len - begin <= REF_PART_MAX || ref->failed)
 		return;
 	AP_CLEANUP_FREE char *whole = strndup(part, len);
-	ref->len = begin + REF_PART_MAX; /* cut, and told apart by what it was */
+	ref->len = begin + REF_PART_MAX; /* cut; the hash tells it from others */
 	while (ref->len > begin && (ref->data[ref->len] & 0xc0) == 0x80)
 		ref->len--;
 	ap_buf_printf(ref, "-%016llx", (unsigned long long)ap_hash(whole ? whole : ""));
@@ -270,8 +271,7 @@ void commits_add_ref_path(struct ap_buf *ref, const char *path)
 	}
 }
 
-/* What a ref was at before is not lost: where the new one does not lead to it, it gets a ref of its
- * own. */
+/* Keeps the old commit of a ref: if `oid` does not lead to it, it gets a ref of its own. */
 static int keep_before(struct saving *saving, const char *ref, const char *oid, struct ap_err *err)
 {
 	char old[GIT_OID_MAX + 1], other[GIT_OID_MAX + 1];
@@ -303,7 +303,7 @@ int commits_keep(struct saving *saving, const char *name, const char *end, const
 		ap_buf_add(&flat, end, len);
 		end += len;
 	}
-	add_part(&flat, end, strlen(end)); /* with its slashes written out */
+	add_part(&flat, end, strlen(end)); /* with its slashes as %2F */
 	if (ref.failed || flat.failed)
 		return ap_err_errno(err, -ENOMEM, "%s", saving->label);
 	int r = 0;
@@ -325,7 +325,7 @@ static bool leads_to(struct saving *saving, const char *saved, const char *oid)
 	       (strcmp(saved, oid) == 0 || ap_git_is_ancestor(saving->git, oid, saved, NULL) == 1);
 }
 
-/* A branch or tag itself, and not what its log says of it before. */
+/* Whether a tip is a branch or tag itself, not an entry of its log. */
 static bool is_branch_or_tag(const char *name)
 {
 	return !strstr(name, "@{") &&
@@ -355,7 +355,8 @@ int commits_keep_refs(struct saving *saving, const struct commits *commits, cons
 	return r;
 }
 
-/* Whether the commit that a line of `git rev-list --parents` begins with is a parent in any. */
+/* Whether the commit at the beginning of `line` is a parent in any line of `git rev-list
+ * --parents`. */
 static bool is_parent(const struct ap_buf *lines, const char *line, size_t oid_len)
 {
 	char word[GIT_OID_MAX + 2] = " ";

@@ -149,7 +149,7 @@ static int compare_refs(const void *a, const void *b)
 	return strcmp(((const struct ref *)a)->name, ((const struct ref *)b)->name);
 }
 
-/* Takes the list apart, in place. */
+/* Parses the list in place. */
 static size_t parse_refs(const struct ap_git *git, char *list, const char *prefix,
 			 struct ref *ret_refs)
 {
@@ -180,7 +180,7 @@ int ap_git_each_ref(struct ap_git *git, const char *prefix,
 	AP_CLEANUP_FREE struct ref *refs = calloc(n + 1, sizeof *refs);
 	if (list.failed || !refs)
 		return ap_err_errno(err, -ENOMEM, "refs");
-	/* all are known before the first is told of: `each` may change them */
+	/* lists all refs before the first call: `each` may change them */
 	n = parse_refs(git, list.data, prefix, refs);
 	qsort(refs, n, sizeof *refs, compare_refs);
 	for (size_t i = 0; i < n && r == 0; i++)
@@ -190,7 +190,7 @@ int ap_git_each_ref(struct ap_git *git, const char *prefix,
 
 /* --- objects --- */
 
-/* The name that stands behind `key` at the beginning of what an object holds. */
+/* The object name behind `key` at the beginning of an object's content. */
 static int name_in(const struct ap_git *git, const struct ap_buf *text, const char *key,
 		   char ret[GIT_OID_MAX + 1])
 {
@@ -202,7 +202,7 @@ static int name_in(const struct ap_git *git, const struct ap_buf *text, const ch
 	return git_is_oid(git, ret) ? 0 : -EIO;
 }
 
-/* Tags that name one another are followed so far. */
+/* Length of a chain of tags that is followed. */
 #define MAX_TAGS 16
 
 int ap_git_read_tree(struct ap_git *git, const char *oid, struct ap_git_tree *ret,
@@ -263,7 +263,7 @@ int ap_git_write_tree(struct ap_git *git, const struct ap_git_tree *tree, char r
 		      struct ap_err *err)
 {
 	AP_CLEANUP_BUF struct ap_buf text = {0};
-	int protect_ntfs = -1; /* not asked yet: names that it is about are rare */
+	int protect_ntfs = -1; /* not looked up yet: names that it matters for are rare */
 	for (size_t i = 0; i < tree->n; i++) {
 		const struct ap_git_entry *entry = &tree->entries[i];
 		unsigned char bytes[GIT_OID_MAX / 2];
@@ -343,7 +343,8 @@ int ap_git_is_ancestor(struct ap_git *git, const char *old, const char *commit, 
 
 /* --- commits --- */
 
-/* As git does it: without what would end the name, and without marks at its ends. */
+/* Appends a name as git writes it: without newlines and angle brackets, and without punctuation at
+ * its ends. */
 static void add_plain(struct ap_buf *buf, const char *name)
 {
 	static const char marks[] = ".,:;<>\"\\'";
@@ -360,7 +361,8 @@ static void add_plain(struct ap_buf *buf, const char *name)
 	}
 }
 
-/* What the environment says, else the settings in their order, else the pool. */
+/* Appends the value of the environment variable, else of the settings in their order, else
+ * `otherwise`, the pool's. */
 static void add_named(struct ap_git *git, const char *variable, const char *setting,
 		      const char *general, const char *otherwise, struct ap_buf *ret)
 {
@@ -427,9 +429,9 @@ int ap_git_write_commit(struct ap_git *git, const char *tree, const char *const 
 
 /* --- rules --- */
 
-/* Nothing below a directory that is ignored can be otherwise, whatever rules say further down:
- * from the top, one directory after the other. Of those that are not the last is remembered, as
- * callers ask for what is in one directory one after the other. */
+/* Everything below an ignored directory is ignored, whatever rules further down say: so this checks
+ * one directory after the other, from the top. It remembers the last directory that is not ignored,
+ * as callers ask for the names of one directory in a row. */
 int ap_git_is_ignored(struct ap_git *git, const char *path, bool is_dir, struct ap_err *err)
 {
 	size_t len = strlen(path), done = 0;

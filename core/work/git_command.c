@@ -13,7 +13,7 @@
 
 #define MAX_ARGS 64
 #define MAX_ENV	 16
-/* Bytes of a line of an answer: it may have a path in it. */
+/* Bytes of a line of an answer, which may contain a path. */
 #define MAX_LINE (1 << 20)
 
 static const char *const settings[] = {"core.fsmonitor=false",	 "core.quotePath=false",
@@ -21,14 +21,14 @@ static const char *const settings[] = {"core.fsmonitor=false",	 "core.quotePath=
 				       "maintenance.auto=false", "advice.detachedHead=false",
 				       "commit.gpgSign=false",	 "advice.addEmbeddedRepo=false"};
 
-/* `safe` is filled with what some of the arguments point to. */
+/* Fills `safe` with strings that some of the arguments point to. */
 static size_t begin_args(const struct git_place *place, struct ap_buf *safe,
 			 const char *argv[MAX_ARGS])
 {
 	size_t n = 0;
-	/* Whose the repository is was looked at when the pool began: git, which refuses those of
-	 * other users, is to trust this one, and what it starts too. Where none is named it is only
-	 * asked which one a path is in, and obeys nothing of it. */
+	/* The pool checked the repository's owner when it began. git refuses repositories of other
+	 * users: safe.directory makes it, and what it starts, trust this one. Without a git_dir the
+	 * caller only asks which repository a path is in, and git obeys nothing of that. */
 	ap_buf_printf(safe, "safe.directory=%s", place->git_dir ? place->git_dir : "*");
 	argv[n++] = "git";
 	for (size_t i = 0; i < sizeof settings / sizeof *settings; i++) {
@@ -52,7 +52,7 @@ static size_t begin_args(const struct git_place *place, struct ap_buf *safe,
 	return n;
 }
 
-/* Appends a list of directories as git reads it: what has a meaning in it is quoted as in C. */
+/* Appends a list of directories as git reads it, each quoted as in C. */
 static void add_borrowed(const char *const *dirs, struct ap_buf *ret)
 {
 	ap_buf_adds(ret, "GIT_ALTERNATE_OBJECT_DIRECTORIES=");
@@ -68,8 +68,8 @@ static void add_borrowed(const char *const *dirs, struct ap_buf *ret)
 	}
 }
 
-/* What every git has in its environment, with what the place adds; `index` and `borrowed` are
- * filled with what some of them point to. */
+/* Fills `env` with the variables that every git gets and those that the place adds, and `index` and
+ * `borrowed` with strings that some of them point to. */
 static void begin_env(const struct git_place *place, struct ap_buf *index, struct ap_buf *borrowed,
 		      const char *env[MAX_ENV])
 {
@@ -158,7 +158,7 @@ int git_rev_parse(const struct git_place *place, const char *revision, char ret[
 {
 	AP_CLEANUP_BUF struct ap_buf out = {0};
 	AP_CLEANUP_BUF struct ap_buf commit = {0};
-	/* all behind ":/" is a message; what that finds is a commit */
+	/* everything behind ":/" is a message to search for, which finds a commit */
 	ap_buf_printf(&commit, "%s%s", revision,
 		      strncmp(revision, ":/", 2) == 0 ? "" : "^{commit}");
 	int r = git_run(place, &out, err,
@@ -169,7 +169,7 @@ int git_rev_parse(const struct git_place *place, const char *revision, char ret[
 	return copy_oid(ret, &out, err);
 }
 
-/* --- one that stays --- */
+/* --- a git process that stays --- */
 
 int git_coprocess_start(struct git_coprocess *ret, const struct git_place *place,
 			struct ap_err *err, const char *const *args)
@@ -200,14 +200,14 @@ void git_coprocess_end(struct git_coprocess *git)
 		return;
 	close(git->in_fd);
 	close(git->out_fd);
-	kill(-git->pid, SIGKILL); /* and what it has started; what it had written is whole */
+	kill(-git->pid, SIGKILL); /* with what it has started; what it has written is whole */
 	while (waitpid(git->pid, NULL, 0) < 0 && errno == EINTR)
 		;
 	ap_buf_fini(&git->got);
 	*git = (struct git_coprocess){0};
 }
 
-/* Waits for a pipe. */
+/* Waits until a pipe is ready. -ETIMEDOUT. */
 static int await_pipe(int fd, short events, int64_t deadline_ns)
 {
 	for (;;) {
@@ -241,7 +241,7 @@ int git_coprocess_ask(struct git_coprocess *git, const void *data, size_t len)
 	return 0;
 }
 
-/* Reads what there is of an answer. */
+/* Reads what is there of an answer; waits for some of it. */
 static int hear(struct git_coprocess *git, int64_t deadline_ns)
 {
 	for (;;) {
@@ -263,7 +263,7 @@ static int hear(struct git_coprocess *git, int64_t deadline_ns)
 	}
 }
 
-/* Moves the first bytes of what was heard. */
+/* Moves the first `len` bytes of what was read to `ret`, and drops `drop` more. */
 static int take(struct git_coprocess *git, size_t len, size_t drop, struct ap_buf *ret)
 {
 	ap_buf_add(ret, git->got.data, len);

@@ -1,8 +1,8 @@
-/* What git alone can do to a file on its way into an object: filters, which are programs that the
- * configuration of the repository and of the user names, and encodings. git has the directory of
- * rules as its work tree: the file appears in it as a link to an open descriptor, and nothing else
- * that an agent has made is there. One git does for all files of a handle, as a filter may be a
- * process that stays. */
+/* What only git itself can do to a file that becomes an object: filters, which are programs that
+ * the configuration of the repository and of the user names, and encodings. git has the directory
+ * of rules as its work tree: the file appears in it as a link to an open descriptor, and nothing
+ * else there is made by an agent but the copies of its rules. One git process serves all files of a
+ * handle, as a filter may be a process that stays. */
 #include "git_process.h"
 
 #include <errno.h>
@@ -45,8 +45,8 @@ static struct git_filter *filter_of(struct ap_git *git)
 
 /* --- a place in the directory of rules --- */
 
-/* Makes what is missing up to `len` bytes of the path: directories, the last of them a link to
- * `fd` unless that is -1. */
+/* Makes the first `len` bytes of the path if they are missing: a directory, or at the end of the
+ * path a link to `fd` unless that is -1. */
 static int place_to(struct git_placed *placed, size_t len, int fd)
 {
 	char link[40];
@@ -61,7 +61,7 @@ static int place_to(struct git_placed *placed, size_t len, int fd)
 	} else {
 		r = mkdirat(placed->rules_fd, placed->path, 0700) < 0 ? -errno : 0;
 		if (r == -EEXIST)
-			r = 1; /* whatever it is: what is below it shows */
+			r = 1; /* if it is no directory, the next step fails */
 	}
 	placed->path[len] = saved;
 	if (r == 0 && placed->made == 0)
@@ -98,7 +98,7 @@ void git_unplace(struct git_placed *placed)
 		if (placed->path[len] == '/' || placed->path[len] == '\0') {
 			placed->path[len] = '\0';
 			(void)unlinkat(placed->rules_fd, placed->path,
-				       flags); /* or it is not empty */
+				       flags); /* fails if it is not empty */
 		}
 		len--;
 	}
@@ -110,7 +110,7 @@ void git_unplace(struct git_placed *placed)
 
 /* --- writing --- */
 
-/* A line that names a path: as it is, or in quotes with what could be mistaken as \ooo. */
+/* Appends a line that names a path: as it is, or in quotes with ambiguous bytes as \ooo. */
 void git_quote_path(const char *path, struct ap_buf *ret)
 {
 	bool is_plain = *path != '"';
@@ -140,7 +140,7 @@ static int copy_oid(const struct ap_git *git, struct ap_buf *line, char ret[GIT_
 	return 0;
 }
 
-/* By a git of its own, which says what went wrong. */
+/* Writes the file by a git process of its own, which says what went wrong. */
 static int write_alone(struct ap_git *git, struct git_filter *filter, int fd, const char *path,
 		       char ret[GIT_OID_MAX + 1], struct ap_err *err)
 {
@@ -157,7 +157,7 @@ static int write_alone(struct ap_git *git, struct git_filter *filter, int fd, co
 	return r < 0 ? ap_err_wrap(err, r, "%s", path) : copy_oid(git, &out, ret, err);
 }
 
-/* By the git that stays. -EPIPE: it has ended over it. */
+/* Writes the file by the git process that stays. -EPIPE: that has ended over this file. */
 static int write_placed(struct ap_git *git, struct git_filter *filter, const char *path,
 			char ret[GIT_OID_MAX + 1], struct ap_err *err)
 {
@@ -187,7 +187,7 @@ int git_write_filtered(struct ap_git *git, int fd, const char *path, char ret[GI
 	struct git_filter *filter = filter_of(git);
 	if (!filter)
 		return ap_err_errno(err, -ENOMEM, "%s", path);
-	/* where there are rules of that name it is a file of rules itself */
+	/* fails if `path` is a file of rules itself, which is there already */
 	int r = git_place(git, path, false, fd, &placed);
 	if (r < 0)
 		return write_alone(git, filter, fd, path, ret, err);

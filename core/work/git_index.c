@@ -13,7 +13,8 @@
 #define HEADER	 12 /* DIRC, version, number of entries */
 #define STAT	 40 /* of an entry before its object's name */
 #define EXTENDED 0x4000
-/* Bytes of a path: the one before is taken over in part, so that a small file could say much. */
+/* Bytes of a path. Version 4 reuses part of the path before, so a small file could make long paths.
+ */
 #define MAX_PATH ((size_t)64 << 10)
 
 struct index {
@@ -21,7 +22,7 @@ struct index {
 	uint32_t version;
 	size_t oid_bytes;
 	struct ap_buf path;
-	const unsigned char *oid; /* of the entry that was read last */
+	const unsigned char *oid; /* of the last entry that was read */
 };
 
 static uint32_t get32(const unsigned char *at)
@@ -31,8 +32,8 @@ static uint32_t get32(const unsigned char *at)
 	return ntohl(n);
 }
 
-/* How many bytes of the path before do not count: seven bits a byte, the high bit says that there
- * are more, and each has one added that does. */
+/* Reads how many bytes at the end of the path before to drop: seven bits a byte; the high bit says
+ * that another byte follows, and each such byte adds one. */
 static bool next_strip(struct index *index, size_t *ret)
 {
 	size_t n = 0;
@@ -83,7 +84,8 @@ static int next_path(struct index *index)
 	return index->path.len == 0 || index->path.data[index->path.len - 1] == '/' ? -EIO : 0;
 }
 
-/* What git must understand to read it has a name in lower case: a split or a sparse index. */
+/* Checks the extensions. One that git must understand to read the index has a name in lower case: a
+ * split or a sparse index. */
 static int check_extensions(const struct index *index)
 {
 	const unsigned char *at = index->at;
@@ -96,7 +98,7 @@ static int check_extensions(const struct index *index)
 	return 0;
 }
 
-/* The entries, of which those of a path in conflict are told as one. */
+/* Calls `each` for the entries, once for those of a path in conflict. */
 static int each_entry(struct index *index, uint32_t n,
 		      int (*each)(void *data, const char *path, const char *oid), void *data)
 {
@@ -122,7 +124,7 @@ static int tell_nothing(void *data, const char *path, const char *oid)
 	return 0;
 }
 
-/* Twice over it: nothing is told of one that is damaged. */
+/* Reads the index twice: if it is damaged, `each` is not called at all. */
 int git_index_parse(const struct ap_buf *text, size_t oid_bytes,
 		    int (*each)(void *data, const char *path, const char *oid), void *data)
 {

@@ -1,7 +1,6 @@
-/* git.h by libgit2: in the process, on the repository's own files. Its objects are read from the
- * repository's stores, with their alternates, and from those that are borrowed; one store alone
- * takes new ones. Of the work tree and the index that libgit2 would look into there is the
- * directory of rules, and nothing. */
+/* git.h by libgit2: in the process, on the repository's own files. Reads objects from the
+ * repository's stores, with their alternates, and from the borrowed ones; writes them to one store
+ * alone. As its work tree libgit2 gets the directory of rules, as its index an empty one. */
 #include <git2.h>
 #include <git2/sys/config.h>
 #include <git2/sys/odb_backend.h>
@@ -25,11 +24,11 @@
 struct libgit2 {
 	struct ap_git git;
 	git_repository *repo;
-	git_odb *odb;		 /* what is read, and written to */
-	git_config *config;	 /* all of it; a snapshot */
+	git_odb *odb;		 /* the object stores, to read and to write */
+	git_config *config;	 /* all of the configuration; a snapshot */
 	struct git_rules *rules; /* NULL: not needed yet */
-	int settings_fd;	 /* the file of what goes over the configuration; -1 */
-	bool logs;		 /* what that says: whether libgit2 writes logs of refs */
+	int settings_fd;	 /* a file of settings that override the configuration; -1 */
+	bool logs;		 /* whether those settings make libgit2 write logs of refs */
 	/* which refs get a log when they have none yet, by the repository's configuration */
 	enum { LOG_NONE, LOG_NORMAL, LOG_ALL } log_refs;
 };
@@ -62,7 +61,7 @@ static int errno_of(int error)
 	}
 }
 
-/* The errno of what libgit2 returned, with its own sentence. */
+/* The errno for an error of libgit2, with libgit2's own sentence. */
 static int failed(struct ap_err *err, int error, const char *what)
 {
 	const git_error *last = git_error_last();
@@ -74,21 +73,21 @@ static int failed(struct ap_err *err, int error, const char *what)
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
-/* The time in a log is local: libgit2 asks the C library for the zone, which does not show that it
- * locks. */
+/* Held while libgit2 writes a log. The time in a log is local: libgit2 asks the C library for the
+ * zone, whose own lock is not visible from outside. */
 static pthread_mutex_t logging = PTHREAD_MUTEX_INITIALIZER;
 static bool is_usable;
 
 static void begin(void)
 {
-	/* what these change is how git itself finds things, and none of it is left to libgit2 */
+	/* these extensions change only how git finds its files, which is not left to libgit2 */
 	static const char *const extensions[] = {"worktreeconfig", "preciousobjects"};
 	is_usable = git_libgit2_init() > 0 &&
 		    git_libgit2_opts(GIT_OPT_SET_EXTENSIONS, extensions,
 				     sizeof extensions / sizeof *extensions) == 0 &&
 		    git_libgit2_opts(GIT_OPT_SET_OWNER_VALIDATION, 0) == 0 &&
-		    /* git does not ask for it either; and the objects that it names may be below
-		     * one that is only borrowed */
+		    /* git does not check named objects either; and they may lie behind a store that
+		     * is only borrowed */
 		    git_libgit2_opts(GIT_OPT_ENABLE_STRICT_OBJECT_CREATION, 0) == 0;
 }
 
@@ -107,7 +106,7 @@ static void close_libgit2(struct ap_git *git)
 
 /* --- the configuration --- */
 
-/* A file of the configuration; one that is not there is none. */
+/* Adds a file of the configuration, if it is there. */
 static int add_config(const struct libgit2 *libgit2, git_config *config, const char *path,
 		      int level)
 {
@@ -134,7 +133,7 @@ static bool is_on(const char *variable)
 	return value && git_config_parse_bool(&on, value) == 0 && on;
 }
 
-/* Where the user's own files of git are: $XDG_CONFIG_HOME/git or ~/.config/git. */
+/* Appends the directory of the user's own git files: $XDG_CONFIG_HOME/git or ~/.config/git. */
 static void add_xdg_dir(struct ap_buf *path)
 {
 	const char *xdg = getenv("XDG_CONFIG_HOME"), *home = getenv("HOME");
@@ -144,10 +143,10 @@ static void add_xdg_dir(struct ap_buf *path)
 		ap_buf_printf(path, "%s/.config/git", home);
 }
 
-/* The levels of git, of which libgit2 does not know all. */
+/* The levels of configuration in git; libgit2 does not know all of them. */
 enum { LEVEL_SYSTEM = 1, LEVEL_XDG, LEVEL_GLOBAL, LEVEL_LOCAL, LEVEL_WORKTREE, LEVEL_OVER };
 
-/* The files that git reads, as its environment has it. */
+/* Adds the files that git reads, as its environment variables select them. */
 static int add_files(struct libgit2 *libgit2, git_config *config)
 {
 	AP_CLEANUP_BUF struct ap_buf xdg = {0};
@@ -170,7 +169,7 @@ static int add_files(struct libgit2 *libgit2, git_config *config)
 	return r;
 }
 
-/* As a file of the configuration has a value. */
+/* Appends a value, quoted for a file of the configuration. */
 static void add_quoted(struct ap_buf *text, const char *value)
 {
 	ap_buf_adds(text, "\"");
@@ -190,7 +189,7 @@ static void add_quoted(struct ap_buf *text, const char *value)
 	ap_buf_adds(text, "\"\n");
 }
 
-/* SECTION[.SUBSECTION].KEY with its value. */
+/* Appends a setting SECTION[.SUBSECTION].KEY with its value. */
 static void add_setting(struct ap_buf *text, const char *name, const char *value)
 {
 	const char *dot = strchr(name, '.'), *last = strrchr(name, '.');
@@ -210,7 +209,7 @@ static void add_setting(struct ap_buf *text, const char *name, const char *value
 	add_quoted(text, value);
 }
 
-/* What the environment sets: GIT_CONFIG_COUNT and what goes with it. */
+/* Appends the settings of the environment: GIT_CONFIG_COUNT with its keys and values. */
 static void add_environment(struct ap_buf *text)
 {
 	const char *count = getenv("GIT_CONFIG_COUNT");
@@ -224,8 +223,8 @@ static void add_environment(struct ap_buf *text)
 	}
 }
 
-/* A path among the settings, which may begin with ~/; or a file of the user's that git reads where
- * nothing is set. */
+/* Appends a setting that is a path, which may begin with ~/; if it is not set, the file of the
+ * user's that git reads then. */
 static void add_path_setting(struct ap_buf *text, git_config *config, const char *name,
 			     const char *otherwise)
 {
@@ -238,17 +237,17 @@ static void add_path_setting(struct ap_buf *text, git_config *config, const char
 		if (path.len > 0)
 			ap_buf_printf(&path, "/%s", otherwise);
 	}
-	/* a path that is relative is one in the work tree: nothing there counts */
+	/* a relative path would be in the work tree, where nothing counts */
 	add_setting(text, name, path.len > 0 && *path.data == '/' ? path.data : "/dev/null");
 	git_buf_dispose(&found);
 }
 
-/* Which refs get a log, as git concludes it. */
+/* Which refs get a log, as git decides it. */
 static int log_refs_of(git_config *config)
 {
 	git_buf value = {0};
 	int bare = 0, on = 0;
-	(void)git_config_get_bool(&bare, config, "core.bare"); /* not set: it is not */
+	(void)git_config_get_bool(&bare, config, "core.bare"); /* not set: not bare */
 	if (git_config_get_string_buf(&value, config, "core.logallrefupdates") != 0)
 		return bare ? LOG_NONE : LOG_NORMAL;
 	bool all = strcasecmp(value.ptr, "always") == 0;
@@ -257,8 +256,8 @@ static int log_refs_of(git_config *config)
 	return all ? LOG_ALL : !is_bool || on ? LOG_NORMAL : LOG_NONE;
 }
 
-/* What goes over all of it: files are as the file system that they lie on has them, whatever the
- * repository's own is like. */
+/* Appends the settings that override all others: those of the file system that the files lie on,
+ * whatever the repository's own is like. */
 static void add_own(struct ap_buf *text, git_config *config, bool logs)
 {
 	add_setting(text, "core.ignorecase", "false");
@@ -271,7 +270,7 @@ static void add_own(struct ap_buf *text, git_config *config, bool logs)
 	add_path_setting(text, config, "core.attributesfile", "attributes");
 }
 
-/* A file without a name, as libgit2 takes settings from files alone. */
+/* Writes the settings to a file without a name, as libgit2 reads settings from files only. */
 static int write_settings(struct libgit2 *libgit2, git_config *config, bool logs)
 {
 	AP_CLEANUP_BUF struct ap_buf text = {0};
@@ -286,7 +285,7 @@ static int write_settings(struct libgit2 *libgit2, git_config *config, bool logs
 		       : 0;
 }
 
-/* Has the repository have all of the configuration, as it is now. */
+/* Gives the repository handle all of the configuration, as it is now. */
 static int configure(struct libgit2 *libgit2, bool logs)
 {
 	char path[40];
@@ -317,7 +316,8 @@ static int configure(struct libgit2 *libgit2, bool logs)
 
 /* --- the objects --- */
 
-/* What is only read: nothing is written there, nor the times of its files. */
+/* Makes a store read-only: libgit2 writes nothing there, and does not touch the times of its files.
+ */
 static void make_read_only(git_odb_backend *backend)
 {
 	backend->write = NULL;
@@ -342,8 +342,8 @@ static int add_store(git_odb *odb, const char *dir)
 	return r;
 }
 
-/* The store that takes what is written and goes again soon: it is not worth being made small. But
- * of what is not compressed at all libgit2 could not read the header. */
+/* Adds the store for new objects, which goes again soon: compressing them well is not worth it. But
+ * libgit2 cannot read the header of an object that is not compressed at all. */
 static int add_writer(git_odb *odb, const char *dir)
 {
 	git_odb_backend *loose = NULL, *pack = NULL;
@@ -377,8 +377,8 @@ static int open_objects(struct libgit2 *libgit2)
 	return r;
 }
 
-/* The work tree is the directory of rules, and the index is empty: whatever libgit2 looks for in
- * them, it finds nothing else. */
+/* Sets the directory of rules as the work tree, and an empty index: libgit2 finds nothing else
+ * there. */
 static int set_work_tree(struct libgit2 *libgit2)
 {
 	git_index *index = NULL;
@@ -391,7 +391,8 @@ static int set_work_tree(struct libgit2 *libgit2)
 	return r;
 }
 
-/* A repository that several users write to has modes and groups that libgit2 does not keep. */
+/* Whether several users write to the repository: it has modes and groups then that libgit2 does not
+ * keep. */
 static bool is_shared(const struct libgit2 *libgit2)
 {
 	git_buf value = {0};
@@ -404,9 +405,9 @@ static bool is_shared(const struct libgit2 *libgit2)
 	return found;
 }
 
-/* Whether the repository says that it needs extensions. libgit2 1.5 knows none that is in use; and
- * asking it leaks 20 KB for each setting that is no extension (git_regexp_match never frees a match
- * that is none). */
+/* Whether the repository says that it needs extensions. libgit2 1.5 knows none that is in use, and
+ * its own check leaks 20 KB for each setting that is no extension (git_regexp_match does not free a
+ * failed match). */
 static bool has_extensions(const char *git_dir)
 {
 	char *path = NULL;
@@ -497,7 +498,7 @@ static int copy_commit(git_object *object, char ret[GIT_OID_MAX + 1])
 	return r;
 }
 
-/* The names that stand for themselves. */
+/* Whether a revision is the full name of a ref. */
 static bool is_full_name(const char *revision)
 {
 	return strcmp(revision, "HEAD") == 0 ||
@@ -517,14 +518,15 @@ static int resolve_ref(struct libgit2 *libgit2, const char *ref, char ret[GIT_OI
 	return r;
 }
 
-/* libgit2 1.5 loses 20 KB at each pattern that does not match: of messages, of reflogs, and of what
- * `git describe` prints, which any name with "-g" may be. */
+/* Whether libgit2 would match patterns for a revision: libgit2 1.5 leaks 20 KB at each that does
+ * not match, of messages, of reflogs, and of the output of `git describe`, which any name with "-g"
+ * may be. */
 static bool asks_for_patterns(const char *revision)
 {
 	return strpbrk(revision, "{:") || strstr(revision, "-g");
 }
 
-/* Other forms have grown over the years: what libgit2 does not understand, git may. */
+/* Revisions have many other forms: git may understand what libgit2 does not. */
 static int resolve(struct ap_git *git, const char *revision, char ret[GIT_OID_MAX + 1],
 		   struct ap_err *err)
 {
@@ -550,7 +552,7 @@ static int resolve(struct ap_git *git, const char *revision, char ret[GIT_OID_MA
 	return r == 0 ? 0 : git_ask_revision(git, revision, ret, err);
 }
 
-/* What logs of refs say who did it. */
+/* Sets the name that logs of refs get. */
 static int set_ident(struct ap_git *git)
 {
 	const char *ident = git_ident(git, false);
@@ -589,7 +591,8 @@ static bool is_in_the_way(struct libgit2 *libgit2, const char *ref)
 	       below.len > 0;
 }
 
-/* libgit2 says the same of a ref that is not as it must be and of one whose name is in the way. */
+/* The errno of a failed change of a ref. libgit2 returns the same error for a ref that is not at
+ * `old` and for a name that is in the way of another ref's. */
 static int ref_failed(struct libgit2 *libgit2, int error, const char *ref, const char *old,
 		      struct ap_err *err)
 {
@@ -604,7 +607,7 @@ static int ref_failed(struct libgit2 *libgit2, int error, const char *ref, const
 	return is_in_the_way(libgit2, ref) ? -EEXIST : r == -EEXIST ? -EIO : r;
 }
 
-/* Whether a ref is to have a log: git writes to those that are there in any case. */
+/* Whether a ref gets a log entry: git always writes to a log that is there. */
 static bool wants_log(struct libgit2 *libgit2, const char *ref)
 {
 	static const char *const normal[] = {"refs/heads/", "refs/remotes/", "refs/notes/"};
@@ -654,7 +657,7 @@ static int remove_ref(struct ap_git *git, const char *ref, const char *old, stru
 		if (r == 0 && git_oid_streq(&oid, old) != 0)
 			r = GIT_EMODIFIED;
 	}
-	/* fails if it is another by now than what was found */
+	/* fails if the ref has changed since it was found */
 	if (r == 0)
 		r = git_reference_delete(found);
 	git_reference_free(found);
@@ -775,7 +778,7 @@ static int write_object(struct ap_git *git, enum git_type type, const void *data
 	return 0;
 }
 
-/* Pours `size` bytes of a file into a stream. -EAGAIN: it has fewer now. */
+/* Copies `size` bytes of a file into a stream. -EAGAIN: the file is shorter now. */
 static int pour(int fd, off_t size, git_odb_stream *stream)
 {
 	static const size_t block_size = 64 << 10;
@@ -795,7 +798,7 @@ static int pour(int fd, off_t size, git_odb_stream *stream)
 	return r;
 }
 
-/* Whoever writes the file meanwhile may make it shorter: then again, a few times. */
+/* How often write_fd() tries to write a file that somebody may make shorter meanwhile. */
 #define TRIES 8
 
 static int write_fd(struct ap_git *git, int fd, char ret[GIT_OID_MAX + 1], struct ap_err *err)
@@ -823,7 +826,7 @@ static int write_fd(struct ap_git *git, int fd, char ret[GIT_OID_MAX + 1], struc
 	return r;
 }
 
-/* libgit2 does not know that the history of a shallow repository ends somewhere. */
+/* libgit2 does not know where the history of a shallow repository ends. */
 static int is_ancestor(struct ap_git *git, const char *old, const char *commit, struct ap_err *err)
 {
 	struct libgit2 *libgit2 = libgit2_of(git);
@@ -838,7 +841,7 @@ static int is_ancestor(struct ap_git *git, const char *old, const char *commit, 
 
 /* --- rules --- */
 
-/* A path among the settings, as the override has it: absolute. */
+/* A setting that is a path, which add_path_setting() has made absolute. */
 static char *path_setting(struct libgit2 *libgit2, const char *name)
 {
 	char *path = NULL;

@@ -1,5 +1,5 @@
-/* The difference of two trees in numbers, by libgit2. Its own comparison of trees reads both as a
- * whole; what it gets here is two lists of the paths that differ, in memory. */
+/* Counts the difference of two trees by libgit2. Its own comparison of trees reads both as a whole;
+ * so it gets two lists in memory of the paths that differ. */
 #include <git2.h>
 
 #include "git_stat.h"
@@ -21,7 +21,7 @@ static int add(git_index *index, const char *path, const struct ap_git_entry *en
 	if (git_oid_fromstr(&made.id, entry->oid) < 0)
 		return -1;
 	int r = git_index_add(index, &made);
-	/* a path that git would not take, in a tree that git did not make */
+	/* git did not make this tree, and would not accept this path */
 	return r == GIT_EINVALIDSPEC || r == -1 ? 0 : r;
 }
 
@@ -52,7 +52,7 @@ static uint64_t size_of(git_odb *odb, const git_diff_file *file)
 	return size;
 }
 
-/* What git compares of one side. */
+/* Appends what git compares of one side. */
 static int read_side(git_odb *odb, const git_diff_file *file, struct ap_buf *ret)
 {
 	git_odb_object *object = NULL;
@@ -69,7 +69,8 @@ static int read_side(git_odb *odb, const git_diff_file *file, struct ap_buf *ret
 	return r;
 }
 
-/* Of what was a file and became a link, or the other way round, libgit2 has no lines. */
+/* Makes a patch for a file that became a link, or the other way round: libgit2 makes none itself.
+ */
 static int patch_of_types(git_odb *odb, const git_diff_delta *delta, git_patch **ret)
 {
 	AP_CLEANUP_BUF struct ap_buf old = {0};
@@ -88,7 +89,7 @@ static int patch_of_types(git_odb *odb, const git_diff_delta *delta, git_patch *
 					      &options);
 }
 
-/* Fills one line. */
+/* Fills the numbers of one file. */
 static int count(git_diff *diff, size_t i, git_odb *odb, struct git_stat *ret)
 {
 	git_patch *patch = NULL;

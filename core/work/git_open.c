@@ -1,4 +1,4 @@
-/* Which of the two implementations of git.h a repository is opened with. */
+/* Chooses the implementation of git.h for a repository. */
 #include "git_internal.h"
 
 int ap_git_open(struct ap_git **ret, const struct ap_git_place *place, struct ap_err *err)

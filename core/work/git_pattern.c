@@ -1,5 +1,5 @@
-/* Patterns of .gitignore and .gitattributes files. Anybody may have written them: what one
- * comparison may take has a bound, and beyond it nothing matches. */
+/* Patterns of .gitignore and .gitattributes files. Anybody may have written them: the steps of one
+ * comparison have a bound, beyond which nothing matches. */
 #include "git_rules.h"
 
 #include <ctype.h>
@@ -11,7 +11,7 @@
 
 struct wild {
 	const char *begin; /* of the pattern */
-	bool is_path;	   /* a slash is matched by a slash, or by two stars alone */
+	bool is_path;	   /* only a slash or two stars match a slash */
 	unsigned steps;	   /* that are left */
 };
 
@@ -32,7 +32,7 @@ static int is_of(const char *name, size_t len, unsigned char c)
 	return -1;
 }
 
-/* Takes one character of a set, which may be escaped. */
+/* Reads one character of a set, which may be escaped. */
 static bool next_of_set(const char **at, unsigned char *ret)
 {
 	if (**at == '\\')
@@ -41,7 +41,8 @@ static bool next_of_set(const char **at, unsigned char *ret)
 	return *ret != '\0';
 }
 
-/* Whether a set in brackets has a character; *ret_end: behind it, NULL where it does not end. */
+/* Whether a set in brackets has a character. *ret_end points behind the set; NULL: the set does not
+ * end. */
 static bool set_has(const char *at, unsigned char c, const char **ret_end)
 {
 	bool negated = *++at == '!' || *at == '^', has = false;
@@ -76,7 +77,7 @@ static bool set_has(const char *at, unsigned char c, const char **ret_end)
 
 static bool matches(struct wild *wild, const char *p, const char *text);
 
-/* Stars: what they stand for is tried from nothing on. */
+/* Matches stars: tries the empty text first, then ever longer ones. */
 static bool matches_star(struct wild *wild, const char *p, const char *text)
 {
 	const char *rest = p + strspn(p, "*");
@@ -170,6 +171,6 @@ bool git_pattern_matches(const struct git_pattern *pattern, const char *path, si
 	}
 	if (strncmp(text, rest, n_plain) != 0)
 		return false;
-	/* what follows begins anew: two stars there are at a beginning */
+	/* the rest is a pattern of its own: two stars at its beginning count as at a beginning */
 	return matches_wild(text + n_plain, rest + n_plain, true);
 }

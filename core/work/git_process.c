@@ -2,7 +2,7 @@
 
 #include <errno.h>
 
-/* A list of directories, between colons; quoted, as one may have a colon in its name. */
+/* Appends a directory to a list with colons, quoted, as its name may have a colon. */
 static void add_dir(struct ap_buf *list, const char *dir)
 {
 	ap_buf_adds(list, list->len > 0 && list->data[list->len - 1] != '=' ? ":\"" : "\"");
@@ -33,7 +33,7 @@ int git_process_init(struct git_process *process, struct ap_git *git)
 		add_dir(&process->alternates, git->borrowed[i]);
 	if (alternates)
 		process->env[n++] = ap_buf_text(&process->alternates);
-	process->env[n++] = "GIT_NO_REPLACE_OBJECTS=1"; /* they are read as they are */
+	process->env[n++] = "GIT_NO_REPLACE_OBJECTS=1"; /* read objects as they are */
 	process->env[n] = NULL;
 	ap_buf_printf(&process->index, "%s/.git/index", git->rules ? git->rules : "/dev/fd");
 	process->place = (struct git_place){

@@ -1,6 +1,7 @@
-/* git.h by the git program, for repositories that libgit2 cannot open. What is asked often is asked
- * of processes that stay as long as the handle; each is started at its first question, and again
- * where it has ended. Paths of files go to them as /proc/PID/fd/N: no file is found by its name. */
+/* git.h by the git program, for repositories that libgit2 cannot open. Frequent questions go to
+ * processes that stay as long as the handle; the first question starts each, and the next one
+ * starts it again if it has ended. Files go to them as /proc/PID/fd/N: git finds no file by its
+ * name. */
 #include "git_process.h"
 
 #include <errno.h>
@@ -16,9 +17,9 @@
 
 struct program {
 	struct ap_git git;
-	struct git_process git_process; /* how it is run */
+	struct git_process git_process; /* how git runs */
 	struct git_coprocess names, contents, attributes, ignores;
-	struct git_coprocess writers[GIT_TYPE_TAG]; /* by what is written */
+	struct git_coprocess writers[GIT_TYPE_TAG]; /* by the type that they write */
 	struct ap_buf settings;			    /* as `git config --list -z` prints them */
 	bool has_settings;
 };
@@ -37,7 +38,7 @@ static int start(struct program *program, struct git_coprocess *process, struct 
 			    : git_coprocess_start(process, &program->git_process.place, err, args);
 }
 
-/* What became of a question. A git that has ended is started anew at the next one. */
+/* The result of a question. On failure ends the process; the next question starts it again. */
 static int asked(struct git_coprocess *process, int r, const char *what, struct ap_err *err)
 {
 	if (r >= 0)
@@ -63,7 +64,7 @@ static void close_program(struct ap_git *git)
 	free(program);
 }
 
-/* How long names of objects are. */
+/* Finds out how long object names are. */
 static int ask_format(struct program *program, struct ap_err *err)
 {
 	AP_CLEANUP_BUF struct ap_buf out = {0};
@@ -113,8 +114,8 @@ static int read_settings(struct program *program, struct ap_err *err)
 	return r;
 }
 
-/* The last of that name; NULL: it is not there. Each is a name, a newline and a value, or a name
- * alone, with a NUL at its end. */
+/* The value of the last setting of that name; NULL: there is none. Each setting is a name, a
+ * newline and a value, or a name alone, with a NUL at its end. */
 static const char *find_setting(const struct ap_buf *settings, const char *name)
 {
 	size_t len = strlen(name);
@@ -160,8 +161,8 @@ static const struct {
 	     {"blob", GIT_TYPE_BLOB},
 	     {"tag", GIT_TYPE_TAG}};
 
-/* Takes an answer of cat-file apart: OID TYPE SIZE. False: it is another, such as "NAME missing",
- * whatever the name. */
+/* Parses an answer of cat-file: OID TYPE SIZE. False: it has another form, such as "NAME missing",
+ * whatever NAME is. */
 bool git_parse_header(const char *line, size_t oid_len, char ret[GIT_OID_MAX + 1],
 		      enum git_type *ret_type, size_t *ret_size)
 {
@@ -187,7 +188,8 @@ bool git_parse_header(const char *line, size_t oid_len, char ret[GIT_OID_MAX + 1
 	return true;
 }
 
-/* Asks cat-file about a name: its answer's first line. 1: there is no such object. */
+/* Asks cat-file about a name, and reads the first line of its answer. 1: there is no such object.
+ */
 static int ask_name(struct program *program, struct git_coprocess *process, const char *option,
 		    const char *name, char ret[GIT_OID_MAX + 1], enum git_type *ret_type,
 		    size_t *ret_size, struct ap_err *err)
@@ -250,7 +252,7 @@ static int list_refs(struct ap_git *git, const char *prefix, struct ap_buf *ret,
 	ap_buf_add(&dir, prefix, slash ? (size_t)(slash - prefix) + 1 : 0);
 	if (dir.failed)
 		return ap_err_errno(err, -ENOMEM, "refs");
-	/* of directories as names, patterns are none that could be in a name */
+	/* asks for a directory: wildcards cannot be in the name of one */
 	return git_must(
 		&program_of(git)->git_process.place, ret, err,
 		slash ? GIT_ARGS("for-each-ref", "--format=%(objectname) %(refname)", dir.data)
@@ -275,7 +277,7 @@ static bool is_in_the_way(struct program *program, const char *ref)
 	       below.len > 0;
 }
 
-/* Why a ref could not be changed. */
+/* The errno of a failed change of a ref. */
 static int ref_failed(struct program *program, int r, const char *ref, const char *old,
 		      struct ap_err *err)
 {
@@ -287,11 +289,11 @@ static int ref_failed(struct program *program, int r, const char *ref, const cha
 		return -ESTALE;
 	if (is_in_the_way(program, ref))
 		return -EEXIST;
-	/* in git's own words, which are not translated */
+	/* git's own words, untranslated */
 	return err && strstr(err->text, ".lock") && strstr(err->text, "File exists") ? -EBUSY : r;
 }
 
-/* Changes a ref by git update-ref, with these words. */
+/* Changes a ref by git update-ref with these arguments. */
 static int update_ref(struct program *program, const char *ref, const char *old, struct ap_err *err,
 		      const char *const *args)
 {
@@ -307,7 +309,7 @@ static int update_ref(struct program *program, const char *ref, const char *old,
 	ap_buf_printf(&mail, "GIT_COMMITTER_EMAIL=%.*s", (int)strcspn(bracket + 1, ">"),
 		      bracket + 1);
 	place.env = GIT_ARGS(ap_buf_text(&name), ap_buf_text(&mail));
-	place.work_tree = NULL; /* what is bare and what is not decides about logs */
+	place.work_tree = NULL; /* git decides by bare or not whether it makes logs */
 	if (!err)
 		err = &own;
 	int r = name.failed || mail.failed ? -ENOMEM : git_must(&place, NULL, err, args);
@@ -338,7 +340,7 @@ static int remove_ref(struct ap_git *git, const char *ref, const char *old, stru
 	int r = current(program_of(git), ref, now, err);
 	if (r > 0)
 		return old ? ap_err_set(err, -ESTALE, "%s is not there", ref) : 0;
-	/* as it is now, if it is not said: what somebody has set meanwhile is not what is meant */
+	/* without `old` removes the ref only as it is now, not what others set meanwhile */
 	if (r == 0)
 		r = update_ref(
 			program_of(git), ref, old, err,
@@ -371,7 +373,7 @@ static int read_object(struct ap_git *git, const char *name, size_t max, enum gi
 	return asked(&program->contents, r, "an object", err);
 }
 
-/* The name of an object that git has printed. */
+/* Copies the object name that git has printed. */
 static int copy_oid(const struct ap_git *git, const struct ap_buf *line, char ret[GIT_OID_MAX + 1],
 		    struct ap_err *err)
 {
@@ -381,7 +383,7 @@ static int copy_oid(const struct ap_git *git, const struct ap_buf *line, char re
 	return 0;
 }
 
-/* Has git write what a descriptor of ours is open on. */
+/* Has git write the file that a descriptor of ours is open on. */
 static int write_by_path(struct program *program, enum git_type type, int fd,
 			 char ret[GIT_OID_MAX + 1], struct ap_err *err)
 {
@@ -399,7 +401,7 @@ static int write_by_path(struct program *program, enum git_type type, int fd,
 	r = git_coprocess_ask(writer, path, (size_t)n);
 	if (r == 0)
 		r = git_coprocess_line(writer, '\n', &line);
-	if (r == -EPIPE) { /* why? */
+	if (r == -EPIPE) { /* runs git once more, for its sentence */
 		AP_CLEANUP_BUF struct ap_buf out = {0};
 		git_coprocess_end(writer);
 		path[n - 1] = '\0';
@@ -442,7 +444,7 @@ static int is_ancestor(struct ap_git *git, const char *old, const char *commit, 
 
 /* --- rules --- */
 
-/* Asks about a path, with a NUL at its end, and takes an answer of `n` fields. */
+/* Sends a path with its NUL, and reads an answer of `n` fields. */
 static int ask_fields(struct git_coprocess *process, const char *path, struct ap_buf *fields,
 		      size_t n)
 {
@@ -454,7 +456,7 @@ static int ask_fields(struct git_coprocess *process, const char *path, struct ap
 	return r == 0 && fields->failed ? -ENOMEM : r;
 }
 
-/* A pattern ends with a slash where it is for directories: git looks what is there. */
+/* A pattern with a slash at its end matches directories only: git checks what is at the path. */
 static int is_ignored(struct ap_git *git, const char *path, bool is_dir, struct ap_err *err)
 {
 	struct program *program = program_of(git);
@@ -470,7 +472,7 @@ static int is_ignored(struct ap_git *git, const char *path, bool is_dir, struct 
 		r = git_place(git, path, is_dir, -1, &placed);
 	if (r < 0)
 		return ap_err_errno(err, r, "%s", path);
-	ap_buf_printf(&name, "./%s", path); /* or a colon at its beginning would mean something */
+	ap_buf_printf(&name, "./%s", path); /* else a colon at its beginning would have a meaning */
 	r = name.failed ? -ENOMEM : ask_fields(&program->ignores, name.data, &fields, 4);
 	git_unplace(&placed);
 	if (r < 0)

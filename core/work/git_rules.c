@@ -8,13 +8,13 @@
 #include "cleanup.h"
 #include "file.h"
 
-/* Bytes of a file of rules, and of a line of attributes: git does not read longer ones either. */
+/* Largest file of rules, and line of attributes, in bytes: git does not read longer ones either. */
 #define FILE_MAX	    ((size_t)100 << 20)
 #define LINE_MAX_ATTRIBUTES 2048
 
 static const char blank[] = " \t\r\n";
 
-/* What one line of attributes sets, in order. */
+/* An attribute that a line of attributes sets. */
 struct setting {
 	char *name;
 	const char *value; /* git_attr_true, git_attr_false, attr_unset, or `owned` */
@@ -48,7 +48,7 @@ struct git_rules {
 	struct file builtin, system, user_attributes, info; /* attributes, by rank */
 	struct level *levels; /* from the top to the directory that was asked for last */
 	size_t n_levels;
-	char *path; /* that, with a slash at its end; "" is the top */
+	char *path; /* of that directory, with a slash at its end; "" is the top */
 };
 
 static void file_free(struct file *file)
@@ -82,7 +82,7 @@ static struct line *file_grow(struct file *file)
 
 /* --- lines --- */
 
-/* Blanks at the end do not count, unless one is escaped. */
+/* Cuts blanks off the end of a line, unless one is escaped. */
 static void trim(char *line)
 {
 	char *end = NULL;
@@ -121,7 +121,8 @@ static bool is_name(const char *name)
 				 "ABCDEFGHIJKLMNOPQRSTUVWXYZ")] == '\0';
 }
 
-/* One word that sets an attribute. 1: it is none, and nothing of its line counts. */
+/* Parses one word that sets an attribute. 1: it is no valid attribute, and nothing of its line
+ * counts. */
 static int add_setting(struct line *line, const char *word, size_t len)
 {
 	struct setting setting = {.value = git_attr_true};
@@ -160,7 +161,8 @@ static int add_settings(struct line *line, const char *at)
 	return r;
 }
 
-/* A text in quotes, as C has it; taken out of them in place. What follows, or NULL: it is none. */
+/* Unquotes a text in C quotes, in place. Returns what follows the quotes; NULL: the quotes are not
+ * valid. */
 static char *unquote(char *text)
 {
 	static const char names[] = "abtnvfr";
@@ -189,7 +191,8 @@ static char *unquote(char *text)
 	return at + 1;
 }
 
-/* A line: a pattern, or [attr]NAME where macros may be, and what it sets. */
+/* Parses a line: a pattern, or [attr]NAME where macros are allowed, and what it sets. 1: it does
+ * not count. */
 static int parse_attributes(struct line *line, char *at, bool macros)
 {
 	AP_CLEANUP_FREE char *quoted = NULL;
@@ -234,7 +237,7 @@ static int add_attributes(struct file *file, char *text, bool macros)
 		return -ENOMEM;
 	file->n++;
 	int r = parse_attributes(line, text, macros);
-	if (r != 0) { /* it does not count */
+	if (r != 0) { /* the line does not count */
 		struct file last = {.lines = malloc(sizeof *line), .n = 1};
 		file->n--;
 		if (last.lines) {
@@ -245,7 +248,7 @@ static int add_attributes(struct file *file, char *text, bool macros)
 	return r < 0 ? r : 0;
 }
 
-/* Takes a text apart. */
+/* Parses the text of a file. */
 static int parse(struct file *file, char *text, size_t len, bool attributes, bool macros)
 {
 	int r = 0;
@@ -263,7 +266,7 @@ static int parse(struct file *file, char *text, size_t len, bool attributes, boo
 	return r;
 }
 
-/* Reads a file; what cannot be read is none. `flags` such as O_NOFOLLOW. */
+/* Reads a file; one that cannot be read counts as empty. `flags` such as O_NOFOLLOW. */
 static int read_rules(struct file *file, const char *dir, const char *name, int flags,
 		      bool attributes, bool macros)
 {
@@ -354,7 +357,7 @@ static int add_level(struct git_rules *rules, const char *path, size_t base_len)
 				  base_len == 0);
 }
 
-/* Has the rules of all directories above a path at hand. */
+/* Loads the rules of all directories above a path. */
 static int enter(struct git_rules *rules, const char *path)
 {
 	size_t keep = 0;
@@ -380,7 +383,7 @@ static int enter(struct git_rules *rules, const char *path)
 	return r;
 }
 
-/* What the last line says that is for a path: 1, 0; -1: there is none. */
+/* What the last line that matches a path says: 1, 0; -1: no line matches. */
 static int last_of(const struct file *file, const char *path, size_t base_len, bool is_dir)
 {
 	for (size_t i = file->n; i > 0; i--) {
@@ -408,17 +411,18 @@ int git_rules_ignore(struct git_rules *rules, const char *path, bool is_dir)
 
 /* --- attributes --- */
 
-/* Attributes that were decided, of those that are asked for and those that may be macros. */
+/* The attributes that have a value already: those that the caller wants, and others, which may be
+ * macros. */
 struct values {
 	struct git_rules *rules;
-	const char **ret; /* of those that are asked for */
+	const char **ret; /* of those that the caller wants */
 	bool decided[N_GIT_ATTRS];
-	const char **names; /* of others that were decided; owned */
+	const char **names; /* others that have a value; the array is owned */
 	size_t n;
 	bool failed;
 };
 
-/* Whether it was decided already; it is now. */
+/* Gives an attribute its value, unless it has one already: true then. */
 static bool decide(struct values *values, const char *name, const char *value)
 {
 	for (size_t i = 0; i < N_GIT_ATTRS; i++) {
@@ -444,7 +448,7 @@ static bool decide(struct values *values, const char *name, const char *value)
 	return false;
 }
 
-/* Files of attributes by rank, the highest first; NULL: there are no more. */
+/* The files of attributes by rank, the highest first; NULL: there are no more. */
 static const struct file *ranked(const struct git_rules *rules, size_t i, size_t *ret_base_len)
 {
 	const struct file *others[] = {&rules->user_attributes, &rules->system, &rules->builtin};
@@ -474,8 +478,9 @@ static const struct line *find_macro(const struct git_rules *rules, const char *
 	return NULL;
 }
 
-/* What comes last in a line counts; a macro that is set sets what it stands for. One that was
- * decided before is not gone into again: macros end, however they name one another. */
+/* Applies a line: what comes last in it counts, and a macro that is set sets what it stands for. A
+ * macro that has a value already is not expanded again: so macros end, however they name one
+ * another. */
 static void apply(struct values *values, const struct line *line, unsigned depth)
 {
 	for (size_t i = line->n; i > 0; i--) {

@@ -1,30 +1,30 @@
-/* Ignore rules and attributes, as gitignore(5) and gitattributes(5) have them and git's own
- * implementation reads them: libgit2's differs from it in what overrides what. Of the directories
- * above the path that was asked for last the rules are kept. */
+/* Ignore rules and attributes, as gitignore(5) and gitattributes(5) describe them and git itself
+ * reads them: libgit2 differs from git in what overrides what. Keeps the rules of the directories
+ * above the path of the last question. */
 #pragma once
 
 #include "git_internal.h"
 
 /* A pattern of either kind of file. */
 struct git_pattern {
-	char *text;	     /* without what follows as flags; owned */
-	size_t len, n_plain; /* bytes; of them at the beginning without a meaning of their own */
-	bool is_negative, for_dirs, for_names; /* for_names: has no slash, is for the last part */
-	bool is_suffix;			       /* a star and nothing else with a meaning */
+	char *text;	     /* without what the flags below say; owned */
+	size_t len, n_plain; /* bytes; bytes at its beginning that are no wildcards */
+	bool is_negative, for_dirs, for_names; /* for_names: has no slash, matches the last part */
+	bool is_suffix;			       /* a star, then no other wildcard */
 };
 
-/* Takes a line apart, without its end. -ENOMEM. */
+/* Parses a line, given without its newline. -ENOMEM. */
 int git_pattern_parse(struct git_pattern *ret, const char *line);
 
-/* Whether it is for a path; `base_len` bytes of it, with the slash, are the directory of the rules.
- */
+/* Whether a pattern matches a path, whose first `base_len` bytes, with the slash, are the directory
+ * of the rules. */
 bool git_pattern_matches(const struct git_pattern *pattern, const char *path, size_t base_len,
 			 bool is_dir);
 
 /* Where the rules are. */
 struct git_rules_place {
-	const char *dir;      /* with those of a work tree, in its directories */
-	const char *info;     /* the directory of REPO's own: exclude, attributes */
+	const char *dir;      /* has the rules of a work tree, in its directories */
+	const char *info;     /* the directory of REPO's own files: exclude, attributes */
 	const char *excludes; /* the user's own files; NULL: none */
 	const char *attributes;
 	const char *system; /* attributes of the system; NULL: none */

@@ -6,10 +6,11 @@
 
 #define WIDTH 80
 
-/* A name as git prints it: with quotes if there is something in it that ends lines or quotes. */
+/* Appends a name as git prints it: in quotes if it has control characters, quotes or backslashes.
+ */
 static bool quote(const char *name, struct ap_buf *ret)
 {
-	static const char letters[] = "abtnvfr"; /* of \a to \r, but for \v and \f as C has them */
+	static const char letters[] = "abtnvfr"; /* of \a to \r, as in C */
 	bool needs = false;
 	for (const char *c = name; *c && !needs; c++)
 		needs = (unsigned char)*c < ' ' || *c == 127 || *c == '"' || *c == '\\';
@@ -36,7 +37,7 @@ static bool needs_quotes(const char *name)
 	return quote(name, &text);
 }
 
-/* What moved: what the two paths have in common, up to a slash, is said once. */
+/* Appends a rename; writes what the two paths have in common, up to a slash, only once. */
 static void add_rename(const char *a, const char *b, struct ap_buf *ret)
 {
 	size_t len_a = strlen(a), len_b = strlen(b), prefix = 0, suffix = 0;
@@ -50,7 +51,7 @@ static void add_rename(const char *a, const char *b, struct ap_buf *ret)
 		if (a[i] == '/')
 			prefix = i + 1;
 	}
-	/* the slash at the end of what is common before may be the first of what is behind */
+	/* the slash at the end of the common prefix may be the first of the common suffix */
 	size_t least = prefix ? prefix - 1 : 0;
 	for (size_t n = 0; len_a - n >= least && len_b - n >= least && a[len_a - n] == b[len_b - n];
 	     n++) {
@@ -68,7 +69,7 @@ static void add_rename(const char *a, const char *b, struct ap_buf *ret)
 		ap_buf_printf(ret, "}%s", a + len_a - suffix);
 }
 
-/* Columns: one a character. */
+/* Columns of a text: one for each character. */
 static int width_of(const char *text)
 {
 	int n = 0;
@@ -127,7 +128,7 @@ static struct widths measure(const struct git_stat *stats, const struct ap_buf *
 	return w;
 }
 
-/* A name that is too long loses its beginning, up to a slash. */
+/* Appends a name; one that is too long loses its beginning, up to a slash. */
 static void add_name(const char *name, const struct widths *w, struct ap_buf *ret)
 {
 	int len = w->name, has = width_of(name);

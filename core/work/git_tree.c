@@ -16,7 +16,7 @@ void ap_git_tree_fini(struct ap_git_tree *tree)
 	*tree = (struct ap_git_tree){0};
 }
 
-/* What stands behind the `n` bytes that two names have in common. */
+/* The character behind the `n` bytes that two names have in common. */
 static int end_of(const char *name, size_t n, bool is_tree)
 {
 	unsigned char c = (unsigned char)name[n];
@@ -36,11 +36,11 @@ int ap_git_compare_entries(const struct ap_git_entry *a, const struct ap_git_ent
 	return compare(a->name, S_ISDIR(a->mode), b->name, S_ISDIR(b->mode));
 }
 
-/* Where an entry is, or would be. */
+/* The index at which an entry is, or would be. */
 static size_t place_of(const struct ap_git_tree *tree, const char *name, bool is_tree)
 {
 	size_t low = 0, high = tree->n;
-	if (high > 0) { /* behind the last: they come in order */
+	if (high > 0) { /* at the end, as entries often come in order */
 		const struct ap_git_entry *last = &tree->entries[high - 1];
 		if (compare(last->name, S_ISDIR(last->mode), name, is_tree) < 0)
 			return high;
@@ -66,7 +66,7 @@ struct ap_git_entry *ap_git_tree_find(const struct ap_git_tree *tree, const char
 	return NULL;
 }
 
-/* Room for another: it has a power of two of places, or as many as it was read with. */
+/* Makes room for another entry: doubles the room when the number of entries is a power of two. */
 static int grow(struct ap_git_tree *tree)
 {
 	size_t n = tree->n;
@@ -120,13 +120,13 @@ void ap_git_tree_remove(struct ap_git_tree *tree, const char *name)
 	memmove(entry, entry + 1, behind * sizeof *entry);
 }
 
-/* The five that git writes today; trees of long ago have others. */
+/* One of the five modes that git writes today; old trees have others. */
 static unsigned plain_mode(unsigned mode)
 {
 	return S_ISREG(mode) ? (mode & 0100 ? 0100755 : 0100644) : mode & S_IFMT;
 }
 
-/* One entry: a mode in octal, a blank, a name, a NUL, the bytes of an object name. */
+/* Parses one entry: a mode in octal, a blank, a name, a NUL, the bytes of an object name. */
 static int parse_entry(const char **at, const char *end, size_t oid_len, struct ap_git_tree *ret)
 {
 	char oid[GIT_OID_MAX + 1];
@@ -158,7 +158,7 @@ int git_tree_parse(const void *data, size_t len, size_t oid_len, struct ap_git_t
 	int r = 0;
 	while (r == 0 && len > 0 && at < end) {
 		r = parse_entry(&at, end, oid_len, &tree);
-		/* what is looked for by its place must have it */
+		/* the binary search needs entries in order */
 		if (r == 0 && tree.n > 1 &&
 		    ap_git_compare_entries(&tree.entries[tree.n - 2], &tree.entries[tree.n - 1]) >=
 			    0)
@@ -171,7 +171,8 @@ int git_tree_parse(const void *data, size_t len, size_t oid_len, struct ap_git_t
 	return r;
 }
 
-/* .git as NTFS has it too: other case, its short name, blanks, dots or a stream behind it. */
+/* Whether NTFS takes a name for .git: in another case, by its short name, with blanks, dots or a
+ * stream behind it. */
 static bool is_ntfs_dot_git(const char *name)
 {
 	if (strncasecmp(name, ".git", 4) == 0)

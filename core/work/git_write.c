@@ -1,6 +1,6 @@
-/* How a file becomes an object: what attributes and settings have git do to line ends and $Id$ on
- * the way in is done here, as git's convert.c has it, piece by piece where the file is large. What
- * a filter or an encoding does, git itself does (git_filter.c). */
+/* How a file becomes an object: converts line ends and $Id$ as attributes and settings ask for it,
+ * like git's convert.c, and a large file block by block. git itself runs filters and encodings
+ * (git_filter.c). */
 #include "git_internal.h"
 
 #include <errno.h>
@@ -18,18 +18,19 @@ const char *const git_attr_names[N_GIT_ATTRS] = {"crlf", "ident", "filter",
 						 "eol",	 "text",  "working-tree-encoding"};
 const char git_attr_true[] = "true", git_attr_false[] = "false";
 
-/* Files up to here are read as a whole; of larger ones a block at a time is in memory. */
+/* Files up to SMALL bytes are read as a whole; of larger ones only a block at a time is in memory.
+ */
 #define SMALL ((size_t)1 << 20)
 #define BLOCK ((size_t)64 << 10)
 
-/* What becomes of line ends. */
+/* What to do with line ends. */
 enum eol {
 	EOL_KEEP, /* nothing */
 	EOL_TEXT, /* every CRLF becomes LF */
-	EOL_AUTO, /* likewise, if it looks like text and what is tracked has none */
+	EOL_AUTO, /* likewise, if the file looks like text and the tracked blob has no CRLF */
 };
 
-/* What the attribute `text`, or `crlf` as it was called once, says. */
+/* What the attribute `text`, or `crlf`, its old name, says. */
 static enum eol eol_of(const char *value, bool *ret_is_set)
 {
 	*ret_is_set = true;
@@ -64,7 +65,7 @@ static enum eol eol_wanted(struct ap_git *git, const struct git_attrs *attrs)
 	return git_setting_is(git, "core.autocrlf", false) ? EOL_AUTO : EOL_KEEP;
 }
 
-/* --- what is in a file --- */
+/* --- content of a file --- */
 
 struct stats {
 	uint64_t n_cr, n_crlf, nul, printable, nonprintable;
@@ -91,14 +92,14 @@ static void gather(struct stats *stats, const char *data, size_t len)
 	}
 }
 
-/* An EOF at the end of a file of DOS is none that counts. */
+/* Whether the content looks binary. A DOS EOF (^Z) at the end of a file does not count. */
 static bool looks_binary(const struct stats *stats)
 {
 	uint64_t odd = stats->nonprintable - (stats->last_is_any && stats->last == '\032');
 	return stats->n_cr != stats->n_crlf || stats->nul > 0 || stats->printable >> 7 < odd;
 }
 
-/* Whether the tracked file of that path is text with CRLF in it. Where it cannot be read: no. */
+/* Whether the blob that is tracked at that path is text with CRLF. No if it cannot be read. */
 static bool has_tracked_crlf(struct ap_git *git, const struct ap_git_tracked *tracked,
 			     const char *path)
 {
@@ -121,8 +122,8 @@ static bool has_tracked_crlf(struct ap_git *git, const struct ap_git_tracked *tr
 
 /* --- doing it --- */
 
-/* Takes CRs before an LF out of `len` bytes in place; how many are left. `next` is the byte that
- * follows them, 0 at the end. */
+/* Removes each CR before an LF from `len` bytes, in place, and returns how many are left. `next` is
+ * the byte that follows them, 0 at the end of the file. */
 static size_t drop_cr(char *data, size_t len, char next)
 {
 	size_t n = 0;
@@ -134,7 +135,7 @@ static size_t drop_cr(char *data, size_t len, char next)
 	return n;
 }
 
-/* Makes $Id: something$ $Id$ again. */
+/* Turns each $Id: something$ back into $Id$. */
 static void collapse_ident(struct ap_buf *text)
 {
 	char *to = text->data, *end = text->data + text->len;
@@ -156,7 +157,8 @@ static void collapse_ident(struct ap_buf *text)
 	text->len = (size_t)(to - text->data);
 }
 
-/* Reads from a place of the file until the block is full or the file ends. */
+/* Reads from the offset `at` until the block is full or the file ends. Returns the number of bytes.
+ */
 static ssize_t read_block(int fd, char *block, size_t size, off_t at)
 {
 	size_t done = 0;
@@ -173,7 +175,7 @@ static ssize_t read_block(int fd, char *block, size_t size, off_t at)
 	return (ssize_t)done;
 }
 
-/* Calls `each` for all blocks of a file. */
+/* Calls `each` for all blocks of a file; `next` is the byte behind the block, 0 at the end. */
 static int each_block(int fd, int (*each)(void *data, char *block, size_t len, char next),
 		      void *data)
 {
@@ -210,7 +212,8 @@ static int copy_block(void *data, char *block, size_t len, char next)
 	return 0;
 }
 
-/* A file without a name of what a large one is without its CRs, on the disk where that can be. */
+/* Writes a large file without its CRs, by way of a file without a name, which is on disk if
+ * possible. */
 static int convert_large(struct ap_git *git, int fd, const char *path, char ret[GIT_OID_MAX + 1],
 			 struct ap_err *err)
 {
@@ -222,15 +225,15 @@ static int convert_large(struct ap_git *git, int fd, const char *path, char ret[
 	return r < 0 ? ap_err_errno(err, r, "%s", path) : git->ops->write_fd(git, to, ret, err);
 }
 
-/* What is to be done to a file. */
+/* The conversions that a file needs. */
 struct conversion {
 	enum eol eol;
 	bool ident;
-	bool filtered, encoded; /* git itself is to write it */
+	bool filtered, encoded; /* git itself must write the file */
 	const struct ap_git_tracked *tracked;
 };
 
-/* Whether CRs are to go. */
+/* Whether CRs before LFs go. */
 static bool wants_lf(struct ap_git *git, const struct conversion *conversion,
 		     const struct stats *stats, const char *path)
 {
@@ -282,7 +285,7 @@ static int write_small(struct ap_git *git, int fd, size_t size, const char *path
 	return git->ops->write(git, GIT_TYPE_BLOB, text.data, text.len, ret, err);
 }
 
-/* Whether settings define a filter of that name that has something to do on the way in. */
+/* Whether settings define a filter of that name that works on files that become objects. */
 static bool has_filter(struct ap_git *git, const char *name)
 {
 	static const char *const keys[] = {"clean", "process"};
@@ -321,7 +324,8 @@ static bool needs_encoding(const struct git_attrs *attrs)
 	       strcasecmp(encoding, "utf8") != 0;
 }
 
-/* What attributes and settings say of a path; nothing of NULL, and of one that is too long. */
+/* The conversions that attributes and settings ask for at a path; none if it is NULL or too long.
+ */
 static int conversion_of(struct ap_git *git, const char *path, struct conversion *ret,
 			 struct ap_err *err)
 {
@@ -381,7 +385,7 @@ int ap_git_write_file(struct ap_git *git, int fd, const char *path,
 		r = git_write_filtered(git, fd, path, ret, err);
 		if (r != -EIO || conversion.filtered)
 			return r;
-		/* it is not what its attribute says: it is kept as it is */
+		/* it does not have the encoding of its attribute: it is written unchanged */
 		conversion = (struct conversion){.eol = EOL_KEEP};
 	}
 	if ((size_t)st.st_size <= SMALL || conversion.ident)

@@ -1,6 +1,6 @@
-/* What a lease left, laid over a worktree. It is read as a layer: an overlay's upper one, else one
- * that has what was changed, without what had gone, which the commit says. Both sides are used from
- * descriptors of their directories; no link is followed on either. */
+/* Lays what a lease left over a worktree. Reads it as a layer: an overlay's upper directory, else
+ * the files that were changed, without what had gone, which the commit shows. Works from
+ * descriptors of the directories on both sides, and follows no link on either. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -17,9 +17,9 @@
 
 struct laying {
 	struct layer *layer;
-	const char *template_files; /* NULL: it has gone */
-	bool is_overlay;	    /* its directories are those that there are to be */
-	bool is_whole;		    /* what is not in the layer is not to be there */
+	const char *template_files; /* NULL: the template has gone */
+	bool is_overlay;	    /* the modes and times of its directories count in any case */
+	bool is_whole;		    /* remove what is not in the layer */
 	struct ap_buf path;	    /* of what is being laid, from the top */
 	struct ap_err *err;
 };
@@ -31,7 +31,7 @@ static int failed(const struct laying *laying, int error)
 
 /* --- one name of the worktree --- */
 
-/* Takes a name away, whatever it is. */
+/* Removes a name, whatever it is. */
 static int take_away(const struct laying *laying, int dir_fd, const char *name)
 {
 	if (unlinkat(dir_fd, name, 0) == 0 || errno == ENOENT)
@@ -41,12 +41,12 @@ static int take_away(const struct laying *laying, int dir_fd, const char *name)
 	return remove_tree_at(dir_fd, name, NULL, laying->err);
 }
 
-/* Gives it owner, mode and times of what was kept. The owner is another only where we may do so. */
+/* Gives a name the owner, mode and times of what was kept; the owner only if we may change it. */
 static void dress(int dir_fd, const char *name, const struct stat *st)
 {
 	(void)fchownat(dir_fd, name, st->st_uid, st->st_gid, AT_SYMLINK_NOFOLLOW);
 	if (!S_ISLNK(st->st_mode))
-		(void)fchmodat(dir_fd, name, st->st_mode & 07777, 0); /* we have made it: no link */
+		(void)fchmodat(dir_fd, name, st->st_mode & 07777, 0); /* we made it: no link */
 	(void)utimensat(dir_fd, name, (const struct timespec[]){st->st_atim, st->st_mtim},
 			AT_SYMLINK_NOFOLLOW);
 }
@@ -83,7 +83,7 @@ static int lay_link(const struct laying *laying, const struct layer_dir *from,
 	return r;
 }
 
-/* A FIFO is made anew; a device or a socket is nothing without who serves it. */
+/* Makes a FIFO again; a device or a socket is useless without its server, and is only removed. */
 static int lay_other(const struct laying *laying, const struct layer_entry *entry, int to_fd)
 {
 	int r = take_away(laying, to_fd, entry->name);
@@ -104,7 +104,7 @@ static int by_name(const void *one, const void *other)
 	return strcmp(*(const char *const *)one, *(const char *const *)other);
 }
 
-/* Takes away what is in a directory of the worktree and not in that of the layer; `.git` of the top
+/* Removes what is in a directory of the worktree and not in that of the layer; `.git` of the top
  * stays. */
 static int take_others_away(const struct laying *laying, const struct layer_dir *from, int to_fd)
 {
@@ -126,7 +126,7 @@ static int take_others_away(const struct laying *laying, const struct layer_dir 
 	return r;
 }
 
-/* A directory of the worktree, which is made where there is none; a descriptor. */
+/* Opens a directory of the worktree, and makes it if there is none. Returns a descriptor. */
 static int enter_made(const struct laying *laying, int to_fd, const char *name)
 {
 	struct stat st;
@@ -140,7 +140,7 @@ static int enter_made(const struct laying *laying, int to_fd, const char *name)
 	return fd < 0 ? failed(laying, -errno) : fd;
 }
 
-/* Fills a directory with what the template has at `path`, which is the layer's word: no link is
+/* Fills a directory with what the template has at `path`. The path is from the layer, so no link is
  * followed on the way. */
 static int lay_template(struct laying *laying, const char *path, int to_fd)
 {
@@ -153,7 +153,7 @@ static int lay_template(struct laying *laying, const char *path, int to_fd)
 		return r;
 	AP_CLEANUP_CLOSE int fd = layer_merged_dir(template, path, laying->err);
 	layer_close(template);
-	if (fd < 0) /* the kernel showed nothing of it then */
+	if (fd < 0) /* the kernel showed nothing there either */
 		return fd == -ENOENT || fd == -ENOTDIR || fd == -ELOOP ? 0 : fd;
 	snprintf(place_path, sizeof place_path, "/proc/self/fd/%d/.", fd);
 	r = layer_open(&part, &(struct layer_place){.path = place_path}, laying->err);
@@ -171,8 +171,8 @@ static int lay_template(struct laying *laying, const char *path, int to_fd)
 	return r;
 }
 
-/* What a directory is in before the layer's own entries are laid. `had`: the worktree has it, so
- * that what was committed of it is there. */
+/* Prepares a directory before the layer's own entries are laid into it. `had`: the worktree had the
+ * directory, with what was committed of it. */
 static int lay_ground(struct laying *laying, const struct layer_entry *entry, bool had, int fd)
 {
 	const struct layer_dir nothing = {.n = 0};
@@ -260,7 +260,7 @@ int kept_work_lay(const char *kept_dir, const struct kept_info *info, const char
 	const struct layer_place place = {
 		.path = files.data,
 		.upper = laying.is_overlay ? files.data : NULL,
-		.user_xattrs = geteuid() != 0, /* who may set no others */
+		.user_xattrs = geteuid() != 0, /* an ordinary user can set no others */
 	};
 	AP_CLEANUP_CLOSE int to_fd =
 		open(worktree_path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);

@@ -1,6 +1,7 @@
-/* What leases left. The directories are the truth, `at` is what is known of them: a name is there
- * as a whole or not at all, as each comes and goes by one rename. What an agent has made lies below
- * `files` and `git` alone; nothing there is opened by its path, and links are not followed. */
+/* What leases left. The directories are the truth, `at` is what the daemon knows of them. A kept
+ * work is made in its place, and goes as a whole, by one rename to the trash. What an agent has
+ * made lies below `files` and `git` alone: nothing there is opened by its path, and no link is
+ * followed. */
 #include "kept_work.h"
 
 #include <dirent.h>
@@ -22,13 +23,13 @@
 
 #define INFO_MAX (8 << 10) /* bytes */
 
-/* Directories below one another that are counted: each has a descriptor. */
+/* Levels of directories that are counted: each has an open descriptor. */
 #define DEPTH_MAX 1000
 
 struct entry {
 	struct kept_info info;
 	unsigned n_holds;
-	bool listed; /* else it is begun only */
+	bool listed; /* false: only begun */
 };
 
 struct kept_work {
@@ -47,7 +48,7 @@ void kept_work_name(const char *label, uint64_t token, char ret[KEPT_NAME_MAX])
 	snprintf(ret, KEPT_NAME_MAX, "%.*s@%" PRIu64, AP_LABEL_MAX, label, token);
 }
 
-/* What the name alone says. False: it is none of ours. */
+/* Parses a name. False: it is no name of kept work. */
 static bool name_parse(const char *name, struct kept_info *ret)
 {
 	const char *at = strrchr(name, '@');
@@ -111,7 +112,7 @@ static void field_parse(struct kept_info *info, const char *key, const char *val
 	}
 }
 
-/* Fills in what the text says; label and token are the name's. */
+/* Fills in the fields of the text; label and token come from the name. */
 static void info_parse(struct kept_info *info, char *text)
 {
 	char *rest = NULL;
@@ -129,7 +130,7 @@ void kept_work_dir(const struct kept_work *kept, const char *name, struct ap_buf
 	ap_buf_printf(ret, "%s/kept/%s", kept->state_dir, name);
 }
 
-/* As a whole: whoever dies here leaves what was there, or all of it. */
+/* Replaces a file by a rename: a daemon that dies here leaves the old file or the new one. */
 static int write_in(const char *dir, const char *name, const struct ap_buf *text,
 		    struct ap_err *err)
 {
@@ -153,7 +154,7 @@ static bool has(const char *dir, const char *name)
 	return lstat(ap_buf_text(&path), &st) == 0;
 }
 
-/* Removes the directory of one to which nothing was moved. False: there is something in it. */
+/* Removes a directory to which nothing was moved. False: there is something in it. */
 static bool remove_empty(const char *dir)
 {
 	static const char *const own[] = {"info", "info.new", "size", "size.new"};
@@ -162,14 +163,14 @@ static bool remove_empty(const char *dir)
 	for (size_t i = 0; i < sizeof own / sizeof *own; i++) {
 		AP_CLEANUP_BUF struct ap_buf path = {0};
 		ap_buf_printf(&path, "%s/%s", dir, own[i]);
-		(void)unlink(ap_buf_text(&path)); /* else it is not empty */
+		(void)unlink(ap_buf_text(&path)); /* if it stays, the directory is not empty */
 	}
 	return rmdir(dir) == 0;
 }
 
 /* --- what is known --- */
 
-/* The place of the first whose number is not below. */
+/* The index of the first entry whose number is not below `number`. */
 static size_t place_locked(const struct kept_work *kept, unsigned number)
 {
 	size_t from = 0, to = kept->n;
@@ -236,7 +237,7 @@ static void drop_locked(struct kept_work *kept, struct entry *entry)
 	free(entry);
 }
 
-/* Begun, or not known to be whole, it is kept all the same. -ENOMEM. */
+/* Adds the kept work of that name to the list, even if it may not be whole. -ENOMEM. */
 static int take_up(struct kept_work *kept, const char *name)
 {
 	struct kept_info info;
@@ -253,7 +254,7 @@ static int take_up(struct kept_work *kept, const char *name)
 		return -ENOMEM;
 	if (lstat(dir.data, &st) < 0 || !S_ISDIR(st.st_mode) || remove_empty(dir.data))
 		return 0;
-	info.ended_ns = (int64_t)st.st_mtim.tv_sec * AP_SECOND; /* as long as nothing says it */
+	info.ended_ns = (int64_t)st.st_mtim.tv_sec * AP_SECOND; /* unless `info` says it */
 	if (file_read(path.data, O_NOFOLLOW, INFO_MAX, &text, NULL) == 0 && text.data)
 		info_parse(&info, text.data);
 	if (file_read_line(dir.data, "size", size, sizeof size) < 0 ||
@@ -362,7 +363,8 @@ void kept_work_end(struct kept_work *kept, const char *name)
 
 /* --- going --- */
 
-/* Bytes of blocks; of a file with several names its part, so that all of them are counted once. */
+/* Bytes of blocks; for a file with several names its share, so that all names together count once.
+ */
 static int64_t bytes_of(const struct stat *st)
 {
 	int64_t bytes = (int64_t)st->st_blocks * 512;
@@ -371,7 +373,7 @@ static int64_t bytes_of(const struct stat *st)
 
 static int64_t count_dir(int dir_fd, dev_t dev, unsigned depth);
 
-/* One entry; `st` is of it. A directory that its owner, who we are, may not read is made readable
+/* Counts one directory; `st` is of it. Makes a directory of ours that we may not read readable
  * until it is open. */
 static int64_t count_below(int dir_fd, const char *name, const struct stat *st, unsigned depth)
 {
@@ -379,7 +381,7 @@ static int64_t count_below(int dir_fd, const char *name, const struct stat *st, 
 	bool shut = (st->st_mode & may_read) != may_read && geteuid() != 0;
 	if (depth == DEPTH_MAX)
 		return 0;
-	/* it was no link: nobody but us has put anything there since */
+	/* it is no link: only we have put anything there since the lstat */
 	if (shut && fchmodat(dir_fd, name, (st->st_mode & 07777) | may_read, 0) < 0)
 		return 0;
 	AP_CLEANUP_CLOSE int fd =
@@ -389,7 +391,7 @@ static int64_t count_below(int dir_fd, const char *name, const struct stat *st, 
 	return fd >= 0 ? count_dir(fd, st->st_dev, depth + 1) : 0;
 }
 
-/* All that is in a directory. */
+/* Counts all that is in a directory. */
 static int64_t count_dir(int dir_fd, dev_t dev, unsigned depth)
 {
 	AP_CLEANUP_BUF struct ap_buf names = {0};
@@ -407,7 +409,7 @@ static int64_t count_dir(int dir_fd, dev_t dev, unsigned depth)
 	return bytes;
 }
 
-/* Counts one, and writes down how much it is, for the next daemon. */
+/* Counts one kept work, and writes the number down for the next daemon. */
 static int64_t count(const char *dir)
 {
 	AP_CLEANUP_BUF struct ap_buf text = {0};
@@ -417,7 +419,7 @@ static int64_t count(const char *dir)
 		return 0;
 	int64_t bytes = bytes_of(&st) + count_dir(fd, st.st_dev, 0);
 	ap_buf_printf(&text, "%" PRId64 "\n", bytes);
-	(void)write_in(dir, "size", &text, NULL); /* else it is counted again */
+	(void)write_in(dir, "size", &text, NULL); /* on failure it is counted again */
 	return bytes;
 }
 
@@ -450,7 +452,7 @@ static void count_new(struct kept_work *kept)
 	}
 }
 
-/* Out of the way as a whole: the trash is emptied behind all of it. */
+/* Moves a kept work to the trash as a whole, which is emptied later. */
 static int discard(struct kept_work *kept, const char *name, struct ap_err *err)
 {
 	AP_CLEANUP_BUF struct ap_buf dir = {0};
@@ -463,7 +465,7 @@ static int discard(struct kept_work *kept, const char *name, struct ap_err *err)
 	int r = file_make_dirs(trash.data, err);
 	if (r == 0)
 		r = file_move_into(dir.data, trash.data, &moved, err);
-	return r == -ENOENT ? 0 : r; /* somebody was faster */
+	return r == -ENOENT ? 0 : r; /* somebody else has removed it */
 }
 
 struct candidate {
@@ -479,7 +481,7 @@ static int by_end(const void *one, const void *other)
 	return a->number < b->number ? -1 : a->number > b->number;
 }
 
-/* All that are listed, the oldest first. -ENOMEM. Nothing: none has to go. */
+/* All that are listed and not held, the oldest first; none if nothing has to go. -ENOMEM. */
 static int candidates(struct kept_work *kept, int64_t oldest_ns, int64_t max_size,
 		      struct candidate **ret, size_t *ret_n)
 {
@@ -504,7 +506,7 @@ static int candidates(struct kept_work *kept, int64_t oldest_ns, int64_t max_siz
 	return any && !all ? -ENOMEM : 0;
 }
 
-/* Takes it out of the list if it has to go. NULL: it stays. Else why. */
+/* Takes a kept work out of the list if it has to go, and returns why; NULL: it stays. */
 static const char *take_out(struct kept_work *kept, unsigned number, int64_t oldest_ns,
 			    int64_t max_size, struct kept_info *ret)
 {
@@ -518,7 +520,7 @@ static const char *take_out(struct kept_work *kept, unsigned number, int64_t old
 			why = "size";
 		*ret = entry->info;
 	}
-	if (why) /* its number is taken until it has gone */
+	if (why) /* its number stays taken until it has gone */
 		list_locked(kept, entry, false);
 	pthread_mutex_unlock(&kept->lock);
 	return why;
@@ -532,7 +534,7 @@ int kept_work_tidy(struct kept_work *kept, int64_t max_age_ns, int64_t max_size,
 	int64_t oldest_ns = max_age_ns ? now_ns - max_age_ns : INT64_MAX;
 	struct candidate *all;
 	size_t n;
-	if (max_age_ns) /* else they go whatever they take */
+	if (max_age_ns) /* else all go, whatever their size */
 		count_new(kept);
 	int r = candidates(kept, oldest_ns, max_size, &all, &n);
 	if (r < 0)

@@ -1,6 +1,7 @@
-/* What leases left, kept whole for a while: STATE_DIR/kept/LABEL@TOKEN with `info`, a text, and
- * `files` and `git`, moved there. Oldest first they go when they are too old or too many bytes.
- * They outlive the daemon: whatever is there is taken up by the next one.
+/* What leases left, kept whole for a while: STATE_DIR/kept/LABEL@TOKEN has `info`, a text, and
+ * `files` and `git`, which the caller moved there. kept_work_tidy() removes kept work that is too
+ * old, and the oldest when all of it takes too many bytes. Kept work outlives the daemon: the next
+ * one finds it.
  *
  * Thread-safe. Functions return 0 or a negative errno with its sentence. */
 #pragma once
@@ -14,24 +15,26 @@
 
 struct kept_work; /* of one state directory */
 
-/* Takes up what is there; what was begun and nothing was moved to goes. NULL on ENOMEM. Blocks. */
+/* Finds the kept work that is there, and removes directories that were begun and have neither
+ * `files` nor `git`. NULL on ENOMEM. Blocks. */
 struct kept_work *kept_work_new(const char *state_dir);
 void kept_work_free(struct kept_work *kept); /* NULL is ignored */
 
 #define KEPT_NAME_MAX	128 /* LABEL@TOKEN */
 #define KEPT_NUMBER_MAX ((1u << 28) - 1)
 
-/* What is known of one. A text is "" and a number 0 where it is not. */
+/* What is known of one kept work. An unknown text is "", an unknown number 0. */
 struct kept_info {
 	char name[KEPT_NAME_MAX];
 	char label[72];
 	uint64_t token;
-	unsigned number; /* the same as the token, as far as it goes: from 1 to KEPT_NUMBER_MAX */
+	unsigned number; /* the low bits of the token: 1 to KEPT_NUMBER_MAX */
 	char agent[32];
 	char base[72],
-		commit[72]; /* what the lease began at and what was saved of it; "": nothing */
+		commit[72]; /* where the lease began and the commit that saved its work; "": none */
 	char branch[96];
-	/* overlay: `files` is an upper layer over the files of `template`; else what was changed */
+	/* overlay: `files` is an upper directory over the template's files; else `files` has what
+	 * was changed */
 	char backend[16];
 	char template_commit[72];
 	char reason[32];  /* why the lease ended */
@@ -42,21 +45,23 @@ struct kept_info {
 /* LABEL@TOKEN. */
 void kept_work_name(const char *label, uint64_t token, char ret[KEPT_NAME_MAX]);
 
-/* Begins one: makes its directory, and writes `info`, of which name, number and size are not asked.
- * `ret_dir`: where the caller moves `files` and `git` to; then, whether that was well or not, he
- * calls kept_work_end(). One that was begun before and has no `files` yet is gone on with. -EEXIST:
- * there is one of that name, or number. Blocks as the disk does. */
+/* Begins to keep the work of a lease: makes its directory and writes `info`, whose name, number and
+ * size the function sets itself. The caller moves `files` and `git` to `ret_dir`, then calls
+ * kept_work_end(), whether the move failed or not. Kept work of that name that was begun and not
+ * ended is begun again. -EEXIST: there is kept work of that name or number. Blocks as the disk
+ * does. */
 int kept_work_begin(struct kept_work *kept, const struct kept_info *info, struct ap_buf *ret_dir,
 		    struct ap_err *err);
 
-/* It is whole, and is listed from now on; it is counted behind the caller, by kept_work_tidy(). One
- * that has nothing in it goes. Blocks as the disk does. */
+/* The kept work is whole: lists it from now on. kept_work_tidy() counts its bytes later. Removes a
+ * directory that has neither `files` nor `git`. Blocks as the disk does. */
 void kept_work_end(struct kept_work *kept, const char *name);
 
-/* Counts what has not been counted, and moves those into STATE_DIR/trash that are older than
- * `max_age_ns` (0: all) or beyond `max_size` bytes together (0: no bound), the oldest first; not
- * those that are held. `each` is told what went, and why: age or size. What cannot be moved stays,
- * and the sentence names the last. Blocks, long. */
+/* Counts the bytes of kept work that has not been counted, and moves kept work into
+ * STATE_DIR/trash, the oldest first: what is older than `max_age_ns` (0: all), and more while all
+ * of it takes over `max_size` bytes (0: no bound). Leaves what is held. Calls `each` for everything
+ * that went, with why: "age" or "size". What cannot be moved stays; the sentence names the last
+ * such. Blocks, long. */
 int kept_work_tidy(struct kept_work *kept, int64_t max_age_ns, int64_t max_size,
 		   void (*each)(void *data, const struct kept_info *info, const char *why),
 		   void *data, struct ap_err *err);
@@ -69,27 +74,29 @@ struct kept_stats {
 };
 void kept_work_stats(struct kept_work *kept, struct kept_stats *ret);
 
-/* The one with the lowest number above `after`; of that number; of that name. -ENOENT. None blocks,
- * and each costs the same however many there are. */
+/* kept_work_next() finds the one with the lowest number above `after`, kept_work_look() the one of
+ * that number, kept_work_find() the one of that name. -ENOENT. None blocks; each is a binary
+ * search. */
 int kept_work_next(struct kept_work *kept, unsigned after, struct kept_info *ret);
 int kept_work_look(struct kept_work *kept, unsigned number, struct kept_info *ret);
 int kept_work_find(struct kept_work *kept, const char *name, struct kept_info *ret);
 
-/* Appends where it is: "STATE_DIR/kept/LABEL@TOKEN". */
+/* Appends its directory: "STATE_DIR/kept/LABEL@TOKEN". */
 void kept_work_dir(const struct kept_work *kept, const char *name, struct ap_buf *ret);
 
-/* Appends what is known of it, key value a line: what `info` has. */
+/* Appends what is known of it as the text `info` has it: a key and a value on each line. */
 void kept_work_show(const struct kept_info *info, struct ap_buf *ret);
 
-/* Keeps it from being removed, and lets it be again, while its files are read. -ENOENT. */
+/* kept_work_hold() keeps kept_work_tidy() from removing it while the caller reads its files, and
+ * appends its directory; kept_work_release() ends that. -ENOENT. */
 int kept_work_hold(struct kept_work *kept, const char *name, struct ap_buf *ret_dir);
 void kept_work_release(struct kept_work *kept, const char *name);
 
-/* Lays what was kept over the new worktree of a lease that began at its commit, so that all of it
- * is there again: files, links, FIFOs and what is missing, ignored or not, with modes and times;
- * but for `.git` of the top, devices and sockets. Of `kept_dir`, which the caller holds.
- * `template_files` is where the files of its template are, or NULL: it has gone. -ENOMEDIUM: that
- * is needed, for what was renamed as a whole directory and is in no commit. On failure it is laid
- * in part, and may be laid again. Blocks, long. */
+/* Lays the kept work in `kept_dir`, which the caller holds, over the new worktree of a lease that
+ * began at its commit. All of it is there again then: files, links, FIFOs and deletions, ignored or
+ * not, with modes and times, but for `.git` of the top, devices and sockets. `template_files` has
+ * the files of its template; NULL: the template has gone. -ENOMEDIUM: the template is needed, for a
+ * directory that was renamed as a whole and is in no commit. After a failure part of it is laid,
+ * and the caller may lay it again. Blocks, long. */
 int kept_work_lay(const char *kept_dir, const struct kept_info *info, const char *template_files,
 		  const char *worktree_path, struct ap_err *err);

@@ -1,10 +1,10 @@
-/* Layers read. A name is opened as a mere name first (O_PATH), on the mount of its directory, and
- * looked at through that: what it is cannot change between the look and the use, and nothing has to
- * answer that was mounted over it.
+/* Reads layers. Opens each name with O_PATH first, on the mount of its directory, and inspects that
+ * descriptor: what it is cannot change between the check and the use, and no file system that is
+ * mounted over it has to answer.
  *
- * Of an overlay the marks of its upper directory are read as the kernel reads them: a character
- * device 0:0 is a name that has gone, a directory is opaque (nothing of the template shows in it),
- * or was moved and says from where. An agent may have set any of them. */
+ * Reads the marks of an overlay's upper directory as the kernel does: a character device 0:0 is a
+ * whiteout, a name that has gone; a directory may be opaque (nothing of the template shows in it),
+ * or have a redirect to where it was moved from. An agent may have set any of them. */
 #include "layer.h"
 
 #include <dirent.h>
@@ -25,14 +25,14 @@
 #include "mounts.h"
 #include "text.h"
 
-#define REDIRECT_MAX 4096 /* bytes of where a directory was moved from */
-#define IS_OPAQUE    1	  /* in a list, for a hash of where a directory was moved from */
-#define LIST_TICKS   3	  /* until what setup wrote last is told from what is written next */
+#define REDIRECT_MAX 4096 /* bytes of a redirect, with its NUL */
+#define IS_OPAQUE    1	  /* in a list, in place of the hash of a redirect */
+#define LIST_TICKS   3	  /* of waiting: until later writes differ in time from setup's last */
 
 struct layer {
 	char *path;    /* of the worktree */
 	int top_fd;    /* of the upper directory, or the worktree */
-	int merged_fd; /* of the worktree; -1 until it is asked for */
+	int merged_fd; /* of the worktree; -1 until it is needed */
 	bool is_overlay;
 	bool user_xattrs;
 	struct layer_list *manifest, *baseline;
@@ -56,7 +56,7 @@ static void proc_path(char ret[32], int fd)
 
 /* --- opening --- */
 
-/* Opens a directory whose way there is the pool's; nothing may be mounted at itself. */
+/* Opens a directory whose parents are the pool's; nothing may be mounted at the directory. */
 static int open_top(const char *path, int flags, struct ap_err *err)
 {
 	const char *slash = strrchr(path, '/');
@@ -116,7 +116,7 @@ void layer_close(struct layer *layer)
 	free(layer);
 }
 
-/* Adds the bits to the mode of what is ours. */
+/* Adds the bits to the mode of a file that is ours. */
 static int add_mode(int path_fd, mode_t bits)
 {
 	struct stat st;
@@ -129,8 +129,8 @@ static int add_mode(int path_fd, mode_t bits)
 	return chmod(name, (st.st_mode & 07777) | bits) < 0 ? -EACCES : 0;
 }
 
-/* Whether its owner, who we are, has taken away what it takes to list a directory and to look at
- * what is in it. */
+/* Whether a directory of ours lacks the bits that it takes to list it and to inspect what is in it
+ * (u+rx). */
 static bool is_shut(const struct stat *st)
 {
 	return geteuid() != 0 && st->st_uid == geteuid() && (st->st_mode & 0500) != 0500;
@@ -153,8 +153,9 @@ static int open_dir(int dir_fd, const char *name, bool make_readable)
 
 /* --- marks --- */
 
-/* The value of a mark of an upper directory: its length, or -ENODATA: it has none. Whether the mark
- * of a directory that is shut can be read depends on its mode, which is put back. */
+/* The value of a mark of an upper directory. Its length, or -ENODATA: there is no such mark.
+ * Reading the mark of a directory that is shut needs a change of its mode, which the function
+ * undoes. */
 static ssize_t read_mark(const struct layer *layer, int path_fd, const struct stat *st,
 			 const char *mark, char *value, size_t size)
 {
@@ -165,7 +166,7 @@ static ssize_t read_mark(const struct layer *layer, int path_fd, const struct st
 	if (n < 0 && errno == EACCES && add_mode(path_fd, 0400) == 0) {
 		n = getxattr(name, key, value, size);
 		int error = errno;
-		(void)chmod(name, st->st_mode & 07777); /* else it can be read: no harm */
+		(void)chmod(name, st->st_mode & 07777); /* on failure it stays readable: no harm */
 		errno = error;
 	}
 	if (n < 0 && (errno == ENODATA || errno == ENOTSUP))
@@ -173,8 +174,8 @@ static ssize_t read_mark(const struct layer *layer, int path_fd, const struct st
 	return n < 0 ? -errno : n;
 }
 
-/* Appends a path without empty parts, to what is there already; false: it is none that the kernel
- * would follow. */
+/* Appends a path without empty parts to what is there already; false: the kernel would not follow
+ * it. */
 static bool add_normalised(struct ap_buf *ret, const char *path)
 {
 	for (size_t len; *path; path += len) {
@@ -191,8 +192,8 @@ static bool add_normalised(struct ap_buf *ret, const char *path)
 	return true;
 }
 
-/* Where a directory was moved from, as its mark says: from the top, or under another name in the
- * directory that it is in, which may have been moved itself. NULL with 0: nowhere that is. */
+/* Where a directory was moved from, by its redirect mark: a path from the top, or another name in
+ * its own directory, which may have been moved itself. NULL with 0: the mark is not valid. */
 static int resolve_redirect(const struct layer_dir *dir, const char *path, const char *mark,
 			    char **ret)
 {
@@ -212,7 +213,7 @@ static int resolve_redirect(const struct layer_dir *dir, const char *path, const
 	return 0;
 }
 
-/* Whether `from` is the path of the name itself. */
+/* Whether `from` is the own path of the name. */
 static bool is_own_path(const char *from, const char *path, const char *name)
 {
 	size_t len = strlen(path);
@@ -236,9 +237,9 @@ static int read_marks(const struct layer_dir *dir, const char *path, int path_fd
 		return (int)n;
 	mark[n > 0 ? n : 0] = '\0';
 	int r = resolve_redirect(dir, path, mark, &entry->from);
-	/* the kernel does not show it at all then: what is in it is all there is */
+	/* the kernel does not follow an invalid mark: only what is in the directory counts */
 	entry->is_opaque = r == 0 && !entry->from;
-	/* moved away and back; below one that was moved its own path is another one's place */
+	/* it was moved away and back; below a moved directory the path means another place */
 	if (entry->from && !dir->from && !dir->is_new &&
 	    is_own_path(entry->from, path, entry->name)) {
 		free(entry->from);
@@ -262,8 +263,8 @@ static enum layer_kind kind_of(const struct layer *layer, const struct stat *st)
 	return LAYER_OTHER;
 }
 
-/* What a list says of an entry. Of a directory what is to be seen there instead of the template's:
- * of most nothing. */
+/* The stamp that a list has for an entry. For a directory it says what shows there instead of the
+ * template's; for most directories nothing. */
 static struct layer_stamp note_of(const struct layer_entry *entry)
 {
 	switch (entry->kind) {
@@ -322,8 +323,8 @@ static void entry_fini(struct layer_entry *entry)
 	free(entry->from);
 }
 
-/* Looks at one name, and adds it if it is of the layer. `seen`: which names of the manifest are
- * there. */
+/* Inspects one name, and adds it if it belongs to the layer. Marks in `seen` which names of the
+ * manifest are there. */
 static int add_name(struct layer_dir *dir, const char *path, const char *name, uint8_t *seen,
 		    size_t *room)
 {
@@ -439,7 +440,8 @@ int layer_top(struct layer *layer, struct layer_dir *ret, struct ap_err *err)
 	return r;
 }
 
-/* What of the template shows in a directory: what its entry says, else the same as above. */
+/* What of the template shows in a directory: what its entry says, else as in the directory above.
+ */
 static int inherit(const struct layer_dir *above, const struct layer_entry *entry, const char *path,
 		   struct layer_dir *dir)
 {
@@ -490,7 +492,7 @@ void layer_dir_fini(struct layer_dir *dir)
 	*dir = (struct layer_dir){.fd = -1};
 }
 
-/* --- what is in files and links --- */
+/* --- content of files and links --- */
 
 static int open_file(int dir_fd, const char *name, bool make_readable)
 {
@@ -533,7 +535,8 @@ int layer_read_link(const struct layer_dir *dir, const struct layer_entry *entry
 
 /* --- the files as the agent sees them --- */
 
-/* The worktree itself: an overlay is mounted there, by the pool; anything else is an agent's. */
+/* Opens the worktree itself. The pool has mounted an overlay there; any other mount is an agent's.
+ */
 static int open_merged(struct layer *layer, struct ap_err *err)
 {
 	AP_CLEANUP_BUF struct ap_buf table = {0};
@@ -574,18 +577,18 @@ int layer_merged_file(struct layer *layer, const char *path, bool make_readable,
 	return top >= 0 && fd < 0 ? ap_err_errno(err, fd, "%s", path) : fd;
 }
 
-/* --- lists of it --- */
+/* --- lists of a layer --- */
 
-/* A directory on the way that a list is made by. */
+/* A directory on the path of the walk that makes a list. */
 struct level {
 	struct layer_dir dir;
-	uint32_t node, before; /* its nodes in the list, and in the one of before */
-	size_t next;	       /* the entry that is next */
+	uint32_t node, before; /* its nodes in the list, and in the list of before */
+	size_t next;	       /* the next entry */
 	size_t path_len;
 };
 
 struct noting {
-	bool skip_baseline; /* what a baseline has already */
+	bool skip_baseline; /* leave out what the baseline has already */
 	const struct layer_list *before;
 	struct layer_list *list;
 	struct level *levels;
@@ -602,7 +605,7 @@ static int note_names(struct noting *noting, const struct level *level)
 		struct layer_stamp note = note_of(entry);
 		if (noting->skip_baseline && entry->is_baseline && entry->kind != LAYER_DIR)
 			continue;
-		/* a directory has to be there for what is in it */
+		/* a directory must be in the list for what is in it */
 		if (entry->kind == LAYER_MOUNT ||
 		    (entry->kind != LAYER_DIR &&
 		     is_listed(noting->before, level->before, entry, true)))
@@ -640,7 +643,7 @@ static void pop(struct noting *noting)
 	layer_dir_fini(&noting->levels[--noting->n].dir);
 }
 
-/* What is not there any more or cannot be entered has nothing in it. */
+/* A directory that has gone or cannot be entered counts as empty. */
 static bool is_left_out(int error)
 {
 	static const int errors[] = {EACCES, EPERM, ENOENT,	  ENOTDIR,
@@ -652,7 +655,7 @@ static bool is_left_out(int error)
 	return false;
 }
 
-/* Enters the next directory of the deepest level, or leaves that. */
+/* Enters the next directory of the deepest level, or leaves that level. */
 static int step(struct noting *noting, struct ap_err *err)
 {
 	struct level *level = &noting->levels[noting->n - 1];
@@ -725,12 +728,12 @@ int layer_write_baseline(struct layer *layer, const struct layer_list *before, c
 	return r;
 }
 
-/* All of it is what is changed where there was nothing. */
+/* A layer without a manifest has all files as changed. */
 int layer_write_manifest(const char *path, const char *file, struct ap_err *err)
 {
 	struct layer *layer;
 	struct layer_list *list;
-	wait_ticks(); /* what was written last is to be told from what is written next */
+	wait_ticks(); /* so that the next write differs in time from the last */
 	const struct layer_place place = {.path = path};
 	int r = layer_open(&layer, &place, err);
 	if (r < 0)

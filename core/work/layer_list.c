@@ -1,4 +1,5 @@
-/* A list is written as it lies in memory: a head, the nodes, the names with a NUL each. */
+/* A list has the same form in its file as in memory: a head, the nodes, the names with a NUL each.
+ */
 #include "layer_list.h"
 
 #include <errno.h>
@@ -145,7 +146,7 @@ bool layer_node_equals(const struct layer_node *node, const struct layer_stamp *
 	       node->mode == stamp->mode;
 }
 
-/* Whole seconds are what a file system has that keeps no parts of them. */
+/* A stamp of whole seconds may be from a file system that keeps no finer times. */
 bool layer_node_is_racy(const struct layer_list *list, const struct layer_node *node)
 {
 	int64_t step = node->ctime_ns % AP_SECOND == 0 ? 2 * AP_SECOND : layer_tick_ns();
@@ -200,7 +201,7 @@ static int read_into(int fd, struct ap_buf *ret, uint64_t len)
 	return 0;
 }
 
-/* Children lie behind their directory: so there is no way round in a circle. */
+/* Checks a list. Children lie behind their directory, so a list has no cycles. */
 static bool is_sound(const struct layer_list *list)
 {
 	uint32_t n = layer_list_count(list);

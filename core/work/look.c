@@ -1,6 +1,5 @@
-/* Looks at a worktree while its agent is at work: changes, diff, diffstat, head. Objects are
- * written into a store of the look's own, which goes with it: a look writes nothing into the
- * repository. */
+/* Inspects a worktree while its agent is at work: changes, diff, diffstat, head. A look writes
+ * objects into a store of its own, which it removes at its end, and nothing into the repository. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,20 +12,19 @@
 #include "restore.h"
 #include "worktree_internal.h"
 
-/* Bytes of a diff that is read. */
+/* Bytes of the longest diff that is read. */
 #define DIFF_MAX (64 << 20)
 
 struct look {
 	const struct worktree *worktree;
-	char *dir; /* of the look's own: objects/, and what rules it has */
+	char *dir; /* directory of the look's own: objects/ and the copies of rules */
 	char *objects;
-	bool borrowed; /* the objects of the agent's own git are read too */
+	bool borrowed; /* read the objects of the agent's own git too */
 	struct layer *layer;
 	struct rules rules;
 	struct ap_git *git;
-	struct ap_git
-		*staged; /* reads the agent's own objects too; NULL: nobody has asked for one */
-	char base_tree[GIT_OID_MAX + 1]; /* that it is compared to */
+	struct ap_git *staged; /* reads the agent's own objects too; NULL: not opened yet */
+	char base_tree[GIT_OID_MAX + 1]; /* to compare the files with */
 	char head_tree[GIT_OID_MAX + 1]; /* of the agent's last commit; as base_tree if unknown */
 	char tree[GIT_OID_MAX + 1];	 /* of the files as they are */
 };
@@ -45,7 +43,7 @@ static void look_fini(struct look *look)
 
 #define CLEANUP_LOOK __attribute__((cleanup(look_fini)))
 
-/* Repositories inside are what their HEAD is at; one without a commit is a directory as others. */
+/* A repository inside is a gitlink to its HEAD; one without a commit is an ordinary directory. */
 static int look_at_nested(void *data, const struct saved_nested *nested, char ret[GIT_OID_MAX + 1],
 			  struct ap_err *err)
 {
@@ -54,7 +52,7 @@ static int look_at_nested(void *data, const struct saved_nested *nested, char re
 	return nested_head(look->worktree, look->layer, nested, ret);
 }
 
-/* Makes what the look needs. `borrowed`: the objects of the agent's own git are needed. */
+/* Makes what the look needs. `borrowed`: it needs the objects of the agent's own git. */
 static int look_init(struct look *look, const struct worktree *worktree, bool borrowed,
 		     struct ap_err *err)
 {
@@ -91,7 +89,7 @@ static int look_init(struct look *look, const struct worktree *worktree, bool bo
 	return r < 0 ? r : worktree_rules(worktree, &look->rules, look->git, err);
 }
 
-/* What the agent has staged and not committed. */
+/* Appends a blob that the agent has staged and not committed. */
 static int read_staged(void *data, const char *oid, size_t max, struct ap_buf *ret)
 {
 	struct look *look = data;
@@ -104,7 +102,7 @@ static int read_staged(void *data, const char *oid, size_t max, struct ap_buf *r
 	return r < 0 ? r : ap_git_read_blob(look->staged, oid, max, ret, NULL);
 }
 
-/* The tree of the files as they are. */
+/* Builds the tree of the files as they are. */
 static int look_at_files(struct look *look, struct ap_err *err)
 {
 	AP_CLEANUP_BUF struct ap_buf index = {0};
@@ -139,7 +137,7 @@ struct path_change {
 	char letter;
 };
 
-/* Sorted by path, as trees are compared in git's order and paths are not. */
+/* Sorted by path: the comparison of trees gives them in git's order, which is another. */
 struct changes {
 	struct path_change *at;
 	size_t n, cap;
@@ -206,7 +204,7 @@ static void changes_fini(struct changes *changes)
 
 #define CLEANUP_CHANGES __attribute__((cleanup(changes_fini)))
 
-/* As git status --porcelain writes a path: quoted if it must be. */
+/* Appends a path as git status --porcelain writes it: quoted if it must be. */
 static void add_path(struct ap_buf *out, const char *path)
 {
 	bool plain = true;
@@ -222,7 +220,7 @@ static void add_path(struct ap_buf *out, const char *path)
 		const char *found = strchr(special, *at);
 		if (found)
 			ap_buf_printf(out, "\\%c", as[found - special]);
-		else if (*at < ' ' || *at == 0x7f) /* beyond ASCII too: a char is signed */
+		else if (*at < ' ' || *at == 0x7f) /* also beyond ASCII: a char is signed */
 			ap_buf_printf(out, "\\%03o", (unsigned char)*at);
 		else
 			ap_buf_add(out, at, 1);
@@ -230,7 +228,7 @@ static void add_path(struct ap_buf *out, const char *path)
 	ap_buf_adds(out, "\"");
 }
 
-/* What differs from base, by where it comes from: the agent's commits, and its files beyond them.
+/* Prints what differs from base, and whether it comes from the agent's commits or from its files.
  */
 static int print_status(struct look *look, struct ap_buf *out, struct ap_err *err)
 {
@@ -267,8 +265,8 @@ static int fill_rules_for(void *data, const char *path, const struct ap_git_entr
 	return rules_fill_for(filling->rules, path, filling->err);
 }
 
-/* Has the attributes of every file that differs, the deleted and the committed too: where they are
- * to be read as text is said there. */
+/* Copies the rules for every file that differs, deleted and committed ones too: their attributes
+ * say whether a file is text. */
 static int fill_rules(struct look *look, struct ap_err *err)
 {
 	struct filling filling = {&look->rules, err};
@@ -276,13 +274,14 @@ static int fill_rules(struct look *look, struct ap_err *err)
 				 err);
 }
 
-/* By the git program, over objects alone: its configuration is REPO's, the attributes are those of
- * the worktree. REPO's index is not read: it is of REPO's files, and as long as it has files. */
+/* Prints the diff by the git program, from objects alone, with REPO's configuration and the
+ * attributes of the worktree. git does not read REPO's index, which is of REPO's own files and
+ * grows with their number. */
 static int print_patch(struct look *look, struct ap_buf *out, struct ap_err *err)
 {
 	const struct repo *repo = look->worktree->repo;
 	AP_CLEANUP_BUF struct ap_buf no_index = {0};
-	/* what the agent's git has already is not in the look's own store */
+	/* the look's own store lacks what the agent's git has already */
 	const char *const stores[] = {look->objects, look->borrowed ? look->worktree->view : NULL,
 				      NULL};
 	ap_buf_printf(&no_index, "%s/.git/index", look->rules.dir);
@@ -300,7 +299,7 @@ static int print_patch(struct look *look, struct ap_buf *out, struct ap_err *err
 
 /* --- entry --- */
 
-/* What HEAD is at; "" where that is nothing that can be found. */
+/* The commit that HEAD is at; "": none can be found. */
 static void head_of(const struct worktree *worktree, char ret[GIT_OID_MAX + 1])
 {
 	struct agent_head head = {NULL, ""};
@@ -355,7 +354,7 @@ static int look(const struct worktree *worktree, const char *base, enum worktree
 int worktree_look(const struct worktree *worktree, const char *base, enum worktree_look what,
 		  struct ap_buf *out, struct ap_err *err)
 {
-	/* what is cleaned meanwhile may come to lie over another template */
+	/* a worktree_clean() meanwhile may put the files over another template */
 	struct worktree as_it_is = *worktree;
 	as_it_is.template = template_pin(worktree->templates, &worktree->template);
 	int r = look(&as_it_is, base, what, out, err);

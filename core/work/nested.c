@@ -1,6 +1,6 @@
-/* Repositories inside a worktree: their files and commits are kept, read as data. What stands for
- * one in the tree around it is a gitlink to a commit that has its files, and its HEAD as a parent.
- */
+/* Repositories inside a worktree: reads them as data, and keeps their files and commits. In the
+ * tree around it a gitlink stands for a repository, to a commit that has its files, and its HEAD as
+ * a parent. */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -19,9 +19,9 @@
 #define NESTED_DEPTH_MAX 8	  /* repositories in repositories */
 #define LINK_MAX	 PATH_MAX /* bytes of a `.git` file */
 
-/* --- where the git directory of one is --- */
+/* --- where the git directory of a repository is --- */
 
-/* Opens a directory below another one, part by part, through no link. */
+/* Opens a directory below another one, part by part, and follows no link. */
 static int open_below(int dir_fd, const char *path)
 {
 	int fd = fcntl(dir_fd, F_DUPFD_CLOEXEC, 0);
@@ -75,7 +75,7 @@ static const char *below(const char *path, const char *dir)
 	return len > 0 && strncmp(path, dir, len) == 0 && path[len] == '/' ? path + len + 1 : NULL;
 }
 
-/* The path that a `.git` file of the layer names. */
+/* Reads the path that a `.git` file of the layer names. */
 static bool read_link_path(const struct worktree *worktree, const struct saved_nested *nested,
 			   bool is_over, char ret[PATH_MAX])
 {
@@ -91,7 +91,7 @@ static bool read_link_path(const struct worktree *worktree, const struct saved_n
 }
 
 /* Opens the git directory that a `.git` file names, if it is in this worktree or in the agent's own
- * git directory: no other is followed. */
+ * git directory; follows no other. */
 static int open_linked(const struct worktree *worktree, struct layer *layer,
 		       const struct saved_nested *nested, bool is_over)
 {
@@ -127,8 +127,8 @@ static int open_git_dir(const struct worktree *worktree, struct layer *layer,
 
 /* --- what is no repository --- */
 
-/* A directory `.git` that is none: no tree can have that name, so that what is in it is a tree of
- * its own, that a ref names. */
+/* Saves a directory `.git` that is no git directory. No tree can have that name, so its content
+ * gets a tree of its own, with a commit and a ref. */
 static int save_plain(struct saving *saving, const struct saved_nested *nested, struct ap_err *err)
 {
 	AP_CLEANUP_BUF struct ap_buf path = {0};
@@ -165,11 +165,11 @@ static int save_plain(struct saving *saving, const struct saved_nested *nested, 
 	return r;
 }
 
-/* --- what is one --- */
+/* --- what is a repository --- */
 
-/* What HEAD is at where that is nothing of the agent's, such as of a clone or a submodule: only
- * what is changed there is taken. Fills `ret` and returns 1 where nothing is; else HEAD, and what
- * else the files may have come from, is in REPO now. */
+/* Handles a HEAD whose commit is not the agent's, such as of a clone or a submodule: only changes
+ * to it are saved. Fills `ret` with HEAD and returns 1 if the files have no changes. Else copies
+ * HEAD, and the gitlink that the files may have come from, into REPO, or records why it cannot. */
 static int save_borrowed(struct saving *inner, const char *dir, const char *head,
 			 const char *gitlink, const char *tree, char ret[GIT_OID_MAX + 1],
 			 struct ap_err *err)
@@ -202,7 +202,7 @@ static int save_borrowed(struct saving *inner, const char *dir, const char *head
 	return r;
 }
 
-/* Names what is kept of one. */
+/* Sets the refs for what is kept of a repository. */
 static int keep_repository(struct saving *inner, const struct commits *commits,
 			   const struct saved_nested *nested, const char *commit,
 			   struct ap_err *err)
@@ -219,7 +219,8 @@ static int keep_repository(struct saving *inner, const struct commits *commits,
 	return r;
 }
 
-/* Whether what was kept of it before has that tree and that history: `ret` then. */
+/* Whether the commit that was kept of it before has that tree and that history; puts it into `ret`
+ * then. */
 static bool is_kept_already(struct saving *inner, const char *path, const char *tree,
 			    const char *head, char ret[GIT_OID_MAX + 1])
 {
@@ -236,7 +237,7 @@ static bool is_kept_already(struct saving *inner, const char *path, const char *
 	return true;
 }
 
-/* Whether the template has files in a directory: those of a submodule that is ready. */
+/* Whether the template has files in a directory, which are those of a submodule that is ready. */
 static bool template_has_files(const struct worktree *worktree, const char *path)
 {
 	AP_CLEANUP_BUF struct ap_buf dir = {0};
@@ -282,7 +283,7 @@ static int save_repository(struct saving *saving, const struct saved_nested *nes
 	if (r < 0)
 		return r;
 	inner.git_is_placed = *nested->gitlink != '\0';
-	/* a submodule that is ready lies in the template */
+	/* a submodule that is ready has its files in the template */
 	if (!*base_tree && *nested->gitlink && template_has_files(worktree, nested->path) &&
 	    ap_git_tree_of(inner.git, nested->gitlink, base_tree, NULL) < 0)
 		*base_tree = '\0';
@@ -311,8 +312,8 @@ static int save_repository(struct saving *saving, const struct saved_nested *nes
 	return r;
 }
 
-/* The name of the worktree of its own git that an agent has made there (git worktree add), as its
- * git directory has it: worktrees/NAME. False: it is none. */
+/* The name, worktrees/NAME in the agent's git directory, of a linked worktree that the agent has
+ * added there (git worktree add). False: it is none. */
 static bool own_worktree(const struct saving *saving, const struct saved_nested *nested,
 			 char ret[PATH_MAX])
 {
@@ -329,7 +330,8 @@ static bool own_worktree(const struct saving *saving, const struct saved_nested 
 	return true;
 }
 
-/* One of these: its commits are the agent's own, and taken already. */
+/* Saves a linked worktree of the agent's: its commits are in the agent's own git, and taken
+ * already. */
 static int save_own_worktree(struct saving *saving, const struct saved_nested *nested,
 			     const char *name, char ret[GIT_OID_MAX + 1], struct ap_err *err)
 {
@@ -339,7 +341,7 @@ static int save_own_worktree(struct saving *saving, const struct saved_nested *n
 	struct saving inner;
 	ap_buf_printf(&tip, "%s/HEAD", name);
 	const char *head = commits_find(saving->own, ap_buf_text(&tip));
-	if (!*head) /* nothing new was committed there: it began where the agent was */
+	if (!*head) /* no new commit was made there: its HEAD is taken to be the agent's */
 		head = saving->own->head_oid;
 	int r = saving_init(&inner, saving->worktree, nested->path, saving, NULL, err);
 	if (r < 0)
@@ -384,7 +386,7 @@ int nested_head(const struct worktree *worktree, struct layer *layer,
 	struct agent_head head = {NULL, ""};
 	ap_buf_printf(&dir, "/proc/self/fd/%d/.", fd);
 	int r = fd < 0 ? -ENOENT : agent_git_head(ap_buf_text(&dir), &head, NULL);
-	/* one of another format can be nothing in the tree */
+	/* the tree cannot name an object of another format */
 	bool found = r == 0 && strlen(head.oid) == strlen(worktree_origin(worktree));
 	if (found)
 		strcpy(ret, head.oid);

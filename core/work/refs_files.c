@@ -13,12 +13,13 @@
 #include "cleanup.h"
 #include "file.h"
 
-#define SYMBOLIC_MAX 5 /* refs that lead to refs, as git follows them */
+#define SYMBOLIC_MAX 5 /* longest chain of symbolic refs, as git follows it */
 #define BLOCK	     (64 << 10)
 
 /* --- files --- */
 
-/* Looked at before it is opened: opening a device may do something. */
+/* Opens a regular file. Checks it before it opens it for reading, as opening a device may have
+ * effects. */
 static int open_regular(int dir_fd, const char *name)
 {
 	char link[32];
@@ -138,8 +139,8 @@ void refs_fini(struct ref_list *list)
 	*list = (struct ref_list){0};
 }
 
-/* The text of a file that is a ref or HEAD: an object, or a ref whose name is returned. 0, 1 (a
- * ref), -EIO. */
+/* Parses the text of a ref or HEAD: an object, or the name of a ref in `ret_target`. 0, 1 (a ref),
+ * -EIO. */
 static int parse_ref(char *text, char ret_oid[GIT_OID_MAX + 1], char **ret_target)
 {
 	if (strncmp(text, "ref:", 4) != 0)
@@ -152,8 +153,8 @@ static int parse_ref(char *text, char ret_oid[GIT_OID_MAX + 1], char **ret_targe
 	return refs_is_name(target) ? 1 : -EIO;
 }
 
-/* Reads one, whether it is a file, or the link that old ones may be. As parse_ref(); `text` holds
- * the target. */
+/* Reads a ref from a file, or HEAD from a symbolic link, which old versions of git made. Returns as
+ * parse_ref(); `text` holds the target. */
 static int read_ref(int git_fd, const char *name, enum data_owner owner, struct ap_buf *text,
 		    char ret_oid[GIT_OID_MAX + 1], char **ret_target)
 {
@@ -213,7 +214,7 @@ static int read_entry(struct reading *reading, const struct dirent *entry, unsig
 	size_t before = reading->name.len;
 	bool is_dir = entry->d_type == DT_DIR;
 	int r = 0;
-	if (entry->d_name[0] == '.') /* none of git's */
+	if (entry->d_name[0] == '.') /* git has no such name */
 		return 0;
 	if (reading->n_left == 0) {
 		reading->list->is_cut = true;
@@ -298,7 +299,7 @@ bool refs_next_packed(const char **at, struct packed_ref *ret)
 		ret->line = line;
 		ret->name = line + len + 1;
 		ret->name_len = (size_t)(end - ret->name);
-		if (**at == '^') { /* what the tag leads to */
+		if (**at == '^') { /* the peeled tag */
 			end = *at + strcspn(*at, "\n");
 			*at = *end ? end + 1 : end;
 		}

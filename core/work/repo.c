@@ -15,7 +15,7 @@
 #include "ref_notes.h"
 #include "remove.h"
 
-/* The directory that programs know the repository by, whichever worktree they are in. */
+/* The directory by which programs know the repository, whichever worktree they are in. */
 static char *main_path(const char *common_dir)
 {
 	size_t len = strlen(common_dir);
@@ -23,8 +23,9 @@ static char *main_path(const char *common_dir)
 	return strndup(common_dir, in_checkout ? len - 5 : len);
 }
 
-/* One answer of git rev-parse in the repository, owned by the caller: the last that it prints,
- * behind the lines of `ret_before`, which may be NULL. A path may have newlines in it. */
+/* Asks git rev-parse in the repository for a path, which is owned by the caller. The path is the
+ * last that git prints, behind a line that says whether the repository is bare (`ret_bare`, which
+ * may be NULL), as it may contain newlines. */
 static int ask_path(const struct repo *repo, const char *what, bool *ret_bare, char **ret,
 		    struct ap_err *err)
 {
@@ -46,8 +47,8 @@ static int ask_path(const struct repo *repo, const char *what, bool *ret_bare, c
 	return *ret ? 0 : ap_err_errno(err, -ENOMEM, "%s", repo->path);
 }
 
-/* Where the directories of the repository are, by git's own search. Nothing of what it says of
- * itself is obeyed in that. */
+/* Finds the directories of the repository by git's own search. In that git obeys nothing that the
+ * repository says of itself. */
 static int find_dirs(struct repo *repo, const char *path, struct ap_err *err)
 {
 	bool bare;
@@ -56,7 +57,7 @@ static int find_dirs(struct repo *repo, const char *path, struct ap_err *err)
 		r = ap_err_wrap(err, -EINVAL, "%s is not usable as a git repository", path);
 	if (r == 0)
 		r = ask_path(repo, "--git-common-dir", NULL, &repo->common_dir, err);
-	/* fails inside a .git directory: there are no files then */
+	/* fails inside a .git directory: it has no work tree then */
 	if (r == 0 && !bare)
 		(void)ask_path(repo, "--show-toplevel", NULL, &repo->work_tree, NULL);
 	return r > 0 ? -EIO : r;
@@ -66,7 +67,7 @@ static void name_user(uid_t uid, char *ret, size_t size)
 {
 	char block[1024];
 	struct passwd entry, *found = NULL;
-	(void)getpwuid_r(uid, &entry, block, sizeof block, &found); /* else the number does */
+	(void)getpwuid_r(uid, &entry, block, sizeof block, &found); /* on failure the number does */
 	if (found)
 		snprintf(ret, size, "%s (uid %u)", found->pw_name, uid);
 	else
@@ -89,7 +90,7 @@ static int check_owner(const char *dir, struct ap_err *err)
 			  dir, owner, us);
 }
 
-/* The handle that stays, behind its lock. */
+/* Opens the handle that stays, with its lock. */
 static int open_git(struct repo *repo, struct ap_err *err)
 {
 	repo->git_lock = malloc(sizeof *repo->git_lock);
@@ -176,7 +177,7 @@ int repo_lookup(const struct repo *repo, const char *ref, char ret_oid[GIT_OID_M
 	return r;
 }
 
-/* The longer of two paths, which are taken over. */
+/* Returns the longer of two paths and frees the other; takes over both. */
 static char *longer(char *a, char *b)
 {
 	bool first = !b || (a && strlen(a) >= strlen(b));
@@ -184,8 +185,8 @@ static char *longer(char *a, char *b)
 	return first ? a : b;
 }
 
-/* Calls `each` for every worktree that git lists of the repository, all but the main one, with its
- * administrative directory and where it is, or was. */
+/* Calls `each` for every linked worktree that the repository lists, with its administrative
+ * directory and the directory where it is, or was. */
 static void each_linked(const struct repo *repo,
 			void (*each)(void *data, const char *admin, const char *dir), void *data)
 {
@@ -241,7 +242,7 @@ static void note_branch(void *data, const char *admin, const char *dir)
 int repo_branch_place(const struct repo *repo, const char *ref, char **ret, struct ap_err *err)
 {
 	struct branch_place place = {.ref = ref};
-	/* a bare one has nothing checked out, whatever its HEAD says */
+	/* a bare repository has nothing checked out, whatever its HEAD says */
 	if (repo->work_tree && is_on(repo->common_dir, ref))
 		place.found = strdup(repo->main_path);
 	else
@@ -251,7 +252,7 @@ int repo_branch_place(const struct repo *repo, const char *ref, char **ret, stru
 }
 
 struct place {
-	const char *path; /* is in it */
+	const char *path; /* the path to find the place of */
 	char *found;	  /* the longest so far, owned */
 };
 
@@ -264,7 +265,7 @@ static void note_place(void *data, const char *admin, const char *given)
 		place->found = longer(place->found, ap_steal(dir));
 }
 
-/* The same of the linked ones. */
+/* As repo_place_of(), among the linked worktrees. */
 static char *linked_place_of(const struct repo *repo, const char *path)
 {
 	struct place place = {.path = path};
@@ -291,7 +292,7 @@ bool repo_has_program(const struct repo *repo, const char *commit, const char *p
 	if (git_run(&place, &out, NULL, GIT_ARGS("ls-tree", "--full-tree", commit, "--", path)) !=
 	    0)
 		return false;
-	/* MODE TYPE OBJECT; a link may lead to one */
+	/* MODE TYPE OBJECT; a link may lead to a program */
 	return strncmp(ap_buf_text(&out), "100755 ", 7) == 0 ||
 	       strncmp(ap_buf_text(&out), "120000 ", 7) == 0;
 }
@@ -300,7 +301,7 @@ bool repo_ignores(const char *work_tree, const char *path)
 {
 	AP_CLEANUP_BUF struct ap_buf dir = {0};
 	const struct git_place any = {0};
-	ap_buf_printf(&dir, "%s/", path); /* it is one: patterns may be for directories only */
+	ap_buf_printf(&dir, "%s/", path); /* some patterns match only directories */
 	return git_run(&any, NULL, NULL,
 		       GIT_ARGS("-C", work_tree, "check-ignore", "--quiet", "--",
 				ap_buf_text(&dir))) == 0;
@@ -333,5 +334,5 @@ void repo_forget_worktrees(const struct repo *repo, const char *dir)
 	AP_CLEANUP_BUF struct ap_buf all = {0};
 	each_linked(repo, forget_gone, &dir);
 	ap_buf_printf(&all, "%s/worktrees", repo->common_dir);
-	(void)rmdir(ap_buf_text(&all)); /* git removes that of the last worktree too */
+	(void)rmdir(ap_buf_text(&all)); /* git too removes it with the last worktree */
 }

@@ -1,5 +1,6 @@
-/* All three are walks from descriptor to descriptor, with a stack of their own: however deep a tree
- * is, no stack of a thread overflows. */
+/* restore_from() and restore_keep_links() walk from descriptor to descriptor with a stack of their
+ * own on the heap: however deep a tree is, no thread's stack overflows. restore_keep_layer()
+ * recurses, to a bounded depth. */
 #include "restore.h"
 
 #include <dirent.h>
@@ -23,9 +24,10 @@
 #include "remove.h"
 
 #define FUSERMOUNT_LIMIT (10 * AP_SECOND)
-#define NAME_PATH_MAX	 300 /* of a name by the descriptor of its directory */
+#define NAME_PATH_MAX	 300 /* bytes of a path /proc/self/fd/N/NAME */
 
-/* A path of a name of a directory that is open: short, and no link on the way. */
+/* The path of a name by the open descriptor of its directory: short, and with no link on the way.
+ */
 static void path_at(char ret[NAME_PATH_MAX], int dir_fd, const char *name)
 {
 	snprintf(ret, NAME_PATH_MAX, "/proc/self/fd/%d/%s", dir_fd, name);
@@ -36,7 +38,7 @@ static bool is_dot(const char *name)
 	return strcmp(name, ".") == 0 || strcmp(name, "..") == 0;
 }
 
-/* Opens a directory for reading and changing. */
+/* Opens a directory for reading and changing, and makes it u+rwx, mutable, for that. */
 static int open_free_dir(int dir_fd, const char *name)
 {
 	char path[32];
@@ -46,7 +48,7 @@ static int open_free_dir(int dir_fd, const char *name)
 		return path_fd;
 	snprintf(path, sizeof path, "/proc/self/fd/%d", path_fd);
 	if (fstat(path_fd, &st) == 0 && (st.st_mode & 0700) != 0700)
-		(void)chmod(path, (st.st_mode & 07777) | 0700); /* else what follows fails */
+		(void)chmod(path, (st.st_mode & 07777) | 0700); /* on failure what follows fails */
 	int fd = file_open_below(path_fd, ".", O_RDONLY | O_DIRECTORY);
 	if (fd >= 0)
 		remove_unlock_dir(fd);
@@ -71,15 +73,15 @@ static int copy_file(int from_fd, int to_fd, const char *name)
 	return file_copy(from, to, true, NULL);
 }
 
-/* --- what both walks stand on --- */
+/* --- what both walks share --- */
 
 /* A directory on the way. */
 struct level {
 	int from_fd, to_fd;
-	DIR *names;	      /* of from_fd, which it owns; NULL: the entries of `dir` lead */
-	struct layer_dir dir; /* restoring: where something may be changed */
+	DIR *names;	      /* of from_fd, which it owns; NULL: the walk follows `dir` */
+	struct layer_dir dir; /* for restoring: the layer's directory */
 	size_t next;
-	struct stat st; /* what it is to be when all is in it */
+	struct stat st; /* its mode and times at the end */
 	size_t path_len;
 };
 
@@ -91,7 +93,7 @@ struct walk {
 	struct ap_err *err;
 };
 
-/* Notes that something failed; the walk goes on unless there is no memory for it. */
+/* Records a failure; the first one counts. The walk goes on. */
 static void fail(struct walk *walk, const char *name, int error)
 {
 	if (walk->result < 0)
@@ -114,7 +116,7 @@ static void level_fini(struct level *level)
 		layer_dir_fini(&level->dir);
 }
 
-/* Takes what is in the level over, also on failure. */
+/* Takes over what is in the level, also on failure. */
 static int push(struct walk *walk, const struct level *level, const char *name)
 {
 	if (walk->n == walk->room) {
@@ -150,7 +152,7 @@ static void walk_fini(struct walk *walk)
 	ap_buf_fini(&walk->path);
 }
 
-/* The next name of a directory that is being read; NULL: that was the last. */
+/* The next name of a directory that is being read; NULL: there are no more. */
 static const char *next_name(struct walk *walk, struct level *level)
 {
 	const struct dirent *at;
@@ -163,7 +165,7 @@ static const char *next_name(struct walk *walk, struct level *level)
 	return at ? at->d_name : NULL;
 }
 
-/* Has the names of from_fd lead. */
+/* Makes the walk follow the names in from_fd. */
 static int read_names(struct level *level)
 {
 	level->names = fdopendir(level->from_fd);
@@ -190,7 +192,7 @@ static int enter_copy(struct walk *walk, int from_fd, int to_fd, const char *nam
 	return r;
 }
 
-/* Makes a name as the template has it, in a place where there is none. */
+/* Makes a missing name as the template has it. */
 static void put_name(struct walk *walk, int from_fd, int to_fd, const char *name)
 {
 	struct stat st;
@@ -254,7 +256,7 @@ static void restore_entry(struct walk *walk, const struct level *level,
 		put_name(walk, from_fd, to_fd, entry->name);
 }
 
-/* Leaves a directory as the template has it. */
+/* Leaves a directory, with the mode that the template has. */
 static void end_restored(struct walk *walk)
 {
 	const struct level *level = &walk->levels[walk->n - 1];
@@ -303,7 +305,7 @@ int restore_from(struct layer *layer, const char *template_files, struct ap_err 
 
 /* --- keeping --- */
 
-/* The marks of an overlay that make a directory what it is there. */
+/* Copies the marks of a directory in an overlay's upper directory: opaque and redirect. */
 static void copy_marks(int from_fd, int to_fd)
 {
 	static const char *const marks[] = {"trusted.overlay.opaque", "trusted.overlay.redirect",
@@ -338,8 +340,8 @@ static int enter_kept(struct walk *walk, int from_fd, int to_fd, const char *nam
 	return r;
 }
 
-/* A link to what is no directory; what cannot have another (too many, not ours, a file system that
- * has none) is made anew. */
+/* Makes a hard link; copies what cannot have another one (too many links, not ours, a file system
+ * without links). Not for directories. */
 static int link_name(int from_fd, int to_fd, const char *name, const struct stat *st)
 {
 	if (linkat(from_fd, name, to_fd, name, 0) == 0)
@@ -370,7 +372,8 @@ static void keep_name(struct walk *walk, int from_fd, int to_fd, const char *nam
 		fail(walk, name, r);
 }
 
-/* Its mode and times; the directory that it was made from has its own mode again too. */
+/* Leaves a directory, with its mode and times; gives the directory that it was made from its own
+ * mode back too. */
 static void end_kept(struct walk *walk)
 {
 	const struct level *level = &walk->levels[walk->n - 1];
@@ -415,9 +418,10 @@ int restore_keep_links(const char *from, const char *to, struct ap_err *err)
 
 /* --- keeping what a layer says is changed --- */
 
-#define KEEP_DEPTH_MAX 1000 /* directories in directories: what a thread's stack takes */
+#define KEEP_DEPTH_MAX 1000 /* levels of directories: what a thread's stack takes */
 
-/* Whether anything was linked. What cannot be entered or linked is left out. */
+/* Links the changed files of a directory. Returns whether it linked anything; leaves out what it
+ * can neither enter nor copy. */
 static bool keep_changed(const struct layer_dir *dir, int to_fd, struct ap_buf *path,
 			 unsigned depth)
 {
@@ -441,7 +445,7 @@ static bool keep_changed(const struct layer_dir *dir, int to_fd, struct ap_buf *
 			AP_CLEANUP_CLOSE int below =
 				file_open_below(to_fd, entry->name, O_RDONLY | O_DIRECTORY);
 			bool kept = below >= 0 && keep_changed(&child, below, path, depth + 1);
-			if (kept) /* its own mode: it is kept as it was */
+			if (kept) /* it has its own mode, as it was */
 				(void)fchmod(below, entry->st.st_mode & 07777);
 			else
 				(void)unlinkat(to_fd, entry->name, AT_REMOVEDIR);
@@ -482,7 +486,8 @@ static void mounts_fini(struct mounts *mounts)
 	mounts_free(mounts->rows, mounts->n);
 }
 
-/* What is mounted at the path and below it, without the lowest `n_own` overlays at itself. */
+/* Lists the mounts at the path and below it, without the lowest `n_own` overlays at the path
+ * itself. */
 static int list_mounts(const char *path, unsigned n_own, struct mounts *ret)
 {
 	AP_CLEANUP_BUF struct ap_buf table = {0};
@@ -514,8 +519,8 @@ static int unmount_fuse(const char *path)
 	return r > 0 ? -EPERM : r;
 }
 
-/* Lets go of what lies on top at a path. The way there is by descriptor: an agent may put a link in
- * the place of a directory, and what that leads to stays. */
+/* Unmounts what lies on top at a name. Gets there by descriptor: an agent may put a link in the
+ * place of a directory, and what that leads to must stay mounted. */
 static int unmount_at(int dir_fd, const char *name, const struct mounts_row *row)
 {
 	char path[NAME_PATH_MAX];
@@ -527,8 +532,8 @@ static int unmount_at(int dir_fd, const char *name, const struct mounts_row *row
 	return -errno;
 }
 
-/* Opens the directory that a mount's place is in: from the root for the path itself, the way to
- * which is the pool's, else from the path. -EXDEV: another mount lies between. */
+/* Opens the parent directory of a mount's place: from the root for `path` itself, whose parents are
+ * the pool's, else from `path`. -EXDEV: another mount lies between. */
 static int open_above(const char *path, int top_fd, const char *place, const char **ret_name)
 {
 	const char *slash = strrchr(place, '/');
@@ -545,8 +550,8 @@ static int open_above(const char *path, int top_fd, const char *place, const cha
 	return fd < 0 ? -errno : fd;
 }
 
-/* Lets go of one of each place: first of what lies over the path. Behind a mount that never answers
- * there may be others: they go with it, and nobody looks for them. */
+/* Unmounts one mount at each place: with `is_over` only at the path itself, else only below. A
+ * mount that never answers may hide others: these go with it, and nobody looks for them. */
 static int unmount_round(const char *path, const struct mounts *mounts, bool is_over)
 {
 	AP_CLEANUP_CLOSE int top_fd =

@@ -47,7 +47,8 @@ int rules_leave_out(struct rules *rules, struct ap_git *git, const char *checked
 	return r;
 }
 
-/* Writes what was left out at a path, if it is a regular file that is not too large. */
+/* Writes the file that a sparse checkout left out at a path, if it is a regular file that is not
+ * too large. */
 static int copy_left_out(struct rules *rules, const char *path, const char *to, struct ap_err *err)
 {
 	AP_CLEANUP_BUF struct ap_buf file = {0};
@@ -58,7 +59,7 @@ static int copy_left_out(struct rules *rules, const char *path, const char *to, 
 	ap_buf_printf(&file, "%s/%s", rules->checked_out, path);
 	if (file.failed)
 		return ap_err_errno(err, -ENOMEM, "%s", path);
-	if (lstat(file.data, &st) == 0) /* it was there, and the agent has removed it */
+	if (lstat(file.data, &st) == 0) /* it was checked out, and the agent has removed it */
 		return 0;
 	int r = ap_git_entry_at(rules->git, rules->tree, path, &mode, oid, err);
 	if (r < 0 || !S_ISREG(mode))
@@ -83,7 +84,7 @@ static int copy_rule(int from_dir, const char *name, const char *to, struct ap_e
 	return file_write(to, text.data, text.len, err);
 }
 
-/* Those of one directory. */
+/* Copies the rules of one directory. */
 static int fill_one(struct rules *rules, const char *path, struct ap_err *err)
 {
 	static const char *const names[] = {".gitignore", ".gitattributes"};
@@ -95,7 +96,7 @@ static int fill_one(struct rules *rules, const char *path, struct ap_err *err)
 	if (from.failed || to.failed)
 		return ap_err_errno(err, -ENOMEM, "%s", path);
 	AP_CLEANUP_CLOSE int dir = layer_merged_dir(rules->layer, ap_buf_text(&from), NULL);
-	if (dir < 0 && !rules->checked_out) /* it has gone meanwhile, or cannot be looked into */
+	if (dir < 0 && !rules->checked_out) /* it has gone meanwhile, or cannot be opened */
 		return 0;
 	if (*path && mkdir(ap_buf_text(&to), 0700) < 0 && errno != EEXIST)
 		return errno == ENAMETOOLONG ? 0 : ap_err_errno(err, -errno, "%s", to.data);
@@ -117,7 +118,7 @@ static int fill_one(struct rules *rules, const char *path, struct ap_err *err)
 	return r;
 }
 
-/* Whether a directory is that one or above it. */
+/* Whether the first `len` bytes of `path` are the directory `dir` or one above it. */
 static bool is_above(const char *dir, const char *path, size_t len)
 {
 	return strncmp(dir, path, len) == 0 && (dir[len] == '/' || dir[len] == '\0' || len == 0);

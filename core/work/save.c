@@ -1,6 +1,6 @@
-/* The end of a lease, and commits during it: whatever an agent did in its worktree is on the branch
- * of its lease afterwards, or is kept by a ref below refs/agentpool/LABEL/, or is noted as what
- * only kept/ holds; or the saving fails and all stays as it is. */
+/* The end of a lease, and commits during it: afterwards all that an agent did in its worktree is on
+ * the branch of its lease, or in a ref below refs/agentpool/LABEL/, or recorded as held by kept/
+ * only; or the save fails and the agent's work stays where it is. */
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -169,14 +169,15 @@ int saving_commit(struct saving *saving, const char *tree, const char *tip, cons
 
 /* --- the end of a lease --- */
 
-/* The tree of a commit; "" where it cannot be had. */
+/* The tree of a commit; "": it cannot be read. */
 static void tree_of(struct saving *saving, const char *commit, char ret[GIT_OID_MAX + 1])
 {
 	if (!*commit || ap_git_tree_of(saving->git, commit, ret, NULL) < 0)
 		*ret = '\0';
 }
 
-/* The tree of all files; saving->any: whether anything lies in the layer at all. */
+/* Builds the tree of all files, and sets saving->any if the layer has anything that is not setup's.
+ */
 static int save_files(struct saving *saving, const char *head, char ret[GIT_OID_MAX + 1],
 		      struct ap_err *err)
 {
@@ -197,8 +198,8 @@ static int save_files(struct saving *saving, const char *head, char ret[GIT_OID_
 	return r;
 }
 
-/* Puts the branch at `commit`, or removes it if nothing was made on it. -ESTALE: somebody else has
- * moved it. */
+/* Puts the branch at `commit`, or removes it if the lease created it and made no commit. -ESTALE:
+ * somebody else has moved it. */
 static int update_branch(struct saving *saving, const struct worktree_lease *lease, const char *tip,
 			 const char *commit, struct ap_err *err)
 {
@@ -211,9 +212,9 @@ static int update_branch(struct saving *saving, const struct worktree_lease *lea
 	return ap_git_set_ref(saving->git, ref, commit, tip, "agentpoolfs: work of the lease", err);
 }
 
-/* Has the branch hold the tree and all histories: the branch's as it is in the repository, the
- * agent's own of it, and that of HEAD. Somebody else may move it meanwhile: what was made of it is
- * built upon then. */
+/* Puts the branch at a commit with the tree and all three histories: that of the branch in the
+ * repository (tip), that of the branch in the agent's git (own), and that of HEAD (head). If
+ * somebody else moves the branch meanwhile, tries again on top of that. */
 static int save_on_branch(struct saving *saving, const struct worktree_lease *lease,
 			  const char *tree, const char *own, const char *head,
 			  char ret[GIT_OID_MAX + 1], struct ap_err *err)
@@ -227,7 +228,7 @@ static int save_on_branch(struct saving *saving, const struct worktree_lease *le
 			return r;
 		if (r > 0)
 			tip[0] = '\0';
-		/* HEAD may be on a branch without a commit: where the lease began then */
+		/* HEAD may be on a branch without a commit: then the lease's base counts */
 		const char *from = *head ? head : *own ? own : *tip ? tip : lease->base;
 		/* the branch as the agent has it */
 		bool own_counts = *own && ap_git_is_ancestor(saving->git, own, from, NULL) != 1 &&
@@ -244,7 +245,7 @@ static int save_on_branch(struct saving *saving, const struct worktree_lease *le
 	}
 }
 
-/* A repository that stands in place of the worktree's own `.git`. */
+/* Saves a repository that an agent has put in place of the worktree's own `.git`. */
 static int save_in_place(struct saving *saving, struct ap_err *err)
 {
 	AP_CLEANUP_BUF struct ap_buf dir = {0};
@@ -299,7 +300,8 @@ static int save_own(struct saving *saving, const struct worktree_lease *lease, s
 		r = commits_keep_refs(saving, &commits, "%2Egit", saved, ref, err);
 	if (r == 0)
 		r = commits_keep_left_behind(saving, &commits, saved, err);
-	/* the label may go on elsewhere at once; what an agent has removed holds nobody up */
+	/* another worktree may use the label at once; a git directory that an agent removed is no
+	 * failure */
 	if (r == 0 && worktree_is_registered(worktree))
 		(void)agent_git_detach(worktree->git_dir, saved, NULL);
 	if (r == 0) {
@@ -317,9 +319,9 @@ int worktree_save(struct worktree *worktree, const struct worktree_lease *lease,
 {
 	struct saving saving;
 	*ret = (struct worktree_saved){.is_untouched = false};
-	int r = worktree_attach(worktree, err); /* its rules are read through it */
+	int r = worktree_attach(worktree, err); /* to read its rules through the mount */
 	if (r == 0 && worktree_is_kept(worktree)) {
-		ret->is_untouched = true; /* it was saved, then its layer moved away */
+		ret->is_untouched = true; /* a daemon saved it, then moved its layer away */
 		return 0;
 	}
 	if (r == 0)
@@ -339,8 +341,7 @@ int worktree_save(struct worktree *worktree, const struct worktree_lease *lease,
 
 /* --- during the lease --- */
 
-/* Notes where the pool has put the branch: what is discarded goes back from there, and no further.
- */
+/* Records where the pool has put the branch: worktree_discard() moves it back only from there. */
 static int note_followed(const struct saving *saving, const char *commit, struct ap_err *err)
 {
 	AP_CLEANUP_BUF struct ap_buf ref = {0};
@@ -377,7 +378,7 @@ int worktree_follow(struct worktree *worktree, const struct worktree_lease *leas
 	const char *const known[] = {lease->base, *tip ? tip : NULL, NULL};
 	if (r >= 0)
 		r = commits_take(&saving, worktree->git_dir, NULL, known, &commits, err);
-	/* a branch that somebody else has moved is brought together with this at the end */
+	/* the save at the end joins these commits with a branch that somebody else has moved */
 	if (r == 0 && *commits.head_oid &&
 	    (!*tip || ap_git_is_ancestor(saving.git, tip, commits.head_oid, NULL) == 1))
 		r = ap_git_set_ref(saving.git, ref, commits.head_oid, tip,
@@ -392,7 +393,7 @@ int worktree_follow(struct worktree *worktree, const struct worktree_lease *leas
 	return r;
 }
 
-/* On the lease's branch, or on none: others are not the lease's. */
+/* HEAD must be on the lease's branch, or detached: other branches are not the lease's. */
 static int check_head(const struct agent_head *head, const char *label, struct ap_err *err)
 {
 	char own[AP_LABEL_MAX + 32];
@@ -402,10 +403,10 @@ static int check_head(const struct agent_head *head, const char *label, struct a
 	return ap_err_set(err, -EBUSY, "the worktree is on %.256s, not on %s", head->ref, own);
 }
 
-/* The agent's index with what was committed in it, in place of the one that is there: locked as git
- * locks it, made from a copy. */
+/* The agent's index while a commit replaces it: locked as git locks it. The new one is made from a
+ * copy. */
 struct own_index {
-	int dir_fd; /* of the git directory: what has become of its path is nobody's business */
+	int dir_fd; /* of the git directory, whatever becomes of its path */
 	struct ap_buf dir, lock, path;
 	bool is_locked;
 };
@@ -443,8 +444,8 @@ static void unlock_index(struct own_index *index)
 		close(index->dir_fd);
 }
 
-/* Reads the tree into a copy of the index, which keeps what it knows of files that are the same,
- * and puts it in place. By the git program, in REPO, on the copy alone. */
+/* Reads the tree into a copy of the index, which keeps its stat data of unchanged files, and puts
+ * the copy in place. The git program does it, in REPO, on the copy alone. */
 static int commit_index(const struct worktree *worktree, struct own_index *index, const char *tree,
 			struct ap_err *err)
 {
@@ -458,9 +459,9 @@ static int commit_index(const struct worktree *worktree, struct own_index *index
 	if (r == 0)
 		r = file_write(ap_buf_text(&scratch), bytes.data, bytes.len, err);
 	else
-		(void)unlink(ap_buf_text(&scratch)), r = 0; /* the agent has none: one is made */
+		(void)unlink(ap_buf_text(&scratch)), r = 0; /* no index: git makes one */
 	if (r == 0 && git_must(&place, NULL, err, GIT_ARGS("read-tree", "-m", tree)) < 0) {
-		(void)unlink(ap_buf_text(&scratch)); /* such as one with conflicts */
+		(void)unlink(ap_buf_text(&scratch)); /* such as an index with conflicts */
 		r = git_must(&place, NULL, err, GIT_ARGS("read-tree", tree));
 	}
 	bytes.len = 0;
@@ -475,7 +476,7 @@ static int commit_index(const struct worktree *worktree, struct own_index *index
 	return r;
 }
 
-/* What a merge, cherry-pick or revert that is not concluded goes with. */
+/* Removes the files of a merge, cherry-pick or revert that was not concluded. */
 static void forget_merge(const struct own_index *index)
 {
 	static const char *const names[] = {"MERGE_HEAD", "MERGE_MODE", "MERGE_MSG",
@@ -487,7 +488,7 @@ static void forget_merge(const struct own_index *index)
 	}
 }
 
-/* Commits what belongs to the tree in REPO, and has the agent's own git stand on it. */
+/* Commits the tree of the files in REPO, and sets the lease's branch there. */
 static int commit_own(struct saving *saving, const struct worktree_lease *lease,
 		      const struct commits *commits, const char *tip, struct ap_err *err)
 {
@@ -577,7 +578,8 @@ int worktree_discard(const struct worktree *worktree, const struct worktree_leas
 		return r;
 	branch_ref(ref, lease->label);
 	worktree_held_ref(worktree, &held);
-	/* what the pool has put there in this lease goes back; somebody else's stays */
+	/* moves back what the pool has put there in this lease; leaves what somebody else has put
+	 * there */
 	r = ap_git_resolve(git, ref, tip, err);
 	if (r == 0 && worktree_is_registered(worktree))
 		strcpy(ours, tip);
@@ -588,7 +590,7 @@ int worktree_discard(const struct worktree *worktree, const struct worktree_leas
 				   : ap_git_set_ref(git, ref, lease->base, tip,
 						    "agentpoolfs: the lease is discarded", err);
 	ap_git_close(git);
-	/* as at the end of a saving */
+	/* as worktree_save() does at its end */
 	if (worktree_is_registered(worktree))
 		(void)agent_git_detach(worktree->git_dir, lease->base, NULL);
 	return r < 0 && r != -ESTALE ? r : 0;

@@ -10,7 +10,7 @@
 
 #include "cleanup.h"
 
-#define DEPTH_MAX 1000 /* directories in directories: what a thread's stack takes */
+#define DEPTH_MAX 1000 /* levels of directories: what a thread's stack takes */
 
 #define MODE_TYPE 0170000
 #define MODE_DIR  0040000
@@ -24,15 +24,15 @@ struct building {
 	struct ap_buf *path; /* of the directory, from the top of the layer */
 	struct ap_git_tree base, head;
 	const char *base_oid; /* "": none */
-	const char *origin;   /* path of what `base` was at first, in the template */
-	bool is_changed;      /* `base` is another tree than that of base_oid by now */
+	const char *origin;   /* path in the template of what `base` was at first */
+	bool is_changed;      /* `base` is no longer the tree base_oid */
 };
 
 static int build_dir(struct saved_tree *saved, const struct layer_dir *dir, struct ap_buf *path,
 		     const char *origin, const char *base_oid, const char *head_oid,
 		     char ret[GIT_OID_MAX + 1], struct ap_err *err);
 
-/* The path below the top of the tree, by which git knows it. */
+/* The path from the top of the tree, by which git knows it. */
 static const char *tree_path(const struct saved_tree *saved, const struct ap_buf *path)
 {
 	size_t len = strlen(saved->top);
@@ -91,8 +91,8 @@ static int compare_paths(const void *a, const void *b)
 	return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
-/* Finds the first path of the agent's index that is not before another; NULL: there is none. The
- * index is read when the first is looked for. */
+/* Finds the first path of the agent's index that does not sort before `path`; NULL: there is none.
+ * The first call reads the index. */
 static int find_tracked(struct saved_tree *saved, const char *path, const char **ret,
 			struct ap_err *err)
 {
@@ -101,7 +101,7 @@ static int find_tracked(struct saved_tree *saved, const char *path, const char *
 		int r = ap_git_read_index(saved->git, saved->index, add_tracked, saved, NULL);
 		if (r == -ENOMEM)
 			return ap_err_errno(err, r, "the index");
-		saved->has_tracked = true; /* one that cannot be read has none */
+		saved->has_tracked = true; /* an unreadable index tracks nothing */
 		if (saved->n_tracked > 0)
 			qsort(saved->tracked, saved->n_tracked, sizeof *saved->tracked,
 			      compare_paths);
@@ -134,7 +134,7 @@ static int in_index(struct saved_tree *saved, const char *path, bool is_dir, str
 		      : strcmp(found, wanted.data) == 0;
 }
 
-/* The tree that another one has at a path, "" for none. */
+/* The tree that the tree `root` has at a path; "": none. */
 static int tree_at(struct saved_tree *saved, const char *root, const char *path,
 		   char ret[GIT_OID_MAX + 1], struct ap_err *err)
 {
@@ -145,7 +145,7 @@ static int tree_at(struct saved_tree *saved, const char *root, const char *path,
 	return r;
 }
 
-/* The file that a tree has at a path; "": none, or none that can be found. */
+/* The blob that a tree has at a path; "": none, or it cannot be found. */
 static void blob_at(struct saved_tree *saved, const char *root, const char *path,
 		    char ret[GIT_OID_MAX + 1])
 {
@@ -154,8 +154,8 @@ static void blob_at(struct saved_tree *saved, const char *root, const char *path
 		*ret = '\0';
 }
 
-/* What git would have in its index: what the worktree was handed over with, then what the agent's
- * own git tracks. */
+/* The blob that git would have in its index: of the tree that the worktree was handed over with,
+ * else of the agent's index, else of its last commit. */
 static void tracked_at(void *data, const char *path, char ret[GIT_OID_MAX + 1])
 {
 	struct saved_tree *saved = data;
@@ -174,7 +174,8 @@ static int read_staged(void *data, const char *oid, size_t max, struct ap_buf *r
 	return saved->staged(saved->data, oid, max, ret);
 }
 
-/* Whether something new is left out. 1, 0 or a negative errno. */
+/* Whether the tree leaves an entry out, as it is ignored and not tracked. 1, 0 or a negative errno.
+ */
 static int is_left_out(struct building *b, const struct layer_entry *entry, struct ap_err *err)
 {
 	struct saved_tree *saved = b->saved;
@@ -185,7 +186,7 @@ static int is_left_out(struct building *b, const struct layer_entry *entry, stru
 	if (tracked && (is_tree(tracked) || is_gitlink(tracked)) == is_dir)
 		return 0;
 	const char *path = tree_path(saved, b->path);
-	if (strlen(path) >= PATH_MAX) /* nobody can have meant it */
+	if (strlen(path) >= PATH_MAX) /* no rule can be meant for it */
 		return 0;
 	int r = rules_fill_for(saved->rules, path, err);
 	if (r == 0)
@@ -223,7 +224,8 @@ static void remove_entry(struct building *b, const char *name)
 	ap_git_tree_remove(&b->base, name);
 }
 
-/* What setup made, and nobody has changed since, is as the agent's last commit has it. */
+/* Makes an entry that setup made, and nobody has changed since, as the agent's last commit has it.
+ */
 static int take_from_head(struct building *b, const char *name, struct ap_err *err)
 {
 	const struct ap_git_entry *entry = ap_git_tree_find(&b->head, name);
@@ -254,7 +256,7 @@ static int build_file(struct building *b, const struct layer_entry *entry, struc
 	struct saved_tree *saved = b->saved;
 	char oid[GIT_OID_MAX + 1];
 	AP_CLEANUP_CLOSE int fd = layer_open_file(b->dir, entry, saved->make_readable, NULL);
-	if (fd == -ENOENT || fd == -ESTALE) { /* it has gone meanwhile, or is something else now */
+	if (fd == -ENOENT || fd == -ESTALE) { /* it has gone, or is no file any more */
 		remove_entry(b, entry->name);
 		return 0;
 	}
@@ -297,8 +299,9 @@ static bool is_checked_out(const struct saved_tree *saved, const char *path)
 	return lstat(ap_buf_text(&file), &st) == 0;
 }
 
-/* The part of a tree of the template that is checked out there, or that is not: whoever removes or
- * moves a directory has not removed or moved what was not in it. "": nothing. */
+/* The part of a tree of the template that a sparse checkout has checked out, or has left out: an
+ * agent that removes or moves a directory does not remove or move what was not in it. "": nothing.
+ */
 static int part_of(struct saved_tree *saved, const char *oid, const char *origin, bool checked_out,
 		   char ret[GIT_OID_MAX + 1], struct ap_err *err)
 {
@@ -323,7 +326,7 @@ static int part_of(struct saved_tree *saved, const char *oid, const char *origin
 	return r < 0 || part.n == 0 ? r : ap_git_write_tree(saved->git, &part, ret, err);
 }
 
-/* Puts into a tree, "" for none, what another one has and it has not. */
+/* Adds to the tree `into`, which may be "", what `other` has and it has not. */
 static int merge_trees(struct saved_tree *saved, char into[GIT_OID_MAX + 1], const char *other,
 		       struct ap_err *err)
 {
@@ -349,9 +352,9 @@ static int merge_trees(struct saved_tree *saved, char into[GIT_OID_MAX + 1], con
 	return r < 0 ? r : ap_git_write_tree(saved->git, &tree, into, err);
 }
 
-/* A file that was moved with its directory: it was checked out by the rules of its old place, the
- * rules of the new one say what blob it is, and nothing was tracked there. `oid` becomes that. What
- * is not the file any more the layer says. */
+/* Converts a file that was moved with its directory: it was checked out by the rules of its old
+ * place; the rules of the new place, where nothing was tracked, decide which blob it is. Puts that
+ * into `oid`. The layer shows what is no longer that file. */
 static int convert_moved(struct building *b, const struct ap_buf *path, char oid[GIT_OID_MAX + 1],
 			 struct ap_err *err)
 {
@@ -365,8 +368,8 @@ static int convert_moved(struct building *b, const struct ap_buf *path, char oid
 	return r <= 0 ? r : write_file(saved, fd, tree_path(saved, path), oid, err);
 }
 
-/* What of a directory that was moved belongs to the tree at its new place: not what is ignored
- * there, unless the agent's last commit has it. */
+/* The part of a moved directory that belongs to the tree at its new place: without what is ignored
+ * there, unless the agent's last commit or its index has it. */
 static int moved_part(struct building *b, struct ap_buf *path, const char *oid,
 		      const char *head_oid, char ret[GIT_OID_MAX + 1], struct ap_err *err)
 {
@@ -374,7 +377,7 @@ static int moved_part(struct building *b, struct ap_buf *path, const char *oid,
 	AP_CLEANUP_GIT_TREE struct ap_git_tree tree = {NULL, 0}, head = {NULL, 0}, part = {NULL, 0};
 	int r = ap_git_read_tree(saved->git, oid, &tree, err);
 	if (r == 0 && *head_oid)
-		(void)ap_git_read_tree(saved->git, head_oid, &head, NULL); /* then it has nothing */
+		(void)ap_git_read_tree(saved->git, head_oid, &head, NULL); /* else it is empty */
 	if (r == 0)
 		r = rules_fill(saved->rules, tree_path(saved, path), err);
 	size_t len = path->len;
@@ -408,8 +411,8 @@ static int moved_part(struct building *b, struct ap_buf *path, const char *oid,
 	return r < 0 || part.n == 0 ? r : ap_git_write_tree(saved->git, &part, ret, err);
 }
 
-/* A name that is not there any more. What the template has at that very path and has not checked
- * out was never there, and stays, whatever was moved to it and away again. */
+/* Removes a name that has gone. What the template's tree has at that very path and a sparse
+ * checkout left out was never there: it stays, whatever was moved there and away again. */
 static int build_gone(struct building *b, const char *name, struct ap_err *err)
 {
 	struct saved_tree *saved = b->saved;
@@ -432,7 +435,7 @@ static int build_gone(struct building *b, const char *name, struct ap_err *err)
 	return r;
 }
 
-/* Where `.git` is among the entries of a directory; NULL: there is none. */
+/* The entry `.git` of a directory; NULL: there is none. */
 static const struct layer_entry *dot_git_of(const struct layer_dir *dir)
 {
 	for (size_t i = 0; i < dir->n; i++) {
@@ -442,8 +445,8 @@ static const struct layer_entry *dot_git_of(const struct layer_dir *dir)
 	return NULL;
 }
 
-/* Whether a submodule has the `.git` file that the pool has placed there, and nobody changed: no
- * layer without an overlay has it then. */
+/* Whether a submodule has the `.git` file that the pool has placed there and nobody has changed:
+ * without an overlay the layer does not list it then. */
 static bool is_placed(const struct layer_dir *dir, struct layer_entry *ret)
 {
 	*ret = (struct layer_entry){.name = (char *)".git", .kind = LAYER_FILE};
@@ -451,7 +454,7 @@ static bool is_placed(const struct layer_dir *dir, struct layer_entry *ret)
 	       S_ISREG(ret->st.st_mode);
 }
 
-/* What a directory that was moved has from its old place. */
+/* The tree that a moved directory has from its old place. */
 static int take_moved(struct building *b, const char *from, const char *head_oid,
 		      char ret[GIT_OID_MAX + 1], struct ap_err *err)
 {
@@ -465,7 +468,7 @@ static int take_moved(struct building *b, const char *from, const char *head_oid
 	return r < 0 || !*oid ? r : moved_part(b, b->path, oid, head_oid, ret, err);
 }
 
-/* A directory: a tree, or a gitlink where a repository is. */
+/* Builds a directory: a tree, or a gitlink where a repository is. */
 static int build_child(struct building *b, const struct layer_entry *entry,
 		       const struct layer_dir *child, struct ap_err *err)
 {
@@ -481,7 +484,7 @@ static int build_child(struct building *b, const struct layer_entry *entry,
 	int r = 0;
 	ap_buf_printf(&here, *b->origin ? "%s/%s" : "%s%s", b->origin, entry->name);
 	origin = entry->from ? entry->from : ap_buf_text(&here);
-	if (is_gitlink(base)) /* what the agent has committed itself is new, whatever it names */
+	if (is_gitlink(base)) /* a gitlink that the agent itself has committed counts as new */
 		snprintf(link, sizeof link, "%s", base->oid);
 	struct layer_entry as_placed;
 	if (*link && !dot_git && is_placed(child, &as_placed))
@@ -533,7 +536,7 @@ static int build_subdir(struct building *b, const struct layer_entry *entry, str
 		remove_entry(b, entry->name);
 		return 0;
 	}
-	if (r == -EXDEV) /* what is mounted there is nobody's work here */
+	if (r == -EXDEV) /* what is mounted there is no work of this lease */
 		return 0;
 	if (r < 0)
 		return cannot_read(b, r, err);
@@ -544,7 +547,7 @@ static int build_subdir(struct building *b, const struct layer_entry *entry, str
 	return r;
 }
 
-/* Whether anything in a directory that is left out is not setup's. */
+/* Whether an entry that is left out has anything that is not setup's. */
 static bool has_any(const struct building *b, const struct layer_dir *dir,
 		    const struct layer_entry *entry, const char *path, unsigned depth)
 {
@@ -571,8 +574,8 @@ static unsigned mode_of(const struct layer_entry *entry)
 					   : 0100644;
 }
 
-/* What makes a repository of a directory is something that lies there, also where all its files and
- * commits go elsewhere. */
+/* A `.git` that the pool has not placed counts as something in the worktree, even if all its files
+ * and commits go elsewhere. */
 static void note_git(struct building *b, const struct layer_entry *entry)
 {
 	struct saved_tree *saved = b->saved;
@@ -583,7 +586,7 @@ static void note_git(struct building *b, const struct layer_entry *entry)
 
 static int build_entry(struct building *b, const struct layer_entry *entry, struct ap_err *err)
 {
-	if (strcmp(entry->name, ".git") == 0) { /* no tree can have it: the caller was asked */
+	if (strcmp(entry->name, ".git") == 0) { /* `nested` handles it: no tree has it */
 		note_git(b, entry);
 		return 0;
 	}
@@ -601,7 +604,7 @@ static int build_entry(struct building *b, const struct layer_entry *entry, stru
 	int r = is_left_out(b, entry, err);
 	if (r > 0 && !b->saved->any)
 		b->saved->any = has_any(b, b->dir, entry, ap_buf_text(b->path), b->saved->depth);
-	if (r > 0) /* what was there is not any more */
+	if (r > 0) /* what the tree had there has gone */
 		return build_gone(b, entry->name, err);
 	if (r < 0)
 		return r;
@@ -619,7 +622,7 @@ static int build_entry(struct building *b, const struct layer_entry *entry, stru
 	}
 }
 
-/* The tree of a directory; "" where nothing is in it. */
+/* Builds the tree of a directory; "": it has nothing for git. */
 static int build_dir(struct saved_tree *saved, const struct layer_dir *dir, struct ap_buf *path,
 		     const char *origin, const char *base_oid, const char *head_oid,
 		     char ret[GIT_OID_MAX + 1], struct ap_err *err)
@@ -657,7 +660,7 @@ int saved_tree_build(struct saved_tree *saved, const struct layer_dir *dir, cons
 	saved->root = saved->root ? saved->root : base_tree;
 	saved->head_root = head_tree;
 	int r = build_dir(saved, dir, &path, saved->top, base_tree, head_tree, ret, err);
-	if (r == 0 && !*ret) /* git has a tree for nothing, too */
+	if (r == 0 && !*ret) /* git has an empty tree, too */
 		r = ap_git_write_tree(saved->git, &(struct ap_git_tree){NULL, 0}, ret, err);
 	return r;
 }

@@ -1,6 +1,6 @@
-/* How the files of a worktree come about. All but `git` put them there from a template: the files
- * of one commit, checked out once, that nothing ever changes. Knows directories; nothing of
- * branches, leases or agents. */
+/* How a worktree gets its files. All backends but `git` take them from a template: the files of one
+ * commit, checked out once and never changed. Knows directories, and nothing of branches, leases or
+ * agents. */
 #pragma once
 
 #include <stdbool.h>
@@ -12,41 +12,41 @@ struct spawn_place {
 	const char *template_files;
 	const char *path;   /* of the worktree; the directory may be there, empty */
 	const char *layers; /* what a backend needs beside it: a directory of the worktree's own */
-	const char *admin_dir; /* of the worktree: its index is a copy of the template's */
+	const char *admin_dir; /* of the worktree, with a copy of the template's index */
 };
 
 struct spawn_backend {
 	const char *name; /* as users write and read it */
 
-	/* Making a worktree as new is putting its files aside and populating it again; else it is
-	 * cleaned by git, which is the faster the less was changed. */
+	/* Populating again is the fast way to clean a worktree, whose old files are put aside; else
+	 * worktree_clean() restores what was changed, which is faster the less that is. */
 	bool is_instant;
 
-	/* Whether it works in an empty directory, which is removed afterwards, whatever is in it.
-	 * -EOPNOTSUPP, … NULL: it works wherever files do. */
+	/* Tries whether the backend works in an empty directory, which the caller removes
+	 * afterwards, whatever is in it. -EOPNOTSUPP, … NULL: it works on every file system. */
 	int (*probe)(const char *dir, struct ap_err *);
 
-	/* Makes the empty directory that becomes a template's files. NULL: a plain one does. */
+	/* Makes the empty directory that becomes a template's files. NULL: mkdir() does. */
 	int (*make_template_dir)(const char *path, struct ap_err *);
 
-	/* Has the template's files appear at `path`, with an index that finds them unchanged. What
-	 * is half made is left to detach and removal. */
+	/* Makes the template's files appear at `path`, with an index that finds them unchanged. On
+	 * failure the caller detaches and removes what is half-made. */
 	int (*populate)(const struct spawn_place *, struct ap_err *);
 
-	/* Has the files of a worktree appear again that were there before a restart of the machine.
-	 * NULL: they always are. */
+	/* Makes the files of a worktree appear again after a reboot. NULL: they always stay. */
 	int (*attach)(const struct spawn_place *, struct ap_err *);
 
-	/* Lets go of `path`, so that it can be moved and removed. NULL: it can be. A descriptor
-	 * that holds what is let go, or -1: closing it may take long, and is left to the caller. */
+	/* Unmounts `path`, so that the caller can move and remove it. NULL: nothing is mounted.
+	 * Returns a descriptor that holds what was unmounted, or -1; the caller closes it, which
+	 * may take long. */
 	int (*detach)(const struct spawn_place *);
 };
 
 extern const struct spawn_backend spawn_overlay, spawn_btrfs, spawn_copy;
 
-/* The backend of that name, or with "auto" the first that works in `dir`, in the order overlay,
- * btrfs, copy, git. NULL is `git worktree add`, without templates. Blocks. A negative errno when
- * the one that is asked for does not work there. */
+/* Chooses the backend of that name, or with "auto" the first that works in `dir`, in the order
+ * overlay, btrfs, copy, git. NULL in `ret` is `git worktree add`, without templates. Blocks. A
+ * negative errno: the named backend does not work there. */
 int spawn_backend_choose(const struct spawn_backend **ret, const char *name, const char *dir,
 			 struct ap_err *err);
 
@@ -54,5 +54,5 @@ int spawn_backend_choose(const struct spawn_backend **ret, const char *name, con
 int spawn_backend_make_dir(const struct spawn_backend *backend, const char *path,
 			   struct ap_err *err);
 
-/* Its name; that of NULL is git. */
+/* The name of a backend; that of NULL is git. */
 const char *spawn_backend_name(const struct spawn_backend *backend);

@@ -1,9 +1,9 @@
-/* Worktrees as copies of a template, made by two threads. Copies keep the modification times, and
- * what else git's index knows files by is written into it anew: else the first `git status` would
- * read every file.
+/* Worktrees as copies of a template, made by two threads. Copies keep the modification times; the
+ * other stat data by which git's index knows files is written into the index again: else the first
+ * `git status` would read every file.
  *
- * Directories of the template are handed out one by one: whoever has one copies its files and hands
- * out the directories in it. */
+ * The threads take directories of the template one by one: a thread copies the files of its
+ * directory and queues the directories in it. */
 #include <dirent.h>
 #include <endian.h>
 #include <errno.h>
@@ -87,7 +87,7 @@ static int copy_entry(struct copying *copying, const char *dir, const struct dir
 	case DT_REG:
 		return file_copy(from, to, true, err);
 	}
-	return 0; /* git keeps nothing else */
+	return 0; /* git tracks nothing else */
 }
 
 static int copy_dir(struct copying *copying, const char *dir, struct ap_err *err)
@@ -108,7 +108,7 @@ static int copy_dir(struct copying *copying, const char *dir, struct ap_err *err
 	return r;
 }
 
-/* The next directory; NULL when all is copied, or something failed. */
+/* Waits for the next directory; NULL: all is copied, or something failed. */
 static struct dir_task *take_task(struct copying *copying)
 {
 	struct dir_task *task = NULL;
@@ -210,7 +210,7 @@ static void write_stat(uint8_t *at, const char *root, const char *path, size_t l
 	memcpy(at, &entry, sizeof entry);
 }
 
-/* The length that a version 4 index cuts off the path before: a number of 7 bits a byte. */
+/* Reads the number of bytes that a version 4 index cuts off the path before, 7 bits a byte. */
 static size_t read_offset(const uint8_t **at, const uint8_t *end)
 {
 	size_t value = 0;
@@ -224,7 +224,8 @@ static size_t read_offset(const uint8_t **at, const uint8_t *end)
 	return value;
 }
 
-/* False for an index in a form that is not known: it stays as it is, and git reads the files. */
+/* Writes the stat data of all files into an index. False: its form is unknown, and git reads the
+ * files later. */
 static bool write_stats(uint8_t *data, size_t size, size_t oid_size, const char *root)
 {
 	struct index_header header;
@@ -260,7 +261,7 @@ static bool write_stats(uint8_t *data, size_t size, size_t oid_size, const char 
 	return true;
 }
 
-/* The index knows the copies then; git puts the checksum at its end right. */
+/* Makes the index know the copies; git then corrects the checksum at its end. */
 static int refresh_index(const struct spawn_place *place, struct ap_err *err)
 {
 	AP_CLEANUP_BUF struct ap_buf path = {0};

@@ -1,9 +1,9 @@
-/* Worktrees as overlay mounts over a template: what an agent changes lies in an upper layer of its
- * own, so that making a worktree, and making it as new, costs the same whatever its size.
+/* Worktrees as overlay mounts over a template: what an agent changes lies in an upper directory of
+ * its own, so making a worktree, and cleaning it, costs the same whatever its size.
  *
- * Lower and upper layer lie on one file system: the inode numbers and times that git's index knows
- * files by are then those of the template. redirect_dir: a directory of the template can be renamed
- * (else EXDEV). */
+ * Lower and upper directory lie on one file system: so the inode numbers and times by which git's
+ * index knows files are those of the template. With redirect_dir an agent can rename a directory of
+ * the template (else EXDEV). */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -16,7 +16,7 @@
 #include "file.h"
 #include "spawn_backend.h"
 
-/* Appends a path to the mount's options; what has a meaning there is escaped. */
+/* Appends a path to the mount's options, and escapes what has a meaning there. */
 static void add_path(struct ap_buf *options, const char *key, const char *dir, const char *name)
 {
 	ap_buf_adds(options, key);
@@ -62,8 +62,8 @@ static int overlay_populate(const struct spawn_place *place, struct ap_err *err)
 	return r < 0 ? r : overlay_attach(place, err);
 }
 
-/* Lazily: somebody may look at it still. The last one to let go of an overlay has the kernel write
- * out the whole file system that its upper layer is on. */
+/* Unmounts lazily, as somebody may still use it. When the last user of an overlay closes it, the
+ * kernel writes out the whole file system that its upper directory is on: hence the descriptor. */
 static int overlay_detach(const struct spawn_place *place)
 {
 	int held = open(place->path, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
@@ -74,7 +74,8 @@ static int overlay_detach(const struct spawn_place *place)
 	return -1;
 }
 
-/* A mount, a file seen through it as it is below, and a directory of below renamed. */
+/* Tries a mount, a rename of a lower directory, and whether a file below it keeps its inode number
+ * through the mount. */
 static int overlay_probe(const char *dir, struct ap_err *err)
 {
 	AP_CLEANUP_BUF struct ap_buf lower = {0};

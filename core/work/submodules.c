@@ -16,15 +16,15 @@
 #include "remove.h"
 
 #define LIST_MAX	(4 << 20) /* bytes of the list of a template */
-#define SUBMODULE_DEPTH 16	  /* in one another */
+#define SUBMODULE_DEPTH 16	  /* levels of submodules in submodules */
 
 /* --- the list --- */
 
-/* One submodule, of the tree or of another one. */
+/* A submodule of the tree, or of another submodule. */
 struct submodule {
 	const char *git;  /* its git directory, below that of the worktree: modules/NAME… */
 	const char *path; /* its files, below those of the worktree */
-	const char *oid;  /* that the template has checked out */
+	const char *oid;  /* the commit that the template has checked out */
 };
 
 static void add_field(struct ap_buf *list, const char *text)
@@ -32,7 +32,7 @@ static void add_field(struct ap_buf *list, const char *text)
 	ap_buf_add(list, text, strlen(text) + 1);
 }
 
-/* The next of a list of such fields, each with its NUL. */
+/* Reads the next submodule of a list: three fields, each with its NUL. */
 static bool next_submodule(const char **at, const char *end, struct submodule *ret)
 {
 	const char *fields[3];
@@ -46,9 +46,9 @@ static bool next_submodule(const char **at, const char *end, struct submodule *r
 	return true;
 }
 
-/* --- what the tree says --- */
+/* --- what the tree has --- */
 
-/* git's own rule: it becomes a path. */
+/* Whether a name is safe by git's own rule: it becomes a path. */
 static bool is_safe(const char *name)
 {
 	if (!*name || *name == '/')
@@ -62,7 +62,7 @@ static bool is_safe(const char *name)
 	return true;
 }
 
-/* What the tree of a commit has at a path, if it is a submodule. */
+/* The commit of the submodule that the tree of a commit has at a path. False: it has none there. */
 static bool find_gitlink(const char *git, const char *commit, const char *path,
 			 char ret[GIT_OID_MAX + 1])
 {
@@ -74,7 +74,8 @@ static bool find_gitlink(const char *git, const char *commit, const char *path,
 	       sscanf(ap_buf_text(&out), "160000 commit %64[0-9a-f]\t", ret) == 1;
 }
 
-/* Whether the user has it, by `settings`: "KEY\nVALUE" with their NULs. */
+/* Whether the user has initialised the submodule, by `settings`: "KEY\nVALUE", each with its NUL.
+ */
 static bool is_wanted(const struct ap_buf *settings, const char *name)
 {
 	AP_CLEANUP_BUF struct ap_buf url = {0};
@@ -96,7 +97,7 @@ static bool is_git_dir(const char *path)
 	return fd >= 0 && agent_git_is_one(fd, ".");
 }
 
-/* Where the repository has its git directory; "": nowhere. */
+/* The path of its git directory in the repository; "": there is none. */
 static void find_module(const struct repo *repo, const char *name, const char *path,
 			struct ap_buf *ret)
 {
@@ -108,7 +109,7 @@ static void find_module(const struct repo *repo, const char *name, const char *p
 			return;
 	}
 	ret->len = 0;
-	if (repo->work_tree) /* of an earlier version of git, or added by hand */
+	if (repo->work_tree) /* made by an old version of git, or by hand */
 		ap_buf_printf(ret, "%s/%s/.git", repo->work_tree, path);
 	if (!is_git_dir(ap_buf_text(ret)))
 		ret->len = 0;
@@ -117,8 +118,8 @@ static void find_module(const struct repo *repo, const char *name, const char *p
 /* --- checking out --- */
 
 struct checking_out {
-	const char *kept; /* the objects of the repository around all: what leases committed in a
-			   * submodule is there */
+	const char *kept; /* objects of the outermost repository, which has what leases committed in
+			   * a submodule */
 	struct ap_buf *list;
 	int64_t limit_ns;
 	struct ap_err *warning;
@@ -137,7 +138,7 @@ static int borrow_kept(const char *git, const char *store, struct ap_err *err)
 			      : agent_git_borrow(objects.data, store, err);
 }
 
-/* One that the repository has. */
+/* Checks out a submodule that the repository has. */
 static int check_out_one(struct checking_out *out, const struct repo *module, const char *git,
 			 const char *files, const char *oid, const char *git_below,
 			 const char *path_below, unsigned depth)
@@ -164,7 +165,7 @@ static int check_out_one(struct checking_out *out, const struct repo *module, co
 	return r;
 }
 
-/* A submodule that the tree has at `path`. */
+/* Checks out a submodule that the tree has at `path`, if the repository has it. */
 static int check_out(struct checking_out *out, const struct repo *repo, const char *name,
 		     const char *path, const char *oid, const char *git, const char *files,
 		     const char *git_below, const char *path_below, unsigned depth)
@@ -196,7 +197,7 @@ static int check_out(struct checking_out *out, const struct repo *repo, const ch
 			   .common_dir = module.data,
 			   .work_tree = work_tree.len ? work_tree.data : NULL};
 	const struct git_place place = {.git_dir = module.data};
-	if (git_rev_parse(&place, oid, found, NULL) != 0) /* it is not as far yet */
+	if (git_rev_parse(&place, oid, found, NULL) != 0) /* the repository lacks the commit */
 		return 0;
 	int r = check_out_one(out, &sub, ap_buf_text(&its_git), ap_buf_text(&its_files), oid,
 			      ap_buf_text(&its_git_below), ap_buf_text(&its_path_below), depth);
@@ -216,7 +217,7 @@ static int check_out_all(struct checking_out *out, const struct repo *repo, cons
 	ap_buf_printf(&blob, "%s:.gitmodules", commit);
 	if (depth > SUBMODULE_DEPTH || access(ap_buf_text(&file), F_OK) < 0)
 		return 0;
-	/* none of them is 1; a .gitmodules that git cannot read names none */
+	/* git returns 1 if there are none; a .gitmodules that git cannot read names none */
 	int r = git_run(&place, &paths, NULL,
 			GIT_ARGS("config", "-z", "--blob", ap_buf_text(&blob), "--get-regexp",
 				 "^submodule\\..*\\.path$"));
@@ -273,8 +274,8 @@ int submodules_check_out(const struct repo *repo, const char *commit, const char
 
 /* --- placing them --- */
 
-/* The file by which git finds from the files to the git directory. `files_fd` is their directory;
- * what an agent may have put in its place is not followed. */
+/* Writes the file by which git finds the git directory from the files. `files_fd` is their
+ * directory. Follows nothing that an agent may have put in the place of the file. */
 static int write_link(int files_fd, const char *git)
 {
 	static const char temporary[] = ".git.new";
@@ -291,7 +292,7 @@ static int write_link(int files_fd, const char *git)
 		       : -errno;
 }
 
-/* As git notes it: where the files of a git directory are. */
+/* Records in the git directory where its files are, as git does (core.worktree). */
 static int note_files(const char *git, const char *files, struct ap_err *err)
 {
 	AP_CLEANUP_BUF struct ap_buf path = {0};
@@ -312,24 +313,23 @@ static int note_files(const char *git, const char *files, struct ap_err *err)
 	return 0;
 }
 
-/* What the worktree has of the submodule that `git_below` and `path` name: the commit that the one
- * it lies in has there now. */
+/* A submodule, or the worktree itself, as it stands in the worktree now. */
 struct standing {
-	const char *git; /* of the one it lies in */
+	const char *git; /* its git directory */
 	const char *path;
 	char oid[GIT_OID_MAX + 1];
-	bool is_changed; /* from what the template has */
+	bool is_changed; /* `oid` is not what the template has */
 };
 
-/* What is at a path of another one, or of the worktree, as git checks it out there. */
+/* The path of a submodule below the submodule that it lies in, or below the worktree. */
 static const char *below(const struct standing *above, const struct submodule *submodule)
 {
 	const char *path = submodule->path + strlen(above->path);
 	return path + (*path == '/');
 }
 
-/* Has a submodule that the commit has not, or whose commit the repository has not, be what git
- * makes of it: what else the commit has there, or an empty directory. */
+/* Replaces a submodule that the commit does not have, or whose commit the repository does not have,
+ * by what git would have there: what else the commit has at its path, or an empty directory. */
 static int take_away(const char *git, const char *files, const struct standing *above,
 		     const char *above_files, const struct submodule *submodule, struct ap_err *err)
 {
@@ -337,7 +337,7 @@ static int take_away(const char *git, const char *files, const struct standing *
 	int r = remove_tree(git, NULL, err);
 	if (r == 0)
 		r = remove_tree(files, NULL, err);
-	if (r == 0) /* fails where it has nothing there */
+	if (r == 0) /* fails if the commit has nothing there */
 		(void)git_run(&place, NULL, NULL,
 			      GIT_ARGS("--literal-pathspecs", "-c", "submodule.recurse=false",
 				       "checkout", "--quiet", "--force", "HEAD", "--",
@@ -345,8 +345,8 @@ static int take_away(const char *git, const char *files, const struct standing *
 	return r;
 }
 
-/* Checks out in a worktree what the commit names that it stands at now. False: it cannot be, or is
- * there no more. */
+/* Checks out the commit that the outer commit names for a submodule now, and puts it into `ret`.
+ * False: it cannot be checked out, or there is no such submodule any more. */
 static bool move_on(const char *git, const char *files, const struct standing *above,
 		    const struct submodule *submodule, char ret[GIT_OID_MAX + 1])
 {
@@ -365,7 +365,8 @@ static bool is_within(const char *path, const char *dir)
 	return strncmp(path, dir, len) == 0 && path[len] == '/';
 }
 
-/* Those in one another are listed behind what they lie in: `above` is all of those. */
+/* Places one submodule. The list has nested submodules behind the ones that they lie in: `above` is
+ * the stack of these. */
 static int place(const char *git_dir, const char *worktree, int worktree_fd,
 		 const struct submodule *submodule, struct standing above[SUBMODULE_DEPTH + 2],
 		 unsigned *depth, struct ap_err *err)

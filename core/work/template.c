@@ -30,7 +30,7 @@ struct template
 	struct templates *all;
 	char commit[GIT_OID_MAX + 1];
 	char *dir, *files, *git;
-	pthread_rwlock_t seed; /* of what is in `git`: read while it is copied */
+	pthread_rwlock_t seed; /* guards the content of `git`; a reader copies it */
 	/* guarded by all->lock */
 	unsigned n_users;
 	struct staged spare;
@@ -43,22 +43,22 @@ struct templates {
 	const struct spawn_backend *backend;
 
 	atomic_bool ending;
-	pthread_mutex_t making;	  /* held while one is made; taken before `lock` */
-	pthread_mutex_t renewing; /* held while a seed is made anew; taken before `lock` */
+	pthread_mutex_t making;	  /* held while a template is made; taken before `lock` */
+	pthread_mutex_t renewing; /* held while a seed is made again; taken before `lock` */
 
 	pthread_mutex_t lock;	       /* of what follows */
-	struct ap_list list;	       /* the newest first */
-	char current[GIT_OID_MAX + 1]; /* written under both locks */
+	struct ap_list list;	       /* the newest first, then those found at the start */
+	char current[GIT_OID_MAX + 1]; /* written under `making` too, but for templates_end() */
 	uint64_t n_made, n_removed;
 	struct ap_err warning; /* not taken yet; "": none */
-	int *held;	       /* to be closed before what was discarded is removed */
+	int *held;	       /* descriptors to close before the trash is emptied */
 	unsigned n_held;
 	unsigned n_stuck;
-	uint64_t *told; /* hashes of the names of what cannot be removed and was told; owned */
+	uint64_t *told; /* hashes of the names that `each` was told of; owned */
 	unsigned n_told;
 };
 
-#define STAGED ".staged-" /* what those begin with, in STATE_DIR/git */
+#define STAGED ".staged-" /* names of staged git directories in STATE_DIR/git begin so */
 
 const struct repo *templates_repo(const struct templates *templates)
 {
@@ -126,7 +126,7 @@ static int open_git(const struct templates *templates, struct ap_git **ret, stru
 	return ap_git_open(ret, &place, err);
 }
 
-/* Has a ref hold the commit, so that the repository's gc leaves what worktrees borrow. */
+/* Sets a ref that holds the commit, so that the repository's gc leaves what worktrees borrow. */
 static int hold(const struct templates *templates, const char *commit, struct ap_err *err)
 {
 	AP_CLEANUP_BUF struct ap_buf ref = {0};
@@ -141,7 +141,8 @@ static int hold(const struct templates *templates, const char *commit, struct ap
 	return r;
 }
 
-/* Fails where the repository cannot be written: the ref stays then, and holds what it holds. */
+/* Removes the ref that holds the commit. If the repository cannot be written, the ref stays and
+ * holds the commit still. */
 static void let_go_of(const struct templates *templates, const char *commit)
 {
 	AP_CLEANUP_BUF struct ap_buf ref = {0};
@@ -159,8 +160,8 @@ static int note_ref(void *data, const char *ref, const char *oid)
 	return 0;
 }
 
-/* Removes the refs that held commits of templates which have gone otherwise, such as with their
- * state directory. Those that are called after agents are no template's. */
+/* Removes the refs of templates that have gone in another way, such as with their state directory.
+ * Leaves the refs that have the names of agents. */
 static void let_go_of_others(struct templates *templates)
 {
 	AP_CLEANUP_BUF struct ap_buf prefix = {0};
@@ -243,7 +244,7 @@ void templates_forget_staged(struct templates *templates)
 
 /* --- the seed --- */
 
-/* A file of the index: itself, and what it shares with others. */
+/* Whether a file belongs to the index: the index itself, or a shared one. */
 static bool is_index(const char *name)
 {
 	return strcmp(name, "index") == 0 || strncmp(name, "sharedindex.", 12) == 0;
@@ -259,7 +260,7 @@ static int copy_index(const char *from, const char *to, struct ap_err *err)
 		AP_CLEANUP_BUF struct ap_buf target = {0};
 		ap_buf_printf(&source, "%s/%s", from, entry->d_name);
 		ap_buf_printf(&target, "%s/%s", to, entry->d_name);
-		if (is_index(entry->d_name)) /* by its time git knows which entries it may trust */
+		if (is_index(entry->d_name)) /* with its time: git needs it to trust entries */
 			r = file_copy(ap_buf_text(&source), ap_buf_text(&target), true, err);
 	}
 	if (entries)
@@ -267,8 +268,8 @@ static int copy_index(const char *from, const char *to, struct ap_err *err)
 	return r;
 }
 
-/* Makes the seed anew, beside, and puts it in place of the one that there is. `from` has the index.
- */
+/* Makes the seed again, beside the present one, and puts it in that one's place. `from` is the
+ * directory of the index. */
 static int renew_seed(struct templates *templates, struct template *template, const char *from,
 		      struct ap_err *err)
 {
@@ -302,8 +303,7 @@ static int renew_seed(struct templates *templates, struct template *template, co
 	return r;
 }
 
-/* Has what new git directories begin with be as the repository's configuration and hooks are now.
- */
+/* Makes the seed again if the repository's configuration or hooks have changed. */
 static void refresh_seed(struct templates *templates, struct template *template)
 {
 	pthread_mutex_lock(&templates->renewing);
@@ -324,7 +324,8 @@ int template_stage(struct templates *templates, struct template *template, struc
 	return r;
 }
 
-/* One of an earlier version has none: its worktrees may be in use. */
+/* Makes the seed of a template that an earlier version made without one, as its worktrees may be in
+ * use. */
 static void complete(struct templates *templates, struct template *template)
 {
 	AP_CLEANUP_BUF struct ap_buf admin = {0};
@@ -368,7 +369,7 @@ static struct template *template_new(struct templates *all, const char *name)
 	return NULL;
 }
 
-/* Those that a daemon before made, and the leavings of one that it did not. */
+/* Lists the templates that an earlier daemon made, and removes what it left half-made. */
 static void take_up(struct templates *templates)
 {
 	DIR *entries = opendir(templates->dir);
@@ -382,7 +383,7 @@ static void take_up(struct templates *templates)
 		if (template) {
 			ap_list_append(&templates->list, &template->link);
 			complete(templates, template);
-			(void)hold(templates, template->commit, NULL); /* it was, as a rule */
+			(void)hold(templates, template->commit, NULL); /* it is there, as a rule */
 		} else {
 			AP_CLEANUP_BUF struct ap_buf path = {0};
 			ap_buf_printf(&path, "%s/%s", templates->dir, entry->d_name);
@@ -478,7 +479,8 @@ void templates_let_go(struct templates *templates, int fd)
 		close(fd);
 }
 
-/* Whether it has not been told yet that it cannot be removed. For one thread at a time. */
+/* Whether the caller has not been told yet that this name cannot be removed; remembers the name.
+ * For one thread at a time. */
 static bool is_news(struct templates *templates, const char *name)
 {
 	uint64_t hash = ap_hash(name);
@@ -488,7 +490,7 @@ static bool is_news(struct templates *templates, const char *name)
 	}
 	uint64_t *told =
 		realloc(templates->told, (templates->n_told + 1) * sizeof *templates->told);
-	if (told) { /* else it is told again */
+	if (told) { /* on failure the caller is told again */
 		told[templates->n_told++] = hash;
 		templates->told = told;
 	}
@@ -607,7 +609,7 @@ static int check_out(struct templates *templates, const char *dir, const char *c
 		r = agent_git_seed(repo, commit, ap_buf_text(&git), err);
 	if (r == 0)
 		r = checkout_files(repo, ap_buf_text(&git), ap_buf_text(&files), limit_ns, err);
-	if (r == 0) /* before the hook, which may look at them */
+	if (r == 0) /* before the hook, which may use them */
 		r = submodules_check_out(repo, commit, dir, limit_ns, &warning, err);
 	templates_warn(templates, &warning);
 	if (r == 0)
@@ -617,7 +619,8 @@ static int check_out(struct templates *templates, const char *dir, const char *c
 	return r;
 }
 
-/* Makes it beside its place and moves it there whole. templates->making held. */
+/* Makes a template beside its place and renames it into that. The caller holds templates->making.
+ */
 static int make(struct templates *templates, const char *commit, int64_t limit_ns,
 		struct ap_err *err)
 {
@@ -627,7 +630,7 @@ static int make(struct templates *templates, const char *commit, int64_t limit_n
 	if (!template || dir.failed)
 		return ap_err_errno(err, -ENOMEM, "template");
 	int r = remove_tree(ap_buf_text(&dir), NULL, err);
-	if (r == 0) /* from now on: it may be of a branch that is rewritten just then */
+	if (r == 0) /* first: somebody may rewrite its branch meanwhile */
 		r = hold(templates, commit, err);
 	if (r == 0)
 		r = check_out(templates, ap_buf_text(&dir), commit, limit_ns, err);
@@ -658,7 +661,7 @@ struct template *template_find(struct templates *templates, const char *commit)
 	return template;
 }
 
-/* That of the commit, else the newest. */
+/* The template of the commit, else the first of the list, with a reference. */
 static struct template *take(struct templates *templates, const char *commit)
 {
 	pthread_mutex_lock(&templates->lock);
@@ -685,7 +688,7 @@ int template_get(struct templates *templates, const char *commit, int64_t limit_
 	int r = 0;
 	if (!template) {
 		pthread_mutex_lock(&templates->making);
-		template = take(templates, commit); /* another may have made it meanwhile */
+		template = take(templates, commit); /* another thread may have made it meanwhile */
 		if (!template)
 			r = make(templates, commit, limit_ns, err);
 		if (!template && r == 0)
@@ -713,7 +716,8 @@ int template_make(struct templates *templates, const char *commit, int64_t limit
 	return r;
 }
 
-/* Takes one out that nothing uses and that is not current; NULL: there is none. */
+/* Takes a template out of the list that nothing uses and that is not current; NULL: there is none.
+ */
 static struct template *take_unused(struct templates *templates)
 {
 	struct ap_list *at;

@@ -1,6 +1,6 @@
-/* What differs between two trees, file by file. Trees may be as an agent has made them: as deep as
- * he likes, and with one subtree under very many names, so that what is kept of a walk is on the
- * heap, and what it may take has a bound. */
+/* What differs between two trees, file by file. An agent may have made the trees: as deep as it
+ * likes, and with one subtree under very many names. So the state of the walk is on the heap, and
+ * the work has a bound. */
 #include "git_internal.h"
 
 #include <errno.h>
@@ -12,10 +12,10 @@
 #define MAX_TREES ((size_t)4 << 20)
 #define MAX_PATH  ((size_t)1 << 20)
 
-/* A pair of directories that is gone through. */
+/* A pair of directories in the walk. */
 struct level {
 	struct ap_git_tree old, new;
-	size_t i, k;   /* the next of each */
+	size_t i, k;   /* the next entry of each */
 	size_t parent; /* bytes of the path of the directory above */
 };
 
@@ -40,7 +40,7 @@ static int read_side(struct walk *walk, const char *oid, struct ap_git_tree *ret
 	return ap_git_read_tree(walk->git, oid, ret, err);
 }
 
-/* Goes into a pair of directories, of which one may not be there. */
+/* Enters a pair of directories, of which one may be missing. */
 static int enter(struct walk *walk, const char *name, const char *old, const char *new,
 		 struct ap_err *err)
 {
@@ -88,8 +88,8 @@ static int tell(struct walk *walk, const struct ap_git_entry *old, const struct 
 	return r;
 }
 
-/* Takes the next of the directories that are gone through: of one of them, or of both where it is
- * the same name and kind. */
+/* Takes the next entry of the current pair of directories: from one of them, or from both if name
+ * and kind are the same. */
 static int step(struct walk *walk, struct ap_err *err)
 {
 	struct level *level = &walk->levels[walk->n - 1];

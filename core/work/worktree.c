@@ -88,7 +88,7 @@ static void beside(const struct worktree *worktree, const char *name, struct ap_
 	ap_buf_printf(ret, "%s/%s", worktree->layers, name);
 }
 
-/* Whether it is one of the repository's own worktrees, made by `git worktree add`. */
+/* Judged by the path: `git worktree add` makes the git directory below COMMON_DIR. */
 bool worktree_is_registered(const struct worktree *worktree)
 {
 	size_t len = strlen(worktree->repo->common_dir);
@@ -97,7 +97,7 @@ bool worktree_is_registered(const struct worktree *worktree)
 	       worktree->git_dir[len] == '/';
 }
 
-/* Whether its files lie over a template's, with what is changed in a layer above. */
+/* Whether its files are an overlay: the template's below, what was changed in a layer above. */
 static bool is_overlay(const struct worktree *worktree)
 {
 	AP_CLEANUP_BUF struct ap_buf upper = {0};
@@ -129,7 +129,7 @@ int worktree_layer(const struct worktree *worktree, struct layer **ret, struct a
 	return layer_open(ret, &place, err);
 }
 
-/* As a whole: whoever dies here leaves what was there, or all of it. */
+/* Replaces a file by a rename: a daemon that dies here leaves the old file or the new one. */
 static int write_in(const char *dir, const char *name, const char *text, struct ap_err *err)
 {
 	AP_CLEANUP_BUF struct ap_buf path = {0};
@@ -142,8 +142,8 @@ static int write_in(const char *dir, const char *name, const char *text, struct 
 	return r;
 }
 
-/* The file by which git finds from the worktree to its git directory. What an agent has put in its
- * place goes. */
+/* Writes the file by which git finds the git directory from the worktree. Removes what an agent has
+ * put in its place. */
 static int write_link(const struct worktree *worktree, struct ap_err *err)
 {
 	AP_CLEANUP_BUF struct ap_buf link = {0};
@@ -154,14 +154,15 @@ static int write_link(const struct worktree *worktree, struct ap_err *err)
 	return r < 0 ? r : write_in(worktree->path, ".git", ap_buf_text(&text), err);
 }
 
-/* What stands at a path itself: nothing that is mounted there is asked. */
+/* Stats what is at a path, without asking a file system that is mounted there. */
 static int look_at(const char *path, struct statx *ret)
 {
 	int flags = AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT | AT_STATX_DONT_SYNC;
 	return statx(AT_FDCWD, path, flags, STATX_TYPE | STATX_MNT_ID, ret) < 0 ? -errno : 0;
 }
 
-/* An agent may have put a link in its place: what lies behind that is nobody's business here. */
+/* An agent may have put a link in the place of the worktree: what it leads to must stay untouched.
+ */
 static int check_directory(const struct worktree *worktree, struct ap_err *err)
 {
 	struct statx at;
@@ -175,14 +176,14 @@ static int check_directory(const struct worktree *worktree, struct ap_err *err)
 	return 0;
 }
 
-/* Which mount its files are in; 0: it cannot be told. */
+/* The mount that its files are in; 0: unknown. */
 static uint64_t mount_of(const struct worktree *worktree)
 {
 	struct statx at;
 	return look_at(worktree->path, &at) == 0 ? at.stx_mnt_id : 0;
 }
 
-/* Whether something is mounted there: an overlay of ours, as far as is known. */
+/* Whether something is mounted at the worktree: presumably an overlay of ours. */
 static bool is_mount_point(const struct worktree *worktree)
 {
 	AP_CLEANUP_BUF struct ap_buf above = {0};
@@ -208,7 +209,7 @@ int worktree_check_git(const struct worktree *worktree, struct ap_err *err)
 	return 0;
 }
 
-/* --- ignored files that a worktree is to have --- */
+/* --- ignored files that a worktree gets --- */
 
 static int copy_included(const char *from, const char *to, const char *name, struct ap_err *err)
 {
@@ -238,8 +239,8 @@ static int copy_included(const char *from, const char *to, const char *name, str
 		       : ap_err_errno(err, -errno, "%s", source.data);
 }
 
-/* Copies those of the paths, each with its NUL, that are ignored where the worktree stands, and not
- * there: what git would commit there, such as of an older base, is left out. */
+/* Copies those of the paths, each with its NUL, that the worktree's rules ignore and that are not
+ * there yet. Leaves out what git would commit there, such as at an older base. */
 static int copy_named(const struct worktree *worktree, struct layer *layer,
 		      const struct ap_buf *named, struct ap_err *err)
 {
@@ -272,7 +273,7 @@ static int copy_named(const struct worktree *worktree, struct layer *layer,
 	return r;
 }
 
-/* Files of the user's checkout that are named by its .worktreeinclude and ignored by git: they
+/* Copies the files of the user's checkout that its .worktreeinclude names and git ignores. They
  * belong to the worktree's baseline. */
 static int copy_ignored(const struct worktree *worktree, struct ap_err *err)
 {
@@ -356,12 +357,12 @@ int worktree_unmount(const struct worktree *worktree,
 	return r;
 }
 
-/* Lets go of the files, and moves them out of the way. */
+/* Unmounts the files, and moves them to the trash. */
 static int discard_files(const struct worktree *worktree, struct ap_err *err)
 {
 	const struct spawn_place place = spawn_place_of(worktree, NULL);
-	(void)worktree_unmount(worktree, NULL, NULL, NULL); /* what stays is not entered */
-	/* it may be another daemon's, of another backend */
+	(void)worktree_unmount(worktree, NULL, NULL, NULL); /* nothing enters a mount that stays */
+	/* another daemon, with another backend, may have made it */
 	templates_let_go(worktree->templates, spawn_overlay.detach(&place));
 	int r = templates_discard(worktree->templates, worktree->path, err);
 	if (r == 0)
@@ -369,7 +370,7 @@ static int discard_files(const struct worktree *worktree, struct ap_err *err)
 	return r < 0 ? r : templates_discard(worktree->templates, worktree->view, err);
 }
 
-/* Notes the refs that a git directory begins with, to tell at the end what is new in it. */
+/* Records the refs that a git directory begins with, so that a save can tell what is new in it. */
 static int note_refs(const struct worktree *worktree, const char *git_dir, struct ap_err *err)
 {
 	AP_CLEANUP_BUF struct ap_buf from = {0};
@@ -384,7 +385,7 @@ static int note_refs(const struct worktree *worktree, const char *git_dir, struc
 	return r;
 }
 
-/* Puts a git directory that the pool has just made in place of the one that there is. */
+/* Puts a git directory that the pool has just made in place of the present one. */
 static int enter_git_dir(struct worktree *worktree, const struct staged *staged, struct ap_err *err)
 {
 	AP_CLEANUP_BUF struct ap_buf dir = {0};
@@ -404,7 +405,7 @@ static int enter_git_dir(struct worktree *worktree, const struct staged *staged,
 	return r;
 }
 
-/* A git directory as new, with the template's index. */
+/* Makes the git directory again, with the template's index. */
 static int renew_git_dir(struct worktree *worktree, struct ap_err *err)
 {
 	struct staged staged;
@@ -416,7 +417,8 @@ static int renew_git_dir(struct worktree *worktree, struct ap_err *err)
 	return r;
 }
 
-/* Notes what all files are like now, where no layer shows what is changed. */
+/* Writes the manifest of all files, unless an overlay's layer shows what is changed; drops the
+ * baseline. */
 static int write_manifest(const struct worktree *worktree, struct ap_err *err)
 {
 	AP_CLEANUP_BUF struct ap_buf file = {0};
@@ -430,7 +432,7 @@ static int write_manifest(const struct worktree *worktree, struct ap_err *err)
 	return layer_write_manifest(worktree->path, ap_buf_text(&file), err);
 }
 
-/* The files of the template, with a git directory for them. */
+/* Makes the files from the template, and a git directory for them. */
 static int populate(struct worktree *worktree, struct ap_err *err)
 {
 	const struct spawn_backend *backend = templates_backend(worktree->templates);
@@ -442,7 +444,7 @@ static int populate(struct worktree *worktree, struct ap_err *err)
 		r = backend->populate(&place, err);
 	if (r == 0)
 		r = file_make_dirs(worktree->layers, err);
-	if (r == 0) /* what is needed to have them appear again, and to know what was changed */
+	if (r == 0) /* to mount them again, and to find what was changed */
 		r = write_in(worktree->layers, "template", commit, err);
 	if (r == 0)
 		r = enter_git_dir(worktree, &staged, err);
@@ -470,7 +472,7 @@ static int add_from_template(struct worktree *worktree, const char *base, int64_
 	return r < 0 ? r : worktree_forward(worktree, base, err);
 }
 
-/* What its manifest was written over. */
+/* Records the commit that its manifest is of. */
 static int note_origin(struct worktree *worktree, const char *commit, struct ap_err *err)
 {
 	snprintf(worktree->commit, sizeof worktree->commit, "%s", commit);
@@ -492,7 +494,7 @@ static int add_by_git(struct worktree *worktree, const char *base, int64_t limit
 				  "of agentpoolfs", "--detach", worktree->path, base));
 	if (r == 0)
 		r = repo_admin_dir(worktree->repo, worktree->path, &worktree->git_dir, err);
-	if (r == 0) /* not by git, which fails with the user's hook */
+	if (r == 0) /* git itself would fail with the user's hook */
 		r = checkout_hook(worktree->repo, worktree->git_dir, worktree->path, true, base,
 				  limit_ns, &warning, err);
 	templates_warn(worktree->templates, &warning);
@@ -502,7 +504,7 @@ static int add_by_git(struct worktree *worktree, const char *base, int64_t limit
 	return r < 0 ? r : write_manifest(worktree, err);
 }
 
-/* Removes half-made ones, and what is left of one without a template. */
+/* Removes the git directory, also a half-made one. */
 static void remove_git_dir(struct worktree *worktree)
 {
 	if (worktree_is_registered(worktree))
@@ -521,7 +523,7 @@ int worktree_add(struct worktree *ret, struct templates *templates, const char *
 						 : add_by_git(&worktree, base, limit_ns, err);
 	if (r == 0)
 		r = copy_ignored(&worktree, err);
-	if (r < 0) { /* half-made things go */
+	if (r < 0) { /* removes half-made things */
 		if (worktree.path && worktree.layers)
 			(void)discard_files(&worktree, NULL);
 		remove_git_dir(&worktree);
@@ -544,7 +546,7 @@ int worktree_attach(struct worktree *worktree, struct ap_err *err)
 				     sizeof worktree->origin);
 		if (!worktree->mount)
 			worktree->mount = mount_of(worktree);
-		return 0; /* of the backend git */
+		return 0; /* made by the backend git */
 	}
 	if (!worktree->template)
 		worktree->template = template_find(worktree->templates, commit);
@@ -563,7 +565,7 @@ int worktree_attach(struct worktree *worktree, struct ap_err *err)
 	return r;
 }
 
-/* Where its git directory is, by what there is. */
+/* Finds its git directory: the pool's, else the one that its `.git` file names. */
 static int find_git_dir(struct worktree *worktree, struct ap_err *err)
 {
 	if (asprintf(&worktree->git_dir, "%s/git/%s", templates_state_dir(worktree->templates),
@@ -590,7 +592,7 @@ int worktree_open(struct worktree *ret, struct templates *templates, const char 
 		r = find_git_dir(&worktree, err);
 	else if (r == 0 && *git_dir && !(worktree.git_dir = strdup(git_dir)))
 		r = ap_err_errno(err, -ENOMEM, "%s", name);
-	if (r < 0) /* it may be kept: then its template is needed */
+	if (r < 0) /* it may be kept: then it needs its template */
 		worktree_leave(&worktree);
 	else
 		*ret = worktree;
@@ -621,7 +623,7 @@ bool worktree_present(const struct worktree *worktree)
 {
 	AP_CLEANUP_BUF struct ap_buf link = {0};
 	ap_buf_printf(&link, "%s/.git", worktree->path);
-	/* first what asks nothing that somebody has mounted over it */
+	/* first the checks that ask no file system that somebody has mounted over it */
 	return worktree->git_dir && check_directory(worktree, NULL) == 0 &&
 	       mount_of(worktree) == worktree->mount && worktree_check_git(worktree, NULL) == 0 &&
 	       access(ap_buf_text(&link), R_OK) == 0 && access(worktree->git_dir, X_OK) == 0;
@@ -663,7 +665,7 @@ int worktree_agent_head(const struct worktree *worktree, struct agent_head *ret,
 	int r = worktree_check_git(worktree, err);
 	if (r == 0)
 		r = agent_git_head(worktree->git_dir, ret, err);
-	/* branches of one of the repository's worktrees are the repository's */
+	/* one of the repository's own worktrees has its branches in the repository */
 	if (r == 0 && ret->ref && !*ret->oid && worktree_is_registered(worktree) &&
 	    repo_lookup(worktree->repo, ret->ref, ret->oid, NULL) != 0)
 		ret->oid[0] = '\0';
@@ -672,7 +674,7 @@ int worktree_agent_head(const struct worktree *worktree, struct agent_head *ret,
 
 /* --- cleaning --- */
 
-/* Removes what is changed, for git to put back what it has: repositories inside go as all else. */
+/* Removes what was changed, repositories inside too; git puts back what it has. */
 static int remove_changed(const struct worktree *worktree, struct ap_err *err)
 {
 	AP_CLEANUP_BUF struct ap_buf nothing = {0};
@@ -685,15 +687,15 @@ static int remove_changed(const struct worktree *worktree, struct ap_err *err)
 	if (r == 0)
 		r = worktree_layer(worktree, &layer, err);
 	if (r < 0)
-		return r == -ENOENT ? 0 : r; /* it is being made */
+		return r == -ENOENT ? 0 : r; /* it has no layer yet: it is being made */
 	r = restore_from(layer, ap_buf_text(&nothing), err);
 	layer_close(layer);
 	(void)rmdir(ap_buf_text(&nothing));
 	return r;
 }
 
-/* What git keeps of one of the repository's worktrees, as git makes it: nothing of what an agent
- * has written there counts. */
+/* Makes the git directory of one of the repository's own worktrees again, as git makes it, without
+ * what an agent has written there; then resets the files. */
 static int renew_registered(struct worktree *worktree, const char *base, struct ap_err *err)
 {
 	AP_CLEANUP_BUF struct ap_buf dir = {0};
@@ -712,7 +714,7 @@ static int renew_registered(struct worktree *worktree, const char *base, struct 
 		r = write_in(ap_buf_text(&dir), "HEAD", base, err);
 	if (r == 0)
 		r = write_in(ap_buf_text(&dir), "gitdir", ap_buf_text(&link), err);
-	if (r == 0) /* it stays when somebody prunes while the files are not there */
+	if (r == 0) /* so that it stays if somebody prunes while the files are not there */
 		r = write_in(ap_buf_text(&dir), "locked", "of agentpoolfs", err);
 	if (r == 0)
 		r = remove_tree(worktree->git_dir, NULL, err);
@@ -729,7 +731,7 @@ static int renew_registered(struct worktree *worktree, const char *base, struct 
 	return r < 0 ? r : write_manifest(worktree, err);
 }
 
-/* What is changed is put back from the template. */
+/* Restores what was changed from the template. */
 static int clean_in_place(struct worktree *worktree, struct ap_err *err)
 {
 	struct layer *layer;
@@ -773,7 +775,7 @@ int worktree_clean(struct worktree *worktree, const char *base, bool in_place, i
 		   struct ap_err *err)
 {
 	const struct spawn_backend *backend = templates_backend(worktree->templates);
-	/* files that are kept elsewhere now are made anew whatever the backend */
+	/* files that were moved to kept/ are made again whatever the backend */
 	bool anew =
 		backend && !in_place &&
 		(backend->is_instant || !worktree->template || access(worktree->path, F_OK) < 0);
@@ -788,7 +790,7 @@ int worktree_clean(struct worktree *worktree, const char *base, bool in_place, i
 				       : renew_registered(worktree, base, err);
 	if (r == 0)
 		r = worktree_forward(worktree, base, err);
-	/* worktrees that the agent made inside this one */
+	/* those that the agent made inside this worktree */
 	repo_forget_worktrees(worktree->repo, worktree->path);
 	if (r == 0)
 		r = copy_ignored(worktree, err);
@@ -810,7 +812,7 @@ int worktree_remove(struct worktree *worktree, struct ap_err *err)
 
 /* --- keeping what a lease left --- */
 
-/* Moves it, if it is there. */
+/* Moves `from` to DIR/NAME, if it is there. */
 static int move(const char *from, const char *dir, const char *name, struct ap_err *err)
 {
 	AP_CLEANUP_BUF struct ap_buf to = {0};
@@ -830,8 +832,8 @@ static int move(const char *from, const char *dir, const char *name, struct ap_e
 	return ap_err_errno(err, -errno, "%s", from);
 }
 
-/* A directory that an agent has put in the place of the worktree's own file `.git`: no layer has
- * it. */
+/* Keeps a directory that an agent has put in the place of the worktree's own file `.git`: no layer
+ * has it. */
 static int keep_git_in_place(const struct worktree *worktree, const char *files, struct ap_err *err)
 {
 	AP_CLEANUP_BUF struct ap_buf from = {0};
@@ -878,8 +880,8 @@ int worktree_keep(struct worktree *worktree, const char *dir, bool in_place, str
 
 /* --- leases --- */
 
-/* Puts the files, which are as the template's, at another commit: by git, in a git directory that
- * the pool has just made, with REPO's configuration and no hooks. */
+/* Puts the files, which are as the template's, at another commit. git does it, in a git directory
+ * that the pool has just made, with REPO's configuration and no hooks. */
 static int check_out(struct worktree *worktree, const char *commit, struct ap_err *err)
 {
 	struct staged staged;
@@ -896,7 +898,8 @@ static int check_out(struct worktree *worktree, const char *commit, struct ap_er
 	return r;
 }
 
-/* Files that lie over no template's may be another one's now: the older one can go. */
+/* Files that are no overlay can change over to the template of this commit, if there is one: the
+ * former one can go then. */
 static int follow_template(struct worktree *worktree, const char *commit, struct ap_err *err)
 {
 	if (is_overlay(worktree) || strcmp(commit, template_commit(worktree->template)) == 0)
@@ -913,7 +916,7 @@ int worktree_forward(struct worktree *worktree, const char *commit, struct ap_er
 {
 	struct agent_head head = {NULL, ""};
 	(void)worktree_agent_head(worktree, &head, NULL);
-	/* what runs while nobody leases it may have gone elsewhere */
+	/* a process that runs between leases may have moved HEAD */
 	bool is_there =
 		strcmp(worktree->commit, commit) == 0 && !head.ref && strcmp(head.oid, commit) == 0;
 	agent_head_fini(&head);
@@ -936,7 +939,8 @@ int worktree_forward(struct worktree *worktree, const char *commit, struct ap_er
 	return r < 0 ? r : follow_template(worktree, commit, err);
 }
 
-/* Whether one of the repository's checkouts is on the branch, or its name cannot be one. */
+/* -EBUSY: one of the repository's checkouts is on the branch, or a branch of this name cannot
+ * exist. */
 static int check_branch(const struct worktree *worktree, const char *ref, struct ap_err *err)
 {
 	AP_CLEANUP_FREE char *place = NULL;
@@ -967,13 +971,13 @@ int worktree_plan(const struct worktree *worktree, const char *base_revision,
 	return lease->created ? repo_resolve(worktree->repo, base_revision, lease->base, err) : 0;
 }
 
-/* What the lease stands on must not go from the repository meanwhile. */
+/* Sets a ref that keeps the repository from losing the lease's commit meanwhile. */
 static int hold(const struct worktree *worktree, const char *commit, struct ap_err *err)
 {
 	AP_CLEANUP_BUF struct ap_buf ref = {0};
 	struct ap_git *git;
 	if (worktree->template && strcmp(commit, template_commit(worktree->template)) == 0)
-		return 0; /* the template's does */
+		return 0; /* the template's ref does */
 	int r = worktree_git(worktree, NULL, NULL, &git, err);
 	if (r < 0)
 		return r;
@@ -984,7 +988,8 @@ static int hold(const struct worktree *worktree, const char *commit, struct ap_e
 	return r;
 }
 
-/* One of the repository's worktrees has its branch there. */
+/* Makes the branch in the repository, where the worktree is one of the repository's own, and puts
+ * HEAD on it. */
 static int start_registered(const struct worktree *worktree, const struct worktree_lease *lease,
 			    const char *ref, struct ap_err *err)
 {
@@ -1016,7 +1021,7 @@ int worktree_start(struct worktree *worktree, const struct worktree_lease *lease
 			    ? start_registered(worktree, lease, ref, err)
 			    : agent_git_start(worktree->git_dir, ref + strlen("refs/heads/"),
 					      lease->base, err);
-	if (r == 0) /* the lease may leave it anywhere */
+	if (r == 0) /* the lease may leave HEAD anywhere */
 		worktree->commit[0] = '\0';
 	return r;
 }
@@ -1030,6 +1035,6 @@ void worktree_end(const struct worktree *worktree)
 	if (repo_lookup(worktree->repo, ap_buf_text(&ref), oid, NULL) != 0 ||
 	    worktree_git(worktree, NULL, NULL, &git, NULL) < 0)
 		return;
-	(void)ap_git_remove_ref(git, ap_buf_text(&ref), NULL, NULL); /* else with the next one */
+	(void)ap_git_remove_ref(git, ap_buf_text(&ref), NULL, NULL); /* else the next lease does */
 	ap_git_close(git);
 }
