@@ -2,8 +2,8 @@
  * includes.
  *
  * Functions return 0 or a negative errno that may go to the kernel as it is, and fill a
- * caller-owned ap_err with the sentence behind it. None blocks, but for the three of the pool's
- * life and where it says so: what takes time is an ap_request, whose `done` is called once, from
+ * caller-owned ap_err with the sentence behind it. None blocks, except those of the pool's life and
+ * where a comment says so: a slow operation takes an ap_request, whose `done` is called once, from
  * any thread, possibly before the call returns, with no lock held. Times are ns of CLOCK_MONOTONIC.
  * All functions but those of the pool's life may be called from any thread. */
 #pragma once
@@ -22,7 +22,7 @@
 
 struct ap_pool;
 struct ap_agent;   /* one agent from spawn to stop; pinned by a reference */
-struct ap_request; /* something under way whose answer comes later */
+struct ap_request; /* an operation under way whose answer comes later */
 
 /* --- the pool's life --- */
 
@@ -30,49 +30,49 @@ struct ap_pool_options {
 	const char *repo;	 /* path of the repository */
 	struct ap_config config; /* taken over by a successful ap_pool_new */
 	const char *const *argv; /* the program and its arguments, NULL at the end */
-	const char *mountpoint;	 /* canonical; told to agents, never touched */
+	const char *mountpoint;	 /* canonical; agents get it, the pool never touches it */
 	const char *shim;	 /* path of the program that starts agents */
 	const char *profiles;	 /* directory of the installed program profiles */
 	/* The agent of that name is gone. Called from any thread, without a lock. */
 	void (*agent_gone)(void *data, const char *name);
-	/* There are more events to be read, or there will be no more; or what is shown of the pool
-	 * or of an agent has changed, while someone watches: once for all changes meanwhile.
+	/* There are more events to read, or there will be no more; or, while someone watches, a
+	 * shown value of the pool or of an agent has changed: one call for all changes meanwhile.
 	 * Likewise. NULL: nobody asks. */
 	void (*changed)(void *data);
-	/* Something that who mounts is to know, and that is no failure; before ap_pool_start() has
+	/* A notice for the user who mounts, which is no failure; before ap_pool_start() has
 	 * returned, from its thread. NULL: nobody asks. */
 	void (*tell)(void *data, const char *sentence);
 	void *data;
 };
 
 /* Checks all that can be known before anything is made: configuration, repository and base, where
- * the state directory would be, the program's profile, and whether the program is there. Makes
+ * the state directory would be, the program's profile, and whether the program exists. Makes
  * nothing, starts no thread. Blocks. -EINVAL, -ENOENT, … */
 int ap_pool_new(struct ap_pool **ret, struct ap_pool_options *options, struct ap_err *err);
 
-/* Whether another daemon had the state directory that was about to end, and has ended now: what it
- * had mounted is free then. Of a new pool. Blocks, for a minute at most. */
+/* Waits for another daemon that has the state directory and is about to end. True: it has ended,
+ * and what it had mounted is free. For a new pool. Blocks, for a minute at most. */
 bool ap_pool_await_end(struct ap_pool *pool);
 
-/* The line of a .gitignore that has git pass the mount point by, and the file that it belongs into,
- * owned by the caller. False: git does not come by it, as it is ignored or in no checkout of the
- * repository; or no memory. Before there is a mount. Blocks. */
+/* Returns the line of a .gitignore that makes git ignore the mount point, and the file that it
+ * belongs into, both owned by the caller. False: git ignores the mount point already, it is in no
+ * checkout of the repository, or memory is short. Call before there is a mount. Blocks. */
 bool ap_pool_ignore_line(struct ap_pool *pool, char **ret_line, char **ret_file);
 
-/* Takes the state directory's lock and opens its store; of a new pool. Starts no thread. Blocks,
- * for a minute too where another daemon is about to end. -EBUSY (another daemon, named in the
- * sentence), -EPROTO (the store is from a newer version), … */
+/* Takes the state directory's lock and opens its store; for a new pool. Starts no thread. Blocks,
+ * up to a minute if another daemon is about to end. -EBUSY (another daemon, named in the sentence),
+ * -EPROTO (the store is from a newer version), … */
 int ap_pool_begin(struct ap_pool *pool, struct ap_err *err);
 
-/* Starts the threads and tmux, goes on with the agents and leases that a daemon before has left,
- * and starts the first agents. Of a pool that has begun and is mounted; not before the process has
- * daemonized. Blocks. */
+/* Starts the threads and the backend, goes on with the agents and leases that an earlier daemon has
+ * left, and starts the first agents. For a pool that has begun and is mounted; only after the
+ * process has daemonized. Blocks. */
 int ap_pool_start(struct ap_pool *pool, struct ap_err *err);
 
-/* Ends in order: refuses acquirers, saves the work of leases, ends agents, removes worktrees; with
- * persist=yes agents and leases are left for the next daemon. Every outstanding request is
- * answered. Blocks until done. The number of worktrees that had to be kept because saving failed;
- * `err` names one. */
+/* Ends the pool in order: refuses acquirers, saves the work of leases, ends agents, removes
+ * worktrees; with persist=yes it leaves agents and leases for the next daemon. Answers every
+ * outstanding request. Blocks until done. Returns the number of worktrees that it keeps because
+ * saving failed; `err` names one. */
 unsigned ap_pool_stop(struct ap_pool *pool, struct ap_err *err);
 
 /* Frees a pool that has not begun or started, whose start failed or that is stopped. */
@@ -93,11 +93,11 @@ void ap_request_ref(struct ap_request *request);
 /* Drops the caller's reference: after `done`, or instead of submitting. */
 void ap_request_free(struct ap_request *request);
 
-/* Has the request answered with -ECANCELED, unless it is answered already. What it asked for is
- * undone (an acquirer) or goes on behind it (a release). */
+/* Answers the request with -ECANCELED, unless it is answered already. The pool undoes an acquire; a
+ * release goes on without its request. */
 void ap_request_cancel(struct ap_pool *pool, struct ap_request *request);
 
-/* To be asked in or after `done` only. The sentence is "" when nobody has said why. */
+/* Call in or after `done` only. The sentence is "" when nobody has said why. */
 const char *ap_request_why(const struct ap_request *request);
 struct ap_buf *ap_request_text(struct ap_request *request);
 
@@ -114,7 +114,8 @@ struct ap_acquire {
 	pid_t pid;	     /* who asks, for display */
 	pid_t holder;	     /* the lease ends when this process does; 0: none */
 	bool by_handle;	     /* the lease ends with the caller's handle */
-	const char *restore; /* of kept/: laid over the worktree before the answer; NULL: nothing */
+	const char *restore; /* name in kept/: what is laid over the worktree before the answer;
+				NULL: nothing */
 };
 
 struct ap_lease_key {
@@ -125,15 +126,14 @@ struct ap_lease_key {
 /* Queues an acquirer. Refused at once: -EINVAL, -EEXIST, -ENOENT, -ESRCH (no such holder),
  * -ESHUTDOWN, -EAGAIN (the queue is full). Answered later: 0, -EAGAIN, -ETIMEDOUT, -EBUSY (the
  * label's branch is checked out elsewhere), -ESHUTDOWN, -EHOSTDOWN, -ESRCH (the holder has ended
- * meanwhile), -ECANCELED. The text of a
- * granted one is `AGENT LABEL\n`. */
+ * meanwhile), -ECANCELED. The text of a granted one is `AGENT LABEL\n`. */
 int ap_pool_acquire(struct ap_pool *pool, const struct ap_acquire *acquire,
 		    struct ap_request *request, struct ap_err *err);
 
 /* The lease that an acquirer's request was granted. */
 struct ap_lease_key ap_request_lease(const struct ap_request *request);
 
-/* Whether that user is root, whose daemon it is, or who is shown as the owner: they may do
+/* Whether that user is root, the user of the daemon, or the user shown as the owner: they may do
  * everything. */
 bool ap_pool_is_owner(const struct ap_pool *pool, uid_t uid);
 
@@ -143,35 +143,36 @@ bool ap_pool_is_owner(const struct ap_pool *pool, uid_t uid);
 int ap_pool_release(struct ap_pool *pool, const char *label_or_agent, bool discard, uid_t uid,
 		    struct ap_request *request, struct ap_err *err);
 
-/* The same, but answered as soon as it is written down that the lease ends. -ENOSPC, -EROFS, -EIO:
- * that failed, and it ends all the same. */
+/* The same, but answered as soon as the store has recorded that the lease ends. -ENOSPC, -EROFS,
+ * -EIO: the store could not, and the lease ends all the same. */
 int ap_pool_begin_release(struct ap_pool *pool, const char *label, uid_t uid,
 			  struct ap_request *request, struct ap_err *err);
 
-/* -EPERM: that user may not end it. */
+/* -EPERM: that user may not end it. 0 also if there is no such lease. */
 int ap_pool_may_release(struct ap_pool *pool, const char *label_or_agent, uid_t uid,
 			struct ap_err *err);
 
 /* Ends the lease of a handle that was closed, if it still is that lease. */
 void ap_pool_release_key(struct ap_pool *pool, struct ap_lease_key key);
 
-/* Begins the lease's time to live anew, on behalf of `uid`. -ESTALE, -ENOENT, -EPERM. */
+/* Begins the lease's time to live again, on behalf of `uid`. -ESTALE, -ENOENT, -EPERM. */
 int ap_pool_renew(struct ap_pool *pool, const char *label, uid_t uid, struct ap_err *err);
 
 /* --- what leases left, and is kept for a while --- */
 
 #define AP_KEPT_NAME_MAX 128 /* bytes of LABEL@TOKEN with its NUL */
 
-/* The number of the one of that name: below 2^28, and the same as long as it is kept. */
+/* The number of the kept work of that name: below 2^28, and the same as long as it is kept. False:
+ * there is none. */
 bool ap_kept_work_find(struct ap_pool *pool, const char *name, unsigned *ret_number);
 
-/* The one with the lowest number above `after`. False: there is none. Costs the same however many
- * there are. */
+/* The kept work with the lowest number above `after`. False: there is none. Costs the same however
+ * many there are. */
 bool ap_kept_work_next(struct ap_pool *pool, unsigned after, unsigned *ret_number,
 		       char ret_name[AP_KEPT_NAME_MAX]);
 
-/* Appends what is known of it, key value a line; how many bytes it takes, or nothing while that is
- * not counted; where its files are. -ENOENT: it has gone. */
+/* Appends what is known of kept work, key value a line; how many bytes it takes, or nothing until
+ * they are counted; or where its files are. -ENOENT: it has gone. */
 enum ap_kept_work_text {
 	AP_KEPT_WORK_INFO,
 	AP_KEPT_WORK_SIZE,
@@ -180,16 +181,17 @@ enum ap_kept_work_text {
 int ap_kept_work_show(struct ap_pool *pool, unsigned number, enum ap_kept_work_text what,
 		      struct ap_buf *out);
 
-/* Acquires, but that the lease begins at what the kept one was saved as, or began at where nothing
- * was saved, and that all that was kept is laid over its worktree before the answer. `base` does
- * not count. Refused at once: also -ENOENT (there is none of that name) and -ENODATA (what it began
- * at is not known). Answered later: also -EIO and -ENOSPC: it could not be laid. */
+/* As ap_pool_acquire(), but the lease begins at the commit that the kept one was saved as, or at
+ * the kept one's base if nothing was saved, and the pool lays all that was kept over the worktree
+ * before the answer. Ignores `base`. Refused at once: also -ENOENT (there is none of that name) and
+ * -ENODATA (what it began at is not known). Answered later: also -EIO and -ENOSPC: the pool could
+ * not lay it. */
 int ap_pool_restore(struct ap_pool *pool, const char *name, const struct ap_acquire *acquire,
 		    struct ap_request *request, struct ap_err *err);
 
 /* --- the pool as a whole --- */
 
-/* Sets the size, -1: automatic, and is answered when that is written down. -ERANGE. */
+/* Sets the size, -1: automatic; answered when the store has recorded it. -ERANGE. */
 int ap_pool_scale(struct ap_pool *pool, int target, struct ap_request *request, struct ap_err *err);
 void ap_pool_maintain(struct ap_pool *pool); /* one pass now */
 void ap_pool_warm(struct ap_pool *pool);
@@ -203,8 +205,9 @@ int ap_pool_save(struct ap_pool *pool, struct ap_request *request, struct ap_err
 int ap_pool_load(struct ap_pool *pool, struct ap_request *request, struct ap_err *err);
 int ap_pool_open(struct ap_pool *pool, struct ap_err *err);
 
-/* Sets an option, and is answered when that is written down: -ENOSPC, -EROFS, -EIO where it cannot
- * be, and is taken back; or only says whether it would be taken. */
+/* ap_pool_config_set() sets an option; answered when the store has recorded it. -ENOSPC, -EROFS,
+ * -EIO: the store could not, and the option has its old value again. ap_pool_config_try() only
+ * checks whether the value would be accepted. */
 int ap_pool_config_set(struct ap_pool *pool, enum ap_option option, const char *text,
 		       struct ap_request *request, struct ap_err *err);
 int ap_pool_config_try(struct ap_pool *pool, enum ap_option option, const char *text,
@@ -219,24 +222,24 @@ struct ap_stats {
 	enum ap_scale_direction scale_direction;
 	bool closed;
 	int target;	    /* manual size, -1: automatic */
-	unsigned n_desired; /* the size that there should be */
+	unsigned n_desired; /* the size that the policy, or a user, wants */
 	const char *breaker, *spawn_backend, *cgroup;
 	unsigned n_templates;
-	unsigned n_kept;     /* leases of which what they left is kept */
-	uint64_t kept_bytes; /* what of that is counted takes */
-	unsigned n_stuck;    /* things that are garbage and cannot be removed */
+	unsigned n_kept;     /* ended leases whose work is kept */
+	uint64_t kept_bytes; /* bytes of kept work, as far as counted */
+	unsigned n_stuck;    /* pieces of garbage that cannot be removed */
 	const char *git;     /* what reads and writes the repository: libgit2 or program */
 };
 
 void ap_pool_stats(struct ap_pool *pool, struct ap_stats *ret);
 
-/* One more, or one less, is to be told by `changed` when something that is shown has changed: what
- * a look before this call, or at the same time, may have missed. What time alone changes is not
- * told. */
+/* Adds or removes a watcher. While there is one, the pool calls `changed` for every change of a
+ * shown value: a look that begins after this call misses none. Changes by time alone do not
+ * count. */
 void ap_pool_watch(struct ap_pool *pool, bool watch);
 
-/* How often something that is shown has changed: while this is the same, only what passes with time
- * is another, and usage and screens until they are looked at again. */
+/* Counts the changes of shown values. While the count is the same, only values that pass with time
+ * are different, and usage and screens until they are refreshed. */
 uint64_t ap_pool_changes(struct ap_pool *pool);
 
 /* --- agents --- */
@@ -260,13 +263,13 @@ struct ap_agent_info {
 	enum ap_agent_state state;
 	enum ap_activity activity;
 	char why[128]; /* what the activity was concluded from */
-	/* of its lease, or of the one whose work it is set aside with; "": it has none */
+	/* of its lease, or of the one whose unsaved work keeps it quarantined; "": it has none */
 	char label[AP_LABEL_MAX + 1], base[65], branch[AP_LABEL_MAX + 16];
 	const char *worktree; /* absolute; as long as the reference */
 	uid_t owner_uid;
 	pid_t owner_pid, pid; /* holder; the program, 0 when it has ended */
 	uint64_t token;	      /* of its lease; 0: not leased */
-	int64_t created_ns, granted_ns, expires_ns, idle_since_ns; /* 0: not so */
+	int64_t created_ns, granted_ns, expires_ns, idle_since_ns; /* 0: does not apply */
 	unsigned n_requests, n_recycles, generation;
 	uint64_t n_prompts;
 	int64_t output_size; /* bytes of plain text printed so far */
@@ -275,68 +278,68 @@ struct ap_agent_info {
 	int64_t exit_time;   /* when: seconds of the wall clock; 0: not known */
 };
 
-/* One consistent look. False when the agent is gone. */
+/* Fills in one consistent look at the agent. False when it is gone. */
 bool ap_agent_look(struct ap_pool *pool, struct ap_agent *agent, struct ap_agent_info *ret);
 
 /* Appends how its program last ended, and when: "code 0 2026-11-24T10:00:00Z"; nothing: it has not.
  */
 void ap_agent_exit_status(const struct ap_agent_info *agent, struct ap_buf *out);
 
-/* What is asked of an agent on behalf of a lease names its token: -ESTALE when the lease has ended
- * meanwhile. Token 0 is whatever lease it has, or none. */
+/* The functions below that act for a lease take its token: -ESTALE when the lease has ended
+ * meanwhile. Token 0 is whatever lease the agent has, or none. */
 
-/* A prompt of up to `len` bytes is being written. 0: it counts the agent busy until it is taken or
- * given up. -EIO (the program has ended), -EAGAIN (queue full), -EMSGSIZE, -EDQUOT, -ESTALE,
- * -ENODEV. */
+/* A prompt is being written: the agent counts as busy until ap_agent_prompt_end(). -EIO (the
+ * program has ended), -EAGAIN (queue full), -EMSGSIZE, -EDQUOT, -ESTALE, -ENODEV. */
 int ap_agent_prompt_begin(struct ap_pool *pool, struct ap_agent *agent, uint64_t token,
 			  struct ap_err *err);
 
-/* It is `len` bytes longer. -EAGAIN: with what is queued, and what else is being written, it would
- * be more than one agent takes. */
+/* That prompt is `len` bytes longer. -EAGAIN: with what is queued, and what else is being written,
+ * it would be more than one agent takes. */
 int ap_agent_prompt_grow(struct ap_pool *pool, struct ap_agent *agent, uint64_t token, size_t len,
 			 struct ap_err *err);
 
-/* It is taken or given up, with the `len` bytes that it has grown by. */
+/* That prompt is taken or given up; `len` is the sum of the bytes that it has grown by. */
 void ap_agent_prompt_end(struct ap_pool *pool, struct ap_agent *agent, uint64_t token, size_t len);
 
-/* Takes a prompt to be submitted as one message when the program is ready for it. The agent is busy
+/* Queues a prompt: the program gets it as one message when it is ready for it. The agent is busy
  * from now on. Errors as above, and -ENOMEM. */
 int ap_agent_prompt(struct ap_pool *pool, struct ap_agent *agent, uint64_t token, const char *text,
 		    size_t len, struct ap_err *err);
 
-/* Has keys typed, in tmux's names, separated by blanks; at once, whatever prompts wait.
- * -EINVAL, -EIO (the program has ended), -EAGAIN (too many wait), -ESTALE, -ENODEV. */
+/* Types keys, in tmux's names, separated by blanks; at once, whatever prompts wait. -EINVAL, -EIO
+ * (the program has ended), -EAGAIN (too many wait), -ESTALE, -ENODEV. */
 int ap_agent_keys(struct ap_pool *pool, struct ap_agent *agent, uint64_t token, const char *keys,
 		  struct ap_err *err);
 
-/* Commands: end it (its work is saved); recycle it, at once or when its lease ends; start its
- * program anew in the same worktree. -ESTALE, -EBUSY, -ENODEV. */
+/* ap_agent_kill() ends the agent and saves its work; ap_agent_recycle() recycles it, at once or
+ * when its lease ends; ap_agent_restart() starts its program again in the same worktree. -ESTALE,
+ * -EBUSY, -ENODEV. */
 int ap_agent_kill(struct ap_pool *pool, struct ap_agent *agent, uint64_t token, struct ap_err *err);
 int ap_agent_recycle(struct ap_pool *pool, struct ap_agent *agent, uint64_t token,
 		     struct ap_err *err);
 int ap_agent_restart(struct ap_pool *pool, struct ap_agent *agent, uint64_t token,
 		     struct ap_err *err);
 
-/* Stops the program and all that it started, or has them go on. A paused agent is busy, and takes
- * no prompt until it goes on. -EIO, -ESTALE, -EBUSY, -ENODEV. */
+/* Stops the program and all that it started, or continues them. A paused agent is busy, and gets no
+ * prompt until it is continued. -EIO, -ESTALE, -EBUSY, -ENODEV. */
 int ap_agent_pause(struct ap_pool *pool, struct ap_agent *agent, uint64_t token, bool pause,
 		   struct ap_err *err);
 
-/* Has the program forget what was said, by its own command; in order with the prompts before it.
+/* Makes the program forget what was said, by its own command, in order with the prompts before it.
  * -EOPNOTSUPP: its profile knows none; else as ap_agent_prompt(). */
 int ap_agent_reset(struct ap_pool *pool, struct ap_agent *agent, uint64_t token,
 		   struct ap_err *err);
 
 /* Commits all that has changed in the worktree of its lease, untracked files included and ignored
- * ones not, to the lease's branch, and is answered then. Waits for what is being done to the agent,
- * not for prompts in its queue. -ENODATA: nothing has changed. -EBUSY: it is on another branch, or
- * being made. -EIO: git's own complaint. -EAGAIN (too many wait), -ESTALE, -ENOENT (no lease),
- * -ECANCELED, -ENODEV. */
+ * ones not, to the lease's branch; answered when that is done. Waits for jobs of the agent that are
+ * under way, not for prompts in its queue. -ENODATA: nothing has changed. -EBUSY: the worktree is
+ * on another branch, or the agent is still starting. -EIO: git's own complaint. -EAGAIN (too many
+ * wait), -ESTALE, -ENOENT (no lease), -ECANCELED, -ENODEV. */
 int ap_agent_commit(struct ap_pool *pool, struct ap_agent *agent, uint64_t token,
 		    const char *message, struct ap_request *request, struct ap_err *err);
 
-/* What the program says of itself, by a hook: starting, ready, busy or waiting. -EINVAL, -EBUSY,
- * -ENODEV. */
+/* Sets what the program reports of itself, by a hook: starting, ready, busy or waiting. -EINVAL,
+ * -EBUSY, -ENODEV. */
 int ap_agent_activity_set(struct ap_pool *pool, struct ap_agent *agent, const char *text,
 			  struct ap_err *err);
 
@@ -345,7 +348,7 @@ int ap_agent_activity_set(struct ap_pool *pool, struct ap_agent *agent, const ch
 #define AP_TRANSITIONS 64
 bool ap_agent_transitions(struct ap_pool *pool, struct ap_agent *agent, struct ap_buf *out);
 
-/* What is read of an agent and takes time; the text comes with the request. */
+/* Texts of an agent that take time to make; ap_request_text() has the text. */
 enum ap_agent_text {
 	AP_TEXT_SCREEN, /* what is on the terminal */
 	AP_TEXT_DIFF,	/* worktree against base, untracked files included */
@@ -359,18 +362,18 @@ enum ap_agent_text {
 int ap_agent_text(struct ap_pool *pool, struct ap_agent *agent, enum ap_agent_text what,
 		  struct ap_request *request, struct ap_err *err);
 
-/* What is waited for: until the program is ready, waiting or exited. */
+/* What a wait brings, once the program is ready, waiting or exited. */
 enum ap_agent_wait {
 	AP_WAIT_ACTIVITY, /* which of them it is */
 	AP_WAIT_RESPONSE, /* what was printed since the last prompt */
 };
 
-/* Waits, and brings the text. -EIO: the last prompt was not delivered. With `nonblock`, -EAGAIN
- * where it would have to wait for the program. */
+/* Waits, and answers with that text. -EIO: the last prompt was not delivered. With `nonblock`,
+ * -EAGAIN if it would have to wait for the program. */
 int ap_agent_wait(struct ap_pool *pool, struct ap_agent *agent, enum ap_agent_wait what,
 		  bool nonblock, struct ap_request *request, struct ap_err *err);
 
-/* Whether it would not have to. */
+/* Whether ap_agent_wait() would not have to wait. */
 bool ap_agent_has_settled(struct ap_pool *pool, struct ap_agent *agent);
 
 /* Texts that grow, and of which the last part is kept. */
@@ -389,8 +392,8 @@ int64_t ap_request_offset(const struct ap_request *request);
 /* Bytes of events ever written. */
 int64_t ap_pool_events_size(struct ap_pool *pool);
 
-/* Answered when all that has happened so far is in the events. -EAGAIN: too much is asked already.
- */
+/* Answered when all that has happened so far is in the events. -EAGAIN: too many requests wait
+ * already. */
 int ap_pool_events_settle(struct ap_pool *pool, struct ap_request *request, struct ap_err *err);
 
 /* Where the next event will be, the number of the last before it, and whether none will come. */

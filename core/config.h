@@ -57,8 +57,7 @@ enum ap_option {
 enum ap_option_type {
 	AP_TYPE_NUMBER,	  /* a whole number */
 	AP_TYPE_OCTAL,	  /* permission bits */
-	AP_TYPE_DURATION, /* ns; 0 where the option takes a word instead of a duration, and has it
-			   */
+	AP_TYPE_DURATION, /* ns; 0 if the option has its word instead of a duration */
 	AP_TYPE_SIZE,	  /* bytes */
 	AP_TYPE_TEXT,	  /* one line */
 	AP_TYPE_CHOICE,	  /* one of the words in `choices` */

@@ -1,5 +1,5 @@
-/* The pool as people look at it: one consistent look at all of it, with the screens and the usage
- * of its agents as fresh as they need be. */
+/* An overview of the pool for people: one consistent look at all of it, with the screens and the
+ * usage of its agents fresh enough for them. */
 #pragma once
 
 #include "agentpool.h"
@@ -8,11 +8,11 @@
 
 struct ap_agent_overview {
 	struct ap_agent_info info;
-	bool has_usage; /* its process tree was looked at, and its program runs */
+	bool has_usage; /* its process tree was measured, and its program runs */
 	uint64_t memory;
 	double cpu_percent;
 	unsigned n_tasks;
-	const char *screen; /* plain text, as it was last looked at, shared; NULL: it has none */
+	const char *screen; /* plain text, as last captured, shared; NULL: it has none */
 };
 
 struct ap_waiter_overview {
@@ -36,11 +36,11 @@ struct ap_overview {
 	struct ap_waiter_overview waiters[AP_WAITERS_SHOWN]; /* the first in the queue */
 };
 
-/* Has screens and usage looked at again where they are older than people mind: some 200 ms and 5 s.
- * Answered when that is done or takes long, within some 20 ms, by one thread that answers one after
+/* Refreshes the screens and the usage that are older than people mind: some 200 ms and 5 s. Answers
+ * the request when that is done, or after some 20 ms; one thread answers all requests, one after
  * the other. */
 void ap_pool_look(struct ap_pool *pool, struct ap_request *request);
 
-/* Takes a look. -ENOMEM. Balance with ap_overview_fini(). */
+/* Fills in an overview. -ENOMEM. Balance with ap_overview_fini(). */
 int ap_pool_overview(struct ap_pool *pool, struct ap_overview *ret);
 void ap_overview_fini(struct ap_overview *overview);

@@ -28,8 +28,8 @@ static const char usage[] =
 
 /* --- options --- */
 
-/* What stands in fstab for mount(8) itself, or about times that a pool does not keep, and reaches
- * us by mount.fuse. */
+/* Options in fstab for mount(8) itself, or about times that a pool does not keep; mount.fuse passes
+ * them on to us. */
 static bool is_for_mount(const char *name)
 {
 	static const char *const names[] = {
@@ -71,7 +71,7 @@ static int one_option(struct command_line *line, char *option, struct ap_err *er
 		*equals = '=';
 	if (r <= 0)
 		return r;
-	if (strncmp(option, "max_read=", 9) == 0) /* FUSE looks whether it is a number */
+	if (strncmp(option, "max_read=", 9) == 0) /* FUSE checks that it is a number */
 		line->max_read = (unsigned)strtoul(option + 9, NULL, 10);
 	if (fuse_opt_add_arg(&line->fuse, "-o") < 0 || fuse_opt_add_arg(&line->fuse, option) < 0)
 		return ap_err_errno(err, -ENOMEM, "-o %s", option);
@@ -128,7 +128,7 @@ static const char *const *program_words(int *argc, char **argv)
 
 /* --- the words --- */
 
-/* A third word is mostly the program's. */
+/* A third word usually belongs to the program. */
 static int too_many_words(const struct command_line *line, const char *word)
 {
 	if (line->program)
@@ -208,7 +208,7 @@ int command_line_parse(struct command_line *line, int argc, char **argv)
 
 /* --- what FUSE makes of its options --- */
 
-/* Those that people write; it takes more. */
+/* The options that people write; FUSE takes more. */
 static const char *const fuse_options[] = {
 	"allow_other", "allow_root", "auto_unmount", "debug",	 "default_permissions",
 	"dev",	       "exec",	     "fsname",	     "max_read", "noatime",
@@ -220,7 +220,7 @@ static void take_nearer(const char *name, const char *option, const char **neare
 			unsigned *distance)
 {
 	unsigned n = ap_text_distance(name, option);
-	if (strncmp(name, option, strlen(name)) == 0) /* begun and not ended */
+	if (strncmp(name, option, strlen(name)) == 0) /* `name` is the start of one */
 		n = 1;
 	if (n < *distance) {
 		*nearest = option;
@@ -228,7 +228,7 @@ static void take_nearer(const char *name, const char *option, const char **neare
 	}
 }
 
-/* The option that was meant, or NULL: it is like none. */
+/* The option that is nearest to `name`, or NULL: none is near. */
 static const char *nearest_option(const char *name)
 {
 	const char *nearest = NULL;
@@ -241,7 +241,7 @@ static const char *nearest_option(const char *name)
 	return nearest;
 }
 
-static char complaint[1024]; /* what FUSE says while it looks at its options, in pieces */
+static char complaint[1024]; /* what FUSE logs while it parses its options, in pieces */
 
 static void __attribute__((format(printf, 2, 0)))
 keep_complaint(enum fuse_log_level level, const char *fmt, va_list args)
@@ -271,7 +271,8 @@ static void refuse_option(void)
 	fprintf(stderr, "agentpoolfs: %s\n", err.text);
 }
 
-/* The repository as the mount's source, so that mount -a knows what of fstab is mounted. */
+/* Sets the repository as the mount's source, so that mount -a knows which lines of fstab are
+ * mounted. */
 static int add_source(const struct command_line *line, char **options)
 {
 	AP_CLEANUP_FREE char *repo = NULL;
@@ -281,8 +282,8 @@ static int add_source(const struct command_line *line, char **options)
 	return option.failed ? -1 : fuse_opt_add_opt_escaped(options, option.data);
 }
 
-/* Before those of the command line, which override them, but for the type: dead mounts are known
- * by it. */
+/* Adds our options before those of the command line, which override them; the type comes last, as
+ * we recognise dead mounts by it. */
 static int add_own_options(struct command_line *line)
 {
 	char *options = NULL;

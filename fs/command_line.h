@@ -1,5 +1,5 @@
-/* The command line: words and options, of the pool, of FUSE, and of mount(8), which hands its own
- * on. What is bad is said on standard error, before anything is begun. */
+/* Parses the command line: words, and options of the pool, of FUSE and of mount(8), which passes
+ * its own on. The parser reports an error on standard error before anything is started. */
 #pragma once
 
 #include <fuse_lowlevel.h>
@@ -15,10 +15,12 @@ struct command_line {
 	struct fuse_args fuse;
 };
 
-/* 0: mount; else the exit code plus 1 of what is done already. */
+/* Returns 0 to go on and mount. Any other value is 1 more than the exit code: an option such as
+ * --help is done, or an error is reported. */
 int command_line_parse(struct command_line *line, int argc, char **argv);
 
-/* A session of FUSE with its options; nothing is mounted. NULL: it refuses one. */
+/* Creates a FUSE session with the options of the command line; mounts nothing. NULL: FUSE refuses
+ * an option, or memory is short; the function has reported it. */
 struct fuse_session *command_line_session(struct command_line *line,
 					  const struct fuse_lowlevel_ops *ops, size_t ops_size,
 					  void *data);

@@ -120,7 +120,7 @@ int control_release(const struct tree_call *call, char *line, struct ap_request 
 	if (!lease || (how && !discard) || ap_word_next(&line))
 		return ap_err_set(call->err, -EINVAL,
 				  "write LABEL or NAME, and discard or nothing");
-	if (call->opener != call->uid) { /* who may release may have been made to write here */
+	if (call->opener != call->uid) { /* someone who may not release may have opened it */
 		int r = ap_pool_may_release(call->pool, lease, call->opener, call->err);
 		if (r < 0)
 			return ap_err_wrap(call->err, r, "user %u opened the file", call->opener);

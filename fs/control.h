@@ -4,19 +4,21 @@
 
 #include "tree.h"
 
-/* A command that is its first word: a row says what it does with the rest. */
+/* A command, named by the first word of its line; the row says what happens with the rest. */
 struct control_command {
 	const char *name;
 	const char *doc;
 	/* one of these */
 	int (*run)(const struct tree_call *); /* 0: done; or negative errno */
-	/* enum tree_submitted, or negative errno. `words` is the rest of the line, "" where the command takes none */
+	/* enum tree_submitted, or negative errno. `words` is the rest of the line, "" where the
+	 * command takes none */
 	int (*submit)(const struct tree_call *, const char *words, struct ap_request *);
-	const char *takes; /* what the words are called that have to follow; NULL: none may */
+	const char *takes; /* name of the words that must follow, in errors; NULL: none may */
 };
 
-/* Runs the command of a line; the table ends with a row without a name. enum tree_submitted;
- * -EINVAL: there is no such command, the sentence lists them. */
+/* Runs the command that a line names; a row without a name ends the table. Returns enum
+ * tree_submitted or a negative errno. -EINVAL: there is no such command (the sentence lists them),
+ * or words are missing or too many. */
 int control_run(const struct control_command *commands, const struct tree_call *call, char *line,
 		struct ap_request *request);
 

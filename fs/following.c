@@ -1,6 +1,6 @@
 /* The events as a stream: each open file has its own place in the kept file, so that a reader who
- * lags costs no memory. A read that finds nothing is parked, and looked at again when there is
- * more. One thread at a time answers the readers of an open file. */
+ * lags costs no memory. A read that finds nothing is parked until there is more. One thread at a
+ * time answers the readers of an open file. */
 #include <errno.h>
 #include <inttypes.h>
 #include <poll.h>
@@ -10,15 +10,15 @@
 #include "cleanup.h"
 #include "open_file_internal.h"
 
-/* What is read at once: more than any line has. */
+/* Bytes read at once, at least: more than any line has. */
 #define PIECE_MIN (32u << 10)
 
 struct following {
 	struct ap_list link; /* files->followers; as the rest, guarded by files->lock */
 	struct open_file *file;
-	int64_t offset, seq; /* where it goes on, behind the event of that number */
-	size_t wanted;	     /* by the reader for whom a piece is fetched */
-	int error;	     /* of the last piece, until it is told */
+	int64_t offset, seq; /* where the stream goes on; number of the event before */
+	size_t wanted;	     /* bytes, by the reader for whom a piece is fetched */
+	int error;	     /* of the last piece, until a reader gets it */
 	bool answering;	     /* a thread answers the readers */
 	bool again;	     /* and has to look once more */
 	bool goes_on;	     /* the last read was given events: the reader comes back for more */
@@ -67,7 +67,7 @@ static int64_t seq_of(const char *line, const char *end)
 								       : 0;
 }
 
-/* How many bytes of whole lines the reader is given: what fits, but one line at least. */
+/* How many bytes the reader gets: the whole lines that fit, but one line at least. */
 static size_t lines_for(const char *text, size_t len, size_t wanted)
 {
 	const char *last = memrchr(text, '\n', wanted < len ? wanted : len);
@@ -76,7 +76,7 @@ static size_t lines_for(const char *text, size_t len, size_t wanted)
 	return last ? (size_t)(last - text) + 1 : len;
 }
 
-/* Takes what was read; tells of what had been dropped before it was. */
+/* Takes over what was read, behind an event `missed` if events before it had been dropped. */
 static void take_piece_locked(struct open_file *file, const struct ap_buf *piece, int64_t offset)
 {
 	struct following *f = file->following;
@@ -129,7 +129,7 @@ static void piece_came(struct ap_request *request, int result, void *data)
 	file_unref(file);
 }
 
-/* Has the next piece read. files->lock is not held. */
+/* Fetches the next piece. files->lock is not held. */
 static void fetch_piece(struct open_file *file, int64_t offset, size_t wanted)
 {
 	struct ap_err err;
@@ -152,7 +152,7 @@ static void fetch_piece(struct open_file *file, int64_t offset, size_t wanted)
 	file_unref(file);
 }
 
-/* Replies to the reader with what there is: an error, text, or that it is over. */
+/* Replies to the reader with what there is: an error, text, or the end of the stream. */
 static void answer_reader(struct reader *reader)
 {
 	struct open_file *file = reader->file;
@@ -178,7 +178,8 @@ static void answer_reader(struct reader *reader)
 	parked_unref(parked);
 }
 
-/* Answers the first reader, or has read what he waits for. Whether there may be more to do. */
+/* Answers the first reader, or fetches what that reader waits for. True: there may be more to
+ * do. */
 static bool answer_one(struct open_file *file)
 {
 	struct following *f = file->following;
@@ -247,7 +248,7 @@ void follow_read(struct open_file *file, fuse_req_t req, size_t size, bool wait)
 		answer_readers(file);
 }
 
-/* What was seen is where the events end. */
+/* `ret_seen` is where the events end. */
 unsigned follow_poll_locked(const struct open_file *file, uint64_t *ret_seen)
 {
 	struct ap_events_end end = ap_pool_events_end(file->files->pool);

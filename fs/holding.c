@@ -1,5 +1,5 @@
-/* Leases by handle: the open file is the lease. It is asked for by a write, granted to a read, and
- * ends when the last copy of the descriptor is closed. */
+/* Leases by handle: the open file is the lease. A write asks for it, a read gets the answer, and
+ * the last close of the descriptor ends it. */
 #include <errno.h>
 
 #include "last_error.h"

@@ -1,5 +1,5 @@
-/* Why the last refused write of each user was refused. Bounded: the least recent user is forgotten.
- */
+/* Why the last refused write of each user was refused. Keeps a bounded number of users and forgets
+ * the least recent. */
 #pragma once
 
 #include <sys/types.h>

@@ -29,16 +29,16 @@ struct daemon {
 	struct parked_set *parked;
 	const char *program[2];
 	char *mountpoint;
-	int report_fd;			 /* to the process that was called; -1: foreground */
-	char *ignore_line, *ignore_file; /* what has git pass the mount by; NULL: it does */
+	int report_fd;			 /* to the process that the user started; -1: foreground */
+	char *ignore_line, *ignore_file; /* the line that makes git ignore the mount; NULL: none */
 	pthread_t main_thread, ending_thread;
 	sigset_t ending_signals;
 	atomic_bool loop_left;
-	pthread_mutex_t stop_lock; /* round ap_pool_stop: it happens once */
+	pthread_mutex_t stop_lock; /* held around ap_pool_stop(), which runs once */
 	bool stopped;
 };
 
-/* What belongs to this program: installed, or beside it in a build directory. */
+/* Finds what belongs to this program: installed, or beside it in a build directory. */
 static int find_own(const char *const places[2], char ret[PATH_MAX], struct ap_err *err)
 {
 	char self[PATH_MAX], path[2 * PATH_MAX];
@@ -61,7 +61,7 @@ static int find_shim(char ret[PATH_MAX], struct ap_err *err)
 	return find_own(places, ret, err);
 }
 
-/* The directory of what is known of programs. */
+/* The directory of the installed program profiles. */
 static int find_profiles(char ret[PATH_MAX], struct ap_err *err)
 {
 	static const char *const places[] = {"../share/agentpoolfs/programs", "../share/programs"};
@@ -70,7 +70,7 @@ static int find_profiles(char ret[PATH_MAX], struct ap_err *err)
 
 /* --- the daemon's life --- */
 
-/* Tells the process that was called how it went: an empty sentence means well. */
+/* Reports the start to the process that the user started: an empty sentence means success. */
 static void report(struct daemon *daemon, const char *sentence)
 {
 	if (daemon->report_fd >= 0) {
@@ -82,7 +82,7 @@ static void report(struct daemon *daemon, const char *sentence)
 	}
 }
 
-/* What is no failure, for who mounts. */
+/* Prints a notice that is no failure, for the user who mounts. */
 static void on_tell(void *data, const char *sentence)
 {
 	(void)data;
@@ -128,7 +128,7 @@ static void on_changed(void *data)
 	open_files_changed(daemon->mount.files);
 }
 
-/* Once, by whichever comes first: the signal or the end of the mount. */
+/* Stops the pool once: at the signal or at the end of the mount, whichever comes first. */
 static void stop_pool(struct daemon *daemon)
 {
 	struct ap_err err;
@@ -201,7 +201,7 @@ static int make_pool(struct daemon *daemon, struct ap_err *err)
 	line->config = options.config; /* empty when it was taken over */
 	if (r == 0)
 		r = mountpoint_check(daemon->mountpoint, err);
-	if (r == -EBUSY && ap_pool_await_end(daemon->pool)) /* what was mounted has ended */
+	if (r == -EBUSY && ap_pool_await_end(daemon->pool)) /* that pool has ended */
 		r = mountpoint_check(daemon->mountpoint, err);
 	if (r < 0)
 		return r;
@@ -292,7 +292,7 @@ static int run(struct daemon *daemon)
 	return 0;
 }
 
-/* Waits for what the daemon reports. The exit code. */
+/* Waits for the daemon's report. Returns the exit code. */
 static int await_report(int fd)
 {
 	char sentence[AP_ERR_MAX];
@@ -343,13 +343,13 @@ int main(int argc, char **argv)
 		if (pid > 0) {
 			close(fds[1]);
 			r = await_report(fds[0]);
-			if (r != 0) /* it has nothing any more of what it had begun */
+			if (r != 0) /* until the daemon has undone what it had begun */
 				(void)waitpid(pid, NULL, 0);
 			return r;
 		}
 		close(fds[0]);
 		setsid();
-		startup_let_go(); /* before a helper could have them, if for a moment */
+		startup_let_go(); /* before a helper could inherit them, if only until its exec */
 		daemon.report_fd = fds[1];
 	}
 	r = run(&daemon);

@@ -49,12 +49,13 @@ static bool unmount_dead(const char *path)
 	       0;
 }
 
-/* Opens the directory that lies below dead mounts of ours. */
+/* Unmounts dead mounts of ours, and opens the directory below them. */
 static DIR *open_below_dead(const char *path)
 {
 	DIR *dir = opendir(path);
-	/* the kernel may still remember enough of a dead mount for anything but opening it; one
-	 * that dies just now, with the last helper that has its descriptor, is ECONNABORTED */
+	/* only an open tells: the kernel may still answer all else about a dead mount from its
+	 * caches. A mount that dies just now, with the last helper that has its descriptor, gives
+	 * ECONNABORTED */
 	for (int i = 0; !dir && (errno == ENOTCONN || errno == ECONNABORTED) && i < MAX_DEAD; i++) {
 		int error = errno;
 		if (!mounted_by_us(path) || !unmount_dead(path)) {
@@ -66,8 +67,8 @@ static DIR *open_below_dead(const char *path)
 	return dir;
 }
 
-/* Whether a plain file has the name of one of the mount's: what a write into it makes while nothing
- * is mounted. A README is as likely anybody's. */
+/* Whether an entry that is no directory has the name of one of the mount's files: a write to that
+ * file creates it while nothing is mounted. A README may just as well be the user's. */
 static bool is_in_the_way(const struct dirent *entry)
 {
 	if (entry->d_type == DT_DIR || strcmp(entry->d_name, "README") == 0)
@@ -107,7 +108,7 @@ int mountpoint_check(const char *path, struct ap_err *err)
 	DIR *dir = open_below_dead(path);
 	if (!dir) {
 		int error = -errno;
-		if (error == -EACCES && mounted_by_us(path)) /* root is let into none of others */
+		if (error == -EACCES && mounted_by_us(path)) /* root cannot enter another's mount */
 			error = -EBUSY;
 		return error == -EBUSY
 			       ? ap_err_set(err, error,

@@ -21,7 +21,7 @@ static void file_free(struct open_file *file)
 	free(file);
 }
 
-/* Takes the table's reference. */
+/* Drops the table's reference. */
 static void file_end(struct open_file *file)
 {
 	struct open_files *files = file->files;
@@ -97,21 +97,21 @@ static struct open_file *file_new(struct open_files *files, struct node node, in
 	file->by_handle = file->row->holds && (open_flags & O_ACCMODE) == O_RDWR;
 	file->stream = file->by_handle || reading == TREE_READ_PARK ||
 		       reading == TREE_READ_FOLLOW || file->row->take;
-	/* a text that stays as it is while it is open may be in the page cache */
+	/* a text that does not change while it is open may be in the page cache */
 	file->direct = !reads_only || file->row->wakes ||
 		       (reading != TREE_READ_SHOW && reading != TREE_READ_FETCH);
 	file->append = open_flags & O_APPEND;
 	return file;
 }
 
-/* Who opens it, and whether he may. */
+/* Fills in who opens the file, and checks whether that user may write. */
 static int file_call_init(struct open_file *file, const struct fuse_ctx *ctx, bool writes,
 			  struct ap_err *err)
 {
 	struct ap_pool *pool = file->files->pool;
 	struct ap_agent_info info;
 	bool there = tree_call_init(&file->call, pool, file_node(file), err);
-	file->call.err = NULL; /* `err` ends with the caller: file_call() */
+	file->call.err = NULL; /* `err` does not outlive the caller: see file_call() */
 	file->call.uid = file->call.opener = ctx->uid;
 	file->call.tid = ctx->pid;
 	file->call.by_handle = file->by_handle;
@@ -126,7 +126,7 @@ static int file_call_init(struct open_file *file, const struct fuse_ctx *ctx, bo
 	return r;
 }
 
-/* What a reader of the file finds there at once. */
+/* Prepares what a reader of the file finds at once. */
 static int file_begin(struct open_file *file)
 {
 	const struct tree_call call = file_call(file, NULL);
@@ -141,8 +141,8 @@ static int file_begin(struct open_file *file)
 		return 0;
 	case TREE_READ_FOLLOW:
 		return follow_open(file);
-	case TREE_READ_FETCH: /* made for who asked for its size, else it is made now */
-	case TREE_READ_PARK:  /* for the page cache; a read asks anew */
+	case TREE_READ_FETCH: /* made by a getattr before; else it is made now */
+	case TREE_READ_PARK:  /* for the page cache; a direct read fetches again */
 		file->snapshot =
 			snapshot_open(file->files->snapshots, file_node(file), &file->is_first);
 		if (file->snapshot && tree_reading(file->row) == TREE_READ_FETCH)
@@ -153,7 +153,7 @@ static int file_begin(struct open_file *file)
 	}
 }
 
-/* Whether something must come before the open is answered. */
+/* Whether the reply to the open has to wait for something. */
 static bool is_opened_later(const struct open_file *file)
 {
 	enum tree_reading reading = tree_reading(file->row);
@@ -166,7 +166,7 @@ void open_file_open(struct open_files *files, fuse_req_t req, struct node node,
 {
 	int access_mode = fi->flags & O_ACCMODE;
 	mode_t mode = tree_mode(node);
-	/* root is above the modes, but there is no such text and no such command, as in kernfs */
+	/* modes do not stop root, but there is no such text and no such command: as kernfs does */
 	if ((access_mode != O_WRONLY && !(mode & 0444)) ||
 	    (access_mode != O_RDONLY && !(mode & 0222))) {
 		fuse_reply_err(req, EACCES);
@@ -213,14 +213,15 @@ void open_file_measure(struct open_files *files, fuse_req_t req, struct node nod
 
 /* --- closing --- */
 
-/* Comes at every close of a copy of the descriptor. It means something only to a line without its
- * newline that filled a program's buffer. */
+/* The kernel sends FLUSH at every close of a copy of the descriptor. Only pending bytes are
+ * affected: a value without a newline, or an unfinished line at the end of a program's full
+ * buffer. */
 void open_file_flush(struct open_files *files, fuse_req_t req, struct fuse_file_info *fi)
 {
 	struct open_file *file = open_file_find(files, fi->fh);
 	struct ap_err err = {""};
 	int r = 0;
-	bool cut = file && file->writing && file->writing->cut; /* what is there was not taken */
+	bool cut = file && file->writing && file->writing->cut; /* `pending` was not accepted */
 	if (file && file->pending.len > 0 && !file->row->take && !cut) {
 		r = may_still_write(file, &err);
 		if (r < 0) {
@@ -241,7 +242,7 @@ void open_file_flush(struct open_files *files, fuse_req_t req, struct fuse_file_
 	fuse_reply_err(req, -r);
 }
 
-/* The last copy of the descriptor is closed, however its holder died. */
+/* The last copy of the descriptor is closed, also when its holder was killed. */
 void open_file_release(struct open_files *files, fuse_req_t req, struct fuse_file_info *fi)
 {
 	struct open_file *file = open_file_find(files, fi->fh);

@@ -1,7 +1,8 @@
-/* Open files of the mount: what one open has read, written and asked for. What is read through one
- * open file is one snapshot; what is written is lines or one text; a lease by handle hangs on it.
- * The kernel knows them by numbers that are never pointers. Called by the FUSE thread only, but where
- * it is said otherwise. */
+/* Open files of the mount: what one open has read, written and asked for. Reads through one open
+ * file see one snapshot of a text, and the next one when they read a value again from its start;
+ * writes are lines or one text; a lease by handle lives as long as its open file. The kernel knows
+ * an open file by a file handle that is never a pointer. For the FUSE thread only, except where a
+ * comment says otherwise. */
 #pragma once
 
 #include "parked.h"
@@ -11,21 +12,23 @@ struct open_files;
 
 struct snapshots;
 
-/* All that is given outlives it. NULL on ENOMEM. */
+/* The arguments must outlive the result. NULL on ENOMEM. */
 struct open_files *open_files_new(struct ap_pool *pool, struct parked_set *parked,
 				  struct snapshots *snapshots);
 
-/* From now on texts can be given to the kernel through that session. Before its first request. */
+/* Sets the session through which texts reach the kernel's page cache. Call before its first
+ * request. */
 void open_files_serve(struct open_files *files, struct fuse_session *session);
 
-/* Whether the texts made for readers are too many bytes already for another. */
+/* Whether the texts made for readers are over their limit in bytes: the next one is refused. */
 bool open_files_are_full(const struct open_files *files);
 
 void open_files_free(struct open_files *files);
 
-/* Has the text of a file made that is not open, and is told its length, on any thread: it is what
- * the open that follows reads. -1: it cannot be made, or not without waiting for an agent; that open
- * says why, or waits. Replies itself where there is nobody to be told any more. */
+/* Makes the text of a file that is not open and passes its length to `measured`, on any thread; the
+ * open that follows reads that text. -1: the text cannot be made, or not without waiting for an
+ * agent; the open that follows says why, or waits. If the request is interrupted first, the reply
+ * is EINTR and nobody calls `measured`. */
 typedef void open_file_measured(fuse_req_t req, struct node node, int64_t size);
 void open_file_measure(struct open_files *files, fuse_req_t req, struct node node,
 		       open_file_measured *measured);
@@ -38,13 +41,13 @@ void open_file_read(struct open_files *files, fuse_req_t req, size_t size, off_t
 void open_file_write(struct open_files *files, fuse_req_t req, const char *data, size_t size,
 		     struct fuse_file_info *fi);
 void open_file_flush(struct open_files *files, fuse_req_t req, struct fuse_file_info *fi);
-/* `handle` is taken; NULL: nobody is to be notified. */
+/* Takes `handle` over; NULL: the kernel wants no notification. */
 void open_file_poll(struct open_files *files, fuse_req_t req, struct fuse_file_info *fi,
 		    struct fuse_pollhandle *handle);
 void open_file_release(struct open_files *files, fuse_req_t req, struct fuse_file_info *fi);
 
-/* There are more events, or there will be none, or what is shown may have changed: has those know
- * who follow and who poll. Any thread that serves no request, without locks. */
+/* Call when there are more events, when there will be none, or when a shown value may have changed:
+ * wakes followers and pollers. Any thread that serves no request, without locks. */
 void open_files_changed(struct open_files *files);
 
 /* Whether all who read the events as a stream have read them to their end, or have closed the file.

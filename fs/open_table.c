@@ -1,5 +1,5 @@
-/* The open files of the mount by their handles, and what holds them while something of theirs is
- * under way. What becomes of one is open_file.c's to say, by its two functions. */
+/* The open files of the mount by their handles, and the references that keep them while something
+ * of theirs is under way. open_file.c decides what becomes of a file, in struct open_file_ops. */
 #include "open_file_internal.h"
 
 #include <errno.h>
@@ -28,7 +28,7 @@ void open_file_end(struct open_file *file)
 /* 64 times a power of two. */
 #define OPEN_FILES_MAX 65536u
 
-/* The text that comes to be over it is shown still. */
+/* In bytes; a text that crosses the limit is still shown. */
 #define TEXTS_MAX (256u << 20)
 
 bool open_files_are_full(const struct open_files *files)
@@ -75,8 +75,7 @@ void table_remove(struct open_files *files, uint64_t fh)
 	pthread_mutex_unlock(&files->lock);
 }
 
-/* It stays: the kernel says of a handle that it asks for no more when nothing of it is under way.
- */
+/* The result stays valid: the kernel sends RELEASE only when nothing of the handle is under way. */
 struct open_file *open_file_find(struct open_files *files, uint64_t fh)
 {
 	uint32_t at = (uint32_t)fh;
@@ -90,7 +89,7 @@ struct open_file *open_file_find(struct open_files *files, uint64_t fh)
 void request_over(struct open_file *file, struct ap_request *request)
 {
 	pthread_mutex_lock(&file->files->lock);
-	if (file->request == request) /* the next line's may be there already */
+	if (file->request == request) /* the next line's request may be there already */
 		file->request = NULL;
 	pthread_mutex_unlock(&file->files->lock);
 	ap_request_free(request);

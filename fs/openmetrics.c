@@ -1,5 +1,5 @@
-/* One table: a row is a family of metrics, and what writes its samples. What the pool does not know
- * has no sample: no value is made up. Every sample has the pool's name as its first label. The
+/* One table: a row is a family of metrics with the function that writes its samples. A value that
+ * the pool does not know has no sample. Every sample has the pool's name as its first label. The
  * formats differ in the comments before a family and in the end, never in a sample. */
 #include "openmetrics.h"
 
@@ -20,7 +20,7 @@ static double seconds(int64_t ns)
 	return (double)ns / (double)AP_SECOND;
 }
 
-/* Most values are whole, and that is written in a fifth of the time. */
+/* Most values are whole, which ap_buf_add_number() writes in a fifth of the time. */
 static void add_value(struct ap_buf *out, double value)
 {
 	if (value >= 0 && value < 1e15 && value == (double)(uint64_t)value)
@@ -181,7 +181,7 @@ static void spawn_duration(const struct page *page)
 	histogram(page, COUNTERS_SPAWN);
 }
 
-/* Those of `always` are there before they have happened; others from then on. */
+/* Writes a sample for each reason of `always`, and for any other from its first count on. */
 static void by_reason(const struct page *page, const uint64_t *counts, uint64_t always)
 {
 	_Static_assert(AP_N_REASONS <= 64, "a bit for every reason");
@@ -401,7 +401,7 @@ static void add_pool_name(struct ap_buf *out, const char *path)
 	}
 }
 
-/* What the older format calls otherwise: it has fewer types, and the name in its comments is that
+/* The types that the older format names differently: it has fewer, and its comments have the name
  * of the samples. */
 static const struct {
 	const char *type, *older, *suffix;

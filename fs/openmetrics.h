@@ -8,7 +8,7 @@ enum openmetrics_format {
 	OPENMETRICS_OLDER, /* the text format of Prometheus before it, 0.0.4 */
 };
 
-/* Appends the page: the families of the one table in openmetrics.c, in its order, and where the
- * format has one the mark of the end. */
+/* Appends the page: the families in the order of the table in openmetrics.c, and the end mark if
+ * the format has one. */
 void openmetrics_show(const struct ap_metrics *metrics, const struct ap_agent_metrics *agents,
 		      enum openmetrics_format format, struct ap_buf *out);

@@ -6,15 +6,15 @@
 
 #include "last_error.h"
 
-#define FOR_LONG 3600.0 /* s: what changes is told to the kernel */
+#define FOR_LONG 3600.0 /* s: the daemon notifies the kernel of changes */
 
 static struct mount *mount_of(fuse_req_t req)
 {
 	return fuse_req_userdata(req);
 }
 
-/* What its owner may do with a file all may, but for the umask. A symbolic link has no mode of its
- * own. Modes and owners never change under a mount: the kernel may remember them. */
+/* Gives everybody the owner's permissions, less the umask. A symbolic link has no mode of its own.
+ * Modes and owners never change during a mount: the kernel may cache them. */
 static mode_t mode_for_all(mode_t mode, int umask)
 {
 	mode_t allowed = mode >> 6 & 7;
@@ -31,7 +31,7 @@ static int show(struct mount *mount, struct node node, const struct fuse_ctx *wh
 		struct ap_buf *ret)
 {
 	struct tree_call call;
-	struct ap_err err; /* there is no last_error for a look */
+	struct ap_err err; /* a lookup or getattr sets no last_error */
 	if (!tree_call_init(&call, mount->pool, node, &err))
 		return -ENOENT;
 	call.uid = call.opener = who->uid;
@@ -41,19 +41,20 @@ static int show(struct mount *mount, struct node node, const struct fuse_ctx *wh
 	return r == 0 && ret->failed ? -ENOMEM : r;
 }
 
-/* The text of a file that is looked up is made now: the open that follows reads it. */
+/* Makes the text of a file at its lookup: the open that follows reads it. */
 static int publish(struct mount *mount, struct node *node, const struct fuse_ctx *who,
 		   int64_t *ret_size)
 {
 	AP_CLEANUP_BUF struct ap_buf text = {0};
 	*ret_size = 0;
-	if (open_files_are_full(mount->files)) { /* the open is refused */
+	if (open_files_are_full(mount->files)) { /* the open will be refused */
 		*node = snapshots_fresh(mount->snapshots, *node);
 		return 0;
 	}
 	int r = show(mount, *node, who, &text);
 	*ret_size = (int64_t)text.len;
-	/* who opens it to write has the kernel take its size for 0: on a node of his own */
+	/* an open to write makes the kernel take the size for 0: the writer gets a node of its
+	 * own */
 	bool alone = tree_mode(*node) & 0222;
 	return r < 0 ? r : snapshot_publish(mount->snapshots, *node, who->uid, alone, &text, node);
 }
@@ -65,7 +66,7 @@ static int64_t text_size(struct mount *mount, struct node node, const struct fus
 	int64_t size = snapshot_size(mount->snapshots, node);
 	if (size >= 0 || tree_reading(tree_row(node)) != TREE_READ_SHOW)
 		return size;
-	/* forgotten, and not open: the next open is preceded by another look-up */
+	/* forgotten, and not open: another lookup precedes the next open */
 	return show(mount, node, who, &text) == 0 ? (int64_t)text.len : 0;
 }
 
@@ -84,8 +85,8 @@ static int stat_of(struct mount *mount, struct node node, struct stat *ret)
 	return r;
 }
 
-/* Whether a file has a text whose length is known once it is made; what is waited for has another
- * size until then. */
+/* Whether a file has a text whose length is known once the text is made. A text that a read waits
+ * for has another size until then. */
 static bool has_text(struct node node)
 {
 	const struct tree_row *row = tree_row(node);
@@ -94,14 +95,14 @@ static bool has_text(struct node node)
 	       ((reading == TREE_READ_SHOW || reading == TREE_READ_FETCH) && !row->size);
 }
 
-/* Sizes that grow are asked for every time. */
+/* Seconds that the kernel may cache attributes; 0 for a size that grows. */
 static double attributes_last(struct node node)
 {
 	return tree_reading(tree_row(node)) == TREE_READ_KEPT ? 0 : FOR_LONG;
 }
 
-/* Files are looked up every time whose next open is another node, perhaps; so are leases, which
- * come and go under the same name, and what is kept, which goes by itself. */
+/* Whether the kernel looks the name up every time: the next open may get another node, a lease
+ * comes and goes under the same name, or kept work goes by itself. */
 static bool is_looked_up_anew(struct node node)
 {
 	const struct tree_row *row = tree_row(node);
@@ -142,7 +143,7 @@ static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 	entry.ino = node_pack(node);
 	bool is_lease_dir = node.dir == NODE_LEASES && node.row == 0;
 	entry.entry_timeout = is_lease_dir || !is_looked_up_anew(node) ? FOR_LONG : 0;
-	/* a text that takes time is made when somebody asks for its size, as an open does */
+	/* a text that takes time is made at the getattr, or at the open */
 	bool later = has_text(node) && tree_reading(row) != TREE_READ_SHOW;
 	entry.attr_timeout = later ? 0 : attributes_last(node);
 	fuse_reply_entry(req, &entry);
@@ -204,7 +205,7 @@ static void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to
 		fuse_reply_err(req, -r);
 	else
 		op_getattr(req, ino,
-			   fi); /* a size is taken and means nothing: `echo >` truncates */
+			   fi); /* a new size is accepted and ignored: `echo >` truncates */
 }
 
 static void op_readlink(fuse_req_t req, fuse_ino_t ino)
@@ -316,8 +317,8 @@ static void unlink_done(struct ap_request *request, int result, void *data)
 	fuse_reply_err(req, -result);
 }
 
-/* rm leases/LABEL. It holds the lock of its directory: it waits for no more than the state store.
- */
+/* rm leases/LABEL. The kernel holds the lock of the directory meanwhile: the reply waits for no
+ * more than the state store. */
 static void op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
 	struct ap_err err = {""};

@@ -11,15 +11,15 @@ struct mount {
 	struct fuse_session *session;
 	uid_t uid; /* owner of everything in the mount */
 	gid_t gid;
-	int umask; /* off the modes that then are for all alike; -1: modes are those of the rows */
-	unsigned max_read; /* of -o max_read=, which FUSE wants to be told twice; 0: none */
+	int umask; /* cleared from modes that are then alike for everybody; -1: the rows' modes */
+	unsigned max_read; /* of -o max_read=, which FUSE needs at the mount and in INIT; 0: none */
 	struct timespec since;
-	void (*answers)(void *data); /* called once, when the kernel has been answered to first */
+	void (*answers)(void *data); /* called once, when the kernel's INIT request comes */
 	void *data;
 };
 
 extern const struct fuse_lowlevel_ops mount_ops; /* their user data is a struct mount */
 
-/* Has the kernel forget the agent of that name. Any thread that serves no request, without locks.
- */
+/* Invalidates the kernel's directory entry of agents/NAME. Any thread that serves no request,
+ * without locks. */
 void mount_forget_agent(struct mount *mount, const char *name);

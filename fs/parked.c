@@ -11,8 +11,8 @@
 
 #include "list.h"
 
-/* How often a request is looked at again that only harmless signals have interrupted: the kernel
- * sends no second INTERRUPT. */
+/* How often the thread checks a request again that only harmless signals have interrupted: the
+ * kernel sends no second INTERRUPT. */
 #define LOOK_AGAIN_MS 100
 
 struct parked {
@@ -51,8 +51,8 @@ void parked_unref(struct parked *parked)
 	free(parked);
 }
 
-/* libfuse calls this with the request's lock held, even from inside fuse_req_interrupt_func(): to
- * reply here would free what it still uses. It only marks. */
+/* libfuse calls this with the request's lock held, even from inside fuse_req_interrupt_func(): a
+ * reply here would free what libfuse still uses. It only marks the request. */
 static void on_interrupt(fuse_req_t req, void *data)
 {
 	struct parked *parked = data;
@@ -109,9 +109,9 @@ static bool pending_mask(const char *status, const char *key, unsigned long long
 	return true;
 }
 
-/* Whether all that interrupted the client is a signal that it does not even handle, such as the end
- * of a shell's background child; or one that another of its threads has taken meanwhile: what is
- * for this one stays pending until it has its answer. */
+/* Whether only harmless signals interrupted the client: one of the list below, such as SIGCHLD at
+ * the end of a shell's background child, or one that another of its threads has taken meanwhile. A
+ * signal for this thread stays pending until the request has its answer. */
 static bool harmless(pid_t tid)
 {
 	static const int signals[] = {SIGCHLD, SIGWINCH, SIGCONT, SIGURG};
@@ -148,7 +148,7 @@ static void look_again_later_locked(struct parked_set *set, struct parked *parke
 	ap_list_append(&set->harmless, &parked->link);
 }
 
-/* Acts on the first that is marked. Lets go of the lock meanwhile. */
+/* Handles the first marked request. Drops the lock meanwhile. */
 static void act_on_marked_locked(struct parked_set *set)
 {
 	struct parked *parked = ap_container_of(set->marked.next, struct parked, link);
@@ -166,7 +166,7 @@ static void act_on_marked_locked(struct parked_set *set)
 	pthread_mutex_lock(&set->lock);
 }
 
-/* Waits for a mark, or until it is time to look again at those that are harmless. */
+/* Waits for a mark, or until it is time to mark the harmless ones again. */
 static void wait_locked(struct parked_set *set)
 {
 	if (ap_list_empty(&set->harmless)) {

@@ -1,6 +1,6 @@
-/* Who polls, and what poll says. One that may have to be told of a change is remembered with what
- * there was when he began to wait, is told once when that is different, and asks again: so nothing
- * here knows which change concerns whom. What is read is reading.c's and following.c's affair. */
+/* Pollers, and what poll reports. A poller who may have to wait is recorded with the state at that
+ * time, is notified once when the state differs, and polls again: so nothing here knows which
+ * change concerns whom. reading.c and following.c do the reading. */
 #include <errno.h>
 #include <poll.h>
 #include <stdlib.h>
@@ -9,7 +9,7 @@
 #include "cleanup.h"
 #include "open_file_internal.h"
 
-/* What poll says of a file that never waits. */
+/* The poll events of a file that never waits. */
 #define POLL_ALWAYS (POLLIN | POLLOUT | POLLRDNORM | POLLWRNORM)
 
 struct polling {
@@ -17,7 +17,7 @@ struct polling {
 		link; /* files->polled while there is a handle; as the rest, under files->lock */
 	struct open_file *file;
 	struct fuse_pollhandle *handle; /* to be notified once; owned; NULL: nobody waits */
-	uint64_t seen;			/* what there was when it came, or has been read since */
+	uint64_t seen;			/* state when the handle came, or at the last read since */
 };
 
 /* --- values --- */
@@ -27,7 +27,8 @@ static bool is_value(const struct open_file *file)
 	return file->row->wakes && file->text_state == TEXT_READY;
 }
 
-/* The text as it is now. Any thread: of the call only what stays as it was at open. */
+/* The present text of a value. Any thread: uses only fields of the call that stay as they were at
+ * open. */
 static int value_now(const struct open_file *file, struct ap_buf *ret)
 {
 	struct ap_err err;
@@ -52,13 +53,13 @@ int value_renew(struct open_file *file)
 	pthread_mutex_lock(&file->files->lock);
 	text_take_locked(file, &now);
 	file->renewed = true;
-	if (file->polling) /* who waits is told of what is another than this */
+	if (file->polling) /* pollers are notified when the value differs from this one */
 		file->polling->seen = ap_hash(ap_buf_text(&file->text));
 	pthread_mutex_unlock(&file->files->lock);
 	return 0;
 }
 
-/* As kernfs has it: a value can always be read, and is exceptional while it is another than the one
+/* As in kernfs: a value is always readable, and exceptional (POLLPRI) while it differs from the one
  * that was read last. */
 static unsigned value_poll_locked(const struct open_file *file, uint64_t *ret_seen)
 {
@@ -71,7 +72,8 @@ static unsigned value_poll_locked(const struct open_file *file, uint64_t *ret_se
 	return POLL_ALWAYS | (same ? 0 : POLLPRI | POLLERR);
 }
 
-/* What a read waits for is there, or can be read without waiting. */
+/* Readable if the text that a read waits for is there or has failed, or if a read would not
+ * wait. */
 static unsigned wait_poll_locked(const struct open_file *file, uint64_t *ret_seen)
 {
 	bool ready = file->text_state == TEXT_READY || file->text_state == TEXT_FAILED ||
@@ -80,7 +82,7 @@ static unsigned wait_poll_locked(const struct open_file *file, uint64_t *ret_see
 	return ready ? POLLIN | POLLRDNORM : 0;
 }
 
-/* A lease by handle: what was asked for is answered. */
+/* A lease by handle: readable once the acquire is answered. */
 static unsigned hold_poll_locked(const struct open_file *file, uint64_t *ret_seen)
 {
 	bool answered = file->text_state == TEXT_READY || file->text_state == TEXT_FAILED;
@@ -100,7 +102,8 @@ static unsigned look_locked(const struct open_file *file, uint64_t *ret_seen)
 
 /* --- who waits --- */
 
-/* Who follows is told by the events, who has asked for a lease by its answer. */
+/* Whether the pool's `changed` wakes the pollers of this file. The events wake those of a stream,
+ * the answer wakes those of a lease by handle. */
 static bool is_told_by_pool(const struct open_file *file)
 {
 	return !file->following && !file->by_handle;
@@ -146,11 +149,11 @@ static struct polling *polling_new(struct open_file *file)
 	return polling;
 }
 
-/* Looks at the file, and takes the handle unless there is one: whoever waits for that one has seen
- * what was there when it came, and the kernel wakes all who wait for the file. */
+/* Checks the file, and takes the handle over unless there is one: the state of the first handle's
+ * poller is recorded already, and the kernel wakes all who wait for the file. */
 static int poll_file(struct open_file *file, struct fuse_pollhandle **handle, unsigned *ret_events)
 {
-	/* nobody but the FUSE thread, which is here, gives it one */
+	/* only the FUSE thread, which runs this, sets file->polling */
 	struct polling *polling = file->polling ? file->polling : polling_new(file);
 	if (!polling)
 		return -ENOMEM;
@@ -161,7 +164,7 @@ static int poll_file(struct open_file *file, struct fuse_pollhandle **handle, un
 	bool waits = *handle && !polling->handle;
 	if (waits)
 		put_handle_locked(polling, ap_steal(*handle));
-	/* behind the handle: what changes from now on is notified, or seen here */
+	/* after the handle is in place: a later change is notified, or seen here */
 	*ret_events = look_locked(file, &seen);
 	if (waits)
 		polling->seen = seen;
@@ -218,7 +221,7 @@ static void notify_pollers(struct open_files *files)
 		(void)look_locked(polling->file, &seen);
 		if (seen != polling->seen)
 			handle = take_handle_locked(polling);
-		pthread_mutex_unlock(&files->lock); /* others have their turn at any length */
+		pthread_mutex_unlock(&files->lock); /* a long list keeps nobody from the lock */
 		poll_notify(handle);
 		pthread_mutex_lock(&files->lock);
 	}

@@ -8,7 +8,7 @@
 
 static int show_text(const struct open_file *file, struct ap_buf *out)
 {
-	struct ap_err err; /* there is no last_error for an open */
+	struct ap_err err; /* an open sets no last_error */
 	struct tree_call call = file_call(file, &err);
 	int r = file->row->show(&call, out);
 	return r == 0 && out->failed ? -ENOMEM : r;
@@ -30,8 +30,8 @@ int text_open(struct open_file *file)
 	return 0;
 }
 
-/* Where others have the node open, one of them may be reading: the kernel has locked a page then,
- * and would have us wait for what we have to answer ourselves. */
+/* Not where others have the node open: one of them may be reading, with a page locked in the
+ * kernel, and the store would wait for a read that only we can answer. */
 bool text_push(struct open_file *file)
 {
 	const struct ap_buf *text = file->snapshot ? snapshot_text(file->snapshot) : NULL;
@@ -71,7 +71,7 @@ static void reply_slice(fuse_req_t req, const struct ap_buf *text, size_t at, si
 	fuse_reply_buf(req, left ? text->data + at : NULL, size < left ? size : left);
 }
 
-/* What of a text a request wants. */
+/* The part of a text that a request wants. */
 struct piece {
 	size_t size;
 	off_t offset;
@@ -81,7 +81,7 @@ struct piece {
 /* Replies with what is ready. False: it is still to come. */
 static bool reply_text_locked(struct open_file *file, fuse_req_t req, const struct piece *piece)
 {
-	/* what is in the page cache is the node's, whoever else reads on */
+	/* the page cache has the node's text, even if direct readers have a later one */
 	if (piece->cached && file->snapshot) {
 		reply_slice(req, snapshot_text(file->snapshot), (size_t)piece->offset, piece->size);
 		return true;
@@ -145,7 +145,7 @@ struct reader *reader_new(struct open_file *file, fuse_req_t req, parked_interru
 	return reader;
 }
 
-/* Replies to the open whose text has come, or has not. */
+/* Replies to the open whose text has come, or has failed. */
 static void answer_open(struct open_file *file, fuse_req_t req, int result)
 {
 	if (result < 0)
@@ -180,7 +180,8 @@ void text_complete(struct open_file *file, int result)
 	struct ap_list readers;
 	ap_list_init(&readers);
 	pthread_mutex_lock(&file->files->lock);
-	/* a text that was not there at once is asked for again by the next read, a lease is not */
+	/* the next read fetches a text again that was not there at once; a lease is not asked for
+	 * again */
 	bool again = result == -EAGAIN && !file->by_handle;
 	file->text_state = again ? TEXT_NONE : result < 0 ? TEXT_FAILED : TEXT_READY;
 	file->text_error = result;
@@ -202,7 +203,7 @@ void text_complete(struct open_file *file, int result)
 	}
 }
 
-/* Moves what has been made to where it is read from. */
+/* Stores a text that was made where its readers get it from. */
 static int text_made(struct open_file *file, struct ap_buf *text)
 {
 	struct open_files *files = file->files;
@@ -237,7 +238,7 @@ static int text_made(struct open_file *file, struct ap_buf *text)
 static void fetch_done(struct ap_request *request, int result, void *data)
 {
 	struct open_file *file = data;
-	/* who only looks at the size is told nothing: the open that follows says why */
+	/* a getattr sets no last_error: the open that follows says why */
 	if (result < 0 && result != -ECANCELED && !file->measures && *ap_request_why(request))
 		last_error_set(file->call.uid, ap_request_why(request));
 	if (result == 0 && file->row->show)
@@ -260,7 +261,7 @@ static void fetch_start(struct open_file *file, bool nonblock)
 	pthread_mutex_lock(&file->files->lock);
 	file->request = request;
 	pthread_mutex_unlock(&file->files->lock);
-	struct ap_err err; /* nor for a read that is refused at once */
+	struct ap_err err; /* a read that is refused at once sets no last_error either */
 	struct tree_call call = file_call(file, &err);
 	call.nonblock = nonblock;
 	int r = open_files_are_full(file->files) ? -ENFILE : file->row->fetch(&call, request);
@@ -271,10 +272,10 @@ static void fetch_start(struct open_file *file, bool nonblock)
 	}
 }
 
-/* Parks a request until the text has come that it has made. */
+/* Parks a request, and has the text made that the request waits for. */
 static void await_text(struct open_file *file, struct reader *reader)
 {
-	file_ref(file); /* ours: an answer may end it under us */
+	file_ref(file); /* ours: an answer may end the file under us */
 	pthread_mutex_lock(&file->files->lock);
 	bool interrupted = reader->interrupted, opens = reader->opens;
 	if (!interrupted)
@@ -282,7 +283,7 @@ static void await_text(struct open_file *file, struct reader *reader)
 	file->text_state = TEXT_COMING;
 	pthread_mutex_unlock(&file->files->lock);
 	if (!interrupted) {
-		fetch_start(file, file->measures); /* who looks at a size waits for no agent */
+		fetch_start(file, file->measures); /* a getattr waits for no agent */
 	} else {
 		parked_fail(reader->parked, -EINTR);
 		if (opens)
@@ -314,7 +315,7 @@ void text_measure(struct open_file *file, fuse_req_t req, open_file_measured *me
 	await_text(file, reader);
 }
 
-/* Reads what is made once for this open file: replied to at once if it is there, else parked. */
+/* Reads a text that is made once for this open file: replies at once if it is there, else parks. */
 static void read_text(struct open_file *file, fuse_req_t req, const struct piece *piece,
 		      bool nonblock)
 {
@@ -326,7 +327,7 @@ static void read_text(struct open_file *file, fuse_req_t req, const struct piece
 	pthread_mutex_unlock(&files->lock);
 	if (replied)
 		return;
-	if (nothing_asked || refuse) { /* a lease by handle: what is wanted is written first */
+	if (nothing_asked || refuse) { /* EINVAL: a lease by handle is asked for by a write first */
 		fuse_reply_err(req, refuse ? EAGAIN : EINVAL);
 		return;
 	}
@@ -351,7 +352,7 @@ static void read_text(struct open_file *file, fuse_req_t req, const struct piece
 		parked_fail(reader->parked, -EINTR);
 	if (start)
 		fetch_start(file, nonblock);
-	else if (came) /* between the two looks */
+	else if (came) /* between the two checks */
 		text_complete(file, result);
 }
 
@@ -364,8 +365,8 @@ static void piece_interrupted(struct parked *parked, void *data)
 		fuse_reply_err(req, EINTR);
 }
 
-/* What was asked for may have been dropped: a reader that goes on from where it was is given what
- * comes next all the same, so that cat and tail -f miss just that. */
+/* The piece that was asked for may have been dropped: a reader that goes on from where it was gets
+ * what comes next all the same, so that cat and tail -f miss just the dropped part. */
 static void piece_done(struct ap_request *request, int result, void *data)
 {
 	struct reader *reader = data;
@@ -387,17 +388,17 @@ static void piece_done(struct ap_request *request, int result, void *data)
 	parked_unref(parked);
 }
 
-/* What a reader who goes on is given of a text that grows meanwhile: up to where it ended when he
- * began, then its end, then the rest likewise. So who reads to the end comes to one, however much
- * is printed, and who follows goes on. files->lock held. */
+/* How much a reader who goes on gets of a text that grows meanwhile: up to where the text ended
+ * when the reader began, then an end of file, then the rest likewise. So a reader to the end comes
+ * to an end, however much is printed, and a follower goes on. files->lock held. */
 static size_t until_end_locked(struct open_file *file, const struct piece *piece, off_t shift)
 {
 	struct ap_err err;
 	const struct tree_call call = file_call(file, &err);
-	if (piece->cached) /* the kernel asks for no more than the size that it was told */
+	if (piece->cached) /* the kernel asks for no more than the size that it knows */
 		return piece->size;
 	if (piece->offset != file->place->next_offset ||
-	    file->place->end_told) /* he begins anew, or goes on */
+	    file->place->end_told) /* the reader begins elsewhere, or goes on behind the end */
 		file->place->end = file->row->size(&call);
 	off_t left = file->place->end - (piece->offset + shift);
 	return left <= 0 ? 0 : (off_t)piece->size < left ? piece->size : (size_t)left;
@@ -438,14 +439,14 @@ void open_file_read(struct open_files *files, fuse_req_t req, size_t size, off_t
 		fuse_reply_err(req, EBADF);
 		return;
 	}
-	/* the kernel names the owner of locks for reads that pass its page cache by, and only then
-	 */
+	/* the kernel names the owner of locks in reads that bypass its page cache, and only in
+	 * those */
 	const struct piece piece = {.size = size, .offset = offset, .cached = fi->lock_owner == 0};
 	bool nonblock = fi->flags & O_NONBLOCK;
 	bool value = file->row->wakes && offset == 0 && !piece.cached;
 	int r = value ? value_renew(file) : 0;
-	/* What is waited for is in no page cache: programs that splice go on with read(2). A splice
-	 * that waited would hold the lock of the pipe that it goes to. */
+	/* A text that a read waits for is in no page cache: programs that splice fall back to
+	 * read(2). A splice that waited would hold the lock of its pipe. */
 	if (piece.cached && file->stream && !file->snapshot)
 		r = -EINVAL;
 	if (r < 0)

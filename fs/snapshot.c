@@ -9,8 +9,8 @@
 
 #define N_BUCKETS 1024 /* a power of two */
 
-/* What nobody has opened yet. One system call lies between the look-up and the open; an open that
- * comes too late is looked up again by the kernel. */
+/* Limits of the texts that nobody has open. One system call lies between the lookup and the open;
+ * for an open that comes too late the kernel repeats the lookup. */
 #define WAITING_MAX   1024
 #define WAITING_BYTES (4u << 20)
 
@@ -18,7 +18,7 @@ struct snapshot {
 	struct ap_list chain;	/* set->buckets, the newest of a file first */
 	struct ap_list waiting; /* set->waiting, the oldest first; in none while it is open */
 	struct node file, node;
-	bool published; /* other look-ups may come to it; else it is for one alone */
+	bool published; /* other lookups may get it; else its last close frees it */
 	uid_t uid;	/* who looked it up */
 	unsigned n_open;
 	struct ap_buf text; /* does not change while it is open: then read without the lock */
@@ -89,7 +89,7 @@ static struct snapshot *find_locked(struct snapshots *set, struct node node)
 	return NULL;
 }
 
-/* The last that the user was told of. */
+/* The newest snapshot of the file that this user looked up. */
 static struct snapshot *newest_locked(struct snapshots *set, struct node file, uid_t uid)
 {
 	struct ap_list *at, *bucket = bucket_of(set, file);
@@ -106,7 +106,7 @@ static struct node fresh_locked(struct snapshots *set, struct node file)
 	struct node node;
 	do {
 		node = node_fresh(file, ++set->serial);
-	} while (same_node(node, file) || find_locked(set, node)); /* serials come round */
+	} while (same_node(node, file) || find_locked(set, node)); /* serials wrap around */
 	return node;
 }
 
@@ -127,7 +127,7 @@ static void stop_waiting_locked(struct snapshots *set, struct snapshot *snapshot
 	set->waiting_bytes -= snapshot->text.len;
 }
 
-/* Last in the row of those that are forgotten; what is too much goes. */
+/* Puts the snapshot last among those to forget, and forgets the oldest ones over the limits. */
 static void wait_locked(struct snapshots *set, struct snapshot *snapshot)
 {
 	ap_list_append(&set->waiting, &snapshot->waiting);

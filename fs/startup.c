@@ -21,7 +21,7 @@ extern char **environ;
 static int *inherited; /* beside the standard ones */
 static unsigned n_inherited;
 
-/* What is opened later must not become somebody's standard output. */
+/* Opens the missing standard descriptors: no later file must become somebody's standard output. */
 static void have_standard_files(void)
 {
 	int fd;
@@ -62,8 +62,9 @@ void startup_let_go(void)
 
 /* --- signals --- */
 
-/* None is ignored or blocked that was not meant to be: a child whose SIGCHLD is ignored cannot be
- * waited for. A pipe or a file that takes no more is an errno. */
+/* Resets all signals: the caller may have ignored or blocked some, and with SIGCHLD ignored nobody
+ * can wait for a child. Ignores SIGPIPE and SIGXFSZ: a pipe or a file that takes no more is an
+ * errno. */
 static void set_signals(void)
 {
 	sigset_t none;
@@ -86,12 +87,13 @@ void startup_block_signals(sigset_t *ret)
 
 /* --- environment --- */
 
-/* What a shell inside an agent, tmux, screen or a shell's own options left is not the agents'. */
+/* What an agent, tmux, screen or a shell's options leave in the environment, and agents must not
+ * get. */
 static const char *const foreign[] = {"TMUX",	    "TMUX_PANE", "STY",
 				      "CLAUDECODE", "SHELLOPTS", "BASHOPTS"};
 
-/* What people set for git on purpose, whatever the repository; with * what begins so. All else is
- * what git hands to a hook or an alias for its own repository and commit. */
+/* What people set for git on purpose, for any repository; * stands for any end. Git passes all else
+ * to a hook or an alias, for its own repository and commit. */
 static const char *const git_settings[] = {
 	"GIT_ALLOW_PROTOCOL",  "GIT_ASKPASS",
 	"GIT_ATTR_NOSYSTEM",   "GIT_CEILING_DIRECTORIES",
@@ -109,13 +111,13 @@ static const char *const git_settings[] = {
 	"GIT_TERMINAL_PROMPT", "GIT_TRACE*",
 };
 
-/* Of these git hands at least one to whatever it starts. */
+/* Git passes at least one of these to whatever it starts. */
 static const char *const git_marks[] = {
 	"GIT_AUTHOR_DATE", "GIT_COMMITTER_DATE", "GIT_CONFIG_PARAMETERS", "GIT_DIR",
 	"GIT_INDEX_FILE",  "GIT_PREFIX",	 "GIT_QUARANTINE_PATH",	  "GIT_REFLOG_ACTION",
 };
 
-/* Whose commits are: people set them too, and git hands them to a hook with all the rest. */
+/* Who makes commits: people set these too, and git passes them to a hook with all the rest. */
 static const char *const git_names[] = {"GIT_AUTHOR_NAME", "GIT_AUTHOR_EMAIL", "GIT_COMMITTER_NAME",
 					"GIT_COMMITTER_EMAIL"};
 
@@ -143,7 +145,7 @@ static bool is_handed_over(const char *name)
 	       !is_one_of(name, git_settings, N_OF(git_settings));
 }
 
-/* Takes the next variable away that git handed over. */
+/* Unsets the next variable that git passed on. False: there is none. */
 static bool drop_handed_over(void)
 {
 	for (char **at = environ; at && *at; at++) {
@@ -166,7 +168,7 @@ static void clean_git(void)
 		in_git = in_git || getenv(git_marks[i]);
 	for (size_t i = 0; in_git && i < N_OF(git_names); i++)
 		unsetenv(git_names[i]);
-	for (size_t i = 0; i < N_OF(editors); i++) { /* ":": a hook is not to ask */
+	for (size_t i = 0; i < N_OF(editors); i++) { /* ":": git tells a hook not to ask */
 		const char *editor = getenv(editors[i]);
 		if (editor && strcmp(editor, ":") == 0)
 			unsetenv(editors[i]);
@@ -182,8 +184,8 @@ static bool is_dir_of(const char *path, uid_t uid)
 	       st.st_uid == uid;
 }
 
-/* Whether a directory is one's own, or would be if one made it: no other user has it, or that above
- * it in which it would be made. */
+/* Whether a directory, or the nearest existing one above it, in which it would be made, belongs to
+ * the daemon's user or root, and is readable. */
 static bool is_own_place(const char *path)
 {
 	char at[PATH_MAX];
@@ -203,8 +205,8 @@ static bool is_own_place(const char *path)
 	       (geteuid() == 0 || access(at, R_OK | X_OK) == 0);
 }
 
-/* The home of the user that the daemon runs as, whoever's environment it has: mount(8), sudo and
- * setuid= pass that of root on, cron and services none. */
+/* Sets HOME to that of the user that the daemon runs as: mount(8), sudo and setuid= pass that of
+ * root on, cron and services none. */
 static void set_home(void)
 {
 	const char *home = getenv("HOME");
@@ -214,7 +216,7 @@ static void set_home(void)
 	if (user && is_dir_of(user->pw_dir, geteuid()))
 		setenv("HOME", user->pw_dir, 1);
 	else if (!home || home[0] != '/' || access(home, R_OK | W_OK | X_OK) < 0)
-		unsetenv("HOME"); /* a user without a home, or one that was lent him */
+		unsetenv("HOME"); /* the user has no home, and HOME is none that is of use */
 }
 
 static void set_user(void)
@@ -253,12 +255,12 @@ static void set_environment(void)
 
 /* --- limits --- */
 
-/* Files that a daemon has open: its own, and those of an agent with a lease. */
+/* Files that a daemon has open: its own, and those of each agent with a lease. */
 #define FILES_OWN   128
 #define FILES_AGENT 12
 
-/* Programs are started with what there was: some close all that may be open, and what uses
- * select() counts on few. */
+/* Raises the daemon's own limit. Programs start with the limit as it was: some close all that may
+ * be open, and those with select() count on few. */
 static void raise_files(void)
 {
 	struct rlimit files;
@@ -289,6 +291,6 @@ void startup(void)
 	note_inherited();
 	set_signals();
 	set_environment();
-	umask(umask(0) & 077); /* whatever it takes from others, the owner needs his files */
+	umask(umask(0) & 077); /* masks the same for others, but nothing for the owner */
 	raise_files();
 }

@@ -1,19 +1,20 @@
-/* What a daemon inherits from whoever starts it, made what a daemon needs: descriptors, signals,
- * environment, umask and limits, all of it here and nowhere else. Whether it is a shell, a git
- * hook, cron, mount(8) or a service manager makes no difference then. Before any thread. */
+/* Turns what the daemon inherits from its caller into what a daemon needs: descriptors, signals,
+ * environment, umask and limits, here and nowhere else. It then makes no difference whether a
+ * shell, a git hook, cron, mount(8) or a service manager started it. Call before any thread
+ * starts. */
 #pragma once
 
 #include "../core/agentpool.h"
 
-/* All of it, first thing in main(). */
+/* Does all of this, first thing in main(). */
 void startup(void);
 
-/* The signals that end the pool are left to whoever waits for them with sigwait(). */
+/* Blocks the signals that end the pool, and returns them for a thread that waits with sigwait(). */
 void startup_block_signals(sigset_t *ret);
 
-/* Says in `ret` if fewer files can be open than so many agents need; false: there are enough. */
+/* Whether fewer files can be open than so many agents need; `ret` then has the sentence. */
 bool startup_lacks_files(unsigned n_agents, struct ap_err *ret);
 
-/* Closes the descriptors that were inherited beside the standard ones: a daemon keeps nothing of
- * its caller's. They reach no program that it starts in any case. */
+/* Closes the inherited descriptors other than the standard ones: a daemon keeps nothing of its
+ * caller's. No program that the daemon starts gets them in any case. */
 void startup_let_go(void);

@@ -10,7 +10,7 @@
 #include "status_html.h"
 #include "tree.h"
 
-/* What of it is told. */
+/* How much of an overview to show. */
 struct detail {
 	size_t path_len;  /* of the mount point and the repository, at most */
 	bool lists;	  /* of agents and waiters; else they are empty */
@@ -21,8 +21,7 @@ struct detail {
 
 static const struct detail whole = {.path_len = SIZE_MAX, .lists = true, .n_lines = UINT32_MAX};
 
-/* Whether a part was lost to ENOMEM since it was last asked: what is left would not be what the
- * schema says. */
+/* A part was lost to ENOMEM since add_json() began: the rest would not be what the schema says. */
 static bool lost;
 
 static void set(json_t *object, const char *name, json_t *value)
@@ -46,7 +45,7 @@ static json_t *rounded(double value, int digits)
 	return json_real(round(value * tens) / tens);
 }
 
-/* What a program or user wrote: as it can be shown. null where there is nothing. */
+/* What a program or user wrote, made fit to show; null if it is empty. */
 static json_t *text_of(const char *text, size_t len)
 {
 	AP_CLEANUP_BUF struct ap_buf tame = {0};
@@ -312,7 +311,8 @@ size_t status_page_size(unsigned n_agents_max)
 	return (32u << 10) + n_large * (2u << 10) + (n_agents_max - n_large) * (1u << 10);
 }
 
-/* By it the page knows a copy of itself, and is known: nobody who cannot read the file has it. */
+/* The page and a copy of it recognise each other by this key: nobody who cannot read the file has
+ * it. */
 static const char *page_key(void)
 {
 	static char key[33];
@@ -324,7 +324,7 @@ static const char *page_key(void)
 	return key;
 }
 
-/* JSON that ends no script: it has a `<` in strings only. */
+/* Adds JSON that cannot end the script: escapes each `<`, which JSON has in strings only. */
 static void add_script_data(const char *json, struct ap_buf *out)
 {
 	for (const char *from = json; *from;) {

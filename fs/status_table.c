@@ -24,7 +24,8 @@ struct page {
 	bool color;
 };
 
-/* Adds at most so many columns of a text, and marks what was cut. How many they are. */
+/* Adds at most `columns` columns of a text, with a mark where it is cut. Returns how many it
+ * adds. */
 static int add_cut(struct ap_buf *out, const char *text, int columns)
 {
 	AP_CLEANUP_BUF struct ap_buf tame = {0};
@@ -59,7 +60,7 @@ static void paint(const struct page *page, const char *sgr)
 		ap_buf_printf(page->out, "\033[%sm", sgr);
 }
 
-/* Adds a text painted and cut. How many columns it takes. */
+/* Adds a text in color, cut likewise. Returns the columns that it takes. */
 static int painted(const struct page *page, const char *sgr, const char *text, int columns)
 {
 	paint(page, sgr);
@@ -69,7 +70,7 @@ static int painted(const struct page *page, const char *sgr, const char *text, i
 	return used;
 }
 
-/* The same with blanks behind it. */
+/* The same, padded with blanks. */
 static void cell(const struct page *page, const char *sgr, const char *text, int columns)
 {
 	int used = painted(page, sgr, text, columns);
@@ -215,7 +216,7 @@ static void head(const struct page *page, const struct ap_overview *o)
 
 /* --- the agents --- */
 
-/* Of a row without its name and lease. */
+/* Columns of a row without its name and lease. */
 #define FIXED 50
 
 static const char *color_of(const struct ap_agent_info *agent)
@@ -244,7 +245,7 @@ static const char *color_of_activity(enum ap_activity activity)
 						: PLAIN;
 }
 
-/* The last line of a screen that is not blank, behind its blanks. */
+/* The last line of a screen that is not blank, without its leading blanks. */
 static const char *last_line(const char *screen, struct ap_buf *scratch)
 {
 	const char *end = screen + strlen(screen);

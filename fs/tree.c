@@ -176,8 +176,9 @@ mode_t tree_mode(struct node node)
 	return row ? row_mode(row) : S_IFDIR | 0755;
 }
 
-/* What is waited for has no size yet, but what has none is empty to programs that do not read(2)
- * first. A whole page, as in sysfs: who trusts sizes counts whole pages by reading them. */
+/* A text that a read waits for has no size yet, but programs that do not read(2) first take size 0
+ * for empty. A whole page, as in sysfs: programs that trust sizes count a file of whole pages by
+ * reading it. */
 #define STREAM_SIZE 4096
 
 int tree_stat(struct ap_pool *pool, struct node node, struct stat *ret)

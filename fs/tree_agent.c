@@ -23,7 +23,8 @@ static int fetch_response(const struct tree_call *call, struct ap_request *reque
 			     call->err);
 }
 
-/* More than there will be, in whole pages: programs that trust sizes read no more than that. */
+/* More than the text will have, in whole pages: programs that trust sizes read no more than
+ * that. */
 static int64_t response_size(const struct tree_call *call)
 {
 	return (ap_pool_config_number(call->pool, AP_OPT_OUTPUT_LIMIT) | 0xfffff) + 1;
@@ -174,7 +175,7 @@ static int ctl_submit(const struct tree_call *call, char *line, struct ap_reques
 	return control_run(commands, call, line, request);
 }
 
-/* --- values: a row names what of one look at the agent it prints --- */
+/* --- values: a row names the function that prints its value --- */
 
 static void print_line(struct ap_buf *out, const char *text)
 {
@@ -309,7 +310,7 @@ static int show(const struct tree_call *call, struct ap_buf *out)
 	{                                                                                          \
 		ROW(how, file, about), .wakes = true                                               \
 	}
-/* What passes with time alone, or never, wakes nobody. */
+/* A value that changes with time alone, or never, wakes nobody. */
 #define SILENT(how, file, about)                                                                   \
 	{                                                                                          \
 		ROW(how, file, about)                                                              \

@@ -1,5 +1,5 @@
-/* kept/LABEL@TOKEN/: what a lease left. The link leads into the state directory, which lets in who
- * may see worktrees. */
+/* kept/LABEL@TOKEN/: what a lease left. The link leads into the state directory, which only users
+ * who may see worktrees can enter. */
 #include <errno.h>
 
 #include "tree.h"

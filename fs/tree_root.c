@@ -208,8 +208,8 @@ static int status_show(const struct tree_call *call, struct ap_buf *out)
 	return 0;
 }
 
-/* A text that costs much to make and is asked for often. It is made anew when it has become too
- * old; one that is always new, at once when anything has happened. */
+/* A text that is costly to make and read often. It is made again when it is older than lasts_ns;
+ * one that is always new, also when anything has changed. */
 struct made {
 	int (*make)(const struct ap_overview *, const struct tree_call *, struct ap_buf *out);
 	int64_t lasts_ns;
@@ -217,7 +217,7 @@ struct made {
 	pthread_mutex_t lock; /* of what follows */
 	struct ap_buf text;
 	int64_t made_ns;
-	uint64_t changes; /* there had been then */
+	uint64_t changes; /* ap_pool_changes() at that time */
 };
 
 static int make_locked(struct made *made, const struct tree_call *call)

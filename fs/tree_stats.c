@@ -10,7 +10,7 @@ struct stat_value {
 		      struct ap_buf *out);
 	size_t at; /* of its field in the look */
 	enum counters_span span;
-	double part; /* of those observed of the span */
+	double part; /* quantile of the span, 0 to 1 */
 };
 
 static const void *field(const struct ap_metrics *look, const struct stat_value *value)
@@ -114,7 +114,7 @@ static int show(const struct tree_call *call, struct ap_buf *out)
 	{                                                                                          \
 		ROW(how, field, file, about), .wakes = true                                        \
 	}
-/* What passes with time alone wakes nobody. */
+/* A value that changes with time alone wakes nobody. */
 #define SILENT(how, field, file, about)                                                            \
 	{                                                                                          \
 		ROW(how, field, file, about)                                                       \

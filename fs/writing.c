@@ -1,5 +1,5 @@
 /* Writing to an open file: lines that are done at once, lines that are answered later while the
- * write is parked, and texts that are taken whole at the last close. */
+ * write is parked, texts that the row gets whole at the last close, and values. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,7 +9,7 @@
 
 /* A write shorter than this that does not end in a newline ends its line all the same, as with
  * procfs: `printf job > acquire`. A longer one is a program's full buffer: its last line goes on in
- * the next. */
+ * the next write. */
 #define BLOCK_SIZE 4096
 
 /* Bytes of texts being written that the mount holds at most. */
@@ -18,8 +18,8 @@
 /* Bytes of command lines whose writes are parked, likewise. */
 #define LINES_MAX (64 << 20)
 
-/* Lines of one write that are done at once: the writer writes the rest again, and others have their
- * turn meanwhile. */
+/* Lines of one write that are done at once: the writer repeats the rest, and others have their turn
+ * meanwhile. */
 #define LINES_AT_ONCE 512
 
 size_t line_length(const char *text, size_t len)
@@ -52,7 +52,7 @@ int may_still_write(struct open_file *file, struct ap_err *err)
 	return tree_may_write(file->row, &call, file->call.uid);
 }
 
-/* The part of `text` that is whole lines, or all of it where the last line ends with the write. */
+/* How much of `text` is whole lines; all of it where the last line ends with the write. */
 static size_t whole_lines(const char *text, size_t len, bool is_block)
 {
 	if (!is_block)
@@ -81,9 +81,9 @@ ssize_t run_lines(struct open_file *file, const char *text, size_t len)
 	return (ssize_t)done;
 }
 
-/* What the writer of `size` bytes is told of `done` bytes that had their effect, of `whole`:
- * earlier writes have been told of the first `from`, and what goes on in the next write is taken
- * too. */
+/* How many of its `size` bytes the write returns when `done` of `whole` bytes had their effect:
+ * earlier writes returned the first `from`, and the start of a line that goes on counts as
+ * written. */
 static size_t written(size_t done, size_t whole, size_t from, size_t size)
 {
 	if (done == whole)
@@ -101,7 +101,7 @@ void writing_free(struct writing *writing)
 	free(writing);
 }
 
-/* Longest write that is looked at: longer than what libraries buffer. */
+/* Longest write that is remembered: longer than what libraries buffer. */
 #define REFUSED_MAX (64 << 10)
 
 static void remember_refused(struct writing *writing, int error)
@@ -114,9 +114,9 @@ static void remember_refused(struct writing *writing, int error)
 	writing->refused_error = error;
 }
 
-/* Whether a write is the refused one once more. Libraries that buffer (Python's, for one) write
- * again what was refused when they close, and would so be granted a lease that nobody knows of:
- * they get the same answer, once. */
+/* Whether a write repeats the refused one. Libraries that buffer (Python's, for one) write refused
+ * bytes again when they close, and so would get a lease that nobody knows of: they get the same
+ * answer, once. */
 static bool repeats_refused(struct open_file *file, const char *data, size_t size)
 {
 	struct writing *writing = file->writing;
@@ -155,7 +155,7 @@ static void write_finish(struct open_file *file, int result)
 		r = fuse_reply_err(req, -result);
 	else if (req)
 		r = fuse_reply_write(req, n);
-	/* the writer was killed in the moment of the grant: nobody has heard of the lease */
+	/* the writer was killed in the moment of the grant: nobody knows of the lease */
 	if (acquired && (r == -ENOENT || interrupted))
 		ap_pool_release_key(file->files->pool, lease);
 	parked_unref(parked);
@@ -268,13 +268,13 @@ static void writer_interrupted(struct parked *parked, void *data)
 		ap_request_ref(request);
 	pthread_mutex_unlock(&files->lock);
 	if (!request)
-		return; /* who submits looks at `interrupted` afterwards */
+		return; /* submit_line() checks `interrupted` afterwards */
 	ap_request_cancel(files->pool, request);
 	ap_request_free(request);
 }
 
-/* The write is parked. It is alone on its node, so that no other writer waits for the lock that the
- * kernel holds meanwhile. */
+/* Parks the write and submits its lines. The write is alone on its node, so that no other writer
+ * waits for the lock that the kernel holds meanwhile. */
 static void submit_lines(struct open_file *file, fuse_req_t req, const char *text, size_t len,
 			 size_t from, size_t size, bool is_block)
 {
@@ -313,7 +313,7 @@ static void submit_lines(struct open_file *file, fuse_req_t req, const char *tex
 	}
 	writing->parked = parked;
 	atomic_fetch_add(&file->files->line_bytes, writing->work.len);
-	file_ref(file); /* ours: the last answer may close it under us */
+	file_ref(file); /* ours: the last answer may end the file under us */
 	write_continue(file);
 	file_unref(file);
 }
@@ -345,7 +345,7 @@ static int take_piece(struct open_file *file, const char *data, size_t size, str
 	return 0;
 }
 
-/* The text is taken or given up. */
+/* Ends a text that is taken or given up. */
 static void take_over(struct open_file *file)
 {
 	size_t len = file->pending.len;
@@ -384,14 +384,14 @@ void take_end(struct open_file *file)
 	int r = may_still_write(file, &err);
 	if (r == 0)
 		r = file->row->take(&call, file->pending.data, file->pending.len);
-	if (r < 0) /* nobody can be told any more but by last_error */
+	if (r < 0) /* only last_error can still say so */
 		refused(file, r, &err);
 	take_over(file);
 }
 
 /* --- values --- */
 
-/* A write or a close whose value is being written down. */
+/* A write or a close that waits until the state store has its value. */
 struct value_answer {
 	struct open_file *file; /* with a reference */
 	struct parked *parked;
@@ -413,7 +413,7 @@ static void value_reply(const struct value_answer *answer, fuse_req_t req, int r
 		fuse_reply_write(req, answer->size);
 }
 
-/* The value stands all the same. */
+/* Replies at once; the value stays set. */
 static void value_interrupted(struct parked *parked, void *data)
 {
 	const struct value_answer *answer = data;
@@ -434,7 +434,7 @@ static void value_done(struct ap_request *request, int result, void *data)
 	parked_unref(parked);
 }
 
-/* Sets the value, and answers when that is written down. */
+/* Sets the value, and replies when the state store has it. */
 static void value_set(struct open_file *file, fuse_req_t req, char *value, size_t size)
 {
 	struct value_answer *answer = calloc(1, sizeof *answer);
@@ -468,9 +468,9 @@ static void value_set(struct open_file *file, fuse_req_t req, char *value, size_
 	ap_request_free(request);
 }
 
-/* A value with a newline is taken at once. One without is looked at, so that a bad one is refused
- * where a shell can tell, and taken when the file is closed: until then it may be the beginning of
- * another, and that is refused too. */
+/* Checks a piece of a value. The caller sets a value with a newline at once. One without is only
+ * checked, so that a shell sees a bad value refused, and set when the file is closed: until then it
+ * may be the beginning of another, which is refused too. */
 static int value_piece(struct open_file *file, const char *data, size_t size,
 		       char ret[LINE_MAX_LEN + 1], struct ap_err *err)
 {
@@ -513,7 +513,7 @@ static void value_write(struct open_file *file, fuse_req_t req, const char *data
 	if (r < 0) {
 		refused(file, r, &err);
 		fuse_reply_err(req, -r);
-	} else if (file->pending.len > 0) { /* it is taken at the close */
+	} else if (file->pending.len > 0) { /* it is set at the close */
 		fuse_reply_write(req, size);
 	} else {
 		value_set(file, req, value, size);
@@ -522,7 +522,8 @@ static void value_write(struct open_file *file, fuse_req_t req, const char *data
 
 /* --- what a write is --- */
 
-/* What is left waits for the rest of its line, and costs no more memory than it has bytes. */
+/* Drops the first `n` bytes. The rest waits for the rest of its line, and takes no more memory than
+ * it has bytes. */
 static void pending_drop(struct open_file *file, size_t n)
 {
 	struct ap_buf rest = {0};
@@ -549,7 +550,7 @@ void open_file_write(struct open_files *files, fuse_req_t req, const char *data,
 	struct ap_err err = {""};
 	const struct tree_call call = file_call(file, &err);
 	int r = tree_may_write(file->row, &call, ctx->uid);
-	if (r < 0) { /* what is there already stays, but for a text with a hole in it */
+	if (r < 0) { /* earlier bytes stay pending, but a text would have a hole */
 		if (file->taking && ctx->uid == file->call.uid) {
 			file->broken = true;
 			take_over(file);
@@ -580,7 +581,7 @@ void open_file_write(struct open_files *files, fuse_req_t req, const char *data,
 		ap_buf_fini(&file->pending);
 		file->writing->cut = false;
 	}
-	/* what is left of a block is one too, however short */
+	/* the rest of a block is one too, however short */
 	bool is_block = size >= BLOCK_SIZE || (file->block_left > 0 && size == file->block_left);
 	file->block_left = 0;
 	size_t from = file->pending.len;
@@ -602,7 +603,7 @@ void open_file_write(struct open_files *files, fuse_req_t req, const char *data,
 	ssize_t done = run_lines(file, file->pending.data, whole);
 	if (done == (ssize_t)whole) {
 		pending_drop(file, whole);
-	} else { /* the writer has the rest, to the end of the last line that goes on */
+	} else { /* the writer has the rest, with the unfinished last line */
 		ap_buf_fini(&file->pending);
 		if (is_block && done > (ssize_t)from)
 			file->block_left = size - ((size_t)done - from);

@@ -20,7 +20,7 @@ void ap_buf_printf(struct ap_buf *buf, const char *fmt, ...) __attribute__((form
 /* Makes room for `extra` further bytes at data + len. False on ENOMEM. */
 bool ap_buf_reserve(struct ap_buf *buf, size_t extra);
 
-/* Takes the first `n` bytes away. */
+/* Removes the first `n` bytes. */
 void ap_buf_drop(struct ap_buf *buf, size_t n);
 
 /* Frees the memory; the buffer is empty and usable again. */

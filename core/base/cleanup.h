@@ -18,7 +18,7 @@ static inline void ap_cleanup_close(const int *fd)
 #define AP_CLEANUP_FREE	 __attribute__((cleanup(ap_cleanup_free)))
 #define AP_CLEANUP_CLOSE __attribute__((cleanup(ap_cleanup_close)))
 
-/* The value of a pointer variable, which is NULL afterwards. */
+/* Returns the value of a pointer variable, and sets the variable to NULL. */
 #define ap_steal(ptr)                                                                              \
 	__extension__({                                                                            \
 		__typeof__(ptr) _taken = (ptr);                                                    \

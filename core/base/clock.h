@@ -1,5 +1,5 @@
-/* Time. Inside the house all times are int64 nanoseconds of CLOCK_MONOTONIC; wall time is made only
- * where a person reads it. */
+/* Time. All times in the code are int64 nanoseconds of CLOCK_MONOTONIC; only texts for people, and
+ * records that outlive the daemon, have wall time. */
 #pragma once
 
 #include <stddef.h>
@@ -21,8 +21,9 @@ void ap_clock_rfc3339(int64_t at_ns, char *ret_text, size_t size);
 /* The same to the microsecond; needs 28 bytes. */
 void ap_clock_rfc3339_us(int64_t at_ns, char *ret_text, size_t size);
 
-/* The wall time of a monotonic instant, ns since the epoch; and the instant of a wall time, which
- * is never later than now. The wall time of an instant is always the same, to the nanosecond, until
- * somebody sets the wall clock, or it has been led elsewhere by 10 ms. */
+/* ap_clock_to_wall() returns the wall time of a monotonic instant, ns since the epoch;
+ * ap_clock_from_wall() the instant of a wall time, never later than now. An instant keeps its wall
+ * time, to the nanosecond, until the wall clock is off by 10 ms, because somebody set it or it was
+ * led elsewhere. */
 int64_t ap_clock_to_wall(int64_t at_ns);
 int64_t ap_clock_from_wall(int64_t wall_ns);

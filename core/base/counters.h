@@ -1,5 +1,5 @@
-/* What is counted of a pool: counters and histograms since the mount, which never fall. Pure: an
- * observation is an addition or two; whoever has the counters guards them. */
+/* Counters and histograms of a pool since the mount, which never fall. Pure: an observation is an
+ * addition or two; the owner locks. */
 #pragma once
 
 #include <stdbool.h>
@@ -10,9 +10,9 @@
 #include "states.h"
 
 enum counters_span {
-	COUNTERS_WAIT,	/* of acquirers who were granted a lease: from the question to the answer */
+	COUNTERS_WAIT,	/* of acquirers who were granted a lease: from the request to the answer */
 	COUNTERS_HOLD,	/* of leases that are over: from the grant until the work was saved */
-	COUNTERS_SPAWN, /* of agents that came to be ready: from the decision on */
+	COUNTERS_SPAWN, /* of agents that became ready: from the decision to spawn */
 	COUNTERS_N_SPANS,
 };
 
@@ -26,17 +26,17 @@ struct counters_histogram {
 /* What became of an acquirer. */
 enum counters_acquire {
 	COUNTERS_HIT,	  /* served by an agent that was idle when it asked */
-	COUNTERS_SPAWNED, /* by one that was made since */
-	COUNTERS_HANDOFF, /* by one that came back since */
+	COUNTERS_SPAWNED, /* by an agent that was spawned since */
+	COUNTERS_HANDOFF, /* by an agent that came back from a lease since */
 	COUNTERS_TIMEOUT,
 	COUNTERS_CANCELLED,
 	COUNTERS_REJECTED,
-	COUNTERS_FAILED, /* the agents failed, or nothing could be written down */
+	COUNTERS_FAILED, /* the agents failed, or the store could not record the lease */
 	COUNTERS_BREAKER_OPEN,
 	COUNTERS_N_ACQUIRES,
 };
 
-/* What a lease's agent came to behind it; or that a release named a lease that was ending. */
+/* Where a lease's agent went after it; or that a release named a lease that was ending. */
 enum counters_release {
 	COUNTERS_TO_IDLE,
 	COUNTERS_TO_RECYCLE,
@@ -53,12 +53,12 @@ struct counters {
 	uint64_t acquires[COUNTERS_N_ACQUIRES];
 	uint64_t releases[COUNTERS_N_RELEASES];
 	uint64_t spawns[COUNTERS_N_OUTCOMES];
-	uint64_t probes[2];		     /* well, ill */
+	uint64_t probes[2];		     /* healthy, unhealthy */
 	uint64_t terminations[AP_N_REASONS]; /* agents whose end has begun */
 	uint64_t recycles[AP_N_REASONS];
 	uint64_t n_expired; /* leases ended by their ttl */
 	uint64_t n_breaker; /* changes of the breaker's state */
-	uint64_t n_at_max;  /* times that acquirers came to wait for a pool that may not grow */
+	uint64_t n_at_max;  /* times that acquirers began to wait for a pool that may not grow */
 	uint64_t state_us[AP_N_SHOWN_STATES]; /* agents times time */
 	int64_t elapsed_us;		      /* until when state_us counts */
 	bool at_max;
@@ -67,26 +67,28 @@ struct counters {
 /* Upper bounds of the buckets of a span, ns, ascending; COUNTERS_BOUNDS of them at most. */
 const int64_t *counters_bounds(enum counters_span span, unsigned *ret_n);
 
-/* The i-th of them in seconds, such as `0.25` or `1.0`: numbers of labels have a point. */
+/* The i-th bound in seconds, as the text of a label, such as `0.25` or `1.0`. */
 const char *counters_bound_text(enum counters_span span, unsigned i);
 
 void counters_observe(struct counters *counters, enum counters_span span, int64_t ns);
 
-/* How many were observed. */
+/* How many values of a span were observed. */
 uint64_t counters_count(const struct counters *counters, enum counters_span span);
 
-/* The time that a part `q` (0 to 1) of those observed did not exceed, ns: within a bucket they are
- * taken to be spread evenly, and what is over all bounds to be at the last. -1: there are none. */
+/* The value in ns that a part `q` (0 to 1) of the observed ones did not exceed. Assumes that values
+ * spread evenly within a bucket, and that those over all bounds are at the last bound. -1: there
+ * are none. */
 double counters_quantile(const struct counters *counters, enum counters_span span, double q);
 
-/* How an acquirer fares that is answered with that error. */
+/* The outcome of an acquirer that gets that error. */
 enum counters_acquire counters_refused(int error);
 
-/* So many agents have been in each state up to now. */
+/* Adds the time since the last call to each state, for as many agents as were in it. */
 void counters_elapse(struct counters *counters, const unsigned n_in_state[AP_N_AGENT_STATES],
 		     int64_t now_ns);
 
-/* Takes note whether acquirers wait while there may be no more agents. */
+/* Records whether acquirers wait while there may be no more agents; counts each time that this
+ * begins. */
 void counters_note_max(struct counters *counters, bool at_max);
 
 const char *counters_acquire_name(enum counters_acquire acquire);

@@ -1,14 +1,14 @@
-/* Errors as the house passes them: a negative errno that may go to the kernel as it is, and a
- * sentence for the person who meets it. The sentence is set where the cause is known, wrapped on
- * the way up, and shown once, at the edge. */
+/* Errors as the code passes them: a negative errno that may go to the kernel as it is, and a
+ * sentence for the person who meets it. The function that knows the cause sets the sentence,
+ * callers wrap it on the way up, and the edge shows it once. */
 #pragma once
 
 /* Bytes of a sentence with its NUL: a path of any length, and 4 KiB beside it. */
 #define AP_ERR_MAX 8192
 
 struct ap_err {
-	/* one sentence without a full stop; empty when nothing failed. What a terminal would obey
-	 * in it (a path, what a helper said) is written as an escape: it is one line always */
+	/* one sentence without a full stop; empty when nothing failed. It is always one line: what
+	 * a terminal would obey in it (from a path, or a helper's output) is escaped */
 	char text[AP_ERR_MAX];
 };
 

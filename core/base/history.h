@@ -1,5 +1,5 @@
-/* What the last hour of a pool was like: a ring of intervals, each with exact sums over its time.
- * What changes is told when it does, so an idle pool costs nothing. Pure: the owner locks. */
+/* The last hour of a pool: a ring of intervals, each with exact sums over its time. The owner
+ * reports a change when it happens, so an idle pool costs nothing. Pure: the owner locks. */
 #pragma once
 
 #include <stdint.h>
@@ -7,7 +7,7 @@
 #define HISTORY_INTERVAL_NS INT64_C(20000000000)
 #define HISTORY_N	    180 /* intervals: an hour */
 
-/* How it stands. */
+/* The state of the pool at one time. */
 struct history_sample {
 	unsigned n_agents;  /* in any state */
 	unsigned n_active;  /* serve a lease, or are being made ready for one */
@@ -16,7 +16,7 @@ struct history_sample {
 };
 
 struct history_interval {
-	uint64_t us;				/* time of it that has passed */
+	uint64_t us;				/* time of the interval that has passed */
 	uint64_t agents_us, active_us, able_us; /* agents times time */
 	unsigned most_waiting;			/* at one time */
 	unsigned n_grants;
@@ -24,14 +24,14 @@ struct history_interval {
 };
 
 struct history {
-	int64_t now_us; /* up to when it is told; 0: it has not begun */
+	int64_t now_us; /* up to when it is filled; 0: it has not begun */
 	int64_t end_us; /* of the interval that is being filled */
 	unsigned n;	/* intervals there are, that one included */
 	unsigned at;	/* its place in the ring */
 	struct history_interval ring[HISTORY_N];
 };
 
-/* It has stood so since the last call. */
+/* Records that the pool has been in that state since the last call. */
 void history_elapse(struct history *history, struct history_sample sample, int64_t now_ns);
 
 /* A lease was granted after that wait, in the interval that is being filled. */
@@ -40,8 +40,8 @@ void history_granted(struct history *history, int64_t waited_ns);
 /* The i-th interval, oldest first: i < history->n. */
 const struct history_interval *history_get(const struct history *history, unsigned i);
 
-/* Percent of the agents that served, of those that could, over its time; -1: there were none. */
+/* Percent of the able agents that served, over the interval's time; -1: there were none. */
 int history_utilization(const struct history_interval *interval);
 
-/* Agents, in the mean of its time. */
+/* The mean number of agents over the interval's time; `agents_us` is one of its sums. */
 double history_mean(const struct history_interval *interval, uint64_t agents_us);

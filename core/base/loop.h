@@ -1,9 +1,9 @@
 /* An event loop: one thread that waits for descriptors that can be read, files that grow, and
- * times, and calls the source of each. It sleeps in between. To set a time costs a system call only
- * where the loop has to wake earlier for it.
+ * times, and calls the source of each. It sleeps in between. Setting a time costs a system call
+ * only if the loop has to wake earlier for it.
  *
  * The loop calls one source at a time, with no lock held; a call must not block. Any thread may
- * call all functions but those marked, from a source's call too, and with any lock held. */
+ * call all functions except those marked, from a source's call too, and with any lock held. */
 #pragma once
 
 #include <stdint.h>
@@ -19,7 +19,7 @@ struct loop_source {
 
 	/* the loop's own, guarded by its lock */
 	uint32_t index;	 /* in its table, from 1 on; 0: it is in none */
-	uint32_t serial; /* of what is watched: events of something before are dropped */
+	uint32_t serial; /* of what is watched: the loop drops events of an earlier watch */
 	int fd;		 /* that is watched; -1: none */
 	int file;	 /* inotify's number of the file that is watched; -1: none */
 	int64_t at_ns;	 /* when it is called; AP_FOREVER: not by the time */
@@ -40,12 +40,12 @@ void loop_stop(struct loop *loop);
  * before, and cannot be afterwards. */
 void loop_free(struct loop *loop);
 
-/* Adds a source, which waits for nothing yet. What is set for it later needs no memory. -ENOMEM. */
+/* Adds a source, which waits for nothing yet. Later calls for it need no memory. -ENOMEM. */
 int loop_add(struct loop *loop, struct loop_source *source, void (*call)(struct loop_source *));
 
-/* Removes a source, if it is in the loop: to set or watch something for it has no effect from now
- * on, and its memory may be freed once nobody does. Blocks while the source is being called, unless
- * from that call: do not hold a lock that its call takes. */
+/* Removes a source, if it is in the loop. Setting or watching something for it has no effect from
+ * now on, and its memory may be freed once nobody does. Blocks while the source is being called,
+ * unless that call removes it: do not hold a lock that the call takes. */
 void loop_remove(struct loop *loop, struct loop_source *source);
 
 /* Calls the source while `fd` can be read or has come to its end, in place of the descriptor

@@ -9,11 +9,11 @@
 
 #define MOUNTS_TYPE_MAX 64 /* bytes of a file system's type with its NUL */
 
-/* Appends the table as a process sees it; 0: this one. -ENOENT, -EACCES, -ENOMEM, … */
+/* Appends the table as a process sees it; `pid` 0: this process. -ENOENT, -EACCES, -ENOMEM, … */
 int mounts_read(pid_t pid, struct ap_buf *ret);
 
-/* The type, such as "fuse.agentpoolfs", of what is mounted at exactly that canonical path: of
- * several the last one. False: nothing is. */
+/* The type, such as "fuse.agentpoolfs", of the mount at exactly that canonical path; of several,
+ * the last one. False: there is none. */
 bool mounts_type_at(const char *table, const char *path, char ret_type[MOUNTS_TYPE_MAX]);
 
 struct mounts_row {
@@ -22,7 +22,7 @@ struct mounts_row {
 	char type[MOUNTS_TYPE_MAX];
 };
 
-/* All that is mounted at a canonical path or below it, in the table's order: of those at one place
- * the last lies on top. An array of *ret_n that mounts_free() frees; NULL for none. -ENOMEM. */
+/* All mounts at a canonical path or below it, in the table's order: of several at one place the
+ * last lies on top. Returns an array of *ret_n that mounts_free() frees; NULL for none. -ENOMEM. */
 int mounts_below(const char *table, const char *path, struct mounts_row **ret, size_t *ret_n);
 void mounts_free(struct mounts_row *rows, size_t n);

@@ -3,7 +3,7 @@
 
 enum ap_reason {
 	AP_REASON_NONE,
-	/* why it came, and came to be ready */
+	/* why an agent came, or became ready */
 	AP_REASON_DEMAND, /* the pool is smaller than it should be */
 	AP_REASON_SPAWNED,
 	AP_REASON_ADOPTED, /* the daemon before left it */
@@ -19,14 +19,14 @@ enum ap_reason {
 	AP_REASON_TTL,
 	AP_REASON_HOLDER, /* the process of pid= has ended */
 	AP_REASON_UNSAVED,
-	/* why it is recycled */
+	/* why an agent is recycled */
 	AP_REASON_ASKED,
 	AP_REASON_REQUESTS,
 	AP_REASON_AGE,
 	AP_REASON_MEMORY,
 	AP_REASON_CPU,
 	AP_REASON_UNHEALTHY,
-	/* why it ends */
+	/* why an agent ends */
 	AP_REASON_EXITED,
 	AP_REASON_FAILED,
 	AP_REASON_TIMEOUT,

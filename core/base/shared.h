@@ -1,10 +1,10 @@
-/* Texts that several hold: one never changes, and goes with the last reference to it. Taking a
- * reference copies nothing. Any thread. */
+/* Shared texts: a text never changes, and the last unref frees it. Taking a reference copies
+ * nothing. Any thread. */
 #pragma once
 
 #include <stddef.h>
 
-/* With one reference, the caller's; a NUL behind it. NULL on ENOMEM. */
+/* Copies a text, with a NUL behind it; the caller has its one reference. NULL on ENOMEM. */
 const char *ap_shared_new(const char *text, size_t len);
 
 /* Both take NULL, which is no text. */

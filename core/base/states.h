@@ -12,7 +12,7 @@ enum ap_agent_state {
 	AP_AGENT_UNHEALTHY,
 	AP_AGENT_DRAINING,
 	AP_AGENT_STOPPING,
-	AP_N_SHOWN_STATES, /* those before are told apart by users */
+	AP_N_SHOWN_STATES, /* users see the states before as they are */
 	/* its lease's work could not be saved: it waits for a human, its worktree untouched. Users
 	 * see it as unhealthy */
 	AP_AGENT_QUARANTINED = AP_N_SHOWN_STATES,

@@ -25,41 +25,41 @@ int ap_number_parse(const char *text, int64_t *ret);
 int ap_octal_parse(const char *text, int64_t *ret);
 
 /* A duration `250ms 30s 5m 2h 1d`; a bare number is seconds; digits may have a decimal fraction.
- * -EINVAL, -ERANGE (negative or over a century). ns, exactly; what is less than one is dropped. */
+ * -EINVAL, -ERANGE (negative or over a century). Exact in ns; drops parts of one. */
 int ap_duration_parse(const char *text, int64_t *ret_ns);
 
-/* The shortest exact way to write a duration: 30s, 5m, 1500ms, 0.25ms, 0. What it writes is read as
- * the same. `ns` is not negative. */
+/* The shortest exact way to write a duration: 30s, 5m, 1500ms, 0.25ms, 0. ap_duration_parse() reads
+ * it as the same. `ns` is not negative. */
 void ap_duration_format(int64_t ns, char *ret_text, size_t size);
 
 /* A number of bytes, with an optional suffix K, M or G. -EINVAL, -ERANGE. */
 int ap_size_parse(const char *text, int64_t *ret);
 
-/* Puts '?' for what a terminal would obey or could not show: control characters, and bytes that are
- * no UTF-8. In place. */
+/* Replaces by '?' what a terminal would obey or could not show: control characters, and bytes that
+ * are no UTF-8. In place. */
 void ap_text_tame(char *text);
 
-/* The same, but that each such character is written as one can tell it: \n, \t, or a byte as \ooo.
- * In place, within `size` bytes: what has no room at the end is cut off. */
+/* The same, but escapes each such character: \n, \t, or a byte as \ooo. In place, within `size`
+ * bytes: cuts off what has no room at the end. */
 void ap_text_escape(char *text, size_t size);
 
-/* Appends what a helper said as part of one sentence: its lines with "; " between, without control
- * sequences, blank lines, progress, repeats and git's hints. Of more than about 1 KiB those that
- * say fatal: or error: are kept, and the last ones; "…" stands for what is left out. A line is
- * whole up to 4 KiB: it may name a path. */
+/* Appends what a helper printed as part of one sentence: its lines with "; " between, without
+ * control sequences, blank lines, progress, repeats and git's hints. Of more than about 1 KiB it
+ * keeps the lines that say fatal: or error:, and the last ones; "…" stands for the rest. A line
+ * stays whole up to 4 KiB: it may name a path. */
 void ap_text_gist(const char *text, size_t len, struct ap_buf *out);
 
-/* How many characters one has to add, take away or replace to make one word the other:
- * Levenshtein's distance. Of words that are longer, the first 63 bytes count. */
+/* The Levenshtein distance of two words: how many characters to add, remove or replace to make one
+ * word the other. Only the first 63 bytes of a longer word count. */
 unsigned ap_text_distance(const char *a, const char *b);
 
 /* FNV-1a, 64 bits. */
 uint64_t ap_hash(const char *text);
 uint64_t ap_hash_bytes(const void *data, size_t len);
 
-#define AP_OSC_MAX 256 /* bytes of an operating system command that are looked at */
+#define AP_OSC_MAX 256 /* bytes of an operating system command that are kept */
 
-/* Where the removal of control sequences stands between two pieces of a terminal's output. */
+/* The state of the removal of control sequences, between two pieces of a terminal's output. */
 struct ap_plain {
 	uint8_t state;
 	bool cr;	/* a carriage return was held back: it may belong to a line feed */
@@ -68,15 +68,14 @@ struct ap_plain {
 	size_t osc_len;
 	char osc[AP_OSC_MAX];
 
-	/* May be NULL: an operating system command ("0;title") has passed, when `out` had what
-	 * came before it. A longer one than AP_OSC_MAX is cut. */
+	/* Called after each operating system command ("0;title"), when `out` has what came before
+	 * it. One longer than AP_OSC_MAX is cut. May be NULL. */
 	void (*on_osc)(void *data, const char *osc, const struct ap_buf *out);
 	void *data;
 };
 
-/* Appends what a terminal's output says as plain text, in UTF-8: control sequences (CSI, OSC, DCS,
- * charset and single-character ones, in their 7- and 8-bit forms) and other control characters but
- * newline and tab are left out, and so is what is no UTF-8. `\r\n` is a newline; a lone `\r`
- * becomes one. A backspace takes the last character of the line away, as far as it stands in `out`.
- * Keeps state over pieces. */
+/* Appends a terminal's output as plain text, in UTF-8: leaves out control sequences (CSI, OSC, DCS,
+ * charset and single-character ones, in their 7- and 8-bit forms), other control characters but
+ * newline and tab, and what is no UTF-8. `\r\n` is a newline; a lone `\r` becomes one. A backspace
+ * removes the last character of the line, if that is still in `out`. Keeps state between pieces. */
 void ap_plain_add(struct ap_plain *plain, const char *data, size_t len, struct ap_buf *out);

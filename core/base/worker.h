@@ -17,7 +17,7 @@ struct worker_lane {
 
 struct worker_job {
 	void (*run)(struct worker_job *job);		/* may free the job */
-	struct worker_lane *lane;			/* NULL: none. Lives until run() returned */
+	struct worker_lane *lane;			/* NULL: none. Lives until lane_release() */
 	void (*lane_release)(struct worker_lane *lane); /* called after run(), if lane is set */
 	struct ap_list link;
 };
@@ -40,8 +40,8 @@ void worker_pool_free(struct worker_pool *pool);
 
 void worker_lane_init(struct worker_lane *lane);
 
-/* A job that many ask for again and again. One run serves all who asked before it began; two runs
- * never overlap. */
+/* A job that many callers ask for again and again. One run serves all who asked before it began;
+ * two runs never overlap. */
 struct worker_once {
 	void (*run)(struct worker_once *once);
 	void (*rests)(struct worker_once *once); /* called when nobody has asked for more; may free
@@ -54,6 +54,6 @@ struct worker_once {
 void worker_once_init(struct worker_once *once, struct worker_pool *pool,
 		      void (*run)(struct worker_once *), void (*rests)(struct worker_once *));
 
-/* Asks for a run: one more if a run is under way. True: it was at rest, and `rests` will be called.
- * As worker_submit(). */
+/* Asks for a run: one more if a run is under way. True: the job was at rest, and `rests` will be
+ * called. As worker_submit(). */
 bool worker_once_ask(struct worker_once *once);

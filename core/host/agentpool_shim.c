@@ -3,17 +3,17 @@
  *
  * Starts the program in the foreground of the terminal, as a shell starts a job, with a clean
  * environment; takes over every process that its descendants leave behind; and when the program
- * ends, or when it is told to end it (SIGTERM, SIGHUP), ends the whole tree before it writes the
- * exit record and ends itself. So no exit is missed whatever tmux notices, and nothing of an agent
- * outlives it.
+ * ends, or when a signal asks the shim to end it (SIGTERM, SIGHUP), ends the whole tree before it
+ * writes the exit record and ends itself. So the daemon misses no exit, whatever tmux notices, and
+ * nothing of an agent outlives its shim.
  *
  *     -c GROUP  starts the program in that control group, if it can; the shim stays outside, so
  *               that it can end the group as a whole and remove it
  *     -i        the program reads from the FIFO `input` in DIR, and never sees its end
- *     -n FILES  the program may have so many files open (RLIMIT_NOFILE, soft)
+ *     -n FILES  limits the files that the program may have open (RLIMIT_NOFILE, soft)
  *     -o FILE   the shim prints its pid and goes into the background, in a session of its own; what
  *               the program prints is appended to FILE
- *     -u NAME   takes a name out of the program's environment
+ *     -u NAME   removes a name from the program's environment
  *
  * Its records in DIR: `alive`, its pid, locked as long as it lives; `pid`, of the program, and its
  * start as the kernel counts it; `exit`, one line "code N TIME" or "signal N TIME"; "signal 9 (out
@@ -38,13 +38,13 @@
 #include "cgroup.h"
 #include "process_tree.h"
 
-#define KILL_GRACE_MS 2000 /* between asking a tree to end and making it */
+#define KILL_GRACE_MS 2000 /* between asking a tree to end and killing it */
 #define KILL_AGAIN_MS 20   /* a fork may have slipped by */
-#define ROUNDS	      3	   /* of looking whom to tell, while there is anybody new */
+#define ROUNDS	      3	   /* of listing whom to signal, while there is anybody new */
 
 static int records = -1;  /* the directory of the records */
 static const char *group; /* of the program; NULL: none */
-static rlim_t n_files;	  /* that it may have open; 0: as many as here */
+static rlim_t n_files;	  /* that the program may have open; 0: as many as the shim */
 
 static int64_t now_ms(void)
 {
@@ -53,7 +53,7 @@ static int64_t now_ms(void)
 	return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
 }
 
-/* What /proc/PID/stat says behind the name, which may hold blanks and parentheses; "": nothing. */
+/* What /proc/PID/stat has behind the name, which may hold blanks and parentheses; "": nothing. */
 static const char *stat_of(pid_t pid, char *text, size_t size)
 {
 	char path[64];
@@ -97,7 +97,7 @@ static int by_pid(const void *a, const void *b)
 	return (left->pid > right->pid) - (left->pid < right->pid);
 }
 
-/* All processes that there are, by their numbers; the caller frees them. */
+/* All processes, sorted by pid, in an array that the caller frees. */
 static size_t list_processes(struct process **ret)
 {
 	size_t n = 0, room = 0;
@@ -165,8 +165,8 @@ static int by_number(const void *a, const void *b)
 	return (*left > *right) - (*left < *right);
 }
 
-/* Sends the processes the signals, one after the other, but for those that had them before. Whether
- * there was any. */
+/* Sends the processes the signals, one after the other, except those in `before`. True: there was
+ * any. */
 static bool signal_all(const pid_t *pids, size_t n, const pid_t *before, size_t n_before,
 		       const int *signals)
 {
@@ -183,8 +183,8 @@ static bool signal_all(const pid_t *pids, size_t n, const pid_t *before, size_t 
 	return any;
 }
 
-/* Sends all descendants the signals, one after the other; 0 ends them. Again while there is anybody
- * new: a list that is made while a process ends may lack its brothers. */
+/* Sends all descendants the signals, one after the other; 0 ends the list. Repeats while there is
+ * anybody new: a list that is made while a process ends may lack its siblings. */
 static void signal_tree(const int *signals)
 {
 	pid_t *before = NULL;
@@ -205,7 +205,7 @@ static void signal_tree(const int *signals)
 	free(before);
 }
 
-/* Waits for a child until the time is over (-1: no end), a request to end, or no child is left.
+/* Waits for a child to end, until the time is over (-1: no limit) or a request to end comes.
  * Returns its pid, 0 when nothing came, -1 when there is no child. */
 static pid_t wait_child(int *ret_status, int timeout_ms, bool *ret_told)
 {
@@ -231,7 +231,8 @@ static pid_t wait_child(int *ret_status, int timeout_ms, bool *ret_told)
 	}
 }
 
-/* The group ends as one, whatever forks meanwhile; who is not in it is looked for. */
+/* Kills the group as one, whatever forks meanwhile, and looks for descendants that are not in
+ * it. */
 static void make_end(void)
 {
 	if (group)
@@ -239,7 +240,7 @@ static void make_end(void)
 	signal_tree((const int[]){SIGKILL, 0});
 }
 
-/* Ends every descendant: asked first, made to after the grace. Keeps the program's own status. */
+/* Ends every descendant: asks first, and kills after the grace. Keeps the program's own status. */
 static void end_tree(pid_t program, int *status)
 {
 	int64_t make_at = now_ms() + KILL_GRACE_MS;
@@ -260,7 +261,7 @@ static void end_tree(pid_t program, int *status)
 	}
 }
 
-/* Puts a one-line record in place as a whole. */
+/* Writes a one-line record that others see as a whole or not at all. */
 static void __attribute__((format(printf, 2, 3))) record(const char *name, const char *fmt, ...)
 {
 	char temporary[64], line[128];
@@ -277,7 +278,7 @@ static void __attribute__((format(printf, 2, 3))) record(const char *name, const
 		(void)renameat(records, temporary, records, name);
 }
 
-/* Whether it was the kernel that ended it, as the group's bound on memory was reached. */
+/* Whether the kernel killed the program because its group reached its memory bound. */
 static bool is_oom(int status)
 {
 	return group && WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL &&
@@ -292,17 +293,17 @@ static void record_exit(int status, bool oom)
 	       (long long)time(NULL));
 }
 
-/* Open and locked until the process ends, however it ends. */
+/* Keeps the record open and locked until the process ends, however it ends. */
 static void record_alive(void)
 {
 	int fd = openat(records, "alive", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
 	if (fd < 0 || flock(fd, LOCK_EX | LOCK_NB) < 0)
 		return;
-	if (ftruncate(fd, 0) == 0) /* a full disk: it is known by its terminal alone */
+	if (ftruncate(fd, 0) == 0) /* a full disk: only its terminal then tells of it */
 		(void)dprintf(fd, "%d\n", (int)getpid());
 }
 
-/* Has the FIFO as standard input, open for writing too: a writer that closes is not the end. */
+/* Opens the FIFO for standard input, for writing too: a writer that closes is not the end. */
 static int open_input(void)
 {
 	if (mkfifoat(records, "input", 0600) < 0 && errno != EEXIST)
@@ -310,7 +311,7 @@ static int open_input(void)
 	return openat(records, "input", O_RDWR | O_CLOEXEC);
 }
 
-/* The soft limit that programs count on: what uses select(), or closes all that may be open. */
+/* Sets the soft limit that programs count on which use select(), or close all that may be open. */
 static void limit_files(void)
 {
 	struct rlimit files;
@@ -320,7 +321,7 @@ static void limit_files(void)
 	(void)setrlimit(RLIMIT_NOFILE, &files);
 }
 
-/* Leaves the caller, its terminal and its files. False: it could not. */
+/* Detaches from the caller, its terminal and its files. False: it could not. */
 static bool go_away(const char *output)
 {
 	int out = open(output, O_WRONLY | O_CREAT | O_APPEND | O_NOFOLLOW | O_CLOEXEC, 0600);
@@ -335,8 +336,8 @@ static bool go_away(const char *output)
 static void run_program(char **argv, int input, pid_t shim)
 {
 	sigset_t none;
-	/* nobody looks after it when its shim is killed; what it started is in the group, if any
-	 */
+	/* nobody looks after the program when its shim is killed; what it started is in the group,
+	 * if any */
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	if (getppid() != shim)
 		_exit(126);
@@ -412,7 +413,7 @@ int main(int argc, char **argv)
 	}
 	if (program == 0)
 		run_program(argv + 1, input, shim);
-	setpgid(program, program); /* both sides: whoever is first */
+	setpgid(program, program); /* parent and child both do it: whoever is first */
 	record("pid", "%d %llu\n", (int)program, start_of(program));
 
 	int status = 0;
@@ -429,7 +430,7 @@ int main(int argc, char **argv)
 	record_exit(status, oom);
 	if (group)
 		(void)cgroup_remove(group); /* else the daemon does, or the next one */
-	/* Nothing runs behind this: what would (a sanitizer's look at leaks, which stops the
-	 * process) would stand still for good where the signal comes by which shims go on. */
+	/* Nothing runs after this. A sanitizer's search for leaks would, which stops the process:
+	 * it would hang for good if SIGCONT came, by which shims continue. */
 	_exit(WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status));
 }

@@ -8,7 +8,7 @@ int backend_new(struct backend **ret, bool terminal, const char *state_dir, cons
 {
 	if (terminal)
 		return backend_tmux_new(ret, state_dir, shim, err);
-	/* the pool had terminals before: nobody would end them */
+	/* the pool may have had terminals before, which nobody else would end */
 	backend_tmux_end_left(state_dir);
 	return backend_pipe_new(ret, state_dir, shim, err);
 }

@@ -1,5 +1,5 @@
-/* A backend without programs, for tests and simulation: a terminal is a record in memory, what is
- * pasted is printed, and the words of the command line are the script of what goes wrong.
+/* A backend without programs, for tests and simulation: a terminal is a record in memory, a paste
+ * is printed to it, and the words of the command line are the script of what goes wrong.
  *
  *     spawn=20ms   a start takes that long
  *     fail=5       of a hundred starts five fail
@@ -73,7 +73,7 @@ static bool happens_locked(struct backend_fake *fake, unsigned percent)
 static void over_locked(const struct fake_program *program)
 {
 	uint64_t one = 1;
-	(void)!write(program->over_fd, &one, sizeof one); /* fails when it is over long since */
+	(void)!write(program->over_fd, &one, sizeof one); /* fails when it is over already */
 }
 
 static void program_free(struct fake_program *program)
@@ -110,7 +110,7 @@ static int fake_start(struct backend *backend, const struct backend_spawn *spawn
 	program->over_fd = program->output_fd = -1;
 	snprintf(program->session, sizeof program->session, "%s", spawn->name);
 	poll(NULL, 0,
-	     (int)script(spawn->argv, "spawn")); /* what a start takes, not a wait for it */
+	     (int)script(spawn->argv, "spawn")); /* the time of a start, and no wait for it */
 	int r = program_start(program, spawn, err);
 	pthread_mutex_lock(&fake->lock);
 	struct fake_program *old = find_locked(fake, spawn->name);
@@ -128,7 +128,7 @@ static int fake_start(struct backend *backend, const struct backend_spawn *spawn
 	return r;
 }
 
-/* The terminal's name is there already, and others may be reading it. */
+/* Leaves `terminal` alone: its name is set already, and others may be reading it. */
 static int fake_respawn(struct backend *backend, const struct backend_spawn *spawn,
 			struct backend_terminal *terminal, struct ap_err *err)
 {
@@ -322,7 +322,7 @@ int backend_new(struct backend **ret, bool terminal, const char *state_dir, cons
 		struct ap_err *err)
 {
 	struct backend_fake *fake = calloc(1, sizeof *fake);
-	(void)terminal; /* it has one, whatever is asked for */
+	(void)terminal; /* it has one, whatever the caller asks for */
 	(void)state_dir;
 	(void)shim;
 	if (!fake)

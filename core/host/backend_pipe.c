@@ -1,6 +1,6 @@
 /* Programs without a terminal: a shim by itself, with a FIFO at the program's input and a file at
- * its output. The daemon holds neither: both go on while it is away, and the next daemon takes up
- * the shim by its pid and time of start. */
+ * its output. The daemon holds neither open: both go on while it is away, and the next daemon
+ * adopts the shim by its pid and start time. */
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
@@ -45,7 +45,7 @@ static struct pipe_program *find_locked(struct backend_pipe *pipe, const char *n
 	return NULL;
 }
 
-/* Remembers a shim until it is removed; in place of the one before of that name. -ENOMEM. */
+/* Records a shim until it is removed, in place of an earlier one of that name. -ENOMEM. */
 static int remember(struct backend_pipe *pipe, const struct backend_terminal *terminal)
 {
 	pthread_mutex_lock(&pipe->lock);
@@ -104,7 +104,7 @@ static int pipe_respawn(struct backend *backend, const struct backend_spawn *spa
 	struct backend_terminal started = {.shim = 0};
 	pid_t shim;
 	snprintf(started.session, sizeof started.session, "%s", spawn->name);
-	/* first: for want of memory nothing is to run that nobody knows */
+	/* first: ENOMEM must not leave a program running that nobody knows */
 	int r = remember(pipe_of(backend), &started);
 	if (r < 0)
 		return ap_err_errno(err, r, "%s", spawn->name);
@@ -114,7 +114,7 @@ static int pipe_respawn(struct backend *backend, const struct backend_spawn *spa
 	shim_set(&started, shim);
 	terminal->shim = started.shim;
 	terminal->shim_start = started.shim_start;
-	(void)remember(pipe_of(backend), &started); /* its place is there */
+	(void)remember(pipe_of(backend), &started); /* cannot fail: it has its place */
 	return 0;
 }
 
@@ -126,7 +126,7 @@ static int pipe_spawn(struct backend *backend, const struct backend_spawn *spawn
 	return pipe_respawn(backend, spawn, ret, err);
 }
 
-/* A shim that was started in a terminal has that at its input. */
+/* Whether the shim runs without a terminal: one in a terminal has that as its standard input. */
 static bool has_no_terminal(pid_t shim)
 {
 	char path[64], to[64];

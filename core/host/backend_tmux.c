@@ -35,14 +35,14 @@
 #include "tmux_server.h"
 
 #define COMMAND_LIMIT (20 * AP_SECOND)
-/* Bytes of one line of the server, and of one answer; what is longer is cut: it holds what programs
- * print and call themselves. */
+/* Bytes of one line of the server, and of one answer, which hold what programs print and call
+ * themselves; longer ones are cut. */
 #define LINE_MAX_LEN (4 << 20)
 #define BLOCK_MAX    (64 << 20)
-#define STUCK_LIMIT  AP_SECOND /* of a command behind one that was waited for in vain */
+#define STUCK_LIMIT  AP_SECOND /* of a command after one that timed out */
 #define START_MS     3000      /* that a client may take to start the server */
 #define OWN_SESSION  "pool"    /* the control client's, beside those of the agents */
-/* The size of a terminal. A window has it for good, whoever attaches from whatever terminal. */
+/* The size of a terminal. A window keeps it for good, whoever attaches from whatever terminal. */
 #define SIZE " -x 200 -y 50"
 #define TAG  "@agentpool" /* a pane's option: "NAME $SESSION" */
 
@@ -70,18 +70,18 @@ struct backend_tmux {
 	pid_t client;
 
 	pthread_mutex_t lock; /* of what follows */
-	bool writes;	      /* somebody writes a command: who has set it may use in_fd and rest */
-	pthread_cond_t written;	 /* he does no more */
-	struct ap_buf rest;	 /* of a command that was given up when a part of it was written */
-	int in_fd;		 /* the client's standard input */
-	int out_fd;		 /* its output: the reader reads it, and hangs up at its end */
-	pthread_cond_t closed;	 /* the reader has */
+	bool writes; /* a command is being written: the thread that set it may use in_fd and rest */
+	pthread_cond_t written; /* signalled when `writes` is false again */
+	struct ap_buf rest;    /* unwritten part of a command that timed out while it was written */
+	int in_fd;	       /* the client's standard input */
+	int out_fd;	       /* its output: the reader reads it, and hangs up at its end */
+	pthread_cond_t closed; /* signalled when the reader has hung up */
 	struct ap_list commands; /* sent, not answered; in order */
 	unsigned n_abandoned;	 /* of them */
 	bool dead;		 /* the client has gone */
 	struct ap_list panes;	 /* struct pane, owned */
 	struct tmux_server server;
-	dev_t socket_dev; /* the socket as it was last seen to lead to the server */
+	dev_t socket_dev; /* the socket as tmux_tend() or note_socket() last saw it */
 	ino_t socket_ino;
 
 	/* the reader's own */
@@ -226,8 +226,8 @@ static int tmux_fd(struct backend *backend)
 
 /* --- commands --- */
 
-/* Appends a word in tmux's single quotes, after a blank; `doubled` are characters that tmux would
- * expand in it, and that stand for themselves when they are written twice. */
+/* Appends a blank and a word in tmux's single quotes. `doubled` are characters that tmux would
+ * expand in the word, and that stand for themselves when they are written twice. */
 static void quote_doubled(struct ap_buf *line, const char *word, const char *doubled)
 {
 	ap_buf_adds(line, " '");
@@ -247,8 +247,8 @@ static void quote(struct ap_buf *line, const char *word)
 	quote_doubled(line, word, "");
 }
 
-/* Writes what there is room for until the deadline. How much of it: all, or -EIO, -ETIMEDOUT with
- * what was written taken out of it. */
+/* Writes until the deadline, and takes what is written out of `data`. 0: all is written; -EIO,
+ * -ETIMEDOUT: the rest is still in `data`. */
 static int write_by(int fd, struct ap_buf *data, int64_t deadline_ns)
 {
 	while (data->len > 0) {
@@ -272,9 +272,9 @@ static struct timespec timespec_of(int64_t ns)
 	return (struct timespec){.tv_sec = ns / AP_SECOND, .tv_nsec = ns % AP_SECOND};
 }
 
-/* Puts the command behind those that were sent, which is where its answer comes, and writes it: in
- * the same order, as nobody else writes meanwhile. One of which nothing was written was not sent;
- * what is left of one that was written in part is written before the next. */
+/* Puts the command behind those that were sent, where its answer will come, and writes it; nobody
+ * else writes meanwhile, so both orders agree. A command of which nothing was written was not sent;
+ * the rest of one that was written in part is written before the next. */
 static int send_writing(struct backend_tmux *tmux, struct tmux_command *command,
 			struct ap_buf *lines, int64_t deadline_ns)
 {
@@ -294,7 +294,7 @@ static int send_writing(struct backend_tmux *tmux, struct tmux_command *command,
 	if (r == -ETIMEDOUT && lines->len < len) {
 		tmux->rest = *lines;
 		*lines = (struct ap_buf){0};
-		return 0; /* whoever waits for its answer finds that it takes too long */
+		return 0; /* the wait for its answer will time out */
 	}
 	if (r < 0) {
 		pthread_mutex_lock(&tmux->lock);
@@ -304,7 +304,7 @@ static int send_writing(struct backend_tmux *tmux, struct tmux_command *command,
 	return r;
 }
 
-/* Takes the turn to write, if it comes by then. */
+/* Takes the turn to write, if it comes by the deadline. */
 static bool begin_writing(struct backend_tmux *tmux, int64_t deadline_ns)
 {
 	const struct timespec deadline = timespec_of(deadline_ns);
@@ -348,7 +348,7 @@ static int await_until_locked(struct backend_tmux *tmux, struct tmux_command *co
 	return 0;
 }
 
-/* A server that stands still is not waited for as long as one that has much to do. */
+/* Waits for a command, but not as long for a stopped server as for one that is busy. */
 static int await_locked(struct backend_tmux *tmux, struct tmux_command *command,
 			int64_t deadline_ns)
 {
@@ -401,7 +401,7 @@ static int tmux_run_within(struct backend_tmux *tmux, int64_t limit_ns, unsigned
 	if (!command)
 		return ap_err_errno(err, -ENOMEM, "tmux");
 	pthread_mutex_lock(&tmux->lock);
-	/* a server that stands still keeps no more than one worker waiting for long */
+	/* a stopped server keeps no more than one worker waiting for long */
 	if (tmux->n_abandoned > 0 && limit_ns > STUCK_LIMIT)
 		limit_ns = STUCK_LIMIT;
 	pthread_mutex_unlock(&tmux->lock);
@@ -458,8 +458,8 @@ static void add_program(struct backend_tmux *tmux, const struct backend_spawn *s
 	ap_buf_adds(line, "\n");
 }
 
-/* All it prints goes to the file, from the first byte on: the lines reach tmux in one write, so
- * that it reads nothing of the terminal between them. */
+/* Sends all that the program prints to the file, from the first byte on: the lines reach tmux in
+ * one write, so that it reads nothing of the terminal between them. */
 static void add_recorder(const struct backend_spawn *spawn, const char *target, struct ap_buf *line)
 {
 	AP_CLEANUP_BUF struct ap_buf shell = {0};
@@ -484,7 +484,7 @@ static struct pane *pane_locked(struct backend_tmux *tmux, const char *name)
 	return NULL;
 }
 
-/* Copies it. False: there is none. */
+/* Copies the agent's pane. False: there is none. */
 static bool pane_find(struct backend_tmux *tmux, const char *name, struct pane *ret)
 {
 	pthread_mutex_lock(&tmux->lock);
@@ -531,7 +531,7 @@ static void panes_forget_locked(struct backend_tmux *tmux)
 		pane_drop(ap_container_of(tmux->panes.next, struct pane, link));
 }
 
-/* Takes up the panes that the server has: "%ID PID NAME $SESSION" a line. */
+/* Replaces the known panes by those that the server has: "%ID PID NAME $SESSION" a line. */
 static int panes_take(struct backend_tmux *tmux, const char *text, struct ap_err *err)
 {
 	int r = 0;
@@ -548,7 +548,7 @@ static int panes_take(struct backend_tmux *tmux, const char *text, struct ap_err
 	return r < 0 ? ap_err_errno(err, r, "tmux") : 0;
 }
 
-/* What commands name a pane by. */
+/* How commands name a pane. */
 struct target {
 	char text[16];
 };
@@ -568,7 +568,8 @@ static int unexpected(const struct ap_buf *out, struct ap_err *err)
 	return ap_err_set(err, -EIO, "tmux: unexpected answer '%.80s'", ap_buf_text(out));
 }
 
-/* A pane of its own: no human's keys go to it beside those of his pane, and its size stays. */
+/* Keeps the pane to itself: keys that a human types into synchronized panes do not reach it, and
+ * its size stays. */
 static void add_settings(const char *target, struct ap_buf *lines)
 {
 	ap_buf_adds(lines, "set-option -p -t");
@@ -585,8 +586,8 @@ static int tmux_spawn(struct backend *backend, const struct backend_spawn *spawn
 	AP_CLEANUP_BUF struct ap_buf lines = {0};
 	AP_CLEANUP_BUF struct ap_buf out = {0};
 	struct pane pane = {.id = 0};
-	char target[sizeof ret->session + 2]; /* all it has yet is one pane */
-	/* known before it is there: what is half made can be removed */
+	char target[sizeof ret->session + 2]; /* the session has only one pane yet */
+	/* set before the session exists: the caller can remove one that is half made */
 	snprintf(ret->session, sizeof ret->session, "%s", spawn->name);
 	snprintf(pane.name, sizeof pane.name, "%s", spawn->name);
 	snprintf(target, sizeof target, "=%s:", spawn->name);
@@ -619,8 +620,9 @@ static int kill_what(struct backend_tmux *tmux, const char *command, const char 
 	return tmux_run(tmux, 1, &line, NULL, NULL);
 }
 
-/* The pane, wherever it is now, and all that is in the session that was made for it, whatever that
- * is called now. Of one that tmux was too slow to tell of, the session by its name. */
+/* Removes the pane, wherever it is now, and all that is in the session that was made for it,
+ * whatever the session's name is now. If tmux was too slow to report the pane, removes the session
+ * by its name. */
 static int tmux_remove(struct backend *backend, const struct backend_terminal *terminal,
 		       struct ap_err *err)
 {
@@ -646,7 +648,7 @@ static int tmux_remove(struct backend *backend, const struct backend_terminal *t
 	return r == -ETIMEDOUT ? r : 0;
 }
 
-/* In a terminal that somebody has taken away, or that went with the server. */
+/* Starts a program whose terminal somebody has removed, or whose terminal went with the server. */
 static int spawn_again(struct backend *backend, const struct backend_spawn *spawn,
 		       struct backend_terminal *terminal, struct ap_err *err)
 {
@@ -658,13 +660,13 @@ static int spawn_again(struct backend *backend, const struct backend_spawn *spaw
 	return r;
 }
 
-/* Which session it is in now. -ENOENT: it is there no more. */
+/* Which session the pane is in now. -ENOENT: the pane is gone. */
 static int session_of(struct backend_tmux *tmux, const struct pane *pane, unsigned *ret,
 		      struct ap_err *err)
 {
 	AP_CLEANUP_BUF struct ap_buf line = {0};
 	AP_CLEANUP_BUF struct ap_buf out = {0};
-	/* of a target that is not there, display-message shows something else */
+	/* display-message shows something else if its target is gone */
 	ap_buf_printf(&line, "list-panes -a -f '#{==:#{pane_id},%%%u}' -F '#{session_id}'\n",
 		      pane->id);
 	int r = tmux_run(tmux, 1, &line, &out, err);
@@ -687,7 +689,7 @@ static int tmux_respawn(struct backend *backend, const struct backend_spawn *spa
 	if (r < 0)
 		return r;
 	snprintf(target, sizeof target, "%%%u", pane.id);
-	bool own = session == pane.session; /* else it has the room that its human gives it */
+	bool own = session == pane.session; /* else a human has moved it, and decides on its size */
 	ap_buf_printf(&lines, "clear-history -t %s\nrespawn-pane -k -t %s", target, target);
 	add_program(tmux, spawn, &lines);
 	add_recorder(spawn, target, &lines);
@@ -719,7 +721,7 @@ static int tmux_adopt(struct backend *backend, const char *name, struct backend_
 	return ap_err_set(err, -ESRCH, "the program of %s has ended", name);
 }
 
-/* A mode, such as that in which people scroll, would swallow keys. */
+/* Leaves the pane's mode: one such as copy mode, in which people scroll, would swallow keys. */
 static void leave_mode(const char *target, struct ap_buf *lines)
 {
 	ap_buf_adds(lines, "copy-mode -q -t");
@@ -777,7 +779,7 @@ static int tmux_capture(struct backend *backend, const struct backend_terminal *
 	int r = target_of(tmux_of(backend), terminal, &target, err);
 	if (r < 0)
 		return r;
-	/* -J: what the terminal has wrapped is one line again */
+	/* -J: a line that the terminal has wrapped is one line again */
 	ap_buf_adds(&line, above ? "capture-pane -p -J -S - -t" : "capture-pane -p -t");
 	quote(&line, target.text);
 	ap_buf_adds(&line, "\n");
@@ -815,7 +817,7 @@ static int tmux_cli(const char *socket, const char *const words[3], struct ap_bu
 		&(struct process_run){.argv = argv, .limit_ns = COMMAND_LIMIT, .out = out}, NULL);
 }
 
-/* Whether the server has any terminal but the client's own; one that does not answer may. */
+/* Whether the server has any terminal but the client's own; true if the server does not answer. */
 static bool has_terminals(const struct backend_tmux *tmux)
 {
 	AP_CLEANUP_BUF struct ap_buf out = {0};
@@ -842,13 +844,14 @@ static void end_server(struct backend_tmux *tmux)
 	tmux_server_end(&server, tmux->socket);
 }
 
-/* Before a client is started: one that does not find the server that there is begins another. */
+/* Call before a client is started: a client that does not find the existing server starts
+ * another. */
 static int find_server(struct backend_tmux *tmux, struct ap_err *err)
 {
 	struct tmux_server server = server_of(tmux);
 	if (server.pid)
 		return tmux_server_reach(&server, tmux->socket, err);
-	unlink(tmux->socket); /* nobody's, or of somebody who is none of ours */
+	unlink(tmux->socket); /* nobody's, or not of a server of ours */
 	return 0;
 }
 
@@ -857,7 +860,7 @@ static void end_client(struct backend_tmux *tmux)
 	pthread_mutex_lock(&tmux->lock);
 	tmux->dead = true;
 	pthread_mutex_unlock(&tmux->lock);
-	/* who writes ends that at his deadline, and sooner where nobody reads any more */
+	/* a writer stops at its deadline, and sooner when nobody reads any more */
 	(void)begin_writing(tmux, AP_FOREVER);
 	if (tmux->in_fd >= 0)
 		close(tmux->in_fd);
@@ -878,10 +881,10 @@ static void tmux_free(struct backend *backend, bool keep)
 	if (!keep || !has_terminals(tmux)) /* where a start failed there may be none */
 		end_server(tmux);
 	end_client(tmux);
-	if (tmux->out_fd >= 0) /* the reader is there no more */
+	if (tmux->out_fd >= 0) /* the reader is gone */
 		close(tmux->out_fd);
 	client_died(tmux);
-	panes_forget_locked(tmux); /* nobody else is there any more */
+	panes_forget_locked(tmux); /* no other thread is left */
 	pthread_cond_destroy(&tmux->closed);
 	ap_buf_fini(&tmux->line);
 	ap_buf_fini(&tmux->block);
@@ -907,7 +910,7 @@ static int start_client(struct backend_tmux *tmux, struct ap_err *err)
 			      "ignore-size,no-output",
 			      "-s",
 			      OWN_SESSION,
-			      "sleep", /* two words: no shell, the user's may let nobody in */
+			      "sleep", /* two words: no shell, as the user's may refuse */
 			      "infinity",
 			      NULL};
 	int in_fd, out_fd;
@@ -929,7 +932,7 @@ static int tmux_revive(struct backend *backend, bool anew, struct ap_err *err)
 	struct backend_tmux *tmux = tmux_of(backend);
 	end_client(tmux);
 	pthread_mutex_lock(&tmux->lock);
-	while (tmux->out_fd >= 0) /* its client has ended: the reader sees that */
+	while (tmux->out_fd >= 0) /* the client has ended: the reader sees that and hangs up */
 		pthread_cond_wait(&tmux->closed, &tmux->lock);
 	pthread_mutex_unlock(&tmux->lock);
 	if (anew)
@@ -948,7 +951,7 @@ static int tmux_revive(struct backend *backend, bool anew, struct ap_err *err)
 	return r;
 }
 
-/* The socket is the server's as it is now. */
+/* Records the socket as it is now, if it leads to the server. */
 static void note_socket(struct backend_tmux *tmux)
 {
 	struct stat st = {0};
@@ -968,7 +971,7 @@ static bool tmux_tend(struct backend *backend)
 	pthread_mutex_lock(&tmux->lock);
 	struct tmux_server server = tmux->server;
 	bool same = st.st_ino && st.st_ino == tmux->socket_ino && st.st_dev == tmux->socket_dev;
-	if (!same) { /* until it is seen again: one of many says it */
+	if (!same) { /* recorded at once: only one of many callers repairs it */
 		tmux->socket_ino = st.st_ino;
 		tmux->socket_dev = st.st_dev;
 	}

@@ -132,7 +132,7 @@ static bool find_mount(const char *mountinfo, char **ret_root, char **ret_place)
 	return false;
 }
 
-/* What "0::PATH" says, owned by the caller. */
+/* The PATH of "0::PATH", owned by the caller. */
 static char *find_membership(const char *membership)
 {
 	const char *line = membership;
@@ -143,7 +143,7 @@ static char *find_membership(const char *membership)
 	return line ? strndup(line + 3, strcspn(line + 3, "\n")) : NULL;
 }
 
-/* Whether whoever manages the groups has handed this one over. */
+/* Whether the manager of the groups has delegated this one. */
 static bool is_delegated(const char *path)
 {
 	char value[4] = "";
@@ -152,15 +152,16 @@ static bool is_delegated(const char *path)
 	       value[0] == '1';
 }
 
-/* The root of all groups has no type. */
+/* Whether a group is a domain; the root of all groups is one, and has no type. */
 static bool is_domain(const char *path)
 {
 	char type[32];
 	return !file_read(path, "cgroup.type", type, sizeof type) || strcmp(type, "domain\n") == 0;
 }
 
-/* A group with processes can have no controllers for groups below it; what can be had of them there
- * would leave those groups without the right to have processes. The root is free of that. */
+/* Whether controllers can be enabled for the groups below. A group with processes can enable none,
+ * or only such that would leave the groups below without the right to have processes. The root is
+ * exempt. */
 static bool may_enable(const char *path)
 {
 	char procs[16];
@@ -175,7 +176,7 @@ char *cgroup_home(const char *mountinfo, const char *membership)
 	AP_CLEANUP_FREE char *own = find_membership(membership);
 	if (!own || !find_mount(mountinfo, &root, &place))
 		return NULL;
-	/* what is mounted may be a part of the hierarchy; what is outside of it has no path */
+	/* the mount may show a part of the hierarchy; a group outside of that has no path */
 	size_t len = strcmp(root, "/") == 0 ? 0 : strlen(root);
 	if (strncmp(own, root, len) != 0 || !strchr("/", own[len]) || strstr(own, "/.."))
 		return NULL;
@@ -195,7 +196,7 @@ char *cgroup_home(const char *mountinfo, const char *membership)
 
 /* --- the subtree --- */
 
-/* Has the groups below have what controllers can be had. */
+/* Enables the available controllers for the groups below. Returns those that are enabled. */
 static unsigned enable(const char *path)
 {
 	char there[256], enabled[256], text[16];
@@ -213,7 +214,7 @@ static unsigned enable(const char *path)
 	return bits;
 }
 
-/* Calls back for every group below one. */
+/* Calls `handle` for every group directly below one. */
 static void for_each_group(const char *path, void (*handle)(const char *path, void *data),
 			   void *data)
 {
@@ -259,7 +260,8 @@ bool cgroup_subtree_open(struct cgroup_subtree *ret, const char *path)
 	if (!own || !slash)
 		return false;
 	*slash = '\0';
-	/* whoever is to be moved in comes from somewhere below here */
+	/* a process that moves in comes from somewhere below here: the kernel wants this file
+	 * writable */
 	if (!is_domain(home) || !file_is_there(home, "cgroup.procs", W_OK))
 		return false;
 	if (mkdir(path, 0755) < 0 && errno != EEXIST)
@@ -302,10 +304,11 @@ void cgroup_subtree_describe(const struct cgroup_subtree *subtree, char *ret, si
 
 /* --- bounds --- */
 
-/* A quarter over the quota, at which an agent is recycled when its lease ends: what goes on growing
- * is ended before it harms the others. There is no memory.high, which would slow the agent down
- * under its holder and keep it from ever being seen over its quota; and no cpu.max, as the quota of
- * CPU is an average: that the groups share the CPU alike comes with the controller. */
+/* The bound is a quarter over the quota. An agent over its quota is recycled when its lease ends;
+ * at the bound the kernel kills what goes on growing, before it harms the others. There is no
+ * memory.high: it would slow the agent down under its holder and keep it from ever being seen over
+ * its quota. There is no cpu.max: the quota of CPU is an average, and the controller alone makes
+ * the groups share the CPU alike. */
 static void bound_text(uint64_t max_memory, char *ret, size_t size)
 {
 	if (max_memory == 0 || max_memory > UINT64_MAX / 2)
@@ -335,7 +338,7 @@ static void bound_again(const char *path, void *data)
 	if (*max_memory && memory_of(path, &used) && used > *max_memory)
 		return;
 	bound_text(*max_memory, text, sizeof text);
-	(void)file_put(path, "memory.max", text); /* one that has gone meanwhile */
+	(void)file_put(path, "memory.max", text); /* fails for one that has gone meanwhile */
 }
 
 void cgroup_subtree_bound(const struct cgroup_subtree *subtree, uint64_t max_memory)
@@ -352,12 +355,12 @@ char *cgroup_make(const struct cgroup_subtree *subtree, const char *name, uint64
 	char text[32];
 	if (!path)
 		return NULL;
-	(void)cgroup_remove(path); /* mkdir tells */
+	(void)cgroup_remove(path); /* if it fails, so does mkdir() */
 	if (mkdir(path, 0755) < 0)
 		return NULL;
 	bound_text(max_memory, text, sizeof text);
 	if (subtree->controllers & CGROUP_MEMORY)
-		(void)file_put(path, "memory.max", text); /* there is no more to be had then */
+		(void)file_put(path, "memory.max", text); /* no bound if that fails */
 	snprintf(text, sizeof text, "%d", CGROUP_TASKS_MAX);
 	if (subtree->controllers & CGROUP_PIDS)
 		(void)file_put(path, "pids.max", text); /* likewise */
@@ -390,7 +393,7 @@ static bool is_populated(int events_fd)
 	return find_number(text, "populated", &populated) && populated != 0;
 }
 
-/* Returns when a group has no processes any more, or the time is over. */
+/* Waits until a group has no processes any more, or the time is over. */
 static void await_empty(const char *path, int64_t deadline)
 {
 	AP_CLEANUP_CLOSE int fd = file_open(path, "cgroup.events", O_RDONLY);
@@ -399,7 +402,7 @@ static void await_empty(const char *path, int64_t deadline)
 		int64_t left = deadline - now_ms();
 		if (left <= 0)
 			return;
-		(void)poll(&changed, 1, (int)left); /* it is looked at again in any case */
+		(void)poll(&changed, 1, (int)left); /* the loop checks again in any case */
 	}
 }
 

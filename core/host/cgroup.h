@@ -1,77 +1,80 @@
-/* Agents in control groups: version 2 of the kernel's, where this process may make some.
+/* Agents in control groups: version 2 of the kernel's, where this process may create some.
  *
- * A pool has a subtree, below the group that its daemon is in, and every agent a group in it, which
- * its program is born into. The group counts what the program uses with all that it starts, bounds
- * it where the kernel has the controllers for that, and ends all of it at one word, whatever forks
- * meanwhile. Only what is the caller's own is touched: no foreign process is moved, nothing is
- * mounted, version 1 is left alone, and a group is never frozen.
+ * A pool has a subtree, below cgroup_home(), and in it a group for every agent, which the agent's
+ * program starts in. The group counts what the program uses with all that it starts, bounds it
+ * where the kernel has the controllers for that, and kills all of it with one write, whatever forks
+ * meanwhile. The functions touch only what is the caller's own: they move no foreign process, mount
+ * nothing, leave version 1 alone, and never freeze a group.
  *
- * That something cannot be done means that it is not to be had on this machine, and is no error.
- * Groups are named by their paths in the file system. */
+ * A failure means that this machine does not offer the feature, and is no error. A group's name is
+ * its path in the file system. */
 #pragma once
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
-/* Controllers that are made use of. */
+/* Controllers that the agents' groups use. */
 enum { CGROUP_MEMORY = 1, CGROUP_CPU = 2, CGROUP_PIDS = 4 };
 
-/* Processes and threads in an agent's group, together. */
+/* Limit of processes and threads, together, in an agent's group. */
 #define CGROUP_TASKS_MAX 4096
 
-/* The group below which subtrees may be made, from the texts of /proc/self/mountinfo and
- * /proc/self/cgroup: the process's own, or the one above it that was handed over with it (systemd:
+/* The group below which subtrees may be created, from the texts of /proc/self/mountinfo and
+ * /proc/self/cgroup: the process's own, or the one above it if that was delegated with it (systemd:
  * Delegate= and DelegateSubgroup=), as that has no processes and can have controllers. Owned by the
  * caller; NULL: there is none. */
 char *cgroup_home(const char *mountinfo, const char *membership);
 
 struct cgroup_subtree {
 	char *path;	      /* NULL: there is none */
-	unsigned controllers; /* that the groups in it have */
+	unsigned controllers; /* of the groups in it */
 };
 
-/* Makes a subtree of that path or takes up one that is there, has its groups have what controllers
- * can be had, and removes the groups in it that have no processes. False: it cannot be had. */
+/* Creates the subtree of that path or opens one that is there, enables the controllers that are
+ * available to its groups, and removes the groups in it that have no processes. False: there can be
+ * no subtree. */
 bool cgroup_subtree_open(struct cgroup_subtree *ret, const char *path);
 
-/* Removes the subtree, with all processes that are left in it; with `keep` only what has none.
- * Whether it is gone. Blocks as cgroup_remove() does. */
+/* Removes the subtree and kills all processes that are left in it; with `keep`, removes only what
+ * has no processes. True: the subtree is gone. Blocks as cgroup_remove() does. */
 bool cgroup_subtree_close(struct cgroup_subtree *subtree, bool keep);
 
-/* "v2 memory cpu pids", as far as they are there; "none" without a subtree. */
+/* Writes "v2" and the controllers that are there, such as "v2 memory cpu pids"; "none" without a
+ * subtree. */
 void cgroup_subtree_describe(const struct cgroup_subtree *subtree, char *ret, size_t size);
 
-/* Bounds all groups of the subtree anew; 0: no bound. One that uses more already is left as it is,
- * as a bound is not to end what runs. */
+/* Sets the memory bound of all groups of the subtree; 0: no bound. Leaves a group that already uses
+ * more as it is: a bound must not kill what runs. */
 void cgroup_subtree_bound(const struct cgroup_subtree *subtree, uint64_t max_memory);
 
 /* --- one group --- */
 
-/* Makes a group without processes, whose counters are at 0; what was there of that name before is
- * removed. Owned by the caller; NULL: it cannot be had. Blocks as cgroup_remove() does. */
+/* Creates a group without processes, with its counters at 0; removes the group that had the name
+ * before. Returns its path, owned by the caller; NULL: there can be none. Blocks as cgroup_remove()
+ * does. */
 char *cgroup_make(const struct cgroup_subtree *subtree, const char *name, uint64_t max_memory);
 
 /* Moves the calling process, which has no other threads, into a group. */
 bool cgroup_enter(const char *path);
 
-/* Has the kernel end all processes of a group, without waiting for it. */
+/* Makes the kernel kill all processes of a group; does not wait for it. */
 bool cgroup_kill(const char *path);
 
-/* Ends what is left in a group and removes it, with groups that were made below it. Blocks while
- * processes end, for two seconds at most. Whether it is gone. */
+/* Kills what is left in a group, and removes it with the groups below it. Blocks while processes
+ * end, for two seconds at most. True: the group is gone. */
 bool cgroup_remove(const char *path);
 
-/* Times that the kernel ended a process of the group because of its bound on memory. */
+/* How often the kernel has killed a process of the group at its memory bound. */
 uint64_t cgroup_oom_kills(const char *path);
 
 struct cgroup_usage {
 	bool has_memory;
-	uint64_t memory; /* bytes; without what the kernel keeps of files and would drop first */
+	uint64_t memory; /* bytes; without the page cache that the kernel would drop first */
 	int64_t cpu_ns;
 	unsigned n_processes;
 };
 
-/* What the processes of a group use, those that have ended included. False: it has no processes, or
- * is not there. */
+/* Measures what the processes of a group use, with the CPU time of those that have ended. False:
+ * the group has no processes, or does not exist. */
 bool cgroup_usage(const char *path, struct cgroup_usage *ret);

@@ -23,15 +23,15 @@
 #define PROC_MAX (1 << 20)
 /* Processes of the whole machine; those above are left out. */
 #define TABLE_MAX (1 << 18)
-/* A millisecond each: one in an uninterruptible sleep is left to itself. */
+/* A millisecond each, to see a process stop: one in an uninterruptible sleep is left to itself. */
 #define STOP_TRIES 1000
-/* How long memory is looked into closely. The kernel holds up who asks for as long as the process
- * forks, and where hundreds fork and starve, that was seconds for each (measured). */
+/* How long memory is measured closely. The kernel makes the reader wait as long as the process
+ * forks; where hundreds forked and starved, that took seconds for each (measured). */
 #define CLOSELY_LIMIT (200 * AP_MS)
 
 #define AVERAGED_OVER (60 * AP_SECOND)
 
-/* What a file of /proc holds, as a string; of one that is longer than a tree may be, a part. */
+/* Reads a file of /proc as a string; only a part of one that is longer than PROC_MAX. */
 static int read_proc(struct ap_buf *out, pid_t pid, const char *name)
 {
 	char path[64];
@@ -150,9 +150,9 @@ static bool pss_of(const char *rollup, uint64_t *ret)
 
 /* The memory of a tree, in bytes. */
 struct memory_sum {
-	uint64_t pss, rss_of_pss; /* of those that were looked into closely */
-	uint64_t rss_unseen;	  /* of those that there was no time for */
-	uint64_t rss_closed;	  /* of those that are not ours to look into */
+	uint64_t pss, rss_of_pss; /* of processes that were measured closely */
+	uint64_t rss_unseen;	  /* of processes that there was no time for */
+	uint64_t rss_closed;	  /* of processes that we may not read */
 	int64_t close_until_ns;
 };
 
@@ -169,7 +169,7 @@ static void add_memory(struct memory_sum *sum, pid_t pid, uint64_t rss, struct a
 	}
 }
 
-/* Those that were not seen are taken to share as much as those that were. */
+/* Assumes that processes that there was no time for share as much as those that were measured. */
 static uint64_t memory_of(const struct memory_sum *sum)
 {
 	double part = sum->rss_of_pss > 0 ? (double)sum->pss / (double)sum->rss_of_pss : 1;
@@ -186,7 +186,7 @@ static int pids_add(struct pids *pids, const char *text)
 	for (char *end; *text; text = end) {
 		long pid = strtol(text, &end, 10);
 		if (end == text || pid <= 0 ||
-		    pid > INT_MAX) /* to kill() less is a group, or all */
+		    pid > INT_MAX) /* kill() takes 0 and less for a group, or all */
 			break;
 		if (pids->n == pids->room) {
 			size_t room = pids->room ? 2 * pids->room : 64;
@@ -201,7 +201,7 @@ static int pids_add(struct pids *pids, const char *text)
 	return 0;
 }
 
-/* The children of a process are listed by the thread that started them. */
+/* The kernel lists a process's children by the thread that started them. */
 static int add_children(struct pids *pids, pid_t pid, struct ap_buf *text)
 {
 	char path[64];
@@ -252,7 +252,7 @@ int process_tree_usage(pid_t root, struct process_usage *ret)
 		add_memory(&memory, stat.pid, stat.rss, &text);
 	}
 	usage.memory = memory_of(&memory);
-	/* what the root has waited for was taken over from its descendants */
+	/* the root has waited for descendants that it took over */
 	if (r == 0 && read_stat(root, &text, &stat))
 		usage.cpu_ns += stat.cpu_ns;
 	free(pids.at);
@@ -282,7 +282,7 @@ struct process_table {
 	size_t n;
 	bool read;
 	int64_t close_until_ns;
-	uint64_t pss, rss; /* of all that were looked into closely */
+	uint64_t pss, rss; /* of all that were measured closely */
 	size_t *below;	   /* scratch of a walk: indices into `at` */
 	struct ap_buf text;
 };
@@ -359,8 +359,8 @@ static size_t first_child(const struct process_table *table, pid_t parent)
 	return from;
 }
 
-/* Adds the children of a process to the `n` that are below, of which there are no more than
- * processes, whatever a number that was given out anew meanwhile makes of the tree. */
+/* Adds the children of a process to the `n` that are below. There are never more than processes,
+ * even if a pid that was reused meanwhile makes a loop of the tree. */
 static size_t add_below(struct process_table *table, pid_t parent, size_t n)
 {
 	for (size_t i = first_child(table, parent);
@@ -396,7 +396,7 @@ int process_table_usage(struct process_table *table, pid_t root, struct process_
 	}
 	table->pss += memory.pss;
 	table->rss += memory.rss_of_pss;
-	if (memory.rss_of_pss == 0) { /* it came too late: as the others share */
+	if (memory.rss_of_pss == 0) { /* too late to measure: it shares as the others do */
 		memory.pss = table->pss;
 		memory.rss_of_pss = table->rss;
 		usage.memory = memory_of(&memory) - table->pss;
@@ -409,8 +409,8 @@ int process_table_usage(struct process_table *table, pid_t root, struct process_
 
 /* --- stopping --- */
 
-/* Returns when a process that was told to stop stands still, or has ended. The signal alone is not
- * enough: a shell on its way there would still be told that its job has stopped. */
+/* Waits until a process that got SIGSTOP is stopped, or has ended. The signal alone is not enough:
+ * a shell that is not stopped yet would still see its job stop. */
 static void await_stopped(pid_t pid, struct ap_buf *text)
 {
 	for (unsigned tries = 0; tries < STOP_TRIES && read_proc(text, pid, "stat") == 0; tries++) {
@@ -421,7 +421,7 @@ static void await_stopped(pid_t pid, struct ap_buf *text)
 	}
 }
 
-/* Again until nothing is new: a fork may slip by. */
+/* Repeats until no process is new: a fork may slip by. */
 int process_tree_stop(pid_t root)
 {
 	AP_CLEANUP_BUF struct ap_buf text = {0};
@@ -463,7 +463,7 @@ void cpu_average_add(struct cpu_average *average, int64_t cpu_ns, int64_t now)
 {
 	if (average->at_ns && now > average->at_ns) {
 		int64_t span = now - average->at_ns;
-		/* less than before: a process has ended whose time nobody was told of */
+		/* less than before: a process has ended whose time nobody took over */
 		int64_t used = cpu_ns > average->cpu_ns ? cpu_ns - average->cpu_ns : 0;
 		double percent = 100.0 * (double)used / (double)span;
 		average->percent += (percent - average->percent) * (double)span /

@@ -1,42 +1,45 @@
-/* What a whole process tree uses: a process and all that descend from it. A shim that takes over
- * what its descendants leave behind makes the tree complete. Reads /proc; starts nothing. */
+/* What a whole process tree uses: a process and all its descendants. A shim, which takes over the
+ * processes that its descendants leave behind, makes the tree complete. Reads /proc; starts
+ * nothing. */
 #pragma once
 
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
 
-/* When a process was started, in the kernel's own count: with its number it tells it from any
- * other. 0: there is no such process. */
+/* The start time of a process, as the kernel counts it: with its pid it tells the process from any
+ * other. 0: there is no such process, or it has ended. */
 uint64_t process_start_time(pid_t pid);
 
-/* Whether a process is there and not about to end: one that SIGKILL was sent to is, though it may
- * take its time to where there is much to do. */
+/* Whether a process exists and is not about to end. One with SIGKILL pending is about to end,
+ * though that may take long on a busy machine. */
 bool process_lives(pid_t pid);
 
-/* Whether a word of its command line is that one: what tells a process of ours whose number
- * somebody else has written down. */
+/* Whether the process's command line has that word: so the caller recognises a process of ours by a
+ * pid that somebody else has recorded. */
 bool process_has_word(pid_t pid, const char *word);
 
 struct process_usage {
-	/* bytes; what is shared counts in parts (PSS), as far as the kernel tells it in time */
+	/* bytes; shared pages count in parts (PSS), as far as the kernel reports them in time */
 	uint64_t memory;
 	int64_t cpu_ns; /* of all, those that have ended and were waited for included */
 	unsigned n_processes;
 };
 
-/* The tree below `root`, without it. -ESRCH: there is no such process; -ENOSYS: this kernel does
+/* Measures the tree below `root`; of `root` itself only the CPU time counts, which includes
+ * descendants that it has waited for. -ESRCH: there is no such process; -ENOSYS: this kernel does
  * not list children. Takes some 30 us a process, more for large ones, and long where a process
  * starves: not for the FUSE thread. */
 int process_tree_usage(pid_t root, struct process_usage *ret);
 
-/* The tree below `root`, parents first, in an array that the caller frees. -ESRCH, -ENOSYS,
- * -ENOMEM; one whose parent ends meanwhile may be missing. */
+/* Lists the tree below `root`, parents first, in an array that the caller frees. -ESRCH, -ENOSYS,
+ * -ENOMEM; a process whose parent ends meanwhile may be missing. */
 int process_tree_list(pid_t root, pid_t **ret, size_t *ret_n);
 
-/* All processes that there are, to look at many trees for the price of one. It is read at the first
- * look at a tree in it, in some 10 us a process; memory is looked into closely for some time only,
- * for all looks together: later ones are taken to share as much as those before. For one thread. */
+/* All processes, to measure many trees for the price of one. The first process_table_usage() reads
+ * the table, in some 10 us a process. It measures memory closely (PSS) for a limited time only, in
+ * all calls together, and assumes that later processes share as much as those before. For one
+ * thread. */
 struct process_table;
 
 struct process_table *process_table_new(void); /* NULL on ENOMEM */
@@ -45,11 +48,11 @@ void process_table_free(struct process_table *table);
 /* As process_tree_usage(). */
 int process_table_usage(struct process_table *table, pid_t root, struct process_usage *ret);
 
-/* Whether the time for close looks at memory is over. */
+/* Whether the time to measure memory closely is over. */
 bool process_table_is_late(const struct process_table *table);
 
-/* Stops the tree below `root`, parents first, or has it go on, children first, so that no shell
- * sees its job stop. -ESRCH, -ENOSYS, -ENOMEM. */
+/* process_tree_stop() stops the tree below `root`, parents first; process_tree_continue() continues
+ * it, children first: so no shell sees its job stop. -ESRCH, -ENOSYS, -ENOMEM. */
 int process_tree_stop(pid_t root);
 int process_tree_continue(pid_t root);
 
@@ -59,7 +62,7 @@ struct cpu_average {
 	double percent;	       /* of one CPU */
 };
 
-/* Begins anew: nothing was used at `now_ns`. */
+/* Starts the average again: nothing was used at `now_ns`. */
 void cpu_average_begin(struct cpu_average *average, int64_t now_ns);
 
 /* Takes a further sample. */

@@ -40,18 +40,19 @@ static void read_proc(const char *name, struct ap_buf *ret)
 	}
 }
 
-/* Of this state directory and no other, also where another mount namespace has one of that name. */
+/* A name for this state directory and no other, even if another mount namespace has one of that
+ * path. */
 static void groups_name(const char *state_dir, char *ret, size_t size)
 {
 	struct stat st = {0};
 	char text[64];
-	(void)stat(state_dir, &st); /* then by its path alone */
+	(void)stat(state_dir, &st); /* on failure the path alone counts */
 	snprintf(text, sizeof text, "%ju:%ju", (uintmax_t)st.st_dev, (uintmax_t)st.st_ino);
 	snprintf(ret, size, "agentpoolfs-%016jx", (uintmax_t)(ap_hash(state_dir) ^ ap_hash(text)));
 }
 
-/* Where a daemon before has its groups, as they may hold agents still: it may have been started
- * elsewhere. Owned by the caller; NULL: there is none. */
+/* The path of an earlier daemon's groups, which may still hold agents: that daemon may have been
+ * started elsewhere. Owned by the caller; NULL: there is none. */
 static char *groups_before(const struct shim_backend *shims, const char *state_dir,
 			   const char *name)
 {
@@ -85,7 +86,7 @@ static void groups_open(struct shim_backend *shims, const char *state_dir)
 	AP_CLEANUP_FREE char *path = groups_before(shims, state_dir, name);
 	if (!path)
 		path = groups_here(name);
-	/* known before it is there: what is half made can be removed */
+	/* recorded before it exists: a half-made one can be removed */
 	if (path && file_write(shims->groups_record, path, strlen(path), NULL) == 0 &&
 	    !cgroup_subtree_open(&shims->groups, path))
 		unlink(shims->groups_record);
@@ -139,7 +140,7 @@ void shim_words(struct shim_backend *shims, const struct backend_spawn *spawn, c
 	}
 	if (spawn->input_fifo)
 		ap_words_add(ret, "-i");
-	if (process_files() > 0) { /* what starts the shim has as many as the daemon */
+	if (process_files() > 0) { /* the shim starts with the daemon's own limit */
 		char files[32];
 		snprintf(files, sizeof files, "%" PRIu64, process_files());
 		ap_words_add(ret, "-n");
@@ -178,7 +179,7 @@ int shim_over_fd(struct backend *backend, const struct backend_terminal *termina
 {
 	(void)backend;
 	int fd = pidfd_open(terminal->shim, 0);
-	if (fd >= 0 && !shim_lives(terminal)) { /* another process has its number */
+	if (fd >= 0 && !shim_lives(terminal)) { /* another process has its pid */
 		close(fd);
 		fd = -1;
 		errno = ESRCH;

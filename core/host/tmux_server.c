@@ -18,9 +18,9 @@
 #include "process_tree.h"
 
 #define RECORD	     "tmux.pid" /* beside the socket */
-#define END_MS	     3000	/* between asking it to end and making it */
+#define END_MS	     3000	/* between asking it to end and killing it */
 #define REACH_LIMIT  AP_SECOND
-#define REACH_MS     5	  /* how often it is looked whether the socket is there again */
+#define REACH_MS     5	  /* how often to check whether the socket is there again */
 #define KILLED_LIMIT 3000 /* ms that the kernel gets to end it */
 
 /* The directory of the socket, which the record is in too. */
@@ -37,8 +37,8 @@ static void record_path(const char *socket, char *ret, size_t size)
 	snprintf(ret, size, "%s/" RECORD, dir);
 }
 
-/* Who listens at the socket: what is there may be no socket, and nobody may. 0: nobody; -1: it
- * cannot be told now. */
+/* The process that listens at the socket. 0: nobody does, or there is no socket; -1: that cannot be
+ * told now. */
 static pid_t listener(const char *path)
 {
 	struct sockaddr_un address = {.sun_family = AF_UNIX};
@@ -49,7 +49,7 @@ static pid_t listener(const char *path)
 	if (fd < 0)
 		return -1;
 	if (connect(fd, (struct sockaddr *)&address, sizeof address) < 0)
-		return errno == EAGAIN ? -1 : 0; /* it takes nobody in just now */
+		return errno == EAGAIN ? -1 : 0; /* its backlog is full just now */
 	return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) < 0 ? -1 : peer.pid;
 }
 
@@ -63,8 +63,8 @@ static bool is_for(pid_t pid, const char *socket)
 	return strcmp(name, "tmux: server") == 0 && process_has_word(pid, socket);
 }
 
-/* A descriptor of the process, and of no other that has its number now. -1: it has ended, waited
- * for or not. */
+/* A pidfd of the server, and not of another process that has its pid now. -1: the server has ended,
+ * waited for or not. */
 static int open_server(const struct tmux_server *server)
 {
 	int fd = server->pid > 1 ? pidfd_open(server->pid, 0) : -1;
@@ -156,7 +156,8 @@ void tmux_server_end(const struct tmux_server *server, const char *socket)
 		(void)pidfd_send_signal(fd, SIGTERM, NULL, 0); /* fails when it has ended now */
 		(void)pidfd_send_signal(fd, SIGCONT, NULL, 0);
 	}
-	/* one whose control client died without reading its last answer waits for it for ever */
+	/* a server whose control client died without reading its last answer waits for that client
+	 * for ever */
 	if (fd >= 0 && poll(&over, 1, END_MS) == 0) {
 		(void)pidfd_send_signal(fd, SIGKILL, NULL, 0);
 		(void)poll(&over, 1, KILLED_LIMIT);

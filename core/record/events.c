@@ -15,7 +15,7 @@
 
 #define EVENTS_LIMIT (4 << 20)
 
-/* In the queue; with what is taken out of it and not written yet, some MiB at most. */
+/* Events in the queue; with those that are taken out and not written yet, some MiB at most. */
 #define QUEUE_MAX 16384
 
 struct note {
@@ -48,8 +48,8 @@ struct events {
 	void *data;
 };
 
-/* The number of the last whole event; one that was cut off is left as it is, behind its line's end.
- */
+/* The number of the last event, whole or cut off; ends the line of one that is cut off, which stays
+ * as it is. */
 static int64_t last_seq(struct kept *kept)
 {
 	char text[8 << 10];
@@ -89,7 +89,7 @@ int events_open(struct events **ret, const char *path, struct ap_err *err)
 	return 0;
 }
 
-/* What programs and users say need not be UTF-8: such a text is left out. */
+/* Texts of programs and users need not be UTF-8: the event leaves such a text out. */
 static void add_field(json_t *event, const struct event_field *field)
 {
 	json_t *value = !field->text   ? json_integer(field->number)
@@ -126,7 +126,8 @@ void events_note(struct events *events, const char *kind, const struct event_fie
 {
 	struct note *note = note_new(kind, fields);
 	pthread_mutex_lock(&events->queue_lock);
-	/* once one is missed so are those behind it, until that has been said: order is kept */
+	/* once one event is missed so are those behind it, until `missed` is written: the order
+	 * stays */
 	if (note && events->n_queued < QUEUE_MAX && events->n_missed == 0) {
 		ap_list_append(&events->queue, &note->link);
 		events->n_queued++;
@@ -159,7 +160,7 @@ static void write_locked(struct events *events, const char *kind, int64_t at_ns,
 	json_decref(event);
 }
 
-/* Appends the lines, and has them known when they are whole. */
+/* Appends the lines, and publishes the new end when they are whole. */
 static void append_locked(struct events *events, const struct ap_buf *lines)
 {
 	if (events->torn)
@@ -179,11 +180,11 @@ static void append_locked(struct events *events, const struct ap_buf *lines)
 	pthread_mutex_unlock(&events->queue_lock);
 }
 
-/* How much is written at once. */
+/* Bytes that are written at once. */
 #define LINES_AT_ONCE (64 << 10)
 
-/* Writes what is in the queue. It is taken out under the lock under which it is written, so that
- * two threads that do this cannot swap. */
+/* Writes what is in the queue. Takes it out under the lock under which it writes, so that two
+ * threads that drain cannot swap. */
 static void drain(struct events *events)
 {
 	struct ap_list taken;

@@ -16,7 +16,7 @@
 #define SCHEMA_VERSION 3
 #define HISTORY_MAX    "10000"	 /* leases that are over and remembered */
 #define BUSY_MS	       10000	 /* somebody is at the database by hand */
-#define RETRY_PAUSE    AP_SECOND /* between two attempts at what has to be taken */
+#define RETRY_PAUSE    AP_SECOND /* between two attempts to commit what insists */
 
 static const char schema[] =
 	"BEGIN IMMEDIATE;"
@@ -41,7 +41,7 @@ static const char schema[] =
 	"PRAGMA user_version = 3;"
 	"COMMIT;";
 
-/* What makes a store of a version one of the next. */
+/* SQL that makes a store of a version one of the next. */
 static const char *const upgrades[SCHEMA_VERSION] = {
 	[2] = "BEGIN IMMEDIATE;"
 	      "ALTER TABLE agent RENAME COLUMN keeper TO shim;"
@@ -125,10 +125,10 @@ struct store_txn {
 	unsigned n, room;
 	bool failed; /* ENOMEM */
 	bool durable;
-	bool insists; /* tried again until it is taken */
+	bool insists; /* tried again until it is committed */
 	store_done *done;
 	void *data;
-	int result; /* of its own, where the whole batch did not go through */
+	int result; /* of its own commit, where the whole batch failed */
 	struct ap_err err;
 };
 
@@ -136,7 +136,7 @@ struct store {
 	char *path;
 	bool full;
 
-	pthread_mutex_t db_lock; /* round every use of the connection */
+	pthread_mutex_t db_lock; /* held around every use of the connection */
 	sqlite3 *db;		 /* NULL: closed after an error that leaves it in doubt */
 	sqlite3_stmt *prepared[N_STATEMENTS];
 	bool syncs; /* as the connection is set now */
@@ -194,7 +194,7 @@ static void disconnect(struct store *store)
 	store->db = NULL;
 }
 
-/* The one number or text that a statement gives. */
+/* Gets the one value that a statement gives, as a number; `ret_is_ok`: its text is "ok". */
 static int look_up(struct store *store, const char *sql, int64_t *ret_number, bool *ret_is_ok)
 {
 	sqlite3_stmt *query = NULL;
@@ -210,7 +210,7 @@ static int look_up(struct store *store, const char *sql, int64_t *ret_number, bo
 	return r;
 }
 
-/* Looks before anything is written. */
+/* Checks the version and the file before anything is written. */
 static int check(struct store *store, struct ap_err *err)
 {
 	int64_t version;
@@ -218,7 +218,7 @@ static int check(struct store *store, struct ap_err *err)
 	if (look_up(store, "PRAGMA user_version", &version, &ok) < 0)
 		return store_error(store, err);
 	if (version > SCHEMA_VERSION) {
-		/* the last one to close a database writes its log into it, else */
+		/* else the last connection to close writes the log into the database */
 		(void)sqlite3_db_config(store->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
 		return ap_err_set(err, -EPROTO, "%s is from a newer version of agentpoolfs",
 				  store->path);
@@ -228,7 +228,7 @@ static int check(struct store *store, struct ap_err *err)
 	return ok ? 0 : ap_err_set(err, -EUCLEAN, "the state store %s is damaged", store->path);
 }
 
-/* Brings a store of an older version up to this one; a new one has none yet. */
+/* Upgrades a store of an older version to this one; a new store has no version yet. */
 static int upgrade(struct store *store, struct ap_err *err)
 {
 	int64_t version;
@@ -315,7 +315,7 @@ void store_txn_free(struct store_txn *txn)
 	free(txn);
 }
 
-/* What is given for texts needs to live for the call only. */
+/* Copies the texts: they need to live for the call only. */
 static void add(struct store_txn *txn, enum statement statement, unsigned n,
 		const struct value *values)
 {
@@ -486,7 +486,7 @@ static int run_step(struct store *store, const struct step *step, struct ap_err 
 	return r;
 }
 
-/* Takes the transactions from `first` up to `end`, and not that one, as one. */
+/* Commits the transactions from `first` up to `end`, without that one, as one. */
 static int run_some(struct store *store, struct ap_list *first, const struct ap_list *end,
 		    struct ap_err *err)
 {
@@ -510,8 +510,8 @@ static int run_some(struct store *store, struct ap_list *first, const struct ap_
 	if (r == 0)
 		r = exec(store, "COMMIT", err);
 	if (r < 0 && !sqlite3_get_autocommit(store->db))
-		(void)exec(store, "ROLLBACK", NULL); /* what it leaves is closed with it */
-	/* what the disk has of a write that failed is not known: only a new look at it tells */
+		(void)exec(store, "ROLLBACK", NULL); /* if it fails, closing ends it */
+	/* nobody knows what a failed write left on the disk: only a new connection tells */
 	if (r < 0 && r != -ENOSPC && r != -EROFS && r != -EBUSY)
 		disconnect(store);
 	return r;
@@ -546,8 +546,8 @@ static void answer_all(struct store *store, struct ap_list *batch)
 	}
 }
 
-/* What is to be taken next: what has queued, and once a second what could not be taken before.
- * False when there is nothing left and the end was asked for. */
+/* Waits for what to commit next: what is queued, and once a second what has failed before. False:
+ * there is nothing left, and the thread is to end. */
 static bool next_batch(struct store *store, struct ap_list *ret)
 {
 	const struct timespec retry = {.tv_sec = store->retry_ns / AP_SECOND,
@@ -702,7 +702,7 @@ int64_t store_counter(struct store *store, const char *name, int64_t initial)
 	return value;
 }
 
-/* Gives every row of a query to `row`, which takes it further. */
+/* Calls `row` for every row of a query, until it fails. */
 static int read_rows(struct store *store, const char *sql,
 		     int (*row)(sqlite3_stmt *query, void *data), void *data, struct ap_err *err)
 {
@@ -721,7 +721,7 @@ static int read_rows(struct store *store, const char *sql,
 	return r;
 }
 
-/* Takes the next column of a row: they come in the order of the schema. */
+/* A cursor over the columns of a row, in the order of the schema. */
 struct columns {
 	sqlite3_stmt *query;
 	int at;

@@ -2,9 +2,8 @@
  * only user of SQLite. Knows the records of agents and leases, and names of counters and settings;
  * not what they mean.
  *
- * One thread commits transactions: it takes all that have queued, commits them as one, and answers
- * them then (group commit), so that one sync serves all who wait. Times are ns of the wall clock.
- */
+ * One thread commits transactions: it commits all that are queued as one, and answers them then
+ * (group commit), so that one sync serves all who wait. Times are ns of the wall clock. */
 #pragma once
 
 #include <stdbool.h>
@@ -16,7 +15,7 @@
 
 struct store;
 
-/* Opens or makes the database, and upgrades one of an older schema. -EPROTO: the schema is newer,
+/* Opens or creates the database, and upgrades one of an older schema. -EPROTO: the schema is newer,
  * and not a byte is changed; -EUCLEAN: the file is damaged, or no database. Blocks. */
 int store_open(struct store **ret, const char *path, struct ap_err *err);
 
@@ -24,7 +23,7 @@ int store_open(struct store **ret, const char *path, struct ap_err *err);
  * never does. -EAGAIN. */
 int store_start(struct store *store, bool full, struct ap_err *err);
 
-/* Commits what has queued, and closes. */
+/* Commits what is queued, and closes. */
 void store_close(struct store *store);
 
 /* --- records --- */
@@ -47,7 +46,7 @@ struct store_lease {
 	uid_t uid;
 	pid_t pid; /* who asked for it */
 	uint64_t
-		holder_start; /* the start of `pid` that it ends with; 0: it ends with no process */
+		holder_start; /* start time of `pid`, if the lease ends with that process; else 0 */
 	bool by_handle;
 	bool created; /* its branch did not exist before */
 	char base[GIT_OID_MAX + 1];
@@ -62,15 +61,15 @@ struct store_prompt {
 	uint64_t seq; /* among those of its agent */
 	const char *text;
 	size_t len;
-	bool is_command; /* of the program's own */
-	bool taken;	 /* it was being given to the program */
+	bool is_command; /* a command of the program's own */
+	bool taken;	 /* the program was about to get it */
 };
 
 /* --- transactions --- */
 
-struct store_txn; /* one in the making; a failure in it is reported by its commit */
+struct store_txn; /* a transaction in the making; its commit reports a failure in it */
 
-/* NULL on ENOMEM, which all that take one report then. */
+/* NULL on ENOMEM. The txn_ functions ignore NULL, and its commit reports -ENOMEM. */
 struct store_txn *store_txn_new(void);
 void store_txn_free(struct store_txn *txn);
 
@@ -89,10 +88,10 @@ void txn_setting(struct store_txn *txn, const char *name, const char *value);
 /* Writes the record of an agent, in place of the one before. */
 void txn_agent(struct store_txn *txn, const struct store_agent *agent);
 
-/* Removes it. */
+/* Removes the record of an agent, and its prompts. */
 void txn_agent_gone(struct store_txn *txn, unsigned number);
 
-/* Counts a lease in it, and notes that its worktree is in use. */
+/* Counts a lease in the agent's record, and records that its worktree is in use. */
 void txn_agent_used(struct store_txn *txn, unsigned number);
 
 /* Writes the record of a lease. */
@@ -104,10 +103,10 @@ void txn_lease_granted(struct store_txn *txn, uint64_t token, int64_t now);
 /* Records that the lease ends, and why. */
 void txn_lease_ends(struct store_txn *txn, uint64_t token, const char *reason);
 
-/* Removes the record of a lease that is over, and makes history of it if it was granted. */
+/* Removes the record of a lease that is over, and adds it to the history if it was granted. */
 void txn_lease_over(struct store_txn *txn, uint64_t token, int64_t now, const char *reason);
 
-/* Records a prompt that an agent is to get, and counts it for the lease. */
+/* Records a prompt for an agent, and counts it for the lease unless it is a command. */
 void txn_prompt(struct store_txn *txn, unsigned agent, const struct store_prompt *prompt);
 
 /* Records whether the prompt is being given to the program. */
@@ -116,15 +115,16 @@ void txn_prompt_taken(struct store_txn *txn, unsigned agent, uint64_t seq, bool 
 /* Removes a prompt. */
 void txn_prompt_gone(struct store_txn *txn, unsigned agent, uint64_t seq);
 
-/* Removes the prompts of an agent up to that one, or STORE_ALL_PROMPTS. */
+/* Removes the prompts of an agent up to and including that one; STORE_ALL_PROMPTS: all. */
 #define STORE_ALL_PROMPTS INT64_MAX
 void txn_prompts_gone(struct store_txn *txn, unsigned agent, uint64_t up_to_seq);
 
-/* Removes the prompts of an agent that were being given. */
+/* Removes the prompts of an agent that its program was about to get. */
 void txn_prompts_taken_gone(struct store_txn *txn, unsigned agent);
 
-/* Queues a transaction for the thread, which commits and frees it, then calls `done` unless that is
- * NULL. `durable`: the commit survives a power cut too. Any thread; does not block. */
+/* Queues a transaction for the thread, which commits it, calls `done` unless that is NULL, and
+ * frees it. Answers one that is NULL or has failed at once: -ENOMEM. `durable`: the commit survives
+ * a power cut too, if the store was started with `full`. Any thread; does not block. */
 typedef void store_done(void *data, int result, const struct ap_err *err);
 void store_submit(struct store *store, struct store_txn *txn, bool durable, store_done *done,
 		  void *data);
