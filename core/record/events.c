@@ -48,8 +48,8 @@ struct events {
 	void *data;
 };
 
-/* The number of the last event, whole or cut off; ends the line of one that is cut off, which stays
- * as it is. */
+/* The number of the last event of which that is whole; ends the line of one that is cut off, which
+ * stays as it is. */
 static int64_t last_seq(struct kept *kept)
 {
 	char text[8 << 10];
@@ -61,11 +61,12 @@ static int64_t last_seq(struct kept *kept)
 	text[n] = '\0'; /* behind a number that is cut off */
 	if (text[n - 1] != '\n')
 		kept_append(kept, "\n", 1);
-	const char *last = NULL;
-	for (const char *at = text; (at = memmem(at, (size_t)(text + n - at), "{\"seq\":", 7));
-	     at += 7)
-		last = at + 7;
-	return last ? strtoll(last, NULL, 10) : 0;
+	int64_t last = 0;
+	for (char *at = text; (at = memmem(at, (size_t)(text + n - at), "{\"seq\":", 7));) {
+		int64_t seq = strtoll(at + 7, &at, 10);
+		last = *at == ',' ? seq : last; /* else it is cut off */
+	}
+	return last;
 }
 
 int events_open(struct events **ret, const char *path, struct ap_err *err)

@@ -198,8 +198,3 @@ int ap_git_diff_trees(struct ap_git *git, const char *old_tree, const char *new_
  * more than 8 MiB count as binary. */
 int ap_git_diffstat(struct ap_git *git, const char *old_tree, const char *new_tree,
 		    struct ap_buf *ret, struct ap_err *err);
-int ap_git_diff_trees(struct ap_git *git, const char *old_tree, const char *new_tree,
-		      int (*each)(void *data, const char *path,
-				  const struct ap_git_entry *old_entry,
-				  const struct ap_git_entry *new_entry),
-		      void *data, struct ap_err *err);

@@ -280,7 +280,7 @@ static int build_link(struct building *b, const struct layer_entry *entry, struc
 	AP_CLEANUP_BUF struct ap_buf target = {0};
 	char oid[GIT_OID_MAX + 1];
 	int r = layer_read_link(b->dir, entry, &target, NULL);
-	if (r == -ENOENT || r == -EINVAL) {
+	if (r == -ENOENT || r == -ESTALE) { /* it has gone meanwhile, or is no link any more */
 		remove_entry(b, entry->name);
 		return 0;
 	}

@@ -100,12 +100,35 @@ static void told_of_news(void **state)
 	sem_destroy(&news);
 }
 
+/* As a daemon leaves it that was killed while it wrote, or whose disk was full. */
+static void an_event_that_is_cut_off_counts_once_its_number_is_whole(void **state)
+{
+	static const char whole[] = "{\"seq\":41,\"event\":\"a\"}\n",
+			  cut[] = "{\"seq\":42,\"event\"";
+	for (size_t len = 0; len < sizeof cut; len++) {
+		char of_others[] = "/tmp/agentpool-events-XXXXXX";
+		struct events *others;
+		struct ap_err err = {""};
+		int fd = mkstemp(of_others);
+		assert_true(fd >= 0);
+		assert_int_equal(write(fd, whole, sizeof whole - 1), sizeof whole - 1);
+		assert_int_equal(write(fd, cut, len), len);
+		close(fd);
+		assert_int_equal(events_open(&others, of_others, &err), 0);
+		assert_int_equal(events_look(others).seq, len > strlen("{\"seq\":42") ? 42 : 41);
+		events_close(others);
+		unlink(of_others);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		IT("the last 4 MiB of events are kept", bounded),
 		IT("what finds no room in the queue is counted, behind what did", told_of_missed),
 		IT("who reads is told of news, once for all that came meanwhile", told_of_news),
+		IT("an event that is cut off counts once its number is whole",
+		   an_event_that_is_cut_off_counts_once_its_number_is_whole),
 	};
 	return cmocka_run_group_tests(tests, begin, end);
 }
