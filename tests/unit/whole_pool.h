@@ -102,7 +102,8 @@ static inline void stop(void)
 static inline int begin(void **test_state)
 {
 	(void)test_state;
-	strcpy(top, "/tmp/agentpool-pool-XXXXXX");
+	const char *where = getenv("TMPDIR");
+	snprintf(top, sizeof top, "%s/agentpool-pool-XXXXXX", where ? where : "/tmp");
 	if (!mkdtemp(top))
 		return -1;
 	snprintf(repo, sizeof repo, "%s/repo", top);
