@@ -45,6 +45,7 @@ static void mount_as(struct setup setup)
 		.gid = getgid(),
 		.umask = -1,
 		.answers = on_answers};
+	fuse_opt_free_args(&args); /* as libfuse has parsed them */
 	assert_non_null(parked);
 	assert_non_null(mount.snapshots);
 	assert_non_null(mount.session);
