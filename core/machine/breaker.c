@@ -40,7 +40,7 @@ void breaker_failed(struct breaker *breaker, int64_t now_ns, uint32_t random)
 	if (breaker->state == BREAKER_CLOSED && breaker->n_failures < FAILURES_TO_OPEN)
 		return;
 	if (breaker->state == BREAKER_OPEN)
-		return; /* a spawn from before it opened */
+		return; /* that spawn began before the breaker opened */
 	int64_t backoff = BACKOFF_LONGEST;
 	if (breaker->n_opened < 9 && (BACKOFF_FIRST << breaker->n_opened) < backoff)
 		backoff = BACKOFF_FIRST << breaker->n_opened;

@@ -15,17 +15,19 @@ struct breaker {
 	int64_t retry_ns;    /* when an open breaker becomes half-open */
 };
 
-/* How many further spawns may begin now, with `n_spawning` under way. An open breaker whose backoff
- * is over becomes half-open by this. */
+/* How many further spawns may begin now, with `n_spawning` under way. The call makes an open
+ * breaker half-open if its backoff is over. */
 unsigned breaker_allowance(struct breaker *breaker, unsigned n_spawning, int64_t now_ns);
 
-/* Closes it; an open one takes no notice: that spawn began before the failures. */
+/* A spawn succeeded: closes the breaker, unless it is open: that spawn began before the failures.
+ */
 void breaker_succeeded(struct breaker *breaker);
 
-/* Closes it, whatever it knows. */
+/* Closes the breaker, whatever its state. */
 void breaker_reset(struct breaker *breaker);
 
-/* `random` decides the jitter: backoff is 1 s doubling up to 300 s, times 0.5 to 1.5. */
+/* A spawn failed: opens the breaker at the third failure in a row, or if it is half-open. The
+ * backoff is 1 s doubling up to 300 s, times 0.5 to 1.5: `random` decides that jitter. */
 void breaker_failed(struct breaker *breaker, int64_t now_ns, uint32_t random);
 
 const char *breaker_state_name(enum breaker_state state);

@@ -9,11 +9,11 @@
 
 #include "clock.h"
 
-/* A program that ends sooner than this after its start makes the start a failure. */
+/* A start counts as failed if the program ends sooner than this. */
 #define PROVEN_AFTER (5 * AP_SECOND)
-/* Agents that may fail under one acquirer before the failure is the acquirer's answer. */
+/* Agents that may fail under one acquirer: at the last one the acquirer gets -EIO. */
 #define MAX_TRIES 2
-/* What the work of a lease, an orderly end and a removal are given. */
+/* How long a save, a drain and a stop may take. */
 #define SAVE_LIMIT  (600 * AP_SECOND)
 #define DRAIN_LIMIT (60 * AP_SECOND)
 #define STOP_LIMIT  (120 * AP_SECOND)
@@ -21,10 +21,10 @@
 #define PASS_FIRST    (30 * AP_SECOND)
 #define PASS_SHORTEST AP_SECOND
 #define PASS_LONGEST  (120 * AP_SECOND)
-#define QUIET_PASSES  3 /* in a row that make it longer */
-/* Labels of waiters in one bucket of the index, when the queue is full. */
+#define QUIET_PASSES  3 /* in a row lengthen it */
+/* Labels of waiters in one bucket of the index while the queue is full. */
 #define LABELS_A_BUCKET 8
-/* What requests_per_quota is counted over. */
+/* The period of the prompt quota. */
 #define QUOTA_SPAN (24 * 3600 * AP_SECOND)
 
 #define BIT(state) (1u << AP_AGENT_##state)
@@ -61,7 +61,7 @@ static uint32_t random_next(struct machine_view *m)
 
 /* --- slots --- */
 
-/* What others may only look at. */
+/* A slot to write to; outside of this file slots are const. */
 static struct machine_slot *slot_at(const struct machine_view *m, unsigned index)
 {
 	return (struct machine_slot *)&m->slots[index];
@@ -124,8 +124,8 @@ static unsigned user_home(const struct machine_view *m, uid_t uid)
 	return (uid * 2654435769u >> 16) & (m->n_user_places - 1); /* Knuth's multiplier */
 }
 
-/* Where the user stands, or would: the first place from his home on that is his or free. There are
- * twice as many places as there can be users. */
+/* The user's place in the table, or the one to insert him at: the first from his home on that is
+ * his or free. There are twice as many places as there can be users. */
 static unsigned user_place(const struct machine_view *m, uid_t uid)
 {
 	unsigned at = user_home(m, uid);
@@ -149,7 +149,8 @@ static void user_waits(struct machine_view *m, uid_t uid)
 	user->n_waiting++;
 }
 
-/* A place that becomes free takes who would not be found behind it. */
+/* If the user's place becomes free, moves back into it each user that user_place() would not find
+ * behind the gap. */
 static void user_waits_no_more(struct machine_view *m, uid_t uid)
 {
 	if (!user_is_bounded(m, uid))
@@ -169,8 +170,8 @@ static void user_waits_no_more(struct machine_view *m, uid_t uid)
 
 /* --- slots --- */
 
-/* The only function that changes a slot's state. IDLE is entered at the front: last used first.
- * Whatever is under way for the old state does not count any more. */
+/* The only function that changes a slot's state. A slot enters its list at the front: last used
+ * first. The machine does not await the effects of the old state any more. */
 static void slot_move(struct machine_view *m, struct machine_slot *slot, enum ap_agent_state to,
 		      enum ap_reason reason, struct machine_effects *fx)
 {
@@ -196,14 +197,14 @@ static struct machine_effect *effect_add(struct machine_view *m, struct machine_
 {
 	assert(fx->n < machine_max_effects(m));
 	struct machine_effect *effect = &fx->at[fx->n++];
-	if (++m->next_effect == 0) /* 0 is none */
+	if (++m->next_effect == 0) /* 0 means none */
 		m->next_effect = 1;
 	*effect = (struct machine_effect){
 		.type = type, .slot = machine_slot_index(m, slot), .id = m->next_effect};
 	return effect;
 }
 
-/* The one effect that the slot's state waits for, and for how long. */
+/* Begins the one effect that the slot's state waits for, until deadline_ns. */
 static struct machine_effect *effect_begin(struct machine_view *m, struct machine_effects *fx,
 					   enum machine_effect_type type, struct machine_slot *slot,
 					   int64_t deadline_ns)
@@ -230,7 +231,7 @@ static void slot_answer(struct machine_slot *slot, struct machine_effects *fx, i
 	slot->request = NULL;
 }
 
-/* A start of its program is on probation: an early end is a failed spawn. */
+/* Puts the start of the slot's program on probation: an early end counts as a failed spawn. */
 static void slot_unprove(struct machine_view *m, struct machine_slot *slot, int64_t now)
 {
 	if (slot->proven)
@@ -283,7 +284,7 @@ static struct machine_effect *slot_stop(struct machine_view *m, struct machine_s
 	return effect_begin(m, fx, EFFECT_STOP, slot, ap_clock_after(now, STOP_LIMIT));
 }
 
-/* The orderly end of an agent that is well. */
+/* Ends a healthy agent in order. */
 static void slot_drain(struct machine_view *m, struct machine_slot *slot, enum ap_reason reason,
 		       int64_t now, struct machine_effects *fx)
 {
@@ -293,7 +294,8 @@ static void slot_drain(struct machine_view *m, struct machine_slot *slot, enum a
 	effect_begin(m, fx, EFFECT_DRAIN, slot, ap_clock_after(now, DRAIN_LIMIT));
 }
 
-/* Made ready for the next lease; `counted` it is a recycling, else the end of a lease. */
+/* Makes the agent ready for the next lease. `counted`: as a recycling; else at the end of a lease.
+ */
 static void slot_clean(struct machine_view *m, struct machine_slot *slot, enum ap_reason reason,
 		       bool counted, int64_t now, struct machine_effects *fx)
 {
@@ -303,7 +305,7 @@ static void slot_clean(struct machine_view *m, struct machine_slot *slot, enum a
 		->restart = counted || !m->limits.keep_program;
 }
 
-/* Recycled, or replaced under a new name when that has been done often enough. */
+/* Recycles the agent, or ends it after max_recycles: its replacement has a new name. */
 static void slot_recycle(struct machine_view *m, struct machine_slot *slot, enum ap_reason reason,
 			 int64_t now, struct machine_effects *fx)
 {
@@ -315,7 +317,7 @@ static void slot_recycle(struct machine_view *m, struct machine_slot *slot, enum
 		slot_drain(m, slot, AP_REASON_RECYCLES, now, fx);
 }
 
-/* Its program has ended, or it was found ill. */
+/* The slot's program has ended, or failed a health check: on probation that is a failed spawn. */
 static void start_failed(struct machine_view *m, const struct machine_slot *slot, int error,
 			 int64_t now)
 {
@@ -323,8 +325,8 @@ static void start_failed(struct machine_view *m, const struct machine_slot *slot
 		spawn_failed(m, -ECHILD, now);
 }
 
-/* An agent without a lease has failed its health check. If it never got through probation,
- * recycling would not help: it is stopped. */
+/* An agent without a lease has failed its health check. Recycles it, or stops it if it is still on
+ * probation, where recycling would not help. */
 static void slot_sicken(struct machine_view *m, struct machine_slot *slot, enum ap_reason reason,
 			int error, int64_t now, struct machine_effects *fx)
 {
@@ -336,7 +338,7 @@ static void slot_sicken(struct machine_view *m, struct machine_slot *slot, enum 
 		slot_recycle(m, slot, AP_REASON_UNHEALTHY, now, fx);
 }
 
-/* Age and probation end in IDLE and ACTIVE only: called on the way in. */
+/* The machine checks age and probation in IDLE and ACTIVE only: called when a slot enters them. */
 static void wake_for_age(struct machine_view *m, const struct machine_slot *slot)
 {
 	wake_by(m, recycling_expiry(&m->limits.recycling, slot->started_ns, slot->jitter));
@@ -344,7 +346,7 @@ static void wake_for_age(struct machine_view *m, const struct machine_slot *slot
 		wake_by(m, slot->started_ns + PROVEN_AFTER);
 }
 
-/* Becomes idle, or ends where that was asked for meanwhile. */
+/* The slot becomes idle, or stops if somebody asked for its end meanwhile. */
 static void slot_settle(struct machine_view *m, struct machine_slot *slot, enum ap_reason reason,
 			int64_t now, struct machine_effects *fx)
 {
@@ -398,7 +400,7 @@ static void lease_clear(struct machine_slot *slot)
 	slot->leaving = AP_REASON_NONE;
 }
 
-/* At the end of the pool a quarantined agent goes, and its worktree stays. */
+/* On shutdown: stops a quarantined agent and keeps its worktree. */
 static void slot_let_go(struct machine_view *m, struct machine_slot *slot, int64_t now,
 			struct machine_effects *fx)
 {
@@ -417,7 +419,7 @@ static void lease_end(struct machine_view *m, struct machine_slot *slot, enum ap
 			slot->state == AP_AGENT_QUARANTINED;
 }
 
-/* --- reconcile: level-triggered, after every event --- */
+/* --- reconcile: level-triggered, after every event but those of concerns_holder_only() --- */
 
 static struct machine_slot *idle_for(const struct machine_view *m,
 				     const struct machine_request *request)
@@ -437,8 +439,8 @@ static struct machine_slot *idle_for(const struct machine_view *m,
 	return found;
 }
 
-/* Among those who wait for the same as it does, where it stands among all. Who was reserved an
- * agent before stands near the front, behind others of that kind. */
+/* Adds a request that is in the queue to the list of those that want the same agent, or any, in the
+ * order of the queue. A retried request, which has a token, is near the front: search backwards. */
 static void turn_add(struct machine_view *m, struct machine_request *request)
 {
 	struct ap_list *turns =
@@ -487,7 +489,7 @@ static void waiter_refuse(struct machine_view *m, struct machine_request *reques
 	answer(fx, request, error);
 }
 
-/* The agent is the acquirer's, who is in the queue no more. */
+/* Reserves an idle agent for an acquirer that is not in the queue (any more), and validates it. */
 static void reserve(struct machine_view *m, struct machine_slot *slot,
 		    struct machine_request *request, int64_t now, struct machine_effects *fx)
 {
@@ -510,7 +512,7 @@ static void reserve(struct machine_view *m, struct machine_slot *slot,
 	effect_begin(m, fx, EFFECT_VALIDATE, slot, ap_clock_after(now, m->limits.spawn_timeout_ns));
 }
 
-/* The order of the queue: who was reserved an agent before comes first. */
+/* The order of the queue: retried acquirers, which have a token, come first. */
 static bool comes_before(const struct machine_request *a, const struct machine_request *b)
 {
 	if (a->token && b->token)
@@ -524,8 +526,8 @@ static struct machine_request *first_turn(const struct ap_list *turns)
 				    : ap_container_of(turns->next, struct machine_request, turn);
 }
 
-/* The first of the queue for whom an agent is idle. However many wait for one that is busy, they
- * are not looked at. */
+/* The first in the queue that an idle agent can serve. Costs nothing for acquirers that wait for a
+ * certain busy agent. */
 static struct machine_request *next_to_serve(const struct machine_view *m)
 {
 	const struct ap_list *idle = &m->states[AP_AGENT_IDLE];
@@ -542,7 +544,7 @@ static struct machine_request *next_to_serve(const struct machine_view *m)
 	return found;
 }
 
-/* Idle agents to the waiters in their order; one that wants a certain agent is passed over. */
+/* Gives idle agents to the waiters in their order; skips a waiter whose wanted agent is busy. */
 static void serve(struct machine_view *m, int64_t now, struct machine_effects *fx)
 {
 	struct machine_request *request;
@@ -552,8 +554,8 @@ static void serve(struct machine_view *m, int64_t now, struct machine_effects *f
 	}
 }
 
-/* Recycles marked idle agents, at most a tenth of the pool at once, except those the user asked
- * for. While acquirers wait there is no idle agent. */
+/* Recycles marked idle agents: at most a tenth of the pool at once, except those that a user asked
+ * to recycle. serve() runs before: no waiter could use what is idle now. */
 static void recycle_marked(struct machine_view *m, int64_t now, struct machine_effects *fx)
 {
 	unsigned most = machine_total(m) / 10 > 0 ? machine_total(m) / 10 : 1;
@@ -593,7 +595,8 @@ static void grow(struct machine_view *m, unsigned wanted, int64_t now, struct ma
 	}
 }
 
-/* Ends idle agents, the one that idles longest first. */
+/* Drains agents that idle since idle_since or longer, down to a size; the longest idle one first.
+ */
 static void retire_idle(struct machine_view *m, unsigned down_to, int64_t idle_since,
 			enum ap_reason reason, int64_t now, struct machine_effects *fx)
 {
@@ -622,7 +625,7 @@ static void refuse_waiters_of(struct machine_view *m, struct machine_slot *slot,
 		waiter_refuse(m, request, -ENOENT, fx);
 }
 
-/* What a policy answers, within the limits. */
+/* The policy's size, within the limits. */
 static unsigned policy_size(const struct machine_view *m, struct scaling_sample sample,
 			    unsigned (*ask)(struct scaling_sample, double,
 					    const struct scaling_limits *))
@@ -633,7 +636,7 @@ static unsigned policy_size(const struct machine_view *m, struct scaling_sample 
 	return size < m->limits.max_size ? size : m->limits.max_size;
 }
 
-/* What the policy would have, and whatever it says, enough for who waits. */
+/* The policy's size, but at least enough for the waiters. */
 static unsigned policy_wants(const struct machine_view *m)
 {
 	struct scaling_sample sample = machine_sample(m);
@@ -654,7 +657,8 @@ unsigned machine_desired(const struct machine_view *m)
 	return wanted < m->limits.max_size ? wanted : m->limits.max_size;
 }
 
-/* The policy's size: up at once, down one step for every window through which it was too large. */
+/* Moves to the policy's size: up at once, down by one agent for every window throughout which the
+ * pool was too large. Without a window, down at once. */
 static void scale_by_policy(struct machine_view *m, int64_t now, struct machine_effects *fx)
 {
 	unsigned size = machine_live(m), wanted = policy_wants(m);
@@ -698,7 +702,7 @@ static void reconcile(struct machine_view *m, int64_t now, struct machine_effect
 		refuse_all(m, -EHOSTDOWN, fx); /* nothing can serve */
 }
 
-/* --- what is there already --- */
+/* --- what an earlier daemon left --- */
 
 static int on_restore(struct machine_view *m, const struct machine_event *event, int64_t now,
 		      struct machine_effects *fx)
@@ -759,7 +763,7 @@ static int on_adopt(struct machine_view *m, const struct machine_event *event, i
 	slot->started_ns = adoption->started_ns;
 	slot->used_ns = now;
 	slot->born = true;
-	if (m->n_terminated > 0) /* until now it was thought so */
+	if (m->n_terminated > 0) /* on_restore() counted it as terminated */
 		m->n_terminated--;
 	else
 		m->n_spawned++;
@@ -773,7 +777,7 @@ static int on_adopt(struct machine_view *m, const struct machine_event *event, i
 
 /* --- what acquirers and holders ask for --- */
 
-/* One that tries once does not wait. */
+/* A request with `once` does not wait in the queue. */
 static void refuse_if_once(struct machine_view *m, struct machine_request *request,
 			   struct machine_effects *fx)
 {
@@ -889,7 +893,7 @@ static int on_prompt(struct machine_view *m, const struct machine_event *event, 
 		slot->n_prompts = 0;
 	}
 	slot->n_prompts++;
-	(void)on_renew(m, event, now, fx); /* refused when it is not leased */
+	(void)on_renew(m, event, now, fx); /* -ESTALE without a lease: nothing to renew */
 	return 0;
 }
 
@@ -932,10 +936,10 @@ static int on_recycle(struct machine_view *m, const struct machine_event *event,
 	case AP_AGENT_IDLE:
 	case AP_AGENT_VALIDATING:
 	case AP_AGENT_ACTIVE:
-		slot_mark(m, slot, AP_REASON_ASKED); /* reconcile() takes the idle ones */
+		slot_mark(m, slot, AP_REASON_ASKED); /* reconcile() recycles the idle ones */
 		return 0;
 	case AP_AGENT_RECYCLING:
-		return 0; /* it is being made as new */
+		return 0; /* it is being cleaned already */
 	default:
 		return -EBUSY;
 	}
@@ -958,14 +962,14 @@ static int on_spawned(struct machine_view *m, const struct machine_event *event,
 		return 0;
 	}
 	slot->born = true;
-	slot->started_ns = now; /* however long its making took */
+	slot->started_ns = now; /* probation begins here, however long the spawn took */
 	m->n_spawned++;
 	slot_settle(m, slot, AP_REASON_SPAWNED, now, fx);
 	return 0;
 }
 
-/* Errors that say nothing about the agent: the acquirer's own doing, or that nothing can be written
- * down: another agent would not do better. */
+/* Whether the error says nothing about the agent: the acquirer caused it, or the disk takes no
+ * writes. Another agent would not do better. */
 static bool agent_is_well(int error)
 {
 	return error == -EBUSY || error == -EINVAL || error == -EEXIST || error == -ENOSPC ||
@@ -992,7 +996,7 @@ static void grant(struct machine_view *m, struct machine_slot *slot, int64_t gra
 	slot_answer(slot, fx, 0);
 }
 
-/* Behind those who were reserved an agent before it, before all others. */
+/* Where a retried request goes: behind those with a lower token, before all others. */
 static struct ap_list *place_in_queue(struct machine_view *m, uint64_t token)
 {
 	struct ap_list *at = &m->waiters;
@@ -1006,9 +1010,9 @@ static struct ap_list *place_in_queue(struct machine_view *m, uint64_t token)
 	return at;
 }
 
-/* The agent failed under its acquirer, who is served another, unnoticed. That programs have ended
- * is no fault of his request, however many have: what is started in their place is for the breaker
- * to bound. */
+/* The agent failed under its acquirer: another agent serves the request, and the acquirer does not
+ * notice. A program that has ended is never the request's fault, and counts no try: the breaker
+ * bounds how many are started in its place. */
 static void try_again(struct machine_view *m, struct machine_request *request, int error,
 		      int64_t now, struct machine_effects *fx)
 {
@@ -1050,7 +1054,7 @@ static int on_validated(struct machine_view *m, const struct machine_event *even
 	return 0;
 }
 
-/* The work could not be saved. The label stays to be seen: it is where the work is. */
+/* The work could not be saved. The slot keeps its label, by which users find the work. */
 static void quarantine(struct machine_view *m, struct machine_slot *slot, int64_t now,
 		       struct machine_effects *fx)
 {
@@ -1086,7 +1090,7 @@ static int on_saved(struct machine_view *m, const struct machine_event *event, i
 	struct machine_slot *slot = slot_at(m, event->slot);
 	enum ap_reason reason = slot->leaving;
 	slot_answer(slot, fx, event->result);
-	/* saved, but not written down: whoever releases is told, the agent is well */
+	/* agent_is_well(): the save succeeded, its record failed: the releaser gets the error */
 	if (event->result < 0 && !agent_is_well(event->result)) {
 		quarantine(m, slot, now, fx);
 		return 0;
@@ -1153,7 +1157,7 @@ static int on_probed(struct machine_view *m, const struct machine_event *event, 
 	const struct recycling_limits *limits = &m->limits.recycling;
 	slot->probe = 0;
 	if (event->result < 0) {
-		if (slot->state == AP_AGENT_IDLE) /* a leased one is its holder's */
+		if (slot->state == AP_AGENT_IDLE) /* a leased agent is the holder's concern */
 			slot_sicken(m, slot, AP_REASON_UNHEALTHY, event->result, now, fx);
 		return 0;
 	}
@@ -1175,17 +1179,17 @@ static int on_exited(struct machine_view *m, const struct machine_event *event, 
 	case AP_AGENT_IDLE:
 		slot_sicken(m, slot, AP_REASON_EXITED, event->result, now, fx);
 		break;
-	case AP_AGENT_SPAWNING: /* before its effect was reported */
+	case AP_AGENT_SPAWNING: /* before the outcome of the effect came in */
 	case AP_AGENT_RECYCLING:
 		if (!slot->retire)
 			start_failed(m, slot, event->result, now);
 		slot->retire = AP_REASON_EXITED;
 		break;
-	case AP_AGENT_VALIDATING: /* it may be too late for the health check to see it */
+	case AP_AGENT_VALIDATING: /* the health check may have run before the exit */
 		start_failed(m, slot, event->result, now);
 		slot_disown(m, slot);
 		break;
-	case AP_AGENT_ACTIVE: /* stays as it is: its holder sees `exited` and may restart it */
+	case AP_AGENT_ACTIVE: /* stays ACTIVE: the holder sees `exited` and may restart it */
 		slot_disown(m, slot);
 		break;
 	default:
@@ -1213,8 +1217,8 @@ static void expire_waiters(struct machine_view *m, int64_t now, struct machine_e
 	wake_by(m, m->waiters_due_ns);
 }
 
-/* The state has lasted too long: it comes to its one successor. What is still under way for it is
- * not awaited any more; the successor's effect is carried out behind it. */
+/* The slot's deadline has passed: moves it to the one successor of its state. The machine does not
+ * await the old effect any more; the successor's effect runs behind the old one. */
 static void slot_overdue(struct machine_view *m, struct machine_slot *slot, int64_t now,
 			 struct machine_effects *fx)
 {
@@ -1233,7 +1237,7 @@ static void slot_overdue(struct machine_view *m, struct machine_slot *slot, int6
 		else
 			lease_end(m, slot, AP_REASON_TTL, false, now, fx);
 		break;
-	case AP_AGENT_QUARANTINED: /* being saved once more */
+	case AP_AGENT_QUARANTINED: /* another save of the work is under way */
 		on_saved(m, &late, now, fx);
 		break;
 	case AP_AGENT_RECYCLING:
@@ -1242,7 +1246,7 @@ static void slot_overdue(struct machine_view *m, struct machine_slot *slot, int6
 	case AP_AGENT_DRAINING:
 		on_drained(m, &late, now, fx);
 		break;
-	case AP_AGENT_STOPPING: /* never given up: what may live counts against max_size */
+	case AP_AGENT_STOPPING: /* never given up: an agent that may live counts against max_size */
 		slot->deadline_ns = ap_clock_after(now, STOP_LIMIT);
 		break;
 	case AP_AGENT_FREE:
@@ -1256,7 +1260,7 @@ static void slot_overdue(struct machine_view *m, struct machine_slot *slot, int6
 static void expire_slot(struct machine_view *m, struct machine_slot *slot, int64_t now,
 			struct machine_effects *fx)
 {
-	if (m->suspended && !slot->effect) /* nothing begins: MACHINE_RESUME looks again */
+	if (m->suspended && !slot->effect) /* nothing begins now: MACHINE_RESUME checks again */
 		return;
 	if (slot->deadline_ns <= now)
 		slot_overdue(m, slot, now, fx);
@@ -1282,7 +1286,8 @@ static void expire_slot(struct machine_view *m, struct machine_slot *slot, int64
 		wake_by(m, expiry);
 }
 
-/* What a pass finds to do shortens an adapted interval, three that find nothing make it longer. */
+/* The interval to the next pass. An adapted one halves if an effect has begun since the last pass;
+ * from the third quiet pass in a row on it grows by half. */
 static int64_t pass_interval(struct machine_view *m)
 {
 	if (m->limits.pass_ns > 0)
@@ -1356,7 +1361,7 @@ static int on_config(struct machine_view *m, const struct machine_event *event, 
 		m->target = (int)m->limits.min_size;
 	if (m->limits.policy != SCALING_EWMA)
 		m->load = (struct scaling_load){0};
-	return on_timer(m, event, now, fx); /* what is due under the new limits */
+	return on_timer(m, event, now, fx); /* for what is due under the new limits */
 }
 
 static int on_scale(struct machine_view *m, const struct machine_event *event, int64_t now,
@@ -1410,7 +1415,7 @@ static int on_shutdown(struct machine_view *m, const struct machine_event *event
 		if (machine_slot_leased(slot))
 			lease_end(m, slot, AP_REASON_SHUTDOWN, false, now, fx);
 		else if (slot->state == AP_AGENT_VALIDATING)
-			slot_answer(slot, fx, -ESHUTDOWN); /* ended as soon as it is granted */
+			slot_answer(slot, fx, -ESHUTDOWN); /* grant() ends its lease at once */
 		else if (slot->state == AP_AGENT_QUARANTINED && !slot->leaving)
 			slot_let_go(m, slot, now, fx);
 	}
@@ -1428,7 +1433,7 @@ static int on_resume(struct machine_view *m, const struct machine_event *event, 
 		     struct machine_effects *fx)
 {
 	m->suspended = false;
-	return on_timer(m, event, now, fx); /* what was due meanwhile */
+	return on_timer(m, event, now, fx); /* for what was due meanwhile */
 }
 
 typedef int handler(struct machine_view *, const struct machine_event *, int64_t,
@@ -1462,7 +1467,7 @@ enum machine_event_type machine_outcome(enum machine_effect_type effect)
 	return outcomes[effect];
 }
 
-/* Whether an outcome is of the effect that its slot waits for. */
+/* Whether the event is no outcome, or the outcome of the effect that its slot waits for. */
 static bool awaited(const struct machine_view *m, const struct machine_event *event)
 {
 	const struct machine_slot *slot = &m->slots[event->slot];
@@ -1481,11 +1486,11 @@ static bool awaited(const struct machine_view *m, const struct machine_event *ev
 	}
 }
 
-/* Events that change nothing that reconcile() looks at. */
+/* Whether the event changes nothing that reconcile() reads, or a later one reconciles for it. */
 static bool concerns_holder_only(enum machine_event_type type)
 {
 	return type == MACHINE_RELEASE || type == MACHINE_RENEW || type == MACHINE_PROMPT ||
-	       type == MACHINE_ADOPT || type == MACHINE_RESTORE; /* others come behind them */
+	       type == MACHINE_ADOPT || type == MACHINE_RESTORE; /* other events follow these two */
 }
 
 int machine_step(struct machine *machine, const struct machine_event *event, int64_t now,
@@ -1504,8 +1509,7 @@ int machine_step(struct machine *machine, const struct machine_event *event, int
 
 unsigned machine_max_effects(const struct machine_view *m)
 {
-	/* in one step a slot leaves a state at most a few times: spawned, settled, probed, drained
-	 */
+	/* a slot changes state only a few times in one step: spawned, settled, probed, drained */
 	return 6 * m->n_slots;
 }
 
@@ -1588,7 +1592,7 @@ int machine_init(struct machine *machine, unsigned n_slots, const struct machine
 		m->n_labels *= 2;
 	m->slots = calloc(n_slots, sizeof *m->slots);
 	m->labels = calloc(m->n_labels, sizeof *m->labels);
-	/* who is served once more, as an agent failed, comes in on top */
+	/* up to n_slots requests come back to the queue beyond max_waiting, when agents fail */
 	while (m->n_user_places < 2 * (limits->max_waiting + n_slots))
 		m->n_user_places *= 2;
 	m->users = calloc(m->n_user_places, sizeof *m->users);

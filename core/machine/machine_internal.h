@@ -1,4 +1,4 @@
-/* What a machine is made of: for machine.c, and for tests that have one in memory of their own. */
+/* The definition of struct machine: for machine.c, and for tests that own a machine's memory. */
 #pragma once
 
 #include "machine.h"
@@ -7,7 +7,7 @@ struct machine {
 	struct machine_view view;
 };
 
-/* In memory of the caller's. -ENOMEM. */
+/* Initialises a machine in the caller's memory. 0 or -ENOMEM. */
 int machine_init(struct machine *machine, unsigned n_slots, const struct machine_limits *limits,
 		 uint32_t seed, int64_t now_ns);
 void machine_fini(struct machine *machine);

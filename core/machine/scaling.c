@@ -11,13 +11,13 @@ unsigned scaling_utilization(struct scaling_sample sample)
 	return capacity == 0 ? 100 : 100 * wanted / capacity;
 }
 
-/* --- utilization: one more above up_at, or as many as wait; one less below down_at --- */
+/* --- utilization: above up_at one more, or one per waiter; below down_at one less --- */
 
 static unsigned utilization_desired(struct scaling_sample sample, double load,
 				    const struct scaling_limits *limits)
 {
 	unsigned size = scaling_size(sample), busy = scaling_busy(sample);
-	/* as scaling_utilization(), whole percent, but without its division: this is asked often */
+	/* as scaling_utilization(), whole percent, but without its division: this runs often */
 	if (100 * busy >= (limits->up_at + 1) * size && busy > 0)
 		return size + (sample.n_waiting > 0 ? sample.n_waiting : 1);
 	return 100 * busy < limits->down_at * size ? size - 1 : size;
@@ -29,7 +29,7 @@ static unsigned utilization_floor(struct scaling_sample sample, double load,
 	return limits->min_size;
 }
 
-/* --- spare: as many idle ones as min_idle to max_idle says, whatever is leased --- */
+/* --- spare: min_idle to max_idle idle agents on top of those in use --- */
 
 static unsigned spare_desired(struct scaling_sample sample, double load,
 			      const struct scaling_limits *limits)
@@ -49,7 +49,7 @@ static unsigned spare_floor(struct scaling_sample sample, double load,
 	return spare > limits->min_size ? spare : limits->min_size;
 }
 
-/* --- target: so many that up_at percent of them are busy --- */
+/* --- target: the size at which up_at percent of the agents are busy --- */
 
 static unsigned target_floor(struct scaling_sample sample, double load,
 			     const struct scaling_limits *limits)
@@ -57,7 +57,7 @@ static unsigned target_floor(struct scaling_sample sample, double load,
 	return (100 * scaling_busy(sample) + limits->up_at - 1) / limits->up_at;
 }
 
-/* One too many is left alone: of a small pool it would come and go all the time. */
+/* Keeps one agent too many: a small pool would otherwise grow and shrink all the time. */
 static unsigned target_desired(struct scaling_sample sample, double load,
 			       const struct scaling_limits *limits)
 {
@@ -65,7 +65,7 @@ static unsigned target_desired(struct scaling_sample sample, double load,
 	return wanted + 1 == size ? size : wanted;
 }
 
-/* --- ewma: what is busy on average, and a standard deviation of it, were it Poisson's --- */
+/* --- ewma: the average load plus one standard deviation of a Poisson distribution --- */
 
 void scaling_load_add(struct scaling_load *load, unsigned busy, int64_t now)
 {

@@ -1,5 +1,5 @@
-/* One agent, as the pool has it: its session, its slot of the machine, who holds its lease, what is
- * shown of it. A field's lock stands at its declaration. */
+/* One agent of the pool: its session, its slot of the machine, the holder of its lease, what users
+ * see of it. A field's lock stands at its declaration. */
 #include <errno.h>
 #include <inttypes.h>
 #include <poll.h>
@@ -12,7 +12,7 @@
 #include "jobs_internal.h"
 #include "shared.h"
 
-/* --- what its session tells of --- */
+/* --- callbacks of its session --- */
 
 static void on_freed(void *owner)
 {
@@ -32,7 +32,7 @@ static void on_changed(void *owner)
 	pool_changed(agent->pool);
 }
 
-/* It may have been asked to start again meanwhile: then that program's end is nobody's affair. */
+/* The program of that start has ended. Ignored if the session has begun another start meanwhile. */
 static void on_ended(void *owner, unsigned start, const char *how, bool killed)
 {
 	struct ap_agent *agent = owner;
@@ -57,7 +57,8 @@ static void on_turn_ended(void *owner)
 	job_follow_soon(owner);
 }
 
-/* A daemon that dies from here on does not give it twice. */
+/* Records that the prompt is being given: if this daemon dies, the next one does not give it again.
+ */
 static void on_prompt_taken(void *owner, uint64_t seq)
 {
 	struct ap_agent *agent = owner;
@@ -68,7 +69,7 @@ static void on_prompt_taken(void *owner, uint64_t seq)
 	       sizeof agent->prompted_label);
 	pthread_mutex_unlock(&pool->lock);
 	txn_prompt_taken(txn, agent->number, seq, true);
-	(void)store_commit(pool->store, txn, false, NULL); /* a full disk: given all the same */
+	(void)store_commit(pool->store, txn, false, NULL); /* full disk: give it anyway */
 }
 
 static void on_prompt_done(void *owner, uint64_t seq, enum session_outcome outcome, size_t len,
@@ -122,7 +123,8 @@ static const struct session_callbacks callbacks = {
 
 /* --- its life --- */
 
-/* It may have been replaced since the source was called: it is asked again. */
+/* Whether the holder's process has ended. Polls again: the descriptor may be another one since the
+ * loop called the source. */
 static bool holder_has_ended_locked(struct ap_agent *agent)
 {
 	struct pollfd end = {.fd = agent->holder_fd, .events = POLLIN};
@@ -140,7 +142,7 @@ static void on_holder_ends(struct loop_source *source)
 	uint64_t token = pool->view->slots[agent->slot].token;
 	bool over = holder_has_ended_locked(agent);
 	pthread_mutex_unlock(&pool->lock);
-	if (over) /* refused when the lease is ending already */
+	if (over) /* the machine refuses if the lease is ending already */
 		pool_step_agent(agent, (struct machine_event){.type = MACHINE_RELEASE,
 							      .token = token,
 							      .reason = AP_REASON_HOLDER});
@@ -213,7 +215,7 @@ void agent_leave(struct ap_agent *agent)
 	ap_agent_unref(agent);
 }
 
-/* --- what is shown of it --- */
+/* --- what users see of it --- */
 
 int ap_agent_activity_set(struct ap_pool *pool, struct ap_agent *agent, const char *text,
 			  struct ap_err *err)
@@ -246,7 +248,7 @@ bool ap_agent_transitions(struct ap_pool *pool, struct ap_agent *agent, struct a
 	return there;
 }
 
-/* What its session says of it, and what is done to its worktree meanwhile. */
+/* Fills in what the session knows, and the progress of a save. */
 static void session_shown(const struct ap_agent *agent, const struct session_info *info,
 			  struct ap_agent_info *ret)
 {

@@ -1,4 +1,4 @@
-/* Agents as they are found: by number, by label; and what is done to one as a whole. */
+/* Finding agents by number, label or token; killing and recycling an agent. */
 #include <stdlib.h>
 
 #include "pool_internal.h"

@@ -1,11 +1,11 @@
-/* What is asked of an agent on behalf of a lease: prompts, keys, pauses, starts anew, commits. */
+/* Commands to an agent on behalf of a lease: prompts, keys, pauses, restarts, commits. */
 #include <errno.h>
 #include <string.h>
 
 #include "crash_point.h"
 #include "jobs_internal.h"
 
-/* --- who may ask --- */
+/* --- who may command --- */
 
 static int may_be_asked_locked(const struct ap_agent *agent, uint64_t token, bool even_ended,
 			       struct ap_err *err)
@@ -15,7 +15,7 @@ static int may_be_asked_locked(const struct ap_agent *agent, uint64_t token, boo
 	return r < 0 ? r : pool_refused(machine_slot_stale(slot, token) ? -ESTALE : 0, err);
 }
 
-/* Whether something can be asked of it for that lease. Errors as session_running(), and -ESTALE. */
+/* Whether the agent takes commands for that lease. Errors as session_running(), and -ESTALE. */
 static int may_be_asked(struct ap_agent *agent, uint64_t token, bool even_ended, struct ap_err *err)
 {
 	pthread_mutex_lock(&agent->pool->lock);
@@ -24,8 +24,8 @@ static int may_be_asked(struct ap_agent *agent, uint64_t token, bool even_ended,
 	return r;
 }
 
-/* As may_be_asked(), of the program that there is: -EBUSY on the way to the next one, or to the
- * next lease, which would find it so. */
+/* As may_be_asked(), for a command to the present program: -EBUSY while it restarts, or while the
+ * agent becomes ready for the next lease, which would inherit the effect. */
 static int may_be_commanded_locked(const struct ap_agent *agent, uint64_t token, bool even_ended,
 				   struct ap_err *err)
 {
@@ -69,7 +69,7 @@ void ap_agent_prompt_end(struct ap_pool *pool, struct ap_agent *agent, uint64_t 
 	session_prompt_end(agent->session, token, len);
 }
 
-/* For the next daemon. What a full disk does not take is given all the same. */
+/* Records a prompt for the next daemon. If the disk is full, the session gives it all the same. */
 static void keep_prompt(const struct ap_agent *agent, const struct store_prompt *prompt)
 {
 	struct store_txn *txn = store_txn_new();
@@ -154,7 +154,7 @@ static void job_restart(struct worker_job *worker_job)
 		r = launch_program(agent, LAUNCH_AGAIN, &err);
 	crash_point("restart-program");
 	if (r == 0)
-		(void)agent_record_program(agent, &err); /* else the next daemon ends it */
+		(void)agent_record_program(agent, &err); /* unrecorded, the next daemon ends it */
 	if (r < 0) {
 		events_add(agent->pool->events, "restart_failed",
 			   EVENT_FIELDS({"agent", agent->name, 0}, {"reason", err.text, 0}));
@@ -189,7 +189,7 @@ static void job_commit(struct worker_job *worker_job)
 	struct pool_job *job = ap_container_of(worker_job, struct pool_job, job);
 	struct ap_agent *agent = job->agent;
 	struct ap_err err = {""};
-	int r = atomic_load(&job->request->answered) ? -ECANCELED : 0; /* while it waited */
+	int r = atomic_load(&job->request->answered) ? -ECANCELED : 0; /* cancelled in the queue */
 	if (r == 0)
 		r = may_be_asked(agent, job->token, true, &err);
 	if (r == 0 && !(agent->lease_open && agent->lease_held))

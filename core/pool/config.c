@@ -161,7 +161,7 @@ static int value_parse(const struct ap_option_row *row, const char *text, int64_
 	return 0;
 }
 
-/* The place of a word among the choices, or -1. */
+/* The index of a word among the choices, or -1. */
 static int choice_place(const char *choices, const char *word)
 {
 	size_t len = strlen(word);
@@ -176,7 +176,7 @@ static int choice_place(const char *choices, const char *word)
 
 unsigned ap_config_choice(const struct ap_config *config, enum ap_option option)
 {
-	/* it is one of them */
+	/* text_parse() has checked that it is one of the choices */
 	return (unsigned)choice_place(ap_options[option].choices, config->text[option]);
 }
 
@@ -266,8 +266,8 @@ int ap_config_check(const struct ap_config *config, struct ap_err *err)
 	return 0;
 }
 
-/* Whether the option may be set now, and to that. On the command line the options come one by one:
- * whether they fit each other is checked when all are there. */
+/* Whether the option may be set now, and to that text; *ret: the number that it means. At mount the
+ * options come one by one: the caller checks at the end whether they fit each other. */
 static int check(const struct ap_config *config, enum ap_option option, const char *text,
 		 bool at_mount, int64_t *ret, struct ap_err *err)
 {
@@ -401,7 +401,7 @@ void ap_config_show(const struct ap_config *config, enum ap_option option, struc
 	}
 }
 
-/* --- of a pool, as they are now --- */
+/* --- present values of a pool --- */
 
 int64_t ap_pool_config_number(struct ap_pool *pool, enum ap_option option)
 {

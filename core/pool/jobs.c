@@ -1,6 +1,6 @@
-/* What workers do for the pool: the machine's effects carried out, agents looked after. A job ends
- * by reporting its outcome; it decides nothing. What a failed one has made is removed by the effect
- * that the machine has follow. */
+/* What workers do for the pool: carry out the machine's effects, probe agents. A job ends by
+ * reporting its outcome; it decides nothing. A failed job leaves its debris to the effect that the
+ * machine begins next. */
 #include <errno.h>
 #include <inttypes.h>
 #include <math.h>
@@ -17,13 +17,13 @@
 #include "jobs_internal.h"
 #include "remove.h"
 
-/* Names of agents are written down in advance, so that few spawns wait for the disk. */
+/* Agent numbers that the store reserves at once, so that few spawns wait for the disk. */
 #define NAME_BLOCK 32
 
-/* What a program gets to be ready again when it was made to forget. */
+/* How long a program may take to be ready again after its clear command. */
 #define CLEAR_LIMIT (3 * AP_SECOND)
 
-/* Reports how the agent's effect went. -ESTALE: the machine does not wait for it any more. */
+/* Reports the outcome of the agent's effect. -ESTALE: the machine does not await it any more. */
 static int outcome(struct ap_agent *agent, int result)
 {
 	return pool_step(agent->pool, &(struct machine_event){
@@ -35,7 +35,7 @@ static int outcome(struct ap_agent *agent, int result)
 				      });
 }
 
-/* Puts the sentence where the acquirer or releaser of the agent finds it. */
+/* Attaches the sentence to the request of the agent's acquirer or releaser. */
 static void tell_request(struct ap_agent *agent, const struct ap_err *err)
 {
 	pthread_mutex_lock(&agent->pool->lock);
@@ -53,7 +53,7 @@ static int resolve_base(struct ap_pool *pool, char ret[GIT_OID_MAX + 1], struct 
 	return repo_resolve(&pool->repo, base, ret, err);
 }
 
-/* --- behind the callers --- */
+/* --- in the background --- */
 
 static void note_stuck(void *data, const struct ap_err *why)
 {
@@ -61,7 +61,7 @@ static void note_stuck(void *data, const struct ap_err *why)
 	events_note(pool->events, "trash_stuck", EVENT_FIELDS({"reason", why->text, 0}));
 }
 
-/* The user's hook may have failed where the checkout was made all the same. */
+/* Logs a failure of the user's checkout hook; the checkout itself succeeded. */
 static void note_hook(struct ap_pool *pool)
 {
 	struct ap_err why;
@@ -74,7 +74,7 @@ static void tidy(struct worker_once *once)
 {
 	struct ap_pool *pool = ap_container_of(once, struct ap_pool, tidy);
 	note_hook(pool);
-	if (templates_are_ending(pool->templates)) /* it is done once for all, at the end */
+	if (templates_are_ending(pool->templates)) /* templates_end() removes everything at once */
 		return;
 	templates_prepare(pool->templates);
 	keeping_tidy(pool);
@@ -97,7 +97,7 @@ void jobs_init(struct ap_pool *pool)
 	worker_once_init(&pool->bound, pool->workers, bound, NULL);
 }
 
-/* Where its worktree stands, for who asks whether it is to be brought forward. */
+/* Copies the worktree's commit to where follow_base() reads it under the lock. */
 static void note_commit(struct ap_agent *agent)
 {
 	pthread_mutex_lock(&agent->pool->lock);
@@ -105,8 +105,8 @@ static void note_commit(struct ap_agent *agent)
 	pthread_mutex_unlock(&agent->pool->lock);
 }
 
-/* A name is spent, says the store, before anything carries it; a block of them at a time, so that
- * few spawns wait for the disk. */
+/* Records in the store that the agent's number is spent, before anything has its name; a block of
+ * numbers at a time, so that few spawns wait for the disk. */
 static int keep_name(const struct ap_agent *agent, struct ap_err *err)
 {
 	struct ap_pool *pool = agent->pool;
@@ -115,21 +115,21 @@ static int keep_name(const struct ap_agent *agent, struct ap_err *err)
 	struct store_txn *txn = store_txn_new();
 	txn_raise(txn, "next_agent", (int64_t)agent->number + NAME_BLOCK);
 	int r = store_commit(pool->store, txn, true, err);
-	if (r == 0) /* another worker may have gone further: at worst it is written again */
+	if (r == 0) /* may undo the progress of another worker: at worst a spawn commits again */
 		atomic_store(&pool->names_kept, agent->number + NAME_BLOCK);
 	return r;
 }
 
-/* What an acquirer is told when nothing can be written down. */
+/* Logs a failed write to the store. Returns the error for the acquirer or releaser. */
 static int store_failed(struct ap_pool *pool, int error, const struct ap_err *err)
 {
 	events_add(pool->events, "store_failed", EVENT_FIELDS({"reason", err->text, 0}));
 	return error == -ENOSPC || error == -EBUSY ? error : -EROFS;
 }
 
-/* --- records: what the next daemon needs to go on with it --- */
+/* --- records: what the next daemon needs to adopt an agent --- */
 
-/* The agent as it stands; `recycled` it has been made as new since the machine last heard. */
+/* The agent's record. `recycled`: a recycling is done that the machine does not know of yet. */
 static void agent_record(struct ap_agent *agent, bool clean, bool recycled, struct store_agent *ret)
 {
 	struct ap_pool *pool = agent->pool;
@@ -156,8 +156,8 @@ static void agent_record(struct ap_agent *agent, bool clean, bool recycled, stru
 	pthread_mutex_unlock(&pool->lock);
 }
 
-/* Records a program that was started, in a worktree that is as new or in use. `counter` is raised
- * by one; NULL: none. */
+/* Records the agent with its present program. `clean`: no lease has used the worktree since it was
+ * made ready. Raises `counter` by one; NULL: none. */
 static int record_program(struct ap_agent *agent, bool clean, bool recycled, const char *counter,
 			  struct ap_err *err)
 {
@@ -175,8 +175,8 @@ int agent_record_program(struct ap_agent *agent, struct ap_err *err)
 	return record_program(agent, !agent->lease_open, false, NULL, err);
 }
 
-/* The lease is asked for: what it stands on is known before its branch is there, the numbers that
- * it spends are spent. */
+/* Records a lease that is about to be granted, before its branch exists: its base, and that its
+ * token and label number are spent. */
 static int record_wanted(struct ap_agent *agent, struct store_lease *record, struct ap_err *err)
 {
 	uint64_t number;
@@ -204,13 +204,13 @@ static int record_granted(struct ap_agent *agent, uint64_t token, struct ap_err 
 	return store_commit(agent->pool->store, txn, true, err);
 }
 
-/* It was not granted after all: it is no lease that ever was. */
+/* Takes record_granted() back: the lease was not granted after all. */
 static void record_not_granted(struct ap_agent *agent, const struct store_lease *wanted)
 {
 	struct store_txn *txn = store_txn_new();
 	txn_lease(txn, wanted);
 	txn_count(txn, "total_requests", -1);
-	store_submit(agent->pool->store, txn, false, NULL, NULL); /* before what says it is over */
+	store_submit(agent->pool->store, txn, false, NULL, NULL); /* record_over() comes behind */
 }
 
 static struct store_txn *over_txn(const struct ap_agent *agent, enum ap_reason reason)
@@ -222,15 +222,16 @@ static struct store_txn *over_txn(const struct ap_agent *agent, enum ap_reason r
 	return txn;
 }
 
-/* The lease's work is safe. Where that cannot be written down now, it is as soon as it can be. */
+/* Records that the lease is over, its work safe. If the store cannot now, it does as soon as it
+ * can; the function fails all the same. */
 static int record_over(struct ap_agent *agent, struct ap_err *err)
 {
 	struct ap_pool *pool = agent->pool;
 	pthread_mutex_lock(&pool->lock);
 	enum ap_reason reason = pool->view->slots[agent->slot].leaving;
 	pthread_mutex_unlock(&pool->lock);
-	/* first: without it recovery trusts the store; a file the store does not know makes it
-	 * distrust it */
+	/* remove the file first: without it recovery trusts the store; a file of a lease that the
+	 * store does not know makes recovery distrust the store */
 	lease_record_remove(agent);
 	int r = store_commit(pool->store, over_txn(agent, reason), true, err);
 	if (r == 0)
@@ -265,7 +266,7 @@ static void job_spawn(struct ap_agent *agent)
 	if (r == 0)
 		r = record_program(agent, true, false, "spawned_agents", &err);
 	crash_point("spawn-recorded");
-	if (r < 0) /* what was made of it is removed by the stop that follows */
+	if (r < 0) /* job_stop() follows, and removes what was made */
 		pool_note_spawn_error(pool, &err);
 	outcome(agent, r);
 	worker_once_ask(&pool->tidy);
@@ -273,7 +274,8 @@ static void job_spawn(struct ap_agent *agent)
 
 /* --- leases --- */
 
-/* What the acquirer asked for; of one that has given up meanwhile, what the configuration says. */
+/* Fills in what the acquirer asked for. If it has given up meanwhile: the configured base, and
+ * neither holder nor restore. */
 static void wanted_lease(struct ap_agent *agent, struct store_lease *record, pid_t *ret_holder,
 			 char *ret_base, size_t size, char ret_restore[KEPT_NAME_MAX])
 {
@@ -306,17 +308,17 @@ static void wanted_lease(struct ap_agent *agent, struct store_lease *record, pid
 	pthread_mutex_unlock(&pool->lock);
 }
 
-/* Takes hold of the process that the lease is to end with. -ESRCH: it has ended while its acquirer
- * waited. */
+/* Opens a pidfd of the process that the lease ends with. -ESRCH: the process has ended while its
+ * acquirer waited. */
 static int take_holder(struct ap_agent *agent, pid_t holder, uint64_t start, struct ap_err *err)
 {
 	int fd = holder ? pidfd_open(holder, 0) : -1;
-	if (fd >= 0 && process_start_time(holder) != start) { /* another has its number */
+	if (fd >= 0 && process_start_time(holder) != start) { /* another process has its pid */
 		close(fd);
 		fd = -1;
 		errno = ESRCH;
 	}
-	if (holder && fd < 0) { /* for want of descriptors: no illness of the agent's */
+	if (holder && fd < 0) { /* -EBUSY, as without descriptors: not the agent's fault */
 		int r = errno == ESRCH ? -ESRCH : -EBUSY;
 		ap_err_errno(err, -errno, "pid %d", (int)holder);
 		return r;
@@ -350,7 +352,7 @@ static int check_health(struct ap_agent *agent, struct ap_err *err)
 	return 0;
 }
 
-/* Leaves the lease's branch again, on which nobody has worked. */
+/* Takes the worktree off the lease's branch again; nobody has worked on the branch. */
 static int undo_grant(struct ap_agent *agent)
 {
 	int r = worktree_discard(&agent->worktree, &agent->lease, NULL);
@@ -368,13 +370,13 @@ static void job_validate(struct ap_agent *agent)
 	struct store_lease record;
 	pid_t holder = 0;
 	wanted_lease(agent, &record, &holder, base, sizeof base, restore);
-	session_go_on(agent->session); /* a pause is the lease's, or of an agent without one */
+	session_go_on(agent->session); /* a pause from before the lease ends here */
 	int r = take_holder(agent, holder, record.holder_start, &err);
 	if (r == 0)
 		r = check_health(agent, &err);
 	if (r == 0)
 		r = worktree_plan(&agent->worktree, base, &agent->lease, &err);
-	/* before the branch is there: a branch without a record would stay for ever */
+	/* record before creating the branch: a branch without a record would stay for ever */
 	bool recorded = r == 0;
 	if (r == 0 && (r = record_wanted(agent, &record, &err)) < 0)
 		r = store_failed(pool, r, &err);
@@ -390,22 +392,22 @@ static void job_validate(struct ap_agent *agent)
 	if (r == 0 && (r = record_granted(agent, record.token, &err)) < 0)
 		r = undo_grant(agent) == 0 ? store_failed(pool, r, &err) : -EIO;
 	crash_point("grant-recorded");
-	/* last before the answer: whoever is handed out lives */
+	/* check last, right before the answer: the agent granted has to live */
 	if (r == 0 && !session_lives(agent->session)) {
 		record_not_granted(agent, &record);
-		(void)undo_grant(agent); /* else what follows does */
+		(void)undo_grant(agent); /* if it fails, the next effect discards the lease */
 		r = has_died(agent, &err);
 	}
 	agent->lease_held = r == 0;
 	if (recorded && !agent->lease_open)
-		(void)record_over(agent, NULL); /* else at the next start */
+		(void)record_over(agent, NULL); /* on failure store_insist() tries again */
 	note_commit(agent);
 	if (r == 0) {
 		pthread_mutex_lock(&pool->lock);
 		memcpy(agent->base, agent->lease.base, sizeof agent->base);
 		agent->n_prompts = 0;
 		pthread_mutex_unlock(&pool->lock);
-		session_drop_prompts(agent->session, true); /* from before the lease */
+		session_drop_prompts(agent->session, true); /* those from before the lease */
 	} else {
 		tell_request(agent, &err);
 	}
@@ -429,7 +431,7 @@ static void note_progress(void *data, uint64_t n_files, uint64_t bytes)
 	pool_changed(agent->pool);
 }
 
-/* Moves what the lease left to where it is kept for a while. */
+/* Moves what the lease left to kept/. */
 static int keep_work(struct ap_agent *agent, const struct worktree_saved *saved, bool in_place,
 		     struct ap_err *err)
 {
@@ -443,8 +445,8 @@ static int keep_work(struct ap_agent *agent, const struct worktree_saved *saved,
 	return keeping_keep(pool, &agent->worktree, &info, in_place, err);
 }
 
-/* All that the lease has changed is kept for a while, where that is wanted. Where it is not, what
- * kept/ alone could hold fails the saving. */
+/* Keeps all that the lease has changed, if keep_work is on. If it is off, fails the save when there
+ * is work that only kept/ could hold. */
 static int keep_if_wanted(struct ap_agent *agent, const struct worktree_saved *saved, bool in_place,
 			  struct ap_err *err)
 {
@@ -469,17 +471,18 @@ static int keep_if_wanted(struct ap_agent *agent, const struct worktree_saved *s
 	return 0;
 }
 
-/* Has the lease's work be where it is safe. `in_place`: the program goes on in the worktree. */
+/* Saves the lease's work, or discards it if so asked. `in_place`: the program stays in the
+ * worktree. */
 static int save_lease(struct ap_agent *agent, bool in_place, struct ap_err *err)
 {
 	struct worktree_saved saved = {.is_untouched = false};
 	AP_CLEANUP_BUF struct ap_buf message = {0};
-	if (!agent->lease_held) { /* nobody has worked in it: a branch may be left, no work */
+	if (!agent->lease_held) { /* never granted: there may be a branch, but no work */
 		(void)worktree_discard(&agent->worktree, &agent->lease, NULL);
 		worktree_end(&agent->worktree);
 		return 0;
 	}
-	/* what cannot be let go of is not entered all the same */
+	/* the save does not enter a mount that stays */
 	(void)worktree_unmount(&agent->worktree, tell_mount, agent, NULL);
 	int r = 0;
 	note_progress(agent, 0, 0);
@@ -500,7 +503,7 @@ static int save_lease(struct ap_agent *agent, bool in_place, struct ap_err *err)
 	return r;
 }
 
-/* Whether the program is to forget the lease by its own command, instead of a start anew. */
+/* Whether the program forgets a lease by its own clear command, instead of by a restart. */
 static bool is_cleared(struct ap_agent *agent)
 {
 	struct ap_pool *pool = agent->pool;
@@ -520,8 +523,8 @@ static bool is_ready(struct ap_agent *agent)
 static void job_save(struct ap_agent *agent)
 {
 	struct ap_err err = {""};
-	/* the program first: what it still writes belongs to the lease. One that is at work takes
-	 * no command. */
+	/* end the program before the save: what it still writes belongs to the lease. A busy
+	 * program takes no clear command, and has to end, too. */
 	bool ends = agent->effect.restart || (is_cleared(agent) && !is_ready(agent));
 	int r = ends ? session_end(agent->session, &err) : 0;
 	if (!ends)
@@ -554,8 +557,8 @@ static bool program_has_ended(struct ap_agent *agent)
 	return info.ended;
 }
 
-/* Ends what was: the program, where it is to start again, and a lease that was granted too late for
- * its acquirer. */
+/* Ends the program if it is to restart, and a lease that is still open: its grant came too late for
+ * the acquirer, or could not be undone. */
 static int end_old(struct ap_agent *agent, bool restart, struct ap_err *err)
 {
 	int r = restart ? session_end(agent->session, err) : 0;
@@ -564,12 +567,12 @@ static int end_old(struct ap_agent *agent, bool restart, struct ap_err *err)
 	r = save_lease(agent, !restart, err);
 	if (r < 0)
 		return r;
-	(void)record_over(agent, NULL); /* else it is tried again */
+	(void)record_over(agent, NULL); /* on failure store_insist() tries again */
 	agent->lease_open = false;
 	return 0;
 }
 
-/* Puts the worktree back to what the next lease starts from. */
+/* Runs teardown and resets the worktree to what the next lease starts from. */
 static int clean(struct ap_agent *agent, bool restart, struct ap_err *err)
 {
 	char base[GIT_OID_MAX + 1];
@@ -583,8 +586,8 @@ static int clean(struct ap_agent *agent, bool restart, struct ap_err *err)
 	return r;
 }
 
-/* Has the program go on in the clean worktree, or starts it. If it does not take the command to
- * forget, it is started. */
+/* Keeps the program in the clean worktree, or restarts it: if `restart`, or if its clear command
+ * fails. */
 static int start_next(struct ap_agent *agent, bool restart, struct ap_err *err)
 {
 	if (!restart && is_cleared(agent) && !session_clear(agent->session, CLEAR_LIMIT)) {
@@ -639,7 +642,7 @@ static void job_drain(struct ap_agent *agent)
 	outcome(agent, session_end(agent->session, NULL));
 }
 
-/* Ends what is left, however far its making or its lease had come. */
+/* Ends what is left of an agent, whatever state its spawn or its lease was in. */
 static void job_stop(struct ap_agent *agent)
 {
 	struct ap_pool *pool = agent->pool;
@@ -650,20 +653,20 @@ static void job_stop(struct ap_agent *agent)
 	if (r == 0 && !keep && agent->lease_open)
 		r = save_lease(agent, false, &err);
 	if (r == 0 && !keep && agent->lease_open)
-		(void)record_over(agent, NULL);	    /* likewise */
-	if (!templates_are_ending(pool->templates)) /* else it goes with the backend */
+		(void)record_over(agent, NULL);	    /* on failure store_insist() tries again */
+	if (!templates_are_ending(pool->templates)) /* else the backend's end removes it */
 		session_remove_terminal(agent->session);
 	if (r == 0 && !keep && agent->worktree.path) {
 		launch_teardown(agent);
 		r = worktree_remove(&agent->worktree, &err);
 	}
 	crash_point("stop-removed");
-	if (r == 0 && !keep) { /* else the lease's record stays with the worktree */
+	if (r == 0 && !keep) { /* otherwise the lease's record stays with the worktree */
 		struct store_txn *txn = store_txn_new();
 		if (agent->dir_made)
 			remove_tree(agent->dir, NULL, NULL);
 		txn_agent_gone(txn, agent->number);
-		(void)store_commit(pool->store, txn, false, NULL); /* else at the next start */
+		(void)store_commit(pool->store, txn, false, NULL); /* on failure: recovery does */
 		crash_point("stop-recorded");
 	} else {
 		worktree_leave(&agent->worktree);
@@ -690,18 +693,18 @@ static void job_effect(struct worker_job *job)
 	jobs[agent->effect.type](agent);
 }
 
-/* One that has not begun gives way: the machine does not wait for it any more. */
+/* Replaces an effect that has not begun: the machine does not await that one any more. */
 void job_effect_locked(struct ap_agent *agent, const struct machine_effect *effect)
 {
 	agent->next_effect = *effect;
 	if (!agent->effect_queued)
 		session_submit(agent->session, &agent->effect_job, job_effect);
 	agent->effect_queued = true;
-	/* a prompt that is being given is given up for all but a lease that begins */
+	/* any effect but VALIDATE breaks off a prompt that is being given */
 	session_break_off(agent->session, effect->type != EFFECT_VALIDATE);
 }
 
-/* --- jobs of their own memory --- */
+/* --- jobs on the heap --- */
 
 int pool_may_ask(struct ap_pool *pool, struct ap_err *err)
 {
@@ -757,7 +760,7 @@ static void job_forward(struct worker_job *worker_job);
 static void forward_soon(struct ap_agent *agent)
 {
 	if (atomic_exchange(&agent->forwarding,
-			    true)) /* that one resolves the base as it is then */
+			    true)) /* the waiting job resolves the base when it runs */
 		return;
 	struct pool_job *job = pool_job_new(agent->pool, agent, NULL, job_forward);
 	if (job)
@@ -766,12 +769,12 @@ static void forward_soon(struct ap_agent *agent)
 		atomic_store(&agent->forwarding, false);
 }
 
-/* Keeps templates and idle agents where new leases begin. */
+/* Moves templates and an idle agent to the commit that new leases start from. */
 static void follow_base(struct ap_agent *agent)
 {
 	struct ap_pool *pool = agent->pool;
 	char base[GIT_OID_MAX + 1];
-	if (resolve_base(pool, base, NULL) < 0) /* the next lease says so */
+	if (resolve_base(pool, base, NULL) < 0) /* the next grant reports it */
 		return;
 	pthread_mutex_lock(&pool->lock);
 	bool behind = !agent->gone && strcmp(agent->commit, base) != 0 &&
@@ -784,8 +787,8 @@ static void follow_base(struct ap_agent *agent)
 	worker_once_ask(&pool->tidy);
 }
 
-/* The way to the terminals is looked after with the agents: without it nobody attaches to them, and
- * the next daemon would not find them. */
+/* Checks the socket to the terminals with every probe: without it users cannot attach, and the next
+ * daemon would not find the terminals. */
 static void tend_backend(struct ap_pool *pool)
 {
 	const struct backend_ops *ops = pool->backend->ops;
@@ -802,7 +805,7 @@ static void job_probe(struct worker_job *job)
 	double percent = 0;
 	tend_backend(agent->pool);
 	int r = check_health(agent, NULL);
-	if (r == 0) /* a tree that cannot be looked at is no illness */
+	if (r == 0) /* an unreadable process tree does not make the agent unhealthy */
 		(void)session_usage(agent->session, NULL, &usage, &percent);
 	pthread_mutex_lock(&agent->pool->lock);
 	uint32_t id = agent->probe;
@@ -821,14 +824,14 @@ void job_probe_locked(struct ap_agent *agent, uint32_t id)
 {
 	bool under_way = agent->probe != 0;
 	agent->probe = id;
-	if (under_way) /* it answers for this one too */
+	if (under_way) /* the running job reports the outcome with the new id */
 		return;
 	agent->probe_job = (struct worker_job){.run = job_probe};
-	agent_ref(agent); /* the job's; not in the lane: it is to see what is done there for long */
+	agent_ref(agent); /* the job's; not in the lane, where a long job would delay it */
 	worker_submit(agent->pool->workers, &agent->probe_job);
 }
 
-/* The branch in the repository has what the agent has committed. */
+/* Moves the lease's branch in the repository to the agent's own commits. */
 static void job_follow(struct worker_job *worker_job)
 {
 	struct pool_job *job = ap_container_of(worker_job, struct pool_job, job);
@@ -836,7 +839,7 @@ static void job_follow(struct worker_job *worker_job)
 	struct ap_err err = {""};
 	atomic_store(&agent->following, false);
 	if (agent->lease_open && agent->lease_held &&
-	    worktree_follow(&agent->worktree, &agent->lease, &err) < 0) /* the end tries again */
+	    worktree_follow(&agent->worktree, &agent->lease, &err) < 0) /* the save tries again */
 		events_add(agent->pool->events, "follow_failed",
 			   EVENT_FIELDS({"lease", agent->lease.label, 0}, {"agent", agent->name, 0},
 					{"reason", err.text, 0}));
@@ -845,7 +848,7 @@ static void job_follow(struct worker_job *worker_job)
 
 void job_follow_soon(struct ap_agent *agent)
 {
-	if (atomic_exchange(&agent->following, true)) /* that one looks when it comes to it */
+	if (atomic_exchange(&agent->following, true)) /* the waiting job reads when it runs */
 		return;
 	struct pool_job *job = pool_job_new(agent->pool, agent, NULL, job_follow);
 	if (job)
@@ -854,7 +857,7 @@ void job_follow_soon(struct ap_agent *agent)
 		atomic_store(&agent->following, false);
 }
 
-/* Brings an agent forward that serves nobody; who is granted it meanwhile waits in the lane. */
+/* Fast-forwards the worktree of an agent without a lease. A grant meanwhile waits in the lane. */
 static void job_forward(struct worker_job *worker_job)
 {
 	struct pool_job *job = ap_container_of(worker_job, struct pool_job, job);
@@ -867,7 +870,7 @@ static void job_forward(struct worker_job *worker_job)
 			     (state == AP_AGENT_IDLE || state == AP_AGENT_VALIDATING);
 	pthread_mutex_unlock(&agent->pool->lock);
 	if (serves_nobody && resolve_base(agent->pool, base, NULL) == 0)
-		(void)worktree_forward(&agent->worktree, base, NULL); /* a grant tries it again */
+		(void)worktree_forward(&agent->worktree, base, NULL); /* the grant tries again */
 	note_commit(agent);
 	pool_job_free(job);
 }

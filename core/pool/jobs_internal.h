@@ -1,4 +1,4 @@
-/* What the files share whose functions run in workers: commands.c, jobs.c, launch.c, settings.c,
+/* Shared by the files whose functions run in workers: commands.c, jobs.c, launch.c, settings.c,
  * texts.c. */
 #pragma once
 
@@ -7,11 +7,11 @@
 
 /* --- jobs.c --- */
 
-/* Something asked of the pool or of one agent, once. */
+/* One job for the pool or for one agent. */
 struct pool_job {
 	struct worker_job job;
 	struct ap_pool *pool;
-	struct ap_agent *agent;	    /* with a reference; NULL: asked of the pool */
+	struct ap_agent *agent;	    /* with a reference; NULL: for the pool */
 	struct ap_request *request; /* with a reference, answered by whoever runs it; NULL: none */
 	union {
 		enum ap_agent_text text;
@@ -20,17 +20,17 @@ struct pool_job {
 			int64_t offset;
 			size_t size;
 		} kept;
-		uint64_t token; /* of the lease that a commit is asked for; 0: any */
+		uint64_t token; /* of the lease that a commit is for; 0: any */
 	};
 	char *message; /* of a commit; owned, or NULL */
 };
 
-/* Counts it for pool_may_ask() while it has a request. NULL on ENOMEM. */
+/* Makes a job; a job with a request counts for pool_may_ask() until it is freed. NULL on ENOMEM. */
 struct pool_job *pool_job_new(struct ap_pool *pool, struct ap_agent *agent,
 			      struct ap_request *request, void (*run)(struct worker_job *));
 void pool_job_free(struct pool_job *job);
 
-/* Has a worker run it, at once or in the lane of its agent. */
+/* Submit a job: to any worker, or to the lane of its agent. */
 void pool_job_submit(struct pool_job *job);
 void pool_job_in_lane(struct pool_job *job);
 
@@ -38,30 +38,31 @@ void pool_job_in_lane(struct pool_job *job);
  * client that is killed counts until a worker reaches it. */
 int pool_may_ask(struct ap_pool *pool, struct ap_err *err);
 
-/* Records the program that was started in its terminal. Lane only. Blocks as the store does. */
+/* Records the agent with the program just started. Lane only. Blocks as the store does. */
 int agent_record_program(struct ap_agent *agent, struct ap_err *err);
 
 /* --- keeping.c --- */
 
-/* Counts what is new in kept/, and removes what is too old or too much. Blocks for long. */
+/* Measures what is new in kept/, and removes what is over keep_work or keep_work_size. Blocks for
+ * long. */
 void keeping_tidy(struct ap_pool *pool);
 
-/* Lays what is kept as `name` over the agent's new worktree. -ENOSPC, -EBUSY (it has gone), -EIO.
- * Lane only. */
+/* Lays what is kept as `name` over the agent's new worktree. -ENOSPC, -EBUSY (it has been removed),
+ * -EIO. Lane only. */
 int agent_restore(struct ap_agent *agent, const char *name, struct ap_err *err);
 
 /* --- launch.c: all of it in the lane --- */
 
 enum launch_kind { LAUNCH_FIRST, LAUNCH_CLEAN, LAUNCH_AGAIN };
 
-/* Starts the program: in a new terminal, in the same one with an output of its own, or just again.
- * For the first two the worktree is new: setup runs in it before. */
+/* Starts the program. FIRST: in a new terminal; CLEAN: in the same terminal, with a new output;
+ * AGAIN: only starts. For FIRST and CLEAN the worktree is new: runs setup in it before. */
 int launch_program(struct ap_agent *agent, enum launch_kind kind, struct ap_err *err);
 
-/* Run setup in a worktree that is new without a new program, and teardown in one that ends. A
- * teardown that fails stops nothing: the output says so. */
+/* Run setup in a new worktree, and teardown before a worktree is reset or removed. A teardown that
+ * fails stops nothing: the agent's output says why. */
 int launch_setup(struct ap_agent *agent, struct ap_err *err);
 void launch_teardown(struct ap_agent *agent);
 
-/* Chooses the agent's port. */
+/* Chooses the agent's port. Takes the pool's lock. */
 void launch_choose_port(struct ap_agent *agent);

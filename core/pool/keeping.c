@@ -1,5 +1,5 @@
-/* What leases left, as the pool has it: what is known of one when it is kept, when it goes, looks
- * at it for the mount, and how it becomes a lease again. */
+/* The pool's side of kept/, the work that leases left: keeping it with what is known of its lease,
+ * removing it, showing it in the mount, and restoring it into a new lease. */
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -22,9 +22,9 @@ int keeping_open(struct ap_pool *pool, uint64_t *ret_next_token, struct ap_err *
 	return 0;
 }
 
-/* --- one that is kept --- */
+/* --- keeping --- */
 
-/* Its files are those of an upper layer. */
+/* Whether the worktree is an overlay: has an upper directory among its layers. */
 static bool is_layer(const struct worktree *worktree)
 {
 	AP_CLEANUP_BUF struct ap_buf upper = {0};
@@ -43,7 +43,7 @@ void keeping_info(struct ap_pool *pool, const struct worktree *worktree,
 	snprintf(ret->agent, sizeof ret->agent, "%s", worktree->name);
 	snprintf(ret->base, sizeof ret->base, "%s", lease->base);
 	snprintf(ret->branch, sizeof ret->branch, WORKTREE_BRANCH_PREFIX "%s", lease->label);
-	/* it may be another daemon's, of another backend */
+	/* an earlier daemon with another backend may have made the worktree */
 	snprintf(ret->backend, sizeof ret->backend, "%s",
 		 is_layer(worktree) ? spawn_overlay.name : spawn_backend_name(backend));
 	snprintf(ret->reason, sizeof ret->reason, "%s",
@@ -70,7 +70,7 @@ int keeping_keep(struct ap_pool *pool, struct worktree *worktree, const struct k
 	if (r < 0)
 		return r;
 	r = worktree_keep(worktree, ap_buf_text(&dir), in_place, err);
-	kept_work_end(pool->kept_work, info->name); /* what is there of it, else */
+	kept_work_end(pool->kept_work, info->name); /* on failure, too: for what was moved */
 	if (r == 0)
 		keeping_note(pool, info);
 	return r;
@@ -101,7 +101,7 @@ void keeping_tidy(struct ap_pool *pool)
 		events_note(pool->events, "kept_stuck", EVENT_FIELDS({"reason", err.text, 0}));
 }
 
-/* --- looks --- */
+/* --- reading --- */
 
 bool ap_kept_work_find(struct ap_pool *pool, const char *name, unsigned *ret_number)
 {
@@ -162,7 +162,7 @@ int agent_restore(struct ap_agent *agent, const char *name, struct ap_err *err)
 	struct ap_pool *pool = agent->pool;
 	struct kept_info info;
 	AP_CLEANUP_BUF struct ap_buf dir = {0};
-	if (kept_work_hold(pool->kept_work, name, &dir) < 0) /* no fault of the agent's */
+	if (kept_work_hold(pool->kept_work, name, &dir) < 0) /* -EBUSY: not the agent's fault */
 		return ap_err_set(err, -EBUSY, "%s has been removed meanwhile", name);
 	int r = kept_work_find(pool->kept_work, name, &info);
 	if (r == 0)

@@ -1,5 +1,5 @@
-/* What is done in an agent's worktree before its program starts and when it ends: the port is
- * chosen, setup and teardown are run. */
+/* What a worker does in an agent's worktree before the program starts and before the worktree goes:
+ * chooses the port, runs setup and teardown. */
 #include <errno.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
@@ -7,7 +7,7 @@
 #include "cleanup.h"
 #include "jobs_internal.h"
 
-/* Ports of agents: below those that the kernel gives out by itself, from 32768 on. */
+/* Ports of agents: below the ephemeral ports, which the kernel assigns from 32768 on. */
 #define PORT_FIRST 20000
 #define PORTS	   12000
 
@@ -55,8 +55,9 @@ int launch_program(struct ap_agent *agent, enum launch_kind kind, struct ap_err 
 	return r < 0 ? r : session_start(agent->session, kind == LAUNCH_FIRST, err);
 }
 
-/* A port for the agent's own use: one that nobody listens on now, and no other agent of the pool
- * has. Pools begin at places of their own, as far as chance has it. */
+/* Chooses a port for the agent's own use: nobody listens on it now, and no other agent of the pool
+ * has it. The hash of the state directory spreads the first ports of pools. If no port is free, the
+ * agent stays without one. */
 void launch_choose_port(struct ap_agent *agent)
 {
 	struct ap_pool *pool = agent->pool;

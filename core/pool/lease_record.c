@@ -1,5 +1,6 @@
-/* What is known of a lease beside its agent's worktree, for when the store is lost:
- * "LABEL BASE CREATED GENERATION TOKEN\nADMIN_DIR\n"; and what the commit says that saves it. */
+/* The record of a lease in its agent's directory, for when the store is lost:
+ * "LABEL BASE CREATED GENERATION TOKEN\nADMIN_DIR\n"; and the message of the commit that saves the
+ * lease's work. */
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>

@@ -1,4 +1,4 @@
-/* Leases as they are asked for: acquired, renewed, released, by label, agent or key. */
+/* Acquiring, renewing and releasing leases, by label, agent or key. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,14 +17,15 @@ unsigned agent_number(const char *name)
 	return (unsigned)number;
 }
 
-/* Its base, and behind that what it restores: many wait, and few restore. NULL on ENOMEM. */
+/* The acquirer's base and, behind its NUL, the name of what it restores: in one allocation, as many
+ * acquirers wait and few restore. NULL on ENOMEM. */
 static char *base_of(const struct ap_acquire *acquire, bool *ret_restore)
 {
 	struct ap_buf text = {0};
 	ap_buf_add(&text, acquire->base, strlen(acquire->base) + 1);
 	if (acquire->restore)
 		ap_buf_add(&text, acquire->restore, strlen(acquire->restore) + 1);
-	char *whole = text.failed ? NULL : malloc(text.len); /* a buffer has room to grow */
+	char *whole = text.failed ? NULL : malloc(text.len); /* exact: a buffer has spare room */
 	if (whole)
 		memcpy(whole, text.data, text.len);
 	*ret_restore = whole && acquire->restore;
@@ -83,7 +84,6 @@ int ap_pool_acquire(struct ap_pool *pool, const struct ap_acquire *acquire,
 	return pool_refused(r, err);
 }
 
-/* The slot of a lease by its label, or by the name of its agent. */
 int ap_pool_restore(struct ap_pool *pool, const char *name, const struct ap_acquire *given,
 		    struct ap_request *request, struct ap_err *err)
 {
@@ -101,6 +101,7 @@ int ap_pool_restore(struct ap_pool *pool, const char *name, const struct ap_acqu
 	return ap_pool_acquire(pool, &acquire, request, err);
 }
 
+/* The slot of a lease by its label, or by the name of its agent. */
 static const struct machine_slot *lease_find_locked(struct ap_pool *pool, const char *word)
 {
 	const struct machine_slot *slot = machine_find_label(pool->view, word);
@@ -124,7 +125,7 @@ static int may_end_locked(struct ap_pool *pool, const struct machine_slot *slot,
 	return ap_err_set(err, -EPERM, "lease %s is not yours", slot->label.text);
 }
 
-/* Steps an event about a lease on behalf of `uid`; `ret_token`, of that lease, may be NULL. */
+/* Steps an event about a lease on behalf of `uid`. `ret_token`: the lease's token; may be NULL. */
 static int lease_step(struct ap_pool *pool, const char *word, uid_t uid, struct machine_event event,
 		      uint64_t *ret_token, struct ap_err *err)
 {
@@ -142,7 +143,7 @@ static int lease_step(struct ap_pool *pool, const char *word, uid_t uid, struct 
 	return r;
 }
 
-/* Answers a request whose change is written down, or is not. */
+/* Answers a request once the store has recorded its change, or failed to. */
 static void on_kept(void *data, int result, const struct ap_err *err)
 {
 	request_answer(data, result, err);
@@ -201,7 +202,7 @@ int ap_pool_renew(struct ap_pool *pool, const char *label, uid_t uid, struct ap_
 void ap_pool_release_key(struct ap_pool *pool, struct ap_lease_key key)
 {
 	struct ap_agent *agent = ap_agent_get(pool, key.agent);
-	if (agent) /* refused when it is another lease by now */
+	if (agent) /* the machine refuses if the agent has another lease by now */
 		pool_step_agent(agent, (struct machine_event){.type = MACHINE_RELEASE,
 							      .token = key.token,
 							      .reason = AP_REASON_HANDLE});

@@ -1,4 +1,4 @@
-/* The pool's life: what is checked before anything is made, start, end. */
+/* The pool's life: checks before it makes anything, start, end. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -17,7 +17,7 @@ static void notify(struct worker_once *once)
 		pool->changed(pool->observer);
 }
 
-/* There are events to be read. */
+/* New events can be read. */
 static void on_news(void *data)
 {
 	struct ap_pool *pool = data;
@@ -35,8 +35,8 @@ static int choose_spawn_backend(struct ap_pool *pool, struct ap_err *err)
 	return pool->templates ? 0 : ap_err_errno(err, -ENOMEM, "pool");
 }
 
-/* By the user's configuration directory: the XDG base directory specification. "": there is none.
- */
+/* The profiles in the user's configuration directory, by the XDG base directory specification. "":
+ * there is none. NULL on ENOMEM. */
 static char *user_profiles(void)
 {
 	const char *config = getenv("XDG_CONFIG_HOME"), *home = getenv("HOME");
@@ -48,7 +48,7 @@ static char *user_profiles(void)
 	return strdup("");
 }
 
-/* Passes a directory of profiles by that cannot be read, and says so. */
+/* Whether a directory of profiles can be read; tells the user if it exists and cannot. */
 static bool can_read_profiles(struct ap_pool *pool, const char *dir)
 {
 	struct ap_err err;
@@ -63,7 +63,7 @@ static bool can_read_profiles(struct ap_pool *pool, const char *dir)
 	return false;
 }
 
-/* What is known of the program: by the option, by its name, or what holds for any. */
+/* Loads the program's profile: the option's, that of the program's name, or the default. */
 static int load_profile(struct ap_pool *pool, const char *installed, struct ap_err *err)
 {
 	AP_CLEANUP_FREE char *own = NULL;
@@ -88,7 +88,7 @@ static int load_profile(struct ap_pool *pool, const char *installed, struct ap_e
 	}
 	int r = profile_load(&pool->profile, name, dirs, err);
 	bool shell = r == 0 && profile_values(pool->profile)->rules.shell;
-	if (shell && !activity_is_interactive(pool->argv)) { /* it runs a script */
+	if (shell && !activity_is_interactive(pool->argv)) { /* the shell runs a script */
 		profile_free(ap_steal(pool->profile));
 		r = -ENOENT;
 	}
@@ -105,7 +105,7 @@ static int open_events(struct ap_pool *pool, struct ap_err *err)
 	return events_open(&pool->events, path, err);
 }
 
-/* What a new lease starts from, as far as the command line says it. */
+/* Checks that `base` of the command line is a commit. */
 static int check_base(const struct ap_pool *pool, struct ap_err *err)
 {
 	char oid[GIT_OID_MAX + 1];
@@ -122,7 +122,7 @@ static void cond_init_monotonic(pthread_cond_t *cond)
 	pthread_condattr_destroy(&attr);
 }
 
-/* What is known of it before threads and backend are there. */
+/* Fills in all of pool->sessions but loop, workers and backend: ap_pool_start() does those. */
 static int fill_session_host(struct ap_pool *pool, struct ap_err *err)
 {
 	struct session_host *host = &pool->sessions;
@@ -135,19 +135,18 @@ static int fill_session_host(struct ap_pool *pool, struct ap_err *err)
 	host->repo = pool->repo.main_path;
 	host->worktrees = pool->worktrees;
 	host->mountpoint = pool->mountpoint;
-	pool_bound_sessions_locked(pool); /* nobody else has it yet */
+	pool_bound_sessions_locked(pool); /* needs no lock yet: nobody else has the pool */
 	return 0;
 }
 
-/* With all that a pool of these options has before anything is looked at; it takes the options'
- * configuration. NULL on ENOMEM. */
+/* Makes a pool from the options alone, without I/O; takes over options->config. NULL on ENOMEM. */
 static struct ap_pool *pool_alloc(struct ap_pool_options *options)
 {
 	struct ap_pool *pool = calloc(1, sizeof *pool);
 	if (!pool)
 		return NULL;
 	pool->lock_fd = pool->helpers_fd = -1;
-	pool->kept = true; /* until it is ended in order, what is there is left alone */
+	pool->kept = true; /* until ap_pool_stop() decides: free removes nothing */
 	pthread_mutex_init(&pool->lock, NULL);
 	pthread_mutex_init(&pool->sessions.seeding, NULL);
 	pthread_cond_init(&pool->emptied, NULL);
@@ -226,7 +225,7 @@ bool ap_pool_ignore_line(struct ap_pool *pool, char **ret_line, char **ret_file)
 	    repo_ignores(place, mountpoint))
 		return false;
 	for (const char *at = mountpoint + len; *at; at++) {
-		if (strchr("\\*?[ ", *at)) /* patterns have a meaning for these */
+		if (strchr("\\*?[ ", *at)) /* special in a pattern */
 			ap_buf_adds(&line, "\\");
 		ap_buf_add(&line, at, 1);
 	}
@@ -239,7 +238,8 @@ bool ap_pool_ignore_line(struct ap_pool *pool, char **ret_line, char **ret_file)
 	return true;
 }
 
-/* It begins nothing before what a daemon before this one has left is known: MACHINE_RESUME. */
+/* Makes the machine, suspended: it begins nothing until recovery is done and ap_pool_start() steps
+ * MACHINE_RESUME. */
 static int make_machine(struct ap_pool *pool, struct ap_err *err)
 {
 	struct machine_limits limits = pool_limits(pool);
@@ -273,16 +273,17 @@ int ap_pool_begin(struct ap_pool *pool, struct ap_err *err)
 		state_dir_load_counters(pool);
 		r = keeping_open(pool, &next_token, err);
 	}
-	if (r == 0) /* the store may be lost, and begin anew: a token is never used twice */
+	if (r == 0) /* never reuse a token of kept/, even if the store was lost */
 		pool_restore(pool, &(struct machine_restored){.next_token = next_token});
 	if (r == 0)
 		r = ap_config_copy(&pool->mounted, &pool->config);
 	if (r == 0)
-		(void)state_dir_load(pool, true, NULL); /* unfit for the command line: left out */
+		(void)state_dir_load(pool, true, NULL); /* reports what it leaves out */
 	return r;
 }
 
-/* A server of terminals that a daemon before has left may be one that does not answer any more. */
+/* Configures the backend. A server of terminals that an earlier daemon left may not answer any
+ * more: then revives the backend. */
 static int configure_backend(struct ap_pool *pool, struct ap_err *err)
 {
 	const struct backend_ops *ops = pool->backend->ops;
@@ -290,7 +291,7 @@ static int configure_backend(struct ap_pool *pool, struct ap_err *err)
 	if (r < 0 && ops->revive)
 		r = pool_revive_backend(pool, err);
 	pthread_mutex_lock(&pool->lock);
-	pool->reviving = false; /* a worker does it from now on; perhaps it has gone meanwhile */
+	pool->reviving = false; /* workers revive it from now on; it may have failed meanwhile */
 	if (ops->revive && ops->fd(pool->backend) < 0)
 		loop_set(pool->loop, &pool->revive_due, ap_clock_ns());
 	pthread_mutex_unlock(&pool->lock);
@@ -323,7 +324,7 @@ int ap_pool_start(struct ap_pool *pool, struct ap_err *err)
 	if (r == 0)
 		pool->backend->ops->bound(pool->backend, pool->view->limits.recycling.max_memory);
 	pool->reviving =
-		true; /* until it is configured: two who revive it would be in each other's way */
+		true; /* until configure_backend() is done: no worker revives it beside that */
 	if (r == 0)
 		r = watch_backend(pool, err);
 	if (r == 0)
@@ -338,7 +339,7 @@ int ap_pool_start(struct ap_pool *pool, struct ap_err *err)
 	return 0;
 }
 
-/* Who waits for what an agent does is not served by the next daemon. */
+/* Refuses everyone who waits for an agent with -ESHUTDOWN: the next daemon cannot answer them. */
 static void answer_all_waits(struct ap_pool *pool)
 {
 	struct ap_err err;
@@ -356,9 +357,9 @@ static void answer_all_waits(struct ap_pool *pool)
 	}
 }
 
-/* Tells the programs all at once to end that are to: the effects of the machine, which come by them
- * one after the other, then find them ended. Whose leases end stands in the store by now, so that
- * the next daemon goes on with that if this one dies. */
+/* Tells all programs that have to end to do so at once: the machine's effects, which reach them one
+ * after the other, then find them ended. The store knows by now which leases end: if this daemon
+ * dies, the next one continues. */
 static void tell_all_to_end(struct ap_pool *pool)
 {
 	for (unsigned i = 0; i < pool->view->n_slots; i++) {
@@ -382,7 +383,7 @@ static void end_all(struct ap_pool *pool)
 {
 	templates_begin_end(pool->templates);
 	pool_step(pool, &(struct machine_event){.type = MACHINE_SHUTDOWN});
-	(void)store_commit(pool->store, store_txn_new(), true, NULL); /* behind what it has noted */
+	(void)store_commit(pool->store, store_txn_new(), true, NULL); /* waits for the records */
 	tell_all_to_end(pool);
 	crash_point("end-told");
 	pthread_mutex_lock(&pool->lock);
@@ -410,12 +411,12 @@ unsigned ap_pool_stop(struct ap_pool *pool, struct ap_err *err)
 	if (pool->kept)
 		answer_all_waits(pool);
 	else
-		(void)state_dir_save_next_agent(pool, NULL); /* some names are left out then */
+		(void)state_dir_save_next_agent(pool, NULL); /* on failure numbers are skipped */
 	events_end(pool->events);
 	return n_quarantined;
 }
 
-/* Agents that are left for the next daemon; after a start that failed too. */
+/* Drops the agents and leaves their worktrees to the next daemon; after a failed start, too. */
 static void leave_agents(struct ap_pool *pool)
 {
 	for (unsigned i = 0; pool->view && i < pool->view->n_slots; i++) {
@@ -434,15 +435,15 @@ void ap_pool_free(struct ap_pool *pool)
 	if (!pool)
 		return;
 	atomic_store(&pool->sessions.closed, true);
-	worker_pool_end(pool->workers); /* what runs may need the other two */
+	worker_pool_end(pool->workers); /* first: a running job may need `looking` and the loop */
 	if (pool->events)
-		events_end(pool->events); /* which has the notifier asked */
+		events_end(pool->events); /* before `looking`: its on_news() submits there */
 	worker_pool_end(pool->looking);
 	loop_stop(pool->loop);
 	worker_pool_free(pool->workers);
 	worker_pool_free(pool->looking);
 	leave_agents(pool);
-	if (pool->templates && !pool->kept) /* the backend comes to its end meanwhile */
+	if (pool->templates && !pool->kept) /* before the backend: that ends meanwhile */
 		templates_end(pool->templates);
 	if (pool->backend)
 		pool->backend->ops->free(pool->backend, pool->kept);

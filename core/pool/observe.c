@@ -1,5 +1,5 @@
-/* What is seen of the pool: every step is counted and noted as events, under the lock and so in the
- * order of the steps; and looks at the whole of it. Decides nothing, and nothing decides by it. */
+/* Observes the pool: counts every step and logs its events, under the lock and so in the order of
+ * the steps; and gives snapshots of the counts. Decides nothing, and nothing decides by it. */
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -7,7 +7,7 @@
 #include "kept_work.h"
 #include "pool_internal.h"
 
-/* How and when the agent came to its state; with `back`, to one of those before it. */
+/* The agent's last transition; with `back`, the one so many before it. */
 static const struct transition *transition_of(const struct ap_agent *agent, unsigned back)
 {
 	static const struct transition none;
@@ -16,7 +16,7 @@ static const struct transition *transition_of(const struct ap_agent *agent, unsi
 		       : &none;
 }
 
-/* An agent has come out of its making. */
+/* Counts the end of a spawn, by its outcome. */
 static void count_spawn_locked(struct ap_pool *pool, const struct ap_agent *agent,
 			       const struct machine_move *move, int64_t now)
 {
@@ -31,7 +31,7 @@ static void count_spawn_locked(struct ap_pool *pool, const struct ap_agent *agen
 				 now - transition_of(agent, 0)->at_ns);
 }
 
-/* A lease is over. One whose acquirer had given up was granted to nobody. */
+/* Counts the end of a lease, but not if its acquirer had given up: it was granted to nobody. */
 static void count_release_locked(struct ap_pool *pool, const struct machine_move *move, int64_t now)
 {
 	enum counters_release release = COUNTERS_TO_END;
@@ -63,8 +63,8 @@ static void count_move_locked(struct ap_pool *pool, struct ap_agent *agent,
 		pool->counters.terminations[move->reason]++;
 }
 
-/* An acquirer is answered. The moves of the step under way are not noted yet: the last that is
- * known of an agent that is granted is that it was being made ready. */
+/* Counts the answer to an acquirer. Runs before the moves of the same step: the last transition of
+ * a granted agent is still that to VALIDATING, the one before it that to IDLE. */
 static void count_acquire_locked(struct ap_pool *pool, const struct ap_request *request,
 				 int64_t now)
 {
@@ -81,7 +81,7 @@ static void count_acquire_locked(struct ap_pool *pool, const struct ap_request *
 	history_granted(&pool->history, now - request->asked_ns);
 }
 
-/* --- events of a step: noted under the lock, so that they are in the order of the steps --- */
+/* --- events of a step: logged under the lock, and so in the order of the steps --- */
 
 static void note_refused_locked(struct ap_pool *pool, const struct ap_request *request, int result)
 {
@@ -122,7 +122,7 @@ static void note_move_locked(struct ap_pool *pool, const struct machine_move *mo
 	const struct machine_slot *slot = &pool->view->slots[move->slot];
 	struct noted_lease *noted = &pool->noted[move->slot];
 	char name[32];
-	if (move->from == AP_AGENT_FREE) /* a slot may be freed and taken in one step */
+	if (move->from == AP_AGENT_FREE) /* one step may free a slot and give it to a new agent */
 		noted->number = slot->number;
 	snprintf(name, sizeof name, "agent-%u", noted->number);
 	bool reserved = move->to == AP_AGENT_VALIDATING;
@@ -137,7 +137,7 @@ static void note_move_locked(struct ap_pool *pool, const struct machine_move *mo
 				 {"to", ap_agent_state_name(move->to), 0},
 				 {"reason", ap_reason_name(move->reason), 0},
 				 {"lease", leased ? noted->label : "", 0}));
-	if (move->to == AP_AGENT_ACTIVE && !adopted && !slot->leaving) /* else it was given up */
+	if (move->to == AP_AGENT_ACTIVE && !adopted && !slot->leaving) /* its acquirer waits */
 		note_granted_locked(pool, slot, name, noted);
 	if (move->from == AP_AGENT_ACTIVE && noted->granted_ns)
 		note_ended_locked(pool, name, noted, move->reason, now);
@@ -199,7 +199,7 @@ void observe_step_locked(struct ap_pool *pool, const struct step_before *before,
 		struct ap_agent *agent = pool->agents[move->slot];
 		if (agent && move->to != AP_AGENT_FREE) {
 			count_move_locked(pool, agent, move,
-					  now); /* before a lease that ends is noted */
+					  now); /* before note_move_locked() clears granted_ns */
 			remember_move(agent, move, now);
 		}
 		note_move_locked(pool, move, now);
@@ -250,14 +250,14 @@ void observe_queue_locked(struct ap_pool *pool)
 			  m->n_waiting > 0 && machine_total(m) >= m->limits.max_size);
 }
 
-/* --- looks --- */
+/* --- snapshots --- */
 
 static void stats_locked(struct ap_pool *pool, const struct templates_stats *templates,
 			 struct ap_stats *ret)
 {
 	const struct machine_view *m = pool->view;
 	struct scaling_sample sample = machine_sample(m);
-	sample.n_waiting = 0; /* what serves now, of what could */
+	sample.n_waiting = 0; /* users see the share of agents in use, without the queue */
 	struct kept_stats kept;
 	kept_work_stats(pool->kept_work, &kept);
 	*ret = (struct ap_stats){
@@ -297,8 +297,9 @@ void ap_pool_stats(struct ap_pool *pool, struct ap_stats *ret)
 	pthread_mutex_unlock(&pool->lock);
 }
 
-/* When the one in the queue came that waits longest; AP_FOREVER: there is none. In front stand
- * those whose agents failed under them, behind them all others as they came. */
+/* When the acquirer in the queue that waits longest asked; AP_FOREVER: the queue is empty. Retried
+ * requests, with a token, are in front in any order; behind them all others in that of arrival: the
+ * first without a token ends the search. */
 static int64_t oldest_waiter_locked(const struct ap_pool *pool)
 {
 	int64_t oldest = AP_FOREVER;
@@ -372,7 +373,7 @@ void ap_pool_metrics(struct ap_pool *pool, struct ap_metrics *ret,
 	pthread_mutex_unlock(&pool->lock);
 }
 
-/* --- who watches --- */
+/* --- watchers --- */
 
 void pool_changed(struct ap_pool *pool)
 {

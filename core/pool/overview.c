@@ -8,28 +8,28 @@
 #include "jobs_internal.h"
 #include "shared.h"
 
-/* How old what is looked at may be. */
+/* How old a screen and the usage may be. */
 #define SCREEN_LASTS (200 * AP_MS)
 #define USAGE_LASTS  (5 * AP_SECOND)
 
-/* How long a reader waits for a look. One that takes longer goes on behind him: he is shown what
- * was seen before, and what was never seen as not known. */
+/* How long a reader waits for a refresh. A longer one continues in the background: the reader gets
+ * the previous values, and "unknown" for values that no refresh has read yet. */
 #define LOOK_PATIENCE (15 * AP_MS)
 
-/* Usage is looked at for no more than one part of time in so many and one, and from so many agents
- * on by a table of all processes. */
+/* Reading usage takes at most 1/(USAGE_SHARE + 1) of the time. From TABLE_FROM agents on, the
+ * refresh reads one table of all processes instead of a tree per agent. */
 #define USAGE_SHARE 10
 #define TABLE_FROM  8
 
-/* A backend that does not answer for so long is not asked for so long: what was seen before has to
- * do meanwhile. */
+/* If the backend does not answer within CAPTURE_LIMIT, the refresh does not ask it again for
+ * CAPTURE_PAUSE: readers get the previous screens meanwhile. */
 #define CAPTURE_LIMIT AP_SECOND
 #define CAPTURE_PAUSE (30 * AP_SECOND)
 
 /* --- screens and usage --- */
 
-/* Looks at the screen, if anything was printed since the last time. False: the backend did not
- * answer. */
+/* Captures the screen, if the program has printed anything since the last capture. False: the
+ * backend did not answer. */
 static bool refresh_screen(struct ap_agent *agent)
 {
 	struct ap_pool *pool = agent->pool;
@@ -48,7 +48,7 @@ static bool refresh_screen(struct ap_agent *agent)
 		return r != -ETIMEDOUT;
 	const char *now = ap_shared_new(ap_buf_text(&screen), screen.len);
 	if (!now)
-		return true; /* what was seen before has to do */
+		return true; /* ENOMEM: the previous screen stays */
 	pthread_mutex_lock(&pool->lock);
 	const char *before = agent->shown;
 	agent->shown = now;
@@ -59,7 +59,8 @@ static bool refresh_screen(struct ap_agent *agent)
 	return true;
 }
 
-/* Agents are looked at one after the other, so that one that is slow holds up no lock. */
+/* The agent of a slot, with a reference, if its program was started; else NULL. Taken one by one:
+ * the lock is not held while a slow agent is read. */
 static struct ap_agent *agent_started_in(struct ap_pool *pool, unsigned slot)
 {
 	pthread_mutex_lock(&pool->lock);
@@ -86,7 +87,7 @@ static void refresh_screens(struct ap_pool *pool)
 	}
 }
 
-/* How many agents there are, if that of any is not known or too old; else 0. */
+/* The number of running agents, if the usage of any of them is unknown or too old; else 0. */
 static unsigned usage_wanted(struct ap_pool *pool, int64_t now)
 {
 	unsigned n = 0;
@@ -106,7 +107,8 @@ static unsigned usage_wanted(struct ap_pool *pool, int64_t now)
 	return wanted ? n : 0;
 }
 
-/* Of all of them together, so that the processes of the machine are listed once for all. */
+/* Reads the usage of all agents together: one listing of the machine's processes serves them all.
+ */
 static void refresh_usage(struct ap_pool *pool)
 {
 	int64_t began = ap_clock_ns();
@@ -124,9 +126,9 @@ static void refresh_usage(struct ap_pool *pool)
 		if (!agent)
 			continue;
 		if (table && !late && (late = process_table_is_late(table)))
-			pool->usage_from = slot; /* it is the first the next time */
+			pool->usage_from = slot; /* the next refresh begins with this slot */
 		(void)session_usage(agent->session, table, &usage,
-				    &percent); /* -ESRCH: it has ended */
+				    &percent); /* -ESRCH: the program has ended */
 		ap_agent_unref(agent);
 	}
 	process_table_free(table);
@@ -140,7 +142,7 @@ static void job_refresh(struct worker_job *job)
 	int64_t began = ap_clock_ns();
 	refresh_screens(pool);
 	refresh_usage(pool);
-	atomic_fetch_add(&pool->n_changes, 1); /* no poller sees it */
+	atomic_fetch_add(&pool->n_changes, 1); /* without pool_changed(): wakes no poller */
 	int64_t took = ap_clock_ns() - began;
 	pthread_mutex_lock(&pool->lock);
 	pool->looks = false;
@@ -149,12 +151,12 @@ static void job_refresh(struct worker_job *job)
 	pthread_mutex_unlock(&pool->lock);
 }
 
-/* Answers who waits for a look: when it has ended, or has taken too long. */
+/* Answers the requests that wait for a refresh: when it has ended, or after LOOK_PATIENCE. */
 static void job_answer(struct worker_job *job)
 {
 	struct ap_pool *pool = ap_container_of(job, struct ap_pool, answer_job);
 	pthread_mutex_lock(&pool->lock);
-	while (!ap_list_empty(&pool->lookers)) { /* one that is cancelled takes itself out */
+	while (!ap_list_empty(&pool->lookers)) { /* a cancel removes its request, see pool.c */
 		struct ap_request *request =
 			ap_container_of(pool->lookers.next, struct ap_request, settles.link);
 		int64_t until = request->asked_ns + LOOK_PATIENCE;
@@ -192,7 +194,7 @@ void ap_pool_look(struct ap_pool *pool, struct ap_request *request)
 	pthread_mutex_unlock(&pool->lock);
 }
 
-/* --- one look --- */
+/* --- one snapshot --- */
 
 static bool agent_overview_locked(const struct ap_agent *agent, struct ap_agent_overview *ret)
 {

@@ -1,5 +1,6 @@
-/* The shell round the machine: one lock, steps of the machine, effects handed to workers, answers
- * handed to who asked. Lives from the state directory's lock to the removal of what is in it. */
+/* The shell round the machine: holds the lock, steps the machine, hands effects to workers and
+ * answers to requesters. The pool lives from locking the state directory to removing its content.
+ */
 #include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
@@ -44,7 +45,7 @@ void ap_request_free(struct ap_request *request)
 static void explain(struct ap_request *request, const struct ap_err *err)
 {
 	free(request->why);
-	request->why = strdup(err->text); /* ENOMEM: the errno alone has to do */
+	request->why = strdup(err->text); /* ENOMEM: only the errno remains */
 }
 
 static void request_finish(struct ap_request *request, int result, const struct ap_err *err)
@@ -82,7 +83,8 @@ struct ap_lease_key ap_request_lease(const struct ap_request *request)
 	return (struct ap_lease_key){.agent = request->granted, .token = request->machine.token};
 }
 
-/* False: a look has answered it, or is about to. */
+/* Removes the request from the list of those that wait for a refresh. False: job_answer() has taken
+ * it off already, and answers it. */
 static bool stop_looking(struct ap_pool *pool, struct ap_request *request)
 {
 	pthread_mutex_lock(&pool->lock);
@@ -105,7 +107,7 @@ void ap_request_cancel(struct ap_pool *pool, struct ap_request *request)
 	ap_err_set(&err, 0, "interrupted");
 	if (waits)
 		request_answer(request, -ECANCELED, &err);
-	else /* a worker has it: it drops the pool's reference */
+	else /* a worker has the request, and drops the pool's reference */
 		request_finish(request, -ECANCELED, &err);
 }
 
@@ -144,7 +146,7 @@ static const char *refusal(int error)
 	return strerror(-error);
 }
 
-/* Why the machine refuses it. Takes the lock. */
+/* The sentence for the machine's refusal. Takes the lock. */
 static void refusal_of(struct ap_pool *pool, int result, struct ap_err *ret)
 {
 	if (result != -EHOSTDOWN) {
@@ -157,7 +159,7 @@ static void refusal_of(struct ap_pool *pool, int result, struct ap_err *ret)
 	pthread_mutex_unlock(&pool->lock);
 }
 
-/* Gives the lease's key and text to the acquirer, and has the holder's process watched. */
+/* Gives the lease's key and text to the acquirer, and watches the holder's process. */
 static void grant_locked(struct ap_pool *pool, struct ap_request *request)
 {
 	if (request->machine.result < 0 || request->machine.token == 0)
@@ -168,21 +170,23 @@ static void grant_locked(struct ap_pool *pool, struct ap_request *request)
 	ap_buf_printf(&request->text, "%s %s\n", agent->name, request->machine.label.text);
 	if (agent->holder_fd >= 0)
 		(void)loop_watch_fd(pool->loop, &agent->holder_ends,
-				    agent->holder_fd); /* ENOMEM: ttl is left */
+				    agent->holder_fd); /* ENOMEM: only the ttl ends the lease */
 }
 
-/* Outcomes of effects for which there is no agent: no memory for one, or none to stop. */
+/* Outcomes of effects that no worker carries out, as there is no agent: agent_new_locked() failed,
+ * or the stop that follows finds no agent. */
 struct unmade {
 	unsigned n;
-	struct machine_event events[AP_MAX_SPAWNING + 1]; /* and the stop of one that failed */
+	struct machine_event events[AP_MAX_SPAWNING + 1]; /* spawns, and the stop after a failed one
+							   */
 };
 
-/* Has it written down that a lease ends: the next daemon has it end too. */
+/* Records that a lease ends: if this daemon dies, the next one ends the lease. */
 static void keep_ending_locked(struct ap_pool *pool, const struct machine_slot *slot)
 {
 	struct store_txn *txn = slot->token ? store_txn_new() : NULL;
 	txn_lease_ends(txn, slot->token, ap_reason_name(slot->leaving));
-	if (txn) /* else it is set aside, and it has been written down */
+	if (txn) /* token 0: the agent is quarantined, and the end recorded already */
 		store_submit(pool->store, txn, false, NULL, NULL);
 }
 
@@ -216,7 +220,8 @@ static void hand_out_locked(struct ap_pool *pool, struct unmade *unmade)
 	}
 }
 
-/* Has the agents and what is said of spawning follow the moves of the step just made. */
+/* Applies the moves of the step just made to the agents: fences their sessions, forgets holders,
+ * and keeps the sentence for a spawn or recycling that took too long. */
 static void follow_moves_locked(struct ap_pool *pool, const struct machine_event *event,
 				int64_t now)
 {
@@ -228,7 +233,7 @@ static void follow_moves_locked(struct ap_pool *pool, const struct machine_event
 		session_fence(agent->session, pool->view->slots[move->slot].token);
 		if (move->from == AP_AGENT_ACTIVE)
 			agent_forget_holder_locked(agent);
-		/* whoever gave up by himself has said why */
+		/* a job that reported -ETIMEDOUT itself has set the sentence */
 		bool told = event->slot == move->slot && event->result == -ETIMEDOUT;
 		if (move->reason == AP_REASON_TIMEOUT && move->from != AP_AGENT_VALIDATING &&
 		    !told) {
@@ -299,7 +304,7 @@ void pool_unlock(struct ap_pool *pool)
 			ap_container_of(answered.next, struct machine_request, link);
 		struct ap_request *asked = ap_container_of(request, struct ap_request, machine);
 		struct ap_err err;
-		bool told = request->result == 0 || asked->why; /* by who failed under it */
+		bool told = request->result == 0 || asked->why; /* the failed job has explained */
 		ap_list_remove(&request->link);
 		if (!told)
 			refusal_of(pool, request->result, &err);

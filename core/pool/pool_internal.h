@@ -1,9 +1,9 @@
-/* What the files of the pool share. Not for fs/.
+/* Shared by the files of the pool. Not for fs/.
  *
  * Locks, in the order in which they are taken: pool->lock, those of sessions (session.h), then the
- * worker pools' own and the loop's. The backend's are leaves, taken with none of these held; that
- * of kept_work is one too, but they may be. Under pool->lock: no I/O, no callback, nothing that
- * sleeps. */
+ * worker pools' own and the loop's. The backend's locks are leaves: a thread that takes one holds
+ * none of these. The lock of kept_work is a leaf, too, but a thread that takes it may hold them.
+ * Under pool->lock: no I/O, no callback, nothing that sleeps. */
 #pragma once
 
 #include <pthread.h>
@@ -25,10 +25,10 @@
 #include "worktree.h"
 
 #define POOL_N_WORKERS	  6
-#define POOL_N_ENDERS	  26	      /* more of them at the end, which mostly wait */
+#define POOL_N_ENDERS	  26	      /* workers at the end: they mostly wait */
 #define POOL_WAITERS_MAX  10000	      /* acquirers in the queue */
-#define POOL_WAITERS_USER 1000	      /* of them of one user who is neither root nor the owner */
-#define POOL_COMMITS_MAX  64	      /* commits of one agent that are not made yet */
+#define POOL_WAITERS_USER 1000	      /* acquirers of one user, neither root nor the owner */
+#define POOL_COMMITS_MAX  64	      /* commits of one agent that wait or are being made */
 #define POOL_ASKED_MAX	  16384	      /* texts and commands that workers have not answered yet */
 #define POOL_WORKTREES	  "worktrees" /* directories in the state directory */
 #define POOL_LAYERS	  "layers"
@@ -44,7 +44,7 @@ struct transition {
 struct noted_lease {
 	unsigned number; /* of its agent */
 	char label[AP_LABEL_MAX + 1];
-	int64_t granted_ns, waited_ns; /* when, after how long; granted_ns 0: it is not */
+	int64_t granted_ns, waited_ns; /* when, after how long; granted_ns 0: not granted */
 };
 
 struct ap_request {
@@ -54,116 +54,117 @@ struct ap_request {
 	atomic_int n_refs;    /* the caller's, and the pool's while it is submitted */
 	atomic_bool answered; /* whoever sets it calls done */
 	bool in_machine;      /* the machine answers it */
-	bool has_restore;     /* behind base's NUL stands what of kept/ is laid over its worktree */
-	bool wants_response;  /* of an agent that has settled */
-	char *why;	      /* behind the result, owned; NULL: nothing is known */
-	struct ap_buf text;   /* what it brings; written by whoever calls done, before it */
+	bool has_restore;     /* behind base's NUL: the name of the kept work to restore */
+	bool wants_response;  /* once the agent has settled */
+	char *why;	      /* the sentence for the result, owned; NULL: none */
+	struct ap_buf text;   /* the answer; the thread that calls done writes it before */
 	char *base;	      /* of an acquirer, owned; NULL: the configuration's */
 	unsigned granted;     /* number of the agent that an acquirer got */
-	/* of an acquirer: the process that the lease ends with, 0: none; and its start, as
-	 * process_start_time() tells it: who waits costs no descriptor */
+	/* of an acquirer: the process that the lease ends with, 0: none; and its start by
+	 * process_start_time(): a waiting request needs no descriptor */
 	pid_t holder;
 	uint64_t holder_start;
-	struct ap_agent *agent; /* that it waits for, referenced; NULL: for none */
-	/* of it, to settle; of a look the link alone: pool->lookers, pool->lock */
+	struct ap_agent *agent; /* that the request waits for, with a reference; NULL: none */
+	/* the wait for that agent; ap_pool_look() uses only the link, in pool->lookers, guarded by
+	 * pool->lock */
 	struct session_wait settles;
-	int64_t asked_ns; /* of an acquirer or a look: when */
-	int64_t offset;	  /* where a text that is kept begins */
+	int64_t asked_ns; /* of an acquirer or of ap_pool_look(): when */
+	int64_t offset;	  /* where the piece of a kept text begins */
 };
 
 struct ap_agent {
 	struct ap_pool *pool;
-	struct session *session; /* has the count of references of both, and the lane */
+	struct session *session; /* has the reference count of both, and the lane */
 	unsigned number, slot;
 	char name[32];
 	char *dir; /* its directory in the state directory */
 	char *worktree_path;
 
 	/* only what runs in the lane touches these */
-	struct machine_effect effect; /* that is being carried out */
+	struct machine_effect effect; /* the one being carried out */
 	struct worktree worktree;
 	struct worktree_lease lease;
-	uint64_t token;	    /* of the last lease that it was made ready for */
-	bool lease_open;    /* the worktree is on the lease's branch, and its work not saved yet */
-	bool lease_held;    /* and it was granted, says the store */
-	int64_t granted_ns; /* when; of the last one */
-	bool dir_made;	    /* its directory is its own */
+	uint64_t token;	    /* of the last lease that a validation began for */
+	bool lease_open;    /* the worktree is on the lease's branch, its work not saved yet */
+	bool lease_held;    /* the store has recorded the grant of that lease */
+	int64_t granted_ns; /* when the store recorded the last grant */
+	bool dir_made;	    /* this agent made `dir`: its stop removes it */
 	char prompted_label[AP_LABEL_MAX + 1]; /* of the lease whose prompt is being given */
-	atomic_bool saving;		       /* these three: any thread */
-	atomic_uint_least64_t saved_files, saved_bytes; /* how far that is */
+	atomic_bool saving;		       /* a save is under way; these three: any thread */
+	atomic_uint_least64_t saved_files, saved_bytes; /* progress of the save */
 
 	/* guarded by pool->lock */
-	struct worker_job effect_job;	   /* queued or running; no more than one waits */
-	struct machine_effect next_effect; /* the last one given to it */
-	bool effect_queued;		   /* and not taken up yet */
+	struct worker_job effect_job;	   /* queued or running; at most one is queued */
+	struct machine_effect next_effect; /* what effect_job carries out when it runs next */
+	bool effect_queued;		   /* effect_job is queued */
 	struct worker_job probe_job;
 	uint32_t probe; /* id of the probe under way; 0: none */
 	struct transition transitions[AP_TRANSITIONS];
 	unsigned n_transitions; /* ever */
-	int holder_fd; /* of the process that its lease ends with, from the validation on; -1: none
-			*/
-	struct loop_source holder_ends; /* watches that, once the lease is granted */
+	int holder_fd; /* pidfd of the process that the lease ends with, from the validation on;
+			* -1: none */
+	struct loop_source holder_ends; /* watches holder_fd, once the lease is granted */
 	bool gone;			/* its slot has been given up */
-	/* what the lane has in `lease` and `worktree`, for who is not in it: the base once the
-	 * lease is granted; where the worktree was last put, "" while that is the lease's affair */
+	/* copies of `lease` and `worktree` for readers outside of the lane: the base of a granted
+	 * lease; the commit that the pool last put the worktree at, "" while a lease has it */
 	char base[GIT_OID_MAX + 1], commit[GIT_OID_MAX + 1];
 	unsigned port;		/* for its own use; 0: none chosen yet */
 	uint64_t n_prompts;	/* of its lease */
-	uint64_t prompt_seq;	/* of the last one */
+	uint64_t prompt_seq;	/* of its last prompt */
 	unsigned n_commits;	/* that wait or are being made */
-	atomic_bool forwarding; /* a job to bring it forward waits */
-	atomic_bool following;	/* one to have its branch follow it waits */
-	const char *shown;	/* the screen as overview.c last saw it, shared; NULL: it did not */
-	int64_t shown_size;	/* of the raw output then */
-	unsigned shown_start;	/* of which start of the program that was */
+	atomic_bool forwarding; /* job_forward() is queued */
+	atomic_bool following;	/* job_follow() is queued */
+	const char *shown;    /* the screen that overview.c captured last, shared; NULL: none yet */
+	int64_t shown_size;   /* of the raw output at that capture */
+	unsigned shown_start; /* session_info.start at that capture */
 };
 
 struct ap_pool {
 	struct repo repo;
 	const char *const *argv;
 	struct profile *profile;      /* of the program */
-	struct session_host sessions; /* what they share */
-	char *worktrees;	      /* the directory of them */
+	struct session_host sessions; /* shared by all sessions */
+	char *worktrees;	      /* the directory of all worktrees */
 	struct events *events;
 	char *mountpoint, *shim, *state_dir;
 	void (*agent_gone)(void *data, const char *name);
 	void (*changed)(void *data);
 	void (*tell)(void *data, const char *sentence);
 	void *observer;
-	atomic_uint n_watching; /* who wants to be told of changes that are no events */
+	atomic_uint n_watching; /* watchers of changes that are no events */
 	_Atomic uint64_t n_changes;
 	uid_t owner, shown_owner; /* the daemon's user; that of -o uid=, else the same */
 	int lock_fd;		  /* the state directory's lock */
-	bool locked;		  /* it is ours */
-	struct ap_config mounted; /* as the command line has it */
+	bool locked;		  /* this daemon holds that lock */
+	struct ap_config mounted; /* the configuration of the command line */
 	struct store *store;
 	bool kept;	   /* agents and leases stay for the next daemon */
-	int helpers_fd;	   /* locked by every helper that runs */
-	bool helpers_gone; /* no process of a daemon before is at work any more */
-	bool store_lost;   /* it was damaged, and begins anew */
+	int helpers_fd;	   /* every running helper holds a lock on it */
+	bool helpers_gone; /* no helper of an earlier daemon runs any more */
+	bool store_lost;   /* the store was damaged, and is empty now */
 	struct backend *backend;
 	struct worker_pool *workers;
 	struct templates *templates;
 	struct kept_work *kept_work;
-	struct worker_once tidy;  /* removes what is garbage, prepares what is wanted next */
-	struct worker_once bound; /* has agents bounded as it is set */
+	struct worker_once tidy;  /* removes garbage, prepares the next worktree */
+	struct worker_once bound; /* passes max_memory on to the backend */
 	struct worker_job revive_job;
-	/* overview.c: a thread that looks, and one that answers who waits for that; and one that
-	 * tells the observer */
+	/* three threads: one refreshes screens and usage, one answers the requests that wait for
+	 * the refresh (both overview.c), one notifies the observer */
 	struct worker_pool *looking;
-	struct worker_once notify; /* tells him that something is shown otherwise */
+	struct worker_once notify; /* tells the observer that something shown has changed */
 	struct worker_job look_job, answer_job;
-	int64_t silent_until_ns; /* the former's own: the backend did not answer */
-	int64_t usage_due_ns;	 /* likewise: no usage is looked at before */
-	unsigned usage_from;	 /* likewise: the slot that is looked at first */
+	int64_t silent_until_ns; /* look_job only: it asks the backend for no screen before */
+	int64_t usage_due_ns;	 /* look_job only: it reads no usage before */
+	unsigned usage_from;	 /* look_job only: the slot whose usage it reads first */
 	int64_t started_ns;
 
-	pthread_mutex_t lock;	/* of what follows */
-	pthread_cond_t emptied; /* an agent has gone */
+	pthread_mutex_t lock;	/* guards what follows */
+	pthread_cond_t emptied; /* pool_is_over_locked() has become true */
 	struct ap_config config;
 	unsigned serials[AP_N_OPTIONS];	 /* how often each was set while the pool ran */
-	struct machine *machine;	 /* pool_step_locked() steps it, nobody else */
-	const struct machine_view *view; /* of it */
+	struct machine *machine;	 /* only pool_step_locked() steps it */
+	const struct machine_view *view; /* of the machine */
 	struct machine_effects effects;	 /* of the step under way */
 	struct ap_list answered;	 /* machine requests, until pool_unlock() */
 	struct counters counters;
@@ -175,17 +176,17 @@ struct ap_pool {
 	struct ap_err quarantine_error; /* where work lies that could not be saved */
 	unsigned n_quarantined;
 	struct ap_list lookers; /* requests that answer_job answers */
-	bool looks, answers;	/* these jobs are queued or run */
-	int64_t look_due_ns;	/* what was looked at before does until then */
-	pthread_cond_t looked;	/* a look has ended */
+	bool looks, answers;	/* look_job, answer_job is queued or runs */
+	int64_t look_due_ns;	/* no new refresh begins before */
+	pthread_cond_t looked;	/* a refresh has ended */
 
 	struct loop *loop;
-	struct loop_source machine_due;	 /* a deadline of the machine's */
+	struct loop_source machine_due;	 /* the machine's next deadline */
 	struct loop_source backend_says; /* the backend has an answer, or has gone */
-	struct loop_source revive_due;	 /* the backend is to be started again */
-	bool reviving;			 /* a worker starts the backend again; pool->lock */
+	struct loop_source revive_due;	 /* time for the next attempt to revive the backend */
+	bool reviving;			 /* an attempt to revive it is under way; pool->lock */
 	atomic_uint n_asked;		 /* jobs with a request */
-	atomic_uint names_kept; /* numbers of agents below this are spent, says the store */
+	atomic_uint names_kept;		 /* the store has agent numbers below this as spent */
 };
 
 /* --- pool.c --- */
@@ -271,10 +272,10 @@ void observe_answer_locked(struct ap_pool *pool, const struct ap_request *reques
 /* Counts and logs what the last step changed. */
 void observe_step_locked(struct ap_pool *pool, const struct step_before *before, int64_t now_ns);
 
-/* Notes the length of the queue that a step has left. */
+/* Records whether acquirers wait while the pool is at max_pool_size. After every step. */
 void observe_queue_locked(struct ap_pool *pool);
 
-/* One consistent look at the counts. */
+/* A consistent snapshot of the counts. */
 struct ap_metrics metrics_of_locked(struct ap_pool *pool, const struct templates_stats *templates,
 				    int64_t now_ns);
 
@@ -285,34 +286,36 @@ char *config_text(struct ap_pool *pool, enum ap_option option);
 
 /* --- program.c --- */
 
-/* Whether there is such a program for agents to run. -ENOENT, -EACCES. Blocks. */
+/* Whether agents can run the pool's program. -ENOENT, -EACCES, or what stat(2) says. Blocks. */
 int program_check(const struct ap_pool *pool, struct ap_err *err);
 
 /* --- state_dir.c --- */
 
-/* Fills pool->state_dir, a canonical path, by the options and pool->repo; makes nothing. -EINVAL:
- * it cannot be there (in the mount point, round it, or in a checkout of the repository);
- * -ENOTEMPTY: it is there and no state directory; -ENAMETOOLONG, … Blocks. */
+/* Sets pool->state_dir, a canonical path, by the options and pool->repo; makes nothing. -EINVAL:
+ * the directory cannot be there (in the mount point, round it, or in a checkout of the repository);
+ * -ENOTEMPTY: it exists and is no state directory; -ENAMETOOLONG, … Blocks. */
 int state_dir_choose(struct ap_pool *pool, struct ap_err *err);
 
-/* Waits for a daemon that is about to end, a minute at most. True: there was one, and it has ended.
- * Makes nothing. Blocks. */
+/* Waits for a daemon that is about to end, a minute at most. True: there was such a daemon, and it
+ * has ended. Makes nothing. Blocks. */
 bool state_dir_await_end(struct ap_pool *pool);
 
-/* Record where the pool is mounted, and that it begins to end, so that a daemon that is started
- * meanwhile waits for that. */
+/* Record where the pool is mounted, and that it begins to end: a daemon that starts meanwhile waits
+ * for the end. */
 void state_dir_mounted(struct ap_pool *pool);
 void state_dir_leave(struct ap_pool *pool);
 
-/* Makes and locks the directory and opens the store; one that is damaged is set aside first, and
- * pool->store_lost is set. -EBUSY: another daemon has it, the sentence names it; one that is about
- * to end is waited for, a minute at most. Blocks.
- * state_dir_close() undoes what was done of it, and removes what is empty unless it is all kept. */
+/* Makes and locks the directory and opens the store; renames a damaged store first, and sets
+ * pool->store_lost. Waits for a daemon that is about to end, a minute at most. -EBUSY: another
+ * daemon has the directory; the sentence names its pid. Blocks.
+ * state_dir_close() undoes what state_dir_open() has done, and removes empty subdirectories. The
+ * lock stays until the process ends. */
 int state_dir_open(struct ap_pool *pool, struct ap_err *err);
 void state_dir_close(struct ap_pool *pool);
 
-/* Waits until the helpers of a dead daemon, such as git, have ended, and marks our own for the next
- * one. pool->helpers_gone: they have. Before the threads. Blocks. */
+/* Waits until the helpers of a dead daemon, such as git, have ended, a minute at most, and marks
+ * this daemon's helpers for the next one. Sets pool->helpers_gone if they have ended. Before the
+ * threads. Blocks. */
 int state_dir_await_helpers(struct ap_pool *pool, struct ap_err *err);
 
 /* "STATE_DIR/SUBDIR/NAME", owned by the caller; NULL on ENOMEM. */
@@ -355,7 +358,8 @@ struct lease_record {
 int lease_record_write(const struct ap_agent *agent, struct ap_err *err);
 void lease_record_remove(const struct ap_agent *agent);
 
-/* 1, or 0: there is none, the agent was not leased. -EBADMSG: one that was not written whole. */
+/* 1, or 0: there is no record, the agent was not leased. -EBADMSG: the record is damaged or not
+ * whole; -ENOMEM. */
 int lease_record_read(const char *agent_dir, struct lease_record *ret);
 
 /* The message of the commit that saves a lease's work. */
@@ -375,7 +379,7 @@ struct ap_agent *agent_new_locked(struct ap_pool *pool, unsigned slot, unsigned 
 void agent_ref(struct ap_agent *agent);
 unsigned agent_generation(const struct ap_agent *agent);
 
-/* Fills in what is shown of an agent, with what its session says. False: it is gone. */
+/* Fills in what users see of an agent, with the session's part from `info`. False: it is gone. */
 bool agent_info_locked(const struct ap_agent *agent, const struct session_info *info,
 		       struct ap_agent_info *ret);
 

@@ -1,6 +1,6 @@
-/* Whether the pool's program is there, before anything is made: looked for as an agent's shim will,
- * by execvp() in a worktree with the PATH of agents. What cannot be known before there is a
- * worktree is taken to be there. */
+/* Whether the pool's program exists, before the pool makes anything: looks for it as the shim of an
+ * agent will, by execvp() in a worktree with the PATH of agents. Assumes that it exists where only
+ * a worktree could tell. */
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -12,8 +12,9 @@
 #include "cleanup.h"
 #include "jobs_internal.h"
 
-/* Whether exec would take the file: 0, -ENOENT, -EISDIR, -EACCES, -ENOEXEC (there is no such
- * interpreter as it names, in `ret`). What is no program of any kind is run by sh. */
+/* Whether execvp() could run the file: 0, -ENOENT, -EISDIR, -EACCES, another errno of stat(2), or
+ * -ENOEXEC: the interpreter that it names, in `ret_interpreter`, cannot be run. A file of unknown
+ * format is fine: execvp() gives it to sh. */
 static int runnable(const char *path, char ret_interpreter[PATH_MAX])
 {
 	struct stat st;
@@ -29,7 +30,7 @@ static int runnable(const char *path, char ret_interpreter[PATH_MAX])
 		return 0;
 	const char *at = head + 2 + strspn(head + 2, " \t");
 	size_t len = strcspn(at, " \t\r\n");
-	if (len == 0 || at[len] == '\0' || at[0] != '/') /* relative to where it is run */
+	if (len == 0 || at[len] == '\0' || at[0] != '/') /* relative to the agent's directory */
 		return 0;
 	snprintf(ret_interpreter, PATH_MAX, "%.*s", (int)len, at);
 	return access(ret_interpreter, X_OK) < 0 ? -ENOEXEC : 0;
@@ -51,12 +52,12 @@ static int refuse_program(const char *name, const char *path, int error, const c
 	return ap_err_errno(err, error, "the program %s", name);
 }
 
-/* As execvp() looks for it. A relative directory is one of the worktree's: of the checkout's here.
- */
+/* Looks in PATH as execvp() does. A relative directory in PATH is relative to the worktree: looks
+ * in the repository's checkout instead. */
 static int check_in_path(const struct ap_pool *pool, const char *name, struct ap_err *err)
 {
 	AP_CLEANUP_BUF struct ap_buf path = {0};
-	AP_CLEANUP_BUF struct ap_buf found = {0}; /* that cannot be run */
+	AP_CLEANUP_BUF struct ap_buf found = {0}; /* the first that exists and cannot be run */
 	char interpreter[PATH_MAX], found_interpreter[PATH_MAX] = "";
 	int error = -ENOENT;
 	if (!session_path(&pool->sessions, &path))
@@ -87,8 +88,8 @@ static int check_in_path(const struct ap_pool *pool, const char *name, struct ap
 			  path.len > 0 ? path.data : "empty");
 }
 
-/* A path that begins in each agent's worktree: of what base has, and of what comes into a worktree
- * beside it, as far as that can be known now. */
+/* Checks a path relative to the agents' worktrees: the base has to contain it, or the checkout, as
+ * files from there may come into a worktree. Assumes the best if setup could make it. */
 static int check_in_worktree(const struct ap_pool *pool, const char *name, struct ap_err *err)
 {
 	const struct repo *repo = &pool->repo;
@@ -98,11 +99,11 @@ static int check_in_worktree(const struct ap_pool *pool, const char *name, struc
 		inside += 2 + strspn(inside + 2, "/");
 	if (*pool->config.text[AP_OPT_SETUP] || strncmp(inside, "../", 3) == 0 ||
 	    strstr(inside, "/../"))
-		return 0; /* setup may make it; or it is somewhere else */
+		return 0; /* setup may make it; or it is outside of the worktree */
 	if (repo_resolve(repo, pool->config.text[AP_OPT_BASE], commit, NULL) < 0 ||
 	    repo_has_program(repo, commit, inside))
 		return 0;
-	if (repo->work_tree) { /* such as .worktreeinclude names, or a hook makes */
+	if (repo->work_tree) { /* a file that .worktreeinclude names, or that a hook makes */
 		AP_CLEANUP_BUF struct ap_buf file = {0};
 		ap_buf_printf(&file, "%s/%s", repo->work_tree, inside);
 		if (runnable(ap_buf_text(&file), interpreter) == 0)

@@ -1,11 +1,11 @@
-/* Going on with what a daemon before this one has left: by a crash, or on purpose.
+/* Recovery of what an earlier daemon left, by a crash or on purpose.
  *
- * An agent is known by its record: it is adopted if its terminal has the shim that the record
- * names, by pid and time of start. A lease by write goes on, with its agent, whether the program
- * lives or not; one by a handle ends, as its handle did; one that was ending ends; one that was not
- * granted is undone. All of these are leases to the machine first, so that they end as any lease
- * ends. What has no record, or does not fit the one that it has, is removed, and the work in it
- * saved. */
+ * The pool knows an agent by its record, and adopts it if its terminal has the shim that the record
+ * names, by pid and time of start. A lease by write continues with its agent, whether the program
+ * lives or not; a lease by a handle ends, as its handle did; a lease that was ending ends; a lease
+ * that was not granted is undone. The machine adopts all of these first, so that they end as any
+ * lease does. Recovery removes an agent or worktree that has no record, or does not fit its record,
+ * and saves the work in it. */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -26,16 +26,16 @@
 #include "process_tree.h"
 #include "remove.h"
 
-/* What shims of agents that are not adopted are given to end. */
+/* How long the shim of an agent that is not adopted may take to end. */
 #define ORPHAN_LIMIT (10 * AP_SECOND)
 
-/* --- what there is --- */
+/* --- what is left --- */
 
 struct left {
 	struct store_agent agent;
 	struct store_lease lease; /* token 0: none */
-	struct ap_agent *adopted; /* what it has become, referenced; NULL: nothing */
-	bool quarantined;	  /* kept as it is, with its records */
+	struct ap_agent *adopted; /* with a reference; NULL: not adopted */
+	bool quarantined;	  /* stays as it is, with its records */
 };
 
 struct recovery {
@@ -89,7 +89,8 @@ static void for_each_left(struct recovery *recovery, const char *subdir,
 	closedir(dir);
 }
 
-/* Whatever the store says: a name that is on the disk, and a token in a record, are spent. */
+/* Raises the machine's numbers above a name that is on the disk and the token in its lease's
+ * record, whatever the store says. */
 static void spend_numbers(struct recovery *recovery, const char *name)
 {
 	struct ap_pool *pool = recovery->pool;
@@ -108,8 +109,8 @@ static void tell_lost(struct ap_pool *pool, const char *label, const char *name,
 		   EVENT_FIELDS({"lease", label, 0}, {"agent", name, 0}, {"reason", reason, 0}));
 }
 
-/* Asks the shim that holds the lock of its record to end its tree, whatever became of the
- * terminal that it was started in. */
+/* Sends SIGTERM to the shim that AGENT_DIR/alive names, which ends its process tree, whatever
+ * became of its terminal. */
 static void ask_shim(const char *agent_dir)
 {
 	char line[32] = "";
@@ -118,18 +119,19 @@ static void ask_shim(const char *agent_dir)
 	AP_CLEANUP_CLOSE int fd = pid > 1 ? pidfd_open(pid, 0) : -1;
 	if (fd < 0 || !process_has_word(pid, agent_dir))
 		return;
-	(void)pidfd_send_signal(fd, SIGTERM, NULL, 0); /* fails when it has ended now */
+	(void)pidfd_send_signal(fd, SIGTERM, NULL, 0); /* fails if the shim has just ended */
 	(void)pidfd_send_signal(fd, SIGCONT, NULL, 0);
 }
 
-/* Ends what still runs of an agent and waits until it has. -ETIMEDOUT. */
+/* Ends what still runs of an agent and waits, ORPHAN_LIMIT at most, until its shim has ended.
+ * -ETIMEDOUT. */
 static int end_left(struct ap_pool *pool, const char *name, const char *agent_dir,
 		    struct ap_err *err)
 {
 	AP_CLEANUP_BUF struct ap_buf path = {0};
 	struct backend_terminal terminal = {.shim = 0};
 	snprintf(terminal.session, sizeof terminal.session, "%s", name);
-	(void)pool->backend->ops->remove(pool->backend, &terminal, NULL); /* it may have gone */
+	(void)pool->backend->ops->remove(pool->backend, &terminal, NULL); /* may not exist */
 	ap_buf_printf(&path, "%s/alive", agent_dir);
 	AP_CLEANUP_CLOSE int fd = open(ap_buf_text(&path), O_RDWR | O_CLOEXEC);
 	int64_t deadline = ap_clock_ns() + ORPHAN_LIMIT;
@@ -151,9 +153,10 @@ static void quarantine_left(struct ap_pool *pool, struct worktree *worktree,
 	worktree_leave(worktree);
 }
 
-/* --- what is not taken up --- */
+/* --- what is not adopted --- */
 
-/* What a worktree without any record stands on, if that is the branch of a lease. */
+/* The lease of a worktree without any record: that of the branch at HEAD, if it is a lease's branch
+ * and exists. */
 static bool lease_by_head(const struct worktree *worktree, struct worktree_lease *ret)
 {
 	static const char prefix[] = "ref: refs/heads/" WORKTREE_BRANCH_PREFIX;
@@ -167,8 +170,9 @@ static bool lease_by_head(const struct worktree *worktree, struct worktree_lease
 	return worktree_plan(worktree, "HEAD", ret, NULL) == 0 && !ret->created;
 }
 
-/* What of a lease has to be saved: by its record in the store, by that beside the worktree, or by
- * the branch that the worktree is on. 1, 0: nothing, or -EBADMSG. */
+/* The lease whose work has to be saved: by the record in the agent's directory, else by that in the
+ * store, else by the branch that the worktree is on. 1; 0: none; -EBADMSG: the record is damaged,
+ * and the store has none. */
 static int lease_of(const struct left *left, int found, const struct lease_record *record,
 		    const struct worktree *worktree, struct worktree_lease *ret)
 {
@@ -187,7 +191,8 @@ static int lease_of(const struct left *left, int found, const struct lease_recor
 	return !left && lease_by_head(worktree, ret);
 }
 
-/* What git has no place for is kept beside. */
+/* Keeps the work in kept/, as keep_if_wanted() in jobs.c: fails only if some of the work has no
+ * place in git and kept/ cannot hold it. */
 static int keep_left(struct ap_pool *pool, struct worktree *worktree,
 		     const struct worktree_lease *lease, uint64_t token,
 		     const struct worktree_saved *saved, struct ap_err *err)
@@ -221,7 +226,7 @@ static int save_left(struct ap_pool *pool, const char *name, const struct left *
 		  left ? "its agent cannot be taken up: its work is on its branch"
 		       : "the state store does not know it: its work is on its branch");
 	lease_message(lease.label, name, record->generation, &message);
-	(void)worktree_unmount(worktree, NULL, NULL, NULL); /* what stays is not entered */
+	(void)worktree_unmount(worktree, NULL, NULL, NULL); /* the save enters no mount */
 	r = worktree_save(worktree, &lease, ap_buf_text(&message), NULL, NULL, &saved, err);
 	if (r == 0)
 		r = keep_left(pool, worktree, &lease,
@@ -235,7 +240,7 @@ static int save_left(struct ap_pool *pool, const char *name, const struct left *
 	return r;
 }
 
-/* Saves the work of one left worktree to its lease's branch and removes it. */
+/* Saves the work of a worktree that was not adopted to its lease's branch, and removes it. */
 static void remove_worktree(struct recovery *recovery, const char *name)
 {
 	struct ap_pool *pool = recovery->pool;
@@ -248,7 +253,7 @@ static void remove_worktree(struct recovery *recovery, const char *name)
 		return;
 	int found = lease_record_read(agent_dir, &record);
 	int r = end_left(pool, name, agent_dir, &err);
-	/* half made, half cleaned or half removed: nobody has worked in it */
+	/* a spawn, recycling or stop was under way: no lease has work in it */
 	bool garbage = left && !left->lease.token && found == 0;
 	if (r == 0 && garbage)
 		r = worktree_left(&worktree, pool->templates, name, left->agent.admin_dir, &err);
@@ -271,7 +276,7 @@ static void remove_worktree(struct recovery *recovery, const char *name)
 	free(record.admin_dir);
 }
 
-/* What is left of an agent without a worktree. */
+/* Removes the directory of an agent that has no worktree. */
 static void remove_records(struct recovery *recovery, const char *name)
 {
 	struct ap_pool *pool = recovery->pool;
@@ -285,7 +290,7 @@ static void remove_records(struct recovery *recovery, const char *name)
 		remove_tree(agent_dir, NULL, NULL);
 }
 
-/* What is left of an overlay whose place has gone. */
+/* Discards the layers of an overlay whose mount point is removed. */
 static void discard_layers(struct recovery *recovery, const char *name)
 {
 	struct ap_pool *pool = recovery->pool;
@@ -298,15 +303,16 @@ static void discard_layers(struct recovery *recovery, const char *name)
 		(void)templates_discard(pool->templates, layers, NULL);
 }
 
-/* --- what is --- */
+/* --- what is adopted --- */
 
-/* Whether the worktree was made ready for no other lease than the one that the store knows. */
+/* Whether the record in the agent's directory names the lease that the store knows, or is absent. A
+ * damaged record counts as proof if the store knows a lease. */
 static bool is_proven(const struct left *left, const char *agent_dir)
 {
 	struct lease_record record;
 	int found = lease_record_read(agent_dir, &record);
 	free(record.admin_dir);
-	if (found < 0) /* a machine that lost its power may leave one so */
+	if (found < 0) /* a power failure may damage the record */
 		return left->lease.token != 0;
 	return found == 0 || record.token == left->lease.token;
 }
@@ -334,7 +340,7 @@ static struct machine_adoption adoption_of(const struct left *left)
 	};
 }
 
-/* The process that the lease ends with. False: it has ended. */
+/* Opens and watches the process that the lease ends with. False: it has ended. */
 static bool find_holder(struct ap_agent *agent, const struct store_lease *lease)
 {
 	struct ap_pool *pool = agent->pool;
@@ -347,12 +353,12 @@ static bool find_holder(struct ap_agent *agent, const struct store_lease *lease)
 	}
 	pthread_mutex_lock(&pool->lock);
 	agent->holder_fd = fd;
-	(void)loop_watch_fd(pool->loop, &agent->holder_ends, fd); /* ENOMEM: ttl is left */
+	(void)loop_watch_fd(pool->loop, &agent->holder_ends, fd); /* ENOMEM: only the ttl ends it */
 	pthread_mutex_unlock(&pool->lock);
 	return true;
 }
 
-/* Why a lease that was taken up does not go on; NONE: it does. */
+/* Why an adopted lease has to end; NONE: it continues. */
 static enum ap_reason why_over(struct ap_agent *agent, const struct store_lease *lease)
 {
 	if (*lease->ending)
@@ -366,7 +372,8 @@ static enum ap_reason why_over(struct ap_agent *agent, const struct store_lease 
 	return AP_REASON_NONE;
 }
 
-/* One that was being given when the daemon died may have reached the program, or not. */
+/* Queues a prompt of an earlier daemon again; not one that was being given when that daemon died:
+ * it may have reached the program or not, and is logged with the outcome "unknown". */
 static int take_prompt(void *data, const struct store_prompt *prompt)
 {
 	struct ap_agent *agent = data;
@@ -386,7 +393,7 @@ static int take_prompt(void *data, const struct store_prompt *prompt)
 	return 0;
 }
 
-/* Gives the prompts that waited, where there is somebody to give them to. */
+/* Queues the prompts that waited, if `wanted`; else drops them. */
 static void go_on_with_prompts(struct ap_agent *agent, bool wanted)
 {
 	struct ap_pool *pool = agent->pool;
@@ -400,7 +407,7 @@ static void go_on_with_prompts(struct ap_agent *agent, bool wanted)
 	store_submit(pool->store, txn, false, NULL, NULL);
 }
 
-/* A free slot becomes the agent's. NULL: there is none. */
+/* Makes an agent in a free slot. NULL: no slot is free, or ENOMEM. */
 static struct ap_agent *enter_left(struct ap_pool *pool, const struct left *left)
 {
 	pthread_mutex_lock(&pool->lock);
@@ -412,7 +419,7 @@ static struct ap_agent *enter_left(struct ap_pool *pool, const struct left *left
 	return agent;
 }
 
-/* Takes the worktree over. Nothing comes of it yet: set_going() does that. */
+/* Adopts an agent and its lease, and takes over the worktree. set_going() starts it later. */
 static int adopt(struct ap_pool *pool, struct left *left, struct worktree *worktree,
 		 const struct backend_terminal *terminal, struct ap_err *err)
 {
@@ -450,15 +457,15 @@ static int adopt(struct ap_pool *pool, struct left *left, struct worktree *workt
 	return 0;
 }
 
-/* Takes up its program, or its end; gives what waits for it, or has its lease end. From now on
- * workers do to it what the machine wants. */
+/* Makes the session take up the agent's program, or its end; then queues the prompts that waited,
+ * or ends the lease. From now on workers carry out the machine's effects on the agent. */
 static void set_going(struct ap_agent *agent, const struct store_lease *lease)
 {
 	struct session_record record;
 	session_record(agent->session, &record);
 	bool alive = record.terminal.shim != 0;
 	if (session_take_up(agent->session, alive, NULL) < 0)
-		(void)session_take_up(agent->session, false, NULL); /* it has ended just now */
+		(void)session_take_up(agent->session, false, NULL); /* the program has just ended */
 	enum ap_reason reason = lease->token ? why_over(agent, lease) : AP_REASON_NONE;
 	go_on_with_prompts(agent, reason == AP_REASON_NONE && alive);
 	if (reason)
@@ -467,8 +474,8 @@ static void set_going(struct ap_agent *agent, const struct store_lease *lease)
 							      .reason = reason});
 }
 
-/* What is found to be nobody's is removed before anything is made: an agent on its way through a
- * recycling has no worktree for a moment. */
+/* Starts all adopted agents. The caller has removed everything that was not adopted before: an
+ * agent that is being recycled has no worktree for a moment, and would look removable. */
 static void set_all_going(const struct recovery *recovery)
 {
 	for (int leased = 1; leased >= 0; leased--) { /* holders first */
@@ -480,7 +487,7 @@ static void set_all_going(const struct recovery *recovery)
 	}
 }
 
-/* Tells one command line from another. */
+/* A hash of the program's command line. */
 static int64_t program_mark(const struct ap_pool *pool)
 {
 	uint64_t mark = 0;
@@ -489,7 +496,7 @@ static int64_t program_mark(const struct ap_pool *pool)
 	return (int64_t)mark;
 }
 
-/* Tells one run of the machine from another; 0: it cannot be told. */
+/* A hash of the id of this boot; 0: unknown. */
 static int64_t boot_mark(void)
 {
 	char id[64];
@@ -498,7 +505,8 @@ static int64_t boot_mark(void)
 		       : 0;
 }
 
-/* Whether an agent that serves nobody may serve. */
+/* Whether to adopt an agent without a lease: there is room, and it has the pool's program, alive,
+ * in a clean worktree. */
 static bool is_of_use(struct ap_pool *pool, const struct left *left,
 		      const struct worktree *worktree, bool alive)
 {
@@ -509,7 +517,8 @@ static bool is_of_use(struct ap_pool *pool, const struct left *left,
 	return room && same_program && alive && left->agent.clean && worktree_present(worktree);
 }
 
-/* git that was ended with the machine leaves its lock: nobody is there who could hold it. */
+/* Removes index.lock, which a git that was killed leaves behind. The caller knows that no process
+ * of the agent runs. */
 static void remove_stale_lock(const struct worktree *worktree)
 {
 	AP_CLEANUP_BUF struct ap_buf path = {0};
@@ -517,8 +526,8 @@ static void remove_stale_lock(const struct worktree *worktree)
 	(void)unlink(ap_buf_text(&path));
 }
 
-/* Opens what an agent has left, and finds out whether its program lives: `terminal` has a shim
- * then. */
+/* Opens the worktree of an agent, and finds its terminal; terminal->shim is 0 unless the program
+ * lives. */
 static int open_left(struct recovery *recovery, const struct left *left, const char *name,
 		     const char *dir, struct worktree *worktree, struct backend_terminal *terminal,
 		     struct ap_err *err)
@@ -530,14 +539,14 @@ static int open_left(struct recovery *recovery, const struct left *left, const c
 	r = pool->backend->ops->adopt(pool->backend, name, terminal, err);
 	if (r != -ESRCH)
 		return r;
-	r = end_left(pool, name, dir, err); /* what its terminal has left behind */
+	r = end_left(pool, name, dir, err); /* processes that outlived the terminal */
 	if (r == 0 && pool->helpers_gone)
 		remove_stale_lock(worktree);
 	return r;
 }
 
-/* Takes it up, or keeps it where it lies; else it is to be removed. -EIO: what runs the terminals
- * does not say. */
+/* Adopts an agent, or quarantines it if it has a lease and cannot be adopted; leaves all others to
+ * remove_worktree(). -EIO: the backend cannot tell what became of the terminal. */
 static int go_on_with(struct recovery *recovery, struct left *left, struct ap_err *err)
 {
 	struct ap_pool *pool = recovery->pool;
@@ -567,7 +576,7 @@ static int go_on_with(struct recovery *recovery, struct left *left, struct ap_er
 	else if (r == 0)
 		r = -EAGAIN;
 	left->quarantined = r < 0 && r != -EAGAIN && leased;
-	if (left->quarantined) { /* kept with its records: the next start tries again */
+	if (left->quarantined) { /* stays with its records: the next start tries again */
 		tell_lost(pool, left->lease.label, name, err->text);
 		quarantine_left(pool, &worktree, err);
 	}
@@ -575,7 +584,8 @@ static int go_on_with(struct recovery *recovery, struct left *left, struct ap_er
 	return 0;
 }
 
-/* The records of what has gone go too. */
+/* Removes the records of agents that were neither adopted nor quarantined, and records this
+ * program and boot. */
 static int forget(const struct recovery *recovery, struct ap_err *err)
 {
 	struct ap_pool *pool = recovery->pool;
@@ -594,7 +604,8 @@ static int forget(const struct recovery *recovery, struct ap_err *err)
 	return store_commit(pool->store, txn, false, err);
 }
 
-/* Processes are known by number and time of start within one run of the machine only. */
+/* Forgets the shims and holders in the records of another boot: pid and time of start identify a
+ * process within one boot only. */
 static void forget_processes_of_another_boot(struct recovery *recovery)
 {
 	if (store_counter(recovery->pool->store, "boot", 0) == boot_mark())
@@ -602,7 +613,7 @@ static void forget_processes_of_another_boot(struct recovery *recovery)
 	for (unsigned i = 0; i < recovery->n; i++) {
 		recovery->at[i].agent.shim = 0;
 		if (recovery->at[i].lease.holder_start)
-			recovery->at[i].lease.holder_start = STORE_ALL_PROMPTS; /* nobody's */
+			recovery->at[i].lease.holder_start = STORE_ALL_PROMPTS; /* no process's */
 	}
 }
 

@@ -1,5 +1,5 @@
-/* What is set while the pool runs: options, its size by hand, opened and closed; written down, and
- * read again from the state store. */
+/* Changes to a running pool: options, the manual size, open and close, commands such as drain; and
+ * saving settings to the state store and loading them from it. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -7,14 +7,14 @@
 #include "cleanup.h"
 #include "jobs_internal.h"
 
-/* A setting that was made, until it is written down. */
+/* A setting that is in force, until the store has recorded it. */
 struct setting {
 	struct ap_request *request; /* with a reference */
 	struct ap_pool *pool;
 	enum ap_option option; /* AP_N_OPTIONS: the size */
 	int target, old_target;
 	uint8_t old_origin;
-	unsigned serial; /* of the option's values */
+	unsigned serial; /* pool->serials[option] when it was set */
 	char *old_text;	 /* owned */
 };
 
@@ -43,7 +43,8 @@ void pool_set_target_locked(struct ap_pool *pool, int target)
 	pool_step_locked(pool, &(struct machine_event){.type = MACHINE_SCALE, .target = target});
 }
 
-/* Makes it what it was, unless it has been set once more. */
+/* Restores the old value of a setting that the store could not record, unless somebody has set it
+ * again. */
 static void setting_take_back(const struct setting *setting)
 {
 	struct ap_pool *pool = setting->pool;
@@ -100,7 +101,7 @@ void ap_pool_maintain(struct ap_pool *pool)
 
 void ap_pool_warm(struct ap_pool *pool)
 {
-	pool_step(pool, &(struct machine_event){.type = MACHINE_CONFIG}); /* any event reconciles */
+	pool_step(pool, &(struct machine_event){.type = MACHINE_CONFIG}); /* only to reconcile */
 }
 
 void ap_pool_drain(struct ap_pool *pool)
@@ -123,10 +124,10 @@ int ap_pool_open(struct ap_pool *pool, struct ap_err *err)
 	return pool_refused(pool_step(pool, &(struct machine_event){.type = MACHINE_OPEN}), err);
 }
 
-/* Teardown, the files, setup, the program: each has the time limit of its own. */
+/* Teardown, the files, setup, the program: each step has its own time limit. */
 #define SPAWN_STEPS 4
 
-/* Whether a program goes on behind a lease: as it is, or made to forget by its own command. */
+/* Whether a program keeps running when its lease ends: as it is, or after its clear command. */
 static bool keeps_program(const struct ap_pool *pool)
 {
 	const char *on_release = pool->config.text[AP_OPT_ON_RELEASE];
@@ -184,11 +185,11 @@ void pool_obey_config_locked(struct ap_pool *pool)
 	struct machine_limits limits = pool_limits(pool);
 	pool_bound_sessions_locked(pool);
 	pool_step_locked(pool, &(struct machine_event){.type = MACHINE_CONFIG, .limits = &limits});
-	if (limits.recycling.max_memory != max_memory && pool->workers) /* else the start does it */
+	if (limits.recycling.max_memory != max_memory && pool->workers) /* before: the start does */
 		worker_once_ask(&pool->bound);
 }
 
-/* The value that an option has, owned by the caller. NULL on ENOMEM. */
+/* The present value of an option, owned by the caller. NULL on ENOMEM. */
 static char *option_text_locked(const struct ap_pool *pool, enum ap_option option)
 {
 	struct ap_buf text = {0};
@@ -243,7 +244,7 @@ void ap_pool_config_show(struct ap_pool *pool, enum ap_option option, struct ap_
 	pthread_mutex_unlock(&pool->lock);
 }
 
-/* --- written down now, and read again --- */
+/* --- saving and loading --- */
 
 static void job_save(struct worker_job *worker_job)
 {

@@ -1,5 +1,5 @@
 /* The state directory: where it is and may be, the lock on it, the store in it, and the settings
- * and counters in that. */
+ * and counters in the store. */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -22,14 +22,14 @@
 #include "process.h"
 
 #define AWAIT_LIMIT                                                                                \
-	(60 * AP_SECOND)      /* what is left of a daemon before is given to come to its end */
-#define TELL_AFTER  AP_SECOND /* then who mounts is told that it is waited for */
+	(60 * AP_SECOND)      /* how long the pool waits for an earlier daemon's processes to end */
+#define TELL_AFTER  AP_SECOND /* when the pool tells the user that it waits */
 #define NAME_MAX_FS 255	      /* bytes of a file name */
 
 #define MOUNT_RECORD "mount"	 /* where the pool is mounted, once it is */
 #define REF_NOTES    "ref-notes" /* what core/work/ref_notes.h keeps */
 
-/* The bytes of the file `lock` that a daemon has locks on. */
+/* The bytes of the file `lock` that a daemon locks. */
 enum lock_byte {
 	LOCK_OWNS,   /* from its start to its end */
 	LOCK_SERVES, /* until it begins to end */
@@ -38,14 +38,14 @@ enum lock_byte {
 
 /* --- where it is --- */
 
-/* How many bytes a state directory may have: the socket in it has to fit. */
+/* The longest path of a state directory, in bytes: the socket in it has to fit into sun_path. */
 static size_t path_max(void)
 {
 	return sizeof((struct sockaddr_un *)0)->sun_path - sizeof "/tmux.sock";
 }
 
-/* By the XDG base directory specification: the directory of those of all repositories, owned by the
- * caller. The environment has what is the user's own. */
+/* The directory that has the state directories of all repositories, by the XDG base directory
+ * specification and the user's environment. The caller owns the path. */
 static int default_parent(char **ret, struct ap_err *err)
 {
 	const char *state = getenv("XDG_STATE_HOME"), *home = getenv("HOME");
@@ -61,7 +61,7 @@ static int default_parent(char **ret, struct ap_err *err)
 	return file_resolve(ap_buf_text(&path), ret, err);
 }
 
-/* Cuts a name off, and not inside a character. */
+/* The length of a name cut to `most` bytes, but not inside a UTF-8 character. */
 static size_t shortened(const char *name, size_t most)
 {
 	size_t len = strlen(name);
@@ -72,8 +72,8 @@ static size_t shortened(const char *name, size_t most)
 	return most;
 }
 
-/* The name of the repository's state directory: of where its git directory is, so that it is the
- * same whichever way the repository is named. */
+/* The name of the repository's state directory. Derived from the place of its git directory: the
+ * same by whichever path the user names the repository. */
 static void default_name(const struct repo *repo, const char *parent, struct ap_buf *ret)
 {
 	char hash[2 + 16];
@@ -86,7 +86,7 @@ static void default_name(const struct repo *repo, const char *parent, struct ap_
 	size_t len = shortened(base, most);
 	ap_buf_add(ret, base, len);
 	ap_buf_adds(ret, len > 0 ? hash : hash + 1);
-	for (size_t i = 0; i < ret->len; i++) { /* neither tmux nor people can do with these */
+	for (size_t i = 0; i < ret->len; i++) { /* tmux and people cannot handle these */
 		if ((unsigned char)ret->data[i] < ' ' || ret->data[i] == 0x7f)
 			ret->data[i] = '_';
 	}
@@ -100,8 +100,8 @@ static int64_t last_used(const char *parent, const char *name)
 	return stat(ap_buf_text(&lock), &st) < 0 ? -1 : (int64_t)st.st_mtime;
 }
 
-/* A state directory of the repository that has another name than it would be given now: it was
- * named by the path of a worktree or a link once. Of several the one that was used last. */
+/* Finds a state directory of the repository under another name than default_name() gives now: an
+ * earlier daemon named it after a worktree or a link. Of several, the last used. */
 static void find_older(const struct ap_pool *pool, const char *parent, struct ap_buf *ret)
 {
 	char hash[2 + 16];
@@ -151,8 +151,8 @@ static bool is_below(const char *path, const char *dir)
 	return strncmp(path, dir, len) == 0 && (path[len] == '/' || path[len] == '\0');
 }
 
-/* Not where the pool is mounted: the daemon would wait for itself. What is mounted there now, which
- * may be dead, is not asked. */
+/* The state directory must not be in the mount point, nor round it: the daemon would wait for
+ * itself. Compares by path alone where something is mounted now, which may be dead. */
 static int check_mountpoint(const struct ap_pool *pool, struct ap_err *err)
 {
 	AP_CLEANUP_BUF struct ap_buf table = {0};
@@ -174,7 +174,8 @@ static int check_mountpoint(const struct ap_pool *pool, struct ap_err *err)
 	return 0;
 }
 
-/* Not where git finds it: worktrees of a repository in a worktree of it. */
+/* The state directory must not be in a checkout of the repository: git would find the agents'
+ * worktrees there. */
 static int check_checkouts(const struct ap_pool *pool, struct ap_err *err)
 {
 	AP_CLEANUP_FREE char *place = repo_place_of(&pool->repo, pool->state_dir);
@@ -186,7 +187,7 @@ static int check_checkouts(const struct ap_pool *pool, struct ap_err *err)
 			  pool->state_dir, place);
 }
 
-/* Whether a state directory has something of that name, as far as one can tell by it. */
+/* Whether a state directory may contain an entry of that name. */
 static bool is_our_name(const char *name)
 {
 	static const char *const names[] = {"agents",	  "cgroup",    "git",	  "helpers",
@@ -206,12 +207,13 @@ static bool is_our_name(const char *name)
 	return false;
 }
 
-/* Not where others have their files: it would be closed to them. */
+/* The state directory must not have other files in it: mode 0700 would close them to their users.
+ */
 static int check_contents(const struct ap_pool *pool, struct ap_err *err)
 {
 	DIR *entries = opendir(pool->state_dir);
 	struct dirent *entry;
-	unsigned n_files = 0; /* that every one has that was in use */
+	unsigned n_files = 0; /* of the two that every used state directory has */
 	AP_CLEANUP_BUF struct ap_buf other = {0};
 	if (!entries && errno != ENOENT)
 		return ap_err_errno(err, -errno, "the state directory %s", pool->state_dir);
@@ -259,13 +261,13 @@ static int make_state_dir(struct ap_pool *pool, struct ap_err *err)
 	int r = file_make_dirs(pool->state_dir, err);
 	if (r < 0)
 		return r;
-	/* whoever reaches the socket in it owns all agents */
+	/* a user who reaches the socket in it controls all agents */
 	if (chmod(pool->state_dir, 0700) < 0)
 		return ap_err_errno(err, -errno, "%s", pool->state_dir);
 	return 0;
 }
 
-/* Behind the lock: a daemon that ends takes them away. */
+/* Makes the directories in it. Needs the lock: a daemon that ends removes them. */
 static int make_dirs_in(const struct ap_pool *pool, struct ap_err *err)
 {
 	static const char *const dirs[] = {POOL_WORKTREES, POOL_AGENTS, POOL_LAYERS};
@@ -289,17 +291,18 @@ static int state_file(const struct ap_pool *pool, const char *name, char **ret, 
 
 /* --- the lock, and who has it --- */
 
-/* What somebody else's lock on a file keeps from being locked. */
+/* A lock on a file that other processes may hold. */
 struct awaited {
 	int fd;
-	struct flock lock; /* that is wanted */
-	const char *what;  /* who has one, for people */
-	bool look;	   /* only look whether it could be had */
-	/* whether it is no use to wait for that process; NULL: it always is of use */
+	struct flock lock; /* the wanted one */
+	const char *what;  /* what the holder is, in words for the user */
+	bool look;	   /* only test the lock, do not take it */
+	/* whether waiting for that holder is futile; NULL: it never is */
 	bool (*lasts)(struct ap_pool *, int fd, pid_t);
 };
 
-/* 0: it is had, or could be. Else who is in the way, a process: -1 where it is not seen here. */
+/* Takes or tests the lock. 0: taken, or free. Else the pid of the holder; -1: unknown here, such as
+ * of another pid namespace. */
 static pid_t in_the_way(const struct awaited *awaited)
 {
 	struct flock lock = awaited->lock;
@@ -310,10 +313,10 @@ static pid_t in_the_way(const struct awaited *awaited)
 		return -1;
 	if (lock.l_type != F_UNLCK)
 		return lock.l_pid > 0 ? lock.l_pid : -1;
-	return awaited->look ? 0 : in_the_way(awaited); /* it has gone between the two */
+	return awaited->look ? 0 : in_the_way(awaited); /* released between the two calls */
 }
 
-/* Waits until a process has ended, or the time has come. */
+/* Waits until a process has ended, or until_ns; 20 ms if its pid is unknown. */
 static void await_process(pid_t pid, int64_t until_ns)
 {
 	AP_CLEANUP_CLOSE int pid_fd = pid > 0 ? pidfd_open(pid, 0) : -1;
@@ -323,12 +326,12 @@ static void await_process(pid_t pid, int64_t until_ns)
 		return;
 	if (pid_fd >= 0)
 		poll(&over, 1, (int)(left / AP_MS) + 1);
-	else /* of another namespace of processes */
+	else /* of another pid namespace */
 		poll(NULL, 0, 20);
 }
 
-/* Locks a file once all who are in the way have ended, and says so where that takes long. 0, or
- * -EBUSY: who is in the way is in *ret_pid. */
+/* Takes or tests the lock once all its holders have ended, and tells the user if that takes long.
+ * 0, or -EBUSY: *ret_pid holds it, after AWAIT_LIMIT or because awaited->lasts() says so. */
 static int await_lock(struct ap_pool *pool, const struct awaited *awaited, pid_t *ret_pid)
 {
 	int64_t begin = ap_clock_ns(), deadline = begin + AWAIT_LIMIT;
@@ -353,8 +356,8 @@ static int await_lock(struct ap_pool *pool, const struct awaited *awaited, pid_t
 	return 0;
 }
 
-/* Whether the daemon that has the lock has a mount, or is about to. One that ends has none any
- * more, or has said so. */
+/* Whether the daemon that has the lock is mounted, or is about to be. A daemon that is ending has
+ * unmounted, or has given up LOCK_SERVES. */
 static bool serves(struct ap_pool *pool, int fd, pid_t pid)
 {
 	struct flock lock = {
@@ -385,8 +388,9 @@ bool state_dir_await_end(struct ap_pool *pool)
 	return fd >= 0 && in_the_way(&before) != 0 && await_lock(pool, &before, &pid) == 0;
 }
 
-/* One daemon a state directory. The lock is of the process and of nothing else, and dies with it:
- * one by flock(2) would live on in a helper that is about to be started. */
+/* Locks the state directory: one daemon each. An fcntl(2) lock belongs to the process alone and
+ * dies with it: one by flock(2) would live on in a helper that was forked and has not exec'd yet.
+ */
 static int lock_state_dir(struct ap_pool *pool, struct ap_err *err)
 {
 	AP_CLEANUP_FREE char *path = NULL;
@@ -408,7 +412,7 @@ static int lock_state_dir(struct ap_pool *pool, struct ap_err *err)
 			(void)unlink(mount);
 		return 0;
 	}
-	if (pid < 0) { /* of another namespace of processes: as it calls itself there */
+	if (pid < 0) { /* in another pid namespace: the pid that it has there */
 		char holder[32];
 		(void)file_read_line(pool->state_dir, "lock", holder, sizeof holder);
 		pid = (pid_t)atoi(holder);
@@ -422,7 +426,7 @@ static int lock_state_dir(struct ap_pool *pool, struct ap_err *err)
 void state_dir_mounted(struct ap_pool *pool)
 {
 	AP_CLEANUP_FREE char *path = NULL;
-	/* without it a mount that follows is refused, where it could have waited */
+	/* on failure serves() assumes a mount: the next daemon is refused instead of waiting */
 	if (state_file(pool, MOUNT_RECORD, &path, NULL) == 0)
 		(void)file_write(path, pool->mountpoint, strlen(pool->mountpoint), NULL);
 }
@@ -431,11 +435,11 @@ void state_dir_leave(struct ap_pool *pool)
 {
 	struct flock lock = {
 		.l_type = F_UNLCK, .l_whence = SEEK_SET, .l_start = LOCK_SERVES, .l_len = 1};
-	/* fails at worst: a mount that follows is refused */
+	/* on failure the next daemon may be refused instead of waiting */
 	(void)fcntl(pool->lock_fd, F_SETLK, &lock);
 }
 
-/* Moves a database that is damaged out of the way, with its log. */
+/* Renames a damaged database and its log, as *.corrupt-TIME. */
 static int set_store_aside(const char *database, struct ap_err *err)
 {
 	static const char *const parts[] = {"", "-wal", "-shm"};
@@ -458,7 +462,7 @@ static int open_store(struct ap_pool *pool, struct ap_err *err)
 	int r = state_file(pool, "state.db", &database, err);
 	if (r < 0)
 		return r;
-	(void)chmod(database, 0600); /* there is none yet, or it may be one of an older version */
+	(void)chmod(database, 0600); /* an older version may have made it with another mode */
 	r = store_open(&pool->store, database, err);
 	if (r != -EUCLEAN)
 		return r;
@@ -469,7 +473,7 @@ static int open_store(struct ap_pool *pool, struct ap_err *err)
 
 int state_dir_open(struct ap_pool *pool, struct ap_err *err)
 {
-	/* the store's files have the mode that it leaves them; there are no other threads yet */
+	/* SQLite's files get their mode from the umask; there are no other threads yet */
 	mode_t umask_was = umask(077);
 	int r = make_state_dir(pool, err);
 	if (r == 0)
@@ -497,7 +501,7 @@ int state_dir_await_helpers(struct ap_pool *pool, struct ap_err *err)
 		.fd = pool->helpers_fd,
 		.lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_len = 1},
 		.what = "what the last daemon has started",
-		.look = true, /* this lock is for helpers alone */
+		.look = true, /* only helpers take this lock */
 	};
 	pid_t pid;
 	pool->helpers_gone = await_lock(pool, &helpers, &pid) == 0;
@@ -509,7 +513,7 @@ int state_dir_await_helpers(struct ap_pool *pool, struct ap_err *err)
 
 /* --- settings and counters --- */
 
-#define SETTING_SCALE "scale" /* the size set by hand */
+#define SETTING_SCALE "scale" /* the manual size */
 
 void state_dir_load_counters(struct ap_pool *pool)
 {
@@ -536,7 +540,7 @@ int state_dir_save(struct ap_pool *pool, struct ap_err *err)
 {
 	struct store_txn *txn = store_txn_new();
 	txn_set(txn, "saved",
-		ap_clock_to_wall(ap_clock_ns())); /* an empty one would sync nothing */
+		ap_clock_to_wall(ap_clock_ns())); /* an empty transaction would sync nothing */
 	return store_commit(pool->store, txn, true, err);
 }
 
@@ -568,13 +572,13 @@ struct loading {
 	struct ap_pool *pool;
 	struct ap_config config;
 	bool at_start;
-	bool one_by_one; /* what does not fit the others is left out */
-	bool tells;	 /* and said */
+	bool one_by_one; /* leave out a setting that does not fit the others */
+	bool tells;	 /* log the settings left out */
 	int target;
 	struct ap_err *err;
 };
 
-/* What the command line says goes before what is stored. */
+/* Applies one stored setting. At start the command line's value wins. */
 static int take_setting(void *data, const char *name, const char *value)
 {
 	struct loading *loading = data;
@@ -600,7 +604,8 @@ static int take_setting(void *data, const char *name, const char *value)
 	return r;
 }
 
-/* All that fits the command line: one may do so only once another is there. */
+/* Applies all settings that fit the command line. In two passes: one setting may fit only once a
+ * later one is applied. */
 static int load_one_by_one(struct loading *loading)
 {
 	int r = 0;
@@ -615,12 +620,12 @@ static int load_one_by_one(struct loading *loading)
 static int copy_mounted(struct ap_pool *pool, struct ap_config *ret)
 {
 	pthread_mutex_lock(&pool->lock);
-	int r = ap_config_copy(ret, &pool->mounted); /* what no store has stays so */
+	int r = ap_config_copy(ret, &pool->mounted); /* holds where the store has no setting */
 	pthread_mutex_unlock(&pool->lock);
 	return r;
 }
 
-/* Notes which settings are others than they were. */
+/* Logs the settings that have changed. */
 static void note_changes_locked(struct ap_pool *pool, const struct ap_config *before)
 {
 	for (int i = 0; i < AP_N_OPTIONS; i++) {
@@ -666,7 +671,7 @@ void state_dir_close(struct ap_pool *pool)
 {
 	static const char *const dirs[] = {POOL_AGENTS, POOL_WORKTREES, POOL_LAYERS, REF_NOTES,
 					   "kept",	"templates",	"trash"};
-	if (pool->templates && !pool->kept) /* such as of agents that ended while it was away */
+	if (pool->templates && !pool->kept) /* such as of agents that ended while REPO was away */
 		repo_forget_worktrees(&pool->repo, pool->state_dir);
 	AP_CLEANUP_FREE char *mount = NULL;
 	if (pool->locked && state_file(pool, MOUNT_RECORD, &mount, NULL) == 0)
@@ -674,13 +679,13 @@ void state_dir_close(struct ap_pool *pool)
 	for (size_t i = 0; pool->locked && i < sizeof dirs / sizeof *dirs; i++) {
 		AP_CLEANUP_FREE char *path = NULL;
 		if (state_file(pool, dirs[i], &path, NULL) == 0)
-			(void)rmdir(path); /* not empty: work that could not be saved, or is kept */
+			(void)rmdir(path); /* stays if it has unsaved or kept work in it */
 	}
 	store_close(pool->store);
 	process_mark(-1);
 	if (pool->helpers_fd >= 0)
 		close(pool->helpers_fd);
-	/* lock_fd stays: the lock ends with the process, behind the mount */
+	/* lock_fd stays open: the lock ends with the process, after the unmount */
 	templates_free(pool->templates);
 	kept_work_free(pool->kept_work);
 	free(pool->state_dir);

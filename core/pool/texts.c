@@ -1,5 +1,5 @@
-/* Texts that take time to make: an agent's screen, diff, usage, output; what is waited for; the
- * events as text. */
+/* Texts that take time to make: an agent's screen, diff, usage, output; waits for an agent; the
+ * event log. */
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -25,7 +25,7 @@ static int usage_text(struct ap_agent *agent, enum ap_agent_text what, struct ap
 	struct process_usage usage;
 	double percent;
 	int r = session_usage(agent->session, NULL, &usage, &percent);
-	if (r == -ESRCH) { /* it has ended */
+	if (r == -ESRCH) { /* the program has ended */
 		usage = (struct process_usage){0};
 		percent = 0;
 	} else if (r < 0) {
@@ -46,7 +46,7 @@ static void job_text(struct worker_job *worker_job)
 	struct ap_buf *out = &job->request->text;
 	struct ap_err error = {""}, *err = &error;
 	int r = -EINVAL;
-	if (atomic_load(&job->request->answered)) { /* nobody reads it any more */
+	if (atomic_load(&job->request->answered)) { /* cancelled: nobody reads the text */
 		request_answer(job->request, -ECANCELED, NULL);
 		pool_job_free(job);
 		return;
@@ -79,7 +79,7 @@ static void job_text(struct worker_job *worker_job)
 	pool_job_free(job);
 }
 
-/* --- what is waited for --- */
+/* --- waits --- */
 
 static void job_response(struct worker_job *worker_job)
 {
@@ -93,7 +93,7 @@ static void job_response(struct worker_job *worker_job)
 	pool_job_free(job);
 }
 
-/* Has a worker make the text. -ENOMEM. */
+/* Submits a job that makes the response. -ENOMEM. */
 static int response_submit(struct ap_agent *agent, struct ap_request *request)
 {
 	struct pool_job *job = pool_job_new(agent->pool, agent, request, job_response);
@@ -109,7 +109,7 @@ static void on_settled(struct session_wait *wait, int result, enum ap_activity a
 	struct ap_request *request = ap_container_of(wait, struct ap_request, settles);
 	if (result == 0 && request->wants_response) {
 		result = response_submit(request->agent, request);
-		if (result == 0) { /* the job has a reference of its own */
+		if (result == 0) { /* the job has its own reference */
 			ap_request_free(request);
 			return;
 		}
@@ -198,7 +198,7 @@ struct ap_events_end ap_pool_events_end(struct ap_pool *pool)
 
 /* --- kept texts --- */
 
-/* Reads a piece of a kept text into the request; without the disk if `at_once`. */
+/* Reads a piece of a kept text into the request. With `at_once` it fails where it would block. */
 static ssize_t read_kept(const struct pool_job *job, bool at_once)
 {
 	struct ap_request *request = job->request;
@@ -237,12 +237,12 @@ int ap_pool_read_kept(struct ap_pool *pool, struct ap_agent *agent, enum ap_kept
 				       .agent = agent,
 				       .request = request,
 				       .kept = {.text = what, .offset = offset, .size = size}};
-	if (read_kept(&asked, true) >= 0) { /* who looks on, mostly at the end, costs no worker */
+	if (read_kept(&asked, true) >= 0) { /* a reader at the end, as most are, costs no worker */
 		ap_request_ref(request);
 		request_answer(request, 0, NULL);
 		return 0;
 	}
-	ap_buf_fini(&request->text); /* it costs memory when it is read only */
+	ap_buf_fini(&request->text); /* no memory for it while the request waits */
 	int r = pool_may_ask(pool, err);
 	if (r < 0)
 		return r;

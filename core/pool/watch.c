@@ -1,9 +1,9 @@
-/* What the pool itself waits for, turned into events: the next of the machine's deadlines, answers
- * of the backend, and its end. Agents have sources of their own in the same loop. An idle pool
- * wakes it for its maintenance passes only. */
+/* The pool's own sources in the loop: the machine's next deadline, answers of the backend, and the
+ * backend's end. Agents have their own sources in the same loop. An idle pool wakes the loop for
+ * its maintenance passes only. */
 #include "pool_internal.h"
 
-/* Between two attempts to start again what runs the terminals. */
+/* Between two attempts to revive the backend. */
 #define REVIVE_PAUSE AP_SECOND
 
 static void job_revive_locked(struct ap_pool *pool);
@@ -11,7 +11,7 @@ static void job_revive_locked(struct ap_pool *pool);
 static void on_machine_due(struct loop_source *source)
 {
 	struct ap_pool *pool = ap_container_of(source, struct ap_pool, machine_due);
-	if (!atomic_load(&pool->sessions.closed)) /* else it is let be */
+	if (!atomic_load(&pool->sessions.closed)) /* once closed, nothing begins any more */
 		pool_step(pool, &(struct machine_event){.type = MACHINE_TIMER});
 }
 
@@ -57,13 +57,13 @@ int watch_init(struct ap_pool *pool, struct ap_err *err)
 	return r;
 }
 
-/* --- the backend, begun again --- */
+/* --- reviving the backend --- */
 
 int pool_revive_backend(struct ap_pool *pool, struct ap_err *err)
 {
 	int r = -EIO;
-	/* it may be that only the way to it is broken; one that does not answer is as good as gone
-	 */
+	/* first reconnect, as the connection alone may be broken; a backend that does not answer
+	 * then is replaced */
 	for (int anew = 0; anew <= 1 && r < 0; anew++) {
 		r = pool->backend->ops->revive(pool->backend, anew, err);
 		if (r == 0)
@@ -84,7 +84,7 @@ static void job_revive(struct worker_job *job)
 				{"reason", r == 0 ? "" : err.text, 0}));
 	pthread_mutex_lock(&pool->lock);
 	pool->reviving = false;
-	if (r < 0 || pool->backend->ops->fd(pool->backend) < 0) /* or it has gone again */
+	if (r < 0 || pool->backend->ops->fd(pool->backend) < 0) /* failed, or broken again */
 		loop_set(pool->loop, &pool->revive_due,
 			 ap_clock_after(ap_clock_ns(), REVIVE_PAUSE));
 	pthread_mutex_unlock(&pool->lock);
@@ -93,7 +93,7 @@ static void job_revive(struct worker_job *job)
 static void job_revive_locked(struct ap_pool *pool)
 {
 	loop_set(pool->loop, &pool->revive_due, AP_FOREVER);
-	if (pool->reviving) /* it looks at the end whether there is something left to do */
+	if (pool->reviving) /* at its end that attempt checks whether another one is due */
 		return;
 	pool->reviving = true;
 	pool->revive_job = (struct worker_job){.run = job_revive};

@@ -9,24 +9,25 @@
 #include "cleanup.h"
 #include "clock.h"
 
-/* A shell that waits for input is ready at once; so much silence keeps a burst from being split. */
+/* A shell that waits for input is ready after so much silence, which keeps a burst of output whole.
+ */
 #define SHELL_SETTLE (30 * AP_MS)
-/* A hook is believed against the screen for so long: it speaks 30 to 60 ms before the screen shows
- * it, and not at all when a turn is interrupted. */
+/* How long a hook counts against the screen: it runs 30 to 60 ms before the screen shows the
+ * change, and not at all when the user interrupts a turn. */
 #define HOOK_TRUST AP_SECOND
-/* Where there is no screen to go by, a hook that said busy is believed through so much silence. */
+/* Without rules about the screen, a hook that said busy counts until so much silence. */
 #define HOOK_SILENCE (600 * AP_SECOND)
-/* A program whose screen no rule knows is shown to a human after so much silence, the longer one
- * until it has been ready for the first time: it may be loading. */
+/* A program whose screen no rule matches counts as waiting for a human after so much silence; the
+ * longer one before it has been ready for the first time, as it may be loading. */
 #define UNKNOWN_SILENCE	 (3 * AP_SECOND)
 #define UNKNOWN_STARTING (15 * AP_SECOND)
-/* So is a shell that has not come to its first prompt: its start-up files may take their time. */
+/* Likewise a shell that has not reached its first prompt: its start-up files may take long. */
 #define SHELL_STARTING (60 * AP_SECOND)
-/* What a shell prints may come later than its process shows: so long nothing may have come behind
- * what is not marked. */
+/* A shell's process may wait for input before its output, with the markers, has arrived: the
+ * absence of a marker counts only after so much silence. */
 #define UNMARKED_SETTLE AP_SECOND
 
-/* --- looks at processes --- */
+/* --- the state of processes --- */
 
 static bool read_proc(pid_t pid, const char *name, char *ret, size_t size)
 {
@@ -40,7 +41,7 @@ static bool read_proc(pid_t pid, const char *name, char *ret, size_t size)
 	return true;
 }
 
-/* What a process that sleeps is in: number and first arguments of a call. */
+/* The system call that a process sleeps in: its number and first arguments. */
 struct call {
 	long number;
 	unsigned long args[3];
@@ -70,7 +71,7 @@ static bool reads_a_terminal(pid_t pid)
 	return call_of(pid, &call) && call.number == SYS_read && is_terminal(pid, call.args[0]);
 }
 
-/* Calls in which a program waits for one of several descriptors. */
+/* Whether the call waits for one of several descriptors. */
 static bool waits_for_some(long call)
 {
 	switch (call) {
@@ -91,8 +92,8 @@ static bool waits_for_some(long call)
 	return false;
 }
 
-/* Where the call is not ours to see, the place in the kernel may be; where neither is, that it
- * sleeps must do. */
+/* For a process whose system call the daemon may not read: judges by its wchan; if it may not read
+ * that either, any sleep counts as READS_PROMPT. */
 static enum activity_read reads_by_place(pid_t shell, bool edits)
 {
 	char place[64];
@@ -104,10 +105,10 @@ static enum activity_read reads_by_place(pid_t shell, bool edits)
 	return some && edits ? READS_PROMPT : READS_NOTHING;
 }
 
-/* What it waits for when it sleeps: a substitution such as x=$(sleep 4) has it read a pipe. While
- * the terminal is in canonical mode, it is told by how much it asks for whether it reads commands:
- * the `read` of most shells asks for a byte, as it must not take more than its line, that of bash
- * for 4096, and bash for 1024 at its prompt, dash for 8192. */
+/* What a sleeping shell waits for: not always its terminal, as a substitution such as x=$(sleep 4)
+ * makes it read a pipe. While the terminal is in canonical mode, the size of the read tells `read`
+ * from the prompt: the `read` of most shells reads one byte, as it must not read beyond its line,
+ * that of bash 4096; at the prompt bash reads 1024, dash 8192. */
 static enum activity_read reads_of(pid_t shell, bool edits)
 {
 	struct call call;
@@ -121,14 +122,14 @@ static enum activity_read reads_of(pid_t shell, bool edits)
 	}
 	if (!waits_for_some(call.number))
 		return READS_NOTHING;
-	if (edits) /* one that edits has the terminal so for as long */
+	if (edits) /* a shell that edits its line leaves canonical mode only while it does */
 		return READS_PROMPT;
 	return call.number == SYS_pselect6 && call.args[0] == 1 && is_terminal(shell, 0)
 		       ? READS_INPUT
 		       : READS_NOTHING;
 }
 
-/* State and foreground process group, from what /proc/PID/stat says. */
+/* Parses state and foreground process group from the text of /proc/PID/stat. */
 static bool stat_parse(const char *text, char *ret_state, int *ret_foreground)
 {
 	const char *name_end = strrchr(text, ')'); /* the name may hold anything */
@@ -173,16 +174,16 @@ static int64_t silent_since(const struct activity_input *in)
 	return in->started_ns > since ? in->started_ns : since;
 }
 
-/* What has the screen wait for an answer, and nothing was printed since. */
+/* Whether a rule says that the screen waits for an answer, and nothing was printed since. */
 static bool screen_asks(const struct activity_input *in)
 {
 	return in->screen.found && in->screen.activity == AP_ACTIVITY_WAITING &&
 	       in->screen.at_ns >= in->output_ns;
 }
 
-/* Whether what it asks for is the rest of a command that was begun, such as of an open quote. By
- * its marks: neither beginning nor end of a command has come since Enter, nor a first prompt. By
- * the line: a rule says so, and it is not how its first prompt looks. */
+/* Whether the shell asks for the rest of a command, such as one with an open quote. By its OSC 133
+ * markers: neither a start nor an end of a command has come since Enter, and the line is not its
+ * primary prompt. By the line: a rule matches, and the line is not its primary prompt. */
 static bool goes_on(const struct activity_input *in, const char **ret_why, int64_t *ret_since_ns)
 {
 	bool is_first = *in->prompt && strcmp(in->line, in->prompt) == 0;
@@ -198,7 +199,7 @@ static bool goes_on(const struct activity_input *in, const char **ret_why, int64
 	return true;
 }
 
-/* A shell that sleeps in a read of its terminal, with nothing else in the foreground. */
+/* Concludes for a shell that sleeps in a read of its terminal, with no job in the foreground. */
 static void conclude_prompt(const struct activity_rules *rules, const struct activity_input *in,
 			    int64_t now, struct activity *ret)
 {
@@ -232,7 +233,7 @@ static bool conclude_shell(const struct activity_rules *rules, const struct acti
 	bool command = in->runs_command || look->reads == READS_INPUT;
 	int64_t silent = in->output_ns + rules->debounce_ns;
 	if (!job && look->reads == READS_NOTHING) {
-		/* it is looked at again, the more seldom the longer it takes */
+		/* check again, less often the longer it takes */
 		int64_t pause = (now - in->output_ns) / 8;
 		because(ret, AP_ACTIVITY_BUSY, now + (pause > SHELL_SETTLE ? pause : SHELL_SETTLE),
 			"foreground: the shell is at work");
@@ -245,7 +246,7 @@ static bool conclude_shell(const struct activity_rules *rules, const struct acti
 				? "marks: a command of the shell reads the terminal"
 				: "foreground: a command of the shell reads the terminal");
 	} else if (job && in->hook.found && in->hook.at_ns > in->entered_ns) {
-		because(ret, in->hook.activity, AP_FOREVER, in->hook.why); /* what runs in it */
+		because(ret, in->hook.activity, AP_FOREVER, in->hook.why); /* the job's hook */
 	} else if (job) {
 		because(ret, AP_ACTIVITY_BUSY, now < silent ? silent : AP_FOREVER, "");
 		snprintf(ret->why, sizeof ret->why, "foreground: process group %d has the terminal",
@@ -258,7 +259,8 @@ static bool conclude_shell(const struct activity_rules *rules, const struct acti
 	return true;
 }
 
-/* A start that shows nothing by which it would be known to be over: a human is to look. */
+/* For a start of which no sign says that it is over: counts as waiting for a human after
+ * `patience`. */
 static void conclude_start(int64_t patience, const struct activity_input *in, int64_t now,
 			   const char *why, struct activity *ret)
 {
@@ -293,7 +295,7 @@ static void conclude_silence(const struct activity_rules *rules, const struct ac
 		ret->recheck_ns = in->output_ns + rules->debounce_ns;
 }
 
-/* --- what signals say --- */
+/* --- conclusions from signals --- */
 
 /* Waiting goes before busy, busy before starting, starting before ready. */
 static unsigned strength(enum ap_activity activity)
@@ -307,8 +309,8 @@ static unsigned strength(enum ap_activity activity)
 	return strengths[activity];
 }
 
-/* Whether the hook is to be believed: not about what was before the last prompt, nor for long
- * against the screen. */
+/* Whether the hook's word counts: not from before the last prompt, unless it is busy, and against
+ * the screen only for HOOK_TRUST. */
 static bool hook_holds(const struct activity_rules *rules, const struct activity_input *in,
 		       int64_t now)
 {
@@ -317,7 +319,7 @@ static bool hook_holds(const struct activity_rules *rules, const struct activity
 		return false;
 	if (rules->tells_ready)
 		return now < hook->at_ns + HOOK_TRUST;
-	/* one that has long been silent was interrupted, perhaps */
+	/* after a long silence the user may have interrupted the turn: no hook runs then */
 	return hook->activity != AP_ACTIVITY_BUSY || now < silent_since(in) + HOOK_SILENCE;
 }
 
@@ -331,7 +333,7 @@ static const struct activity_signal *strongest(const struct activity_rules *rule
 		hook_holds(rules, in, now) ? &in->hook : NULL,
 	};
 	for (size_t i = 0; i < sizeof signals / sizeof *signals; i++) {
-		/* ready is for the screen to say, where it can: it may show a question */
+		/* with rules about ready, the screen has to confirm it: it may show a question */
 		bool unseen = signals[i] && signals[i]->activity == AP_ACTIVITY_READY &&
 			      rules->tells_ready && !in->screen.found;
 		if (signals[i] && !unseen &&
@@ -341,7 +343,8 @@ static const struct activity_signal *strongest(const struct activity_rules *rule
 	return picked;
 }
 
-/* A screen that no rule knows: it is not typed into, and after a while a human is to look. */
+/* For a screen that no rule matches: counts as busy, as a prompt must not be typed into it, and
+ * after a while as waiting for a human. */
 static void conclude_unknown(const struct activity_input *in, int64_t now, struct activity *ret)
 {
 	int64_t patience = in->started_ready ? UNKNOWN_SILENCE : UNKNOWN_STARTING;
@@ -353,7 +356,7 @@ static void conclude_unknown(const struct activity_input *in, int64_t now, struc
 			"screen: no rule matches, and nothing more is printed");
 }
 
-/* False when there is none. */
+/* Concludes from the strongest signal. False: there is none, and silence has to decide. */
 static bool conclude_signals(const struct activity_rules *rules, const struct activity_input *in,
 			     struct activity_memory *memory, int64_t now, struct activity *ret)
 {
@@ -377,12 +380,12 @@ static bool conclude_signals(const struct activity_rules *rules, const struct ac
 			memory->candidate = picked->activity;
 			memory->since_ns = now;
 		}
-		/* that it was so before the last prompt says nothing */
+		/* ready from before the last prompt does not count */
 		if (picked->activity == AP_ACTIVITY_READY && memory->since_ns < in->entered_ns)
 			memory->since_ns = now;
 		int64_t settled = memory->since_ns + rules->debounce_ns;
 		bool stale = rules->tells_ready && in->screen.at_ns < in->output_ns;
-		/* a large prompt is taken before it is worked on, and until then all is as before
+		/* a program reads a large prompt before it shows busy, and looks ready until then
 		 */
 		if (picked->activity == AP_ACTIVITY_READY && in->entered_ns > memory->busy_ns &&
 		    settled < in->entered_ns + rules->hold_ns)
@@ -393,7 +396,7 @@ static bool conclude_signals(const struct activity_rules *rules, const struct ac
 			because(ret, AP_ACTIVITY_BUSY, settled, "");
 			snprintf(ret->why, sizeof ret->why, "settling: %.110s", picked->why);
 		}
-		if (stale && now < settled) /* what was printed since has the say */
+		if (stale && now < settled) /* output since the capture: start over */
 			memory->since_ns = now;
 	}
 	int64_t doubt = in->hook.at_ns + HOOK_TRUST;
@@ -414,7 +417,8 @@ static void conclude_reports(const struct activity_input *in, struct activity *r
 		because(ret, AP_ACTIVITY_READY, AP_FOREVER, "stream: nothing was asked yet");
 }
 
-/* Whether what it said before the last keys has it wait for a human: they may be his answer. */
+/* Whether the program said before the last keys that it waits for a human: the keys may be his
+ * answer. */
 static bool asked_before_keys(const struct activity_input *in)
 {
 	const struct activity_signal *signals[] = {&in->hook, &in->told};
@@ -426,8 +430,8 @@ static bool asked_before_keys(const struct activity_input *in)
 	return false;
 }
 
-/* What was concluded before keys were typed says nothing of what comes of them: until that shows,
- * or has not for a while. */
+/* Keys typed by hand void the conclusion from before them: the program counts as busy until they
+ * show an effect, or have not for silence_ns. */
 static bool conclude_keys(const struct activity_rules *rules, const struct activity_input *in,
 			  int64_t now, struct activity *ret)
 {
@@ -456,7 +460,7 @@ struct activity activity_conclude(const struct activity_rules *rules,
 			 *in->ended_how ? in->ended_how : "without a record");
 		return result;
 	}
-	/* what was typed shows on the terminal before it is worked on */
+	/* the terminal shows what was typed before the program acts on it */
 	bool unseen = in->entered_ns > 0 && in->output_ns < in->entered_ns;
 	if (rules->reports)
 		conclude_reports(in, &result);
@@ -478,7 +482,7 @@ struct activity activity_conclude(const struct activity_rules *rules,
 	    (result.activity == AP_ACTIVITY_BUSY || result.activity == AP_ACTIVITY_STARTING))
 		conclude_start(SHELL_STARTING, in, now, "the shell has not shown a prompt",
 			       &result);
-	/* what keys print may have been looked at while they were still being typed */
+	/* the last capture may have been before the last of the keys */
 	int64_t news = in->output_ns > in->keys_ns ? in->output_ns : in->keys_ns;
 	result.wants_look = rules->looks && in->screen.at_ns < news &&
 			    (rules->tells_ready || now >= in->output_ns + rules->debounce_ns);
@@ -489,7 +493,7 @@ struct activity activity_conclude(const struct activity_rules *rules,
 
 bool activity_is_interactive(const char *const *argv)
 {
-	for (size_t i = 1; argv[i]; i++) { /* a script or -c: no interactive shell */
+	for (size_t i = 1; argv[i]; i++) { /* a script or -c makes it non-interactive */
 		if (argv[i][0] != '-' || strcmp(argv[i], "-c") == 0)
 			return false;
 	}

@@ -1,5 +1,5 @@
-/* The driver of programs that speak in lines of JSON: a prompt is a line on the standard input,
- * what the program does is a line of its output, an event. */
+/* The driver of programs that speak JSON lines: a prompt is a line on the program's standard input,
+ * an event is a line of its output. */
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -10,7 +10,7 @@
 #include "clock.h"
 #include "driver.h"
 
-/* Longest event; longer ones are left out. */
+/* Longest event; the driver drops longer ones. */
 #define EVENT_MAX (16 << 20)
 
 /* --- a prompt --- */
@@ -48,12 +48,12 @@ static int stream_deliver(struct session *session, const struct ap_buf *text,
 	AP_CLEANUP_CLOSE int fd =
 		open(ap_buf_text(&path), O_WRONLY | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC);
 	if (fd < 0 && errno == ENXIO)
-		return -EAGAIN; /* nobody reads it yet */
+		return -EAGAIN; /* the program has not opened its input yet */
 	if (fd < 0)
 		return ap_err_errno(err, -errno, "the input of %s", session->name);
 	output_prompted(session);
 	int64_t entered_before = output_entered(session);
-	r = session->input_cut ? write_input(fd, "\n", 1) : 0; /* its end */
+	r = session->input_cut ? write_input(fd, "\n", 1) : 0; /* ends the cut line */
 	if (r == 0)
 		r = write_input(fd, line.data, line.len);
 	session->input_cut = r < 0;
@@ -78,7 +78,7 @@ static void on_event(struct session *session, const char *line)
 	}
 }
 
-/* Events are whole lines; one that is too long is left out. */
+/* Splits the output into events, which are whole lines; drops one over EVENT_MAX. */
 static void stream_printed(struct session *session, const struct ap_buf *text)
 {
 	struct ap_buf *line = &session->line;

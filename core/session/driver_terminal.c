@@ -1,5 +1,4 @@
-/* The driver of programs in a terminal: what they are told is typed, what they make of it is seen
- * on the screen. */
+/* The driver of programs in a terminal: types prompts, and reads their effect from the screen. */
 #include <errno.h>
 #include <poll.h>
 #include <stdio.h>
@@ -12,9 +11,9 @@
 #include "driver.h"
 #include "file.h"
 
-/* Longest line that a terminal in canonical mode takes whole: N_TTY_BUF_SIZE less its end. */
+/* Longest line that a terminal in canonical mode does not cut: N_TTY_BUF_SIZE less the newline. */
 #define CANONICAL_LINE 4095
-/* Keys of one write: a line has 4096 bytes at most, and a blank between two. */
+/* Keys of one write: a line of keys has 4096 bytes at most, with a blank between two keys. */
 #define KEYS_MAX 2048
 
 static bool has_long_line(const char *text, size_t len)
@@ -50,27 +49,27 @@ int send_keys(struct session *session, const char *keys_text, struct ap_err *err
 
 /* --- a prompt ---
  *
- * A prompt is pasted, and submitted once it is seen to be there. Enter is given again only while
- * the text still stands in the input field of a program that is ready: an Enter too many would
- * answer the next question, text typed twice would be two prompts. Keys that are typed by hand come
- * before the text or after Enter, unless that takes too long. */
+ * The driver pastes a prompt, and submits it once the screen shows the text. It repeats Enter only
+ * while the text is still in the input field of a program that is ready: an Enter too many would
+ * answer the next question, text typed twice would be two prompts. Keys by hand go before the text
+ * or after Enter, unless that takes too long. */
 
 #define POLL_PAUSE_MS  60
 #define SETTLE_LIMIT   (4 * AP_SECOND)	/* for the text to show */
-#define BLIND_LIMIT    AP_SECOND	/* likewise, of a program that may show nothing */
+#define BLIND_LIMIT    AP_SECOND	/* likewise, if the profile knows no input field */
 #define EVIDENCE_LIMIT (1200 * AP_MS)	/* for Enter to have an effect */
-#define SHELL_LIMIT    (10 * AP_SECOND) /* likewise, of a shell: it shows a new line, if late */
-#define BYTE_LIMIT     (AP_MS / 100)	/* more for every byte that is to be read before it */
+#define SHELL_LIMIT    (10 * AP_SECOND) /* likewise, of a shell: it prints a newline, maybe late */
+#define BYTE_LIMIT     (AP_MS / 100)	/* in addition, per byte that it reads before Enter */
 #define ECHO_LIMIT     (300 * AP_MS)	/* for a shell to show what was typed */
 #define ECHO_PAUSE_MS  10
 #define ENTER_TRIES    3
-#define QUIT_LIMIT_MS  2000 /* for a program to end by its own command */
+#define QUIT_LIMIT_MS  2000 /* for a program to end by its quit command */
 
-/* What is being delivered, and what of it has been seen. */
+/* A delivery under way, and the last capture of the screen. */
 struct delivery {
 	struct session *session;
 	bool composes; /* the profile knows the input field */
-	bool typing;   /* it holds the session's lock of that name */
+	bool typing;   /* the delivery holds session->typing */
 	size_t len;    /* of the text that goes before Enter */
 	struct ap_buf screen, before;
 	struct activity_signal seen;
@@ -98,7 +97,7 @@ static void observe(struct delivery *delivery)
 		profile_composer(delivery->session->host->profile, ap_buf_text(&delivery->screen));
 }
 
-/* Keeps what was seen last, to see what changes. */
+/* Keeps the last capture, for has_changed(). */
 static void remember(struct delivery *delivery)
 {
 	delivery->before.len = 0;
@@ -115,7 +114,8 @@ static bool seen_as(const struct delivery *delivery, enum ap_activity activity)
 	return delivery->seen.found && delivery->seen.activity == activity;
 }
 
-/* -EAGAIN: it is not ready any more, the prompt waits on. -EIO: somebody's text is in the way. */
+/* Whether the program is ready for a prompt. -EAGAIN: not any more, the prompt waits again; -EIO:
+ * the input field keeps other text; -ECANCELED. */
 static int may_type(struct delivery *delivery, struct ap_err *err)
 {
 	struct session *session = delivery->session;
@@ -130,7 +130,7 @@ static int may_type(struct delivery *delivery, struct ap_err *err)
 			return delivery_void(session, err);
 		if (!seen_as(delivery, AP_ACTIVITY_READY)) {
 			pthread_mutex_lock(&session->lock);
-			session->screen = delivery->seen; /* or it would be taken for ready again */
+			session->screen = delivery->seen; /* else the next review concludes ready */
 			pthread_mutex_unlock(&session->lock);
 			return -EAGAIN;
 		}
@@ -144,7 +144,8 @@ static int may_type(struct delivery *delivery, struct ap_err *err)
 	}
 }
 
-/* From here to Enter nobody else types. -EAGAIN: somebody has, just now; the prompt waits on. */
+/* Locks session->typing: until Enter no keys by hand come between. -EAGAIN: somebody has just typed
+ * text into the input field; the prompt waits again. */
 static int begin_typing(struct delivery *delivery)
 {
 	pthread_mutex_lock(&delivery->session->typing);
@@ -155,8 +156,8 @@ static int begin_typing(struct delivery *delivery)
 	return delivery->composer == COMPOSER_FILLED ? -EAGAIN : 0;
 }
 
-/* Waits until the text is seen to be there, twice alike; or long enough for a program that may show
- * nothing. False when it does not come. */
+/* Waits until two captures in a row show the text alike, or until BLIND_LIMIT if the profile knows
+ * no input field. False: the text does not show. */
 static bool await_typed(struct delivery *delivery)
 {
 	AP_CLEANUP_BUF struct ap_buf last = {0};
@@ -171,7 +172,7 @@ static bool await_typed(struct delivery *delivery)
 		bool still = strcmp(ap_buf_text(&last), ap_buf_text(&delivery->screen)) == 0;
 		int64_t waited = ap_clock_ns() - start;
 		if ((shown && still) ||
-		    delivery_is_void(delivery->session)) /* submit() looks at that */
+		    delivery_is_void(delivery->session)) /* submit() checks it again */
 			return true;
 		if (waited > (shown || delivery->composes ? SETTLE_LIMIT : BLIND_LIMIT))
 			return shown || !delivery->composes;
@@ -184,8 +185,8 @@ static int64_t printed(struct session *session)
 	return atomic_load(&session->raw.size);
 }
 
-/* Whether Enter had an effect: the input field is empty, it works or asks; where the field is not
- * known, something was printed. */
+/* Waits for an effect of Enter: the input field is empty, or the program is busy or asks; if the
+ * profile knows no input field, any output. */
 static bool await_submitted(struct delivery *delivery, int64_t printed_before)
 {
 	struct session *session = delivery->session;
@@ -211,8 +212,8 @@ static bool await_submitted(struct delivery *delivery, int64_t printed_before)
 	return false;
 }
 
-/* Takes away what was typed, where the program is seen to be ready, or was as a shell: the keys for
- * that interrupt one that works, and answer one that asks. */
+/* Types the profile's keys that remove typed text. Only if the screen shows that the program is
+ * ready, or in a shell: the same keys would interrupt a busy program, and answer a question. */
 static bool take_back(struct delivery *delivery)
 {
 	struct session *session = delivery->session;
@@ -236,11 +237,11 @@ static int submit(struct delivery *delivery, enum session_outcome *ret, struct a
 			return delivery_void(session, err);
 		}
 		if (delivery->composes && seen_as(delivery, AP_ACTIVITY_WAITING))
-			break; /* Enter would be the answer */
+			break; /* Enter would answer its question */
 		if (tries == 0)
 			(void)output_entered(session);
 		int r = send_keys(session, values->submit, err);
-		if (!delivery->composes) /* else it may have to be given again */
+		if (!delivery->composes) /* with a composer, Enter may be repeated */
 			end_typing(delivery);
 		if (r < 0)
 			return r;
@@ -273,8 +274,8 @@ static int paste(struct session *session, const struct ap_buf *text, struct ap_e
 	return r;
 }
 
-/* The terminal of a shell shows what was pasted before it is run: that is no answer to it. A shell
- * that marks its commands needs no such wait. */
+/* Waits until the terminal of a shell has echoed the pasted text, which is no part of the answer.
+ * Not needed for a shell that marks its commands (OSC 133). */
 static void await_echo(struct session *session, int64_t printed_before)
 {
 	struct output_signs signs;
@@ -331,7 +332,7 @@ int type_command(struct session *session, const char *text, struct ap_err *err)
 	int r = may_type(&delivery, err);
 	if (r == 0)
 		r = begin_typing(&delivery);
-	/* a command is typed, as one word: pasted it would be text */
+	/* types the command, as one word: a bracketed paste would make it text */
 	if (r == 0)
 		r = session->host->backend->ops->keys(session->host->backend, &session->terminal,
 						      (const char *const[]){text, NULL}, err);
@@ -352,7 +353,7 @@ static bool await_ready(struct session *session, int64_t limit_ns)
 	return false;
 }
 
-/* --- commands of its own --- */
+/* --- the program's own commands --- */
 
 bool session_clear(struct session *session, int64_t limit_ns)
 {
@@ -369,7 +370,7 @@ void session_quit(struct session *session)
 	pthread_mutex_unlock(&session->lock);
 	struct pollfd over = {.fd = over_fd, .events = POLLIN};
 	if (over_fd >= 0 && type_command(session, quit, NULL) == 0)
-		(void)poll(&over, 1, QUIT_LIMIT_MS); /* else it is made to */
+		(void)poll(&over, 1, QUIT_LIMIT_MS); /* if in vain, session_end() follows */
 }
 
 const struct session_driver driver_terminal = {

@@ -1,6 +1,5 @@
-/* What a program prints: its raw bytes, the same as plain text, and what it says beside
- * the text: its title, marks round commands, its state, events. Both are bounded by output_limit.
- */
+/* The output of a program: its raw bytes, the same as plain text, and the signs in it: title, OSC
+ * 133 markers round commands, state, events. output_limit bounds bytes and text. */
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -13,17 +12,17 @@
 #include "file.h"
 #include "session_internal.h"
 
-/* Read at one time; what is left waits its turn. */
+/* Bytes that one call reads at most; the next review reads on. */
 #define READ_MAX (1 << 20)
 /* The record of where the raw output was when the last prompt was given. */
 #define PROMPTED "prompted"
-/* What a program without a terminal shows for a screen. */
+/* The screen of a program without a terminal: its last lines. */
 #define LAST_LINES 50
 #define LAST_MAX   (64 << 10) /* bytes */
-/* Longest response that is read. */
+/* Longest response; of a longer one the end. */
 #define RESPONSE_MAX (16 << 20)
 
-/* --- what it says beside the text --- */
+/* --- signs --- */
 
 static void on_mark(struct session *session, char mark, int64_t at)
 {
@@ -42,7 +41,7 @@ static void on_mark(struct session *session, char mark, int64_t at)
 	}
 }
 
-/* The screen may show it too shortly for a look. */
+/* Records when a title last said busy: it may pass too fast for a capture of the screen. */
 static void on_title(struct session *session, const char *title)
 {
 	struct activity_signal signal;
@@ -113,13 +112,14 @@ static void signs_reset(struct session *session)
 	ap_buf_fini(&session->response);
 }
 
-/* With `adopt` the raw output that is there is read again, from the first byte that is kept. */
+/* Opens new output files; with `adopt` keeps the raw output, to be read again from its first kept
+ * byte on. */
 static int open_files(struct session *session, const char *raw_path, const char *plain_path,
 		      bool adopt)
 {
 	struct kept raw = KEPT_NONE, plain = KEPT_NONE;
 	int r = adopt ? kept_adopt(&raw, raw_path) : kept_open(&raw, raw_path);
-	if (r == 0 && adopt) /* nobody has bounded it meanwhile */
+	if (r == 0 && adopt) /* without a daemon it may have grown over the limit */
 		kept_bound(&raw, atomic_load(&session->host->output_limit));
 	if (r == 0)
 		r = kept_open(&plain, plain_path);
@@ -130,7 +130,7 @@ static int open_files(struct session *session, const char *raw_path, const char 
 		r = -errno;
 		close(read_fd);
 	}
-	atomic_store(&raw.size, atomic_load(&raw.first)); /* it grows as it is read */
+	atomic_store(&raw.size, atomic_load(&raw.first)); /* counts up as read_on() reads */
 	if (r < 0) {
 		kept_close(&raw);
 		kept_close(&plain);
@@ -155,7 +155,8 @@ static int watch_file(struct session *session, const char *raw_path, struct ap_e
 	return r < 0 ? ap_err_errno(err, r, "%s", raw_path) : 0;
 }
 
-/* A file of its own for every lease: what the last one's terminal still writes goes nowhere. */
+/* Begins a new raw file and unlinks the last one: what the terminal still writes to that is lost.
+ */
 int session_begin_output(struct session *session, struct ap_err *err)
 {
 	AP_CLEANUP_BUF struct ap_buf raw = {0};
@@ -167,7 +168,7 @@ int session_begin_output(struct session *session, struct ap_err *err)
 	session->n_starts++;
 	output_raw_path(session, &raw);
 	ap_buf_printf(&plain, "%s/output", session->dir);
-	unlink(ap_buf_text(&plain)); /* whatever it has become */
+	unlink(ap_buf_text(&plain)); /* whatever an agent has made of it */
 	int r = open_files(session, ap_buf_text(&raw), ap_buf_text(&plain), false);
 	return r < 0 ? ap_err_errno(err, r, "%s", ap_buf_text(&raw))
 		     : watch_file(session, ap_buf_text(&raw), err);
@@ -189,11 +190,11 @@ void output_forget(struct session *session)
 		(void)lseek(session->read_fd, 0, SEEK_SET);
 	struct output_signs signs = session->signs;
 	signs_reset(session);
-	/* what it is and does has not changed */
+	/* the program is the same and so is its state */
 	memcpy(session->signs.title, signs.title, sizeof signs.title);
 	session->signs.told = signs.told;
 	session->signs.ends_commands = signs.ends_commands;
-	session->signs.marked_ns = signs.marked_ns; /* else Enter would have come after it */
+	session->signs.marked_ns = signs.marked_ns; /* with 0, Enter would look newer */
 	pthread_mutex_unlock(&session->output_lock);
 }
 
@@ -206,7 +207,7 @@ void remove_record(const struct session *session, const char *name)
 
 /* --- reading --- */
 
-/* Takes up to `max` bytes. How many there were. */
+/* Reads up to `max` bytes of the raw output; returns how many it has read. output_lock held. */
 static size_t read_on(struct session *session, size_t max)
 {
 	AP_CLEANUP_BUF struct ap_buf plain = {0};
@@ -239,13 +240,13 @@ bool session_read_on(struct session *session)
 		return false;
 	pthread_mutex_lock(&session->lock);
 	session->output_ns = ap_clock_ns();
-	session->reads_on = session->reads_on || n >= READ_MAX; /* the review looks at it */
+	session->reads_on = session->reads_on || n >= READ_MAX; /* the review reads on */
 	session_review_now(session);
 	pthread_mutex_unlock(&session->lock);
 	return true;
 }
 
-/* The line that was begun, its last bytes if it is long. */
+/* The unfinished last line, or the end of it if it is long. */
 static void read_line(const struct session *session, char ret[OUTPUT_LINE_MAX])
 {
 	int64_t size = atomic_load(&session->plain.size),
@@ -280,13 +281,13 @@ void output_prompted(struct session *session)
 {
 	AP_CLEANUP_BUF struct ap_buf path = {0};
 	AP_CLEANUP_BUF struct ap_buf text = {0};
-	session_read_on(session); /* what is there belongs to what was before */
+	session_read_on(session); /* the output so far does not answer this prompt */
 	pthread_mutex_lock(&session->output_lock);
 	mark_prompted(session);
 	int64_t at = atomic_load(&session->raw.size);
 	pthread_mutex_unlock(&session->output_lock);
 	ap_buf_printf(&path, "%s/" PROMPTED, session->dir);
-	/* for the next daemon: without it, all that is kept is the response */
+	/* for the next daemon, which without it takes all kept output for the response */
 	ap_buf_printf(&text, "%" PRId64 "\n", at);
 	(void)file_write(ap_buf_text(&path), ap_buf_text(&text), text.len, NULL);
 }
@@ -326,7 +327,7 @@ int output_adopt(struct session *session, struct ap_err *err)
 		kept_grown(&session->raw, (int64_t)read_on(session, (size_t)(at - from)));
 	if (at >= from) {
 		mark_prompted(session);
-		session->signs.told = (struct activity_signal){.at_ns = 0}; /* of before */
+		session->signs.told = (struct activity_signal){.at_ns = 0}; /* from before it */
 	}
 	pthread_mutex_unlock(&session->output_lock);
 	pthread_mutex_lock(&session->lock);
@@ -334,12 +335,13 @@ int output_adopt(struct session *session, struct ap_err *err)
 	pthread_mutex_unlock(&session->lock);
 	(void)session_read_on(session);
 	r = watch_file(session, ap_buf_text(&raw), err);
-	(void)session_read_on(session); /* what came in between; the loop reads on */
+	(void)session_read_on(session); /* output from before the watch; the loop reads on */
 	return r;
 }
 
-/* Where the response lies in the plain text. With marks it is what the commands printed; else what
- * came since the prompt was submitted, without the end of the line that it was typed in. */
+/* The range of the response in the plain text: with OSC 133 markers the output of the commands;
+ * otherwise all since the prompt was submitted, of which output_response() drops the newline that
+ * ends the prompt's own line. */
 static void response_range(const struct session *session, int64_t *ret_from, int64_t *ret_to)
 {
 	const struct output_signs *signs = &session->signs;
@@ -379,8 +381,7 @@ int output_response(struct session *session, struct ap_buf *ret)
 	return r;
 }
 
-/* The screen of a program without a terminal: the last lines that it printed, as many as a terminal
- * has. */
+/* The screen of a program without a terminal: the last LAST_LINES lines that it printed. */
 int output_last_lines(struct session *session, struct ap_buf *ret)
 {
 	pthread_mutex_lock(&session->output_lock);

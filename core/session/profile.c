@@ -1,4 +1,4 @@
-/* Profiles as they are read: keys, files, what is wrong with them. */
+/* Loads profiles: files, keys, checks. */
 #include "profile.h"
 
 #include <errno.h>
@@ -14,7 +14,7 @@
 
 #define LIKE_DEPTH_MAX 8
 #define FILE_SIZE_MAX  (256 << 10)
-/* Work that one match may cost: what is looked at was printed by a program. */
+/* Bound on the work of one match: a program has printed the text. */
 #define MATCH_LIMIT 200000
 
 /* --- patterns --- */
@@ -40,8 +40,8 @@ static int regex_new(pcre2_code **ret, const char *text, struct ap_err *err)
 
 struct loader {
 	struct profile *profile;
-	const char *const *all;	 /* places of profiles */
-	const char *const *dirs; /* those that are still to be looked in */
+	const char *const *all;	 /* all directories of profiles */
+	const char *const *dirs; /* those still to be searched */
 	const char *name;
 	unsigned depth;
 };
@@ -49,7 +49,7 @@ struct loader {
 struct key {
 	const char *name;
 	int (*set)(const struct loader *, const struct key *, char *value, struct ap_err *);
-	size_t offset;		   /* of what it sets, in struct profile */
+	size_t offset;		   /* in struct profile, of the value that the key sets */
 	enum ap_activity activity; /* of a rule */
 };
 
@@ -58,7 +58,7 @@ static void *target(const struct loader *loader, const struct key *key)
 	return (char *)loader->profile + key->offset;
 }
 
-/* Makes room for one more in an array; NULL on ENOMEM. */
+/* Appends a zeroed element to an array. NULL on ENOMEM. */
 static void *grow(void *at_ptr, unsigned *n, size_t size)
 {
 	void **at = at_ptr;
@@ -149,7 +149,7 @@ static int set_regex(const struct loader *loader, const struct key *key, char *v
 {
 	pcre2_code **regex = target(loader, key);
 	pcre2_code *compiled = NULL;
-	int r = *value ? regex_new(&compiled, value, err) : 0; /* empty takes one back */
+	int r = *value ? regex_new(&compiled, value, err) : 0; /* empty: removes the pattern */
 	if (r < 0)
 		return r;
 	pcre2_code_free(*regex);
@@ -170,7 +170,7 @@ static int set_json(const struct loader *loader, const struct key *key, char *va
 
 static const struct mode {
 	const char *name;
-	bool events; /* the program reports what it does: its rules are about that */
+	bool events; /* the program reports events: all rules are about them */
 } modes[] = {
 	[PROFILE_TERMINAL] = {"terminal", false},
 	[PROFILE_SHELL] = {"shell", false},
@@ -194,7 +194,7 @@ static int set_mode(const struct loader *loader, const struct key *key, char *va
 	return 0;
 }
 
-/* "SOURCE[:LINES] PATTERN": one more rule about an activity. */
+/* "SOURCE[:LINES] PATTERN": adds a rule about an activity. */
 static int set_rule(const struct loader *loader, const struct key *key, char *value,
 		    struct ap_err *err)
 {
@@ -278,7 +278,7 @@ static int set_auto_answer(const struct loader *loader, const struct key *key, c
 
 static int load(struct loader *loader, struct ap_err *err);
 
-/* What another profile says goes before what this one adds. */
+/* Loads another profile in place of this line: the lines behind it add to that or override it. */
 static int set_like(const struct loader *loader, const struct key *key, char *value,
 		    struct ap_err *err)
 {
@@ -292,7 +292,7 @@ static int set_like(const struct loader *loader, const struct key *key, char *va
 		return ap_err_set(err, -EINVAL, "profiles that are like each other");
 	int r = load(&other, err);
 	return r < 0 && r != -ENOMEM ? -EINVAL
-				     : r; /* whatever is wrong with it: the line names it */
+				     : r; /* -EINVAL also for -ENOENT: this line is wrong */
 }
 
 static int set_forget(const struct loader *loader, const struct key *key, char *value,
@@ -347,7 +347,7 @@ static void rule_fini(struct rule *rule)
 	free(rule->text);
 }
 
-/* Rules of an activity that were said before, such as by the profile that this one is like. */
+/* Removes the rules of an activity so far, such as those of the profile that this one is like. */
 static int set_forget(const struct loader *loader, const struct key *key, char *value,
 		      struct ap_err *err)
 {
@@ -369,7 +369,7 @@ static int set_forget(const struct loader *loader, const struct key *key, char *
 
 /* --- files --- */
 
-/* Cuts "KEY = VALUE" in two. NULL when it is not of that form. */
+/* Splits "KEY = VALUE". Returns the key; NULL: the line is not of that form. */
 static char *split(char *line, char **ret_value)
 {
 	char *equals = strchr(line, '=');
@@ -400,7 +400,7 @@ static int take_line(const struct loader *loader, char *line, struct ap_err *err
 	return key->set(loader, key, value, err);
 }
 
-/* The next line with those that go on from it, which begin with a blank. NULL at the end. */
+/* The next line, with its continuation lines, which begin with a blank. NULL at the end. */
 static char *next_line(char **cursor, unsigned *line)
 {
 	char *start = *cursor, *at = start;
@@ -453,7 +453,8 @@ static int load_file(const struct loader *loader, const char *path, struct ap_er
 			 : ap_err_errno(err, -ENOMEM, "%s", path);
 }
 
-/* A profile that is like one of its own name means the next one of that name. */
+/* Loads loader->name from the first of loader->dirs that has it. A profile that is like its own
+ * name means the next profile of that name: dirs begins behind its own directory then. */
 static int load(struct loader *loader, struct ap_err *err)
 {
 	const char *name = loader->name;
@@ -481,7 +482,7 @@ struct profile *profile_unknown(void)
 	profile->match = pcre2_match_context_create(NULL);
 	values->rules.debounce_ns = 300 * AP_MS;
 	values->rules.hold_ns = 2 * AP_SECOND;
-	/* the longest gap of a working program that was measured is 0.9 s */
+	/* the longest gap measured in the output of a working program is 0.9 s */
 	values->rules.silence_ns = 2 * AP_SECOND;
 	values->name = strdup("unknown");
 	values->submit = strdup("Enter");
@@ -500,7 +501,7 @@ struct profile *profile_unknown(void)
 	return profile;
 }
 
-/* What a profile says as a whole. */
+/* Checks the profile as a whole, and derives looks, tells_ready and says_ready from its rules. */
 static int conclude(struct profile *profile, struct ap_err *err)
 {
 	struct profile_values *values = &profile->values;
@@ -521,7 +522,7 @@ static int conclude(struct profile *profile, struct ap_err *err)
 	}
 	if (values->mode == PROFILE_STREAM && (!*values->input || !values->rules.tells_ready))
 		return ap_err_set(err, -EINVAL, "mode = stream needs input and a ready rule");
-	if (values->mode == PROFILE_STREAM) /* such a program is typed nothing */
+	if (values->mode == PROFILE_STREAM) /* nobody can type commands to such a program */
 		values->clear[0] = values->quit[0] = '\0';
 	return 0;
 }

@@ -1,4 +1,4 @@
-/* What profile.c, which loads profiles, and profile_rules.c, which applies them, share. */
+/* Shared by profile.c, which loads profiles, and profile_rules.c, which applies them. */
 #pragma once
 
 #define PCRE2_CODE_UNIT_WIDTH 8
@@ -11,10 +11,10 @@
 struct rule {
 	enum ap_activity activity;
 	enum profile_source source;
-	unsigned n_lines;  /* of the screen that are looked at, from the end; 0: all */
+	unsigned n_lines;  /* matches the last so many lines of the screen; 0: all */
 	pcre2_code *regex; /* NULL: PROFILE_EVENT */
-	json_t *event;	   /* what is in the event; NULL: all others */
-	char *text;	   /* as it is written */
+	json_t *event;	   /* PROFILE_EVENT: an object that the event contains; else NULL */
+	char *text;	   /* the pattern as the profile has it */
 };
 
 struct auto_answer {

@@ -1,4 +1,4 @@
-/* Profiles as they are applied: what a screen shows, what a prompt becomes, where an answer is. */
+/* Applies profiles: judges screens, dresses prompts, finds answers. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -8,7 +8,7 @@
 #include "profile_internal.h"
 #include "text.h"
 
-/* Whether it matches; the part that group `group` matched goes to `ret`, which may be NULL. */
+/* Whether the pattern matches; appends the match of group `group` to `ret`, which may be NULL. */
 static bool matches(const struct profile *profile, const pcre2_code *regex, const char *text,
 		    size_t len, unsigned group, struct ap_buf *ret)
 {
@@ -18,7 +18,7 @@ static bool matches(const struct profile *profile, const pcre2_code *regex, cons
 	int n = pcre2_match(regex, (PCRE2_SPTR)text, len, 0, 0, data, profile->match);
 	if (n > (int)group && ret) {
 		const PCRE2_SIZE *at = pcre2_get_ovector_pointer(data) + 2 * group;
-		/* the group may have had no part in it, and \K can put its start behind its end */
+		/* the group may be unset, and \K can put the start of a match behind its end */
 		if (at[0] < at[1] && at[1] <= len)
 			ap_buf_add(ret, text + at[0], at[1] - at[0]);
 	}
@@ -28,8 +28,8 @@ static bool matches(const struct profile *profile, const pcre2_code *regex, cons
 
 /* --- judging --- */
 
-/* A line that shows something: of more than blanks and pictures made of braille dots, which are
- * E2 A0 80 to E2 A3 BF. */
+/* Whether a line has more than blanks and braille dots, of which programs make pictures: E2 A0 80
+ * to E2 A3 BF. */
 static bool shows(const char *line, size_t len)
 {
 	for (size_t i = 0; i < len; i++) {
@@ -42,7 +42,7 @@ static bool shows(const char *line, size_t len)
 	return false;
 }
 
-/* The last `n` lines that show something; all lines when `n` is 0. */
+/* The last `n` lines for which shows() is true; the whole screen if `n` is 0. */
 static void last_lines(const char *screen, unsigned n, struct ap_buf *ret)
 {
 	const char *end = screen + strlen(screen), *at = end;
@@ -69,7 +69,7 @@ static void last_lines(const char *screen, unsigned n, struct ap_buf *ret)
 	}
 }
 
-/* Whether an event has all that the pattern has. */
+/* Whether an event contains all members of the pattern, at every depth. */
 static bool event_has(const json_t *event, json_t *pattern)
 {
 	const char *name;
@@ -105,10 +105,10 @@ static void say_why(struct activity_signal *signal, const struct rule *rule, str
 	static const char *const names[] = {"screen", "title", "osc", "event", "line"};
 	ap_buf_add(matched, "", 1);
 	char *text = matched->failed ? rule->text : matched->data;
-	ap_text_tame(text); /* which takes newlines too: one line says why */
+	ap_text_tame(text); /* replaces newlines, too: `why` is one line */
 	text += strspn(text, " ?");
 	snprintf(signal->why, sizeof signal->why, "%s: %.100s", names[rule->source], text);
-	ap_text_tame(signal->why); /* cut inside a character, perhaps */
+	ap_text_tame(signal->why); /* again: the cut may be inside a character */
 }
 
 bool profile_judge(const struct profile *profile, enum profile_source source, const char *text,
@@ -144,7 +144,7 @@ bool profile_has_composer(const struct profile *profile)
 	return profile->composer != NULL;
 }
 
-/* Takes blanks, no-break ones too, off both ends. */
+/* Trims white space, and no-break spaces, from both ends. */
 static void trim(struct ap_buf *text)
 {
 	size_t start = 0, len = text->len;
@@ -223,7 +223,8 @@ const char *profile_auto_answer(const struct profile *profile, const char *scree
 
 /* --- mode stream --- */
 
-/* A copy with ${PROMPT} in all its strings replaced. NULL on ENOMEM. */
+/* A copy in which the prompt replaces every string that is "${PROMPT}" as a whole. NULL on ENOMEM.
+ */
 static json_t *with_prompt(json_t *json, json_t *prompt)
 {
 	const char *name;
@@ -259,7 +260,7 @@ int profile_input(const struct profile *profile, const char *text, size_t len, s
 	return ret->failed ? -ENOMEM : 0;
 }
 
-/* What a JSON pointer (RFC 6901, without its escapes) leads to, or NULL. */
+/* The value at a JSON pointer (RFC 6901, without its escapes), or NULL. */
 static const json_t *at_pointer(const json_t *json, const char *pointer)
 {
 	char name[128];

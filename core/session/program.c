@@ -1,4 +1,5 @@
-/* The program of a session: taken note of when it starts, ends, is taken up; and made to end. */
+/* The program of a session: records its start and its end, takes it up from an earlier daemon, ends
+ * it. */
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -13,15 +14,16 @@
 #include "file.h"
 #include "session_internal.h"
 
-/* The backend asks, waits its grace and makes the processes end; it is given this long for it. */
+/* How long the backend has to ask the processes to end, wait its grace and kill them; and when the
+ * session sweeps what keeps the shim busy. */
 #define END_LIMIT   (30 * AP_SECOND)
 #define SWEEP_AFTER (4 * AP_SECOND)
 
-/* The shim says who the program is a moment after it was started. */
-#define PID_PAUSE_MS 1 /* where somebody waits for it */
+/* The shim records the program's pid a moment after the start. */
+#define PID_PAUSE_MS 1 /* between two reads, while somebody waits for it */
 #define PID_LIMIT    (5 * AP_SECOND)
 
-/* What a shim is waited for to say how the program ended; it ends first what that left behind. */
+/* How long to wait for the shim's record of the end: it first ends what the program left behind. */
 #define RECORD_MS 3000
 
 bool is_over_locked(const struct session *session)
@@ -51,7 +53,7 @@ int delivery_void(const struct session *session, struct ap_err *err)
 
 void program_starts(struct session *session)
 {
-	/* those of the program before would be taken for this one's */
+	/* records of the last program would count as this one's */
 	remove_record(session, "pid");
 	remove_record(session, "exit");
 	remove_record(session, "paused");
@@ -103,8 +105,8 @@ int program_started(struct session *session, struct ap_err *err)
 	return r < 0 ? ap_err_errno(err, r, "the end of %s", session->name) : 0;
 }
 
-/* Whether a record of an end says that somebody has seen to it: a signal that nothing raises by
- * what it does itself. Nobody but one who killed the shim leaves it without a record. */
+/* Whether the record of an end says that somebody killed the program: by a signal that a program
+ * does not get through a fault of its own. Without a record somebody has killed the shim. */
 static bool is_killed(const char *how)
 {
 	static const int sent[] = {SIGHUP, SIGINT, SIGQUIT, SIGKILL, SIGTERM};
@@ -112,7 +114,7 @@ static bool is_killed(const char *how)
 	if (!*how)
 		return true;
 	if (sscanf(how, "signal %d%n", &signal, &end) != 1 || how[end] != '\0')
-		return false; /* by itself, or for want of memory */
+		return false; /* exited by itself, or killed for lack of memory */
 	for (size_t i = 0; i < sizeof sent / sizeof *sent; i++) {
 		if (signal == sent[i])
 			return true;
@@ -120,7 +122,7 @@ static bool is_killed(const char *how)
 	return false;
 }
 
-/* How its last program ended, by its shim's record, and when; "" and 0: there is none. */
+/* Reads from the shim's record how and when the last program ended; "" and 0: there is none. */
 static void read_end(const struct session *session, char *ret_how, size_t size, int64_t *ret_time)
 {
 	*ret_time = 0;
@@ -145,7 +147,7 @@ bool session_was_killed(struct session *session)
 	return is_killed(how);
 }
 
-/* `start` is that of the program that was seen to end. */
+/* `start`: of the program whose end was seen; ignored if another start has come since. */
 void program_ended(struct session *session, unsigned start)
 {
 	char how[sizeof session->ended_how];
@@ -176,8 +178,8 @@ int session_take_up(struct session *session, bool alive, struct ap_err *err)
 	ap_buf_printf(&path, "%s/paused", session->dir);
 	bool paused = access(ap_buf_text(&path), F_OK) == 0;
 	pthread_mutex_lock(&session->lock);
-	session->started_ready = alive && r == 0;	 /* or it says otherwise itself */
-	session->cpu = (struct cpu_average){.at_ns = 0}; /* what it used before was not used now */
+	session->started_ready = alive && r == 0;	 /* assume ready; its signals may differ */
+	session->cpu = (struct cpu_average){.at_ns = 0}; /* leaves out the CPU time used so far */
 	session->running = session->terminal;
 	if (!alive) {
 		session->started = true;
@@ -212,7 +214,7 @@ void session_restart_failed(struct session *session, const struct ap_err *err)
 	pthread_mutex_unlock(&session->lock);
 }
 
-/* Whether something becomes readable until then. */
+/* Whether over_fd becomes readable by the deadline. */
 static bool is_over_by(int over_fd, int64_t deadline)
 {
 	struct pollfd over = {.fd = over_fd, .events = POLLIN};
@@ -224,7 +226,7 @@ static bool is_over_by(int over_fd, int64_t deadline)
 	}
 }
 
-/* Asks the shim to end all, and waits until it has. */
+/* Asks the shim to end all processes, and waits until it has. */
 static int end_shim(struct session *session, int over_fd, struct ap_err *err)
 {
 	struct backend *backend = session->host->backend;
@@ -232,7 +234,7 @@ static int end_shim(struct session *session, int over_fd, struct ap_err *err)
 	backend->ops->end(backend, &session->terminal, over_fd);
 	if (is_over_by(over_fd, now + SWEEP_AFTER))
 		return 0;
-	backend->ops->sweep(backend, session->name); /* they leave it no time to */
+	backend->ops->sweep(backend, session->name); /* new processes keep the shim busy */
 	if (is_over_by(over_fd, now + END_LIMIT))
 		return 0;
 	return ap_err_set(err, -ETIMEDOUT, "the processes of %s do not end", session->name);
@@ -258,17 +260,17 @@ int session_end(struct session *session, struct ap_err *err)
 	AP_CLEANUP_CLOSE int over_fd = over_fd_locked(session);
 	pthread_mutex_unlock(&session->lock);
 	int r = over_fd >= 0 ? end_shim(session, over_fd, err) : 0;
-	/* a shim that was made to end leaves its processes behind */
+	/* a shim that was killed leaves its processes behind */
 	session->host->backend->ops->sweep(session->host->backend, session->name);
 	return r;
 }
 
-/* The program that the shim has recorded, if it has. A descriptor of it, which the caller closes;
- * -1: there is none, or it has ended and was waited for. */
+/* Opens a pidfd of the program that the shim has recorded; the caller closes it. -1: there is no
+ * record, or the program has ended and was waited for. */
 static int program_open(const struct session *session, pid_t *ret_pid)
 {
 	char text[64];
-	unsigned long long start = 0; /* one that was started before that was recorded */
+	unsigned long long start = 0; /* 0: the record has no start time */
 	*ret_pid = 0;
 	(void)file_read_line(session->dir, "pid", text, sizeof text); /* "" when there is none */
 	if (sscanf(text, "%d %llu", ret_pid, &start) < 1 || *ret_pid <= 0)
@@ -281,7 +283,7 @@ static int program_open(const struct session *session, pid_t *ret_pid)
 	return fd;
 }
 
-/* The program of the last start becomes known, and is watched. */
+/* Reads the shim's record, and keeps pid and pidfd of the program if it is that of `start`. */
 void know_program(struct session *session, unsigned start)
 {
 	pid_t pid;
@@ -299,18 +301,18 @@ void know_program(struct session *session, unsigned start)
 		close(fd);
 }
 
-/* 1: it runs; 0: it does not; -EAGAIN: its shim has not said yet who it is. */
+/* 1: the program runs; 0: it does not; -EAGAIN: the shim has not recorded its pid yet. */
 static int lives_locked(const struct session *session)
 {
 	struct pollfd ends[] = {{.fd = session->over_fd, .events = POLLIN},
 				{.fd = session->program_fd, .events = POLLIN}};
 	if (session->ended || poll(ends, 2, 0) > 0)
 		return 0;
-	if (session->terminal.shim == 0) /* no process */
+	if (session->terminal.shim == 0) /* a backend without processes */
 		return 1;
 	if (session->program_fd < 0)
 		return session->program ? 0 : -EAGAIN;
-	/* while the descriptors say that they have not ended, these numbers are theirs */
+	/* the descriptors say that neither has ended: the pids are not reused */
 	return process_lives(session->program) && process_lives(session->terminal.shim);
 }
 
@@ -376,7 +378,7 @@ void session_adopt(struct session *session, const struct session_record *record)
 	session->terminal = record->terminal;
 	session->n_starts = record->n_starts;
 	session->prompted = record->prompted;
-	(void)output_adopt(session, NULL); /* what it printed is lost then, not what it does */
+	(void)output_adopt(session, NULL); /* on failure only the output so far is lost */
 }
 
 void session_input_was_cut(struct session *session)
@@ -389,7 +391,7 @@ void session_forget_output(struct session *session)
 	struct backend *backend = session->host->backend;
 	if (backend_has_terminals(backend))
 		backend->ops->forget(backend, &session->terminal,
-				     NULL); /* one that has gone forgot */
+				     NULL); /* fails if the terminal has gone, and so its history */
 	output_forget(session);
 }
 

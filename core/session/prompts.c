@@ -1,4 +1,4 @@
-/* What is written to a session: the queue of prompts, keys, pauses. */
+/* Input to a session: the queue of prompts, keys by hand, pauses. */
 #include <errno.h>
 #include <poll.h>
 #include <stdio.h>
@@ -12,9 +12,9 @@
 #include "file.h"
 #include "session_internal.h"
 
-#define KEYS_PATIENCE  (5 * AP_SECOND) /* of keys, for Enter: they may be to break it off */
+#define KEYS_PATIENCE  (5 * AP_SECOND) /* keys wait for Enter no longer: they may interrupt it */
 #define KEYS_PAUSE_MS  10
-#define PUT_BACK_PAUSE (200 * AP_MS) /* before a prompt is tried that came too early */
+#define PUT_BACK_PAUSE (200 * AP_MS) /* before the next try of a prompt that came too early */
 
 /* --- the queue of prompts --- */
 
@@ -27,7 +27,7 @@ static int too_much_locked(const struct session *session, struct ap_err *err)
 			  session->n_prompts_open, session->open_bytes);
 }
 
-/* Whether `len` more bytes are more than one session takes; a single prompt never is. */
+/* Whether `len` more bytes exceed what one session queues; a single prompt never does. */
 static bool is_too_much(const struct session *session, size_t bytes, size_t len)
 {
 	int64_t most = atomic_load(&session->host->max_prompt);
@@ -59,7 +59,7 @@ int session_prompt_check(struct session *session, size_t len, struct ap_err *err
 	return r;
 }
 
-/* What is written or was queued keeps it busy from now on. */
+/* A prompt is being written or queued: the session counts as busy from now on. */
 static void busy_locked(struct session *session)
 {
 	if (session->activity != AP_ACTIVITY_STARTING)
@@ -194,7 +194,7 @@ static void put_back_locked(struct session *session, struct prompt *prompt)
 	session->prompt_bytes += prompt->len;
 }
 
-/* Line ends become newlines, and what could drive the terminal is left out: a prompt is text. */
+/* Turns line ends into newlines, and removes what could control the terminal: a prompt is text. */
 static size_t clean_text(char *text, size_t len)
 {
 	size_t n = 0;
@@ -205,14 +205,14 @@ static size_t clean_text(char *text, size_t len)
 				continue;
 			c = '\n';
 		}
-		/* a C1 control in UTF-8, whatever stood between its two bytes */
+		/* a C1 control in UTF-8, whatever was removed between its two bytes */
 		if (c >= 0x80 && c < 0xa0 && n > 0 && (unsigned char)text[n - 1] == 0xc2)
 			n--;
 		else if (c == '\n' || c == '\t' || (c >= 0x20 && c != 0x7f))
 			text[n++] = (char)c;
 	}
 	if (n > 0 && text[n - 1] == '\n')
-		n--; /* the shell's own */
+		n--; /* the one that `echo` adds */
 	return n;
 }
 
@@ -241,7 +241,7 @@ static void job_prompt(struct worker_job *job)
 	const struct session_callbacks *callbacks = session->callbacks;
 	struct ap_err err = {""};
 	enum session_outcome outcome = SESSION_NO_EVIDENCE;
-	struct prompt *prompt = first_prompt(session); /* NULL: its lease has ended */
+	struct prompt *prompt = first_prompt(session); /* NULL: dropped meanwhile */
 	if (prompt)
 		callbacks->prompt_taken(session->owner, prompt->seq);
 	crash_point("prompt-taken");
@@ -253,7 +253,7 @@ static void job_prompt(struct worker_job *job)
 		callbacks->prompt_done(session->owner, prompt->seq, outcome, prompt->len, &err);
 	pthread_mutex_lock(&session->lock);
 	session->delivering = false;
-	/* what said that it was ready may still do so: not before a while */
+	/* the same evidence may still say ready: wait a while before the next try */
 	session_review_at(session, ap_clock_ns() + (r == -EAGAIN ? PUT_BACK_PAUSE : 0));
 	if (r == -EAGAIN) {
 		put_back_locked(session, ap_steal(prompt));
@@ -293,7 +293,7 @@ void keys_typed_locked(struct session *session, int64_t from_ns)
 	}
 }
 
-/* Whether they are still for who the session works for. */
+/* Whether the program runs, and the keys' token is not stale. */
 static bool may_be_typed(const struct session_job *job)
 {
 	struct session *session = job->session;
@@ -314,7 +314,7 @@ static void job_keys(struct worker_job *worker_job)
 		poll(NULL, 0, KEYS_PAUSE_MS);
 	int64_t from = may_be_typed(job) ? ap_clock_ns() : 0;
 	if (from)
-		(void)send_keys(session, job->words, NULL); /* the terminal may have gone */
+		(void)send_keys(session, job->words, NULL); /* fails if the terminal has gone */
 	if (alone)
 		pthread_mutex_unlock(&session->typing);
 	pthread_mutex_lock(&session->lock);
@@ -324,7 +324,7 @@ static void job_keys(struct worker_job *worker_job)
 	session_job_free(job);
 }
 
-/* Whether a line of keys more would be too much. */
+/* -EAGAIN: one more line of keys would be too much. */
 static int keys_refused_locked(const struct session *session, size_t len, struct ap_err *err)
 {
 	if (session->n_keys >= SESSION_KEYS_MAX || session->keys_bytes + len > SESSION_KEYS_BYTES)
@@ -361,7 +361,7 @@ int session_keys(struct session *session, uint64_t token, const char *keys, stru
 		session_job_free(job);
 		return r;
 	}
-	/* keys wait for no prompt in the queue */
+	/* a lane of their own: keys do not wait for the prompts in the queue */
 	job->job.lane = &session->keys_lane;
 	job->job.lane_release = keys_lane_release;
 	session_ref(session); /* the lane's */
@@ -371,7 +371,7 @@ int session_keys(struct session *session, uint64_t token, const char *keys, stru
 
 /* --- pauses --- */
 
-/* Whether its processes are to stand still: the last word counts, and what is to end goes on. */
+/* Whether the processes have to be stopped: session->paused says so, and they need not end. */
 static bool is_to_stop(struct session *session, struct backend_terminal *ret_running)
 {
 	pthread_mutex_lock(&session->lock);
@@ -381,9 +381,9 @@ static bool is_to_stop(struct session *session, struct backend_terminal *ret_run
 	return stop;
 }
 
-/* Has its processes stand still or go on, as session->paused says, and keeps that for the next
- * daemon. Takes its time, in the lane or not: where something else is wanted behind it of the same
- * program, that is done too. */
+/* Stops or continues the processes, as session->paused says, and records that for the next daemon.
+ * Repeats if session->paused has changed meanwhile. Blocks as the backend does; in the lane or not.
+ */
 static void obey_pause(struct session *session)
 {
 	struct backend *backend = session->host->backend;
@@ -397,7 +397,7 @@ static void obey_pause(struct session *session)
 			(void)file_write(ap_buf_text(&path), "", 0, NULL);
 		else
 			remove_record(session, "paused");
-		(void)backend->ops->pause(backend, &running, stop); /* it has ended, perhaps */
+		(void)backend->ops->pause(backend, &running, stop); /* fails if it has ended */
 	} while (stop != is_to_stop(session, &running));
 }
 

@@ -20,7 +20,7 @@ struct expander {
 	void *data;
 };
 
-/* A copy with all texts expanded; NULL on ENOMEM. */
+/* A copy with all strings and names expanded; NULL on ENOMEM. */
 static json_t *expanded(const struct expander *expander, json_t *json)
 {
 	AP_CLEANUP_BUF struct ap_buf text = {0};
@@ -50,7 +50,7 @@ static json_t *expanded(const struct expander *expander, json_t *json)
 	return object;
 }
 
-/* Adds what is missing. Whether anything was. */
+/* Adds the members of `wanted` that `object` lacks. Whether there were any. */
 static bool add_missing(json_t *object, json_t *wanted)
 {
 	const char *name;
@@ -67,7 +67,7 @@ static bool add_missing(json_t *object, json_t *wanted)
 	return added;
 }
 
-/* The new file has the mode and the owner of the old one, if there was one. */
+/* Replaces the file. The new file has the mode of `old`, and its owner if `there`. */
 static int replace(const char *path, const json_t *object, const struct stat *old, bool there,
 		   struct ap_err *err)
 {
@@ -93,7 +93,7 @@ int seed_json(const char *path, const char *wanted,
 	      void (*expand)(void *data, const char *text, struct ap_buf *ret), void *data,
 	      struct ap_err *err)
 {
-	char real[PATH_MAX]; /* a link to it stays a link */
+	char real[PATH_MAX]; /* replaces the target of a link, not the link */
 	struct stat st = {.st_mode = 0600};
 	json_error_t error;
 	if (!realpath(path, real)) {

@@ -11,10 +11,10 @@
 #include "driver.h"
 #include "session_internal.h"
 
-/* A screen that changes all the time is looked at as often as this. */
+/* Between two captures of a screen that changes all the time. */
 #define LOOK_PAUSE (100 * AP_MS)
 
-/* The shim says who the program is a moment after it was started. */
+/* The shim records the program's pid a moment after the start. */
 #define PID_PAUSE (10 * AP_MS)
 #define PID_LIMIT (5 * AP_SECOND)
 
@@ -27,7 +27,7 @@ static void on_program_ends(struct loop_source *source)
 	struct session *session = ap_container_of(source, struct session, program_ends);
 	pthread_mutex_lock(&session->lock);
 	unsigned start = session->start;
-	bool over = is_over_locked(session); /* another may have been started since the call */
+	bool over = is_over_locked(session); /* again: another program may run since the event */
 	if (over)
 		(void)loop_watch_fd(session->host->loop, source, -1);
 	pthread_mutex_unlock(&session->lock);
@@ -61,7 +61,7 @@ static void remove_sources(struct session *session)
 	loop_remove(loop, &session->review);
 }
 
-/* The host may be gone by then. */
+/* Does not touch the host, which may be freed by then. */
 static void session_free(struct session *session)
 {
 	const int fds[] = {session->over_fd, session->program_fd};
@@ -188,7 +188,7 @@ void session_break_off(struct session *session, bool wanted)
 	pthread_mutex_unlock(&session->lock);
 }
 
-/* --- who waits for it to settle --- */
+/* --- waits for the program to settle --- */
 
 static bool is_settled_locked(const struct session *session)
 {
@@ -202,11 +202,11 @@ static int settled_result(enum ap_activity activity, const struct ap_err *prompt
 	return prompt_error->text[0] && activity != AP_ACTIVITY_EXITED ? -EIO : 0;
 }
 
-/* Answers them with an error and its sentence, or with the activity. */
+/* Answers all waits of the list with an error and its sentence, or with the activity. */
 static void answer_waits(struct session *session, struct ap_list *waits, int result,
 			 enum ap_activity activity, const struct ap_err *err)
 {
-	for (;;) { /* session_unwait() may take one out under us */
+	for (;;) { /* session_unwait() may remove a wait from the list meanwhile */
 		struct session_wait *wait = NULL;
 		pthread_mutex_lock(&session->lock);
 		if (!ap_list_empty(waits)) {
@@ -281,18 +281,19 @@ bool session_has_settled(struct session *session)
 	return settled;
 }
 
-/* --- what it is doing --- */
+/* --- the activity --- */
 
 static bool prompted_locked(const struct session *session)
 {
 	return session->n_prompts_open > 0 || session->n_prompts_queued > 0 || session->delivering;
 }
 
-/* What is queued keeps it busy, whatever its program does, unless that waits for a human first. */
+/* Sets the activity. A pause, keys or prompts make the session busy, whatever its program does; not
+ * if it has exited, and prompts not while it waits for a human. */
 static void activity_set_locked(struct session *session, const struct activity *concluded)
 {
 	session->activity = concluded->activity;
-	session_review_by(session, concluded->recheck_ns); /* unless there is news since the look */
+	session_review_by(session, concluded->recheck_ns); /* keeps an earlier review */
 	memcpy(session->why, concluded->why, sizeof session->why);
 	if (concluded->activity == AP_ACTIVITY_READY)
 		session->started_ready = true;
@@ -316,17 +317,17 @@ static void activity_set_locked(struct session *session, const struct activity *
 	snprintf(session->why, sizeof session->why, "prompt: %s; %.96s", prompt, concluded->why);
 }
 
-/* What was found out without the session's lock, of the program of one start. */
+/* Evidence about the program of one start, gathered without the session's lock. */
 struct evidence {
 	unsigned start;
 	pid_t program; /* 0: not known yet */
 	bool running;
 	struct output_signs signs;
 	struct activity_look look;
-	bool line_goes_on; /* its line is a prompt for the rest of a command */
+	bool line_goes_on; /* its last line is a prompt for the rest of a command */
 };
 
-/* Reads on in its output, and looks at its processes. */
+/* Reads the rest of the output, and the state of the processes. */
 static void gather(struct session *session, struct evidence *ret)
 {
 	const struct activity_rules *rules = &profile_values(session->host->profile)->rules;
@@ -352,7 +353,7 @@ static void gather(struct session *session, struct evidence *ret)
 	if (ret->running && rules->shell)
 		ret->look = activity_look(ret->program, edits);
 	output_look(session, &ret->signs);
-	/* a shell that edits its input at a prompt runs no command, whatever its marks say */
+	/* a shell that edits its input at a prompt runs no command, whatever its markers say */
 	if (ret->look.known && ret->look.foreground == ret->program && edits)
 		ret->signs.runs_command = false;
 	struct activity_signal line = {.found = false};
@@ -389,8 +390,8 @@ static struct activity_input input_locked(const struct session *session,
 	};
 }
 
-/* Takes note of how a shell's first prompt looks: of the line behind each mark of a command's end,
- * as soon as it reads; without marks, of that which its start ends with. */
+/* Learns the line of a shell's primary prompt. With OSC 133 markers: the line behind each end of a
+ * command, once the shell reads; without: the line when the shell is ready for the first time. */
 static void learn_prompt_locked(struct session *session, const struct output_signs *signs,
 				const struct activity_look *look, const struct activity *concluded,
 				int64_t now)
@@ -406,7 +407,8 @@ static void learn_prompt_locked(struct session *session, const struct output_sig
 	session->prompt_ns = now;
 }
 
-/* Looks at the screen, answers what the profile always answers. */
+/* Captures and judges the screen; types the profile's answer to a question that it always answers,
+ * once a question. */
 static void job_look_at_screen(struct worker_job *worker_job)
 {
 	struct session_job *job = ap_container_of(worker_job, struct session_job, job);
@@ -444,7 +446,7 @@ static void job_look_at_screen(struct worker_job *worker_job)
 static void job_look_locked(struct session *session)
 {
 	struct session_job *job = session_job_new(session, job_look_at_screen, "");
-	if (!job) { /* later */
+	if (!job) { /* ENOMEM: try again later */
 		session_review_at(session, ap_clock_ns() + AP_SECOND);
 		return;
 	}
@@ -452,19 +454,19 @@ static void job_look_locked(struct session *session)
 	worker_submit(session->host->workers, &job->job);
 }
 
-/* Has a worker look at a screen that has changed, but not all the time. */
+/* Makes a worker capture a screen that has changed, but once in LOOK_PAUSE at most. */
 static void look_soon_locked(struct session *session, int64_t now)
 {
 	int64_t due = session->screen.at_ns + LOOK_PAUSE;
 	if (session->looking)
-		return; /* it is looked at again if that was too early */
+		return; /* the review behind that capture asks again if it was too early */
 	if (now >= due)
 		job_look_locked(session);
 	else
 		session_review_by(session, due);
 }
 
-/* Whether it is to be concluded anew, by a look at the program of that start. */
+/* Whether the activity may be concluded from evidence about the program of that start. */
 static bool may_review_locked(struct session *session, unsigned start)
 {
 	if (!session->started || session->closed || session->restarting ||
@@ -472,11 +474,11 @@ static bool may_review_locked(struct session *session, unsigned start)
 		return false;
 	if (session->start == start)
 		return true;
-	session_review_now(session); /* what was looked at is another program already */
+	session_review_now(session); /* another program has started since the evidence */
 	return false;
 }
 
-/* Concludes what it is doing, and when to look again. */
+/* Concludes the activity, and when to review it again. */
 static enum ap_activity conclude_locked(struct session *session, const struct evidence *evidence,
 					int64_t now)
 {
@@ -498,8 +500,8 @@ static enum ap_activity conclude_locked(struct session *session, const struct ev
 	return concluded.activity;
 }
 
-/* Gives a program that is ready the next prompt, and drops those of one that has ended: the seq of
- * the last of them, 0: there was none. */
+/* Queues the delivery of the next prompt to a program that is ready; drops the prompts to a program
+ * that has ended. Returns the seq of the last one dropped; 0: none. */
 static uint64_t go_on_with_prompts_locked(struct session *session, enum ap_activity concluded)
 {
 	if (concluded == AP_ACTIVITY_EXITED)
@@ -510,7 +512,7 @@ static uint64_t go_on_with_prompts_locked(struct session *session, enum ap_activ
 	return 0;
 }
 
-/* Concludes the activity anew, answers waits, hands the next prompt to a worker. Reads /proc. In
+/* Concludes the activity again, answers waits, hands the next prompt to a worker. Reads /proc. In
  * the loop's thread. */
 static void review(struct session *session)
 {
@@ -554,7 +556,7 @@ int session_hook(struct session *session, enum ap_activity activity, struct ap_e
 	return r;
 }
 
-/* --- looking at it --- */
+/* --- reading --- */
 
 void session_info(struct session *session, struct session_info *ret)
 {
@@ -591,14 +593,14 @@ int session_screen(struct session *session, int64_t limit_ns, struct ap_buf *ret
 	return r < 0 ? ap_err_errno(err, r, "the output of %s", session->name) : 0;
 }
 
-/* The answer to the last prompt: as the profile finds it on the terminal, else what was printed. */
+/* The answer to the last prompt: as the profile finds it on the terminal, else the output since. */
 int session_response(struct session *session, struct ap_buf *ret, struct ap_err *err)
 {
 	struct backend *backend = session->host->backend;
 	const struct profile *profile = session->host->profile;
 	AP_CLEANUP_BUF struct ap_buf terminal = {0};
 	pthread_mutex_lock(&session->lock);
-	bool prompted = session->prompted; /* else what is there is of the lease before */
+	bool prompted = session->prompted; /* else the terminal shows the last lease's answers */
 	pthread_mutex_unlock(&session->lock);
 	if (prompted && profile_has_answer(profile) && backend_has_terminals(backend) &&
 	    backend->ops->capture(backend, &session->terminal, true, 0, &terminal, NULL) == 0 &&
@@ -621,7 +623,7 @@ int session_usage(struct session *session, struct process_table *table, struct p
 	pthread_mutex_lock(&session->lock);
 	if (r == 0 && session->start == start) {
 		cpu_average_add(&session->cpu, ret->cpu_ns, ap_clock_ns());
-		/* less than before: a process has ended whose time nobody was told of */
+		/* the sum falls if a process ends whose time no parent collects: keep the larger */
 		int64_t cpu_ns = session->usage_known ? session->usage.cpu_ns : 0;
 		session->usage = *ret;
 		if (session->usage.cpu_ns < cpu_ns)

@@ -11,7 +11,8 @@
  * Locks, in the order in which they are taken: typing, which is held for seconds; the owner's; the
  * session's; then the worker pool's and the loop's. The output's and the backend's are leaves: a
  * thread that takes one holds none of the others. The session calls its callbacks with no lock
- * held, but for `changed`, which takes none. */
+ * held, with two exceptions: `changed`, with the session's lock held or not, may take only the
+ * worker pool's; `note` of SESSION_SEED_FAILED comes with the host's `seeding` held. */
 #pragma once
 
 #include <pthread.h>
@@ -30,61 +31,62 @@
 #include "worker.h"
 
 #define SESSION_PROMPTS_MAX  64		/* prompts of one session, queued or being written */
-#define SESSION_PROMPT_BYTES (8 << 20)	/* of them, together; or max_prompt, where that is more */
+#define SESSION_PROMPT_BYTES (8 << 20)	/* of these prompts in all; or max_prompt, if larger */
 #define SESSION_KEYS_MAX     256	/* lines of keys that are not typed yet */
-#define SESSION_KEYS_BYTES   (64 << 10) /* of them, together */
+#define SESSION_KEYS_BYTES   (64 << 10) /* of these lines in all */
 
 struct session;
 struct prompt;
 
-/* What the sessions of one owner of them share: the owner fills it in, and it outlives them. */
+/* Shared by all sessions of one creator, which fills it in. A closed session may outlive its host
+ * while somebody holds a reference: freeing a session does not touch the host. */
 struct session_host {
 	struct loop *loop;
 	struct worker_pool *workers;
 	struct backend *backend;
 	const struct profile *profile;
 	const char *const *argv; /* the program and its arguments, NULL behind them */
-	const char *repo, *worktrees, *mountpoint;     /* what profiles call so; of AGENTPOOL_DIR */
+	const char *repo, *worktrees, *mountpoint; /* ${REPO}, ${WORKTREES}; for AGENTPOOL_DIR */
 	atomic_int_least64_t max_prompt, output_limit; /* bytes */
-	atomic_bool closed;			       /* nothing more is concluded */
-	pthread_mutex_t seeding; /* of what follows; held while settings are made */
-	bool seeded;		 /* the settings that the program needs are made */
+	atomic_bool closed;			       /* sessions conclude nothing any more */
+	pthread_mutex_t seeding; /* guards what follows; held while settings are made */
+	bool seeded;		 /* the profile's settings of the program are made */
 };
 
 enum session_outcome {
 	SESSION_SUBMITTED,
 	SESSION_NOT_SUBMITTED,
-	SESSION_NO_EVIDENCE, /* of a program whose profile knows its input field, the text never
-				came there; else it may well have been taken */
-	SESSION_PUT_BACK,    /* it came too early: it is the first of the queue again */
+	SESSION_NO_EVIDENCE, /* if the profile knows the input field: the text never showed in it;
+				if not, the program may well have accepted it */
+	SESSION_PUT_BACK,    /* too early: the prompt is the first of the queue again */
 };
 
 enum session_note {
-	SESSION_AUTO_ANSWER, /* keys that were typed by the profile's rule */
-	SESSION_SEED_FAILED, /* why a setting of the program could not be made */
+	SESSION_AUTO_ANSWER, /* text: the keys that the session typed by the profile's rule */
+	SESSION_SEED_FAILED, /* text: why it could not make a setting of the program */
 };
 
 struct session_callbacks {
-	/* The last reference has gone: the owner's memory is to go too. */
+	/* The last reference is dropped, the session freed: the owner frees its own memory. */
 	void (*freed)(void *owner);
 
-	/* Something of session_info() is about to be another. */
+	/* Something in session_info() changes now. */
 	void (*changed)(void *owner);
 
 	/* The program of that start has ended by itself; `killed`: by a signal that somebody sent.
 	 */
 	void (*ended)(void *owner, unsigned start, const char *how, bool killed);
 
-	/* It was busy, and is not any more. */
+	/* The session was busy, and is not any more. */
 	void (*turn_ended)(void *owner);
 
-	/* Before anything of the prompt reaches the program: whoever dies from here on must not
-	 * give it twice. In the lane; may block. */
+	/* Called before anything of the prompt reaches the program: if the daemon dies from here
+	 * on, the next one must not give the prompt again. In the lane; may block. */
 	void (*prompt_taken)(void *owner, uint64_t seq);
 	void (*prompt_done)(void *owner, uint64_t seq, enum session_outcome outcome, size_t len,
 			    const struct ap_err *why);
 
-	/* Those that waited are dropped, up to that one. */
+	/* The queued prompts up to that one are dropped. */
 	void (*prompts_dropped)(void *owner, uint64_t up_to_seq);
 
 	void (*note)(void *owner, enum session_note what, const char *text);
@@ -93,7 +95,7 @@ struct session_callbacks {
 /* Whether programs of that profile need a backend with terminals. */
 bool session_needs_terminal(const struct profile *profile);
 
-/* Strings are copied. */
+/* session_new() copies the strings. */
 struct session_place {
 	const char *name;
 	const char *dir; /* of records and output */
@@ -102,7 +104,7 @@ struct session_place {
 
 /* --- its life --- */
 
-/* With one reference, the owner's. NULL on ENOMEM. */
+/* Makes a session with one reference, the owner's. NULL on ENOMEM. */
 struct session *session_new(struct session_host *host, const struct session_place *place,
 			    const struct session_callbacks *callbacks, void *owner);
 void session_ref(struct session *session);
@@ -121,7 +123,7 @@ void session_submit(struct session *session, struct worker_job *job,
 /* Sets the port that the program finds in its environment for its own use; 0: none. */
 void session_set_port(struct session *session, unsigned port);
 
-/* Begins an output of its own for the next start. -errno. */
+/* Begins a new output for the next start. -errno. */
 int session_begin_output(struct session *session, struct ap_err *err);
 
 /* Runs a command in the worktree, in the program's environment, and appends what it prints to the
@@ -161,7 +163,8 @@ bool session_was_killed(struct session *session);
 struct session_record {
 	unsigned n_starts;
 	struct backend_terminal terminal;
-	bool prompted; /* the lease has had a prompt: the output since answers it */
+	bool prompted; /* the lease has had a prompt: the output since answers it; set by the
+			* adopter, session_record() leaves it false */
 };
 void session_record(const struct session *session, struct session_record *ret);
 
@@ -178,7 +181,7 @@ void session_input_was_cut(struct session *session);
 void session_restarts(struct session *session);
 void session_restart_failed(struct session *session, const struct ap_err *err);
 
-/* --- for whom it works --- */
+/* --- the lease --- */
 
 /* Sets the fencing token: what names another token, other than 0, is -ESTALE from now on. */
 void session_fence(struct session *session, uint64_t token);
@@ -228,11 +231,11 @@ void session_pause(struct session *session, bool pause);
 /* Continues them if they are stopped. In the lane. */
 void session_go_on(struct session *session);
 
-/* Takes the program's own word, by a hook, for what it does. -ENODEV; -EBUSY: it is starting for
- * the first time. */
+/* Sets the activity that the program reports through its hook. -ENODEV; -EBUSY: the program is
+ * starting for the first time. */
 int session_hook(struct session *session, enum ap_activity activity, struct ap_err *err);
 
-/* --- looking at it --- */
+/* --- reading --- */
 
 struct session_info {
 	enum ap_activity activity;
@@ -241,12 +244,12 @@ struct session_info {
 	bool started, ended, restarting;
 	unsigned start;	   /* goes up with every start of the program */
 	char exit_how[64]; /* of the last program that has ended */
-	int64_t exit_time; /* when: seconds of the wall clock; 0: none has, or it is not known */
+	int64_t exit_time; /* of that end, seconds of the wall clock; 0: none, or unknown */
 	int64_t output_size, raw_size; /* bytes of plain text, and bytes, printed so far */
-	bool usage_known;	       /* since the program was started */
-	struct process_usage usage;    /* when it was last looked at */
+	bool usage_known;	       /* read at least once since the program's start */
+	struct process_usage usage;    /* as last read */
 	double cpu_percent;
-	int64_t usage_ns; /* when that was */
+	int64_t usage_ns; /* when usage was last read */
 };
 void session_info(struct session *session, struct session_info *ret);
 
@@ -263,7 +266,7 @@ struct session_wait {
 		     const struct ap_err *err);
 };
 
-/* -EAGAIN: it would have to wait, and `nonblock` is set. The caller holds a reference. */
+/* -EAGAIN: the session has not settled, and `nonblock` is set. The caller holds a reference. */
 int session_wait(struct session *session, struct session_wait *wait, bool nonblock,
 		 struct ap_err *err);
 /* Takes a wait back. False: `done` was called, or is being called. */
@@ -271,10 +274,10 @@ bool session_unwait(struct session *session, struct session_wait *wait);
 void session_refuse_waits(struct session *session, int error, const struct ap_err *err);
 bool session_has_settled(struct session *session);
 
-/* These three block, as the backend does or the disk. session_screen() appends what is on the
- * screen, within `limit_ns` (0: the backend's own limit); session_response() what was printed since
- * the last prompt; session_usage() says what the processes use, looked up in `table` unless it is
- * NULL (-ESRCH: the program has ended). */
+/* These three block as the backend or the disk does. session_screen() appends the screen, within
+ * `limit_ns` (0: the backend's own limit); session_response() appends the answer to the last
+ * prompt; session_usage() reads what the processes use, from `table` unless it is NULL (-ESRCH: the
+ * program has ended). */
 int session_screen(struct session *session, int64_t limit_ns, struct ap_buf *ret,
 		   struct ap_err *err);
 int session_response(struct session *session, struct ap_buf *ret, struct ap_err *err);
@@ -284,9 +287,9 @@ int session_usage(struct session *session, struct process_table *table, struct p
 /* Reads a bounded piece of what was printed since the last call. False: there was nothing. */
 bool session_read_on(struct session *session);
 
-/* As kept_read(), of the bytes or of the plain text; -EAGAIN where `at_once` could block. */
+/* Reads the raw bytes or the plain text, as kept_read(). -EAGAIN: `at_once`, and it could block. */
 ssize_t session_read_output(struct session *session, bool raw, bool at_once, void *ret, size_t size,
 			    int64_t offset, int64_t *ret_offset);
 
-/* Appends the PATH of the programs of a host. False: each of them has another. */
+/* Appends the PATH of the programs of a host. False: each session has a different one. */
 bool session_path(const struct session_host *host, struct ap_buf *ret);

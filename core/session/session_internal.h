@@ -1,4 +1,4 @@
-/* What the files of a session share. */
+/* Shared by the files of a session. */
 #pragma once
 
 #include "activity.h"
@@ -7,28 +7,29 @@
 #include "session.h"
 #include "text.h"
 
-#define OUTPUT_LINE_MAX 128 /* bytes of the last line that are looked at */
+#define OUTPUT_LINE_MAX 128 /* bytes kept of the last line, with the NUL */
 
 struct prompt {
 	struct ap_list link; /* session->prompts; session->lock */
 	uint64_t seq;
 	size_t len;
-	bool cleaned;	 /* of what is no text; the delivery's own */
-	bool is_command; /* of the program's own: typed as it stands */
+	bool cleaned;	 /* clean_text() has run; only the delivery uses it */
+	bool is_command; /* a command of the program's own: typed as it stands */
 	char text[];
 };
 
 /* What the output says beside the text. */
 struct output_signs {
 	char title[AP_OSC_MAX];
-	struct activity_signal told; /* by a rule of the profile about it */
-	int64_t title_busy_ns;	     /* when the title last said so; 0: never */
-	bool runs_command; /* OSC 133: between start and end of a command, if it says ends */
-	bool ends_commands;
-	int64_t marked_ns;	    /* the last start or end of a command; 0: none yet */
-	char line[OUTPUT_LINE_MAX]; /* mode shell: what the last line has, as far as it fits */
-	/* offsets in the plain text, since the last prompt: where what it printed begins; where the
-	 * output of the first command began, and of the last ended; -1: none yet */
+	struct activity_signal told; /* by a rule of the profile about an OSC or an event */
+	int64_t title_busy_ns;	     /* when a title last said busy; 0: never */
+	bool runs_command;	     /* a command has started (OSC 133 C) and not ended; only if
+				      * ends_commands */
+	bool ends_commands;	     /* the program marks the end of commands (OSC 133 D) */
+	int64_t marked_ns;	     /* the last start or end of a command; 0: none yet */
+	char line[OUTPUT_LINE_MAX];  /* mode shell: the unfinished last line, or the end of it */
+	/* offsets in the plain text: where the output since the last prompt begins; where the
+	 * output of the first command since then begins, and that of the last ends; -1: none yet */
 	int64_t prompted, command_start, command_end;
 };
 
@@ -42,68 +43,69 @@ struct session {
 	void *owner;
 	char name[32];
 	char *dir, *cwd;
-	struct worker_lane lane;      /* what is done to it, one after the other */
+	struct worker_lane lane;      /* its jobs, one after the other */
 	struct worker_lane keys_lane; /* keys typed by hand, likewise */
 	pthread_mutex_t typing;	      /* held from a prompt's text to its Enter, and for keys */
 
 	/* only what runs in the lane touches these */
 	struct backend_terminal terminal;
-	unsigned n_starts; /* of its program: each has an output file of its own */
+	unsigned n_starts; /* output files begun: the number in the name of the present one */
 	unsigned port;
 	bool input_cut; /* driver stream: a line was written in part only */
 
-	pthread_mutex_t lock; /* of what follows */
+	pthread_mutex_t lock; /* guards what follows */
 	bool closed;
-	bool wanted;	 /* its lane is: what is being typed is given up */
-	uint64_t token;	 /* for whom it works */
-	bool started;	 /* it has a terminal: its name stays as it is */
-	bool ending;	 /* its program is being ended by us */
-	bool ended;	 /* its program has ended */
-	bool restarting; /* it was asked to start again: as good as started */
-	bool paused;	 /* its processes are stopped, or will be */
-	char ended_how[64];
-	char exit_how[64];
+	bool wanted;	    /* another job wants the lane: a delivery under way gives up */
+	uint64_t token;	    /* fencing token of the lease */
+	bool started;	    /* the program was started once, by this daemon or an earlier one */
+	bool ending;	    /* this daemon is ending the program */
+	bool ended;	    /* its program has ended */
+	bool restarting;    /* a restart is announced: prompts and waits treat it as started */
+	bool paused;	    /* its processes are stopped, or will be */
+	char ended_how[64]; /* of the present start; "": it has not ended, or unknown */
+	char exit_how[64];  /* of the last program that has ended */
 	int64_t exit_time;
-	int over_fd; /* can be read when program and processes are over; -1: none */
-	struct loop_source program_ends; /* watches that */
+	int over_fd; /* readable when the program and all its processes have ended; -1: none */
+	struct loop_source program_ends; /* watches over_fd */
 	struct backend_terminal running; /* the terminal as it was when its program was started */
 	pid_t program;			 /* 0: not known yet, or ended */
-	int program_fd; /* can be read when that has ended, waited for or not; -1: not known yet */
+	int program_fd; /* pidfd: readable when the program has ended; -1: not known yet */
 	unsigned start; /* goes up with every start of the program */
 	struct cpu_average cpu;
-	struct process_usage usage; /* when it was last looked at */
-	bool usage_known;	    /* it was, since its program was started */
+	struct process_usage usage; /* as last read */
+	bool usage_known;	    /* read at least once since the program's start */
 	struct ap_list prompts, waits;
 	unsigned n_prompts_queued;
-	unsigned n_prompts_open; /* being written, on behalf of that token */
-	size_t open_bytes;	 /* of them */
+	unsigned n_prompts_open; /* being written, on behalf of open_token */
+	size_t open_bytes;	 /* of the prompts being written */
 	uint64_t open_token;
-	size_t prompt_bytes;
-	bool prompted; /* since it began anew: what it printed since answers the last one */
-	bool delivering;
-	unsigned n_keys; /* lines of them that wait or are being typed */
+	size_t prompt_bytes; /* of the queued prompts */
+	bool prompted;	     /* the lease has had a prompt: the output since answers it */
+	bool delivering;     /* job_prompt() is queued or runs */
+	unsigned n_keys;     /* lines of keys that wait or are being typed */
 	size_t keys_bytes;
-	struct worker_once pause; /* has the processes obey `paused`; holds a reference till it
-				   * rests */
+	struct worker_once pause; /* makes the processes obey `paused`; holds a reference until
+				   * it rests */
 	struct worker_job prompt_job;
 	struct ap_err prompt_error; /* why the last prompt was not delivered */
 	enum ap_activity activity;
 	char why[ACTIVITY_WHY_MAX];
 	bool started_ready;
 	int64_t entered_ns, output_ns, started_ns;
-	int64_t keys_from_ns, keys_ns; /* the last keys were typed then; 0: none since the start */
-	char prompt[OUTPUT_LINE_MAX];  /* a shell's first prompt, as far as it is known; "" */
-	int64_t prompt_ns;	       /* the mark that it came behind */
+	int64_t keys_from_ns, keys_ns; /* begin and end of the last typing of keys; 0: none since
+					* the start */
+	char prompt[OUTPUT_LINE_MAX];  /* the line of a shell's primary prompt; "": not known */
+	int64_t prompt_ns;	       /* when that was learnt */
 	struct loop_source review;     /* when the activity is concluded again */
 	struct activity_signal screen, hook;
 	struct activity_memory memory;
-	bool looking;			 /* a worker looks at the screen */
-	bool reads_on;			 /* more output is there than was read */
-	bool answered;			 /* the question on the screen, by itself */
+	bool looking;			 /* a worker captures the screen */
+	bool reads_on;			 /* there is more output than was read */
+	bool answered;			 /* auto_answer has answered the question on the screen */
 	struct loop_source output_grows; /* watches the raw output's file */
 
-	pthread_mutex_t output_lock; /* of what follows; output.c */
-	int read_fd;		     /* where the raw output is read on */
+	pthread_mutex_t output_lock; /* guards what follows; output.c */
+	int read_fd;		     /* the raw output, at the offset of the next read */
 	struct kept raw, plain;	     /* what the terminal printed; the same as plain text */
 	struct ap_plain filter;
 	struct output_signs signs;
@@ -111,7 +113,7 @@ struct session {
 	struct ap_buf response; /* driver stream: the text of the last answer */
 };
 
-/* A job of its own memory: keys to be typed, a look at the screen. */
+/* A job on the heap: keys to type, or a capture of the screen. */
 struct session_job {
 	struct worker_job job;
 	struct session *session; /* with a reference */
@@ -131,8 +133,8 @@ static inline void tell_changed(struct session *session)
 	session->callbacks->changed(session->owner);
 }
 
-/* Asks the loop for a review, which concludes the activity, answers waits and gives the next prompt
- * to a worker. At a time, in place of the time before; now; or by a time, unless one is due
+/* Ask the loop for a review, which concludes the activity, answers waits and gives the next prompt
+ * to a worker: at a time, in place of the time before; now; or by a time, unless a review is due
  * earlier. Any lock. */
 static inline void session_review_at(struct session *session, int64_t at_ns)
 {
@@ -154,7 +156,7 @@ static inline void session_review_by(struct session *session, int64_t at_ns)
 void output_init(struct session *session);
 void output_fini(struct session *session);
 
-/* Adopts the output that an earlier daemon kept: reads again what the program said so far. */
+/* Adopts the output that an earlier daemon kept: reads it again, for the text and its signs. */
 int output_adopt(struct session *session, struct ap_err *err);
 
 /* Appends the path of the file that the program's bytes go to. */
@@ -163,18 +165,18 @@ void output_raw_path(const struct session *session, struct ap_buf *out);
 /* Drops the output so far, of a program that goes on in another lease. */
 void output_forget(struct session *session);
 
-/* Copies what the program said so far beside the text. */
+/* Copies the signs in the output so far. */
 void output_look(struct session *session, struct output_signs *ret);
 
-/* Marks the place in the output from which on it answers the next prompt. */
+/* Marks the place in the output from which on the output answers the next prompt. */
 void output_prompted(struct session *session);
 
-/* Notes that a prompt reaches the program now, and returns when the prompt before did;
- * output_not_entered() takes that back. */
+/* Records that a prompt reaches the program now, and returns when the last prompt did;
+ * output_not_entered() restores that time. */
 int64_t output_entered(struct session *session);
 void output_not_entered(struct session *session, int64_t before);
 
-/* Forgets what the last program said of itself: another one starts. */
+/* Forgets the signs of the last program: another program starts. */
 void output_restarts(struct session *session);
 
 /* Appends what was printed since the last prompt. -errno. */
@@ -187,7 +189,7 @@ int output_last_lines(struct session *session, struct ap_buf *ret);
 void look_at_screen(struct session *session, struct ap_buf *ret_screen,
 		    struct activity_signal *ret);
 
-/* Removes one of the shim's or our own records. */
+/* Removes a record of the shim's or the session's from the session's directory. */
 void remove_record(const struct session *session, const char *name);
 
 /* --- program.c --- */
@@ -198,7 +200,7 @@ int running_locked(const struct session *session, bool even_ended, struct ap_err
 /* Asks the kernel whether the program and all that it started have ended. session->lock held. */
 bool is_over_locked(const struct session *session);
 
-/* A descriptor that can be read once they have, which the caller closes; -1: there is none.
+/* A copy of over_fd, readable once they have ended, which the caller closes; -1: there is none.
  * session->lock held. */
 int over_fd_locked(const struct session *session);
 
@@ -207,16 +209,16 @@ int over_fd_locked(const struct session *session);
 bool delivery_is_void(struct session *session);
 int delivery_void(const struct session *session, struct ap_err *err);
 
-/* Notes that a program is about to start: the output from now on is its own. */
+/* Resets the session's state for a program that is about to start. */
 void program_starts(struct session *session);
 
-/* Notes the program that was started in session->terminal, and watches for its end. */
+/* Records the program that was started in session->terminal, and watches for its end. */
 int program_started(struct session *session, struct ap_err *err);
 
 /* Reads the shim's record of who the program of that start is, if it is there yet. */
 void know_program(struct session *session, unsigned start);
 
-/* Notes that the program of that start has ended. */
+/* Records that the program of that start has ended. */
 void program_ended(struct session *session, unsigned start);
 
 /* --- driver_terminal.c --- */
@@ -239,7 +241,7 @@ void job_prompt_locked(struct session *session);
  * held. */
 uint64_t drop_prompts_locked(struct session *session);
 
-/* Begin and end the typing of keys by hand, which began at `from_ns` (0: nothing was typed). What
- * was concluded before them does not count until something has come of them. session->lock held. */
+/* Begin and end the typing of keys, which began at `from_ns` (0: nothing was typed). Conclusions
+ * from before the keys do not count until they show an effect. session->lock held. */
 void keys_begin_locked(struct session *session);
 void keys_typed_locked(struct session *session, int64_t from_ns);

@@ -1,5 +1,5 @@
-/* Starting the program, and the commands that come before and after it: their environment, their
- * output, their time limits. */
+/* Starts the program, and runs the commands before and after it: their environment, output and time
+ * limits. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -15,9 +15,9 @@
 #include "session_internal.h"
 #include "words.h"
 
-/* --- words with what they mean for one session --- */
+/* --- variables of a profile --- */
 
-/* What a name stands for in a profile: of this session, else of the environment. */
+/* Appends the value of a profile's variable: of this session, else of the environment. */
 static void add_variable(const struct session *session, const char *name, struct ap_buf *ret)
 {
 	const char *value = getenv(name);
@@ -34,7 +34,7 @@ static void add_variable(const struct session *session, const char *name, struct
 	ap_buf_adds(ret, value ? value : "");
 }
 
-/* The closing brace of what begins behind "${". NULL: there is none. */
+/* The closing brace of a variable; `at` is behind "${". NULL: there is none. */
 static const char *closing_brace(const char *at)
 {
 	for (unsigned depth = 1; *at; at++) {
@@ -48,7 +48,7 @@ static const char *closing_brace(const char *at)
 
 static void expand(const struct session *session, const char *text, size_t len, struct ap_buf *ret);
 
-/* "NAME" or "NAME:-OTHERWISE" */
+/* Appends the value of "NAME" or "NAME:-OTHERWISE". */
 static void expand_one(const struct session *session, const char *text, size_t len,
 		       struct ap_buf *ret)
 {
@@ -63,7 +63,7 @@ static void expand_one(const struct session *session, const char *text, size_t l
 		expand(session, text + n + 2, len - n - 2, ret);
 }
 
-/* Puts what they stand for in place of ${NAME} and ${NAME:-OTHERWISE}. */
+/* Appends the text with ${NAME} and ${NAME:-OTHERWISE} replaced by their values. */
 static void expand(const struct session *session, const char *text, size_t len, struct ap_buf *ret)
 {
 	const char *end = text + len;
@@ -86,7 +86,7 @@ static void words_expand(struct ap_words *words, const struct session *session, 
 	ap_words_take(words, &word);
 }
 
-/* What the profile says of PATH: "NAME=VALUE", or the name alone. NULL: nothing. */
+/* The profile's word about PATH: "PATH=VALUE" sets it, "PATH" unsets it. NULL: none. */
 static const char *profile_path(const struct session_host *host)
 {
 	const struct profile_words *env = &profile_values(host->profile)->env;
@@ -98,7 +98,7 @@ static const char *profile_path(const struct session_host *host)
 	return found;
 }
 
-/* What an agent's programs find in their environment; a NAME alone is taken out of it. */
+/* The changes to the environment of a session's programs: NAME=VALUE sets, NAME unsets. */
 static int session_env(struct ap_words *ret, const struct session *session, struct ap_err *err)
 {
 	const struct profile_words *more = &profile_values(session->host->profile)->env;
@@ -130,7 +130,7 @@ static int session_argv(struct ap_words *ret, const struct session *session, str
 	return ret->failed ? ap_err_errno(err, -ENOMEM, "%s", session->name) : 0;
 }
 
-/* The files that the profile has an agent have. */
+/* Writes the files that the profile lists to the session's directory. */
 static int write_files(const struct session *session, struct ap_err *err)
 {
 	const struct profile_pairs *files = &profile_values(session->host->profile)->files;
@@ -149,9 +149,9 @@ static int write_files(const struct session *session, struct ap_err *err)
 	return 0;
 }
 
-/* --- settings that the program needs to be asked nothing --- */
+/* --- settings without which the program asks questions --- */
 
-/* Puts what a string of JSON says in place of its variables. */
+/* expand() as seed_json() calls it. */
 static void expand_json(void *data, const char *text, struct ap_buf *ret)
 {
 	expand(data, text, strlen(text), ret);
@@ -170,7 +170,7 @@ static void seed_settings(struct session *session)
 	}
 }
 
-/* Before the first program starts; others wait for it. */
+/* Makes the settings before the first program of the host starts; other sessions wait. */
 static void seed_once(struct session *session)
 {
 	struct session_host *host = session->host;
@@ -183,9 +183,9 @@ static void seed_once(struct session *session)
 
 /* --- commands --- */
 
-#define TOLD_KEPT (64 << 10) /* bytes: of what a command printed, the last are looked at */
+#define TOLD_KEPT (64 << 10) /* bytes at the end of a command's output that are searched */
 
-/* What a command said, of what a file has from an offset on. */
+/* The gist of what a command printed, which the file has from an offset on. */
 static void what_it_said(int fd, off_t from, struct ap_buf *ret)
 {
 	AP_CLEANUP_BUF struct ap_buf text = {0};
@@ -266,7 +266,7 @@ static int start_program(struct session *session, bool first, struct ap_err *err
 		.output_file = ap_buf_text(&raw),
 		.input_fifo = !session->driver->needs_terminal,
 	};
-	session->input_cut = false; /* what was written to the one before is gone with it */
+	session->input_cut = false; /* the cut line went to the last program */
 	program_starts(session);
 	return (first ? host->backend->ops->spawn : host->backend->ops->respawn)(
 		host->backend, &spawn, &session->terminal, err);
