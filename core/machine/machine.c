@@ -300,6 +300,7 @@ static void slot_clean(struct machine_view *m, struct machine_slot *slot, enum a
 		       bool counted, int64_t now, struct machine_effects *fx)
 {
 	slot_move(m, slot, AP_AGENT_RECYCLING, reason, fx);
+	slot->recycle_next = false;
 	slot_mark(m, slot, counted ? reason : AP_REASON_NONE);
 	effect_begin(m, fx, EFFECT_RECYCLE, slot, ap_clock_after(now, m->limits.spawn_timeout_ns))
 		->restart = counted || !m->limits.keep_program;
@@ -938,8 +939,9 @@ static int on_recycle(struct machine_view *m, const struct machine_event *event,
 	case AP_AGENT_ACTIVE:
 		slot_mark(m, slot, AP_REASON_ASKED); /* reconcile() recycles the idle ones */
 		return 0;
-	case AP_AGENT_RECYCLING:
-		return 0; /* it is being cleaned already */
+	case AP_AGENT_RECYCLING: /* a cleaning after a lease may keep the program */
+		slot->recycle_next |= !slot->recycle && m->limits.keep_program;
+		return 0;
 	default:
 		return -EBUSY;
 	}
@@ -1131,6 +1133,9 @@ static int on_recycled(struct machine_view *m, const struct machine_event *event
 		slot_unprove(m, slot, now);
 	}
 	slot_settle(m, slot, counted ? AP_REASON_RECYCLED : AP_REASON_CLEANED, now, fx);
+	if (slot->recycle_next && slot->state == AP_AGENT_IDLE)
+		slot_mark(m, slot, AP_REASON_ASKED);
+	slot->recycle_next = false;
 	return 0;
 }
 

@@ -121,6 +121,7 @@ struct machine_slot {
 	bool proven : 1; /* not on probation: its start succeeded, or does not count any more */
 	bool born : 1;	 /* counted in n_spawned; counts in n_terminated when it ends */
 	bool cpu_over : 1;
+	bool recycle_next : 1; /* RECYCLING after a lease: a user wants it recycled next */
 };
 
 enum machine_effect_type {

@@ -47,6 +47,10 @@ MUTANTS = [
      "static int on_kill(struct machine_view *m, const struct machine_event *event, int64_t now,\n"
      "\t\t   struct machine_effects *fx)\n{\n\tstruct machine_slot *slot = slot_at(m, event->slot);\n"
      "\tif (false)\n"),
+    ("who asks for a recycling while an agent is cleaned is forgotten", "machine",
+     "slot->recycle_next |= !slot->recycle && m->limits.keep_program;", "(void)0;"),
+    ("one that is cleaned and asked for is recycled twice", "machine",
+     "slot->recycle_next |= !slot->recycle && m->limits.keep_program;", "slot->recycle_next = true;"),
     ("a state has no deadline", "machine",
      "\tslot->deadline_ns = deadline_ns;\n\twake_by(m, deadline_ns);", "\twake_by(m, deadline_ns);"),
     ("a deadline is slept over", "machine",

@@ -146,6 +146,7 @@ static void drain(struct naive *n, struct naive_agent *a, int64_t now)
 static void clean(struct naive *n, struct naive_agent *a, enum naive_mark mark, int64_t now)
 {
 	move(n, a, AP_AGENT_RECYCLING);
+	a->asked_again = false;
 	a->mark = mark;
 	begin(n, a, EFFECT_RECYCLE, later(now, n->limits.spawn_timeout_ns))->restart =
 		mark != UNMARKED || !n->limits.keep_program;
@@ -645,7 +646,7 @@ static int kill_agent(struct naive *n, struct naive_agent *a, uint64_t token, in
 	return 0;
 }
 
-static int ask_to_recycle(struct naive_agent *a, uint64_t token)
+static int ask_to_recycle(const struct naive *n, struct naive_agent *a, uint64_t token)
 {
 	if (a->state != AP_AGENT_FREE && token && token != a->token)
 		return -ESTALE;
@@ -653,6 +654,8 @@ static int ask_to_recycle(struct naive_agent *a, uint64_t token)
 	case AP_AGENT_FREE:
 		return -ENOENT;
 	case AP_AGENT_RECYCLING:
+		if (a->mark == UNMARKED && n->limits.keep_program)
+			a->asked_again = true;
 		return 0;
 	case AP_AGENT_IDLE:
 	case AP_AGENT_VALIDATING:
@@ -755,6 +758,9 @@ static void recycled(struct naive *n, struct naive_agent *a, int result, int64_t
 		a->started = now;
 	}
 	settle(n, a, now);
+	if (a->asked_again && a->state == AP_AGENT_IDLE)
+		a->mark = ASKED;
+	a->asked_again = false;
 }
 
 static void stopped(struct naive *n, struct naive_agent *a)
@@ -1024,7 +1030,7 @@ static int handle(struct naive *n, const struct machine_event *event, int reques
 	case MACHINE_KILL:
 		return kill_agent(n, a, event->token, now);
 	case MACHINE_RECYCLE:
-		return ask_to_recycle(a, event->token);
+		return ask_to_recycle(n, a, event->token);
 	case MACHINE_SPAWNED:
 		spawned(n, a, event->result, now);
 		return 0;

@@ -24,7 +24,7 @@ struct naive_agent {
 	uint32_t awaited, probe; /* identities of effects */
 	uint16_t jitter;
 	enum naive_mark mark;
-	bool probation, born, hot, leaving, retire;
+	bool probation, born, hot, leaving, retire, asked_again;
 };
 
 struct naive_request {

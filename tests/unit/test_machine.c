@@ -1295,6 +1295,27 @@ static void recycles_an_active_when_asked(void **state)
 	assert_int_equal(machine.view.n_recycled, 1);
 }
 
+/* What a lease leaves is cleaned and the program kept: that is not what was asked for. */
+static void recycles_one_that_is_cleaned_when_asked(void **state)
+{
+	struct machine_request a;
+	begin_leased(&a);
+	machine.view.limits.keep_program = true;
+	assert_int_equal(STEP(.type = MACHINE_RELEASE, .slot = a.slot), 0);
+	assert_int_equal(finish(take(EFFECT_SAVE), 0), 0);
+	struct machine_effect cleaning = take(EFFECT_RECYCLE);
+	assert_false(cleaning.restart);
+	assert_int_equal(STEP(.type = MACHINE_RECYCLE, .slot = a.slot), 0);
+	assert_int_equal(finish(cleaning, 0), 0);
+	struct machine_effect recycling = take(EFFECT_RECYCLE);
+	assert_true(recycling.restart);
+	assert_int_equal(STEP(.type = MACHINE_RECYCLE, .slot = a.slot), 0); /* this is it */
+	assert_int_equal(finish(recycling, 0), 0);
+	assert_int_equal(slot_of(&a)->state, AP_AGENT_IDLE);
+	assert_int_equal(machine.view.n_recycled, 1);
+	assert_int_equal(n_effects(EFFECT_RECYCLE), 0);
+}
+
 static void recycling_of_an_ending_agent(void **state)
 {
 	begin_idle(1, 1);
@@ -2615,6 +2636,8 @@ int main(void)
 		MACHINE_TEST("an idle agent is recycled when asked", recycles_when_asked),
 		MACHINE_TEST("a leased agent that is asked to is recycled at its release",
 			     recycles_an_active_when_asked),
+		MACHINE_TEST("one that is cleaned is recycled afterwards when that is asked for",
+			     recycles_one_that_is_cleaned_when_asked),
 		MACHINE_TEST("an agent that ends or is none is not recycled",
 			     recycling_of_an_ending_agent),
 		MACHINE_TEST("an unhealthy idle agent is recycled in place",
