@@ -390,3 +390,14 @@ bool file_is_within(const char *path, const char *dir)
 		*slash = '\0';
 	}
 }
+
+#define PATH_SHOWN 200
+
+int file_path_shown(const char *path)
+{
+	size_t len = strlen(path);
+	if (len <= PATH_SHOWN)
+		return (int)len;
+	const char *slash = memrchr(path, '/', PATH_SHOWN);
+	return slash ? (int)(slash - path) : 0;
+}

@@ -67,3 +67,6 @@ int file_resolve(const char *path, char **ret, struct ap_err *err);
 /* Whether a canonical path is `dir` or below it, or would be if it existed; also if a bind mount
  * leads from one to the other. */
 bool file_is_within(const char *path, const char *dir);
+
+/* How many bytes of a path a sentence shows: all, or of a long one what is before a slash. */
+int file_path_shown(const char *path);

@@ -420,41 +420,65 @@ int restore_keep_links(const char *from, const char *to, struct ap_err *err)
 
 #define KEEP_DEPTH_MAX 1000 /* levels of directories: what a thread's stack takes */
 
-/* Links the changed files of a directory. Returns whether it linked anything; leaves out what it
- * can neither enter nor copy. */
-static bool keep_changed(const struct layer_dir *dir, int to_fd, struct ap_buf *path,
-			 unsigned depth)
+static int keep_changed(const struct layer_dir *dir, int to_fd, struct ap_buf *path, unsigned depth,
+			struct ap_err *err);
+
+/* Keeps a directory at `path`. 1: something of it is kept; 0: nothing is changed in it, it has
+ * gone, or something is mounted over it; or a negative errno. */
+static int keep_dir(const struct layer_dir *dir, int to_fd, const struct layer_entry *entry,
+		    struct ap_buf *path, unsigned depth, struct ap_err *err)
 {
-	bool any = false;
+	struct layer_dir child;
+	if (depth >= KEEP_DEPTH_MAX)
+		return ap_err_set(err, -ENAMETOOLONG, "%.*s/… lies too deep to be kept",
+				  file_path_shown(path->data), path->data);
+	int r = layer_enter(dir, entry, path->data, true, &child, err);
+	if (r < 0)
+		return r == -ENOENT || r == -ENOTDIR || r == -ELOOP || r == -EXDEV ? 0 : r;
+	AP_CLEANUP_CLOSE int below = -1;
+	if (mkdirat(to_fd, entry->name, 0700) < 0)
+		r = -errno;
+	else if ((below = file_open_below(to_fd, entry->name, O_RDONLY | O_DIRECTORY)) < 0)
+		r = below;
+	if (r < 0)
+		(void)ap_err_errno(err, r, "%s", path->data);
+	else
+		r = keep_changed(&child, below, path, depth + 1, err);
+	if (r > 0) /* it has its own mode, as it was */
+		(void)fchmod(below, entry->st.st_mode & 07777);
+	else if (r == 0)
+		(void)unlinkat(to_fd, entry->name, AT_REMOVEDIR);
+	layer_dir_fini(&child);
+	return r;
+}
+
+/* Links the changed files of a directory. 1: it has linked something; 0: nothing is changed; or a
+ * negative errno: something changed cannot be kept. */
+static int keep_changed(const struct layer_dir *dir, int to_fd, struct ap_buf *path, unsigned depth,
+			struct ap_err *err)
+{
+	int any = 0, r = 0;
 	size_t len = path->len;
-	for (size_t i = 0; i < dir->n; i++) {
+	for (size_t i = 0; i < dir->n && r >= 0; i++) {
 		const struct layer_entry *entry = &dir->entries[i];
-		struct layer_dir child;
-		if (entry->kind == LAYER_FILE || entry->kind == LAYER_LINK) {
-			any = (!entry->is_baseline &&
-			       link_name(dir->fd, to_fd, entry->name, &entry->st) == 0) ||
-			      any;
-			continue;
-		}
 		path->len = len;
 		ap_buf_printf(path, len ? "/%s" : "%s", entry->name);
-		if (entry->kind != LAYER_DIR || depth >= KEEP_DEPTH_MAX || path->failed ||
-		    layer_enter(dir, entry, path->data, true, &child, NULL) < 0)
-			continue;
-		if (mkdirat(to_fd, entry->name, 0700) == 0) {
-			AP_CLEANUP_CLOSE int below =
-				file_open_below(to_fd, entry->name, O_RDONLY | O_DIRECTORY);
-			bool kept = below >= 0 && keep_changed(&child, below, path, depth + 1);
-			if (kept) /* it has its own mode, as it was */
-				(void)fchmod(below, entry->st.st_mode & 07777);
-			else
-				(void)unlinkat(to_fd, entry->name, AT_REMOVEDIR);
-			any = any || kept;
+		if (path->failed)
+			return ap_err_errno(err, -ENOMEM, "%s", entry->name);
+		r = 0;
+		if (entry->kind == LAYER_DIR) {
+			r = keep_dir(dir, to_fd, entry, path, depth, err);
+		} else if ((entry->kind == LAYER_FILE || entry->kind == LAYER_LINK) &&
+			   !entry->is_baseline) {
+			r = link_name(dir->fd, to_fd, entry->name, &entry->st);
+			if (r < 0 && r != -ENOENT) /* else it has gone meanwhile */
+				return ap_err_errno(err, r, "%s", path->data);
+			r = r == 0;
 		}
-		layer_dir_fini(&child);
+		any |= r > 0;
 	}
 	path->len = len;
-	return any;
+	return r < 0 ? r : any;
 }
 
 int restore_keep_layer(struct layer *layer, const char *to, struct ap_err *err)
@@ -469,9 +493,11 @@ int restore_keep_layer(struct layer *layer, const char *to, struct ap_err *err)
 	int r = layer_top(layer, &top, err);
 	if (r < 0)
 		return r;
-	(void)keep_changed(&top, fd, &path, 0);
+	r = keep_changed(&top, fd, &path, 0, err);
 	layer_dir_fini(&top);
-	return 0;
+	if (r < 0)
+		(void)remove_tree(to, NULL, NULL); /* all of it is where it was, too */
+	return r < 0 ? r : 0;
 }
 
 /* --- mounts --- */

@@ -31,6 +31,6 @@ int restore_unmount(const char *path, unsigned n_own,
 
 /* Makes the new directory `to` with hard links to the files and links that a layer says are
  * changed, without those that setup made; copies what cannot be linked. Records nothing of what has
- * gone. Leaves out what it can neither enter nor copy, FIFOs, sockets and devices, and what lies
- * below 1000 levels of directories. */
+ * gone. Leaves out FIFOs, sockets, devices and mounts. Fails if it cannot keep something that is
+ * changed: -ENAMETOOLONG below 1000 levels of directories, -ENOSPC, -EACCES, … */
 int restore_keep_layer(struct layer *layer, const char *to, struct ap_err *err);

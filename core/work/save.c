@@ -71,8 +71,10 @@ void saving_unplaced(void *saving, const char *path, const char *why)
 
 void saving_note_kept(struct saving *saving, const char *path, const char *why)
 {
+	int shown = file_path_shown(path);
 	if (saving->saved->only_kept.len == 0)
-		ap_buf_printf(&saving->saved->only_kept, "%s: %s", path, why);
+		ap_buf_printf(&saving->saved->only_kept, "%.*s%s: %s", shown, path,
+			      path[shown] ? "/…" : "", why);
 }
 
 static void note_progress(void *data, uint64_t n_files, uint64_t bytes)
@@ -305,7 +307,8 @@ static int save_own(struct saving *saving, const struct worktree_lease *lease, s
 	if (r == 0 && worktree_is_registered(worktree))
 		(void)agent_git_detach(worktree->git_dir, saved, NULL);
 	if (r == 0) {
-		saving->saved->is_untouched = !saving->any && commits.tips.n == 0;
+		saving->saved->is_untouched =
+			!saving->any && commits.tips.n == 0 && saving->saved->only_kept.len == 0;
 		if (lease->created && strcmp(saved, lease->base) == 0)
 			*saved = '\0';
 	}

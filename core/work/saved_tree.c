@@ -201,6 +201,7 @@ static int is_left_out(struct building *b, const struct layer_entry *entry, stru
 
 static void tell_unplaced(struct building *b, const char *why)
 {
+	b->saved->any = true;
 	if (b->saved->unplaced)
 		b->saved->unplaced(b->saved->data, ap_buf_text(b->path), why);
 }

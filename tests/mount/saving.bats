@@ -1256,6 +1256,56 @@ END
     assert_equal "$(on_branch job out/same)" out/same
 }
 
+# A file below that many directories.
+deep_file() { # TOP LEVELS
+    python3 -c 'import os, sys
+os.chdir(sys.argv[1])
+for level in range(int(sys.argv[2])):
+    os.mkdir("d")
+    os.chdir("d")
+open("precious", "w").write("work\n")' "$1" "$2"
+}
+
+is_there() { # TOP: the file of deep_file, however deep
+    python3 -c 'import os, sys
+fd = os.open(sys.argv[1], os.O_RDONLY)
+while True:
+    names = os.listdir(fd)
+    if "precious" in names:
+        sys.exit()
+    if "d" not in names:
+        sys.exit(1)
+    below = os.open("d", os.O_RDONLY, dir_fd=fd)
+    os.close(fd)
+    fd = below' "$1"
+}
+
+@test "what lies deeper than is saved is kept, or the agent is set aside with it, though nothing else was changed" {
+    BEFORE=$(fingerprint)
+    mount_saving 1 1
+    lease job
+    deep_file "$TREE" 1100
+    if [ "$(cat "$POOL/stats/spawn_backend")" = overlay ]; then
+        release job
+        is_there "$STATE/kept/job@1/files"
+        await event only_kept
+        return
+    fi
+    run bash -c 'echo job > "$1/release"' _ "$POOL"
+    assert_failure
+    assert contains "$POOL/last_error" "lies too deep to be kept"
+    is_there "$TREE"
+    assert_equal "$(ls "$STATE/kept" 2>/dev/null)" ""
+    mkdir "$TREE/up" # what is less deep is saved, once nothing is in the way any more
+    python3 -c 'import os, sys
+os.chdir(sys.argv[1])
+for level in range(200):
+    os.chdir("d")
+os.rename("d", sys.argv[1] + "/up/d")' "$TREE"
+    release job
+    assert_equal "$(git -C "$REPO" ls-tree -r -t --name-only agentpool/job up | wc -l)" 902
+}
+
 @test "rules that a sparse checkout leaves out hold, as they do for git" {
     mkdir -p "$REPO/in" "$REPO/out/deep"
     echo in > "$REPO/in/file"
