@@ -748,6 +748,19 @@ void pool_job_submit(struct pool_job *job)
 	worker_submit(job->pool->workers, &job->job);
 }
 
+int pool_job_begin(struct ap_pool *pool, struct ap_request *request,
+		   void (*run)(struct worker_job *), struct ap_err *err)
+{
+	int r = pool_may_ask(pool, err);
+	if (r < 0)
+		return r;
+	struct pool_job *job = pool_job_new(pool, NULL, request, run);
+	if (!job)
+		return ap_err_errno(err, -ENOMEM, "pool");
+	pool_job_submit(job);
+	return 0;
+}
+
 void pool_job_in_lane(struct pool_job *job)
 {
 	session_submit(job->agent->session, &job->job, job->job.run);

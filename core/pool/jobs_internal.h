@@ -38,6 +38,10 @@ void pool_job_in_lane(struct pool_job *job);
  * client that is killed counts until a worker reaches it. */
 int pool_may_ask(struct ap_pool *pool, struct ap_err *err);
 
+/* Submits a job for a request that the pool itself answers. -EAGAIN as pool_may_ask(), -ENOMEM. */
+int pool_job_begin(struct ap_pool *pool, struct ap_request *request,
+		   void (*run)(struct worker_job *), struct ap_err *err);
+
 /* Records the agent with the program just started. Lane only. Blocks as the store does. */
 int agent_record_program(struct ap_agent *agent, struct ap_err *err);
 

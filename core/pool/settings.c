@@ -264,25 +264,12 @@ static void job_load(struct worker_job *worker_job)
 	pool_job_free(job);
 }
 
-static int begin_job(struct ap_pool *pool, struct ap_request *request,
-		     void (*run)(struct worker_job *), struct ap_err *err)
-{
-	int r = pool_may_ask(pool, err);
-	if (r < 0)
-		return r;
-	struct pool_job *job = pool_job_new(pool, NULL, request, run);
-	if (!job)
-		return ap_err_errno(err, -ENOMEM, "pool");
-	pool_job_submit(job);
-	return 0;
-}
-
 int ap_pool_save(struct ap_pool *pool, struct ap_request *request, struct ap_err *err)
 {
-	return begin_job(pool, request, job_save, err);
+	return pool_job_begin(pool, request, job_save, err);
 }
 
 int ap_pool_load(struct ap_pool *pool, struct ap_request *request, struct ap_err *err)
 {
-	return begin_job(pool, request, job_load, err);
+	return pool_job_begin(pool, request, job_load, err);
 }

@@ -180,14 +180,7 @@ int ap_pool_events_settle(struct ap_pool *pool, struct ap_request *request, stru
 		request_answer(request, 0, NULL);
 		return 0;
 	}
-	int r = pool_may_ask(pool, err);
-	if (r < 0)
-		return r;
-	struct pool_job *job = pool_job_new(pool, NULL, request, job_settle);
-	if (!job)
-		return ap_err_errno(err, -ENOMEM, "events");
-	pool_job_submit(job);
-	return 0;
+	return pool_job_begin(pool, request, job_settle, err);
 }
 
 struct ap_events_end ap_pool_events_end(struct ap_pool *pool)
