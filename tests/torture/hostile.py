@@ -147,7 +147,8 @@ def poison():
                  "uploadpack.packObjectsHook", "gpg.program"):
         # not by git: that would run it itself
         put(git_dir + "/config.new", "")
-    with open(git_dir + "/config", "a") as file:
+    fd = os.open(git_dir + "/config", os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK, 0o666)  # it may have been spoilt
+    with os.fdopen(fd, "a") as file:
         file.write('[filter "evil"]\n\tclean = %s\n[diff "evil"]\n\ttextconv = %s\n[diff]\n\texternal = %s\n[core]\n\tfsmonitor = %s\n'
                    % ((work + "/evil.sh",) * 4))
     os.makedirs(git_dir + "/hooks", exist_ok=True)
