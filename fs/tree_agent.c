@@ -323,7 +323,7 @@ const struct tree_row tree_agent[] = {
 	     "what the program does: starting, ready, busy, waiting, exited; its own hook may "
 	     "write it"),
 	 .wakes = true, .line = activity_line, .writer = TREE_WRITER_HOLDER},
-	VALUE(print_why, "why", "what activity was concluded from"),
+	VALUE(print_why, "why", "the evidence that activity was concluded from"),
 	VALUE(print_lease, "lease", "the label; empty when not leased"),
 	VALUE(print_owner, "owner",
 	      "uid, pid, granted, expires and token of the lease, a line each"),
