@@ -348,6 +348,12 @@ int ap_agent_activity_set(struct ap_pool *pool, struct ap_agent *agent, const ch
 #define AP_TRANSITIONS 64
 bool ap_agent_transitions(struct ap_pool *pool, struct ap_agent *agent, struct ap_buf *out);
 
+/* Appends the command, for sh, that attaches a person's terminal to the agent's, and takes the word
+ * -r: read-only. -EOPNOTSUPP: its program runs without a terminal; -EIO: there is none now. Does
+ * not block. */
+int ap_agent_attach(struct ap_pool *pool, struct ap_agent *agent, struct ap_buf *out,
+		    struct ap_err *err);
+
 /* Texts of an agent that take time to make; ap_request_text() has the text. */
 enum ap_agent_text {
 	AP_TEXT_SCREEN, /* what is on the terminal */

@@ -113,6 +113,33 @@ static int transitions_show(const struct tree_call *call, struct ap_buf *out)
 		       : ap_err_set(call->err, -ENODEV, "the agent is gone");
 }
 
+static const char attach_head[] =
+	"#!/bin/sh\n"
+	"# sh attach [-r]: the agent's terminal in yours; with -r you look on, and cannot type.\n"
+	"# C-b d leaves it (in a tmux of your own C-b C-b d). The agent goes on.\n"
+	"case $#$* in\n"
+	"0 | 1-r) ;;\n"
+	"*) echo 'usage: sh attach [-r]' >&2; exit 2 ;;\n"
+	"esac\n";
+
+/* There is a script whatever becomes of the terminal: run, it says what is wrong. */
+static int attach_show(const struct tree_call *call, struct ap_buf *out)
+{
+	struct ap_buf command = {0};
+	struct ap_err err = {""};
+	ap_buf_adds(out, attach_head);
+	if (ap_agent_attach(call->pool, call->agent, &command, &err) < 0) {
+		ap_buf_adds(out, "echo ");
+		ap_buf_add_quoted(out, err.text);
+		ap_buf_adds(out, " >&2\nexit 1\n");
+	} else { /* who is attached must not keep the mount busy: cd */
+		ap_buf_printf(out, "unset TMUX\ncd / && exec %s \"$@\"\n", ap_buf_text(&command));
+	}
+	out->failed = out->failed || command.failed;
+	ap_buf_fini(&command);
+	return 0;
+}
+
 static int prompt_take(const struct tree_call *call, const char *text, size_t len)
 {
 	return ap_agent_prompt(call->pool, call->agent, call->token, text, len, call->err);
@@ -353,6 +380,8 @@ const struct tree_row tree_agent[] = {
 	 .writer = TREE_WRITER_HOLDER},
 	{"keys", "keys to type, in tmux's names: C-c Escape Enter 1", .line = keys_line,
 	 .writer = TREE_WRITER_HOLDER},
+	{"attach", "a script that attaches your terminal: sh attach, to look only sh attach -r",
+	 .show = attach_show},
 	{"screen", "what is on the terminal now", .fetch = fetch_screen},
 	{"output", "all it printed, plain text; grows", .size = output_size, .read = output_read},
 	{"output.raw", "the bytes that it printed; grows", .size = raw_size, .read = raw_read},

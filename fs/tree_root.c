@@ -36,6 +36,7 @@ static const char readme[] =
 	"events       what happened, as JSON; grows. follow: the same as a stream, not listed\n"
 	"stats/       one value a file               config/     one value a file, writable\n"
 	"agents/NAME/ state activity why lease owner prompt keys screen output diff ctl ...;\n"
+	"             sh attach is its terminal in yours, sh attach -r to look on (C-b d leaves);\n"
 	"             wait and response, which a walk over the tree does not meet, are not listed\n"
 	"leases/LABEL a link to the lease's agent\n"
 	"kept/        what leases left, whole, for a while: LABEL@TOKEN/info size files; restore\n"

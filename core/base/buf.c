@@ -54,6 +54,17 @@ void ap_buf_add_number(struct ap_buf *buf, uint64_t number)
 	ap_buf_add(buf, digits + at, sizeof digits - at);
 }
 
+void ap_buf_add_quoted(struct ap_buf *buf, const char *word)
+{
+	ap_buf_adds(buf, "'");
+	for (size_t n; n = strcspn(word, "'"), word[n]; word += n + 1) {
+		ap_buf_add(buf, word, n);
+		ap_buf_adds(buf, "'\\''");
+	}
+	ap_buf_adds(buf, word);
+	ap_buf_adds(buf, "'");
+}
+
 void ap_buf_printf(struct ap_buf *buf, const char *fmt, ...)
 {
 	va_list args;

@@ -15,6 +15,7 @@ struct ap_buf {
 void ap_buf_add(struct ap_buf *buf, const void *data, size_t len);
 void ap_buf_adds(struct ap_buf *buf, const char *text);
 void ap_buf_add_number(struct ap_buf *buf, uint64_t number); /* decimal; far cheaper than printf */
+void ap_buf_add_quoted(struct ap_buf *buf, const char *word); /* as one word of sh */
 void ap_buf_printf(struct ap_buf *buf, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 /* Makes room for `extra` further bytes at data + len. False on ENOMEM. */

@@ -83,6 +83,12 @@ struct backend_ops {
 	/* Clears the scrollback. */
 	int (*forget)(struct backend *, const struct backend_terminal *, struct ap_err *);
 
+	/* Appends the command, for sh, that attaches a person's terminal to that of the agent of
+	 * that name, and takes -r as one more word: read-only. Neither its size nor its environment
+	 * reaches the agent. Does not block. -EIO: the agent has no terminal now. NULL:
+	 * nobody can attach. */
+	int (*attach)(struct backend *, const char *name, struct ap_buf *, struct ap_err *);
+
 	/* Whether the program reads whole lines, as the terminal edits them (canonical mode). Does
 	 * not block: the thread that calls `ready` calls it. */
 	bool (*canonical)(struct backend *, const struct backend_terminal *);

@@ -244,7 +244,8 @@ static void quote_doubled(struct ap_buf *line, const char *word, const char *dou
 
 static void quote(struct ap_buf *line, const char *word)
 {
-	quote_doubled(line, word, "");
+	ap_buf_adds(line, " ");
+	ap_buf_add_quoted(line, word); /* tmux reads single quotes as sh does */
 }
 
 /* Writes until the deadline, and takes what is written out of `data`. 0: all is written; -EIO,
@@ -808,6 +809,20 @@ static int tmux_forget(struct backend *backend, const struct backend_terminal *t
 	return tmux_run(tmux_of(backend), 1, &line, NULL, err);
 }
 
+static int tmux_attach(struct backend *backend, const char *name, struct ap_buf *ret,
+		       struct ap_err *err)
+{
+	struct backend_tmux *tmux = tmux_of(backend);
+	struct pane pane;
+	if (!pane_find(tmux, name, &pane))
+		return ap_err_set(err, -EIO, "%s has no terminal now", name);
+	ap_buf_adds(ret, "tmux -S ");
+	ap_buf_add_quoted(ret, tmux->socket);
+	/* -E: else the next start of the program finds the DISPLAY and the like of who attaches */
+	ap_buf_printf(ret, " attach-session -E -f ignore-size -t %%%u", pane.id);
+	return 0;
+}
+
 /* --- its life --- */
 
 static int tmux_cli(const char *socket, const char *const words[3], struct ap_buf *out)
@@ -1026,6 +1041,7 @@ static const struct backend_ops tmux_ops = {
 	.keys = tmux_keys,
 	.capture = tmux_capture,
 	.forget = tmux_forget,
+	.attach = tmux_attach,
 	.over_fd = shim_over_fd,
 	.end = shim_end,
 	.canonical = shim_canonical,

@@ -158,6 +158,13 @@ int ap_agent_text(struct ap_pool *pool, struct ap_agent *agent, enum ap_agent_te
 	return 0;
 }
 
+int ap_agent_attach(struct ap_pool *pool, struct ap_agent *agent, struct ap_buf *out,
+		    struct ap_err *err)
+{
+	(void)pool;
+	return session_attach(agent->session, out, err);
+}
+
 /* --- events --- */
 
 int64_t ap_pool_events_size(struct ap_pool *pool)

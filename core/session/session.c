@@ -593,6 +593,15 @@ int session_screen(struct session *session, int64_t limit_ns, struct ap_buf *ret
 	return r < 0 ? ap_err_errno(err, r, "the output of %s", session->name) : 0;
 }
 
+int session_attach(struct session *session, struct ap_buf *ret, struct ap_err *err)
+{
+	struct backend *backend = session->host->backend;
+	if (!backend->ops->attach)
+		return ap_err_set(err, -EOPNOTSUPP, "the program of %s runs without a terminal",
+				  session->name);
+	return backend->ops->attach(backend, session->name, ret, err);
+}
+
 /* The answer to the last prompt: as the profile finds it on the terminal, else the output since. */
 int session_response(struct session *session, struct ap_buf *ret, struct ap_err *err)
 {

@@ -284,6 +284,11 @@ int session_response(struct session *session, struct ap_buf *ret, struct ap_err 
 int session_usage(struct session *session, struct process_table *table, struct process_usage *ret,
 		  double *ret_percent);
 
+/* Appends the command, for sh, that attaches a person's terminal to the session's; the word -r
+ * behind it makes that read-only. Does not block. -EOPNOTSUPP: the program has none; -EIO: there is
+ * none now. */
+int session_attach(struct session *session, struct ap_buf *ret, struct ap_err *err);
+
 /* Reads a bounded piece of what was printed since the last call. False: there was nothing. */
 bool session_read_on(struct session *session);
 

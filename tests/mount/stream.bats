@@ -76,6 +76,9 @@ ask() { # PROMPT
     assert_failure
     assert_output --partial "not supported"
     assert contains "$POOL/last_error" "no terminal"
+    run sh "$JOB/attach"
+    assert_failure 1
+    assert_output "the program of agent-1 runs without a terminal"
     run bash -c "echo reset > $JOB/ctl"
     assert_failure
     assert_equal "$(ask still)" STILL

@@ -112,6 +112,84 @@ size() {
     assert_equal "$(size)" "$before"
 }
 
+# A human's terminal of that size, which runs the command in the agent's directory.
+human() { # COLUMNS ROWS COMMAND
+    SSH_AUTH_SOCK=/human tmux -S "$DIR/human.sock" -f /dev/null new-session -d -x "$1" -y "$2" -s human -c / \
+        "cd '$POOL/agents/agent-1' && exec $3" 3>&-
+    await bash -c "tmux -S '$STATE/tmux.sock' list-clients -t agent-1 | grep -q ."
+}
+
+human_types() {
+    tmux -S "$DIR/human.sock" send-keys -t human "$@"
+}
+
+human_is_gone() {
+    await bash -c "! tmux -S '$STATE/tmux.sock' list-clients -t agent-1 | grep -q ."
+}
+
+@test "attach is the agent's terminal in one of any size, and leaves size, program and lease as they were" {
+    mount_pool 1 1
+    echo job > "$POOL/acquire"
+    works
+    PANE=$(pool_tmux list-panes -t agent-1 -F '#{pane_id}')
+    local before pid environment at
+    before=$(size)
+    pid=$(cat "$JOB/pid")
+    environment=$(pool_tmux show-environment -t agent-1)
+    for at in "80 24" "300 80"; do
+        # shellcheck disable=SC2086 # two words
+        human $at "sh attach"
+        human_types "echo typed > 'at $at'" Enter
+        await test -e "$JOB/worktree/at $at"
+        human_types C-b d
+        human_is_gone
+        # shellcheck disable=SC2086
+        human $at "sh attach"
+        assert_equal "$(size)" "$before"
+        tmux -S "$DIR/human.sock" kill-server
+        human_is_gone
+        assert_equal "$(size)" "$before"
+        assert_equal "$(cat "$JOB/pid")" "$pid"
+    done
+    assert_equal "$(pool_tmux show-environment -t agent-1)" "$environment"
+    assert_equal "$(cat "$JOB/lease")" job
+    works
+    human 80 24 "sh attach" # keeps no mount busy
+    unmount_pool
+    await bash -c "! tmux -S '$DIR/human.sock' list-sessions"
+}
+
+@test "attach -r shows the terminal, and what is typed there does not reach the program" {
+    mount_pool 1 1
+    echo job > "$POOL/acquire"
+    works
+    human 80 24 "sh attach -r"
+    human_types "touch typed" Enter
+    human_types C-b d # behind what was typed: when it is gone, tmux has read all of it
+    human_is_gone
+    works
+    assert [ ! -e "$JOB/worktree/typed" ]
+    refute contains "$JOB/output" "touch typed"
+}
+
+@test "attach says what it takes, and where there is no terminal" {
+    mount_again 1 1 -o "setup=until [ -e $DIR/go ]; do sleep 0.05; done"
+    await test -e "$POOL/agents/agent-1/attach"
+    run sh "$POOL/agents/agent-1/attach" # its program has not started
+    assert_failure 1
+    assert_output "agent-1 has no terminal now"
+    touch "$DIR/go"
+    await value_is "$POOL/stats/idle_agents" 1
+    for shell in sh bash; do
+        run "$shell" "$POOL/agents/agent-1/attach" -w
+        assert_failure 2
+        assert_output "usage: sh attach [-r]"
+    done
+    run sh "$POOL/agents/agent-1/attach" < /dev/null
+    assert_failure 1
+    assert_output --partial "not a terminal"
+}
+
 # A shell with that start-up file, leased.
 lease_shell() { # FILE CONTENT SHELL...
     mkdir -p "$(dirname "$HOME/$1")"

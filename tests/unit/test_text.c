@@ -117,6 +117,26 @@ static void a_buffer_refuses_what_cannot_be(void **state)
 	ap_buf_fini(&buf);
 }
 
+static void a_quoted_word_is_one_word_of_sh(void **state)
+{
+	static const char *const words[] = {"", "it's", "'", "''a'", "a b", "$(x) `y` \\", "-n"};
+	struct ap_buf line = {0}, said = {0};
+	char text[256];
+	ap_buf_adds(&line, "printf '[%s]'");
+	for (size_t i = 0; i < sizeof words / sizeof *words; i++) {
+		ap_buf_adds(&line, " ");
+		ap_buf_add_quoted(&line, words[i]);
+		ap_buf_printf(&said, "[%s]", words[i]);
+	}
+	FILE *shell = popen(ap_buf_text(&line), "r");
+	assert_non_null(shell);
+	text[fread(text, 1, sizeof text - 1, shell)] = '\0';
+	assert_int_equal(pclose(shell), 0);
+	assert_string_equal(text, ap_buf_text(&said));
+	ap_buf_fini(&line);
+	ap_buf_fini(&said);
+}
+
 static void words_are_cut(void **state)
 {
 	char line[] = "  a\tbc  d ";
@@ -316,6 +336,7 @@ int main(void)
 		IT("durations are exact to the nanosecond, in both directions",
 		   durations_are_exact),
 		IT("sizes have suffixes", sizes_are_read),
+		IT("a quoted word is one word of sh", a_quoted_word_is_one_word_of_sh),
 		IT("a buffer refuses more than there can be", a_buffer_refuses_what_cannot_be),
 		IT("words are cut at blanks and tabs", words_are_cut),
 		IT("what a terminal would obey is tamed, what it can show is kept", taming),
