@@ -48,6 +48,7 @@ enum ap_option {
 	AP_OPT_UID,
 	AP_OPT_GID,
 	AP_OPT_GIT,
+	AP_OPT_TERMINAL_SIZE,
 	AP_OPT_STATE_DIR,
 	AP_OPT_PERSIST,
 	AP_OPT_DURABILITY,
@@ -59,6 +60,7 @@ enum ap_option_type {
 	AP_TYPE_OCTAL,	  /* permission bits */
 	AP_TYPE_DURATION, /* ns; 0 if the option has its word instead of a duration */
 	AP_TYPE_SIZE,	  /* bytes */
+	AP_TYPE_TERMINAL, /* columns << 16 | rows */
 	AP_TYPE_TEXT,	  /* one line */
 	AP_TYPE_CHOICE,	  /* one of the words in `choices` */
 };
@@ -92,7 +94,7 @@ extern const struct ap_option_row ap_options[AP_N_OPTIONS];
 #define AP_OPTION_TEXT_MAX 4096 /* bytes of a text option with its NUL */
 
 struct ap_config {
-	int64_t number[AP_N_OPTIONS]; /* value of NUMBER, OCTAL, DURATION and SIZE */
+	int64_t number[AP_N_OPTIONS]; /* value of the types that are no text */
 	char *text[AP_N_OPTIONS];     /* value of TEXT and CHOICE, owned */
 	uint8_t origin[AP_N_OPTIONS]; /* enum ap_option_origin */
 };

@@ -120,6 +120,7 @@ static int open_host(const char *profile, struct ap_err *err)
 	host.repo = host.worktrees = host.mountpoint = dir;
 	atomic_store(&host.max_prompt, 1 << 20);
 	atomic_store(&host.output_limit, 64 << 20);
+	atomic_store(&host.terminal_size, ((struct terminal_size){200, 50}));
 	pthread_mutex_init(&host.seeding, NULL);
 	return r;
 }

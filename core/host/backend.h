@@ -13,6 +13,10 @@
 
 struct backend;
 
+struct terminal_size {
+	uint16_t columns, rows;
+};
+
 /* What to start; the strings need to live for the call only. */
 struct backend_spawn {
 	const char *name; /* of the agent: unique in the pool */
@@ -23,6 +27,7 @@ struct backend_spawn {
 	/* the shim's records: `pid`, `alive` (locked), `exit` at the end */
 	const char *record_dir;
 	const char *output_file; /* everything that it prints is appended to this file */
+	struct terminal_size size; /* of its terminal, which keeps it, whoever attaches */
 	bool input_fifo;	 /* its standard input is the FIFO `input` in record_dir */
 };
 

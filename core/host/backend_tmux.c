@@ -42,9 +42,7 @@
 #define STUCK_LIMIT  AP_SECOND /* of a command after one that timed out */
 #define START_MS     3000      /* that a client may take to start the server */
 #define OWN_SESSION  "pool"    /* the control client's, beside those of the agents */
-/* The size of a terminal. A window keeps it for good, whoever attaches from whatever terminal. */
-#define SIZE " -x 200 -y 50"
-#define TAG  "@agentpool" /* a pane's option: "NAME $SESSION" */
+#define TAG	     "@agentpool" /* a pane's option: "NAME $SESSION" */
 
 struct tmux_command {
 	struct ap_list link;
@@ -571,11 +569,12 @@ static int unexpected(const struct ap_buf *out, struct ap_err *err)
 
 /* Keeps the pane to itself: keys that a human types into synchronized panes do not reach it, and
  * its size stays. */
-static void add_settings(const char *target, struct ap_buf *lines)
+static void add_settings(const char *target, const struct terminal_size *size, struct ap_buf *lines)
 {
 	ap_buf_adds(lines, "set-option -p -t");
 	quote(lines, target);
-	ap_buf_adds(lines, " synchronize-panes off\nresize-window" SIZE " -t");
+	ap_buf_printf(lines, " synchronize-panes off\nresize-window -x %u -y %u -t", size->columns,
+		      size->rows);
 	quote(lines, target);
 	ap_buf_adds(lines, "\n");
 }
@@ -592,15 +591,16 @@ static int tmux_spawn(struct backend *backend, const struct backend_spawn *spawn
 	snprintf(ret->session, sizeof ret->session, "%s", spawn->name);
 	snprintf(pane.name, sizeof pane.name, "%s", spawn->name);
 	snprintf(target, sizeof target, "=%s:", spawn->name);
-	ap_buf_adds(&lines,
-		    "new-session -d -P -F '#{pane_id} #{session_id} #{pane_pid}'" SIZE " -s");
+	ap_buf_printf(&lines,
+		      "new-session -d -P -F '#{pane_id} #{session_id} #{pane_pid}' -x %u -y %u -s",
+		      spawn->size.columns, spawn->size.rows);
 	quote(&lines, spawn->name);
 	add_program(tmux, spawn, &lines);
 	add_recorder(spawn, target, &lines);
 	ap_buf_adds(&lines, "set-option -p -F -t");
 	quote(&lines, target);
 	ap_buf_printf(&lines, " " TAG " '%s #{session_id}'\n", spawn->name);
-	add_settings(target, &lines);
+	add_settings(target, &spawn->size, &lines);
 	int r = tmux_run(tmux, 5, &lines, &out, err);
 	if (r == -EIO && err && strstr(err->text, "duplicate session"))
 		ret->session[0] = '\0'; /* somebody else's: it is not ours to remove */
@@ -691,11 +691,11 @@ static int tmux_respawn(struct backend *backend, const struct backend_spawn *spa
 		return r;
 	snprintf(target, sizeof target, "%%%u", pane.id);
 	bool own = session == pane.session; /* else a human has moved it, and decides on its size */
+	if (own) /* first: the program starts in the size that it will have */
+		add_settings(target, &spawn->size, &lines);
 	ap_buf_printf(&lines, "clear-history -t %s\nrespawn-pane -k -t %s", target, target);
 	add_program(tmux, spawn, &lines);
 	add_recorder(spawn, target, &lines);
-	if (own)
-		add_settings(target, &lines);
 	ap_buf_printf(&lines, "display-message -p -t %s '#{pane_pid}'\n", target);
 	r = tmux_run(tmux, own ? 6 : 4, &lines, &out, err);
 	if (r < 0)

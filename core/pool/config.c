@@ -15,6 +15,7 @@
 #define OCTAL_OF(lo, hi)    AP_TYPE_OCTAL, .min = (lo), .max = (hi)
 #define DURATION_OF(lo, hi) AP_TYPE_DURATION, .min = (lo), .max = (hi)
 #define SIZE_OF(lo, hi)	    AP_TYPE_SIZE, .min = (lo), .max = (hi)
+#define TERMINAL(columns, rows) ((int64_t)(columns) << 16 | (rows))
 #define CHOICE_OF(words)    AP_TYPE_CHOICE, .choices = (words)
 
 const struct ap_option_row ap_options[AP_N_OPTIONS] = {
@@ -82,9 +83,9 @@ const struct ap_option_row ap_options[AP_N_OPTIONS] = {
 		{"program", .type = AP_TYPE_TEXT, .when = AP_WHEN_MOUNT, .initial = "bash",
 		 .doc =
 			 "the agents' program; arguments stand after -- on the command line"},
-	[AP_OPT_PROGRAM_PROFILE] = {"program_profile", .type = AP_TYPE_TEXT, .when = AP_WHEN_MOUNT,
-				    .initial = "",
-				    .doc = "name or path of the program's profile; empty: by its name"},
+	[AP_OPT_PROGRAM_PROFILE] =
+		{"program_profile", .type = AP_TYPE_TEXT, .when = AP_WHEN_MOUNT,
+		 .initial = "", .doc = "name or path of the program's profile; empty: by its name"},
 	[AP_OPT_KEEP_WORK] = {"keep_work", .type = DURATION_OF(0, CENTURY), .initial = "7d",
 			      .doc = "how long what a lease left is kept whole; 0: not at all"},
 	[AP_OPT_KEEP_WORK_SIZE] = {"keep_work_size", .type = SIZE_OF(0, INT64_C(1) << 50),
@@ -114,6 +115,12 @@ const struct ap_option_row ap_options[AP_N_OPTIONS] = {
 			.initial = "auto",
 			.doc = "what reads and writes the repository; auto: the library where it "
 			       "can"},
+	[AP_OPT_TERMINAL_SIZE] =
+		{"terminal_size",
+		 .type = AP_TYPE_TERMINAL, .min = TERMINAL(80, 24), .max = TERMINAL(1000, 500),
+		 .initial = "200x50",
+		 .doc =
+			 "columns and rows of a terminal, from the next start of its program on"},
 	[AP_OPT_STATE_DIR] = {"state_dir", .type = AP_TYPE_TEXT, .when = AP_WHEN_MOUNT,
 			      .initial = "", .doc = "where worktrees, output and sockets lie"},
 	[AP_OPT_PERSIST] = {"persist", .type = CHOICE_OF("no yes"), .when = AP_WHEN_MOUNT,
@@ -126,6 +133,27 @@ const struct ap_option_row ap_options[AP_N_OPTIONS] = {
 static bool row_is_text(const struct ap_option_row *row)
 {
 	return row->type == AP_TYPE_TEXT || row->type == AP_TYPE_CHOICE;
+}
+
+/* -EINVAL; -ERANGE. */
+static int terminal_parse(const char *text, int64_t *ret)
+{
+	static const char digits[] = "0123456789";
+	size_t n_columns = strspn(text, digits);
+	const char *rows = text + n_columns + 1;
+	if (n_columns == 0 || text[n_columns] != 'x' || !*rows || rows[strspn(rows, digits)])
+		return -EINVAL;
+	if (n_columns > 4 || strlen(rows) > 4)
+		return -ERANGE;
+	*ret = TERMINAL(atoi(text), atoi(rows));
+	return 0;
+}
+
+static bool in_range(const struct ap_option_row *row, int64_t value)
+{
+	const int64_t rows = row->type == AP_TYPE_TERMINAL ? 0xffff : 0;
+	return value >= row->min && value <= row->max && (value & rows) >= (row->min & rows) &&
+	       (value & rows) <= (row->max & rows);
 }
 
 /* Parses and range-checks a number, permission bits, a duration or a size. */
@@ -141,6 +169,7 @@ static int value_parse(const struct ap_option_row *row, const char *text, int64_
 		[AP_TYPE_DURATION] = {ap_duration_parse,
 				      "a duration such as 250ms, 30s, 5m, 2h or 1d"},
 		[AP_TYPE_SIZE] = {ap_size_parse, "a number of bytes such as 4096, 64K or 1M"},
+		[AP_TYPE_TERMINAL] = {terminal_parse, "COLUMNSxROWS such as 200x50"},
 	};
 	int64_t value = 0;
 	if (row->word && strcmp(text, row->word) == 0) {
@@ -155,7 +184,7 @@ static int value_parse(const struct ap_option_row *row, const char *text, int64_
 	if (r == -EINVAL)
 		return ap_err_set(err, r, "%s: '%.64s' is not %s", row->name, text,
 				  types[row->type].form);
-	if (r < 0 || value < row->min || value > row->max)
+	if (r < 0 || !in_range(row, value))
 		return ap_err_set(err, -ERANGE, "%s: '%.64s' is out of its range", row->name, text);
 	*ret = value;
 	return 0;
@@ -393,6 +422,10 @@ void ap_config_show(const struct ap_config *config, enum ap_option option, struc
 		break;
 	case AP_TYPE_OCTAL:
 		ap_buf_printf(out, "%03" PRIo64, config->number[option]);
+		break;
+	case AP_TYPE_TERMINAL:
+		ap_buf_printf(out, "%" PRId64 "x%" PRId64, config->number[option] >> 16,
+			      config->number[option] & 0xffff);
 		break;
 	case AP_TYPE_NUMBER:
 	case AP_TYPE_SIZE:

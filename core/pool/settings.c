@@ -177,6 +177,9 @@ void pool_bound_sessions_locked(struct ap_pool *pool)
 {
 	atomic_store(&pool->sessions.max_prompt, pool->config.number[AP_OPT_MAX_PROMPT]);
 	atomic_store(&pool->sessions.output_limit, pool->config.number[AP_OPT_OUTPUT_LIMIT]);
+	int64_t size = pool->config.number[AP_OPT_TERMINAL_SIZE];
+	atomic_store(&pool->sessions.terminal_size,
+		     ((struct terminal_size){(uint16_t)(size >> 16), (uint16_t)size}));
 }
 
 void pool_obey_config_locked(struct ap_pool *pool)

@@ -240,6 +240,9 @@ int state_dir_choose(struct ap_pool *pool, struct ap_err *err)
 			: default_state_dir(pool, &pool->state_dir, err);
 	if (r < 0)
 		return r;
+	r = ap_config_set(&pool->config, AP_OPT_STATE_DIR, pool->state_dir, true, err);
+	if (r < 0) /* config/ names the one that it is */
+		return r;
 	if (strchr(pool->state_dir, '\n'))
 		return ap_err_set(err, -EINVAL,
 				  "the state directory %s has a newline in its path, with which "

@@ -48,6 +48,7 @@ struct session_host {
 	const char *const *argv; /* the program and its arguments, NULL behind them */
 	const char *repo, *worktrees, *mountpoint; /* ${REPO}, ${WORKTREES}; for AGENTPOOL_DIR */
 	atomic_int_least64_t max_prompt, output_limit; /* bytes */
+	_Atomic(struct terminal_size) terminal_size;   /* from the next start of a program on */
 	atomic_bool closed;			       /* sessions conclude nothing any more */
 	pthread_mutex_t seeding; /* guards what follows; held while settings are made */
 	bool seeded;		 /* the profile's settings of the program are made */

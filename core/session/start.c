@@ -264,6 +264,7 @@ static int start_program(struct session *session, bool first, struct ap_err *err
 		.env = (const char *const *)env.at,
 		.record_dir = session->dir,
 		.output_file = ap_buf_text(&raw),
+		.size = atomic_load(&host->terminal_size),
 		.input_fifo = !session->driver->needs_terminal,
 	};
 	session->input_cut = false; /* the cut line went to the last program */

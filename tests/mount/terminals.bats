@@ -112,6 +112,34 @@ size() {
     assert_equal "$(size)" "$before"
 }
 
+# Rows and columns, as the agent's program has them.
+stty_size() {
+    rm -f "$JOB/worktree/size"
+    echo 'stty size > size' > "$JOB/prompt"
+    wait_for_job > /dev/null
+    cat "$JOB/worktree/size"
+}
+
+@test "terminal_size is the size of terminals whose programs start behind it, and of no other" {
+    mount_pool 1 1 -o terminal_size=120x40
+    echo job > "$POOL/acquire"
+    assert_equal "$(stty_size)" "40 120"
+    echo 90x30 > "$POOL/config/terminal_size"
+    assert_equal "$(stty_size)" "40 120"
+    echo restart > "$JOB/ctl"
+    assert_equal "$(stty_size)" "30 90"
+    echo job > "$POOL/release"
+    echo 300x24 > "$POOL/config/terminal_size"
+    echo recycle > "$POOL/agents/agent-1/ctl"
+    echo job > "$POOL/acquire"
+    assert_equal "$(stty_size)" "24 300"
+    run bash -c "echo 20x5 > '$POOL/config/terminal_size'"
+    assert_failure
+    assert contains "$POOL/last_error" "terminal_size"
+    assert_equal "$(cat "$POOL/config/terminal_size")" 300x24
+    assert_equal "$(cat "$POOL/config/state_dir")" "$STATE"
+}
+
 # A human's terminal of that size, which runs the command in the agent's directory.
 human() { # COLUMNS ROWS COMMAND
     SSH_AUTH_SOCK=/human tmux -S "$DIR/human.sock" -f /dev/null new-session -d -x "$1" -y "$2" -s human -c / \

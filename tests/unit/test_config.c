@@ -112,6 +112,29 @@ static void permission_bits_are_octal(void **state)
 	assert_int_equal(ap_config_set(&config, AP_OPT_UMASK, "0", false, &err), -EPERM);
 }
 
+static void a_terminal_has_columns_and_rows(void **state)
+{
+	static const struct {
+		const char *text;
+		int error;
+	} rows[] = {{"200", -EINVAL},	   {"200x", -EINVAL},	  {"x50", -EINVAL},
+		    {"200X50", -EINVAL},   {"200x50x1", -EINVAL}, {"-200x50", -EINVAL},
+		    {"200 x 50", -EINVAL}, {"0x50", -ERANGE},	  {"79x50", -ERANGE},
+		    {"200x23", -ERANGE},   {"200x501", -ERANGE},  {"1001x50", -ERANGE},
+		    {"65736x50", -ERANGE}, {"", -EINVAL}};
+	assert_shows(AP_OPT_TERMINAL_SIZE, "200x50");
+	assert_int_equal(ap_config_set(&config, AP_OPT_TERMINAL_SIZE, "0300x0040", false, &err), 0);
+	for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+		assert_int_equal(
+			ap_config_set(&config, AP_OPT_TERMINAL_SIZE, rows[i].text, false, &err),
+			rows[i].error);
+		assert_shows(AP_OPT_TERMINAL_SIZE, "300x40");
+	}
+	assert_int_equal(ap_config_set(&config, AP_OPT_TERMINAL_SIZE, "1000x500", false, &err), 0);
+	assert_int_equal(ap_config_set(&config, AP_OPT_TERMINAL_SIZE, "80x24", false, &err), 0);
+	assert_shows(AP_OPT_TERMINAL_SIZE, "80x24");
+}
+
 static void profiles_set_several(void **state)
 {
 	assert_int_equal(ap_config_profile(&config, "production", &err), 0);
@@ -165,6 +188,8 @@ int main(void)
 		OPTION_TEST("a number without a default may be empty, and is within its range else",
 			    what_has_no_default_may_be_empty),
 		OPTION_TEST("permission bits are octal, 0 to 0777", permission_bits_are_octal),
+		OPTION_TEST("a terminal has columns and rows, 80x24 to 1000x500",
+			    a_terminal_has_columns_and_rows),
 		OPTION_TEST("a profile sets several options, and later ones override it",
 			    profiles_set_several),
 		OPTION_TEST("values that contradict each other are refused", values_must_fit),
