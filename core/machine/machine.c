@@ -389,9 +389,9 @@ static void slot_free(struct machine_view *m, struct machine_slot *slot, struct 
 
 /* --- leases --- */
 
+/* The label stays in the index, without its text: see idle_that_had(). */
 static void lease_clear(struct machine_slot *slot)
 {
-	ap_list_remove(&slot->label.link);
 	slot->label.text[0] = '\0';
 	slot->token = 0;
 	slot->granted_ns = slot->ttl_ns = 0;
@@ -422,12 +422,29 @@ static void lease_end(struct machine_view *m, struct machine_slot *slot, enum ap
 
 /* --- reconcile: level-triggered, after every event but those of concerns_holder_only() --- */
 
+/* The idle agent that had the label last, of those whose last lease had it; NULL: none. */
+static struct machine_slot *idle_that_had(const struct machine_view *m, uint32_t hash)
+{
+	struct ap_list *at, *bucket = label_bucket(m, hash);
+	ap_list_for_each (at, bucket) { /* the latest first */
+		struct machine_label *label = ap_container_of(at, struct machine_label, link);
+		if (!label->in_slot || label->hash != hash)
+			continue;
+		struct machine_slot *slot = ap_container_of(label, struct machine_slot, label);
+		if (slot->state == AP_AGENT_IDLE)
+			return slot;
+	}
+	return NULL;
+}
+
 static struct machine_slot *idle_for(const struct machine_view *m,
 				     const struct machine_request *request)
 {
 	const struct ap_list *idle = &m->states[AP_AGENT_IDLE];
-	struct machine_slot *found = NULL;
+	struct machine_slot *found = request->agent ? NULL : idle_that_had(m, request->label.hash);
 	struct ap_list *at;
+	if (found && !request->affinity)
+		return found;
 	ap_list_for_each (at, idle) {
 		struct machine_slot *slot = ap_container_of(at, struct machine_slot, link);
 		if (request->agent && request->agent != slot->number)
@@ -506,6 +523,7 @@ static void reserve(struct machine_view *m, struct machine_slot *slot,
 	slot->ttl_ns = request->ttl_ns;
 	if (request->affinity)
 		slot->affinity = request->affinity;
+	ap_list_remove(&slot->label.link); /* its last lease's */
 	memcpy(slot->label.text, request->label.text, sizeof slot->label.text);
 	slot->label.hash = request->label.hash;
 	label_add(m, &slot->label);

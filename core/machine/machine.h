@@ -45,7 +45,7 @@ struct machine_limits {
 struct machine_label {
 	struct ap_list link;
 	uint32_t hash; /* of the text, while it is in the index */
-	bool in_slot;
+	bool in_slot;  /* in the index behind the end of the lease too, without its text */
 	char text[AP_LABEL_MAX + 1];
 };
 
@@ -93,7 +93,8 @@ struct machine_request {
 
 struct machine_slot {
 	struct ap_list link;	    /* list of its state */
-	struct machine_label label; /* of the lease; empty without one */
+	struct machine_label
+		label; /* of the lease; without one empty, but for the last one's hash */
 	struct ap_list waiters;	    /* requests that want this agent, in their order */
 	struct machine_request
 		*request;  /* the acquire or release under way; NULL: none, or it gave up */

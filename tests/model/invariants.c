@@ -69,13 +69,16 @@ static void check_labels(const struct world *w)
 	}
 	for (unsigned i = 0; i < m->n_slots; i++) {
 		const struct machine_slot *slot = &m->slots[i];
+		n_labels += !ap_list_empty(&slot->label.link);
+		CHECK(w, slot->state != AP_AGENT_FREE || ap_list_empty(&slot->label.link),
+		      "the label of an agent that is gone is forgotten");
 		if (!slot->label.text[0])
 			continue;
-		n_labels++;
 		CHECK(w, machine_find_label(m, slot->label.text) == slot,
 		      "a label is of one lease only, and leads to it");
 	}
-	CHECK(w, n_indexed == n_labels, "the index has each label of a lease or waiter once");
+	CHECK(w, n_indexed == n_labels,
+	      "the index has each label of a waiter, a lease or a last lease once");
 }
 
 static bool may_have_lease(const struct machine_slot *slot)

@@ -251,7 +251,24 @@ static void refuse(struct naive *n, unsigned at, int error)
 	answer(n, (int)request, error);
 }
 
-/* The idle agent for an acquirer: the one that knows its key, else the one last used. */
+/* How well an idle agent suits an acquirer: one that knows its key best, then the one whose last
+ * lease had the label last, then the one last used. */
+static bool suits_better(const struct naive_request *q, const struct naive_agent *a,
+			 const struct naive_agent *than)
+{
+	bool key = q->affinity && a->affinity == q->affinity;
+	bool other_key = q->affinity && than->affinity == q->affinity;
+	bool label = !q->agent && strcmp(a->last_label, q->label) == 0;
+	bool other_label = !q->agent && strcmp(than->last_label, q->label) == 0;
+	if (key != other_key)
+		return key;
+	if (!key && label != other_label)
+		return label;
+	if (!key && label)
+		return a->lease_order > than->lease_order;
+	return a->idle_order > than->idle_order;
+}
+
 static struct naive_agent *choose(struct naive *n, const struct naive_request *q)
 {
 	struct naive_agent *best = NULL;
@@ -259,10 +276,7 @@ static struct naive_agent *choose(struct naive *n, const struct naive_request *q
 		struct naive_agent *a = &n->agents[i];
 		if (a->state != AP_AGENT_IDLE || (q->agent && q->agent != a->number))
 			continue;
-		bool knows = q->affinity && a->affinity == q->affinity;
-		bool best_knows = best && q->affinity && best->affinity == q->affinity;
-		if (!best || knows > best_knows ||
-		    (knows == best_knows && a->idle_order > best->idle_order))
+		if (!best || suits_better(q, a, best))
 			best = a;
 	}
 	return best;
@@ -283,6 +297,8 @@ static void serve(struct naive *n, int64_t now)
 			q->token = n->next_token++;
 		q->slot = (int)(a - n->agents);
 		memcpy(a->label, q->label, sizeof a->label);
+		memcpy(a->last_label, q->label, sizeof a->last_label);
+		a->lease_order = ++n->lease_order;
 		a->request = (int)request;
 		a->token = q->token;
 		a->ttl = q->ttl;
@@ -978,6 +994,8 @@ static int take_up(struct naive *n, struct naive_agent *a, const struct machine_
 	if (!*from->label)
 		return 0;
 	snprintf(a->label, sizeof a->label, "%s", from->label);
+	snprintf(a->last_label, sizeof a->last_label, "%s", from->label);
+	a->lease_order = ++n->lease_order;
 	a->token = from->token;
 	a->affinity = from->affinity;
 	a->ttl = from->ttl_ns;

@@ -14,12 +14,13 @@ enum naive_mark { UNMARKED, DUE, ASKED };
 struct naive_agent {
 	enum ap_agent_state state;
 	unsigned number;
-	char label[AP_LABEL_MAX + 1];
+	char label[AP_LABEL_MAX + 1], last_label[AP_LABEL_MAX + 1];
 	int request; /* index; -1: none */
 	uint64_t token, affinity;
 	int64_t until; /* its state ends by itself then */
 	int64_t started, idle_since, ttl, quota_from;
 	unsigned idle_order; /* the higher, the later it became idle */
+	unsigned lease_order; /* the higher, the later it was given its last lease */
 	unsigned n_recycles, n_served, n_prompts, n_over;
 	uint32_t awaited, probe; /* identities of effects */
 	uint16_t jitter;
@@ -53,7 +54,7 @@ struct naive {
 	unsigned queue[N_REQUESTS], n_queued;
 	int target;
 	bool closed, shutdown, suspended;
-	unsigned next_number, next_lease, idle_order;
+	unsigned next_number, next_lease, idle_order, lease_order;
 	uint64_t next_token;
 	int64_t low_since, pass_due, pass;
 	double load; /* under policy ewma: of who is busy, on average */

@@ -715,6 +715,52 @@ static void affinity_prefers(void **state)
 	assert_int_equal(c.slot, a.slot);
 }
 
+static void label_prefers(void **state)
+{
+	struct machine_request a, b, c;
+	begin_idle(3, 3);
+	lease(&a, "web");
+	lease(&b, "b");
+	release(&a);
+	release(&b); /* idle last, and so first for all others */
+	lease(&c, "web");
+	assert_int_equal(c.slot, a.slot);
+	release(&c);
+	lease(&a, "d"); /* any other label: it is the last one now */
+	assert_int_equal(a.slot, c.slot);
+	release(&a);
+	lease(&a, "b");
+	assert_int_equal(a.slot, b.slot);
+}
+
+static void label_is_no_lease(void **state)
+{
+	struct machine_request a;
+	begin_idle(2, 2);
+	lease(&a, "web");
+	release(&a);
+	assert_null(machine_find_label(&machine.view, "web"));
+	assert_null(machine_find_label(&machine.view, ""));
+	lease(&a, "web");
+	assert_non_null(machine_find_label(&machine.view, "web"));
+}
+
+static void key_goes_before_label(void **state)
+{
+	struct machine_request a, b, c;
+	begin_idle(3, 3);
+	acquire_near(&a, 7);
+	settle();
+	lease(&b, "web");
+	release(&a);
+	release(&b);
+	c = (struct machine_request){.label.text = "web", .deadline_ns = AP_FOREVER, .affinity = 7};
+	assert_int_equal(STEP(.type = MACHINE_ACQUIRE, .request = &c), 0);
+	settle();
+	assert_granted(&c);
+	assert_int_equal(c.slot, a.slot);
+}
+
 static void affinity_does_not_wait(void **state)
 {
 	struct machine_request a, b;
@@ -2563,6 +2609,9 @@ int main(void)
 		MACHINE_TEST("the agent used last is granted first", last_used_first),
 		MACHINE_TEST("affinity prefers the agent that last served the key",
 			     affinity_prefers),
+		MACHINE_TEST("a label prefers the agent that had it last", label_prefers),
+		MACHINE_TEST("the label of an ended lease finds nothing", label_is_no_lease),
+		MACHINE_TEST("affinity goes before the label", key_goes_before_label),
 		MACHINE_TEST("affinity takes another agent rather than wait",
 			     affinity_does_not_wait),
 		MACHINE_TEST("who wants a certain agent waits for it, beside idle ones",
