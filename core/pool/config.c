@@ -115,6 +115,8 @@ const struct ap_option_row ap_options[AP_N_OPTIONS] = {
 			.initial = "auto",
 			.doc = "what reads and writes the repository; auto: the library where it "
 			       "can"},
+	[AP_OPT_PORTS] = {"ports", .type = NUMBER_OF(0, 100), .initial = "1",
+			  .doc = "TCP ports of an agent made from now on: AGENTPOOL_PORT_1 to _N"},
 	[AP_OPT_TERMINAL_SIZE] =
 		{"terminal_size",
 		 .type = AP_TYPE_TERMINAL, .min = TERMINAL(80, 24), .max = TERMINAL(1000, 500),

@@ -139,6 +139,7 @@ static void agent_record(struct ap_agent *agent, bool clean, bool recycled, stru
 		.number = agent->number,
 		.n_starts = record.n_starts,
 		.port = agent->port,
+		.n_ports = agent->n_ports,
 		.clean = clean,
 		.shim = record.terminal.shim,
 		.shim_start = record.terminal.shim_start,
@@ -258,7 +259,7 @@ static void job_spawn(struct ap_agent *agent)
 				 ap_pool_config_number(pool, AP_OPT_SPAWN_TIMEOUT), &err);
 	if (r == 0) {
 		note_commit(agent);
-		launch_choose_port(agent);
+		launch_choose_ports(agent);
 		crash_point("spawn-worktree");
 		r = launch_program(agent, LAUNCH_FIRST, &err);
 	}

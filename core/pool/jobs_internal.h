@@ -68,5 +68,5 @@ int launch_program(struct ap_agent *agent, enum launch_kind kind, struct ap_err 
 int launch_setup(struct ap_agent *agent, struct ap_err *err);
 void launch_teardown(struct ap_agent *agent);
 
-/* Chooses the agent's port. Takes the pool's lock. */
-void launch_choose_port(struct ap_agent *agent);
+/* Chooses the agent's ports. Takes the pool's lock. */
+void launch_choose_ports(struct ap_agent *agent);

@@ -1,5 +1,5 @@
 /* What a worker does in an agent's worktree before the program starts and before the worktree goes:
- * chooses the port, runs setup and teardown. */
+ * chooses the ports, runs setup and teardown. */
 #include <errno.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
@@ -55,31 +55,48 @@ int launch_program(struct ap_agent *agent, enum launch_kind kind, struct ap_err 
 	return r < 0 ? r : session_start(agent->session, kind == LAUNCH_FIRST, err);
 }
 
-/* Chooses a port for the agent's own use: nobody listens on it now, and no other agent of the pool
- * has it. The hash of the state directory spreads the first ports of pools. If no port is free, the
- * agent stays without one. */
-void launch_choose_port(struct ap_agent *agent)
+/* Whether nobody listens on the port now. */
+static bool port_is_free(unsigned port)
+{
+	struct sockaddr_in address = {.sin_family = AF_INET,
+				      .sin_port = htons((uint16_t)port),
+				      .sin_addr = {htonl(INADDR_LOOPBACK)}};
+	AP_CLEANUP_CLOSE int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	return fd < 0 || bind(fd, (struct sockaddr *)&address, sizeof address) == 0;
+}
+
+/* Gives the agent the ports unless another agent of the pool has one of them. */
+static bool take_ports(struct ap_agent *agent, unsigned first, unsigned n)
 {
 	struct ap_pool *pool = agent->pool;
-	unsigned first = (unsigned)(ap_hash(pool->state_dir) % PORTS),
-		 n_slots = pool->view->n_slots;
-	for (unsigned tries = 0; tries < PORTS / n_slots; tries++) {
-		unsigned port = PORT_FIRST + (first + tries * n_slots + agent->slot) % PORTS;
-		struct sockaddr_in address = {.sin_family = AF_INET,
-					      .sin_port = htons((uint16_t)port),
-					      .sin_addr = {htonl(INADDR_LOOPBACK)}};
-		AP_CLEANUP_CLOSE int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-		bool free_now =
-			fd < 0 || bind(fd, (struct sockaddr *)&address, sizeof address) == 0;
-		bool taken = false;
-		pthread_mutex_lock(&pool->lock);
-		for (unsigned i = 0; i < n_slots; i++)
-			taken = taken || (pool->agents[i] && pool->agents[i]->port == port);
-		if (free_now && !taken)
-			agent->port = port;
-		pthread_mutex_unlock(&pool->lock);
-		if (agent->port) {
-			session_set_port(agent->session, agent->port);
+	bool taken = false;
+	pthread_mutex_lock(&pool->lock);
+	for (unsigned i = 0; i < pool->view->n_slots && !taken; i++) {
+		const struct ap_agent *other = pool->agents[i];
+		taken = other && other->port < first + n && first < other->port + other->n_ports;
+	}
+	if (!taken) {
+		agent->port = first;
+		agent->n_ports = n;
+	}
+	pthread_mutex_unlock(&pool->lock);
+	return !taken;
+}
+
+/* Chooses a block of ports for the agent's own use: nobody listens on one of them now, and no other
+ * agent of the pool has one. The hash of the state directory spreads the blocks of pools, the slot
+ * those of agents. If no block is free, the agent stays without. */
+void launch_choose_ports(struct ap_agent *agent)
+{
+	unsigned n = (unsigned)ap_pool_config_number(agent->pool, AP_OPT_PORTS);
+	unsigned n_slots = agent->pool->view->n_slots, n_blocks = n ? PORTS / n : 0;
+	unsigned own = (unsigned)(ap_hash(agent->pool->state_dir) % PORTS) + agent->slot;
+	for (unsigned tries = 0; tries * n_slots < n_blocks; tries++) {
+		unsigned first = PORT_FIRST + (own + tries * n_slots) % n_blocks * n, n_free = 0;
+		while (n_free < n && port_is_free(first + n_free))
+			n_free++;
+		if (n_free == n && take_ports(agent, first, n)) {
+			session_set_ports(agent->session, first, n);
 			return;
 		}
 	}

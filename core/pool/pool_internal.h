@@ -108,7 +108,7 @@ struct ap_agent {
 	/* copies of `lease` and `worktree` for readers outside of the lane: the base of a granted
 	 * lease; the commit that the pool last put the worktree at, "" while a lease has it */
 	char base[GIT_OID_MAX + 1], commit[GIT_OID_MAX + 1];
-	unsigned port;		/* for its own use; 0: none chosen yet */
+	unsigned port, n_ports; /* for its own use, the first and how many; 0: none */
 	uint64_t n_prompts;	/* of its lease */
 	uint64_t prompt_seq;	/* of its last prompt */
 	unsigned n_commits;	/* that wait or are being made */

@@ -430,7 +430,8 @@ static int adopt(struct ap_pool *pool, struct left *left, struct worktree *workt
 	agent->worktree = *worktree;
 	*worktree = (struct worktree){0};
 	agent->port = left->agent.port;
-	session_set_port(agent->session, agent->port);
+	agent->n_ports = left->agent.n_ports;
+	session_set_ports(agent->session, agent->port, agent->n_ports);
 	agent->token = lease->token;
 	agent->lease_open = lease->token != 0;
 	agent->lease_held = lease->granted != 0;

@@ -13,7 +13,7 @@
 #include "clock.h"
 #include "list.h"
 
-#define SCHEMA_VERSION 3
+#define SCHEMA_VERSION 4
 #define HISTORY_MAX    "10000"	 /* leases that are over and remembered */
 #define BUSY_MS	       10000	 /* somebody is at the database by hand */
 #define RETRY_PAUSE    AP_SECOND /* between two attempts to commit what insists */
@@ -27,7 +27,7 @@ static const char schema[] =
 	"CREATE TABLE IF NOT EXISTS agent"
 	" (number INTEGER PRIMARY KEY, generation INTEGER, recycles INTEGER, requests INTEGER,"
 	"  served INTEGER, starts INTEGER, created INTEGER, started INTEGER, port INTEGER,"
-	"  clean INTEGER, shim INTEGER, shim_start INTEGER, admin_dir TEXT);"
+	"  clean INTEGER, shim INTEGER, shim_start INTEGER, admin_dir TEXT, ports INTEGER);"
 	"CREATE TABLE IF NOT EXISTS lease"
 	" (token INTEGER PRIMARY KEY, label TEXT, agent INTEGER, uid INTEGER, pid INTEGER,"
 	"  holder_start INTEGER, by_handle INTEGER, created INTEGER, base TEXT, ttl INTEGER,"
@@ -38,7 +38,7 @@ static const char schema[] =
 	"CREATE TABLE IF NOT EXISTS history"
 	" (token INTEGER PRIMARY KEY, label TEXT, agent INTEGER, uid INTEGER, base TEXT,"
 	"  granted INTEGER, ended INTEGER, reason TEXT);"
-	"PRAGMA user_version = 3;"
+	"PRAGMA user_version = 4;"
 	"COMMIT;";
 
 /* SQL that makes a store of a version one of the next. */
@@ -47,6 +47,11 @@ static const char *const upgrades[SCHEMA_VERSION] = {
 	      "ALTER TABLE agent RENAME COLUMN keeper TO shim;"
 	      "ALTER TABLE agent RENAME COLUMN keeper_start TO shim_start;"
 	      "PRAGMA user_version = 3;"
+	      "COMMIT;",
+	[3] = "BEGIN IMMEDIATE;"
+	      "ALTER TABLE agent ADD COLUMN ports INTEGER;"
+	      "UPDATE agent SET ports = port > 0;"
+	      "PRAGMA user_version = 4;"
 	      "COMMIT;",
 };
 
@@ -85,7 +90,7 @@ static const char *const statements[N_STATEMENTS] = {
 	[SETTING_PUT] = "INSERT OR REPLACE INTO setting VALUES (?1, ?2)",
 	[SETTING_DROP] = "DELETE FROM setting WHERE name = ?1",
 	[AGENT_PUT] = "INSERT OR REPLACE INTO agent VALUES"
-		      " (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
+		      " (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
 	[AGENT_DROP] = "DELETE FROM agent WHERE number = ?1",
 	[AGENT_USED] = "UPDATE agent SET clean = 0, requests = requests + 1, served = served + 1"
 		       " WHERE number = ?1",
@@ -391,7 +396,8 @@ void txn_agent(struct store_txn *txn, const struct store_agent *agent)
 	    number_of(agent->n_recycles), number_of(agent->n_requests), number_of(agent->n_served),
 	    number_of(agent->n_starts), number_of(agent->created), number_of(agent->started),
 	    number_of(agent->port), number_of(agent->clean), number_of(agent->shim),
-	    number_of((int64_t)agent->shim_start), text_of(agent->admin_dir));
+	    number_of((int64_t)agent->shim_start), text_of(agent->admin_dir),
+	    number_of(agent->n_ports));
 }
 
 void txn_agent_gone(struct store_txn *txn, unsigned number)
@@ -780,6 +786,7 @@ static int agent_row(sqlite3_stmt *query, void *data)
 	agent.shim = (pid_t)number(&row);
 	agent.shim_start = (uint64_t)number(&row);
 	text(&row, agent.admin_dir, sizeof agent.admin_dir);
+	agent.n_ports = (unsigned)number(&row);
 	return reader->take(reader->data, &agent);
 }
 

@@ -32,7 +32,7 @@ struct store_agent {
 	unsigned number;
 	unsigned generation, n_recycles, n_requests, n_served, n_starts;
 	int64_t created, started; /* of the agent; of its generation */
-	unsigned port;
+	unsigned port, n_ports;	  /* the first of its ports, and how many they are */
 	bool clean;	     /* its worktree is as new: it may serve */
 	pid_t shim;	     /* of its program */
 	uint64_t shim_start; /* the shim's start, as the kernel counts it */

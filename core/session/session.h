@@ -121,8 +121,8 @@ void session_submit(struct session *session, struct worker_job *job,
 
 /* --- the program: in the lane --- */
 
-/* Sets the port that the program finds in its environment for its own use; 0: none. */
-void session_set_port(struct session *session, unsigned port);
+/* Sets the ports that the program finds in its environment for its own use: `n` from `first` on. */
+void session_set_ports(struct session *session, unsigned first, unsigned n);
 
 /* Begins a new output for the next start. -errno. */
 int session_begin_output(struct session *session, struct ap_err *err);

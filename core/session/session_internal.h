@@ -50,7 +50,7 @@ struct session {
 	/* only what runs in the lane touches these */
 	struct backend_terminal terminal;
 	unsigned n_starts; /* output files begun: the number in the name of the present one */
-	unsigned port;
+	unsigned port, n_ports;
 	bool input_cut; /* driver stream: a line was written in part only */
 
 	pthread_mutex_t lock; /* guards what follows */

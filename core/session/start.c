@@ -98,18 +98,31 @@ static const char *profile_path(const struct session_host *host)
 	return found;
 }
 
+/* AGENTPOOL_PORT_1 to _N, and AGENTPOOL_PORT, which is the first. */
+static void add_ports(struct ap_words *ret, const struct session *session)
+{
+	char name[32], port[16];
+	if (session->n_ports == 0)
+		ap_words_add(ret, "AGENTPOOL_PORT"); /* that of a pool around this one */
+	for (unsigned i = 0; i < session->n_ports; i++) {
+		snprintf(port, sizeof port, "%u", session->port + i);
+		snprintf(name, sizeof name, "AGENTPOOL_PORT_%u", i + 1);
+		ap_words_add_pair(ret, name, port);
+		if (i == 0)
+			ap_words_add_pair(ret, "AGENTPOOL_PORT", port);
+	}
+}
+
 /* The changes to the environment of a session's programs: NAME=VALUE sets, NAME unsets. */
 static int session_env(struct ap_words *ret, const struct session *session, struct ap_err *err)
 {
 	const struct profile_words *more = &profile_values(session->host->profile)->env;
 	AP_CLEANUP_BUF struct ap_buf dir = {0};
-	char port[16];
 	ap_buf_printf(&dir, "%s/agents/%s", session->host->mountpoint, session->name);
-	snprintf(port, sizeof port, "%u", session->port);
 	ap_words_add_pair(ret, "AGENTPOOL_DIR", ap_buf_text(&dir));
 	ap_words_add_pair(ret, "AGENTPOOL_NAME", session->name);
 	ap_words_add_pair(ret, "AGENTPOOL_WORKTREE", session->cwd);
-	ap_words_add_pair(ret, "AGENTPOOL_PORT", port);
+	add_ports(ret, session);
 	if (!profile_path(session->host) && getenv("PATH")) /* not that of an older tmux server */
 		ap_words_add_pair(ret, "PATH", getenv("PATH"));
 	for (unsigned i = 0; i < more->n; i++)
@@ -240,9 +253,10 @@ void session_say(struct session *session, const char *line)
 
 /* --- the program --- */
 
-void session_set_port(struct session *session, unsigned port)
+void session_set_ports(struct session *session, unsigned first, unsigned n)
 {
-	session->port = port;
+	session->port = first;
+	session->n_ports = n;
 }
 
 static int start_program(struct session *session, bool first, struct ap_err *err)

@@ -599,6 +599,44 @@ END
     await value_is "$POOL/stats/idle_agents" 1
 }
 
+@test "a label has the ports that it had before, if its agent is idle; ports says how many an agent has" {
+    mount_pool 3 3 -o ports=3
+    echo web > "$POOL/acquire"
+    echo other > "$POOL/acquire"
+    ports_of() {
+        rm -f "$POOL/leases/$1/worktree/ports"
+        echo 'env | grep ^AGENTPOOL_PORT | sort > ports' > "$POOL/leases/$1/prompt"
+        timeout 60 cat "$POOL/leases/$1/wait" > /dev/null
+        cat "$POOL/leases/$1/worktree/ports"
+    }
+    local ports first
+    ports=$(ports_of web)
+    first=$(sed -n 's/^AGENTPOOL_PORT=//p' <<< "$ports")
+    assert_equal "$ports" "AGENTPOOL_PORT=$first
+AGENTPOOL_PORT_1=$first
+AGENTPOOL_PORT_2=$((first + 1))
+AGENTPOOL_PORT_3=$((first + 2))"
+    assert [ "$(ports_of other)" != "$ports" ]
+    echo web > "$POOL/release"
+    echo other > "$POOL/release" # the last one to become idle
+    await value_is "$POOL/stats/idle_agents" 3
+    echo web > "$POOL/acquire"
+    assert_equal "$(ports_of web)" "$ports"
+    crash_pool
+    mount_again 3 3 -o ports=3
+    echo restart > "$POOL/leases/web/ctl"
+    assert_equal "$(ports_of web)" "$ports"
+    echo 0 > "$POOL/config/ports" # for agents made from now on
+    echo restart > "$POOL/leases/web/ctl"
+    assert_equal "$(ports_of web)" "$ports"
+    echo kill > "$POOL/leases/web/ctl"
+    await value_is "$POOL/stats/idle_agents" 3
+    echo web > "$POOL/acquire"
+    echo web-2 > "$POOL/acquire"
+    echo web-3 > "$POOL/acquire"
+    assert_equal "$(for label in web web-2 web-3; do ports_of $label; done | grep -c AGENTPOOL_PORT=)" 2
+}
+
 @test "agents have an environment and a port of their own" {
     CLAUDECODE=1 TMUX=/nowhere mount_pool 3 3 -- sh -c 'env > env; exec sleep 1d'
     local agent tree
@@ -609,7 +647,7 @@ END
         assert contains "$tree/env" "AGENTPOOL_WORKTREE=$tree"
         assert contains "$tree/env" "AGENTPOOL_DIR=$POOL/agents/$agent"
         refute grep -E '^(CLAUDECODE|TMUX|GIT_DIR)=' "$tree/env"
-        grep AGENTPOOL_PORT "$tree/env" >> "$DIR/ports"
+        grep AGENTPOOL_PORT= "$tree/env" >> "$DIR/ports"
     done
     assert_equal "$(sort -u "$DIR/ports" | wc -l)" 3
 }

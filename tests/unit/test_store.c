@@ -114,6 +114,7 @@ static void records_are_read_as_they_were_written(void **state)
 					  .created = 10,
 					  .started = 11,
 					  .port = 20000,
+					  .n_ports = 1,
 					  .clean = true,
 					  .shim = 77,
 					  .shim_start = 78,
@@ -139,7 +140,8 @@ static void a_store_of_the_version_before_is_read_and_is_of_this_one_then(void *
 	txn_agent(txn, &(struct store_agent){.number = 3, .shim = 77, .shim_start = 78});
 	assert_int_equal(store_commit(store, txn, false, &err), 0);
 	store_close(store);
-	by_hand("ALTER TABLE agent RENAME COLUMN shim TO keeper;"
+	by_hand("ALTER TABLE agent DROP COLUMN ports;"
+		"ALTER TABLE agent RENAME COLUMN shim TO keeper;"
 		"ALTER TABLE agent RENAME COLUMN shim_start TO keeper_start;"
 		"PRAGMA user_version = 2;");
 	open_it();
