@@ -106,6 +106,11 @@ all_is_known() { # what status looks at beside its readers: usage, and the scree
     echo job >"$POOL/release"
 }
 
+# The process has opened that file of the mount.
+has_open() { # PID NAME
+    [[ " $(readlink /proc/"$1"/fd/* | tr '\n' ' ')" == *" $POOL/$2 "* ]]
+}
+
 @test "follow is a stream for every cat" {
     local cat n=0 readers=()
     mount_pool 1 1
@@ -114,6 +119,9 @@ all_is_known() { # what status looks at beside its readers: usage, and the scree
         $cat "$POOL/follow" >"$DIR/follow.$n" 2>&1 3>&- &
         readers+=($!)
     done < <(cats | grep -v python)
+    for i in "${readers[@]}"; do # who opens it behind an event has not asked for that one
+        await has_open "$i" follow
+    done
     for label in one two; do # more than one event, one after the other
         echo $label >"$POOL/acquire"
         echo $label >"$POOL/release"
