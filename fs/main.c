@@ -13,11 +13,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/signalfd.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "command_line.h"
 #include "mountpoint.h"
+#include "mounts.h"
 #include "ops.h"
 #include "startup.h"
 
@@ -32,7 +34,8 @@ struct daemon {
 	int report_fd;			 /* to the process that the user started; -1: foreground */
 	char *ignore_line, *ignore_file; /* the line that makes git ignore the mount; NULL: none */
 	pthread_t main_thread, ending_thread;
-	sigset_t ending_signals;
+	int signals_fd, mounts_fd; /* what ending_thread waits for */
+	dev_t device;		   /* of the mount; 0: not known, or not mounted */
 	atomic_bool loop_left;
 	pthread_mutex_t stop_lock; /* held around ap_pool_stop(), which runs once */
 	bool stopped;
@@ -143,6 +146,13 @@ static void stop_pool(struct daemon *daemon)
 	pthread_mutex_unlock(&daemon->stop_lock);
 }
 
+/* Whether anybody in our namespace can reach the mount. Copies of it that other namespaces took do
+ * not count: the kernel keeps the connection for them when everybody here has unmounted. */
+static bool is_mounted(const struct daemon *daemon)
+{
+	return daemon->device == 0 || mounts_has(daemon->device);
+}
+
 static void on_wake(int signal_number)
 {
 	(void)signal_number; /* interrupts the read of the loop */
@@ -151,13 +161,22 @@ static void on_wake(int signal_number)
 /* How long the mount stays for those who follow the events and have not read their end. */
 #define FOLLOWERS_MS 5000
 
+/* Waits for a signal that ends the daemon, or for the end of the mount. */
+static void await_end(const struct daemon *daemon)
+{
+	struct pollfd fds[] = {
+		{.fd = daemon->signals_fd, .events = POLLIN},
+		{.fd = daemon->mounts_fd, .events = POLLPRI}, /* the table of mounts changes */
+	};
+	while (fds[0].revents == 0 && is_mounted(daemon))
+		(void)poll(fds, 2, -1);
+}
+
 /* Ends the pool while the mount still answers, then the loop. */
 static void *ending_main(void *data)
 {
 	struct daemon *daemon = data;
-	int got;
-	while (sigwait(&daemon->ending_signals, &got) != 0)
-		;
+	await_end(daemon);
 	stop_pool(daemon);
 	for (int i = 0; i < FOLLOWERS_MS / 10 && !atomic_load(&daemon->loop_left) &&
 			!open_files_end_is_told(daemon->mount.files);
@@ -239,19 +258,35 @@ static int make_mount(struct daemon *daemon, struct ap_err *err)
 		return ap_err_set(err, -EIO,
 				  "cannot mount on %s: is /dev/fuse there, and fusermount3?",
 				  daemon->mountpoint);
+	daemon->device = mountpoint_device(daemon->mountpoint);
 	return 0;
+}
+
+/* Leaves alone what somebody has mounted at the mount point since. libfuse unmounts that unless its
+ * descriptor is in error, as it is not while a copy of the mount is left: it gets one that is. */
+static void unmount(struct daemon *daemon)
+{
+	int ends[2];
+	if (!is_mounted(daemon) && pipe2(ends, O_CLOEXEC) == 0) {
+		close(ends[0]); /* nobody can read what would be written */
+		dup2(ends[1], fuse_session_fd(daemon->mount.session));
+		close(ends[1]);
+	}
+	fuse_session_unmount(daemon->mount.session);
 }
 
 static void unmake(struct daemon *daemon)
 {
 	ap_pool_free(daemon->pool); /* its workers answer what is still parked */
 	if (daemon->mount.session)
-		fuse_session_unmount(daemon->mount.session);
+		unmount(daemon);
 	open_files_free(daemon->mount.files);
 	snapshots_free(daemon->mount.snapshots);
 	parked_set_free(daemon->parked);
 	if (daemon->mount.session)
 		fuse_session_destroy(daemon->mount.session);
+	close(daemon->signals_fd);
+	close(daemon->mounts_fd);
 	free((void *)daemon->program[0]);
 	free(daemon->mountpoint);
 	free(daemon->ignore_line);
@@ -261,11 +296,15 @@ static void unmake(struct daemon *daemon)
 static int run(struct daemon *daemon)
 {
 	struct ap_err err = {""};
-	startup_block_signals(&daemon->ending_signals);
+	sigset_t ending_signals;
+	startup_block_signals(&ending_signals);
+	daemon->signals_fd = signalfd(-1, &ending_signals, SFD_CLOEXEC);
+	daemon->mounts_fd = open("/proc/self/mountinfo", O_RDONLY | O_CLOEXEC);
 	sigaction(SIGUSR1, &(struct sigaction){.sa_handler = on_wake}, NULL);
 	if (startup_lacks_files((unsigned)daemon->line->config.number[AP_OPT_HARD_CAP], &err))
 		on_tell(daemon, err.text);
-	int r = make_pool(daemon, &err);
+	int r = daemon->signals_fd < 0 ? ap_err_errno(&err, -EMFILE, "signals")
+				       : make_pool(daemon, &err);
 	if (r == 0)
 		r = make_mount(daemon, &err);
 	if (r == 0)
@@ -286,7 +325,7 @@ static int run(struct daemon *daemon)
 	fuse_session_loop(daemon->mount.session);
 	atomic_store(&daemon->loop_left, true);
 	stop_pool(daemon);
-	pthread_cancel(daemon->ending_thread); /* in sigwait, or on its way out */
+	pthread_kill(daemon->ending_thread, SIGTERM); /* if the loop has ended by itself */
 	pthread_join(daemon->ending_thread, NULL);
 	unmake(daemon);
 	return 0;

@@ -2,9 +2,12 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
 
 #include "cleanup.h"
 #include "file.h"
@@ -125,4 +128,13 @@ int mountpoint_check(const char *path, struct ap_err *err)
 		r = refuse_contents(path, dir, err);
 	closedir(dir);
 	return r;
+}
+
+dev_t mountpoint_device(const char *path)
+{
+	struct statx there;
+	int flags = AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT | AT_STATX_DONT_SYNC;
+	return statx(AT_FDCWD, path, flags, 0, &there) == 0
+		       ? makedev(there.stx_dev_major, there.stx_dev_minor)
+		       : 0;
 }

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include "cleanup.h"
@@ -142,5 +143,23 @@ bool mounts_type_at(const char *table, const char *path, char ret_type[MOUNTS_TY
 		found = true;
 	}
 	mounts_free(rows, n);
+	return found;
+}
+
+bool mounts_has(dev_t device)
+{
+	FILE *table = fopen("/proc/self/mountinfo", "re");
+	AP_CLEANUP_FREE char *line = NULL;
+	size_t size = 0;
+	bool found = false;
+	if (!table)
+		return true;
+	while (!found && getline(&line, &size, table) > 0) {
+		unsigned at_major, at_minor;
+		found = sscanf(line, "%*d %*d %u:%u", &at_major, &at_minor) == 2 &&
+			makedev(at_major, at_minor) == device;
+	}
+	found = found || ferror(table);
+	(void)fclose(table);
 	return found;
 }

@@ -16,6 +16,10 @@ int mounts_read(pid_t pid, struct ap_buf *ret);
  * the last one. False: there is none. */
 bool mounts_type_at(const char *table, const char *path, char ret_type[MOUNTS_TYPE_MAX]);
 
+/* Whether something of that device is mounted in this process's namespace; true if that cannot be
+ * told. Reads the table no further than to the first such row. */
+bool mounts_has(dev_t device);
+
 struct mounts_row {
 	int id;
 	char *path; /* canonical; owned */

@@ -513,3 +513,42 @@ SCRIPT
     refused 1 "$long/none" -o "state_dir=$STATE" "$long/none" "$POOL"
     refused 1 "$long is not usable as a git repository" -o "state_dir=$STATE" "$long" "$POOL"
 }
+
+# --- the end of the mount ---
+
+@test "the pool ends when nobody here has it mounted, whoever has a copy of the mount or something open in it" {
+    needs_root "has a mount namespace"
+    mount_pool 1 1
+    echo job > "$POOL/acquire"
+    echo work > "$POOL/leases/job/worktree/work"
+    unshare --mount sleep 1d 3>&- &
+    local holder=$!
+    await grep -qF " $POOL " "/proc/$holder/mountinfo"
+    [ "$(readlink "/proc/$holder/ns/mnt")" != "$(readlink /proc/self/ns/mnt)" ]
+    exec 9< "$POOL/README"
+    umount -l "$POOL"
+    mount -t tmpfs theirs "$POOL" # while the pool ends
+    touch "$POOL/theirs"
+    await gone "$DAEMON"
+    wait "$DAEMON"
+    DAEMON=
+    exec 9<&-
+    kill "$holder"
+    assert [ -e "$POOL/theirs" ]
+    umount "$POOL"
+    assert_equal "$(git -C "$REPO" show agentpool/job:work)" work
+}
+
+@test "a mount that is bound elsewhere goes on there when it is unmounted here" {
+    needs_root "binds a mount"
+    mount_pool 1 1
+    mkdir "$DIR/bound"
+    mount --bind "$POOL" "$DIR/bound"
+    umount "$POOL"
+    echo job > "$DIR/bound/acquire"
+    assert_equal "$(cat "$DIR/bound/leases/job/lease")" job
+    umount "$DIR/bound"
+    await gone "$DAEMON"
+    wait "$DAEMON"
+    DAEMON=
+}
