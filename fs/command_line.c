@@ -4,18 +4,21 @@
 
 #include <errno.h>
 #include <getopt.h>
+#include <limits.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "cleanup.h"
+#include "../core/pools.h"
 #include "file.h"
+#include "text.h"
 #include "tree.h"
 
 static const char usage[] =
 	"usage: agentpoolfs [-f] [-d] [-o OPT[,OPT...]] REPO MOUNTPOINT [-- PROGRAM [ARG...]]\n"
-	"       agentpoolfs --list-files | --list-options | -h | -V\n"
+	"       agentpoolfs --list | --forget REPO | --list-files | --list-options | -h | -V\n"
 	"\n"
 	"Mounts a pool of agents, each a PROGRAM (bash by default) in a tmux session and a git\n"
 	"worktree of REPO, on the empty directory MOUNTPOINT. See agentpoolfs(1).\n"
@@ -23,6 +26,8 @@ static const char usage[] =
 	"  -f                 stay in the foreground\n"
 	"  -d                 stay in the foreground and trace FUSE requests\n"
 	"  -o OPT[,OPT...]    options of the pool (--list-options) and of FUSE\n"
+	"  --list             your pools, mounted or not\n"
+	"  --forget REPO      remove what pools of REPO have left, unless work is in it\n"
 	"  --list-files       the files of a mount, with mode and meaning\n"
 	"  --list-options     the options, with default and meaning\n";
 
@@ -112,6 +117,30 @@ static void list_options(void)
 	       "override");
 }
 
+static void print_pool(void *data, const struct ap_pool_found *pool)
+{
+	const char *const paths[] = {pool->repo, pool->mountpoint, pool->state_dir};
+	(void)data;
+	printf("%s\t", pool->pid != 0 ? "alive" : "dead");
+	(void)(pool->n_leases < 0 ? printf("-") : printf("%d", pool->n_leases));
+	printf("\t%u", pool->n_kept);
+	for (size_t i = 0; i < sizeof paths / sizeof *paths; i++) {
+		char text[4 * PATH_MAX]; /* as many as an escaped byte has */
+		snprintf(text, sizeof text, "%s", *paths[i] ? paths[i] : "-");
+		ap_text_escape(text, sizeof text);
+		printf("\t%s", text);
+	}
+	printf("\n");
+}
+
+/* Says how that went. Returns the exit code. */
+static int done(int result, const struct ap_err *err)
+{
+	if (result < 0)
+		fprintf(stderr, "agentpoolfs: %s\n", err->text);
+	return result < 0 ? 1 : 0;
+}
+
 /* Cuts the words behind -- off. */
 static const char *const *program_words(int *argc, char **argv)
 {
@@ -154,6 +183,7 @@ int command_line_parse(struct command_line *line, int argc, char **argv)
 {
 	static const struct option options[] = {
 		{"list-files", no_argument, NULL, 'F'}, {"list-options", no_argument, NULL, 'O'},
+		{"list", no_argument, NULL, 'L'},	{"forget", required_argument, NULL, 'R'},
 		{"help", no_argument, NULL, 'h'},	{"version", no_argument, NULL, 'V'},
 		{"foreground", no_argument, NULL, 'f'}, {0},
 	};
@@ -186,6 +216,10 @@ int command_line_parse(struct command_line *line, int argc, char **argv)
 		case 'O':
 			list_options();
 			return 1;
+		case 'L':
+			return done(ap_pools_list(print_pool, NULL, &err), &err) + 1;
+		case 'R':
+			return done(ap_pool_forget(optarg, &err), &err) + 1;
 		case 'h':
 			fputs(usage, stdout);
 			return 1;

@@ -34,8 +34,9 @@ struct daemon {
 	int report_fd;			 /* to the process that the user started; -1: foreground */
 	char *ignore_line, *ignore_file; /* the line that makes git ignore the mount; NULL: none */
 	pthread_t main_thread, ending_thread;
-	int signals_fd, mounts_fd; /* what ending_thread waits for */
-	dev_t device;		   /* of the mount; 0: not known, or not mounted */
+	int signals_fd; /* what ending_thread waits for, and the table of mounts; NULL: no /proc */
+	FILE *mounts;
+	dev_t device; /* of the mount; 0: not known, or not mounted */
 	atomic_bool loop_left;
 	pthread_mutex_t stop_lock; /* held around ap_pool_stop(), which runs once */
 	bool stopped;
@@ -150,7 +151,7 @@ static void stop_pool(struct daemon *daemon)
  * not count: the kernel keeps the connection for them when everybody here has unmounted. */
 static bool is_mounted(const struct daemon *daemon)
 {
-	return daemon->device == 0 || mounts_has(daemon->device);
+	return daemon->device == 0 || !daemon->mounts || mounts_has(daemon->mounts, daemon->device);
 }
 
 static void on_wake(int signal_number)
@@ -161,14 +162,16 @@ static void on_wake(int signal_number)
 /* How long the mount stays for those who follow the events and have not read their end. */
 #define FOLLOWERS_MS 5000
 
+#define MOUNTS_PAUSE_MS 100 /* between two looks at a table of mounts that changes all the time */
+
 /* Waits for a signal that ends the daemon, or for the end of the mount. */
 static void await_end(const struct daemon *daemon)
 {
 	struct pollfd fds[] = {
 		{.fd = daemon->signals_fd, .events = POLLIN},
-		{.fd = daemon->mounts_fd, .events = POLLPRI}, /* the table of mounts changes */
+		{.fd = daemon->mounts ? fileno(daemon->mounts) : -1, .events = POLLPRI},
 	};
-	while (fds[0].revents == 0 && is_mounted(daemon))
+	while (is_mounted(daemon) && poll(fds, 1, MOUNTS_PAUSE_MS) <= 0)
 		(void)poll(fds, 2, -1);
 }
 
@@ -286,7 +289,8 @@ static void unmake(struct daemon *daemon)
 	if (daemon->mount.session)
 		fuse_session_destroy(daemon->mount.session);
 	close(daemon->signals_fd);
-	close(daemon->mounts_fd);
+	if (daemon->mounts)
+		(void)fclose(daemon->mounts);
 	free((void *)daemon->program[0]);
 	free(daemon->mountpoint);
 	free(daemon->ignore_line);
@@ -299,7 +303,7 @@ static int run(struct daemon *daemon)
 	sigset_t ending_signals;
 	startup_block_signals(&ending_signals);
 	daemon->signals_fd = signalfd(-1, &ending_signals, SFD_CLOEXEC);
-	daemon->mounts_fd = open("/proc/self/mountinfo", O_RDONLY | O_CLOEXEC);
+	daemon->mounts = fopen("/proc/self/mountinfo", "re");
 	sigaction(SIGUSR1, &(struct sigaction){.sa_handler = on_wake}, NULL);
 	if (startup_lacks_files((unsigned)daemon->line->config.number[AP_OPT_HARD_CAP], &err))
 		on_tell(daemon, err.text);

@@ -146,20 +146,16 @@ bool mounts_type_at(const char *table, const char *path, char ret_type[MOUNTS_TY
 	return found;
 }
 
-bool mounts_has(dev_t device)
+bool mounts_has(FILE *table, dev_t device)
 {
-	FILE *table = fopen("/proc/self/mountinfo", "re");
 	AP_CLEANUP_FREE char *line = NULL;
 	size_t size = 0;
 	bool found = false;
-	if (!table)
-		return true;
+	rewind(table);
 	while (!found && getline(&line, &size, table) > 0) {
 		unsigned at_major, at_minor;
 		found = sscanf(line, "%*d %*d %u:%u", &at_major, &at_minor) == 2 &&
 			makedev(at_major, at_minor) == device;
 	}
-	found = found || ferror(table);
-	(void)fclose(table);
-	return found;
+	return found || ferror(table);
 }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <stdbool.h>
+#include <stdio.h>
 #include <sys/types.h>
 
 #include "buf.h"
@@ -16,9 +17,9 @@ int mounts_read(pid_t pid, struct ap_buf *ret);
  * the last one. False: there is none. */
 bool mounts_type_at(const char *table, const char *path, char ret_type[MOUNTS_TYPE_MAX]);
 
-/* Whether something of that device is mounted in this process's namespace; true if that cannot be
- * told. Reads the table no further than to the first such row. */
-bool mounts_has(dev_t device);
+/* Whether something of that device is mounted; true if that cannot be told. `table` is an open
+ * /proc/self/mountinfo, read from its beginning, and no further than to the first such row. */
+bool mounts_has(FILE *table, dev_t device);
 
 struct mounts_row {
 	int id;

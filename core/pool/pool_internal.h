@@ -291,6 +291,21 @@ int program_check(const struct ap_pool *pool, struct ap_err *err);
 
 /* --- state_dir.c --- */
 
+#define STATE_MOUNT	 "mount"      /* in it: where the pool is mounted, once it is */
+#define STATE_REPOSITORY "repository" /* in it: the main checkout of the repository */
+
+/* The directory that has the state directories of all repositories, by the XDG base directory
+ * specification and the user's environment. The caller owns the path. -ENOENT: there is no home. */
+int state_dir_parent(char **ret, struct ap_err *err);
+
+/* For those who are no daemon: who has the state directory (0: nobody; -1: a process of another pid
+ * namespace), and taking it, until the process ends or looks who has it. -EBUSY. */
+pid_t state_dir_holder(const char *dir);
+int state_dir_seize(const char *dir, struct ap_err *err);
+
+/* Removes the links of state directories that are gone. */
+void state_dir_forget_links(void);
+
 /* Sets pool->state_dir, a canonical path, by the options and pool->repo; makes nothing. -EINVAL:
  * the directory cannot be there (in the mount point, round it, or in a checkout of the repository);
  * -ENOTEMPTY: it exists and is no state directory; -ENAMETOOLONG, … Blocks. */

@@ -26,8 +26,7 @@
 #define TELL_AFTER  AP_SECOND /* when the pool tells the user that it waits */
 #define NAME_MAX_FS 255	      /* bytes of a file name */
 
-#define MOUNT_RECORD "mount"	 /* where the pool is mounted, once it is */
-#define REF_NOTES    "ref-notes" /* what core/work/ref_notes.h keeps */
+#define REF_NOTES "ref-notes" /* what core/work/ref_notes.h keeps */
 
 /* The bytes of the file `lock` that a daemon locks. */
 enum lock_byte {
@@ -44,9 +43,7 @@ static size_t path_max(void)
 	return sizeof((struct sockaddr_un *)0)->sun_path - sizeof "/tmux.sock";
 }
 
-/* The directory that has the state directories of all repositories, by the XDG base directory
- * specification and the user's environment. The caller owns the path. */
-static int default_parent(char **ret, struct ap_err *err)
+int state_dir_parent(char **ret, struct ap_err *err)
 {
 	const char *state = getenv("XDG_STATE_HOME"), *home = getenv("HOME");
 	AP_CLEANUP_BUF struct ap_buf path = {0};
@@ -127,7 +124,7 @@ static int default_state_dir(struct ap_pool *pool, char **ret, struct ap_err *er
 {
 	AP_CLEANUP_FREE char *parent = NULL;
 	AP_CLEANUP_BUF struct ap_buf name = {0}, path = {0};
-	int r = default_parent(&parent, err);
+	int r = state_dir_parent(&parent, err);
 	if (r < 0)
 		return r;
 	default_name(&pool->repo, parent, &name);
@@ -190,11 +187,11 @@ static int check_checkouts(const struct ap_pool *pool, struct ap_err *err)
 /* Whether a state directory may contain an entry of that name. */
 static bool is_our_name(const char *name)
 {
-	static const char *const names[] = {"agents",	  "cgroup",    "git",	  "helpers",
-					    "kept",	  "layers",    "scratch", "lock",
-					    MOUNT_RECORD, "programs",  REF_NOTES, "templates",
-					    "tmux.pid",	  "tmux.sock", "trash",	  "worktrees",
-					    "lost+found", ".",	       ".."};
+	static const char *const names[] = {
+		"agents",  "cgroup",	     "git",	   "helpers",	"kept",
+		"layers",  "scratch",	     "lock",	   STATE_MOUNT, "programs",
+		REF_NOTES, STATE_REPOSITORY, "templates",  "tmux.pid",	"tmux.sock",
+		"trash",   "worktrees",	     "lost+found", ".",		".."};
 	static const char *const beginnings[] = {"events", "probe-", "state.db"};
 	for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
 		if (strcmp(name, names[i]) == 0)
@@ -370,7 +367,7 @@ static bool serves(struct ap_pool *pool, int fd, pid_t pid)
 	if (fcntl(fd, F_GETLK, &lock) == 0 && lock.l_type == F_UNLCK)
 		return false;
 	if (pid < 0 || mounts_read(pid, &table) < 0 ||
-	    file_read_path(pool->state_dir, MOUNT_RECORD, mountpoint, sizeof mountpoint) < 0)
+	    file_read_path(pool->state_dir, STATE_MOUNT, mountpoint, sizeof mountpoint) < 0)
 		return true;
 	return mounts_type_at(ap_buf_text(&table), mountpoint, type) &&
 	       strcmp(type, "fuse.agentpoolfs") == 0;
@@ -407,11 +404,16 @@ static int lock_state_dir(struct ap_pool *pool, struct ap_err *err)
 	struct awaited before = {
 		.fd = pool->lock_fd, .lock = own_lock, .what = "the pool", .lasts = serves};
 	if (await_lock(pool, &before, &pid) == 0) {
+		struct stat here, there;
+		if (fstat(pool->lock_fd, &here) < 0 || stat(path, &there) < 0 ||
+		    here.st_ino != there.st_ino || here.st_dev != there.st_dev)
+			return ap_err_set(err, -EBUSY, "%s has just been removed: try again",
+					  pool->state_dir);
 		pool->locked = true;
 		if (ftruncate(pool->lock_fd, 0) < 0 || dprintf(pool->lock_fd, "%d\n", getpid()) < 0)
 			return ap_err_errno(err, -errno, "%s", path);
 		AP_CLEANUP_FREE char *mount = NULL;
-		if (state_file(pool, MOUNT_RECORD, &mount, NULL) == 0)
+		if (state_file(pool, STATE_MOUNT, &mount, NULL) == 0)
 			(void)unlink(mount);
 		return 0;
 	}
@@ -430,7 +432,7 @@ void state_dir_mounted(struct ap_pool *pool)
 {
 	AP_CLEANUP_FREE char *path = NULL;
 	/* on failure serves() assumes a mount: the next daemon is refused instead of waiting */
-	if (state_file(pool, MOUNT_RECORD, &path, NULL) == 0)
+	if (state_file(pool, STATE_MOUNT, &path, NULL) == 0)
 		(void)file_write(path, pool->mountpoint, strlen(pool->mountpoint), NULL);
 }
 
@@ -474,6 +476,62 @@ static int open_store(struct ap_pool *pool, struct ap_err *err)
 	return r < 0 ? r : store_open(&pool->store, database, err);
 }
 
+/* --- for those who are no daemon: see pools.h --- */
+
+pid_t state_dir_holder(const char *dir)
+{
+	AP_CLEANUP_BUF struct ap_buf path = {0};
+	ap_buf_printf(&path, "%s/lock", dir);
+	AP_CLEANUP_CLOSE int fd = open(ap_buf_text(&path), O_RDWR | O_CLOEXEC);
+	return fd < 0 ? 0 : in_the_way(&(struct awaited){.fd = fd, .lock = own_lock, .look = true});
+}
+
+int state_dir_seize(const char *dir, struct ap_err *err)
+{
+	AP_CLEANUP_BUF struct ap_buf path = {0};
+	ap_buf_printf(&path, "%s/lock", dir);
+	int fd = open(ap_buf_text(&path), O_RDWR | O_CLOEXEC); /* open until the process ends */
+	if (fd < 0)
+		return ap_err_errno(err, -errno, "%s", ap_buf_text(&path));
+	pid_t pid = in_the_way(&(struct awaited){.fd = fd, .lock = own_lock});
+	return pid == 0 ? 0
+			: ap_err_set(err, -EBUSY,
+				     "%s is in use by process %d: unmount that pool first", dir,
+				     (int)pid);
+}
+
+/* In the parent there is a link to each state directory that is elsewhere; those that lead nowhere
+ * are removed. */
+void state_dir_forget_links(void)
+{
+	AP_CLEANUP_FREE char *parent = NULL;
+	struct dirent *entry;
+	DIR *entries = state_dir_parent(&parent, NULL) == 0 ? opendir(parent) : NULL;
+	while (entries && (entry = readdir(entries))) {
+		if (entry->d_type == DT_LNK &&
+		    faccessat(dirfd(entries), entry->d_name, F_OK, 0) < 0 && errno == ENOENT)
+			(void)unlinkat(dirfd(entries), entry->d_name, 0);
+	}
+	if (entries)
+		closedir(entries);
+}
+
+/* Has agentpoolfs --list find the pool. Without a home it does not. */
+static void note_repository(const struct ap_pool *pool)
+{
+	AP_CLEANUP_FREE char *parent = NULL, *record = NULL;
+	AP_CLEANUP_BUF struct ap_buf link = {0};
+	const char *repo = pool->repo.main_path;
+	if (state_file(pool, STATE_REPOSITORY, &record, NULL) == 0)
+		(void)file_write(record, repo, strlen(repo), NULL);
+	if (state_dir_parent(&parent, NULL) < 0 || is_below(pool->state_dir, parent))
+		return;
+	state_dir_forget_links();
+	ap_buf_printf(&link, "%s/elsewhere-%016" PRIx64, parent, ap_hash(pool->state_dir));
+	if (file_make_dirs(parent, NULL) == 0)
+		(void)symlink(pool->state_dir, ap_buf_text(&link)); /* or it is there */
+}
+
 int state_dir_open(struct ap_pool *pool, struct ap_err *err)
 {
 	/* SQLite's files get their mode from the umask; there are no other threads yet */
@@ -485,6 +543,8 @@ int state_dir_open(struct ap_pool *pool, struct ap_err *err)
 		r = make_dirs_in(pool, err);
 	if (r == 0)
 		r = open_store(pool, err);
+	if (r == 0)
+		note_repository(pool);
 	umask(umask_was);
 	return r;
 }
@@ -677,7 +737,7 @@ void state_dir_close(struct ap_pool *pool)
 	if (pool->templates && !pool->kept) /* such as of agents that ended while REPO was away */
 		repo_forget_worktrees(&pool->repo, pool->state_dir);
 	AP_CLEANUP_FREE char *mount = NULL;
-	if (pool->locked && state_file(pool, MOUNT_RECORD, &mount, NULL) == 0)
+	if (pool->locked && state_file(pool, STATE_MOUNT, &mount, NULL) == 0)
 		(void)unlink(mount);
 	for (size_t i = 0; pool->locked && i < sizeof dirs / sizeof *dirs; i++) {
 		AP_CLEANUP_FREE char *path = NULL;

@@ -247,6 +247,22 @@ static int upgrade(struct store *store, struct ap_err *err)
 	return r < 0 ? store_error(store, err) : 0;
 }
 
+int store_count_leases(const char *path, unsigned *ret)
+{
+	struct store store = {.db = NULL};
+	int64_t n = 0;
+	bool ok;
+	int flags = SQLITE_OPEN_READONLY | SQLITE_OPEN_NOMUTEX;
+	int r = sqlite3_open_v2(path, &store.db, flags, NULL) == SQLITE_OK ? 0 : -EIO;
+	if (r == 0) {
+		sqlite3_busy_timeout(store.db, BUSY_MS);
+		r = look_up(&store, "SELECT count(*) FROM lease", &n, &ok);
+	}
+	(void)sqlite3_close(store.db);
+	*ret = (unsigned)n;
+	return r;
+}
+
 static int connect(struct store *store, struct ap_err *err)
 {
 	int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX;

@@ -19,6 +19,10 @@ struct store;
  * and not a byte is changed; -EUCLEAN: the file is damaged, or no database. Blocks. */
 int store_open(struct store **ret, const char *path, struct ap_err *err);
 
+/* Counts the leases of a store that are not over, also of one that another process has open; writes
+ * nothing. -EIO. Blocks. */
+int store_count_leases(const char *path, unsigned *ret);
+
 /* Starts the thread. Without `full` a power cut may lose the last commits; the death of the process
  * never does. -EAGAIN. */
 int store_start(struct store *store, bool full, struct ap_err *err);
