@@ -175,6 +175,7 @@ def main():
     bench = Bench(os.path.dirname(os.path.dirname(os.path.abspath(options.program))), "spawn")
     sizes = [int(n) for n in options.files.split(",")]
     home = tempfile.mkdtemp(prefix="bench-spawn-", dir="/dev/shm")
+    os.environ["XDG_STATE_HOME"] = home
     disk = f"{home}/disk"
     calls = {}
     try:

@@ -189,7 +189,7 @@ common_setup() {
     REPO=$DIR/repo POOL=$DIR/pool STATE=$DIR/state
     export GIT_CONFIG_GLOBAL=/dev/null GIT_CONFIG_NOSYSTEM=1
     export HOME=$DIR/home # the agents' shells start alike on every machine
-    unset TMUX TMUX_PANE
+    unset TMUX TMUX_PANE XDG_STATE_HOME
     local first=$BATS_FILE_TMPDIR/first
     if [ ! -e "$first" ]; then # the first test of a file makes what all begin with
         mkdir -p "$first/home"

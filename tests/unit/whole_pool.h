@@ -66,6 +66,7 @@ static inline int make_as(const struct setup *setup)
 		.changed = setup->changed,
 		.data = setup->data,
 	};
+	setenv("XDG_STATE_HOME", top, 1); /* where pools are listed */
 	assert_int_equal(ap_config_init(&options.config), 0);
 	set(&options.config, AP_OPT_MAX_POOL_SIZE, setup->max ? setup->max : "4");
 	set(&options.config, AP_OPT_MIN_POOL_SIZE, setup->min ? setup->min : "1");
