@@ -29,7 +29,7 @@ static const char usage[] =
 	"  --list             your pools, mounted or not\n"
 	"  --forget REPO      remove what pools of REPO have left, unless work is in it\n"
 	"  --list-files       the files of a mount, with mode and meaning\n"
-	"  --list-options     the options, with default and meaning\n";
+	"  --list-options     the options, with default, meaning and words to choose from\n";
 
 /* --- options --- */
 
@@ -107,14 +107,26 @@ static int options_add(struct command_line *line, const char *text, struct ap_er
 	return r;
 }
 
+/* One line, which completions of shells read too: name, default, meaning and, where one of a few
+ * words is wanted, "[WORD|WORD...]". */
+static void list_option(const char *name, const char *initial, const char *doc, const char *choices)
+{
+	printf("%-22s %-12s %s", name, *initial ? initial : "-", doc);
+	for (const char *at = choices; at && *at; at += strspn(at, " ")) {
+		size_t n = strcspn(at, " ");
+		printf("%s%.*s", at == choices ? " [" : "|", (int)n, at);
+		at += n;
+	}
+	puts(choices ? "]" : "");
+}
+
 static void list_options(void)
 {
 	for (int i = 0; i < AP_N_OPTIONS; i++)
-		printf("%-22s %-12s %s\n", ap_options[i].name,
-		       *ap_options[i].initial ? ap_options[i].initial : "-", ap_options[i].doc);
-	printf("%-22s %-12s %s\n", "profile", "-",
-	       "values of several options: development, production or high-load; later ones "
-	       "override");
+		list_option(ap_options[i].name, ap_options[i].initial, ap_options[i].doc,
+			    ap_options[i].choices);
+	list_option("profile", "", "values of several options; later ones override",
+		    "development production high-load");
 }
 
 static void print_pool(void *data, const struct ap_pool_found *pool)
