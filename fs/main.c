@@ -20,6 +20,7 @@
 #include "command_line.h"
 #include "mountpoint.h"
 #include "mounts.h"
+#include "notify.h"
 #include "ops.h"
 #include "startup.h"
 
@@ -93,6 +94,14 @@ static void on_tell(void *data, const char *sentence)
 	fprintf(stderr, "agentpoolfs: %s\n", sentence);
 }
 
+/* Tells the service manager, whose process the daemon is only in the foreground. */
+static void tell_manager(struct daemon *daemon, const char *state)
+{
+	struct ap_err err;
+	if (daemon->line->foreground && notify_send(state, &err) < 0)
+		on_tell(daemon, err.text);
+}
+
 static void advise_ignoring(struct daemon *daemon)
 {
 	struct ap_err advice;
@@ -109,6 +118,7 @@ static void on_answers(void *data)
 {
 	struct daemon *daemon = data;
 	advise_ignoring(daemon);
+	tell_manager(daemon, "READY=1");
 	if (daemon->report_fd < 0)
 		return;
 	int null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
@@ -139,6 +149,7 @@ static void stop_pool(struct daemon *daemon)
 	pthread_mutex_lock(&daemon->stop_lock);
 	if (!daemon->stopped) {
 		daemon->stopped = true;
+		tell_manager(daemon, "STOPPING=1");
 		unsigned n_kept = ap_pool_stop(daemon->pool, &err);
 		if (n_kept > 0)
 			fprintf(stderr, "agentpoolfs: %u worktrees are kept: %s\n", n_kept,

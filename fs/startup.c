@@ -11,6 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "notify.h"
 #include "process.h"
 #include "startup.h"
 
@@ -88,9 +89,13 @@ void startup_block_signals(sigset_t *ret)
 /* --- environment --- */
 
 /* What an agent, tmux, screen or a shell's options leave in the environment, and agents must not
- * get. */
-static const char *const foreign[] = {"TMUX",	    "TMUX_PANE", "STY",
-				      "CLAUDECODE", "SHELLOPTS", "BASHOPTS"};
+ * get; nor what a service manager tells the process that it has started. */
+static const char *const foreign[] = {
+	"TMUX",		  "TMUX_PANE",	      "STY",	       "CLAUDECODE",
+	"SHELLOPTS",	  "BASHOPTS",	      "INVOCATION_ID", "JOURNAL_STREAM",
+	"LISTEN_FDNAMES", "LISTEN_FDS",	      "LISTEN_PID",    "MANAGERPID",
+	"NOTIFY_SOCKET",  "SYSTEMD_EXEC_PID", "WATCHDOG_PID",  "WATCHDOG_USEC",
+};
 
 /* What people set for git on purpose, for any repository; * stands for any end. Git passes all else
  * to a hook or an alias, for its own repository and commit. */
@@ -237,6 +242,7 @@ static void set_user(void)
 
 static void set_environment(void)
 {
+	(void)notify_open(getenv("NOTIFY_SOCKET")); /* if that is none, nobody can be told */
 	for (size_t i = 0; i < N_OF(foreign); i++)
 		unsetenv(foreign[i]);
 	clean_git();

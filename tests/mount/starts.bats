@@ -5,6 +5,7 @@ load helper
 setup() { common_setup; }
 teardown() {
     if [ -n "${SECOND:-}" ]; then kill "$SECOND" 2>/dev/null || true; fi
+    if [ -n "${MANAGER:-}" ]; then kill "$MANAGER" 2>/dev/null || true; fi
     common_teardown
 }
 
@@ -128,6 +129,49 @@ HOOK
     DAEMON=$(cat "$STATE/lock")
     flock -n "$DIR/locked" true
     await value_is "$POOL/stats/idle_agents" 1
+}
+
+# Begins to listen at $DIR/manager, or at that name in the abstract namespace; what is heard is in $DIR/heard.
+begin_manager() { # ADDRESS
+    python3 "$BATS_TEST_DIRNAME/manager.py" "$1" "$POOL" > "$DIR/heard" 3>&- &
+    MANAGER=$!
+    await contains "$DIR/heard" listens
+}
+
+end_manager() {
+    kill "$MANAGER"
+    wait "$MANAGER" || true
+    MANAGER=
+}
+
+@test "a service manager hears when the mount answers and when the pool ends, and agents have nothing of it" {
+    local address
+    for address in "$DIR/manager" "@$DIR/manager"; do
+        begin_manager "$address"
+        start_by env NOTIFY_SOCKET="$address" WATCHDOG_USEC=1 INVOCATION_ID=2 JOURNAL_STREAM=3
+        await value_is "$DIR/heard" "listens
+$DAEMON says READY=1: the mount answers"
+        echo job > "$POOL/acquire"
+        run asked 'echo "$NOTIFY_SOCKET$WATCHDOG_USEC$INVOCATION_ID$JOURNAL_STREAM."'
+        assert_output --regexp $'(^|\n)\\.$'
+        kill "$DAEMON"
+        await value_is "$DIR/heard" "listens
+$DAEMON says READY=1: the mount answers
+$DAEMON says STOPPING=1"
+        await gone "$DAEMON"
+        end_manager
+    done
+}
+
+@test "a service manager hears nothing of a start that fails, nor of a daemon in the background" {
+    begin_manager "$DIR/manager"
+    export NOTIFY_SOCKET=$DIR/manager
+    refused 1 "names no commit" -f -o "state_dir=$STATE,base=none" "$REPO" "$POOL"
+    "$AGENTPOOLFS" -o "state_dir=$STATE,min_pool_size=1" "$REPO" "$POOL" 3>&-
+    DAEMON=$(cat "$STATE/lock")
+    unmount_pool
+    value_is "$DIR/heard" listens
+    end_manager
 }
 
 @test "home and state directory are those of the user that it runs as, whatever HOME says" {
