@@ -62,7 +62,7 @@ _agentpoolfs() { # COMMAND
     if [[ $typed == -o?* || ${words[-1]} == -o ]]; then
         _agentpoolfs_option "$1" "$typed"
     elif [[ $typed == -* ]]; then
-        mapfile -t COMPREPLY < <(compgen -W '-f -d -o --list-files --list-options -h -V --' -- "$typed")
+        mapfile -t COMPREPLY < <(compgen -W '-f -d -o --list --forget --list-files --list-options -h -V --' -- "$typed")
     else
         compopt -o filenames 2>/dev/null
         mapfile -t COMPREPLY < <(compgen -d -- "${COMP_WORDS[COMP_CWORD]}")

@@ -51,7 +51,7 @@ completed() { # LINE
 @test "bash completes what the command takes beside options" {
     mkdir "$DIR/repo" "$DIR/real"
     touch "$DIR/refuse"
-    assert_equal "$(completed 'agentpoolfs --list')" '--list-files --list-options'
+    assert_equal "$(completed 'agentpoolfs --list')" '--list --list-files --list-options'
     assert_equal "$(completed "agentpoolfs -f -o git=auto $DIR/re" | xargs -n 1 | sort | xargs)" "$DIR/real $DIR/repo"
     assert_equal "$(completed "agentpoolfs -o state_dir=$DIR/rep")" "$DIR/repo"
     assert_equal "$(completed 'agentpoolfs repo pool -- agentpoolf')" agentpoolfs
