@@ -57,7 +57,8 @@ static int set_pid(const struct tree_call *call, const char *text, pid_t *ret)
 	if (r < 0)
 		return ap_err_set(call->err, r, "pid: '%.64s' is not a number", text);
 	if (number < 1 || number > INT32_MAX)
-		return ap_err_set(call->err, -ERANGE, "pid: '%.64s' is out of its range", text);
+		return ap_err_set(call->err, -ERANGE, "pid: '%.64s' is not in its range, 1 to %d",
+				  text, INT32_MAX);
 	*ret = (pid_t)number;
 	return 0;
 }

@@ -46,7 +46,8 @@ static int hold_line(struct open_file *file, const char *text, size_t len, struc
 	pthread_mutex_unlock(&file->files->lock);
 	if (taken) {
 		ap_request_free(request);
-		return ap_err_set(err, -EBUSY, "this handle has asked for a lease already");
+		return ap_err_set(err, -EBUSY,
+				  "this handle has asked for a lease already: open acquire anew");
 	}
 	file_ref(file);
 	struct tree_call call = file_call(file, err);

@@ -35,7 +35,9 @@ static int may_be_commanded_locked(const struct ap_agent *agent, uint64_t token,
 	session_info(agent->session, &info);
 	bool rests = slot->state == AP_AGENT_IDLE || machine_slot_leased(slot);
 	if (r == 0 && (!rests || info.restarting))
-		r = ap_err_set(err, -EBUSY, "%s is being made ready", agent->name);
+		r = ap_err_set(err, -EBUSY,
+			       "%s is being made ready: its state will be idle or active",
+			       agent->name);
 	return r;
 }
 
@@ -115,7 +117,8 @@ int ap_agent_reset(struct ap_pool *pool, struct ap_agent *agent, uint64_t token,
 {
 	const struct profile_values *values = profile_values(pool->profile);
 	if (!*values->clear)
-		return ap_err_set(err, -EOPNOTSUPP, "the profile %s knows no command to forget by",
+		return ap_err_set(err, -EOPNOTSUPP,
+				  "the profile %s knows no command to forget by: restart does it",
 				  values->name);
 	return queue_prompt(pool, agent, token, values->clear, strlen(values->clear), true, err);
 }
@@ -193,7 +196,7 @@ static void job_commit(struct worker_job *worker_job)
 	if (r == 0)
 		r = may_be_asked(agent, job->token, true, &err);
 	if (r == 0 && !(agent->lease_open && agent->lease_held))
-		r = ap_err_set(&err, -ENOENT, "%s serves no lease", agent->name);
+		r = ap_err_set(&err, -ENOENT, "%s serves no lease: acquire it first", agent->name);
 	if (r == 0)
 		r = worktree_commit(&agent->worktree, &agent->lease, job->message, &err);
 	request_answer(job->request, r, &err);

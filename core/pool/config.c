@@ -158,6 +158,34 @@ static bool in_range(const struct ap_option_row *row, int64_t value)
 	       (value & rows) <= (row->max & rows);
 }
 
+static void number_show(const struct ap_option_row *row, int64_t number, struct ap_buf *out)
+{
+	char text[64];
+	if (row->word && number == 0) {
+		ap_buf_adds(out, row->word);
+	} else if (row->type == AP_TYPE_DURATION) {
+		ap_duration_format(number, text, sizeof text);
+		ap_buf_adds(out, text);
+	} else if (row->type == AP_TYPE_OCTAL) {
+		ap_buf_printf(out, "%03" PRIo64, number);
+	} else if (row->type == AP_TYPE_TERMINAL) {
+		ap_buf_printf(out, "%" PRId64 "x%" PRId64, number >> 16, number & 0xffff);
+	} else {
+		ap_buf_printf(out, "%" PRId64, number);
+	}
+}
+
+/* Says what would be right. */
+static int out_of_range(const struct ap_option_row *row, const char *text, struct ap_err *err)
+{
+	AP_CLEANUP_BUF struct ap_buf min = {0}, max = {0};
+	number_show(row, row->min, &min);
+	number_show(row, row->max, &max);
+	return ap_err_set(err, -ERANGE, "%s: '%.64s' is not in its range, %s%s%s to %s", row->name,
+			  text, row->word ? row->word : "", row->word ? " or " : "",
+			  ap_buf_text(&min), ap_buf_text(&max));
+}
+
 /* Parses and range-checks a number, permission bits, a duration or a size. */
 static int value_parse(const struct ap_option_row *row, const char *text, int64_t *ret,
 		       struct ap_err *err)
@@ -187,7 +215,7 @@ static int value_parse(const struct ap_option_row *row, const char *text, int64_
 		return ap_err_set(err, r, "%s: '%.64s' is not %s", row->name, text,
 				  types[row->type].form);
 	if (r < 0 || !in_range(row, value))
-		return ap_err_set(err, -ERANGE, "%s: '%.64s' is out of its range", row->name, text);
+		return out_of_range(row, text, err);
 	*ret = value;
 	return 0;
 }
@@ -406,34 +434,10 @@ int ap_config_profile(struct ap_config *config, const char *name, struct ap_err 
 void ap_config_show(const struct ap_config *config, enum ap_option option, struct ap_buf *out)
 {
 	const struct ap_option_row *row = &ap_options[option];
-	char text[64];
-	if (!row_is_text(row) && config->number[option] < 0)
-		return;
-	switch (row->type) {
-	case AP_TYPE_TEXT:
-	case AP_TYPE_CHOICE:
+	if (row_is_text(row))
 		ap_buf_adds(out, config->text[option]);
-		break;
-	case AP_TYPE_DURATION:
-		if (row->word && config->number[option] == 0) {
-			ap_buf_adds(out, row->word);
-			break;
-		}
-		ap_duration_format(config->number[option], text, sizeof text);
-		ap_buf_adds(out, text);
-		break;
-	case AP_TYPE_OCTAL:
-		ap_buf_printf(out, "%03" PRIo64, config->number[option]);
-		break;
-	case AP_TYPE_TERMINAL:
-		ap_buf_printf(out, "%" PRId64 "x%" PRId64, config->number[option] >> 16,
-			      config->number[option] & 0xffff);
-		break;
-	case AP_TYPE_NUMBER:
-	case AP_TYPE_SIZE:
-		ap_buf_printf(out, "%" PRId64, config->number[option]);
-		break;
-	}
+	else if (config->number[option] >= 0)
+		number_show(row, config->number[option], out);
 }
 
 /* --- present values of a pool --- */

@@ -45,7 +45,9 @@ int ap_pool_acquire(struct ap_pool *pool, const struct ap_acquire *acquire,
 			"'%s' is not a valid label: letters, digits, '.', '_' and '-', 64 at most",
 			acquire->label);
 	if (acquire->agent[0] && (wanted->agent = agent_number(acquire->agent)) == 0)
-		return ap_err_set(err, -ENOENT, "there is no agent '%s'", acquire->agent);
+		return ap_err_set(err, -ENOENT,
+				  "there is no agent '%s': agents/ has those that there are",
+				  acquire->agent);
 	if (acquire->base[0] && !(request->base = base_of(acquire, &request->has_restore)))
 		return ap_err_errno(err, -ENOMEM, "acquire");
 	if (acquire->holder) {
@@ -90,7 +92,8 @@ int ap_pool_restore(struct ap_pool *pool, const char *name, const struct ap_acqu
 	struct kept_info info;
 	struct ap_acquire acquire = *given;
 	if (kept_work_find(pool->kept_work, name, &info) < 0)
-		return ap_err_set(err, -ENOENT, "nothing is kept as '%.*s'", KEPT_NAME_MAX, name);
+		return ap_err_set(err, -ENOENT, "nothing is kept as '%.*s': kept/ has what is",
+				  KEPT_NAME_MAX, name);
 	const char *commit = info.commit[0] ? info.commit : info.base;
 	if (!commit[0] || !info.backend[0])
 		return ap_err_set(err, -ENODATA,
@@ -132,7 +135,8 @@ static int lease_step(struct ap_pool *pool, const char *word, uid_t uid, struct 
 	pthread_mutex_lock(&pool->lock);
 	const struct machine_slot *slot = lease_find_locked(pool, word);
 	int r = slot ? may_end_locked(pool, slot, uid, err)
-		     : ap_err_set(err, -ENOENT, "there is no lease '%s'", word);
+		     : ap_err_set(err, -ENOENT,
+				  "there is no lease '%s': leases/ has those that there are", word);
 	if (r == 0) {
 		event.slot = machine_slot_index(pool->view, slot);
 		if (ret_token)

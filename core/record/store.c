@@ -225,8 +225,11 @@ static int check(struct store *store, struct ap_err *err)
 	if (version > SCHEMA_VERSION) {
 		/* else the last connection to close writes the log into the database */
 		(void)sqlite3_db_config(store->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
-		return ap_err_set(err, -EPROTO, "%s is from a newer version of agentpoolfs",
-				  store->path);
+		return ap_err_set(
+			err, -EPROTO,
+			"%s is from a newer version of agentpoolfs: use that one, or another "
+			"-o state_dir",
+			store->path);
 	}
 	if (look_up(store, "PRAGMA quick_check(1)", &version, &ok) < 0)
 		return store_error(store, err);

@@ -137,9 +137,11 @@ static int may_type(struct delivery *delivery, struct ap_err *err)
 		if (delivery->composer != COMPOSER_FILLED)
 			return 0;
 		if (ap_clock_ns() > deadline)
-			return ap_err_set(err, -EIO,
-					  "there is text in the input field of %s already",
-					  session->name);
+			return ap_err_set(
+				err, -EIO,
+				"there is text in the input field of %s already: submit or "
+				"remove it, by keys or attach",
+				session->name);
 		poll(NULL, 0, POLL_PAUSE_MS);
 	}
 }

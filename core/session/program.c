@@ -336,7 +336,8 @@ int running_locked(const struct session *session, bool even_ended, struct ap_err
 	if (session->closed)
 		return ap_err_set(err, -ENODEV, "%s is gone", session->name);
 	if (!session->started)
-		return ap_err_set(err, -EBUSY, "%s is still starting", session->name);
+		return ap_err_set(err, -EBUSY, "%s is still starting: read wait first",
+				  session->name);
 	if (session->ended && !even_ended)
 		return ap_err_set(err, -EIO, "the program of %s has ended (%s): restart it",
 				  session->name, session->ended_how);

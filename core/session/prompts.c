@@ -1,5 +1,6 @@
 /* Input to a session: the queue of prompts, keys by hand, pauses. */
 #include <errno.h>
+#include <inttypes.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -38,8 +39,11 @@ static bool is_too_much(const struct session *session, size_t bytes, size_t len)
 
 static int refused_locked(const struct session *session, size_t len, struct ap_err *err)
 {
-	if ((int64_t)len > atomic_load(&session->host->max_prompt))
-		return ap_err_set(err, -EMSGSIZE, "a prompt of %zu bytes is over max_prompt", len);
+	int64_t most = atomic_load(&session->host->max_prompt);
+	if ((int64_t)len > most)
+		return ap_err_set(err, -EMSGSIZE,
+				  "a prompt of %zu bytes is over max_prompt, which is %" PRId64,
+				  len, most);
 	if (session->closed)
 		return ap_err_set(err, -ENODEV, "%s is gone", session->name);
 	if (session->ended)

@@ -426,10 +426,11 @@ static int lock_index(const struct worktree *worktree, struct own_index *ret, st
 	AP_CLEANUP_CLOSE int fd = open(ap_buf_text(&ret->lock),
 				       O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0666);
 	if (fd < 0 && errno == EEXIST)
-		return ap_err_set(err, -EIO,
-				  "Unable to create '%s': File exists: a git of the agent's has "
-				  "its index locked",
-				  ap_buf_text(&ret->lock));
+		return ap_err_set(
+			err, -EIO,
+			"a git of the agent's has its index locked, or has left the lock: "
+			"remove %s/index.lock if none runs",
+			worktree->git_dir);
 	if (fd < 0)
 		return ap_err_errno(err, -errno, "%s", ap_buf_text(&ret->lock));
 	ret->is_locked = true;

@@ -339,7 +339,7 @@ PY
     run bash -c "echo nonsense > $POOL/ctl"
     refused_to_other "echo nobody > $POOL/release" "No such file"
     assert contains "$POOL/last_error" "'nonsense' is none of"
-    assert_equal "$(as_other cat "$POOL/last_error")" "there is no lease 'nobody'"
+    assert_equal "$(as_other cat "$POOL/last_error")" "there is no lease 'nobody': leases/ has those that there are"
     assert_equal "$(setpriv --reuid=1234 --clear-groups cat "$POOL/last_error")" ""
 }
 

@@ -135,6 +135,27 @@ static void a_terminal_has_columns_and_rows(void **state)
 	assert_shows(AP_OPT_TERMINAL_SIZE, "80x24");
 }
 
+static void a_range_is_told(void **state)
+{
+	static const struct {
+		enum ap_option option;
+		const char *text, *said;
+	} rows[] = {
+		{AP_OPT_MAX_POOL_SIZE, "5000",
+		 "max_pool_size: '5000' is not in its range, 1 to 4096"},
+		{AP_OPT_MAINTENANCE_INTERVAL, "1ms",
+		 "maintenance_interval: '1ms' is not in its range, auto or 100ms to 36600d"},
+		{AP_OPT_UMASK, "1000", "umask: '1000' is not in its range, 000 to 777"},
+		{AP_OPT_TERMINAL_SIZE, "20x5",
+		 "terminal_size: '20x5' is not in its range, 80x24 to 1000x500"},
+	};
+	for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+		assert_int_equal(ap_config_set(&config, rows[i].option, rows[i].text, true, &err),
+				 -ERANGE);
+		assert_string_equal(err.text, rows[i].said);
+	}
+}
+
 static void profiles_set_several(void **state)
 {
 	assert_int_equal(ap_config_profile(&config, "production", &err), 0);
@@ -188,6 +209,7 @@ int main(void)
 		OPTION_TEST("a number without a default may be empty, and is within its range else",
 			    what_has_no_default_may_be_empty),
 		OPTION_TEST("permission bits are octal, 0 to 0777", permission_bits_are_octal),
+		OPTION_TEST("who is refused for a range is told the range", a_range_is_told),
 		OPTION_TEST("a terminal has columns and rows, 80x24 to 1000x500",
 			    a_terminal_has_columns_and_rows),
 		OPTION_TEST("a profile sets several options, and later ones override it",
