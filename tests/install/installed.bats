@@ -140,7 +140,7 @@ with_package() {
     have_package
     cp "$BATS_TEST_DIRNAME/inside.bash" "$PACKAGE"
     { echo '. /given/inside.bash' && cat; } >"$PACKAGE/script"
-    run timeout 300 "$BATS_TEST_DIRNAME/elsewhere" "$PACKAGE" bash -euo pipefail /given/script 3>&-
+    run timeout -s KILL 300 "$BATS_TEST_DIRNAME/elsewhere" "$PACKAGE" bash -euo pipefail /given/script 3>&-
     assert_success
 }
 
