@@ -523,8 +523,9 @@ seed = ${HOME}/broken.json {"a": 1}
 END
     echo '{' > "$HOME/broken.json"
     lease_program
-    run jq -cS . "$HOME/.tool/settings.json"
-    assert_output "{\"onboarded\":true,\"projects\":{\"/other\":{\"trusted\":true},\"$REPO\":{\"trusted\":true}},\"theme\":\"light\"}"
+    run jq --arg repo "$REPO" '. == {onboarded: true, projects: {"/other": {trusted: true}, ($repo): {trusted: true}}, theme: "light"}' \
+        "$HOME/.tool/settings.json"
+    assert_output true
     assert_equal "$(jq -c . "$HOME/.new/deep/settings.json")" '{"a":1}'
     assert_equal "$(cat "$HOME/broken.json")" "{"
     run jq -r 'select(.event == "seed_failed") | .reason' "$POOL/events"
