@@ -395,7 +395,9 @@ static void end_all(struct ap_pool *pool)
 unsigned ap_pool_stop(struct ap_pool *pool, struct ap_err *err)
 {
 	state_dir_leave(pool);
+	pthread_mutex_lock(&pool->lock); /* `load` puts other texts in the place of the options */
 	pool->kept = ap_config_choice(&pool->config, AP_OPT_PERSIST) != 0;
+	pthread_mutex_unlock(&pool->lock);
 	if (pool->kept) {
 		pool_step(pool, &(struct machine_event){.type = MACHINE_SUSPEND});
 		pool_step(pool, &(struct machine_event){.type = MACHINE_CLOSE});

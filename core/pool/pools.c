@@ -236,7 +236,7 @@ static int forget_all(const struct wanted *wanted, struct ap_err *err)
 int ap_pool_forget(const char *path, struct ap_err *err)
 {
 	struct repo repo;
-	struct wanted wanted = {NULL};
+	struct wanted wanted = {.path = NULL};
 	AP_CLEANUP_FREE char *canonical = NULL;
 	int r = file_resolve(path, &canonical, err);
 	if (r < 0)
