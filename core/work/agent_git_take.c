@@ -186,7 +186,8 @@ static int link_objects(struct view *view, int git_fd)
 static int view_module(void *data, const char *dir, const char *name)
 {
 	AP_CLEANUP_CLOSE int git_fd = data_open_top(dir);
-	return git_fd < 0 ? (is_absent(git_fd) ? 0 : git_fd) : link_objects(data, git_fd);
+	int r = git_fd < 0 ? (is_absent(git_fd) ? 0 : git_fd) : link_objects(data, git_fd);
+	return r == -EFBIG ? -ENOSPC : r; /* not the bound on directories */
 }
 
 int agent_git_view(const char *dir, const char *view, struct ap_err *err)
@@ -198,12 +199,15 @@ int agent_git_view(const char *dir, const char *view, struct ap_err *err)
 		return r;
 	AP_CLEANUP_CLOSE int view_fd = into.fd = data_open_top(view);
 	r = view_fd < 0 ? view_fd : link_objects(&into, git_fd);
+	if (r == 0) {
+		r = agent_git_each_module(dir, view_module, &into, NULL);
+		if (r == -EFBIG) /* whoever saves them keeps modules/ whole then */
+			return 0;
+	}
 	if (r == -EMFILE && into.n_left == 0)
 		return ap_err_set(err, -EFBIG, "%s has more than %d files of objects", dir,
 				  OBJECTS_MAX);
-	if (r < 0)
-		return ap_err_errno(err, r, "objects of %s", dir);
-	return agent_git_each_module(dir, view_module, &into, err);
+	return r < 0 ? ap_err_errno(err, r, "objects of %s", dir) : 0;
 }
 
 /* --- into the repository --- */

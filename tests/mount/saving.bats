@@ -1163,6 +1163,27 @@ END
     assert_equal "$(cat "$DIR/victim/file")" precious
 }
 
+@test "more directories of submodules than are looked through are kept whole, beside a commit too" {
+    mount_saving 1 1
+    local what dir
+    for what in none commit; do
+        lease $what
+        dir=$(git_dir_of $what)
+        mkdir -p "$dir"/modules/{1..1001}
+        echo mine > "$dir/modules/1001/mine"
+        echo work > "$TREE/work"
+        if [ $what = commit ]; then
+            git -C "$TREE" add work
+            git -C "$TREE" -c user.name=a -c user.email=a@example.org commit -qm mine
+        fi
+        release $what
+        assert_equal "$(on_branch $what work)" work
+        assert_equal "$(cat "$STATE/kept/$what"@*/git/modules/1001/mine)" mine
+        await_idle
+    done
+    assert_equal "$(git -C "$REPO" log -1 --format=%s agentpool/commit)" mine
+}
+
 @test "diff is well beside a repository without a commit, and whatever protocols the user allows" {
     printf '[protocol "file"]\n\tallow = never\n[protocol]\n\tallow = never\n' > "$DIR/hard"
     export GIT_CONFIG_GLOBAL=$DIR/hard
