@@ -93,6 +93,7 @@ share/bash-completion/completions/agentpoolfs
 share/fish/vendor_completions.d/agentpoolfs.fish
 share/man/man1/agentpoolfs.1
 share/man/man5/agentpoolfs.5
+share/man/man7/agentpoolfs.7
 share/man/man8/mount.fuse.agentpoolfs.8
 share/zsh/site-functions/_agentpoolfs
 LIST
