@@ -257,6 +257,8 @@ static int make_machine(struct ap_pool *pool, struct ap_err *err)
 	return 0;
 }
 
+#define INVENTED "refs/heads/agentpool/lease-" /* branches of labels that the machine invents */
+
 int ap_pool_begin(struct ap_pool *pool, struct ap_err *err)
 {
 	uint64_t next_token = 0;
@@ -273,8 +275,12 @@ int ap_pool_begin(struct ap_pool *pool, struct ap_err *err)
 		state_dir_load_counters(pool);
 		r = keeping_open(pool, &next_token, err);
 	}
-	if (r == 0) /* never reuse a token of kept/, even if the store was lost */
-		pool_restore(pool, &(struct machine_restored){.next_token = next_token});
+	if (r == 0) /* never reuse a token of kept/, nor a label of a branch, even if the store was
+		       lost */
+		pool_restore(pool,
+			     &(struct machine_restored){
+				     .next_token = next_token,
+				     .next_lease = 1 + repo_last_number(&pool->repo, INVENTED)});
 	if (r == 0)
 		r = ap_config_copy(&pool->mounted, &pool->config);
 	if (r == 0)

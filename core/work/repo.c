@@ -14,6 +14,7 @@
 #include "file.h"
 #include "ref_notes.h"
 #include "remove.h"
+#include "text.h"
 
 /* The directory by which programs know the repository, whichever worktree they are in. */
 static char *main_path(const char *common_dir)
@@ -209,6 +210,31 @@ static void each_linked(const struct repo *repo,
 	}
 	if (entries)
 		closedir(entries);
+}
+
+struct numbered {
+	size_t prefix_len;
+	uint64_t last;
+};
+
+static int note_number(void *data, const char *ref, const char *oid)
+{
+	struct numbered *numbered = data;
+	int64_t number;
+	(void)oid;
+	if (ap_number_parse(ref + numbered->prefix_len, &number) == 0 && number > 0 &&
+	    (uint64_t)number > numbered->last)
+		numbered->last = (uint64_t)number;
+	return 0;
+}
+
+uint64_t repo_last_number(const struct repo *repo, const char *prefix)
+{
+	struct numbered numbered = {.prefix_len = strlen(prefix)};
+	pthread_mutex_lock(repo->git_lock);
+	(void)ap_git_each_ref(repo->git, prefix, note_number, &numbered, NULL);
+	pthread_mutex_unlock(repo->git_lock);
+	return numbered.last;
 }
 
 bool repo_has_commit(const struct repo *repo, const char *oid)

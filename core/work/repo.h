@@ -43,6 +43,9 @@ int repo_resolve(const struct repo *repo, const char *revision, char ret_oid[GIT
 int repo_lookup(const struct repo *repo, const char *ref, char ret_oid[GIT_OID_MAX + 1],
 		struct ap_err *err);
 
+/* The largest N of the refs that are `prefix` and a number N; 0: there is none. */
+uint64_t repo_last_number(const struct repo *repo, const char *prefix);
+
 /* Whether the repository itself has a commit. */
 bool repo_has_commit(const struct repo *repo, const char *oid);
 

@@ -637,6 +637,22 @@ AGENTPOOL_PORT_3=$((first + 2))"
     assert_equal "$(for label in web web-2 web-3; do ports_of $label; done | grep -c AGENTPOOL_PORT=)" 2
 }
 
+@test "a label that the pool invents is of no branch that there is, also with a new state directory" {
+    mount_pool 1 1
+    git -C "$REPO" branch agentpool/lease-7 # while it is mounted: the next one knows
+    echo timeout=1m > "$POOL/acquire"
+    assert_equal "$(ls "$POOL/leases")" lease-1
+    echo old > "$POOL/leases/lease-1/worktree/old"
+    echo lease-1 > "$POOL/release"
+    unmount_pool
+    rm -rf "$STATE"
+    mount_pool 1 1
+    echo timeout=1m > "$POOL/acquire"
+    assert_equal "$(ls "$POOL/leases")" lease-8
+    assert [ ! -e "$POOL/leases/lease-8/worktree/old" ]
+    assert_equal "$(git -C "$REPO" show agentpool/lease-1:old)" old
+}
+
 @test "agents have an environment and a port of their own" {
     CLAUDECODE=1 TMUX=/nowhere mount_pool 3 3 -- sh -c 'env > env; exec sleep 1d'
     local agent tree
