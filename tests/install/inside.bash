@@ -25,7 +25,7 @@ asked() { # COMMAND
 }
 
 rm -f /var/lib/man-db/auto-update # the index of man pages takes longest, and says nothing
-dpkg -i /given/agentpoolfs_[0-9]*.deb >/tmp/dpkg 2>&1 || { cat /tmp/dpkg && exit 1; }
+DEBIAN_FRONTEND=noninteractive apt-get install -qq -y /given/agentpoolfs_[0-9]*.deb >/tmp/apt 2>&1 || { cat /tmp/apt && exit 1; }
 install -d -m 700 -o ann -g ann /run/user/61235
 cd /home/ann || exit
 as_ann git init -q -b main repo

@@ -211,6 +211,30 @@ id: ‘nobody-there’: no such user
 mount.fuse.agentpoolfs: it cannot mount in another namespace (/proc/1/ns/mnt): run mount there, with nsenter"
 }
 
+@test "an ordinary user has apt install the package, and takes a prompt to a merged branch by the words of README" {
+    needs_root "for a namespace of mounts"
+    have_package
+    [ -d "$PACKAGE/blocks" ] || python3 "$SOURCE/tests/mount/recipes.py" "$PACKAGE/blocks"
+    with_package <<'SCRIPT'
+as_ann mkdir -p bin src .config/agentpoolfs/programs
+as_ann mv repo src/app
+echo 'like = bash' >.config/agentpoolfs/programs/claude.conf # claude of this test is a shell
+printf '#!/bin/sh\nexec bash\n' >bin/claude
+printf '#!/bin/sh\necho "fixed $*" | tee fixed\n' >bin/Fix
+chmod +x bin/*
+begin=$SECONDS
+as_ann env PATH="/home/ann/bin:$PATH" sh "/given/blocks/README 1"
+as_ann git -C src/app -c user.name=ann -c user.email=ann@example.org merge -q agentpool/fix-auth
+cat src/app/fixed
+echo "$((SECONDS - begin)) s"
+as_ann fusermount3 -u pool
+SCRIPT
+    assert_line ready
+    assert_line "+fixed the flaky auth test"
+    assert_equal "${lines[-2]}" "fixed the flaky auth test"
+    echo "# from the mount to the merge: ${lines[-1]}" >&3
+}
+
 @test "systemd takes the unit without a word" {
     with_package <<'SCRIPT'
 as_ann systemd-analyze --user verify agentpoolfs@app.service 2>&1
