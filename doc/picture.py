@@ -131,10 +131,10 @@ try:
         file.write("\n".join(picture(lines)) + "\n")
 finally:
     subprocess.run([*tmux, "kill-server"], check=False, stderr=subprocess.DEVNULL)
-    subprocess.run(["fusermount3", "-u", "-q", f"{home}/pool"], check=False)
-    deadline = time.monotonic() + 30  # the daemon removes what it has made
-    while subprocess.run([program, "--forget", f"{home}/src/app"], check=False, stderr=subprocess.DEVNULL, env=environment).returncode:
-        if time.monotonic() > deadline:
-            break
-        time.sleep(0.2)
+    deadline = time.monotonic() + 60
+    while os.path.ismount(f"{home}/pool") and time.monotonic() < deadline:  # the shell that ends stands in it
+        subprocess.run(["fusermount3", "-u", "-q", f"{home}/pool"], check=False)
+        time.sleep(0.1)
+    while "alive" in run(program, "--list") and time.monotonic() < deadline:  # the daemon removes what it has made
+        time.sleep(0.1)
     shutil.rmtree(top, ignore_errors=True)
