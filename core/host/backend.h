@@ -85,6 +85,10 @@ struct backend_ops {
 	int (*capture)(struct backend *, const struct backend_terminal *, bool above,
 		       int64_t limit_ns, struct ap_buf *, struct ap_err *);
 
+	/* Whether the cursor stands where a line is to be typed: it shows, on the main screen, at
+	 * the end of what its line says. */
+	bool (*cursor_waits)(struct backend *, const struct backend_terminal *);
+
 	/* Clears the scrollback. */
 	int (*forget)(struct backend *, const struct backend_terminal *, struct ap_err *);
 

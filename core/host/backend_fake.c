@@ -251,6 +251,13 @@ static bool fake_canonical(struct backend *backend, const struct backend_termina
 	return false;
 }
 
+static bool fake_cursor_waits(struct backend *backend, const struct backend_terminal *terminal)
+{
+	(void)backend;
+	(void)terminal;
+	return false;
+}
+
 static int fake_usage(struct backend *backend, const struct backend_terminal *terminal,
 		      struct process_table *table, struct process_usage *ret)
 {
@@ -308,6 +315,7 @@ static const struct backend_ops fake_ops = {
 	.paste = fake_paste,
 	.keys = fake_keys,
 	.capture = fake_capture,
+	.cursor_waits = fake_cursor_waits,
 	.forget = fake_forget,
 	.canonical = fake_canonical,
 	.usage = fake_usage,

@@ -795,6 +795,23 @@ static int tmux_capture(struct backend *backend, const struct backend_terminal *
 	return 0;
 }
 
+static bool tmux_cursor_waits(struct backend *backend, const struct backend_terminal *terminal)
+{
+	AP_CLEANUP_BUF struct ap_buf line = {0};
+	AP_CLEANUP_BUF struct ap_buf out = {0};
+	struct target target;
+	if (target_of(tmux_of(backend), terminal, &target, NULL) < 0)
+		return false;
+	ap_buf_adds(&line, "display-message -p -t");
+	quote(&line, target.text);
+	ap_buf_adds(&line, " '#{cursor_flag} #{alternate_on} #{cursor_x} #{cursor_character}'\n");
+	unsigned shows, alternate, column;
+	int text = 0; /* of what the cursor stands on: nothing but blanks */
+	return tmux_run(tmux_of(backend), 1, &line, &out, NULL) == 0 &&
+	       sscanf(ap_buf_text(&out), "%u %u %u %n", &shows, &alternate, &column, &text) == 3 &&
+	       shows && !alternate && column > 0 && text > 0 && !ap_buf_text(&out)[text];
+}
+
 static int tmux_forget(struct backend *backend, const struct backend_terminal *terminal,
 		       struct ap_err *err)
 {
@@ -1040,6 +1057,7 @@ static const struct backend_ops tmux_ops = {
 	.paste = tmux_paste,
 	.keys = tmux_keys,
 	.capture = tmux_capture,
+	.cursor_waits = tmux_cursor_waits,
 	.forget = tmux_forget,
 	.attach = tmux_attach,
 	.over_fd = shim_over_fd,

@@ -23,6 +23,9 @@
 #define UNKNOWN_STARTING (15 * AP_SECOND)
 /* Likewise a shell that has not reached its first prompt: its start-up files may take long. */
 #define SHELL_STARTING (60 * AP_SECOND)
+/* A program that has been seen to wait for its terminal alone, and does not, is at work; but the
+ * evidence may be wrong, and after so much silence it is not believed. */
+#define READER_SILENCE (60 * AP_SECOND)
 /* A shell's process may wait for input before its output, with the markers, has arrived: the
  * absence of a marker counts only after so much silence. */
 #define UNMARKED_SETTLE AP_SECOND
@@ -64,11 +67,17 @@ static bool is_terminal(pid_t pid, unsigned long fd)
 	return strncmp(link, "/dev/pts/", 9) == 0 || strcmp(link, "/dev/tty") == 0;
 }
 
-/* Whether a process sleeps in a read of a terminal: it waits for somebody to type. */
-static bool reads_a_terminal(pid_t pid)
+/* Whether a process waits for its terminal and for nothing else, in a read or, as readline does, in
+ * select: only what somebody types wakes it. False where the daemon may not read its system call.
+ */
+static bool waits_for_terminal(pid_t pid)
 {
 	struct call call;
-	return call_of(pid, &call) && call.number == SYS_read && is_terminal(pid, call.args[0]);
+	if (!call_of(pid, &call))
+		return false;
+	if (call.number == SYS_pselect6)
+		return call.args[0] == 1 && is_terminal(pid, 0);
+	return call.number == SYS_read && is_terminal(pid, call.args[0]);
 }
 
 /* Whether the call waits for one of several descriptors. */
@@ -124,9 +133,7 @@ static enum activity_read reads_of(pid_t shell, bool edits)
 		return READS_NOTHING;
 	if (edits) /* a shell that edits its line leaves canonical mode only while it does */
 		return READS_PROMPT;
-	return call.number == SYS_pselect6 && call.args[0] == 1 && is_terminal(shell, 0)
-		       ? READS_INPUT
-		       : READS_NOTHING;
+	return waits_for_terminal(shell) ? READS_INPUT : READS_NOTHING;
 }
 
 /* Parses state and foreground process group from the text of /proc/PID/stat. */
@@ -149,8 +156,8 @@ struct activity_look activity_look(pid_t program, bool edits)
 		return look;
 	look.known = true;
 	look.foreground = foreground;
-	if (foreground != program)
-		look.job_reads = reads_a_terminal(foreground);
+	look.edits = edits;
+	look.reader = waits_for_terminal(foreground);
 	if (state == 'S')
 		look.reads = reads_of(program, edits);
 	return look;
@@ -223,6 +230,14 @@ static void conclude_prompt(const struct activity_rules *rules, const struct act
 	}
 }
 
+/* When to look at the processes again, which may go on without printing: less often the longer it
+ * takes. */
+static int64_t next_look(const struct activity_input *in, int64_t now)
+{
+	int64_t pause = (now - silent_since(in)) / 8;
+	return now + (pause > SHELL_SETTLE ? pause : SHELL_SETTLE);
+}
+
 static bool conclude_shell(const struct activity_rules *rules, const struct activity_input *in,
 			   int64_t now, struct activity *ret)
 {
@@ -233,13 +248,11 @@ static bool conclude_shell(const struct activity_rules *rules, const struct acti
 	bool command = in->runs_command || look->reads == READS_INPUT;
 	int64_t silent = in->output_ns + rules->debounce_ns;
 	if (!job && look->reads == READS_NOTHING) {
-		/* check again, less often the longer it takes */
-		int64_t pause = (now - in->output_ns) / 8;
-		because(ret, AP_ACTIVITY_BUSY, now + (pause > SHELL_SETTLE ? pause : SHELL_SETTLE),
+		because(ret, AP_ACTIVITY_BUSY, next_look(in, now),
 			"foreground: the shell is at work");
 	} else if (now >= silent && screen_asks(in)) {
 		because(ret, AP_ACTIVITY_WAITING, AP_FOREVER, in->screen.why);
-	} else if (now >= silent && (job ? look->job_reads : command)) {
+	} else if (now >= silent && (job ? look->reader : command)) {
 		because(ret, AP_ACTIVITY_WAITING, AP_FOREVER,
 			job ? "foreground: a program reads the terminal"
 			: in->runs_command
@@ -274,13 +287,68 @@ static void conclude_start(int64_t patience, const struct activity_input *in, in
 	snprintf(ret->why, sizeof ret->why, "start: %.100s", why);
 }
 
+/* Why a program reads what is typed next, by what its terminal tells; NULL: that is not known.
+ * `ret_pause_ns`: how long the terminal must have been silent for it. */
+static const char *terminal_reads(const struct activity_rules *rules,
+				  const struct activity_input *in, int64_t *ret_pause_ns)
+{
+	const struct activity_look *look = &in->look;
+	*ret_pause_ns = SHELL_SETTLE;
+	if (!rules->terminal)
+		return NULL;
+	if (in->prompt_mark_ns > in->entered_ns && in->prompt_mark_ns > in->keys_ns)
+		return "marks: the program shows its prompt";
+	if (look->known && look->reader)
+		return "foreground: the program reads its terminal";
+	*ret_pause_ns = rules->debounce_ns;
+	bool may_read = look->known && look->foreground == look->program &&
+			look->reads != READS_NOTHING && look->edits;
+	return may_read && in->cursor_waits ? "cursor: it stands where a line is typed" : NULL;
+}
+
+/* Concludes from what the terminal tells. False: not enough. */
+static bool conclude_terminal(const struct activity_rules *rules, const struct activity_input *in,
+			      struct activity_memory *memory, int64_t now, struct activity *ret)
+{
+	int64_t pause, again = next_look(in, now), working = silent_since(in) + READER_SILENCE;
+	const char *why = terminal_reads(rules, in, &pause);
+	bool reader = in->look.known && in->look.reader;
+	bool looked = !rules->looks || in->screen.at_ns >= in->output_ns;
+	if (!rules->terminal)
+		return false;
+	memory->reader |= reader;
+	if (in->runs_command && reader && now >= in->output_ns + rules->debounce_ns)
+		because(ret, AP_ACTIVITY_WAITING, AP_FOREVER,
+			"marks: a command reads the terminal");
+	else if (in->runs_command)
+		because(ret, AP_ACTIVITY_BUSY, again, "marks: a command has begun");
+	else if (why && now < in->output_ns + pause)
+		because(ret, AP_ACTIVITY_BUSY, in->output_ns + pause,
+			"terminal: it has just printed");
+	else if (why && !looked) /* it may show a question */
+		because(ret, AP_ACTIVITY_BUSY, AP_FOREVER, "terminal: the screen is looked at");
+	else if (why)
+		because(ret, AP_ACTIVITY_READY, AP_FOREVER, why);
+	else if (memory->reader && now < working)
+		because(ret, AP_ACTIVITY_BUSY, again < working ? again : working,
+			"foreground: the program does not read its terminal");
+	else
+		return false;
+	return true;
+}
+
 static void conclude_silence(const struct activity_rules *rules, const struct activity_input *in,
-			     int64_t now, struct activity *ret)
+			     struct activity_memory *memory, int64_t now, struct activity *ret)
 {
 	int64_t last = silent_since(in);
 	bool unsaid = !in->started_ready && rules->says_ready;
 	if (now >= in->output_ns + rules->debounce_ns && screen_asks(in))
 		because(ret, AP_ACTIVITY_WAITING, AP_FOREVER, in->screen.why);
+	else if (screen_asks(in))
+		because(ret, AP_ACTIVITY_BUSY, in->output_ns + rules->debounce_ns,
+			"screen: it may ask");
+	else if (conclude_terminal(rules, in, memory, now, ret))
+		;
 	else if (unsaid)
 		because(ret, AP_ACTIVITY_BUSY, AP_FOREVER,
 			"start: it has not said yet that it is ready");
@@ -291,8 +359,9 @@ static void conclude_silence(const struct activity_rules *rules, const struct ac
 		because(ret, AP_ACTIVITY_READY, AP_FOREVER, "silence: nothing printed for long");
 	if (unsaid && ret->activity == AP_ACTIVITY_BUSY)
 		conclude_start(UNKNOWN_STARTING, in, now, "it has not said that it is ready", ret);
-	if (rules->looks && now < in->output_ns + rules->debounce_ns)
-		ret->recheck_ns = in->output_ns + rules->debounce_ns;
+	int64_t look = in->output_ns + rules->debounce_ns;
+	if (rules->looks && now < look && look < ret->recheck_ns)
+		ret->recheck_ns = look;
 }
 
 /* --- conclusions from signals --- */
@@ -460,32 +529,37 @@ struct activity activity_conclude(const struct activity_rules *rules,
 			 *in->ended_how ? in->ended_how : "without a record");
 		return result;
 	}
-	/* the terminal shows what was typed before the program acts on it */
+	/* the terminal shows what was typed before the program acts on it; where it does not echo,
+	 * the program reads on */
 	bool unseen = in->entered_ns > 0 && in->output_ns < in->entered_ns;
+	int64_t pause, news_by = silent_since(in) + rules->silence_ns, again = news_by;
+	if (terminal_reads(rules, in, &pause))
+		news_by = again = silent_since(in) + rules->debounce_ns;
+	else if (rules->terminal && next_look(in, now) < again)
+		again = next_look(in, now);
 	if (rules->reports)
 		conclude_reports(in, &result);
 	else if (conclude_keys(rules, in, now, &result))
 		memory->since_ns = 0;
-	else if (unseen && now < in->entered_ns + rules->silence_ns)
-		because(&result, AP_ACTIVITY_BUSY, in->entered_ns + rules->silence_ns,
-			"prompt: submitted, nothing printed yet");
-	else if (in->output_ns == 0 && now < in->started_ns + rules->silence_ns)
-		because(&result, AP_ACTIVITY_STARTING, in->started_ns + rules->silence_ns,
-			"start: nothing printed yet");
+	else if (unseen && now < news_by)
+		because(&result, AP_ACTIVITY_BUSY, again, "prompt: submitted, nothing printed yet");
+	else if (in->output_ns == 0 && now < news_by)
+		because(&result, AP_ACTIVITY_STARTING, again, "start: nothing printed yet");
 	else if (rules->shell && !in->look.known && !in->started_ready)
 		because(&result, AP_ACTIVITY_STARTING, now + SHELL_SETTLE,
 			"start: the shell is not there yet");
 	else if ((!rules->shell || !conclude_shell(rules, in, now, &result)) &&
 		 !conclude_signals(rules, in, memory, now, &result))
-		conclude_silence(rules, in, now, &result);
+		conclude_silence(rules, in, memory, now, &result);
 	if (rules->shell && !in->started_ready &&
 	    (result.activity == AP_ACTIVITY_BUSY || result.activity == AP_ACTIVITY_STARTING))
 		conclude_start(SHELL_STARTING, in, now, "the shell has not shown a prompt",
 			       &result);
 	/* the last capture may have been before the last of the keys */
 	int64_t news = in->output_ns > in->keys_ns ? in->output_ns : in->keys_ns;
-	result.wants_look = rules->looks && in->screen.at_ns < news &&
-			    (rules->tells_ready || now >= in->output_ns + rules->debounce_ns);
+	if (!terminal_reads(rules, in, &pause))
+		pause = rules->tells_ready ? 0 : rules->debounce_ns;
+	result.wants_look = rules->looks && in->screen.at_ns < news && now >= in->output_ns + pause;
 	if (!in->started_ready && result.activity == AP_ACTIVITY_BUSY)
 		result.activity = AP_ACTIVITY_STARTING;
 	return result;

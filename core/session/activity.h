@@ -18,6 +18,7 @@
 /* How to conclude the activity of a program; set by its profile. */
 struct activity_rules {
 	bool shell;	  /* an interactive shell: it gives its jobs the foreground */
+	bool terminal;	  /* what its terminal tells is evidence: no rule says when it is ready */
 	bool reports;	  /* the program reports events: nothing else is evidence */
 	bool looks;	  /* there are rules about the screen or the title */
 	bool tells_ready; /* a rule, other than on an OSC, says when it is ready: silence does not
@@ -49,7 +50,8 @@ struct activity_look {
 	pid_t program;
 	pid_t foreground; /* process group in the foreground of its terminal */
 	enum activity_read reads;
-	bool job_reads; /* the foreground's leader sleeps in a read of its terminal */
+	bool reader; /* the foreground's leader waits for its terminal, and for nothing else */
+	bool edits;  /* the terminal is not in canonical mode */
 };
 
 /* Reads /proc; does not block. `edits`: the terminal is not in canonical mode, as when the program
@@ -63,6 +65,8 @@ struct activity_input {
 	bool runs_command;     /* its OSC 133 markers: a command has started and not ended */
 	bool marks;	       /* it sends OSC 133 D at the end of commands, before each prompt */
 	int64_t marked_ns;     /* its last marker; 0: none yet */
+	int64_t prompt_mark_ns; /* its last marker, if that begins a prompt or ends a command; else
+				   0 */
 	const char *line;      /* the unfinished last line of its output, such as its prompt; "" */
 	bool line_goes_on;     /* a rule says: this line is a prompt for the rest of a command */
 	const char *prompt;    /* the line of its primary prompt, if known; else "" */
@@ -71,8 +75,9 @@ struct activity_input {
 	int64_t keys_from_ns, keys_ns;
 	int64_t output_ns; /* last output; 0: none yet */
 	int64_t started_ns;
-	struct activity_look look;     /* shells only */
+	struct activity_look look;     /* rules.shell and rules.terminal only */
 	struct activity_signal screen; /* of the last capture */
+	bool cursor_waits;	       /* likewise: the cursor stands where a line is to be typed */
 	struct activity_signal told;   /* by its output: an escape sequence, an event */
 	struct activity_signal hook;   /* by its own hook */
 	int64_t title_busy_ns;	       /* when its title last said busy; 0: never */
@@ -83,6 +88,7 @@ struct activity_memory {
 	enum ap_activity candidate; /* ready or waiting, not settled yet */
 	int64_t since_ns;	    /* since when; 0: no candidate */
 	int64_t busy_ns;	    /* when the program last was busy; 0: never */
+	bool reader;		    /* it has been seen to wait for its terminal alone */
 };
 
 struct activity {

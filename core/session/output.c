@@ -27,8 +27,11 @@
 static void on_mark(struct session *session, char mark, int64_t at)
 {
 	struct output_signs *signs = &session->signs;
+	int64_t now = ap_clock_ns();
 	if (mark == 'C' || mark == 'D')
-		signs->marked_ns = ap_clock_ns();
+		signs->marked_ns = now;
+	if (mark >= 'A' && mark <= 'D')
+		signs->prompt_mark_ns = mark == 'C' ? 0 : now;
 	if (mark == 'C') {
 		if (signs->command_start < 0)
 			signs->command_start = at;
@@ -195,6 +198,7 @@ void output_forget(struct session *session)
 	session->signs.told = signs.told;
 	session->signs.ends_commands = signs.ends_commands;
 	session->signs.marked_ns = signs.marked_ns; /* with 0, Enter would look newer */
+	session->signs.prompt_mark_ns = signs.prompt_mark_ns;
 	pthread_mutex_unlock(&session->output_lock);
 }
 

@@ -501,7 +501,8 @@ struct profile *profile_unknown(void)
 	return profile;
 }
 
-/* Checks the profile as a whole, and derives looks, tells_ready and says_ready from its rules. */
+/* Checks the profile as a whole, and derives looks, tells_ready, says_ready and terminal from its
+ * rules. */
 static int conclude(struct profile *profile, struct ap_err *err)
 {
 	struct profile_values *values = &profile->values;
@@ -520,6 +521,7 @@ static int conclude(struct profile *profile, struct ap_err *err)
 		values->rules.says_ready =
 			values->rules.says_ready || rule->activity == AP_ACTIVITY_READY;
 	}
+	values->rules.terminal = values->mode == PROFILE_TERMINAL && !values->rules.says_ready;
 	if (values->mode == PROFILE_STREAM && (!*values->input || !values->rules.tells_ready))
 		return ap_err_set(err, -EINVAL, "mode = stream needs input and a ready rule");
 	if (values->mode == PROFILE_STREAM) /* nobody can type commands to such a program */

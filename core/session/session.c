@@ -349,12 +349,13 @@ static void gather(struct session *session, struct evidence *ret)
 		ret->program = session->program;
 		pthread_mutex_unlock(&session->lock);
 	}
-	bool edits = ret->running && rules->shell && !backend->ops->canonical(backend, &running_in);
-	if (ret->running && rules->shell)
-		ret->look = activity_look(ret->program, edits);
+	if (ret->running && (rules->shell || rules->terminal))
+		ret->look =
+			activity_look(ret->program, !backend->ops->canonical(backend, &running_in));
 	output_look(session, &ret->signs);
 	/* a shell that edits its input at a prompt runs no command, whatever its markers say */
-	if (ret->look.known && ret->look.foreground == ret->program && edits)
+	if (rules->shell && ret->look.known && ret->look.foreground == ret->program &&
+	    ret->look.edits)
 		ret->signs.runs_command = false;
 	struct activity_signal line = {.found = false};
 	if (rules->shell)
@@ -374,6 +375,7 @@ static struct activity_input input_locked(const struct session *session,
 		.runs_command = signs->runs_command,
 		.marks = signs->ends_commands,
 		.marked_ns = signs->marked_ns,
+		.prompt_mark_ns = signs->prompt_mark_ns,
 		.line = signs->line,
 		.line_goes_on = evidence->line_goes_on,
 		.prompt = session->prompt,
@@ -384,6 +386,7 @@ static struct activity_input input_locked(const struct session *session,
 		.started_ns = session->started_ns,
 		.look = evidence->look,
 		.screen = session->screen,
+		.cursor_waits = session->cursor_waits,
 		.told = signs->told,
 		.hook = session->hook,
 		.title_busy_ns = signs->title_busy_ns,
@@ -413,19 +416,24 @@ static void job_look_at_screen(struct worker_job *worker_job)
 {
 	struct session_job *job = ap_container_of(worker_job, struct session_job, job);
 	struct session *session = job->session;
+	struct backend *backend = session->host->backend;
 	AP_CLEANUP_BUF struct ap_buf screen = {0};
 	struct activity_signal signal;
 	pthread_mutex_lock(&session->lock);
 	unsigned start = session->start;
 	pthread_mutex_unlock(&session->lock);
 	look_at_screen(session, &screen, &signal);
+	bool cursor_waits = profile_values(session->host->profile)->rules.terminal &&
+			    backend->ops->cursor_waits(backend, &session->terminal);
 	bool asks = signal.found && signal.activity == AP_ACTIVITY_WAITING;
 	const char *keys =
 		asks ? profile_auto_answer(session->host->profile, ap_buf_text(&screen)) : NULL;
 	pthread_mutex_lock(&session->lock);
 	session->looking = false;
-	if (session->start == start)
+	if (session->start == start) {
 		session->screen = signal;
+		session->cursor_waits = cursor_waits;
+	}
 	bool answers = keys && !session->answered && session->start == start;
 	session->answered = asks && (session->answered || answers);
 	session_review_now(session);

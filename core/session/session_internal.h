@@ -27,6 +27,8 @@ struct output_signs {
 				      * ends_commands */
 	bool ends_commands;	     /* the program marks the end of commands (OSC 133 D) */
 	int64_t marked_ns;	     /* the last start or end of a command; 0: none yet */
+	int64_t prompt_mark_ns; /* the last marker, if it begins a prompt (OSC 133 A, B) or ends
+				 * a command; else 0 */
 	char line[OUTPUT_LINE_MAX];  /* mode shell: the unfinished last line, or the end of it */
 	/* offsets in the plain text: where the output since the last prompt begins; where the
 	 * output of the first command since then begins, and that of the last ends; -1: none yet */
@@ -98,6 +100,7 @@ struct session {
 	int64_t prompt_ns;	       /* when that was learnt */
 	struct loop_source review;     /* when the activity is concluded again */
 	struct activity_signal screen, hook;
+	bool cursor_waits; /* on that screen */
 	struct activity_memory memory;
 	bool looking;			 /* a worker captures the screen */
 	bool reads_on;			 /* there is more output than was read */

@@ -151,14 +151,14 @@ three"
     echo job > "$POOL/release"
 }
 
-@test "any other program is ready when it is silent, and takes prompts" {
+@test "any other program is ready when it reads its terminal, and takes prompts" {
     mount_pool 1 1 -- cat
     echo job > "$POOL/acquire"
     assert_equal "$(wait_for_job)" ready
     prompt "hello cat"
     assert_equal "$(wait_for_job)" ready
     assert_equal "$(grep -c 'hello cat' "$POOL/leases/job/output")" 2 # echoed, then printed
-    assert contains "$POOL/leases/job/why" silence
+    assert contains "$POOL/leases/job/why" "reads its terminal"
     printf '%05000d\n' 1 > "$POOL/leases/job/prompt"
     run wait_for_job
     assert_failure

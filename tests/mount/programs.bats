@@ -642,3 +642,101 @@ END
     grep -q 'ended code 3' <<< "$said"
     assert_equal "$("$session" true no-such-profile 2>&1)" "session: there is no profile 'no-such-profile'"
 }
+
+# A pool of one over a program without a profile, for which silence says nothing, leased.
+lease_without_profile() { # PROGRAM...
+    printf 'like = default\nsilence = 1h\n' > "$PROFILE"
+    mount_pool 1 1 -o "program_profile=$PROFILE" -- "$@"
+    echo job > "$POOL/acquire"
+    assert_equal "$(wait_for_job)" ready
+}
+
+@test "a program without a profile that reads lines is ready when it does, however short the silence" {
+    local program
+    for program in cat "sh -c 'stty -echo; exec cat'"; do
+        eval "lease_without_profile $program"
+        assert contains "$JOB/why" "reads its terminal"
+        local i
+        for i in 1 2 3; do
+            echo "line $i" > "$JOB/prompt"
+            assert_equal "$(wait_for_job)" ready
+        done
+        assert contains "$JOB/output" "line 3"
+        echo job > "$POOL/release"
+        unmount_pool
+    done
+}
+
+@test "a program without a profile is busy for as long as it does not read, however long its silence" {
+    printf 'like = default\nsilence = 100ms\n' > "$PROFILE"
+    cat >"$DIR/gate.py" <<'END'
+import os, time
+def gate():
+    while os.path.exists("gate"):
+        time.sleep(0.01)
+END
+    mount_pool 1 1 -o "program_profile=$PROFILE" -- python3 -i "$DIR/gate.py"
+    echo job > "$POOL/acquire"
+    await contains "$JOB/why" "reads its terminal"
+    local i
+    for i in 1 2; do
+        touch "$JOB/worktree/gate"
+        echo 'gate()' > "$JOB/prompt"
+        echo "print('done', $i)" > "$JOB/prompt"
+        await contains "$JOB/why" "does not read its terminal"
+        sleep 1 # ten times what would be ready by silence
+        assert_equal "$(cat "$JOB/activity")" busy
+        rm "$JOB/worktree/gate"
+        assert_equal "$(wait_for_job)" ready
+        assert contains "$JOB/output" "done $i"
+    done
+    echo job > "$POOL/release"
+}
+
+@test "a program without a profile is ready where its cursor stands behind a prompt, or where it marks one" {
+    local kind
+    for kind in editor marked; do
+        lease_without_profile python3 "$BATS_TEST_DIRNAME/line_program.py" $kind
+        touch "$JOB/worktree/gate"
+        echo first > "$JOB/prompt"
+        await contains "$JOB/screen" "? first"
+        sleep 1
+        assert_equal "$(cat "$JOB/activity")" busy
+        rm "$JOB/worktree/gate"
+        assert_equal "$(wait_for_job)" ready
+        assert contains "$JOB/output" "answer to first"
+        echo second > "$JOB/prompt"
+        assert_equal "$(wait_for_job)" ready
+        assert contains "$JOB/output" "answer to second"
+        echo job > "$POOL/release"
+        unmount_pool
+    done
+}
+
+@test "a program of which the terminal tells nothing is ready after the silence of its profile" {
+    printf 'like = default\nsilence = 1h\n' > "$PROFILE"
+    mount_pool 1 1 -o "program_profile=$PROFILE" -- python3 "$BATS_TEST_DIRNAME/line_program.py" blind
+    echo job > "$POOL/acquire"
+    await contains "$JOB/screen" "?"
+    sleep 1
+    assert_equal "$(cat "$JOB/activity")" starting
+    assert contains "$JOB/why" silence
+    unmount_pool
+    sed -i 's/1h/500ms/' "$PROFILE"
+    mount_pool 1 1 -o "program_profile=$PROFILE" -- python3 "$BATS_TEST_DIRNAME/line_program.py" blind
+    echo job > "$POOL/acquire"
+    assert_equal "$(wait_for_job)" ready
+    assert contains "$JOB/why" silence
+}
+
+@test "a program without a profile that asks waits for a human, though it reads its terminal" {
+    lease_without_profile python3 -i -c 'print("hello")'
+    echo 'answer = input("Overwrite it? [y/n] ")' > "$JOB/prompt"
+    assert_equal "$(wait_for_job)" waiting
+    echo y Enter > "$JOB/keys"
+    assert_equal "$(wait_for_job)" ready
+    echo 'print(answer * 3)' > "$JOB/prompt"
+    assert_equal "$(wait_for_job)" ready
+    assert contains "$JOB/output" yyy
+    echo job > "$POOL/release"
+}

@@ -22,6 +22,12 @@ static const struct activity_rules shell_rules = {.shell = true,
 						   .debounce_ns = 300 * AP_MS,
 						   .hold_ns = 500 * AP_MS,
 						   .silence_ns = 2 * AP_SECOND},
+				   /* a program without a profile */
+	terminal_rules = {.terminal = true,
+			  .looks = true,
+			  .debounce_ns = 300 * AP_MS,
+			  .hold_ns = 500 * AP_MS,
+			  .silence_ns = 2 * AP_SECOND},
 				   stream_rules = {.reports = true, .tells_ready = true};
 
 static struct activity_input shell(void)
@@ -90,7 +96,7 @@ static void job_that_reads(void **state)
 {
 	struct activity_input in = shell();
 	in.look.foreground = 11;
-	in.look.job_reads = true;
+	in.look.reader = true;
 	assert_concludes(&shell_rules, &in, AP_ACTIVITY_WAITING);
 	in.output_ns = NOW - 100 * AP_MS; /* it may only have begun to ask */
 	assert_concludes(&shell_rules, &in, AP_ACTIVITY_BUSY);
@@ -280,6 +286,109 @@ static void silence_decides(void **state)
 	assert_concludes(&any_rules, &in, AP_ACTIVITY_STARTING);
 }
 
+/* --- by the terminal, of a program without a profile --- */
+
+/* It printed 100 ms ago, its screen was looked at since, and its process does something else. */
+static struct activity_input program(void)
+{
+	struct activity_input in = shell();
+	in.output_ns = NOW - 100 * AP_MS;
+	in.screen = (struct activity_signal){.at_ns = NOW - 50 * AP_MS};
+	in.look.reads = READS_NOTHING;
+	return in;
+}
+
+static void reader_is_ready(void **state)
+{
+	struct activity_input in = program();
+	assert_concludes(&terminal_rules, &in, AP_ACTIVITY_BUSY);
+	in.look.reader = true;
+	assert_concludes(&terminal_rules, &in, AP_ACTIVITY_READY);
+	in.started_ready = false;
+	assert_concludes(&terminal_rules, &in, AP_ACTIVITY_READY);
+	in.output_ns = NOW - 10 * AP_MS; /* it may print more */
+	assert_concludes(&terminal_rules, &in, AP_ACTIVITY_STARTING);
+	assert_true(settle(&terminal_rules, &in).recheck_ns < NOW + 30 * AP_MS);
+}
+
+static void reader_is_looked_at_first(void **state)
+{
+	struct activity_input in = program();
+	in.look.reader = true;
+	in.screen.at_ns = NOW - 150 * AP_MS;
+	assert_concludes(&terminal_rules, &in, AP_ACTIVITY_BUSY);
+	assert_true(settle(&terminal_rules, &in).wants_look);
+	in.screen = shows(AP_ACTIVITY_WAITING).screen;
+	in.screen.at_ns = NOW - 50 * AP_MS; /* a question; but maybe not for long */
+	assert_concludes(&terminal_rules, &in, AP_ACTIVITY_BUSY);
+	in.output_ns = NOW - 400 * AP_MS;
+	assert_concludes(&terminal_rules, &in, AP_ACTIVITY_WAITING);
+}
+
+static void reader_at_work(void **state)
+{
+	struct activity_input in = program();
+	struct activity_memory memory = {.since_ns = 0};
+	in.look.reader = true;
+	activity_conclude(&terminal_rules, &in, &memory, NOW - 9 * AP_SECOND);
+	in.look.reader = false;
+	in.output_ns = in.screen.at_ns = NOW - 8 * AP_SECOND;
+	struct activity result = activity_conclude(&terminal_rules, &in, &memory, NOW);
+	assert_int_equal(result.activity, AP_ACTIVITY_BUSY);
+	assert_true(result.recheck_ns <= NOW + AP_SECOND); /* it may read without printing */
+	result = activity_conclude(&terminal_rules, &in, &memory, NOW + 60 * AP_SECOND);
+	assert_int_equal(result.activity, AP_ACTIVITY_READY);
+}
+
+static void reader_that_shows_nothing(void **state)
+{
+	struct activity_input in = program();
+	in.output_ns = in.screen.at_ns = 0;
+	in.started_ready = false;
+	in.started_ns = NOW - 500 * AP_MS;
+	assert_concludes(&terminal_rules, &in, AP_ACTIVITY_STARTING);
+	assert_true(settle(&terminal_rules, &in).recheck_ns < NOW + 100 * AP_MS);
+	in.look.reader = true;
+	assert_concludes(&terminal_rules, &in, AP_ACTIVITY_READY);
+	in.started_ready = true;
+	in.entered_ns = NOW - 200 * AP_MS; /* it may not have got it yet */
+	assert_concludes(&terminal_rules, &in, AP_ACTIVITY_BUSY);
+	in.entered_ns = NOW - 400 * AP_MS;
+	assert_concludes(&terminal_rules, &in, AP_ACTIVITY_READY);
+}
+
+static void line_editor_is_ready(void **state)
+{
+	struct activity_input in = program();
+	in.output_ns = NOW - 400 * AP_MS;
+	in.look.reads = READS_PROMPT; /* or it waits for something else, too */
+	in.look.edits = true;
+	assert_concludes(&terminal_rules, &in, AP_ACTIVITY_BUSY);
+	in.cursor_waits = true;
+	assert_concludes(&terminal_rules, &in, AP_ACTIVITY_READY);
+	in.output_ns = NOW - 100 * AP_MS;
+	assert_concludes(&terminal_rules, &in, AP_ACTIVITY_BUSY);
+	in.output_ns = NOW - 400 * AP_MS;
+	in.look.edits = false;
+	assert_concludes(&terminal_rules, &in, AP_ACTIVITY_BUSY);
+}
+
+static void prompt_that_is_marked(void **state)
+{
+	struct activity_input in = program();
+	in.prompt_mark_ns = NOW - 110 * AP_MS;
+	assert_concludes(&terminal_rules, &in, AP_ACTIVITY_READY);
+	in.entered_ns = NOW - 105 * AP_MS; /* and only its echo since */
+	assert_concludes(&terminal_rules, &in, AP_ACTIVITY_BUSY);
+	in.prompt_mark_ns = in.entered_ns = 0;
+	in.marks = in.runs_command = true;
+	in.output_ns = in.screen.at_ns = NOW - 100 * AP_SECOND;
+	assert_concludes(&terminal_rules, &in, AP_ACTIVITY_BUSY);
+	in.look.foreground = 11;
+	in.look.reader = true;
+	assert_concludes(&terminal_rules, &in, AP_ACTIVITY_WAITING);
+}
+
 static void starting_until_ready(void **state)
 {
 	struct activity_input in = shell();
@@ -353,7 +462,8 @@ static void output_since_the_look(void **state)
 	/* one that has settled does not flicker when something is printed */
 	in = shows(AP_ACTIVITY_WAITING);
 	assert_concludes(&screen_rules, &in, AP_ACTIVITY_WAITING);
-	memory = (struct activity_memory){AP_ACTIVITY_WAITING, NOW - AP_SECOND, 0};
+	memory = (struct activity_memory){.candidate = AP_ACTIVITY_WAITING,
+					  .since_ns = NOW - AP_SECOND};
 	in.output_ns = NOW - 10 * AP_MS;
 	result = activity_conclude(&screen_rules, &in, &memory, NOW);
 	assert_int_equal(result.activity, AP_ACTIVITY_WAITING);
@@ -365,20 +475,23 @@ static void held_after_a_prompt(void **state)
 	in.entered_ns = NOW - 300 * AP_MS;
 	in.output_ns = in.screen.at_ns = NOW - 250 * AP_MS;
 	assert_concludes(&screen_rules, &in, AP_ACTIVITY_BUSY);
-	struct activity_memory shown = {AP_ACTIVITY_READY, in.entered_ns + 10 * AP_MS, 0};
+	struct activity_memory shown = {.candidate = AP_ACTIVITY_READY,
+					.since_ns = in.entered_ns + 10 * AP_MS};
 	assert_true(activity_conclude(&screen_rules, &in, &shown, NOW).recheck_ns ==
 		    in.entered_ns + 500 * AP_MS);
 	in = shows(AP_ACTIVITY_WAITING); /* but a question is a question */
 	in.entered_ns = NOW - 300 * AP_MS;
 	in.output_ns = in.screen.at_ns = NOW - 290 * AP_MS;
-	struct activity_memory memory = {AP_ACTIVITY_WAITING, NOW - 300 * AP_MS, 0};
+	struct activity_memory memory = {.candidate = AP_ACTIVITY_WAITING,
+					 .since_ns = NOW - 300 * AP_MS};
 	assert_int_equal(activity_conclude(&screen_rules, &in, &memory, NOW).activity,
 			 AP_ACTIVITY_WAITING);
 	in = shows(AP_ACTIVITY_READY); /* and once it was seen busy, that it is not is believed */
 	in.entered_ns = NOW - 400 * AP_MS;
 	in.output_ns = in.screen.at_ns = NOW - 390 * AP_MS;
 	in.title_busy_ns = NOW - 395 * AP_MS;
-	memory = (struct activity_memory){AP_ACTIVITY_READY, NOW - 390 * AP_MS, 0};
+	memory = (struct activity_memory){.candidate = AP_ACTIVITY_READY,
+					  .since_ns = NOW - 390 * AP_MS};
 	assert_int_equal(activity_conclude(&screen_rules, &in, &memory, NOW).activity,
 			 AP_ACTIVITY_READY);
 }
@@ -536,6 +649,17 @@ int main(void)
 		   question_on_the_screen),
 		IT("a prompt is not done before it shows", not_yet_seen),
 		IT("any other program is ready when it has been silent", silence_decides),
+		IT("a program that waits for its terminal alone is ready", reader_is_ready),
+		IT("it is not ready where its screen asks", reader_is_looked_at_first),
+		IT("a program that waits for its terminal when it is ready is at work until it "
+		   "does",
+		   reader_at_work),
+		IT("a program that shows nothing is ready when it reads",
+		   reader_that_shows_nothing),
+		IT("a line editor is ready when the cursor stands behind its prompt",
+		   line_editor_is_ready),
+		IT("a program that marks its prompts is ready at one, and busy in a command",
+		   prompt_that_is_marked),
 		IT("busy before it was ever ready is starting", starting_until_ready),
 		IT("a shell whose process is not known yet is looked at again soon", not_there_yet),
 		IT("a program that has ended is exited, and why says how", end_is_told),
