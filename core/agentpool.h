@@ -225,6 +225,8 @@ struct ap_stats {
 	unsigned n_desired; /* the size that the policy, or a user, wants */
 	const char *breaker, *spawn_backend, *cgroup;
 	unsigned n_templates;
+	/* files written of the template that is being made, of how many; 0 of 0: none is */
+	unsigned n_files_done, n_files;
 	unsigned n_kept;     /* ended leases whose work is kept */
 	uint64_t kept_bytes; /* bytes of kept work, as far as counted */
 	unsigned n_stuck;    /* pieces of garbage that cannot be removed */

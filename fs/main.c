@@ -22,6 +22,7 @@
 #include "mounts.h"
 #include "notify.h"
 #include "ops.h"
+#include "progress.h"
 #include "startup.h"
 
 /* Everything that lives as long as the mount. */
@@ -397,6 +398,8 @@ int main(int argc, char **argv)
 		if (pid > 0) {
 			close(fds[1]);
 			r = await_report(fds[0]);
+			if (r == 0 && isatty(STDERR_FILENO))
+				progress_show(line.mountpoint);
 			if (r != 0) /* until the daemon has undone what it had begun */
 				(void)waitpid(pid, NULL, 0);
 			return r;

@@ -191,6 +191,7 @@ static void head(const struct page *page, const struct ap_overview *o)
 	const struct ap_stats *stats = &o->metrics.stats;
 	AP_CLEANUP_BUF struct ap_buf counts = {0};
 	AP_CLEANUP_BUF struct ap_buf use = {0};
+	AP_CLEANUP_BUF struct ap_buf making = {0};
 	AP_CLEANUP_BUF struct ap_buf trouble = {0};
 	const char *slash = strrchr(o->metrics.mountpoint, '/');
 	ap_buf_printf(&counts, "%s  ", slash && slash[1] ? slash + 1 : o->metrics.mountpoint);
@@ -205,6 +206,11 @@ static void head(const struct page *page, const struct ap_overview *o)
 	line(page, stats->n_waiting > 0 ? YELLOW : PLAIN, 0, ap_buf_text(&use));
 	queue(page, o);
 
+	if (stats->n_files > 0) {
+		ap_buf_printf(&making, "checking out: %u of %u files", stats->n_files_done,
+			      stats->n_files);
+		line(page, CYAN, 0, ap_buf_text(&making));
+	}
 	if (stats->closed)
 		line(page, YELLOW, 0, "closed: nothing is granted before `echo open > ctl`");
 	if (strcmp(stats->breaker, "closed") != 0) {

@@ -207,14 +207,16 @@ int process_open(const struct process_run *run, pid_t *ret_pid, int *ret_in_fd, 
 }
 
 /* Reads what is there, and keeps no more than `max` bytes and a block of it. False at the end of
- * the pipe. */
-static bool drain(int fd, struct ap_buf *out, size_t max)
+ * the pipe. `run`: whose standard error it is; NULL: it is the output. */
+static bool drain(int fd, struct ap_buf *out, size_t max, const struct process_run *run)
 {
 	char block[16 << 10];
 	for (;;) {
 		ssize_t n = read(fd, block, sizeof block);
 		if (n > 0 && out && out->len <= max)
 			ap_buf_add(out, block, (size_t)n);
+		if (n > 0 && run && run->complains)
+			run->complains(run->complains_data, block, (size_t)n);
 		if (n == 0)
 			return false;
 		if (n < 0 && errno != EINTR)
@@ -235,8 +237,8 @@ static bool child_has_ended(pid_t pid)
 /* Collects output until the process has ended. False when the time is over first, or it is too
  * much.
  */
-static bool collect(pid_t pid, int out_fd, int err_fd, int64_t deadline_ns, struct ap_buf *out,
-		    size_t out_max, struct ap_buf *errs)
+static bool collect(const struct process_run *run, pid_t pid, int out_fd, int err_fd,
+		    int64_t deadline_ns, struct ap_buf *out, size_t out_max, struct ap_buf *errs)
 {
 	AP_CLEANUP_CLOSE int pid_fd = pidfd_open(pid, 0);
 	struct pollfd fds[] = {
@@ -252,12 +254,12 @@ static bool collect(pid_t pid, int out_fd, int err_fd, int64_t deadline_ns, stru
 		if (poll(fds, 3, wait_ms) < 0 && errno != EINTR)
 			return false;
 		bool ended = pid_fd < 0 ? child_has_ended(pid) : fds[2].revents != 0;
-		if (fds[0].revents && !drain(out_fd, out, out_max))
+		if (fds[0].revents && !drain(out_fd, out, out_max, NULL))
 			fds[0].fd = -1;
-		if (fds[1].revents && !drain(err_fd, errs, STDERR_KEPT))
+		if (fds[1].revents && !drain(err_fd, errs, STDERR_KEPT, run))
 			fds[1].fd = -1;
 		if (ended) { /* a grandchild may hold the pipes: what is there now is all */
-			drain(out_fd, out, out_max);
+			drain(out_fd, out, out_max, NULL);
 			return !out || out->len <= out_max;
 		}
 	}
@@ -301,12 +303,13 @@ int process_run(const struct process_run *run, struct ap_err *err)
 
 	AP_CLEANUP_BUF struct ap_buf complaints = {0};
 	size_t out_max = run->out_max ? run->out_max : PROCESS_OUT_MAX;
-	bool ended = collect(pid, out_read, err_read, ap_clock_after(ap_clock_ns(), run->limit_ns),
-			     run->out, out_max, &complaints);
+	bool ended =
+		collect(run, pid, out_read, err_read, ap_clock_after(ap_clock_ns(), run->limit_ns),
+			run->out, out_max, &complaints);
 	bool too_much = run->out && run->out->len > out_max;
 	if (!ended) { /* git takes its locks away */
 		kill(-pid, SIGTERM);
-		(void)collect(pid, out_read, err_read, ap_clock_ns() + TERM_GRACE,
+		(void)collect(run, pid, out_read, err_read, ap_clock_ns() + TERM_GRACE,
 			      too_much ? NULL : run->out, out_max, &complaints);
 	}
 	if (!ended || run->kill_group)
@@ -329,7 +332,7 @@ int process_run(const struct process_run *run, struct ap_err *err)
 		return ap_err_set(err, -ECHILD, "'%s' died of signal %d", run->argv[0],
 				  WTERMSIG(status));
 	if (WEXITSTATUS(status) != 0) {
-		drain(err_read, &complaints, STDERR_KEPT);
+		drain(err_read, &complaints, STDERR_KEPT, run);
 		tell_complaint(&complaints, err, run->argv[0]);
 	}
 	return WEXITSTATUS(status);

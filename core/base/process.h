@@ -24,6 +24,10 @@ struct process_run {
 	int log_fd;		 /* gets all that it prints instead; 0: none */
 	int in_fd, out_fd;	 /* files in place of `in` and `out`; 0: none */
 	uint64_t file_max;	 /* largest file that it may write, in bytes; 0: no bound */
+	/* called with each piece of what it prints to its standard error, as it comes; may be NULL
+	 */
+	void (*complains)(void *data, const char *text, size_t len);
+	void *complains_data;
 	bool kill_group;	 /* kills what it leaves behind in its process group */
 	/* it gets a session of its own, the daemon's present limits and no mark (process_mark()):
 	 * it may outlive the daemon, and serves many programs */

@@ -280,6 +280,8 @@ static void stats_locked(struct ap_pool *pool, const struct templates_stats *tem
 		.breaker = breaker_state_name(m->breaker.state),
 		.spawn_backend = spawn_backend_name(templates_backend(pool->templates)),
 		.n_templates = templates->n,
+		.n_files_done = templates->n_files_done,
+		.n_files = templates->n_files,
 		.n_stuck = templates->n_stuck,
 		.n_kept = kept.n,
 		.kept_bytes = (uint64_t)kept.bytes,

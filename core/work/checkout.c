@@ -61,16 +61,17 @@ int checkout_hook(const struct repo *repo, const char *git, const char *files, b
 }
 
 int checkout_files(const struct repo *repo, const char *git, const char *files, int64_t limit_ns,
-		   struct ap_err *err)
+		   struct git_progress *progress, struct ap_err *err)
 {
 	AP_CLEANUP_BUF struct ap_buf objects = {0};
 	ap_buf_printf(&objects, "GIT_OBJECT_DIRECTORY=%s/objects", repo->common_dir);
 	const struct git_place place = {.git_dir = git,
 					.work_tree = files,
 					.env = GIT_ARGS(ap_buf_text(&objects)),
+					.progress = progress,
 					.limit_ns = limit_ns};
 	return objects.failed ? ap_err_errno(err, -ENOMEM, "%s", files)
 			      : git_must(&place, NULL, err,
 					 GIT_ARGS("-c", "submodule.recurse=false", "reset",
-						  "--quiet", "--hard"));
+						  progress ? "--no-quiet" : "--quiet", "--hard"));
 }

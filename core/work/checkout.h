@@ -6,12 +6,14 @@
 #include <stdint.h>
 
 #include "err.h"
+#include "git_command.h"
 #include "repo.h"
 
 /* Writes the files of the commit that HEAD of `git` is at over what is in `files`. In a partial
- * clone git fetches what is missing into the repository. */
+ * clone git fetches what is missing into the repository. `progress`, which may be NULL, counts the
+ * files. */
 int checkout_files(const struct repo *repo, const char *git, const char *files, int64_t limit_ns,
-		   struct ap_err *err);
+		   struct git_progress *progress, struct ap_err *err);
 
 /* Runs the post-checkout hook as for a new checkout. The hook finds the git directory by the file
  * `.git` in `files`: the function makes that for the run and removes it, unless `is_linked` says

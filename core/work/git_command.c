@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -85,6 +86,8 @@ static void begin_env(const struct git_place *place, struct ap_buf *index, struc
 		add_borrowed(place->borrowed, borrowed);
 		env[n++] = ap_buf_text(borrowed);
 	}
+	if (place->progress) /* from the beginning on, else after two seconds */
+		env[n++] = "GIT_PROGRESS_DELAY=0";
 	for (size_t i = 0; place->env && place->env[i] && n < MAX_ENV - 1; i++)
 		env[n++] = place->env[i];
 	env[n] = NULL;
@@ -95,6 +98,22 @@ static void add_args(const char *argv[MAX_ARGS], size_t n, const char *const *ar
 	for (; *args && n < MAX_ARGS - 1; args++)
 		argv[n++] = *args;
 	argv[n] = NULL;
+}
+
+/* Takes the last count of what git has just printed, as in "Updating files:  42% (21/50)". */
+static void on_progress(void *data, const char *text, size_t len)
+{
+	struct git_progress *progress = data;
+	const char *open = memrchr(text, '(', len);
+	char counts[32];
+	unsigned done, all;
+	if (!open)
+		return;
+	snprintf(counts, sizeof counts, "%.*s", (int)(text + len - open), open);
+	if (sscanf(counts, "(%u/%u)", &done, &all) != 2)
+		return;
+	atomic_store(&progress->all, all);
+	atomic_store(&progress->done, done);
 }
 
 int git_run(const struct git_place *place, struct ap_buf *out, struct ap_err *err,
@@ -118,6 +137,8 @@ int git_run(const struct git_place *place, struct ap_buf *out, struct ap_err *er
 			.in_fd = place->in_fd,
 			.out_fd = place->out_fd,
 			.file_max = place->file_max,
+			.complains = place->progress ? on_progress : NULL,
+			.complains_data = place->progress,
 		},
 		err);
 }

@@ -4,6 +4,7 @@
  * function blocks; all may run in several threads. */
 #pragma once
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -13,6 +14,11 @@
 #include "git.h"
 
 #define GIT_LIMIT (120 * AP_SECOND) /* of one git command */
+
+/* How far a git that runs has come, by its own progress: `done` of `all`; 0 of 0: not known yet. */
+struct git_progress {
+	atomic_uint done, all;
+};
 
 /* Where git works: a repository as a whole, or one worktree of it. */
 struct git_place {
@@ -25,7 +31,9 @@ struct git_place {
 	int in_fd, out_fd;	     /* files for standard input and output; 0: `in` and `out` */
 	uint64_t file_max;	     /* bytes of the largest file that it may write; 0: no bound */
 	bool with_hooks;
-	int64_t limit_ns; /* 0: GIT_LIMIT */
+	struct git_progress *progress; /* kept up to date, of a command that shows progress; may be
+					* NULL */
+	int64_t limit_ns;	       /* 0: GIT_LIMIT */
 	size_t out_max;	  /* bytes that it may print, else -EFBIG; 0: PROCESS_OUT_MAX */
 };
 

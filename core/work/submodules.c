@@ -150,7 +150,7 @@ static int check_out_one(struct checking_out *out, const struct repo *module, co
 	if (r == 0)
 		r = borrow_kept(git, out->kept, out->err);
 	if (r == 0)
-		r = checkout_files(module, git, files, out->limit_ns, out->err);
+		r = checkout_files(module, git, files, out->limit_ns, NULL, out->err);
 	if (r < 0)
 		return r;
 	add_field(out->list, git_below);

@@ -50,6 +50,7 @@ struct templates {
 	struct ap_list list;	       /* the newest first, then those found at the start */
 	char current[GIT_OID_MAX + 1]; /* written under `making` too, but for templates_end() */
 	uint64_t n_made, n_removed;
+	struct git_progress progress; /* of the template that is being made; no lock */
 	struct ap_err warning; /* not taken yet; "": none */
 	int *held;	       /* descriptors to close before the trash is emptied */
 	unsigned n_held;
@@ -608,7 +609,8 @@ static int check_out(struct templates *templates, const char *dir, const char *c
 	if (r == 0)
 		r = agent_git_seed(repo, commit, ap_buf_text(&git), err);
 	if (r == 0)
-		r = checkout_files(repo, ap_buf_text(&git), ap_buf_text(&files), limit_ns, err);
+		r = checkout_files(repo, ap_buf_text(&git), ap_buf_text(&files), limit_ns,
+				   &templates->progress, err);
 	if (r == 0) /* before the hook, which may use them */
 		r = submodules_check_out(repo, commit, dir, limit_ns, &warning, err);
 	templates_warn(templates, &warning);
@@ -634,6 +636,8 @@ static int make(struct templates *templates, const char *commit, int64_t limit_n
 		r = hold(templates, commit, err);
 	if (r == 0)
 		r = check_out(templates, ap_buf_text(&dir), commit, limit_ns, err);
+	atomic_store(&templates->progress.done, 0);
+	atomic_store(&templates->progress.all, 0);
 	if (r == 0 && rename(ap_buf_text(&dir), template->dir) < 0)
 		r = ap_err_errno(err, -errno, "%s", template->dir);
 	if (r < 0) {
@@ -809,6 +813,8 @@ void templates_look(struct templates *templates, struct templates_stats *ret)
 	ret->n_made = templates->n_made;
 	ret->n_removed = templates->n_removed;
 	ret->n_stuck = templates->n_stuck;
+	ret->n_files_done = atomic_load(&templates->progress.done);
+	ret->n_files = atomic_load(&templates->progress.all);
 	pthread_mutex_unlock(&templates->lock);
 }
 

@@ -125,6 +125,8 @@ struct templates_stats {
 	unsigned n, n_users;
 	uint64_t n_made, n_removed;
 	unsigned n_stuck; /* what the last emptying of the trash could not remove */
+	unsigned n_files_done, n_files; /* written of the template that is being made, of how many;
+					 * 0 of 0: none is, or git has not counted them yet */
 };
 void templates_look(struct templates *templates, struct templates_stats *ret);
 

@@ -337,3 +337,31 @@ usage_is_known() {
     assert_equal "$(jq -c '.agents[0] | [.activity, .screen]' "$DIR/seen")" '["ready",null]'
     assert contains "$DIR/table" "agent-1 idle       ready"
 }
+
+@test "while the first template is made, status and the terminal of who mounts say how far it is" {
+    REPO_CHANGED=yes
+    git -C "$REPO" config filter.gate.smudge "while [ -e '$DIR/gate' ]; do sleep 0.02; done; cat"
+    echo 'held filter=gate' > "$REPO/.gitattributes"
+    echo held > "$REPO/held"
+    git -C "$REPO" add -A
+    git -C "$REPO" commit -qm held
+    local files
+    files=$(git -C "$REPO" ls-files | wc -l)
+    touch "$DIR/gate"
+    mkdir -p "$POOL"
+    python3 -c 'import pty, sys; sys.exit(pty.spawn(sys.argv[1:]) >> 8)' "$AGENTPOOLFS" \
+        -o "state_dir=$STATE,min_pool_size=1,max_pool_size=1" "$REPO" "$POOL" </dev/null >"$DIR/terminal" 2>&1 &
+    local mounting=$!
+    await contains "$DIR/terminal" "of $files files"
+    assert contains "$POOL/status" "of $files files"
+    assert_equal "$(cat "$POOL/stats/template_files")" "$files"
+    assert [ "$(cat "$POOL/stats/template_files_done")" -lt "$files" ]
+    kill -0 $mounting
+    rm "$DIR/gate"
+    wait $mounting
+    assert_equal "$(tail -c 3 "$DIR/terminal")" $'\033[K' # nothing of it is left to be seen
+    await value_is "$POOL/stats/template_files" 0
+    refute contains "$POOL/status" "checking out"
+    fusermount3 -u "$POOL"
+    await nothing_left
+}
