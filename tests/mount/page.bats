@@ -140,3 +140,31 @@ PAGE
     shows agent-1
     await gone "$DAEMON"
 }
+
+@test "who needs a person comes first, the charts last, on a phone too" {
+    mount_pool 3 3
+    local width label top="document.querySelector" first
+    first="[...document.querySelectorAll('article')].map(a => ({id: a.id, at: a.getBoundingClientRect()}))"
+    first+=".sort((a, b) => a.at.top - b.at.top || a.at.left - b.at.left)[0].id"
+    for label in busy asks; do echo $label >"$POOL/acquire"; done
+    echo 'read -p "su""re? " answer' >"$POOL/leases/asks/prompt"
+    await value_is "$POOL/leases/asks/activity" waiting
+    local agent
+    agent=$(readlink "$POOL/leases/asks")
+    agent=${agent##*/}
+    for width in 1280 400; do
+        browser size $width 900
+        browser open "$PAGE"
+        shows "asks on $agent is waiting"
+        is_well
+        browser shot "$DIR/asks-$width.png"
+        [ -z "${SHOTS:-}" ] || cp "$DIR/asks-$width.png" "$SHOTS"
+        assert_equal "$(browser js "$first")" "\"$agent\""
+        assert_equal "$(browser js "$top('#charts').getBoundingClientRect().top > $top('#agents').getBoundingClientRect().bottom")" true
+        assert_equal "$(browser js "$top('#asking').getBoundingClientRect().bottom < innerHeight")" true
+        assert_equal "$(browser js "$top('#asking a').getAttribute('href') === '#' + $top('article#$agent').id")" true
+    done
+    assert_equal "$(browser js document.title | cut -c1-4)" '"(1)'
+    echo yes Enter >"$POOL/leases/asks/keys"
+    [ "$(browser await 60 "!document.body.innerText.includes('Who needs a person')")" != null ]
+}
