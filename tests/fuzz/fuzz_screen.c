@@ -4,7 +4,7 @@
 
 #include "../../core/session/profile_rules.c"
 
-static const char *const names[] = {"claude", "codex", "gemini", "opencode", "default", "bash"};
+static const char *const names[] = {AP_PROFILES};
 
 #define N_NAMES (sizeof names / sizeof *names)
 

@@ -235,6 +235,33 @@ SCRIPT
     echo "# from the mount to the merge: ${lines[-1]}" >&3
 }
 
+@test "where nothing is missing an ordinary user runs quickstart without sudo, and the pool is beside his repository" {
+    needs_root "makes a copy of the machine"
+    mkdir -p "$DIR/given/src"
+    git -C "$SOURCE" ls-files -z | tar -C "$SOURCE" --null -T - -c | tar -xC "$DIR/given/src"
+    cat >"$DIR/given/script" <<'SCRIPT'
+cp -r /given/src /home/ann/src
+printf '#!/bin/sh\necho "$0 $*" >>/tmp/asked\nexit 1\n' >/usr/local/bin/sudo
+chmod +x /usr/local/bin/sudo
+cp /usr/local/bin/sudo /usr/local/bin/apt-get
+cd /home/ann/src
+git init -q -b main . && git add -A
+git -c user.name=ann -c user.email=ann@example.org commit -qm first
+chown -R ann:ann .
+as_ann() { setpriv --reuid=61235 --regid=61235 --clear-groups -- env HOME=/home/ann USER=ann CFLAGS=-O0 "$@"; }
+as_ann scripts/quickstart >/tmp/shown
+test ! -e /tmp/asked
+grep -q '^hello.txt *| *1 +\|^ hello.txt *| *1 +' /tmp/shown
+as_ann cat /home/ann/src-pool/stats/total_agents | grep -qx 2
+test "$(as_ann git status --porcelain)" = ""
+as_ann scripts/quickstart /home/ann/src | tail -1
+as_ann fusermount3 -u /home/ann/src-pool
+SCRIPT
+    run timeout -s KILL 300 "$BATS_TEST_DIRNAME/elsewhere" "$DIR/given" bash -euo pipefail /given/script 3>&-
+    assert_success
+    assert_output --partial "fusermount3 -u /home/ann/src-pool"
+}
+
 @test "systemd takes the unit without a word" {
     with_package <<'SCRIPT'
 as_ann systemd-analyze --user verify agentpoolfs@app.service 2>&1

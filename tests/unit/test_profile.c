@@ -362,7 +362,7 @@ static void prompts_are_dressed(void **state)
 
 static void answers_are_off_by_default(void **state)
 {
-	static const char *const names[] = {"claude", "codex", "opencode", "gemini", "default"};
+	static const char *const names[] = {AP_PROFILES};
 	for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
 		struct profile *profile = load(names[i]);
 		assert_null(profile_auto_answer(profile, "Do you want to continue? [Y/n]"));
