@@ -43,10 +43,11 @@ static void on_ended(void *owner, unsigned start, const char *how, bool killed)
 	say(killed ? "killed" : "ended", how);
 }
 
-static void on_turn_ended(void *owner)
+static void on_activity(void *owner, enum ap_activity from, enum ap_activity to, const char *why)
 {
-	(void)owner;
-	say("turn", "ended");
+	(void)owner, (void)to, (void)why; /* follow() says it */
+	if (from == AP_ACTIVITY_BUSY)
+		say("turn", "ended");
 }
 
 static void on_taken(void *owner, uint64_t seq)
@@ -83,7 +84,7 @@ static const struct session_callbacks callbacks = {
 	.freed = on_freed,
 	.changed = on_changed,
 	.ended = on_ended,
-	.turn_ended = on_turn_ended,
+	.activity = on_activity,
 	.prompt_taken = on_taken,
 	.prompt_done = on_done,
 	.prompts_dropped = on_dropped,

@@ -52,9 +52,20 @@ static void on_ended(void *owner, unsigned start, const char *how, bool killed)
 	pool_unlock(pool);
 }
 
-static void on_turn_ended(void *owner)
+static void on_activity(void *owner, enum ap_activity from, enum ap_activity to, const char *why)
 {
-	job_follow_soon(owner);
+	struct ap_agent *agent = owner;
+	struct ap_pool *pool = agent->pool;
+	pthread_mutex_lock(&pool->lock);
+	const struct machine_slot *slot = &pool->view->slots[agent->slot];
+	if (!agent->gone && slot->state == AP_AGENT_ACTIVE)
+		events_note(pool->events, "activity",
+			    EVENT_FIELDS({"agent", agent->name, 0}, {"lease", slot->label.text, 0},
+					 {"from", ap_activity_name(from), 0},
+					 {"to", ap_activity_name(to), 0}, {"why", why, 0}));
+	pool_unlock(pool);
+	if (from == AP_ACTIVITY_BUSY) /* a turn has ended */
+		job_follow_soon(agent);
 }
 
 /* Records that the prompt is being given: if this daemon dies, the next one does not give it again.
@@ -114,7 +125,7 @@ static const struct session_callbacks callbacks = {
 	.freed = on_freed,
 	.changed = on_changed,
 	.ended = on_ended,
-	.turn_ended = on_turn_ended,
+	.activity = on_activity,
 	.prompt_taken = on_prompt_taken,
 	.prompt_done = on_prompt_done,
 	.prompts_dropped = on_prompts_dropped,

@@ -534,19 +534,21 @@ static void review(struct session *session)
 		pthread_mutex_unlock(&session->lock);
 		return;
 	}
-	enum ap_activity before = session->activity;
 	enum ap_activity concluded = conclude_locked(session, &evidence, now);
 	uint64_t dropped = go_on_with_prompts_locked(session, concluded);
 	if (is_settled_locked(session))
 		ap_list_splice(&session->waits, &waits);
-	enum ap_activity activity = session->activity;
+	enum ap_activity activity = session->activity, told = session->told;
+	char why[ACTIVITY_WHY_MAX];
+	memcpy(why, session->why, sizeof why);
+	session->told = activity;
 	struct ap_err error = session->prompt_error;
 	pthread_mutex_unlock(&session->lock);
+	if (activity != told)
+		session->callbacks->activity(session->owner, told, activity, why);
 	if (dropped)
 		session->callbacks->prompts_dropped(session->owner, dropped);
 	answer_waits(session, &waits, settled_result(activity, &error), activity, &error);
-	if (before == AP_ACTIVITY_BUSY && activity != AP_ACTIVITY_BUSY)
-		session->callbacks->turn_ended(session->owner);
 }
 
 int session_hook(struct session *session, enum ap_activity activity, struct ap_err *err)

@@ -78,8 +78,10 @@ struct session_callbacks {
 	 */
 	void (*ended)(void *owner, unsigned start, const char *how, bool killed);
 
-	/* The session was busy, and is not any more. */
-	void (*turn_ended)(void *owner);
+	/* What the program is doing is another thing than when this was last called, or than
+	 * starting; `why` says by what that is known. Each change once, before the waits that it
+	 * answers. */
+	void (*activity)(void *owner, enum ap_activity from, enum ap_activity to, const char *why);
 
 	/* Called before anything of the prompt reaches the program: if the daemon dies from here
 	 * on, the next one must not give the prompt again. In the lane; may block. */

@@ -90,7 +90,7 @@ struct session {
 				   * it rests */
 	struct worker_job prompt_job;
 	struct ap_err prompt_error; /* why the last prompt was not delivered */
-	enum ap_activity activity;
+	enum ap_activity activity, told; /* `told`: of it the owner knows */
 	char why[ACTIVITY_WHY_MAX];
 	bool started_ready;
 	int64_t entered_ns, output_ns, started_ns;

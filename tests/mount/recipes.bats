@@ -209,6 +209,31 @@ no_lease() {
     done
 }
 
+@test "a notification tells once who waits, who has exited and who is done" {
+    command_of notify-send "printf '%s\n' \"\$1|\$2\" >>$DIR/notified"
+    local shell
+    for shell in bash dash; do
+        mount_pool 1 1
+        begin_recipe $shell "Who waits, and who is done"
+        await following
+        echo job >"$POOL/acquire"
+        await value_is "$POOL/leases/job/activity" ready
+        echo 'read -p "su""re? " answer' >"$POOL/leases/job/prompt"
+        await contains "$DIR/notified" "Agent pool|job is waiting"
+        echo yes Enter >"$POOL/leases/job/keys"
+        await contains "$DIR/notified" "Agent pool|job is ready"
+        echo 'exit 3' >"$POOL/leases/job/prompt"
+        await contains "$DIR/notified" "Agent pool|job is exited"
+        assert_equal "$(grep -v ready "$DIR/notified")" $'Agent pool|job is waiting\nAgent pool|job is exited'
+        assert_equal "$(jq -s '[.[] | select(.event == "activity")] | group_by(.agent)
+            | all([.[].from][1:] == [.[].to][:-1])' "$POOL/events")" true # none is left out
+        echo job >"$POOL/release"
+        end_recipe
+        unmount_pool
+        rm "$DIR/notified"
+    done
+}
+
 @test "a webhook has it when no agent can be started" {
     command_of agent 'exec bash'
     command_of curl "printf '%s\n' \"\$@\" >>$DIR/posted"

@@ -56,10 +56,12 @@ static void on_ended(void *owner, unsigned start, const char *how, bool killed)
 	TELL(told.n_ended++, told.ended_start = start, told.killed = killed);
 }
 
-static void on_turn_ended(void *owner)
+static void on_activity(void *owner, enum ap_activity from, enum ap_activity to, const char *why)
 {
 	(void)owner;
-	TELL(told.n_turns++);
+	assert_int_not_equal(from, to);
+	assert_true(*why);
+	TELL(told.n_turns += from == AP_ACTIVITY_BUSY);
 }
 
 static void on_taken(void *owner, uint64_t seq)
@@ -91,7 +93,7 @@ static const struct session_callbacks callbacks = {
 	.freed = on_freed,
 	.changed = on_changed,
 	.ended = on_ended,
-	.turn_ended = on_turn_ended,
+	.activity = on_activity,
 	.prompt_taken = on_taken,
 	.prompt_done = on_done,
 	.prompts_dropped = on_dropped,
