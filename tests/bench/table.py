@@ -219,7 +219,8 @@ class Measured(Pool):
         try:
             super().__init__(program, options, words, self.fill, DEADLINE)
             self.control("release", "job")
-            self.at(idle)
+            # a pool that may grow may have grown for that lease
+            self.wait_for("the first agents", lambda: self.stat("idle_agents") >= idle)
         except BaseException:
             if self.daemon:
                 self.end()
