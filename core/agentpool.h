@@ -313,6 +313,17 @@ int ap_agent_prompt(struct ap_pool *pool, struct ap_agent *agent, uint64_t token
 int ap_agent_keys(struct ap_pool *pool, struct ap_agent *agent, uint64_t token, const char *keys,
 		  struct ap_err *err);
 
+/* Answers what the program asks, on behalf of `uid`: with the id of an option, with allow, always,
+ * reject or cancel. Answered when the program has taken it, or with -ENODATA (it asks nothing),
+ * -EINVAL (it does not offer that), -EIO (it asks the same still), -EBUSY (somebody types, or it is
+ * starting), -EOPNOTSUPP (it has no terminal), -EAGAIN (too many wait), -ESTALE, -ENODEV. */
+int ap_agent_answer(struct ap_pool *pool, struct ap_agent *agent, uint64_t token, uid_t uid,
+		    const char *answer, struct ap_request *request, struct ap_err *err);
+
+/* Breaks off what the program does, by the keys of its profile. As ap_agent_keys(). */
+int ap_agent_cancel(struct ap_pool *pool, struct ap_agent *agent, uint64_t token,
+		    struct ap_err *err);
+
 /* ap_agent_kill() ends the agent and saves its work; ap_agent_recycle() recycles it, at once or
  * when its lease ends; ap_agent_restart() starts its program again in the same worktree. -ESTALE,
  * -EBUSY, -ENODEV. */
@@ -358,8 +369,9 @@ int ap_agent_attach(struct ap_pool *pool, struct ap_agent *agent, struct ap_buf 
 
 /* Texts of an agent that take time to make; ap_request_text() has the text. */
 enum ap_agent_text {
-	AP_TEXT_SCREEN, /* what is on the terminal */
-	AP_TEXT_DIFF,	/* worktree against base, untracked files included */
+	AP_TEXT_SCREEN,	 /* what is on the terminal */
+	AP_TEXT_REQUEST, /* what the program asks, and what it offers */
+	AP_TEXT_DIFF,	 /* worktree against base, untracked files included */
 	AP_TEXT_DIFFSTAT,
 	AP_TEXT_CHANGES,
 	AP_TEXT_HEAD,	/* the worktree's commit */

@@ -251,18 +251,11 @@ static const char *color_of_activity(enum ap_activity activity)
 						: PLAIN;
 }
 
-/* The last line of a screen that is not blank, without its leading blanks. */
 static const char *last_line(const char *screen, struct ap_buf *scratch)
 {
-	const char *end = screen + strlen(screen);
-	while (end > screen && strchr(" \n", end[-1]))
-		end--;
-	const char *start = end;
-	while (start > screen && start[-1] != '\n')
-		start--;
-	while (start < end && *start == ' ')
-		start++;
-	ap_buf_add(scratch, start, (size_t)(end - start));
+	size_t len;
+	const char *line = ap_text_last_line(screen, &len);
+	ap_buf_add(scratch, line, len);
 	return ap_buf_text(scratch);
 }
 

@@ -91,6 +91,17 @@ static int worktree_link(const struct tree_call *call, struct ap_buf *out)
 	return 0;
 }
 
+static int fetch_request(const struct tree_call *call, struct ap_request *request)
+{
+	return ap_agent_text(call->pool, call->agent, AP_TEXT_REQUEST, request, call->err);
+}
+
+static int answer_submit(const struct tree_call *call, char *line, struct ap_request *request)
+{
+	return ap_agent_answer(call->pool, call->agent, call->token, call->uid, line, request,
+			       call->err);
+}
+
 static int fetch_memory(const struct tree_call *call, struct ap_request *request)
 {
 	return ap_agent_text(call->pool, call->agent, AP_TEXT_MEMORY, request, call->err);
@@ -180,6 +191,11 @@ static int run_reset(const struct tree_call *call)
 	return ap_agent_reset(call->pool, call->agent, call->token, call->err);
 }
 
+static int run_cancel(const struct tree_call *call)
+{
+	return ap_agent_cancel(call->pool, call->agent, call->token, call->err);
+}
+
 static int submit_commit(const struct tree_call *call, const char *message,
 			 struct ap_request *request)
 {
@@ -192,6 +208,7 @@ static const struct control_command commands[] = {
 	{"restart", "start its program anew in the same worktree", .run = run_restart},
 	{"pause", "stop its processes", .run = run_pause},
 	{"resume", "have them go on", .run = run_resume},
+	{"cancel", "have it break off what it does", .run = run_cancel},
 	{"reset", "have its program forget what was said", .run = run_reset},
 	{"commit", "commit all that has changed", .submit = submit_commit, .takes = "MESSAGE"},
 	{0},
@@ -380,6 +397,10 @@ const struct tree_row tree_agent[] = {
 	 .writer = TREE_WRITER_HOLDER},
 	{"keys", "keys to type, in tmux's names: C-c Escape Enter 1", .line = keys_line,
 	 .writer = TREE_WRITER_HOLDER},
+	{"request", "what the program asks: id, title, kind, detail, and a line an option",
+	 .fetch = fetch_request},
+	{"answer", "an option of request, or allow, always, reject, cancel",
+	 .submit = answer_submit, .writer = TREE_WRITER_HOLDER, .fresh = true},
 	{"attach", "a script that attaches your terminal: sh attach, to look only sh attach -r",
 	 .show = attach_show},
 	{"screen", "what is on the terminal now", .fetch = fetch_screen},
@@ -393,7 +414,7 @@ const struct tree_row tree_agent[] = {
 	{"diffstat", "summary of diff", .fetch = fetch_diffstat},
 	{"changes", "a line a path that differs from base, as git status --porcelain",
 	 .fetch = fetch_changes},
-	{"ctl", "kill, recycle, restart, pause, resume, reset, commit MESSAGE",
+	{"ctl", "kill, recycle, restart, pause, resume, cancel, reset, commit MESSAGE",
 	 .submit = ctl_submit, .writer = TREE_WRITER_HOLDER, .fresh = true},
 	{0},
 };

@@ -213,6 +213,20 @@ void ap_text_gist(const char *text, size_t len, struct ap_buf *out)
 	ap_buf_fini(&plain);
 }
 
+const char *ap_text_last_line(const char *text, size_t *ret_len)
+{
+	const char *end = text + strlen(text);
+	while (end > text && strchr(" \n", end[-1]))
+		end--;
+	const char *start = end;
+	while (start > text && start[-1] != '\n')
+		start--;
+	while (start < end && *start == ' ')
+		start++;
+	*ret_len = (size_t)(end - start);
+	return start;
+}
+
 unsigned ap_text_distance(const char *a, const char *b)
 {
 	enum { MOST = 63 };

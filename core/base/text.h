@@ -53,6 +53,9 @@ void ap_text_gist(const char *text, size_t len, struct ap_buf *out);
  * word the other. Only the first 63 bytes of a longer word count. */
 unsigned ap_text_distance(const char *a, const char *b);
 
+/* The last line that is not blank, without the blanks round it: where it begins, and its bytes. */
+const char *ap_text_last_line(const char *text, size_t *ret_len);
+
 /* FNV-1a, 64 bits. */
 uint64_t ap_hash(const char *text);
 uint64_t ap_hash_bytes(const void *data, size_t len);

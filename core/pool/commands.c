@@ -134,6 +134,71 @@ int ap_agent_keys(struct ap_pool *pool, struct ap_agent *agent, uint64_t token, 
 	return r;
 }
 
+int ap_agent_cancel(struct ap_pool *pool, struct ap_agent *agent, uint64_t token,
+		    struct ap_err *err)
+{
+	return ap_agent_keys(pool, agent, token, profile_values(pool->profile)->cancel, err);
+}
+
+/* --- answers --- */
+
+static void note_answer(struct ap_agent *agent, uid_t uid, const struct question *asked,
+			const struct question_option *option)
+{
+	char label[AP_LABEL_MAX + 1];
+	pthread_mutex_lock(&agent->pool->lock);
+	memcpy(label, agent->pool->view->slots[agent->slot].label.text, sizeof label);
+	pthread_mutex_unlock(&agent->pool->lock);
+	events_add(agent->pool->events, "answer",
+		   EVENT_FIELDS({"agent", agent->name, 0}, {"lease", label, 0},
+				{"uid", NULL, (int64_t)uid}, {"request", asked->id, 0},
+				{"title", asked->title, 0}, {"detail", asked->detail, 0},
+				{"kind", asked->kind, 0},
+				{"option", option ? option->id : "cancel", 0},
+				{"means", option ? option->kind : "cancel", 0}));
+}
+
+static void job_answer(struct worker_job *worker_job)
+{
+	struct pool_job *job = ap_container_of(worker_job, struct pool_job, job);
+	struct ap_agent *agent = job->agent;
+	struct ap_err err = {""};
+	struct question asked;
+	const struct question_option *option = NULL;
+	int r = atomic_load(&job->request->answered) ? -ECANCELED : 0; /* cancelled in the queue */
+	if (r == 0)
+		r = may_be_asked(agent, job->token, false, &err);
+	if (r == 0)
+		r = session_answer(agent->session, job->message, &asked, &option, &err);
+	if (r == 0)
+		note_answer(agent, job->uid, &asked, option);
+	request_answer(job->request, r, &err);
+	pool_job_free(job);
+}
+
+int ap_agent_answer(struct ap_pool *pool, struct ap_agent *agent, uint64_t token, uid_t uid,
+		    const char *answer, struct ap_request *request, struct ap_err *err)
+{
+	int r = pool_may_ask(pool, err);
+	if (r < 0)
+		return r;
+	struct pool_job *job = pool_job_new(pool, agent, request, job_answer);
+	if (!job)
+		return ap_err_errno(err, -ENOMEM, "answer");
+	job->token = token;
+	job->uid = uid;
+	job->message = strdup(answer);
+	r = job->message ? may_be_asked(agent, token, false, err)
+			 : ap_err_errno(err, -ENOMEM, "answer");
+	if (r == 0) {
+		pool_job_submit(job);
+		return 0;
+	}
+	ap_request_free(request); /* the job's reference */
+	pool_job_free(job);
+	return r;
+}
+
 /* --- its program --- */
 
 int ap_agent_pause(struct ap_pool *pool, struct ap_agent *agent, uint64_t token, bool pause,

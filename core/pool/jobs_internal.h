@@ -20,9 +20,10 @@ struct pool_job {
 			int64_t offset;
 			size_t size;
 		} kept;
-		uint64_t token; /* of the lease that a commit is for; 0: any */
+		uint64_t token; /* of the lease that a commit or an answer is for; 0: any */
 	};
-	char *message; /* of a commit; owned, or NULL */
+	char *message; /* of a commit, or an answer; owned, or NULL */
+	uid_t uid;     /* who answers */
 };
 
 /* Makes a job; a job with a request counts for pool_may_ask() until it is freed. NULL on ENOMEM. */

@@ -39,6 +39,22 @@ static int usage_text(struct ap_agent *agent, enum ap_agent_text what, struct ap
 	return 0;
 }
 
+/* A line a key, then a line an option: agentpoolfs(5) describes it. */
+static int question_text(struct ap_agent *agent, struct ap_buf *out, struct ap_err *err)
+{
+	struct question asked;
+	int r = session_question(agent->session, &asked, err);
+	if (r < 0 || !asked.id[0])
+		return r;
+	ap_buf_printf(out, "id %s\ntitle %s\nkind %s\n", asked.id, asked.title, asked.kind);
+	if (asked.detail[0])
+		ap_buf_printf(out, "detail %s\n", asked.detail);
+	for (unsigned i = 0; i < asked.n_options; i++)
+		ap_buf_printf(out, "%s %s %s\n", asked.options[i].id, asked.options[i].kind,
+			      asked.options[i].name);
+	return 0;
+}
+
 static void job_text(struct worker_job *worker_job)
 {
 	struct pool_job *job = ap_container_of(worker_job, struct pool_job, job);
@@ -54,6 +70,9 @@ static void job_text(struct worker_job *worker_job)
 	switch (job->text) {
 	case AP_TEXT_SCREEN:
 		r = session_screen(agent->session, 0, out, err);
+		break;
+	case AP_TEXT_REQUEST:
+		r = question_text(agent, out, err);
 		break;
 	case AP_TEXT_DIFF:
 		r = look_text(agent, WORKTREE_DIFF, out, err);

@@ -68,16 +68,12 @@ static bool is_terminal(pid_t pid, unsigned long fd)
 }
 
 /* Whether a process waits for its terminal and for nothing else, in a read or, as readline does, in
- * select: only what somebody types wakes it. False where the daemon may not read its system call.
- */
-static bool waits_for_terminal(pid_t pid)
+ * select: only what somebody types wakes it. */
+static bool waits_for_terminal(pid_t pid, const struct call *call)
 {
-	struct call call;
-	if (!call_of(pid, &call))
-		return false;
-	if (call.number == SYS_pselect6)
-		return call.args[0] == 1 && is_terminal(pid, 0);
-	return call.number == SYS_read && is_terminal(pid, call.args[0]);
+	if (call->number == SYS_pselect6)
+		return call->args[0] == 1 && is_terminal(pid, 0);
+	return call->number == SYS_read && is_terminal(pid, call->args[0]);
 }
 
 /* Whether the call waits for one of several descriptors. */
@@ -118,22 +114,19 @@ static enum activity_read reads_by_place(pid_t shell, bool edits)
  * makes it read a pipe. While the terminal is in canonical mode, the size of the read tells `read`
  * from the prompt: the `read` of most shells reads one byte, as it must not read beyond its line,
  * that of bash 4096; at the prompt bash reads 1024, dash 8192. */
-static enum activity_read reads_of(pid_t shell, bool edits)
+static enum activity_read reads_of(pid_t shell, const struct call *call, bool edits)
 {
-	struct call call;
-	if (!call_of(shell, &call))
-		return reads_by_place(shell, edits);
-	if (call.number == SYS_read) {
-		bool input = !edits && (call.args[2] == 1 || call.args[2] == 4096);
-		return !is_terminal(shell, call.args[0]) ? READS_NOTHING
-		       : input				 ? READS_INPUT
-							 : READS_PROMPT;
+	if (call->number == SYS_read) {
+		bool input = !edits && (call->args[2] == 1 || call->args[2] == 4096);
+		return !is_terminal(shell, call->args[0]) ? READS_NOTHING
+		       : input				  ? READS_INPUT
+							  : READS_PROMPT;
 	}
-	if (!waits_for_some(call.number))
+	if (!waits_for_some(call->number))
 		return READS_NOTHING;
 	if (edits) /* a shell that edits its line leaves canonical mode only while it does */
 		return READS_PROMPT;
-	return waits_for_terminal(shell) ? READS_INPUT : READS_NOTHING;
+	return waits_for_terminal(shell, call) ? READS_INPUT : READS_NOTHING;
 }
 
 /* Parses state and foreground process group from the text of /proc/PID/stat. */
@@ -157,9 +150,12 @@ struct activity_look activity_look(pid_t program, bool edits)
 	look.known = true;
 	look.foreground = foreground;
 	look.edits = edits;
-	look.reader = waits_for_terminal(foreground);
-	if (state == 'S')
-		look.reads = reads_of(program, edits);
+	struct call call;
+	bool seen = call_of(foreground, &call);
+	look.reader = seen && waits_for_terminal(foreground, &call);
+	if (foreground == program && state == 'S')
+		look.reads =
+			seen ? reads_of(program, &call, edits) : reads_by_place(program, edits);
 	return look;
 }
 
@@ -231,10 +227,10 @@ static void conclude_prompt(const struct activity_rules *rules, const struct act
 }
 
 /* When to look at the processes again, which may go on without printing: less often the longer it
- * takes. */
-static int64_t next_look(const struct activity_input *in, int64_t now)
+ * takes, after that part of the time so far. */
+static int64_t next_look(const struct activity_input *in, int64_t now, int64_t part)
 {
-	int64_t pause = (now - silent_since(in)) / 8;
+	int64_t pause = (now - silent_since(in)) / part;
 	return now + (pause > SHELL_SETTLE ? pause : SHELL_SETTLE);
 }
 
@@ -248,7 +244,7 @@ static bool conclude_shell(const struct activity_rules *rules, const struct acti
 	bool command = in->runs_command || look->reads == READS_INPUT;
 	int64_t silent = in->output_ns + rules->debounce_ns;
 	if (!job && look->reads == READS_NOTHING) {
-		because(ret, AP_ACTIVITY_BUSY, next_look(in, now),
+		because(ret, AP_ACTIVITY_BUSY, next_look(in, now, 8),
 			"foreground: the shell is at work");
 	} else if (now >= silent && screen_asks(in)) {
 		because(ret, AP_ACTIVITY_WAITING, AP_FOREVER, in->screen.why);
@@ -310,7 +306,7 @@ static const char *terminal_reads(const struct activity_rules *rules,
 static bool conclude_terminal(const struct activity_rules *rules, const struct activity_input *in,
 			      struct activity_memory *memory, int64_t now, struct activity *ret)
 {
-	int64_t pause, again = next_look(in, now), working = silent_since(in) + READER_SILENCE;
+	int64_t pause, again = next_look(in, now, 8), working = silent_since(in) + READER_SILENCE;
 	const char *why = terminal_reads(rules, in, &pause);
 	bool reader = in->look.known && in->look.reader;
 	bool looked = !rules->looks || in->screen.at_ns >= in->output_ns;
@@ -535,8 +531,8 @@ struct activity activity_conclude(const struct activity_rules *rules,
 	int64_t pause, news_by = silent_since(in) + rules->silence_ns, again = news_by;
 	if (terminal_reads(rules, in, &pause))
 		news_by = again = silent_since(in) + rules->debounce_ns;
-	else if (rules->terminal && next_look(in, now) < again)
-		again = next_look(in, now);
+	else if (rules->terminal && next_look(in, now, 1) < again)
+		again = next_look(in, now, 1);
 	if (rules->reports)
 		conclude_reports(in, &result);
 	else if (conclude_keys(rules, in, now, &result))

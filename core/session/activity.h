@@ -49,7 +49,7 @@ struct activity_look {
 	bool known; /* false: /proc does not have the process */
 	pid_t program;
 	pid_t foreground; /* process group in the foreground of its terminal */
-	enum activity_read reads;
+	enum activity_read reads; /* of a program that has the foreground */
 	bool reader; /* the foreground's leader waits for its terminal, and for nothing else */
 	bool edits;  /* the terminal is not in canonical mode */
 };

@@ -276,6 +276,78 @@ static int set_auto_answer(const struct loader *loader, const struct key *key, c
 	return r < 0 ? r : ap_err_errno(err, -ENOMEM, "profile");
 }
 
+/* Takes the first word of `value`, which is one of `kinds`. NULL: it is not. */
+static const char *take_kind(char **value, const char *const *kinds)
+{
+	size_t len = strcspn(*value, " ");
+	for (; *kinds; kinds++) {
+		if (strlen(*kinds) == len && strncmp(*kinds, *value, len) == 0) {
+			*value += len + strspn(*value + len, " ");
+			return *kinds;
+		}
+	}
+	return NULL;
+}
+
+static void question_rule_fini(struct question_rule *rule)
+{
+	pcre2_code_free(rule->regex);
+	free(rule->keys);
+}
+
+static int add_question_rule(struct question_rule **rules, unsigned *n, const char *kind,
+			     const char *pattern, const char *keys, struct ap_err *err)
+{
+	struct question_rule rule = {.kind = kind};
+	int r = regex_new(&rule.regex, pattern, err);
+	if (r == 0 && keys)
+		r = copy(&rule.keys, keys, err);
+	struct question_rule *added = r == 0 ? grow(rules, n, sizeof *added) : NULL;
+	if (added) {
+		*added = rule;
+		return 0;
+	}
+	question_rule_fini(&rule);
+	return r < 0 ? r : ap_err_errno(err, -ENOMEM, "profile");
+}
+
+/* "KIND PATTERN" */
+static int set_question(const struct loader *loader, const struct key *key, char *value,
+			struct ap_err *err)
+{
+	static const char *const kinds[] = {"read",	   "edit",    "delete", "move",
+					    "search",	   "execute", "think",	"fetch",
+					    "switch_mode", "other",   NULL};
+	struct profile *profile = loader->profile;
+	const char *kind = take_kind(&value, kinds);
+	(void)key;
+	if (!kind || !*value)
+		return ap_err_set(err, -EINVAL,
+				  "question takes KIND PATTERN, KIND one of: read edit delete move "
+				  "search execute think fetch switch_mode other");
+	return add_question_rule(&profile->questions, &profile->n_questions, kind, value, NULL,
+				 err);
+}
+
+/* "KIND PATTERN => KEYS" */
+static int set_option(const struct loader *loader, const struct key *key, char *value,
+		      struct ap_err *err)
+{
+	static const char *const kinds[] = {"allow_once",    "allow_always", "reject_once",
+					    "reject_always", "other",	     NULL};
+	struct profile *profile = loader->profile;
+	const char *kind = take_kind(&value, kinds);
+	char *arrow = strstr(value, " => ");
+	(void)key;
+	if (!kind || !arrow || arrow[4] == '\0')
+		return ap_err_set(err, -EINVAL,
+				  "option takes KIND PATTERN => KEYS, KIND one of: allow_once "
+				  "allow_always reject_once reject_always other");
+	*arrow = '\0';
+	return add_question_rule(&profile->options, &profile->n_options, kind, value, arrow + 4,
+				 err);
+}
+
 static int load(struct loader *loader, struct ap_err *err);
 
 /* Loads another profile in place of this line: the lines behind it add to that or override it. */
@@ -327,6 +399,9 @@ static const struct key keys[] = {
 	{"quit", set_text, VALUE(quit), 0},
 	{"answer", set_regex, offsetof(struct profile, answer), 0},
 	{"auto_answer", set_auto_answer, 0, 0},
+	{"question", set_question, 0, 0},
+	{"option", set_option, 0, 0},
+	{"cancel", set_text, VALUE(cancel), 0},
 	{"input", set_json, VALUE(input), 0},
 	{"response", set_text, VALUE(response), 0},
 };
@@ -487,12 +562,14 @@ struct profile *profile_unknown(void)
 	values->name = strdup("unknown");
 	values->submit = strdup("Enter");
 	values->abandon = strdup("");
+	values->cancel = strdup("C-c");
 	values->clear = strdup("");
 	values->quit = strdup("");
 	values->input = strdup("");
 	values->response = strdup("");
 	if (!profile->match || !values->name || !values->submit || !values->abandon ||
-	    !values->clear || !values->quit || !values->input || !values->response) {
+	    !values->cancel || !values->clear || !values->quit || !values->input ||
+	    !values->response) {
 		profile_free(profile);
 		return NULL;
 	}
@@ -579,12 +656,16 @@ void profile_free(struct profile *profile)
 		pcre2_code_free(profile->answers[i].regex);
 		free(profile->answers[i].keys);
 	}
+	for (unsigned i = 0; i < profile->n_questions; i++)
+		question_rule_fini(&profile->questions[i]);
+	for (unsigned i = 0; i < profile->n_options; i++)
+		question_rule_fini(&profile->options[i]);
 	pcre2_code *const regexes[] = {profile->composer, profile->composer_empty, profile->lead,
 				       profile->trail, profile->answer};
 	for (size_t i = 0; i < sizeof regexes / sizeof *regexes; i++)
 		pcre2_code_free(regexes[i]);
-	char *const texts[] = {values->name, values->submit, values->abandon, values->clear,
-			       values->quit, values->input,  values->response};
+	char *const texts[] = {values->name,  values->submit, values->abandon, values->cancel,
+			       values->clear, values->quit,   values->input,   values->response};
 	for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
 		free(texts[i]);
 	words_fini(&values->args);
@@ -594,6 +675,8 @@ void profile_free(struct profile *profile)
 	pcre2_match_context_free(profile->match);
 	free(profile->rules);
 	free(profile->answers);
+	free(profile->questions);
+	free(profile->options);
 	free(profile);
 }
 

@@ -70,6 +70,7 @@ struct profile_values {
 	struct profile_pairs seeds; /* path of a JSON file, and the object to merge into it */
 	char *submit;		    /* keys that submit the pasted text */
 	char *abandon;		    /* keys that remove text that was not submitted */
+	char *cancel;		    /* keys that break off what the program does, or asks */
 	char *clear;		    /* command that makes the program forget its context */
 	char *quit;		    /* command that ends the program */
 	int64_t pause_ns;	    /* between paste and submit, at least */
@@ -110,6 +111,35 @@ int profile_input(const struct profile *profile, const char *text, size_t len, s
 
 /* Mode stream: appends the text of an answer, from the event that says ready. */
 void profile_response(const struct profile *profile, const char *event, struct ap_buf *ret);
+
+#define QUESTION_OPTIONS_MAX 16
+#define QUESTION_TEXT_MAX    1024 /* bytes of a title or detail, with the NUL */
+#define QUESTION_NAME_MAX    256  /* likewise of an option */
+
+/* One of the answers that a program offers. */
+struct question_option {
+	char id[16];
+	const char *kind; /* allow_once, allow_always, reject_once, reject_always, other */
+	char name[QUESTION_NAME_MAX];
+	char keys[64]; /* that give this answer, in tmux's names */
+};
+
+/* What a program asks a human. Every text is one line of printable text. */
+struct question {
+	char id[20]; /* the same as long as it asks the same; "": it asks nothing */
+	char title[QUESTION_TEXT_MAX];
+	char detail[QUESTION_TEXT_MAX]; /* such as the command that it wants to run; "" */
+	const char *kind;		/* of what it wants to do, as ACP's kinds of tools */
+	struct question_option options[QUESTION_OPTIONS_MAX];
+	unsigned n_options;
+};
+
+/* Finds the question on the screen by the rules `question` and `option`. False: no rule matches,
+ * and `ret` is empty. */
+bool profile_question(const struct profile *profile, const char *screen, struct question *ret);
+
+/* The option that an answer names: by its id, or by its kind: allow, always, reject. NULL: none. */
+const struct question_option *question_option(const struct question *question, const char *answer);
 
 /* The keys of the auto_answer that matches the screen, or NULL. */
 const char *profile_auto_answer(const struct profile *profile, const char *screen);

@@ -17,6 +17,14 @@ struct rule {
 	char *text;	   /* the pattern as the profile has it */
 };
 
+/* What a program asks: `question = KIND PATTERN`, and what it offers: `option = KIND PATTERN =>
+ * KEYS`. */
+struct question_rule {
+	const char *kind; /* a literal */
+	pcre2_code *regex;
+	char *keys; /* of an option; "${1}" in it stands for group 1; else NULL */
+};
+
 struct auto_answer {
 	pcre2_code *regex;
 	char *keys;
@@ -28,6 +36,8 @@ struct profile {
 	unsigned n_rules;
 	struct auto_answer *answers;
 	unsigned n_answers;
+	struct question_rule *questions, *options; /* in the order of the profile: the first wins */
+	unsigned n_questions, n_options;
 	pcre2_code *composer, *composer_empty, *lead, *trail, *answer;
 	pcre2_match_context *match; /* read only */
 };

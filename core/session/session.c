@@ -349,7 +349,7 @@ static void gather(struct session *session, struct evidence *ret)
 		ret->program = session->program;
 		pthread_mutex_unlock(&session->lock);
 	}
-	if (ret->running && (rules->shell || rules->terminal))
+	if (ret->running && ret->program && (rules->shell || rules->terminal))
 		ret->look =
 			activity_look(ret->program, !backend->ops->canonical(backend, &running_in));
 	output_look(session, &ret->signs);

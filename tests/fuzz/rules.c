@@ -52,6 +52,30 @@ static void answer_holds(const struct profile *profile, const char *screen)
 	HOLDS(!is_blank_at(answer.data + answer.len - 2, 1));
 }
 
+static void line_holds(const char *text, size_t size)
+{
+	HOLDS(strlen(text) < size && fuzz_is_utf8(text, strlen(text)));
+	for (const char *c = text; *c; c++)
+		HOLDS((unsigned char)*c >= 0x20 && *c != 0x7f);
+}
+
+/* Lines for people; and each option is one that an answer can name. */
+static void question_holds(const struct profile *profile, const char *screen)
+{
+	struct question asked;
+	HOLDS(profile_question(profile, screen, &asked) == (asked.id[0] != '\0'));
+	line_holds(asked.title, sizeof asked.title);
+	line_holds(asked.detail, sizeof asked.detail);
+	for (unsigned i = 0; i < asked.n_options; i++) {
+		const struct question_option *option = &asked.options[i];
+		line_holds(option->name, sizeof option->name);
+		line_holds(option->keys, sizeof option->keys);
+		HOLDS(option->name[0] && option->keys[0] && !strchr(option->id, ' '));
+		HOLDS(question_option(&asked, option->id));
+	}
+	HOLDS(!question_option(&asked, ""));
+}
+
 /* A prompt stays what it is; a blank may be put before and behind it. */
 static void dress_holds(const struct profile *profile, const char *prompt)
 {
@@ -92,6 +116,7 @@ void rules_hold(const struct profile *profile, const char *screen, const char *t
 	const char *keys = profile_auto_answer(profile, screen);
 	HOLDS(!keys || *keys);
 	answer_holds(profile, screen);
+	question_holds(profile, screen);
 	dress_holds(profile, prompt);
 	input_holds(profile, prompt);
 }

@@ -156,6 +156,7 @@ PAGE
         browser size $width 900
         browser open "$PAGE"
         shows "asks on $agent is waiting"
+        shows "echo allow > $POOL/agents/$agent/answer"
         is_well
         browser shot "$DIR/asks-$width.png"
         [ -z "${SHOTS:-}" ] || cp "$DIR/asks-$width.png" "$SHOTS"

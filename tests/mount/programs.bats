@@ -740,3 +740,120 @@ END
     assert contains "$JOB/output" yyy
     echo job > "$POOL/release"
 }
+
+# --- what a program asks, and the answer ---
+
+# A program that asks before it does `ask`, with the words of its dialog.
+lease_asking() { # [OPTION...]
+    cat >>"$PROFILE" <<'END'
+question = execute ^(?<title>May I\?)$
+option = allow_once (1)\. (Yes) => y
+option = reject_once (2)\. (No)$ => n
+END
+    lease_program "" "$@"
+    assert_equal "$(wait_for_job)" ready
+}
+
+refused() { # ERRNO-TEXT ANSWER
+    run bash -c "echo '$2' > $JOB/answer"
+    assert_failure
+    assert_output --partial "$1"
+}
+
+@test "request says what a program asks, and answer answers it, from anywhere" {
+    lease_asking
+    assert_equal "$(cat "$JOB/request")" ""
+    refused "No data available" allow
+    assert contains "$POOL/last_error" "asks nothing"
+    local word answered
+    for word in allow:allowed reject:denied 1:allowed 2:denied; do
+        answered=${word#*:} word=${word%:*}
+        echo ask > "$JOB/prompt"
+        assert_equal "$(wait_for_job)" waiting
+        assert_equal "$(sed 1d "$JOB/request")" $'title May I?\nkind execute\n1 allow_once Yes\n2 reject_once No'
+        refused "Invalid argument" nonsense
+        assert contains "$POOL/last_error" "'nonsense' is no answer to 'May I?': there are 1 2 cancel"
+        refused "Invalid argument" always
+        echo "$word" > "$JOB/answer"
+        assert_equal "$(wait_for_job)" ready
+        assert contains "$JOB/output" "$answered"
+        assert_equal "$(jq -r 'select(.event == "answer") | "\(.lease) \(.uid) \(.title) \(.kind) \(.means)"' "$POOL/events" | tail -n 1)" \
+            "job $(id -u) May I? execute $([ $answered = allowed ] && echo allow_once || echo reject_once)"
+    done
+    assert_equal "$(cat "$JOB/request")" ""
+    assert_equal "$(jq -r 'select(.event == "answer") | .request' "$POOL/events" | wc -l)" 4
+}
+
+@test "of two answers to one question one is taken" {
+    lease_asking
+    echo ask > "$JOB/prompt"
+    assert_equal "$(wait_for_job)" waiting
+    local pids=() pid n=0
+    for _ in 1 2 3 4; do
+        bash -c "echo allow > $JOB/answer" 2>>"$DIR/refused" 3>&- &
+        pids+=($!)
+    done
+    for pid in "${pids[@]}"; do if wait "$pid"; then n=$((n + 1)); fi; done
+    assert_equal $n 1
+    assert_equal "$(grep -c "No data available" "$DIR/refused")" 3
+    assert_equal "$(wait_for_job)" ready
+    assert_equal "$(jq -r 'select(.event == "answer") | .event' "$POOL/events")" answer
+}
+
+@test "an answer that the program does not take is EIO, and it asks still" {
+    lease_asking
+    sed -i '/^option = reject_once/s/=> n/=> z/' "$PROFILE"
+    echo job > "$POOL/release"
+    unmount_pool
+    lease_program
+    echo ask > "$JOB/prompt"
+    assert_equal "$(wait_for_job)" waiting
+    refused "Input/output error" reject
+    assert contains "$POOL/last_error" "asks the same still"
+    assert_equal "$(wait_for_job)" waiting
+    echo allow > "$JOB/answer"
+    assert_equal "$(wait_for_job)" ready
+}
+
+@test "a yes or no of any program is asked and answered" {
+    mount_pool 1 1
+    echo job > "$POOL/acquire"
+    echo 'read -p "Over""write it? [y/n] " answer; echo "answer is $answer"' > "$JOB/prompt"
+    assert_equal "$(wait_for_job)" waiting
+    assert_equal "$(sed 1d "$JOB/request")" $'title Overwrite it? [y/n]\nkind other\nallow_once allow_once y\nreject_once reject_once n'
+    echo allow > "$JOB/answer"
+    assert_equal "$(wait_for_job)" ready
+    assert contains "$JOB/output" "answer is y"
+    echo 'read -p "na""me: " name; echo "name is $name"' > "$JOB/prompt"
+    assert_equal "$(wait_for_job)" waiting
+    assert_equal "$(sed 1d "$JOB/request")" $'title name:\nkind other' # no rule knows what it offers
+    refused "Invalid argument" allow
+    echo "me Enter" > "$JOB/keys"
+    assert_equal "$(wait_for_job)" ready
+    assert contains "$JOB/output" "name is me"
+}
+
+@test "cancel breaks off a command, and a question" {
+    mount_pool 1 1
+    echo job > "$POOL/acquire"
+    echo 'sleep 1000' > "$JOB/prompt"
+    await value_is "$JOB/tasks" 2
+    echo cancel > "$JOB/ctl"
+    assert_equal "$(wait_for_job)" ready
+    echo 'read -p "Over""write it? [y/n] " answer' > "$JOB/prompt"
+    assert_equal "$(wait_for_job)" waiting
+    echo cancel > "$JOB/answer"
+    assert_equal "$(wait_for_job)" ready
+    assert_equal "$(jq -r 'select(.event == "answer") | .option' "$POOL/events")" cancel
+}
+
+@test "a program without a terminal has no request, and takes no answer" {
+    printf 'mode = stream\ninput = {"prompt": "${PROMPT}"}\nready = event {"done": true}\n' > "$PROFILE"
+    mount_pool 1 1 -o "program_profile=$PROFILE" -- cat
+    echo job > "$POOL/acquire"
+    assert_equal "$(cat "$JOB/request")" ""
+    refused "Operation not supported" allow
+    run bash -c "echo cancel > $JOB/ctl"
+    assert_failure
+    assert_output --partial "Operation not supported"
+}

@@ -411,18 +411,19 @@ $shell"
     echo parent >"$POOL/release"
 }
 
-@test "who waits for an answer is shown, and gets it as keys" {
+@test "who waits for an answer is shown with what it offers, and gets an answer" {
     mount_pool 1 1
     echo job >"$POOL/acquire"
-    local shell
-    for shell in bash dash; do
-        echo 'read -p "are you sure? " a; echo "got $a"' >"$POOL/leases/job/prompt"
+    local shell answer got
+    for shell in bash:allow:y dash:reject:n; do
+        IFS=: read -r shell answer got <<<"$shell"
+        echo 'read -p "are you sure? [y/n] " a; echo "got $a"' >"$POOL/leases/job/prompt"
         value_is "$POOL/leases/job/wait" waiting
-        run recipe $shell "An agent that waits for an answer" <<<"$shell Enter"
+        run recipe $shell "An agent that waits for an answer" <<<"$answer"
         assert_success
-        assert_output --partial "are you sure?"
-        assert_output --partial "agents/agent-1, keys: "
-        await contains "$POOL/leases/job/output" "got $shell"
+        assert_line "title are you sure? [y/n]"
+        assert_output --partial "agents/agent-1, answer: "
+        await contains "$POOL/leases/job/output" "got $got"
         value_is "$POOL/leases/job/wait" ready
     done
     echo job >"$POOL/release"

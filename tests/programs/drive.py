@@ -152,11 +152,25 @@ def check_edit(pool):
     got = pool.settle()
     if got != "waiting":
         raise Failed(f"wait says {got}")
-    pool.write("keys", pool.approve + "\n")
-    pool.wait_for("busy or ready", lambda: pool.activity() in ("busy", "ready"))
+    asked = pool.read("request")
+    if not ("kind edit\n" in asked or "kind execute\n" in asked) or " allow_once " not in asked or " allow_always " not in asked:
+        raise Failed(f"it asks {asked!r}")
+    pool.write("answer", "allow\n")
     got = pool.settle()
     if got != "ready" or "+hello" not in pool.read("diff"):
         raise Failed(f"wait says {got}, the diff {pool.read('diff')!r}")
+
+
+def check_reject(pool):
+    pool.write("prompt", "please RUN the thing\n")
+    got = pool.settle()
+    asked = pool.read("request")
+    if got != "waiting" or "kind execute\n" not in asked or "ran.txt" not in asked:
+        raise Failed(f"wait says {got}, it asks {asked!r}")
+    pool.write("answer", "reject\n")
+    got = pool.settle()
+    if got != "ready" or pool.read("request") or "ran.txt" in pool.read("changes"):
+        raise Failed(f"wait says {got}, it asks {pool.read('request')!r}, it changed {pool.read('changes')!r}")
 
 
 def check_interrupt(pool):
@@ -184,7 +198,8 @@ def check_release(pool):
 
 CHECKS = [("is ready without a question", check_ready),
           ("takes ten prompts byte for byte, once, and answers them", check_prompts),
-          ("waits for leave to edit, and goes on with keys", check_edit),
+          ("asks leave to edit, and goes on when it is answered", check_edit),
+          ("asks leave to run a command, and does not when it is rejected", check_reject),
           ("is ready again when it is interrupted", check_interrupt),
           ("gives its work back", check_release)]
 
@@ -197,7 +212,7 @@ def main():
         pool = None
         broken = ""
         for what, check in CHECKS:
-            if PROGRAMS[name][3] is None and check in (check_edit, check_interrupt):
+            if PROGRAMS[name][3] is None and check in (check_edit, check_reject, check_interrupt):
                 continue
             number += 1
             try:

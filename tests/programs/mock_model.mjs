@@ -2,8 +2,8 @@
 //
 // Speaks as much of the Anthropic Messages, OpenAI Responses, OpenAI chat and Gemini streaming APIs
 // as the programs need. It answers word by word over DELAY seconds (environment). A prompt with the
-// word EDIT makes it ask for hello.txt to be written, so that the program asks its human; SLOW makes
-// an answer last twenty times as long. Every request that brings a prompt is a line of JSON in LOG:
+// word EDIT makes it ask for hello.txt to be written, RUN for a command to be run, so that the program asks its
+// human; SLOW makes an answer last twenty times as long. Every request that brings a prompt is a line of JSON in LOG:
 // {"api", "text"}; what programs ask for themselves, such as a title, is answered and not logged.
 import { createServer } from 'node:http';
 import { appendFileSync } from 'node:fs';
@@ -13,11 +13,14 @@ const delay = Number(process.env.DELAY ?? 1) * 1000;
 const WORDS = 'This is the answer of a model that thinks of nothing in particular. ANSWERED'.split(' ');
 const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
-// What is to be answered: {words} or {edit: true}; `own` are requests of the program itself.
+const COMMAND = 'echo hi && touch ran.txt';
+
+// What is to be answered: {words}, or {tool: 'edit' or 'run'}; `own` are requests of the program itself.
 function plan(text, afterTool, own) {
   if (own) return { words: ['Title'] };
   if (afterTool) return { words: ['The', 'tool', 'has', 'run.', 'ANSWERED'] };
-  return /\bEDIT\b/.test(text) ? { edit: true } : { words: WORDS, slow: /\bSLOW\b/.test(text) };
+  if (/\bEDIT\b/.test(text)) return { tool: 'edit' };
+  return /\bRUN\b/.test(text) ? { tool: 'run' } : { words: WORDS, slow: /\bSLOW\b/.test(text) };
 }
 
 async function* spoken({ words, slow }) {
@@ -55,7 +58,7 @@ async function anthropic(body, response, note) {
   const afterTool = texts.length === 0 && blocks.some((block) => block.type === 'tool_result');
   const own = !(body.tools ?? []).some((tool) => tool.name === 'Bash');
   if (!own && !afterTool) note('anthropic', texts);
-  const answer = plan(texts.join('\n'), afterTool, own);
+  const answer = plan(texts.at(-1) ?? '', afterTool, own); // behind what was said before an interruption
   const message = { id: 'msg_1', type: 'message', role: 'assistant', model: body.model, content: [],
     stop_reason: null, stop_sequence: null, usage: { input_tokens: 1, output_tokens: 1 } };
   if (!body.stream) {
@@ -64,29 +67,30 @@ async function anthropic(body, response, note) {
   const send = events(response);
   const tell = (data) => send(data, data.type);
   tell({ type: 'message_start', message });
-  if (answer.edit) {
-    tell({ type: 'content_block_start', index: 0, content_block: { type: 'tool_use', id: `toolu_${Date.now()}`, name: 'Write', input: {} } });
-    tell({ type: 'content_block_delta', index: 0, delta: { type: 'input_json_delta',
-      partial_json: JSON.stringify({ file_path: `${cwdOf(body)}/hello.txt`, content: 'hello\n' }) } });
+  if (answer.tool) {
+    const [name, args] = answer.tool === 'edit' ? ['Write', { file_path: `${cwdOf(body)}/hello.txt`, content: 'hello\n' }]
+      : ['Bash', { command: COMMAND, description: 'Say hi' }];
+    tell({ type: 'content_block_start', index: 0, content_block: { type: 'tool_use', id: `toolu_${Date.now()}`, name, input: {} } });
+    tell({ type: 'content_block_delta', index: 0, delta: { type: 'input_json_delta', partial_json: JSON.stringify(args) } });
   } else {
     tell({ type: 'content_block_start', index: 0, content_block: { type: 'text', text: '' } });
     for await (const text of spoken(answer)) tell({ type: 'content_block_delta', index: 0, delta: { type: 'text_delta', text } });
   }
   tell({ type: 'content_block_stop', index: 0 });
-  tell({ type: 'message_delta', delta: { stop_reason: answer.edit ? 'tool_use' : 'end_turn', stop_sequence: null }, usage: { output_tokens: 9 } });
+  tell({ type: 'message_delta', delta: { stop_reason: answer.tool ? 'tool_use' : 'end_turn', stop_sequence: null }, usage: { output_tokens: 9 } });
   tell({ type: 'message_stop' });
   response.end();
 }
 
 const PATCH = '*** Begin Patch\n*** Add File: hello.txt\n+hello\n*** End Patch';
 
-// The call by which this version of the program edits: asked for, it says how by its tools.
-function editCall(tools) {
+// The call by which this version of the program edits or runs: asked for, it says how by its tools.
+function toolCall(tools, tool) {
   const call = { call_id: `call_${Date.now()}` };
-  if (tools.includes('apply_patch')) return { ...call, type: 'custom_tool_call', id: 'ctc_1', name: 'apply_patch', input: PATCH };
-  const command = `apply_patch <<'EOF'\n${PATCH}\nEOF`;
+  if (tool === 'edit' && tools.includes('apply_patch')) return { ...call, type: 'custom_tool_call', id: 'ctc_1', name: 'apply_patch', input: PATCH };
+  const command = tool === 'edit' ? `apply_patch <<'EOF'\n${PATCH}\nEOF` : COMMAND;
   const name = ['exec_command', 'shell_command', 'shell'].find((tool) => tools.includes(tool)) ?? 'shell';
-  const rights = { sandbox_permissions: 'require_escalated', justification: 'to edit', with_escalated_permissions: true };
+  const rights = { sandbox_permissions: 'require_escalated', justification: `to ${tool}`, with_escalated_permissions: true };
   const how = { exec_command: { cmd: command }, shell_command: { command }, shell: { command: ['bash', '-lc', command] } }[name];
   return { ...call, type: 'function_call', id: 'fc_1', name, arguments: JSON.stringify({ ...how, ...rights }) };
 }
@@ -102,8 +106,8 @@ async function responses(body, response, note) {
   const send = events(response);
   const tell = (data) => send(data, data.type);
   tell({ type: 'response.created', response: { id: 'resp_1' } });
-  if (answer.edit) {
-    tell({ type: 'response.output_item.done', output_index: 0, item: editCall(tools) });
+  if (answer.tool) {
+    tell({ type: 'response.output_item.done', output_index: 0, item: toolCall(tools, answer.tool) });
   } else {
     const item = { type: 'message', role: 'assistant', id: 'msg_1', content: [] };
     let all = '';
@@ -134,13 +138,14 @@ async function chat(body, response, note) {
   const send = events(response);
   const tell = (delta, reason = null, more = {}) => send({ ...frame, choices: [{ index: 0, delta, finish_reason: reason }], ...more });
   tell({ role: 'assistant', content: '' });
-  if (answer.edit) {
-    tell({ tool_calls: [{ index: 0, id: `call_${Date.now()}`, type: 'function', function: { name: 'write',
-      arguments: JSON.stringify({ filePath: `${cwdOf(body.messages[0])}/hello.txt`, content: 'hello\n' }) } }] });
+  if (answer.tool) {
+    const [name, args] = answer.tool === 'edit' ? ['write', { filePath: `${cwdOf(body.messages[0])}/hello.txt`, content: 'hello\n' }]
+      : ['bash', { command: COMMAND, description: 'Say hi' }];
+    tell({ tool_calls: [{ index: 0, id: `call_${Date.now()}`, type: 'function', function: { name, arguments: JSON.stringify(args) } }] });
   } else {
     for await (const content of spoken(answer)) tell({ content });
   }
-  tell({}, answer.edit ? 'tool_calls' : 'stop', { usage });
+  tell({}, answer.tool ? 'tool_calls' : 'stop', { usage });
   response.end('data: [DONE]\n\n');
 }
 
@@ -158,8 +163,10 @@ async function gemini(body, response, note, url) {
   if (!own && !afterTool) note('gemini', texts);
   const answer = plan(texts.join('\n'), afterTool, own);
   const send = events(response);
-  if (answer.edit) {
-    send(chunk([{ functionCall: { name: 'write_file', args: { file_path: 'hello.txt', content: 'hello\n' } } }], true));
+  if (answer.tool) {
+    const [name, args] = answer.tool === 'edit' ? ['write_file', { file_path: 'hello.txt', content: 'hello\n' }]
+      : ['run_shell_command', { command: COMMAND, description: 'Say hi' }];
+    send(chunk([{ functionCall: { name, args } }], true));
   } else {
     for await (const text of spoken(answer)) send(chunk([{ text }]));
     send(chunk([{ text: '.' }], true));

@@ -347,7 +347,7 @@ static void reader_that_shows_nothing(void **state)
 	in.started_ready = false;
 	in.started_ns = NOW - 500 * AP_MS;
 	assert_concludes(&terminal_rules, &in, AP_ACTIVITY_STARTING);
-	assert_true(settle(&terminal_rules, &in).recheck_ns < NOW + 100 * AP_MS);
+	assert_true(settle(&terminal_rules, &in).recheck_ns < NOW + 600 * AP_MS);
 	in.look.reader = true;
 	assert_concludes(&terminal_rules, &in, AP_ACTIVITY_READY);
 	in.started_ready = true;

@@ -360,6 +360,53 @@ static void prompts_are_dressed(void **state)
 	profile_free(profile);
 }
 
+/* What the screens of dialogs ask, in the words of the file request, as tests/screens have it
+ * beside them. */
+static void check_questions(const char *program, unsigned *n)
+{
+	char dir_path[512], path[1024];
+	struct profile *profile = load(program);
+	snprintf(dir_path, sizeof dir_path, AP_SOURCE_DIR "/tests/screens/%s", program);
+	DIR *dir = opendir(dir_path);
+	assert_non_null(dir);
+	struct dirent *entry;
+	while ((entry = readdir(dir))) {
+		char *dot = strrchr(entry->d_name, '.');
+		if (!dot || strcmp(dot, ".request") != 0)
+			continue;
+		struct question asked;
+		AP_CLEANUP_BUF struct ap_buf found = {0};
+		snprintf(path, sizeof path, "%s/%s", dir_path, entry->d_name);
+		char *expected = slurp(path);
+		strcpy(path + strlen(path) - strlen("request"), "txt");
+		char *screen = slurp(path);
+		assert_true(profile_question(profile, screen, &asked));
+		assert_int_equal(strlen(asked.id), 8);
+		ap_buf_printf(&found, "title %s\nkind %s\ndetail %s\n", asked.title, asked.kind,
+			      asked.detail);
+		for (unsigned i = 0; i < asked.n_options; i++)
+			ap_buf_printf(&found, "%s %s %s => %s\n", asked.options[i].id,
+				      asked.options[i].kind, asked.options[i].name,
+				      asked.options[i].keys);
+		assert_string_equal(ap_buf_text(&found), expected);
+		free(expected);
+		free(screen);
+		(*n)++;
+	}
+	closedir(dir);
+	profile_free(profile);
+}
+
+static void dialogs_are_read(void **state)
+{
+	unsigned n = 0;
+	check_questions("claude", &n);
+	check_questions("codex", &n);
+	check_questions("gemini", &n);
+	check_questions("opencode", &n);
+	assert_int_equal(n, 11);
+}
+
 static void answers_are_off_by_default(void **state)
 {
 	static const char *const names[] = {AP_PROFILES};
@@ -426,6 +473,8 @@ static void a_hostile_screen_costs_little(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		IT("what a program asks is read from its dialogs, with what it offers",
+		   dialogs_are_read),
 		IT("every recorded screen is what its file name says", screens_are_told),
 		IT("all installed profiles are good", all_installed_ones_are_good),
 		IT("a bad profile is refused with file and line", bad_ones_are_refused),

@@ -325,9 +325,29 @@ static void distances(void **state)
 	assert_int_equal(ap_text_distance("sitting", "kitten"), 3);
 }
 
+static void finds_last_lines(void **state)
+{
+	static const struct {
+		const char *text, *line;
+	} all[] = {{"", ""},
+		   {"\n \n", ""},
+		   {"one", "one"},
+		   {"one\ntwo\n", "two"},
+		   {"one\n  two  \n\n ", "two"},
+		   {" x\n", "x"}};
+	for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+		size_t len;
+		const char *line = ap_text_last_line(all[i].text, &len);
+		assert_int_equal(len, strlen(all[i].line));
+		assert_memory_equal(line, all[i].line, len);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		IT("the last line that says something is found, without its blanks",
+		   finds_last_lines),
 		IT("labels are what can be a file name and a branch", labels_are_checked),
 		IT("durations have units, a bare number is seconds", durations_are_read),
 		IT("bad durations are refused and change nothing", bad_durations_are_refused),

@@ -1,0 +1,115 @@
+/* What a program in a terminal asks a human, and the answer to it: read from the screen, given by
+ * keys. */
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "cleanup.h"
+#include "clock.h"
+#include "driver.h"
+
+#define TYPING_PATIENCE (5 * AP_SECOND) /* for others who type */
+#define ANSWER_LIMIT	(5 * AP_SECOND) /* for the program to take an answer */
+#define POLL_PAUSE_MS	30
+
+/* The last line that shows something, for a question that no rule knows. */
+static void last_line(const char *screen, struct question *ret)
+{
+	size_t len;
+	const char *line = ap_text_last_line(screen, &len);
+	snprintf(ret->title, sizeof ret->title, "%.*s", (int)len, line);
+	ap_text_tame(ret->title);
+	snprintf(ret->id, sizeof ret->id, "%08x", (unsigned)ap_hash(ret->title));
+}
+
+int session_question(struct session *session, struct question *ret, struct ap_err *err)
+{
+	AP_CLEANUP_BUF struct ap_buf screen = {0};
+	struct activity_signal seen;
+	*ret = (struct question){.kind = "other"};
+	if (!session->driver->needs_terminal)
+		return 0;
+	look_at_screen(session, &screen, &seen);
+	pthread_mutex_lock(&session->lock);
+	int r = running_locked(session, true, err);
+	bool ended = session->ended;
+	bool asks = session->activity == AP_ACTIVITY_WAITING;
+	pthread_mutex_unlock(&session->lock);
+	if (r < 0 || ended)
+		return r;
+	bool shows = seen.found && seen.activity == AP_ACTIVITY_WAITING;
+	if ((shows || asks) &&
+	    !profile_question(session->host->profile, ap_buf_text(&screen), ret) && asks)
+		last_line(ap_buf_text(&screen), ret);
+	return 0;
+}
+
+/* The words that answer, for the sentence of a refusal. */
+static void list_options(const struct question *question, struct ap_buf *ret)
+{
+	for (unsigned i = 0; i < question->n_options; i++)
+		ap_buf_printf(ret, " %s", question->options[i].id);
+	ap_buf_adds(ret, " cancel");
+}
+
+/* Waits until the program asks something else, or nothing. */
+static bool await_taken(struct session *session, const char *id)
+{
+	struct question now;
+	for (int64_t deadline = ap_clock_ns() + ANSWER_LIMIT; ap_clock_ns() < deadline;) {
+		poll(NULL, 0, POLL_PAUSE_MS);
+		if (session_question(session, &now, NULL) < 0 || strcmp(now.id, id) != 0)
+			return true;
+	}
+	return false;
+}
+
+static int answer(struct session *session, const char *word, struct question *ret_asked,
+		  const struct question_option **ret_option, struct ap_err *err)
+{
+	AP_CLEANUP_BUF struct ap_buf options = {0};
+	const struct profile_values *values = profile_values(session->host->profile);
+	int r = session_question(session, ret_asked, err);
+	if (r < 0)
+		return r;
+	if (!ret_asked->id[0])
+		return ap_err_set(err, -ENODATA, "%s asks nothing", session->name);
+	bool cancel = strcmp(word, "cancel") == 0 && *values->cancel;
+	*ret_option = cancel ? NULL : question_option(ret_asked, word);
+	list_options(ret_asked, &options);
+	if (!cancel && !*ret_option)
+		return ap_err_set(err, -EINVAL, "'%.64s' is no answer to '%s': there are%s", word,
+				  ret_asked->title, ap_buf_text(&options));
+	pthread_mutex_lock(&session->lock);
+	keys_begin_locked(session);
+	pthread_mutex_unlock(&session->lock);
+	int64_t from = ap_clock_ns();
+	r = send_keys(session, cancel ? values->cancel : (*ret_option)->keys, err);
+	bool taken = r == 0 && await_taken(session, ret_asked->id);
+	pthread_mutex_lock(&session->lock);
+	keys_typed_locked(session, from);
+	pthread_mutex_unlock(&session->lock);
+	if (r == 0 && !taken)
+		r = ap_err_set(err, -EIO, "the answer was typed, but %s asks the same still",
+			       session->name);
+	return r;
+}
+
+int session_answer(struct session *session, const char *word, struct question *ret_asked,
+		   const struct question_option **ret_option, struct ap_err *err)
+{
+	*ret_asked = (struct question){.kind = "other"};
+	if (!session->driver->needs_terminal)
+		return ap_err_set(err, -EOPNOTSUPP, "%s has no terminal to answer in",
+				  session->name);
+	int64_t deadline = ap_clock_ns() + TYPING_PATIENCE;
+	while (pthread_mutex_trylock(&session->typing) != 0) {
+		if (ap_clock_ns() > deadline)
+			return ap_err_set(err, -EBUSY, "somebody types into %s", session->name);
+		poll(NULL, 0, POLL_PAUSE_MS);
+	}
+	int r = answer(session, word, ret_asked, ret_option, err);
+	pthread_mutex_unlock(&session->typing);
+	return r;
+}
