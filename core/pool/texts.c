@@ -40,12 +40,12 @@ static int usage_text(struct ap_agent *agent, enum ap_agent_text what, struct ap
 }
 
 /* A line a key, then a line an option: agentpoolfs(5) describes it. */
-static int question_text(struct ap_agent *agent, struct ap_buf *out, struct ap_err *err)
+static int question_text(struct ap_agent *agent, struct ap_buf *out)
 {
 	struct question asked;
-	int r = session_question(agent->session, &asked, err);
-	if (r < 0 || !asked.id[0])
-		return r;
+	session_question(agent->session, &asked);
+	if (!asked.id[0])
+		return 0;
 	ap_buf_printf(out, "id %s\ntitle %s\nkind %s\n", asked.id, asked.title, asked.kind);
 	if (asked.detail[0])
 		ap_buf_printf(out, "detail %s\n", asked.detail);
@@ -72,7 +72,7 @@ static void job_text(struct worker_job *worker_job)
 		r = session_screen(agent->session, 0, out, err);
 		break;
 	case AP_TEXT_REQUEST:
-		r = question_text(agent, out, err);
+		r = question_text(agent, out);
 		break;
 	case AP_TEXT_DIFF:
 		r = look_text(agent, WORKTREE_DIFF, out, err);

@@ -47,15 +47,15 @@ static bool read_proc(pid_t pid, const char *name, char *ret, size_t size)
 /* The system call that a process sleeps in: its number and first arguments. */
 struct call {
 	long number;
-	unsigned long args[3];
+	unsigned long args[5];
 };
 
 static bool call_of(pid_t pid, struct call *ret)
 {
 	char text[256];
 	return read_proc(pid, "syscall", text, sizeof text) &&
-	       sscanf(text, "%ld 0x%lx 0x%lx 0x%lx", &ret->number, &ret->args[0], &ret->args[1],
-		      &ret->args[2]) == 4;
+	       sscanf(text, "%ld 0x%lx 0x%lx 0x%lx 0x%lx 0x%lx", &ret->number, &ret->args[0],
+		      &ret->args[1], &ret->args[2], &ret->args[3], &ret->args[4]) == 6;
 }
 
 static bool is_terminal(pid_t pid, unsigned long fd)
@@ -68,11 +68,11 @@ static bool is_terminal(pid_t pid, unsigned long fd)
 }
 
 /* Whether a process waits for its terminal and for nothing else, in a read or, as readline does, in
- * select: only what somebody types wakes it. */
+ * select without a timeout: only what somebody types wakes it. */
 static bool waits_for_terminal(pid_t pid, const struct call *call)
 {
 	if (call->number == SYS_pselect6)
-		return call->args[0] == 1 && is_terminal(pid, 0);
+		return call->args[0] == 1 && call->args[4] == 0 && is_terminal(pid, 0);
 	return call->number == SYS_read && is_terminal(pid, call->args[0]);
 }
 

@@ -23,26 +23,24 @@ static void last_line(const char *screen, struct question *ret)
 	snprintf(ret->id, sizeof ret->id, "%08x", (unsigned)ap_hash(ret->title));
 }
 
-int session_question(struct session *session, struct question *ret, struct ap_err *err)
+void session_question(struct session *session, struct question *ret)
 {
 	AP_CLEANUP_BUF struct ap_buf screen = {0};
 	struct activity_signal seen;
 	*ret = (struct question){.kind = "other"};
 	if (!session->driver->needs_terminal)
-		return 0;
+		return;
 	look_at_screen(session, &screen, &seen);
 	pthread_mutex_lock(&session->lock);
-	int r = running_locked(session, true, err);
-	bool ended = session->ended;
+	bool runs = running_locked(session, false, NULL) == 0;
 	bool asks = session->activity == AP_ACTIVITY_WAITING;
 	pthread_mutex_unlock(&session->lock);
-	if (r < 0 || ended)
-		return r;
+	if (!runs)
+		return;
 	bool shows = seen.found && seen.activity == AP_ACTIVITY_WAITING;
 	if ((shows || asks) &&
 	    !profile_question(session->host->profile, ap_buf_text(&screen), ret) && asks)
 		last_line(ap_buf_text(&screen), ret);
-	return 0;
 }
 
 /* The words that answer, for the sentence of a refusal. */
@@ -59,7 +57,8 @@ static bool await_taken(struct session *session, const char *id)
 	struct question now;
 	for (int64_t deadline = ap_clock_ns() + ANSWER_LIMIT; ap_clock_ns() < deadline;) {
 		poll(NULL, 0, POLL_PAUSE_MS);
-		if (session_question(session, &now, NULL) < 0 || strcmp(now.id, id) != 0)
+		session_question(session, &now);
+		if (strcmp(now.id, id) != 0)
 			return true;
 	}
 	return false;
@@ -70,9 +69,7 @@ static int answer(struct session *session, const char *word, struct question *re
 {
 	AP_CLEANUP_BUF struct ap_buf options = {0};
 	const struct profile_values *values = profile_values(session->host->profile);
-	int r = session_question(session, ret_asked, err);
-	if (r < 0)
-		return r;
+	session_question(session, ret_asked);
 	if (!ret_asked->id[0])
 		return ap_err_set(err, -ENODATA, "%s asks nothing", session->name);
 	bool cancel = strcmp(word, "cancel") == 0 && *values->cancel;
@@ -85,7 +82,7 @@ static int answer(struct session *session, const char *word, struct question *re
 	keys_begin_locked(session);
 	pthread_mutex_unlock(&session->lock);
 	int64_t from = ap_clock_ns();
-	r = send_keys(session, cancel ? values->cancel : (*ret_option)->keys, err);
+	int r = send_keys(session, cancel ? values->cancel : (*ret_option)->keys, err);
 	bool taken = r == 0 && await_taken(session, ret_asked->id);
 	pthread_mutex_lock(&session->lock);
 	keys_typed_locked(session, from);

@@ -228,14 +228,14 @@ void session_drop_prompts(struct session *session, bool begins_anew);
  * token is stale by then. -EAGAIN, -ENOMEM, -EOPNOTSUPP (no terminal), and as session_running(). */
 int session_keys(struct session *session, uint64_t token, const char *keys, struct ap_err *err);
 
-/* What the program asks a human now; ret->id is "" if it asks nothing. Blocks as the backend does.
- * -ENODEV, -EBUSY, as session_running(). */
-int session_question(struct session *session, struct question *ret, struct ap_err *err);
+/* What the program asks a human now; ret->id is "" if it asks nothing, or does not run. Blocks as
+ * the backend does. */
+void session_question(struct session *session, struct question *ret);
 
 /* Answers what it asks, by an option's id, by allow, always or reject, or by cancel, and waits for
  * the program to take that. `ret_option` points into `ret_asked`, or is NULL for cancel. Blocks for
  * seconds. -ENODATA: it asks nothing; -EINVAL: it does not offer that; -EIO: it asks the same
- * still; -EBUSY: somebody types; -EOPNOTSUPP; and as session_running(). */
+ * still; -EBUSY: somebody types; -EOPNOTSUPP. */
 int session_answer(struct session *session, const char *word, struct question *ret_asked,
 		   const struct question_option **ret_option, struct ap_err *err);
 

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""line_program.py editor|marked|blind: a program that has no profile, for tests.
+"""line_program.py editor|marked|blind|ticks: a program that has no profile, for tests.
 
 It always waits for its terminal and for something else at once, so that its process does not tell whether it
 works. `editor` edits its line in a terminal in raw mode, with the cursor behind its prompt "? "; `marked` hides
-the cursor and marks its prompts and commands by OSC 133; `blind` hides the cursor and marks nothing. A line is
+the cursor and marks its prompts and commands by OSC 133; `blind` hides the cursor and marks nothing; so does `ticks`,
+which waits for its terminal alone, but never for long, as what works beside that does. A line is
 answered with "answer to LINE" after a moment; the file `gate`, if it is there, has to go first."""
 
 import os
@@ -27,7 +28,10 @@ def mark(letter):
 
 def wait():
     """Whatever it does, it waits for both."""
-    ready, _, _ = select.select([0, never], [], [], None)
+    if kind == "ticks":
+        ready, _, _ = select.select([0], [], [], 0.05)
+    else:
+        ready, _, _ = select.select([0, never], [], [])
     return os.read(0, 65536).decode() if 0 in ready else ""
 
 

@@ -714,19 +714,23 @@ END
 }
 
 @test "a program of which the terminal tells nothing is ready after the silence of its profile" {
-    printf 'like = default\nsilence = 1h\n' > "$PROFILE"
-    mount_pool 1 1 -o "program_profile=$PROFILE" -- python3 "$BATS_TEST_DIRNAME/line_program.py" blind
-    echo job > "$POOL/acquire"
-    await contains "$JOB/screen" "?"
-    sleep 1
-    assert_equal "$(cat "$JOB/activity")" starting
-    assert contains "$JOB/why" silence
-    unmount_pool
-    sed -i 's/1h/500ms/' "$PROFILE"
-    mount_pool 1 1 -o "program_profile=$PROFILE" -- python3 "$BATS_TEST_DIRNAME/line_program.py" blind
-    echo job > "$POOL/acquire"
-    assert_equal "$(wait_for_job)" ready
-    assert contains "$JOB/why" silence
+    local kind
+    for kind in blind ticks; do
+        printf 'like = default\nsilence = 1h\n' > "$PROFILE"
+        mount_pool 1 1 -o "program_profile=$PROFILE" -- python3 "$BATS_TEST_DIRNAME/line_program.py" $kind
+        echo job > "$POOL/acquire"
+        await contains "$JOB/screen" "?"
+        sleep 1
+        assert_equal "$(cat "$JOB/activity")" starting
+        assert contains "$JOB/why" silence
+        unmount_pool
+        sed -i 's/1h/500ms/' "$PROFILE"
+        mount_pool 1 1 -o "program_profile=$PROFILE" -- python3 "$BATS_TEST_DIRNAME/line_program.py" $kind
+        echo job > "$POOL/acquire"
+        assert_equal "$(wait_for_job)" ready
+        assert contains "$JOB/why" silence
+        unmount_pool
+    done
 }
 
 @test "a program without a profile that asks waits for a human, though it reads its terminal" {
