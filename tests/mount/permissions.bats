@@ -109,7 +109,7 @@ readonly AT_OPEN="line 1: " AT_WRITE="write error: " EPERM="Operation not permit
     mount_pool 1 1 -o allow_other
     assert_equal "$(as_other cat "$POOL/agents/agent-1/state")" idle
     as_other cat "$POOL/agents/agent-1/screen"
-    for file in acquire release scale ctl config/base agents/agent-1/{prompt,keys,ctl,activity}; do
+    for file in acquire release scale ctl config/base agents/agent-1/{prompt,keys,answer,ctl,activity}; do
         refused_to_other "echo job > $POOL/$file" "Permission denied"
     done
 }
@@ -158,7 +158,7 @@ readonly AT_OPEN="line 1: " AT_WRITE="write error: " EPERM="Operation not permit
     needs_root "acts as another user"
     mount_pool 2 2 -o allow_other,umask=0
     echo mine agent=agent-1 > "$POOL/acquire"
-    for file in prompt keys ctl activity; do
+    for file in prompt keys answer ctl activity; do
         refused_to_other "echo kill > $POOL/leases/mine/$file" "$AT_OPEN$POOL/leases/mine/$file: $EPERM"
         assert_equal "$(as_other cat "$POOL/last_error")" "lease mine is not yours"
     done
@@ -175,7 +175,7 @@ readonly AT_OPEN="line 1: " AT_WRITE="write error: " EPERM="Operation not permit
     needs_root "acts as another user"
     mount_pool 1 1 -o allow_other,umask=0
     echo mine > "$POOL/acquire"
-    for file in prompt keys ctl activity; do
+    for file in prompt keys answer ctl activity; do
         refused_to_other "echo kill >&5" "$AT_WRITE$EPERM" 5> "$POOL/leases/mine/$file"
         assert_equal "$(as_other cat "$POOL/last_error")" "lease mine is not yours"
     done
