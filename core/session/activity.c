@@ -241,7 +241,11 @@ static bool conclude_shell(const struct activity_rules *rules, const struct acti
 	if (!look->known)
 		return false;
 	bool job = look->foreground != look->program;
-	bool command = in->runs_command || look->reads == READS_INPUT;
+	/* a shell that edits its input at a prompt runs no command; the output of the last one,
+	 * with the marker of its end, may be on its way */
+	bool at_prompt = !job && look->edits && look->reads == READS_PROMPT;
+	bool command = (in->runs_command && !at_prompt) || look->reads == READS_INPUT;
+	int64_t arrived = in->output_ns + UNMARKED_SETTLE;
 	int64_t silent = in->output_ns + rules->debounce_ns;
 	if (!job && look->reads == READS_NOTHING) {
 		because(ret, AP_ACTIVITY_BUSY, next_look(in, now, 8),
@@ -262,6 +266,8 @@ static bool conclude_shell(const struct activity_rules *rules, const struct acti
 			 (int)look->foreground);
 	} else if (command) {
 		because(ret, AP_ACTIVITY_BUSY, silent, "marks: a command has begun");
+	} else if (in->runs_command && now < arrived) {
+		because(ret, AP_ACTIVITY_BUSY, arrived, "marks: a command has not ended yet");
 	} else {
 		conclude_prompt(rules, in, now, ret);
 	}

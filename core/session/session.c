@@ -353,10 +353,6 @@ static void gather(struct session *session, struct evidence *ret)
 		ret->look =
 			activity_look(ret->program, !backend->ops->canonical(backend, &running_in));
 	output_look(session, &ret->signs);
-	/* a shell that edits its input at a prompt runs no command, whatever its markers say */
-	if (rules->shell && ret->look.known && ret->look.foreground == ret->program &&
-	    ret->look.edits)
-		ret->signs.runs_command = false;
 	struct activity_signal line = {.found = false};
 	if (rules->shell)
 		(void)profile_judge(session->host->profile, PROFILE_LINE, ret->signs.line, NULL,

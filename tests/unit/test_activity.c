@@ -110,6 +110,19 @@ static void builtin_that_reads(void **state)
 	assert_concludes(&shell_rules, &in, AP_ACTIVITY_WAITING);
 }
 
+static void end_that_is_on_its_way(void **state)
+{
+	struct activity_input in = shell();
+	in.marks = in.runs_command = in.look.edits = true; /* the shell is at its prompt already */
+	in.marked_ns = in.output_ns = in.screen.at_ns = NOW - 100 * AP_MS;
+	in.entered_ns = NOW - 110 * AP_MS;
+	assert_concludes(&shell_rules, &in, AP_ACTIVITY_BUSY);
+	assert_true(settle(&shell_rules, &in).recheck_ns <= NOW + AP_SECOND);
+	in.marked_ns = in.output_ns = in.screen.at_ns = NOW - 2 * AP_SECOND; /* it never comes */
+	in.entered_ns = NOW - 3 * AP_SECOND;
+	assert_concludes(&shell_rules, &in, AP_ACTIVITY_READY);
+}
+
 static void substitution_in_a_start_up_file(void **state)
 {
 	struct activity_input in = shell();
@@ -631,6 +644,9 @@ int main(void)
 		IT("a shell that is at work itself is busy", shell_that_computes),
 		IT("a job that reads the terminal waits", job_that_reads),
 		IT("a command of the shell that reads the terminal waits", builtin_that_reads),
+		IT("a shell at its prompt is busy until the end of its command is told, for a "
+		   "while",
+		   end_that_is_on_its_way),
 		IT("a shell is starting until its first prompt, however silent",
 		   substitution_in_a_start_up_file),
 		IT("a first prompt without marks is one when the screen asks nothing",
