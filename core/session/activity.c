@@ -535,7 +535,8 @@ struct activity activity_conclude(const struct activity_rules *rules,
 	 * the program reads on */
 	bool unseen = in->entered_ns > 0 && in->output_ns < in->entered_ns;
 	int64_t pause, news_by = silent_since(in) + rules->silence_ns, again = news_by;
-	if (terminal_reads(rules, in, &pause))
+	bool reads = terminal_reads(rules, in, &pause) != NULL;
+	if (reads)
 		news_by = again = silent_since(in) + rules->debounce_ns;
 	else if (rules->terminal && next_look(in, now, 1) < again)
 		again = next_look(in, now, 1);
@@ -559,7 +560,7 @@ struct activity activity_conclude(const struct activity_rules *rules,
 			       &result);
 	/* the last capture may have been before the last of the keys */
 	int64_t news = in->output_ns > in->keys_ns ? in->output_ns : in->keys_ns;
-	if (!terminal_reads(rules, in, &pause))
+	if (!reads)
 		pause = rules->tells_ready ? 0 : rules->debounce_ns;
 	result.wants_look = rules->looks && in->screen.at_ns < news && now >= in->output_ns + pause;
 	if (!in->started_ready && result.activity == AP_ACTIVITY_BUSY)
