@@ -276,6 +276,7 @@ struct ap_agent_info {
 	uint64_t n_prompts;
 	int64_t output_size; /* bytes of plain text printed so far */
 	int64_t raw_size;    /* bytes printed so far */
+	int64_t calls_size;  /* bytes of AP_KEPT_CALLS */
 	char exit_how[64];   /* of the last program that has ended, such as "code 0"; "" */
 	int64_t exit_time;   /* when: seconds of the wall clock; 0: not known */
 };
@@ -369,9 +370,11 @@ int ap_agent_attach(struct ap_pool *pool, struct ap_agent *agent, struct ap_buf 
 
 /* Texts of an agent that take time to make; ap_request_text() has the text. */
 enum ap_agent_text {
-	AP_TEXT_SCREEN,	 /* what is on the terminal */
-	AP_TEXT_REQUEST, /* what the program asks, and what it offers */
-	AP_TEXT_DIFF,	 /* worktree against base, untracked files included */
+	AP_TEXT_SCREEN,	     /* what is on the terminal */
+	AP_TEXT_REQUEST,     /* what the program asks, and what it offers */
+	AP_TEXT_PLAN,	     /* of the program, a line an entry */
+	AP_TEXT_STOP_REASON, /* why its last turn ended */
+	AP_TEXT_DIFF,	     /* worktree against base, untracked files included */
 	AP_TEXT_DIFFSTAT,
 	AP_TEXT_CHANGES,
 	AP_TEXT_HEAD,	/* the worktree's commit */
@@ -400,6 +403,7 @@ bool ap_agent_has_settled(struct ap_pool *pool, struct ap_agent *agent);
 enum ap_kept_text {
 	AP_KEPT_OUTPUT, /* of an agent: all it printed, plain text */
 	AP_KEPT_RAW,	/* of an agent: the bytes */
+	AP_KEPT_CALLS,	/* of an agent: its program's tool calls, a line of JSON each */
 	AP_KEPT_EVENTS, /* of the pool; `agent` is NULL */
 };
 

@@ -83,6 +83,20 @@ static int raw_read(const struct tree_call *call, int64_t offset, size_t size,
 				 call->err);
 }
 
+static int64_t calls_size(const struct tree_call *call)
+{
+	struct ap_agent_info info;
+	ap_agent_look(call->pool, call->agent, &info);
+	return info.calls_size;
+}
+
+static int calls_read(const struct tree_call *call, int64_t offset, size_t size,
+		      struct ap_request *request)
+{
+	return ap_pool_read_kept(call->pool, call->agent, AP_KEPT_CALLS, offset, size, request,
+				 call->err);
+}
+
 static int worktree_link(const struct tree_call *call, struct ap_buf *out)
 {
 	struct ap_agent_info info;
@@ -94,6 +108,16 @@ static int worktree_link(const struct tree_call *call, struct ap_buf *out)
 static int fetch_request(const struct tree_call *call, struct ap_request *request)
 {
 	return ap_agent_text(call->pool, call->agent, AP_TEXT_REQUEST, request, call->err);
+}
+
+static int fetch_plan(const struct tree_call *call, struct ap_request *request)
+{
+	return ap_agent_text(call->pool, call->agent, AP_TEXT_PLAN, request, call->err);
+}
+
+static int fetch_stop_reason(const struct tree_call *call, struct ap_request *request)
+{
+	return ap_agent_text(call->pool, call->agent, AP_TEXT_STOP_REASON, request, call->err);
 }
 
 static int answer_submit(const struct tree_call *call, char *line, struct ap_request *request)
@@ -399,13 +423,19 @@ const struct tree_row tree_agent[] = {
 	 .writer = TREE_WRITER_HOLDER},
 	{"request", "what the program asks: id, title, kind, detail, and a line an option",
 	 .fetch = fetch_request},
-	{"answer", "an option of request, or allow, always, reject, cancel",
+	{"answer", "[ID] and an option of request, or allow, always, reject, cancel",
 	 .submit = answer_submit, .writer = TREE_WRITER_HOLDER, .fresh = true},
 	{"attach", "a script that attaches your terminal: sh attach, to look only sh attach -r",
 	 .show = attach_show},
 	{"screen", "what is on the terminal now", .fetch = fetch_screen},
 	{"output", "all it printed, plain text; grows", .size = output_size, .read = output_read},
 	{"output.raw", "the bytes that it printed; grows", .size = raw_size, .read = raw_read},
+	{"calls", "its tool calls that have ended, a line of JSON each; grows", .size = calls_size,
+	 .read = calls_read},
+	{"plan", "what the program means to do: status, priority and text, a line each",
+	 .fetch = fetch_plan},
+	{"stop_reason", "why the program's last turn ended: end_turn, cancelled, refusal, error, …",
+	 .fetch = fetch_stop_reason},
 	{"wait", "a read waits until the program is ready, waiting or exited, and prints which",
 	 .fetch = fetch_wait, .parks = true, .unlisted = true},
 	{"response", "a read waits likewise, and prints what was printed since the last prompt",

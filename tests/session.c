@@ -118,6 +118,7 @@ static int open_host(const char *profile, struct ap_err *err)
 	if (r == 0)
 		r = backend_configure(host.backend, err);
 	host.profile = loaded;
+	host.driver = loaded ? session_driver(loaded) : NULL;
 	host.repo = host.worktrees = host.mountpoint = dir;
 	atomic_store(&host.max_prompt, 1 << 20);
 	atomic_store(&host.output_limit, 64 << 20);

@@ -1,5 +1,5 @@
-/* agentpool-shim [-i] [-c GROUP] [-n FILES] [-o FILE] [-u NAME]... [--] DIR PROGRAM [ARG...]: the
- * parent of an agent's program, in a pane of tmux or by itself.
+/* agentpool-shim [-i] [-c GROUP] [-n FILES] [-o FILE [-e FILE]] [-u NAME]... [--] DIR PROGRAM
+ * [ARG...]: the parent of an agent's program, in a pane of tmux or by itself.
  *
  * Starts the program in the foreground of the terminal, as a shell starts a job, with a clean
  * environment; takes over every process that its descendants leave behind; and when the program
@@ -13,6 +13,7 @@
  *     -n FILES  limits the files that the program may have open (RLIMIT_NOFILE, soft)
  *     -o FILE   the shim prints its pid and goes into the background, in a session of its own; what
  *               the program prints is appended to FILE
+ *     -e FILE   its standard error, to this FILE instead
  *     -u NAME   removes a name from the program's environment
  *
  * Its records in DIR: `alive`, its pid, locked as long as it lives; `pid`, of the program, and its
@@ -322,15 +323,17 @@ static void limit_files(void)
 }
 
 /* Detaches from the caller, its terminal and its files. False: it could not. */
-static bool go_away(const char *output)
+static bool go_away(const char *output, const char *errors)
 {
-	int out = open(output, O_WRONLY | O_CREAT | O_APPEND | O_NOFOLLOW | O_CLOEXEC, 0600);
+	const int append = O_WRONLY | O_CREAT | O_APPEND | O_NOFOLLOW | O_CLOEXEC;
+	int out = open(output, append, 0600);
+	int err = errors ? open(errors, append, 0600) : out;
 	int in = open("/dev/null", O_RDONLY | O_CLOEXEC);
-	pid_t shim = out < 0 || in < 0 ? -1 : fork();
+	pid_t shim = out < 0 || err < 0 || in < 0 ? -1 : fork();
 	if (shim > 0)
 		_exit(printf("%d\n", (int)shim) > 0 && fflush(stdout) == 0 ? 0 : 1);
 	return shim == 0 && setsid() >= 0 && dup2(in, STDIN_FILENO) >= 0 &&
-	       dup2(out, STDOUT_FILENO) >= 0 && dup2(out, STDERR_FILENO) >= 0;
+	       dup2(out, STDOUT_FILENO) >= 0 && dup2(err, STDERR_FILENO) >= 0;
 }
 
 static void run_program(char **argv, int input, pid_t shim)
@@ -363,25 +366,26 @@ int main(int argc, char **argv)
 	static const char *const unset[] = {"TMUX", "TMUX_PANE", "CLAUDECODE"};
 	for (size_t i = 0; i < sizeof unset / sizeof *unset; i++)
 		unsetenv(unset[i]);
-	const char *output = NULL;
+	const char *output = NULL, *errors = NULL;
 	bool by_lines = false;
 	int option;
-	while ((option = getopt(argc, argv, "+ic:n:o:u:")) != -1) {
+	while ((option = getopt(argc, argv, "+ic:e:n:o:u:")) != -1) {
 		if (option == 'u')
 			unsetenv(optarg);
 		if (option == 'c')
 			group = optarg;
 		if (option == 'n')
 			n_files = strtoull(optarg, NULL, 10);
+		if (option == 'e')
+			errors = optarg;
 		if (option == 'o')
 			output = optarg;
 		by_lines = by_lines || option == 'i';
 	}
 	argv += optind;
 	if (argc - optind < 2) {
-		fprintf(stderr, "usage: agentpool-shim [-i] [-c GROUP] [-n FILES] [-o FILE] [-u "
-				"NAME]... [--] "
-				"DIR PROGRAM [ARG...]\n");
+		fprintf(stderr, "usage: agentpool-shim [-i] [-c GROUP] [-n FILES] [-o FILE "
+				"[-e FILE]] [-u NAME]... [--] DIR PROGRAM [ARG...]\n");
 		return 2;
 	}
 	records = open(argv[0], O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -394,7 +398,7 @@ int main(int argc, char **argv)
 		perror("agentpool-shim: input");
 		return 1;
 	}
-	if (output && !go_away(output)) {
+	if (output && !go_away(output, errors)) {
 		perror(output);
 		return 1;
 	}

@@ -27,6 +27,8 @@ struct backend_spawn {
 	/* the shim's records: `pid`, `alive` (locked), `exit` at the end */
 	const char *record_dir;
 	const char *output_file; /* everything that it prints is appended to this file */
+	const char *errors_file; /* but for its standard error, which goes here; NULL: it does not.
+				  * Without terminals only */
 	struct terminal_size size; /* of its terminal, which keeps it, whoever attaches */
 	bool input_fifo;	 /* its standard input is the FIFO `input` in record_dir */
 };

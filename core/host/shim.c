@@ -154,6 +154,10 @@ void shim_words(struct shim_backend *shims, const struct backend_spawn *spawn, c
 		ap_words_add(ret, "-o");
 		ap_words_add(ret, output);
 	}
+	if (output && spawn->errors_file) {
+		ap_words_add(ret, "-e");
+		ap_words_add(ret, spawn->errors_file);
+	}
 	ap_words_add(ret, "--");
 	ap_words_add(ret, spawn->record_dir);
 	for (const char *const *arg = spawn->argv; *arg; arg++)

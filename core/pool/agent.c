@@ -111,6 +111,12 @@ static void on_prompts_dropped(void *owner, uint64_t up_to_seq)
 	store_submit(agent->pool->store, txn, false, NULL, NULL);
 }
 
+static void on_answered(void *owner, const struct question *asked,
+			const struct question_option *option, const char *rule)
+{
+	(void)owner, (void)asked, (void)option, (void)rule;
+}
+
 static void on_note(void *owner, enum session_note what, const char *text)
 {
 	struct ap_agent *agent = owner;
@@ -128,6 +134,7 @@ static const struct session_callbacks callbacks = {
 	.activity = on_activity,
 	.prompt_taken = on_prompt_taken,
 	.prompt_done = on_prompt_done,
+	.answered = on_answered,
 	.prompts_dropped = on_prompts_dropped,
 	.note = on_note,
 };
@@ -265,6 +272,7 @@ static void session_shown(const struct ap_agent *agent, const struct session_inf
 {
 	ret->output_size = info->output_size;
 	ret->raw_size = info->raw_size;
+	ret->calls_size = info->calls_size;
 	ret->activity = info->activity;
 	ret->pid = info->pid;
 	memcpy(ret->why, info->why, sizeof ret->why);

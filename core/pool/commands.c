@@ -137,7 +137,12 @@ int ap_agent_keys(struct ap_pool *pool, struct ap_agent *agent, uint64_t token, 
 int ap_agent_cancel(struct ap_pool *pool, struct ap_agent *agent, uint64_t token,
 		    struct ap_err *err)
 {
-	return ap_agent_keys(pool, agent, token, profile_values(pool->profile)->cancel, err);
+	pthread_mutex_lock(&pool->lock);
+	int r = may_be_asked_locked(agent, token, false, err);
+	if (r == 0)
+		r = session_cancel(agent->session, token, err);
+	pthread_mutex_unlock(&pool->lock);
+	return r;
 }
 
 /* --- answers --- */
@@ -169,7 +174,7 @@ static void job_answer(struct worker_job *worker_job)
 	if (r == 0)
 		r = may_be_asked(agent, job->token, false, &err);
 	if (r == 0)
-		r = session_answer(agent->session, job->message, &asked, &option, &err);
+		r = session_answer(agent->session, job->message, job->uid, &asked, &option, &err);
 	if (r == 0)
 		note_answer(agent, job->uid, &asked, option);
 	request_answer(job->request, r, &err);

@@ -131,6 +131,7 @@ static int fill_session_host(struct ap_pool *pool, struct ap_err *err)
 		return ap_err_errno(err, -ENOMEM, "pool");
 	}
 	host->profile = pool->profile;
+	host->driver = session_driver(pool->profile);
 	host->argv = pool->argv;
 	host->repo = pool->repo.main_path;
 	host->worktrees = pool->worktrees;

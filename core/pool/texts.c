@@ -40,18 +40,33 @@ static int usage_text(struct ap_agent *agent, enum ap_agent_text what, struct ap
 }
 
 /* A line a key, then a line an option: agentpoolfs(5) describes it. */
-static int question_text(struct ap_agent *agent, struct ap_buf *out)
+static void question_text(const struct question *asked, struct ap_buf *out)
+{
+	ap_buf_printf(out, "id %s\ntitle %s\nkind %s\n", asked->id, asked->title, asked->kind);
+	if (asked->detail[0])
+		ap_buf_printf(out, "detail %s\n", asked->detail);
+	for (unsigned i = 0; i < asked->n_options; i++)
+		ap_buf_printf(out, "%s %s %s\n", asked->options[i].id, asked->options[i].kind,
+			      asked->options[i].name);
+}
+
+/* All that it asks, with an empty line between. */
+static int questions_text(struct ap_agent *agent, struct ap_buf *out)
 {
 	struct question asked;
-	session_question(agent->session, &asked);
-	if (!asked.id[0])
-		return 0;
-	ap_buf_printf(out, "id %s\ntitle %s\nkind %s\n", asked.id, asked.title, asked.kind);
-	if (asked.detail[0])
-		ap_buf_printf(out, "detail %s\n", asked.detail);
-	for (unsigned i = 0; i < asked.n_options; i++)
-		ap_buf_printf(out, "%s %s %s\n", asked.options[i].id, asked.options[i].kind,
-			      asked.options[i].name);
+	for (unsigned nth = 0;; nth++) {
+		session_question(agent->session, nth, &asked);
+		if (!asked.id[0])
+			return 0;
+		if (nth > 0)
+			ap_buf_adds(out, "\n");
+		question_text(&asked, out);
+	}
+}
+
+static int told_text(struct ap_agent *agent, enum session_told what, struct ap_buf *out)
+{
+	session_told(agent->session, what, out);
 	return 0;
 }
 
@@ -72,7 +87,13 @@ static void job_text(struct worker_job *worker_job)
 		r = session_screen(agent->session, 0, out, err);
 		break;
 	case AP_TEXT_REQUEST:
-		r = question_text(agent, out);
+		r = questions_text(agent, out);
+		break;
+	case AP_TEXT_PLAN:
+		r = told_text(agent, SESSION_PLAN, out);
+		break;
+	case AP_TEXT_STOP_REASON:
+		r = told_text(agent, SESSION_STOP_REASON, out);
 		break;
 	case AP_TEXT_DIFF:
 		r = look_text(agent, WORKTREE_DIFF, out, err);
@@ -220,6 +241,11 @@ struct ap_events_end ap_pool_events_end(struct ap_pool *pool)
 /* Reads a piece of a kept text into the request. With `at_once` it fails where it would block. */
 static ssize_t read_kept(const struct pool_job *job, bool at_once)
 {
+	static const enum session_output outputs[] = {
+		[AP_KEPT_OUTPUT] = SESSION_PLAIN,
+		[AP_KEPT_RAW] = SESSION_RAW,
+		[AP_KEPT_CALLS] = SESSION_CALLS,
+	};
 	struct ap_request *request = job->request;
 	size_t size = job->kept.size;
 	ssize_t n;
@@ -229,7 +255,7 @@ static ssize_t read_kept(const struct pool_job *job, bool at_once)
 		n = events_read(job->pool->events, at_once, request->text.data, size,
 				job->kept.offset, &request->offset);
 	else
-		n = session_read_output(job->agent->session, job->kept.text == AP_KEPT_RAW, at_once,
+		n = session_read_output(job->agent->session, outputs[job->kept.text], at_once,
 					request->text.data, size, job->kept.offset,
 					&request->offset);
 	request->text.len = n > 0 ? (size_t)n : 0;

@@ -4,23 +4,93 @@
 
 #include "session_internal.h"
 
+/* NULL hooks do nothing, where no comment says otherwise. */
 struct session_driver {
 	/* The program runs in a terminal; otherwise its input is a FIFO and its output a file. */
 	bool needs_terminal;
 
-	/* Gives the program a prompt, and checks whether the program accepted it. In the lane;
-	 * blocks as the backend does. -EAGAIN: too early, the program got nothing of the prompt;
-	 * -ECANCELED: delivery_is_void(); -EIO, … */
+	/* What the program says on its standard error goes to a file of its own: its standard
+	 * output is for the driver. */
+	bool errors_apart;
+
+	/* --- its life: `init` when the session is made, false on ENOMEM --- */
+
+	bool (*init)(struct session *session);
+	void (*fini)(struct session *session);
+
+	/* The files of the output are opened: of a new one, or with `adopt` of one that an earlier
+	 * daemon left, which is read again next. -errno. */
+	int (*opens)(struct session *session, bool adopt);
+
+	/* A program is about to start; the output begins anew while it goes on. output_lock held.
+	 */
+	void (*starts)(struct session *session);
+	void (*forgets)(struct session *session);
+
+	/* The program was started, or was taken up from an earlier daemon. In the lane, or before
+	 * it has any job. */
+	void (*started)(struct session *session);
+	void (*taken_up)(struct session *session);
+
+	/* --- prompts: in the lane; they block as the backend does --- */
+
+	/* Gives the program a prompt, and checks whether the program accepted it. -EAGAIN: too
+	 * early, the program got nothing of the prompt; -ECANCELED: delivery_is_void(); -EIO, … */
 	int (*deliver)(struct session *session, const struct ap_buf *text,
 		       enum session_outcome *ret, struct ap_err *err);
 
-	/* Consumes the plain text of what the program has printed since the last call. NULL: the
-	 * driver finds no events in it. output_lock held. */
-	void (*printed)(struct session *session, const struct ap_buf *text);
+	/* Gives the program the profile's command to forget; `forget` also waits for its effect.
+	 * False: it did not come within `limit_ns`. NULL: it has none. */
+	int (*command)(struct session *session, const char *text, struct ap_err *err);
+	bool (*forget)(struct session *session, const char *text, int64_t limit_ns);
+
+	/* Has the program break off what it does. Does not block. NULL: the profile's keys do. */
+	void (*cancel)(struct session *session);
+
+	/* --- its output: output_lock held --- */
+
+	/* Takes the next bytes that the program has printed, which begin at the offset `at`, and
+	 * appends what they are as plain text. */
+	void (*printed)(struct session *session, const char *bytes, size_t n, int64_t at,
+			struct ap_buf *ret);
+
+	/* The same of its standard error, if that is apart. */
+	void (*complained)(struct session *session, const char *bytes, size_t n,
+			   struct ap_buf *ret);
 
 	/* Appends the answer to the last prompt. NULL: the answer is the output since that prompt.
-	 * output_lock held. */
+	 */
 	void (*response)(const struct session *session, struct ap_buf *ret);
+
+	/* Appends what else the program has told. */
+	void (*told)(const struct session *session, enum session_told what, struct ap_buf *ret);
+
+	/* After these, with no lock held. */
+	void (*heard)(struct session *session);
+
+	/* --- what it asks; they block as the backend does. NULL: it asks nothing --- */
+
+	/* As session_question(). */
+	void (*question)(struct session *session, unsigned nth, struct question *ret);
+
+	/* As session_answer(), of the question of that id ("": the first). `typing` held. */
+	int (*answer)(struct session *session, const char *id, const char *word, uid_t uid,
+		      struct question *ret_asked, const struct question_option **ret_option,
+		      struct ap_err *err);
 };
 
-extern const struct session_driver driver_terminal, driver_stream;
+extern const struct session_driver driver_terminal, driver_stream, driver_acp;
+
+/* --- driver_stream.c: programs without a terminal --- */
+
+/* Writes to the FIFO that the program reads, and ends a line that was cut before. `typing` held, or
+ * in the lane of a session that nobody else writes to. -EAGAIN: the program has not opened it;
+ * -ETIMEDOUT: the program does not read, and has a part of it; -EIO, … */
+int write_input(struct session *session, const char *text, size_t len, struct ap_err *err);
+
+/* --- question.c: a terminal's --- */
+
+void terminal_question(struct session *session, unsigned nth, struct question *ret);
+int terminal_answer(struct session *session, const char *id, const char *word, uid_t uid,
+		    struct question *ret_asked, const struct question_option **ret_option,
+		    struct ap_err *err);

@@ -13,12 +13,12 @@
 /* Longest event; the driver drops longer ones. */
 #define EVENT_MAX (16 << 20)
 
-/* --- a prompt --- */
+/* --- the program's standard input --- */
 
 /* How long a program may take to read its input. */
 #define INPUT_LIMIT (30 * AP_SECOND)
 
-static int write_input(int fd, const char *text, size_t len)
+static int write_all(int fd, const char *text, size_t len)
 {
 	int64_t deadline = ap_clock_ns() + INPUT_LIMIT;
 	for (size_t done = 0; done < len;) {
@@ -35,15 +35,9 @@ static int write_input(int fd, const char *text, size_t len)
 	return 0;
 }
 
-static int stream_deliver(struct session *session, const struct ap_buf *text,
-			  enum session_outcome *ret, struct ap_err *err)
+int write_input(struct session *session, const char *text, size_t len, struct ap_err *err)
 {
 	AP_CLEANUP_BUF struct ap_buf path = {0};
-	AP_CLEANUP_BUF struct ap_buf line = {0};
-	*ret = SESSION_NO_EVIDENCE;
-	int r = profile_input(session->host->profile, ap_buf_text(text), text->len, &line);
-	if (r < 0)
-		return ap_err_errno(err, r, "the prompt");
 	ap_buf_printf(&path, "%s/input", session->dir);
 	AP_CLEANUP_CLOSE int fd =
 		open(ap_buf_text(&path), O_WRONLY | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC);
@@ -51,16 +45,30 @@ static int stream_deliver(struct session *session, const struct ap_buf *text,
 		return -EAGAIN; /* the program has not opened its input yet */
 	if (fd < 0)
 		return ap_err_errno(err, -errno, "the input of %s", session->name);
+	int r = session->input_cut ? write_all(fd, "\n", 1) : 0; /* ends the cut line */
+	if (r == 0)
+		r = write_all(fd, text, len);
+	session->input_cut = r < 0;
+	return r < 0 ? ap_err_errno(err, r, "the input of %s", session->name) : 0;
+}
+
+/* --- a prompt --- */
+
+static int stream_deliver(struct session *session, const struct ap_buf *text,
+			  enum session_outcome *ret, struct ap_err *err)
+{
+	AP_CLEANUP_BUF struct ap_buf line = {0};
+	*ret = SESSION_NO_EVIDENCE;
+	int r = profile_input(session->host->profile, ap_buf_text(text), text->len, &line);
+	if (r < 0)
+		return ap_err_errno(err, r, "the prompt");
 	output_prompted(session);
 	int64_t entered_before = output_entered(session);
-	r = session->input_cut ? write_input(fd, "\n", 1) : 0; /* ends the cut line */
-	if (r == 0)
-		r = write_input(fd, line.data, line.len);
-	session->input_cut = r < 0;
+	r = write_input(session, line.data, line.len, err);
 	if (r < 0)
 		output_not_entered(session, entered_before);
 	*ret = r < 0 ? SESSION_NOT_SUBMITTED : SESSION_SUBMITTED;
-	return r < 0 ? ap_err_errno(err, r, "the input of %s", session->name) : 0;
+	return r;
 }
 
 /* --- events --- */
@@ -78,11 +86,16 @@ static void on_event(struct session *session, const char *line)
 	}
 }
 
-/* Splits the output into events, which are whole lines; drops one over EVENT_MAX. */
-static void stream_printed(struct session *session, const struct ap_buf *text)
+/* Splits the plain text into events, which are whole lines; drops one over EVENT_MAX. */
+static void stream_printed(struct session *session, const char *bytes, size_t n, int64_t offset,
+			   struct ap_buf *ret)
 {
 	struct ap_buf *line = &session->line;
-	for (const char *at = ap_buf_text(text), *end = at + text->len; at < end;) {
+	size_t before = ret->len;
+	(void)offset;
+	ap_plain_add(&session->filter, bytes, n, ret);
+	for (const char *at = ap_buf_text(ret) + before, *end = ap_buf_text(ret) + ret->len;
+	     at < end;) {
 		const char *newline = memchr(at, '\n', (size_t)(end - at));
 		size_t len = (size_t)((newline ? newline : end) - at);
 		if (line->len <= EVENT_MAX)

@@ -326,7 +326,7 @@ static int terminal_deliver(struct session *session, const struct ap_buf *text,
 	return r < 0 ? r : submit(&delivery, ret, err);
 }
 
-int type_command(struct session *session, const char *text, struct ap_err *err)
+static int type_command(struct session *session, const char *text, struct ap_err *err)
 {
 	struct delivery delivery __attribute__((cleanup(delivery_fini))) = {
 		.session = session, .composes = profile_has_composer(session->host->profile)};
@@ -357,10 +357,15 @@ static bool await_ready(struct session *session, int64_t limit_ns)
 
 /* --- the program's own commands --- */
 
+static bool terminal_forget(struct session *session, const char *text, int64_t limit_ns)
+{
+	return type_command(session, text, NULL) == 0 && await_ready(session, limit_ns);
+}
+
 bool session_clear(struct session *session, int64_t limit_ns)
 {
-	const char *clear = profile_values(session->host->profile)->clear;
-	return type_command(session, clear, NULL) == 0 && await_ready(session, limit_ns);
+	return session->driver->forget(session, profile_values(session->host->profile)->clear,
+				       limit_ns);
 }
 
 void session_quit(struct session *session)
@@ -378,4 +383,8 @@ void session_quit(struct session *session)
 const struct session_driver driver_terminal = {
 	.needs_terminal = true,
 	.deliver = terminal_deliver,
+	.command = type_command,
+	.forget = terminal_forget,
+	.question = terminal_question,
+	.answer = terminal_answer,
 };

@@ -73,29 +73,38 @@ static void on_osc(void *data, const char *osc, const struct ap_buf *out)
 
 void output_init(struct session *session)
 {
-	session->raw = session->plain = KEPT_NONE;
-	session->read_fd = -1;
+	session->raw = session->plain = session->calls = session->errors = KEPT_NONE;
+	session->read_fd = session->errors_fd = -1;
 	pthread_mutex_init(&session->output_lock, NULL);
 }
 
 void output_fini(struct session *session)
 {
-	if (session->read_fd >= 0)
-		close(session->read_fd);
+	const int fds[] = {session->read_fd, session->errors_fd};
+	for (size_t i = 0; i < sizeof fds / sizeof *fds; i++) {
+		if (fds[i] >= 0)
+			close(fds[i]);
+	}
 	kept_close(&session->raw);
 	kept_close(&session->plain);
+	kept_close(&session->calls);
+	kept_close(&session->errors);
 	ap_buf_fini(&session->line);
 	ap_buf_fini(&session->response);
 	pthread_mutex_destroy(&session->output_lock);
 }
 
-ssize_t session_read_output(struct session *session, bool raw, bool at_once, void *ret, size_t size,
-			    int64_t offset, int64_t *ret_offset)
+ssize_t session_read_output(struct session *session, enum session_output what, bool at_once,
+			    void *ret, size_t size, int64_t offset, int64_t *ret_offset)
 {
+	const struct kept *const kept[] = {
+		[SESSION_PLAIN] = &session->plain,
+		[SESSION_RAW] = &session->raw,
+		[SESSION_CALLS] = &session->calls,
+	};
 	if (!kept_lock(&session->output_lock, at_once))
 		return -EAGAIN;
-	ssize_t n = kept_read(raw ? &session->raw : &session->plain, at_once, ret, size, offset,
-			      ret_offset);
+	ssize_t n = kept_read(kept[what], at_once, ret, size, offset, ret_offset);
 	pthread_mutex_unlock(&session->output_lock);
 	return n;
 }
@@ -103,6 +112,11 @@ ssize_t session_read_output(struct session *session, bool raw, bool at_once, voi
 void output_raw_path(const struct session *session, struct ap_buf *out)
 {
 	ap_buf_printf(out, "%s/output-%u.raw", session->dir, session->n_starts);
+}
+
+void output_errors_path(const struct session *session, struct ap_buf *out)
+{
+	ap_buf_printf(out, "%s/output-%u.errors", session->dir, session->n_starts);
 }
 
 static void signs_reset(struct session *session)
@@ -152,10 +166,45 @@ static int open_files(struct session *session, const char *raw_path, const char 
 	return 0;
 }
 
+/* Opens the file of the standard error, and begins at its first byte; watches it. */
+static int open_errors(struct session *session, bool adopt)
+{
+	AP_CLEANUP_BUF struct ap_buf path = {0};
+	struct kept errors = KEPT_NONE;
+	output_errors_path(session, &path);
+	int r = adopt ? kept_adopt(&errors, ap_buf_text(&path))
+		      : kept_open(&errors, ap_buf_text(&path));
+	int read_fd = r == 0 ? file_open(ap_buf_text(&path), O_RDONLY | O_NOFOLLOW, 0) : r;
+	if (read_fd < 0) {
+		kept_close(&errors);
+		return read_fd;
+	}
+	(void)lseek(read_fd, atomic_load(&errors.first), SEEK_SET);
+	atomic_store(&errors.size, atomic_load(&errors.first)); /* counts up as it is read */
+	pthread_mutex_lock(&session->output_lock);
+	if (session->errors_fd >= 0)
+		close(session->errors_fd);
+	kept_close(&session->errors);
+	session->errors_fd = read_fd;
+	kept_move(&session->errors, &errors);
+	pthread_mutex_unlock(&session->output_lock);
+	return loop_watch_file(session->host->loop, &session->errors_grow, ap_buf_text(&path));
+}
+
 static int watch_file(struct session *session, const char *raw_path, struct ap_err *err)
 {
 	int r = loop_watch_file(session->host->loop, &session->output_grows, raw_path);
 	return r < 0 ? ap_err_errno(err, r, "%s", raw_path) : 0;
+}
+
+/* What the driver needs beside the output. */
+static int open_beside(struct session *session, bool adopt, struct ap_err *err)
+{
+	const struct session_driver *driver = session->driver;
+	int r = driver->errors_apart ? open_errors(session, adopt) : 0;
+	if (r == 0 && driver->opens)
+		r = driver->opens(session, adopt);
+	return r < 0 ? ap_err_errno(err, r, "the files beside the output of %s", session->name) : 0;
 }
 
 /* Begins a new raw file and unlinks the last one: what the terminal still writes to that is lost.
@@ -163,24 +212,31 @@ static int watch_file(struct session *session, const char *raw_path, struct ap_e
 int session_begin_output(struct session *session, struct ap_err *err)
 {
 	AP_CLEANUP_BUF struct ap_buf raw = {0};
+	AP_CLEANUP_BUF struct ap_buf errors = {0};
 	AP_CLEANUP_BUF struct ap_buf plain = {0};
 	output_raw_path(session, &raw);
 	unlink(ap_buf_text(&raw));
 	remove_record(session, PROMPTED);
+	output_errors_path(session, &errors);
+	unlink(ap_buf_text(&errors));
 	raw.len = 0;
 	session->n_starts++;
 	output_raw_path(session, &raw);
 	ap_buf_printf(&plain, "%s/output", session->dir);
 	unlink(ap_buf_text(&plain)); /* whatever an agent has made of it */
 	int r = open_files(session, ap_buf_text(&raw), ap_buf_text(&plain), false);
-	return r < 0 ? ap_err_errno(err, r, "%s", ap_buf_text(&raw))
-		     : watch_file(session, ap_buf_text(&raw), err);
+	if (r < 0)
+		return ap_err_errno(err, r, "%s", ap_buf_text(&raw));
+	r = open_beside(session, false, err);
+	return r < 0 ? r : watch_file(session, ap_buf_text(&raw), err);
 }
 
 void output_restarts(struct session *session)
 {
 	pthread_mutex_lock(&session->output_lock);
 	signs_reset(session);
+	if (session->driver->starts)
+		session->driver->starts(session);
 	pthread_mutex_unlock(&session->output_lock);
 }
 
@@ -199,7 +255,11 @@ void output_forget(struct session *session)
 	session->signs.ends_commands = signs.ends_commands;
 	session->signs.marked_ns = signs.marked_ns; /* with 0, Enter would look newer */
 	session->signs.prompt_mark_ns = signs.prompt_mark_ns;
+	if (session->driver->forgets)
+		session->driver->forgets(session);
 	pthread_mutex_unlock(&session->output_lock);
+	if (session->driver->heard)
+		session->driver->heard(session);
 }
 
 void remove_record(const struct session *session, const char *name)
@@ -221,13 +281,34 @@ static size_t read_on(struct session *session, size_t max)
 	while (session->read_fd >= 0 && done < max &&
 	       (n = read(session->read_fd, block,
 			 max - done < sizeof block ? max - done : sizeof block)) > 0) {
-		done += (size_t)n;
 		plain.len = 0;
-		ap_plain_add(&session->filter, block, (size_t)n, &plain);
 		if (session->driver->printed)
-			session->driver->printed(session, &plain);
+			session->driver->printed(session, block, (size_t)n,
+						 atomic_load(&session->raw.size) + (int64_t)done,
+						 &plain);
+		else
+			ap_plain_add(&session->filter, block, (size_t)n, &plain);
+		done += (size_t)n;
 		kept_append(&session->plain, ap_buf_text(&plain), plain.len);
 	}
+	return done;
+}
+
+/* The same of the standard error, if that is apart. */
+static size_t read_errors_on(struct session *session)
+{
+	AP_CLEANUP_BUF struct ap_buf plain = {0};
+	char block[4 << 10];
+	size_t done = 0;
+	ssize_t n;
+	while (session->errors_fd >= 0 && done < READ_MAX &&
+	       (n = read(session->errors_fd, block, sizeof block)) > 0) {
+		plain.len = 0;
+		session->driver->complained(session, block, (size_t)n, &plain);
+		done += (size_t)n;
+		kept_append(&session->plain, ap_buf_text(&plain), plain.len);
+	}
+	kept_grown(&session->errors, (int64_t)done);
 	return done;
 }
 
@@ -237,14 +318,19 @@ bool session_read_on(struct session *session)
 	pthread_mutex_lock(&session->output_lock);
 	size_t n = read_on(session, READ_MAX);
 	kept_grown(&session->raw, (int64_t)n);
+	size_t n_errors = read_errors_on(session);
 	kept_bound(&session->raw, limit);
+	kept_bound(&session->errors, limit);
 	kept_bound(&session->plain, limit);
 	pthread_mutex_unlock(&session->output_lock);
-	if (n == 0)
+	if (n + n_errors == 0)
 		return false;
+	if (session->driver->heard)
+		session->driver->heard(session);
 	pthread_mutex_lock(&session->lock);
 	session->output_ns = ap_clock_ns();
-	session->reads_on = session->reads_on || n >= READ_MAX; /* the review reads on */
+	/* the review reads on */
+	session->reads_on = session->reads_on || n >= READ_MAX || n_errors >= READ_MAX;
 	session_review_now(session);
 	pthread_mutex_unlock(&session->lock);
 	return true;
@@ -325,6 +411,9 @@ int output_adopt(struct session *session, struct ap_err *err)
 	int r = open_files(session, ap_buf_text(&raw), ap_buf_text(&plain), true);
 	if (r < 0)
 		return ap_err_errno(err, r, "%s", ap_buf_text(&raw));
+	r = open_beside(session, true, err);
+	if (r < 0)
+		return r;
 	pthread_mutex_lock(&session->output_lock);
 	int64_t from = atomic_load(&session->raw.first);
 	if (at > from)

@@ -175,6 +175,7 @@ static const struct mode {
 	[PROFILE_TERMINAL] = {"terminal", false},
 	[PROFILE_SHELL] = {"shell", false},
 	[PROFILE_STREAM] = {"stream", true},
+	[PROFILE_ACP] = {"acp", true},
 };
 
 #define N_MODES (sizeof modes / sizeof *modes)
@@ -187,7 +188,8 @@ static int set_mode(const struct loader *loader, const struct key *key, char *va
 	while (i < N_MODES && strcmp(value, modes[i].name) != 0)
 		i++;
 	if (i == N_MODES)
-		return ap_err_set(err, -EINVAL, "'%.64s' is none of: terminal shell stream", value);
+		return ap_err_set(err, -EINVAL, "'%.64s' is none of: terminal shell stream acp",
+				  value);
 	values->mode = i;
 	values->rules.shell = i == PROFILE_SHELL;
 	values->rules.reports = modes[i].events;
@@ -402,6 +404,7 @@ static const struct key keys[] = {
 	{"question", set_question, 0, 0},
 	{"option", set_option, 0, 0},
 	{"cancel", set_text, VALUE(cancel), 0},
+	{"configure", set_pair, VALUE(configure), 0},
 	{"input", set_json, VALUE(input), 0},
 	{"response", set_text, VALUE(response), 0},
 };
@@ -601,9 +604,15 @@ static int conclude(struct profile *profile, struct ap_err *err)
 	values->rules.terminal = values->mode == PROFILE_TERMINAL && !values->rules.says_ready;
 	if (values->mode == PROFILE_STREAM && (!*values->input || !values->rules.tells_ready))
 		return ap_err_set(err, -EINVAL, "mode = stream needs input and a ready rule");
-	if (values->mode == PROFILE_STREAM) /* nobody can type commands to such a program */
+	if (values->mode == PROFILE_ACP && profile->n_rules > 0)
+		return ap_err_set(err, -EINVAL, "mode = acp has no rules: the program says it all");
+	if (modes[values->mode].events) /* nobody can type commands to such a program */
 		values->clear[0] = values->quit[0] = '\0';
-	return 0;
+	if (values->mode != PROFILE_ACP)
+		return 0;
+	free(values->clear); /* the protocol has a way to forget */
+	values->clear = NULL;
+	return copy(&values->clear, "session/new", err);
 }
 
 int profile_load(struct profile **ret, const char *name, const char *const *dirs,
@@ -672,6 +681,7 @@ void profile_free(struct profile *profile)
 	words_fini(&values->env);
 	pairs_fini(&values->files);
 	pairs_fini(&values->seeds);
+	pairs_fini(&values->configure);
 	pcre2_match_context_free(profile->match);
 	free(profile->rules);
 	free(profile->answers);

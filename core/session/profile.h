@@ -21,6 +21,7 @@ enum profile_mode {
 	PROFILE_TERMINAL,
 	PROFILE_SHELL,	/* in a terminal; its processes are evidence, too */
 	PROFILE_STREAM, /* prompts are lines on its standard input, answers lines on its output */
+	PROFILE_ACP,	/* the same, of the Agent Client Protocol */
 };
 
 /* The text that a rule is about. */
@@ -68,6 +69,7 @@ struct profile_values {
 	struct profile_words env;   /* NAME=VALUE sets, NAME unsets */
 	struct profile_pairs files; /* name and text of files in each agent's directory */
 	struct profile_pairs seeds; /* path of a JSON file, and the object to merge into it */
+	struct profile_pairs configure; /* mode acp: options of the session, and their values */
 	char *submit;		    /* keys that submit the pasted text */
 	char *abandon;		    /* keys that remove text that was not submitted */
 	char *cancel;		    /* keys that break off what the program does, or asks */
@@ -118,7 +120,7 @@ void profile_response(const struct profile *profile, const char *event, struct a
 
 /* One of the answers that a program offers. */
 struct question_option {
-	char id[16];
+	char id[64];
 	const char *kind; /* allow_once, allow_always, reject_once, reject_always, other */
 	char name[QUESTION_NAME_MAX];
 	char keys[64]; /* that give this answer, in tmux's names */
@@ -138,8 +140,12 @@ struct question {
  * and `ret` is empty. */
 bool profile_question(const struct profile *profile, const char *screen, struct question *ret);
 
-/* The option that an answer names: by its id, or by its kind: allow, always, reject. NULL: none. */
+/* The option that an answer names: by its kind, which are the words allow, always and reject,
+ * whatever ids the program has given; else by its id. NULL: none. */
 const struct question_option *question_option(const struct question *question, const char *answer);
+
+/* The refusal of a word that names none: -EINVAL. */
+int question_no_answer(const struct question *asked, const char *word, struct ap_err *err);
 
 /* The keys of the auto_answer that matches the screen, or NULL. */
 const char *profile_auto_answer(const struct profile *profile, const char *screen);

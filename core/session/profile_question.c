@@ -1,15 +1,19 @@
 /* Finds what a program asks on its screen, and what it offers. The screen is an agent's: what is
  * found there becomes text for people, and keys only where the profile says which. */
 #include <ctype.h>
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "cleanup.h"
 #include "profile_internal.h"
 #include "text.h"
 
 /* Matches of one rule that are looked at. */
 #define MATCHES_MAX 64
+/* Bytes of an option's id, with its NUL: it becomes a key. */
+#define OPTION_ID_MAX 16
 
 /* Adds a text as one line, in which blanks and what frames are drawn of (U+2500 to U+259F) are one
  * blank. */
@@ -109,7 +113,7 @@ static bool is_plain(const char *text, size_t len)
 		if (!isalnum((unsigned char)text[i]))
 			return false;
 	}
-	return len > 0 && len < sizeof((struct question_option *)0)->id;
+	return len > 0 && len < OPTION_ID_MAX;
 }
 
 /* Group 1 of two is the option's id, the last one its name; of one group alone it is the name, and
@@ -200,10 +204,6 @@ const struct question_option *question_option(const struct question *question, c
 		{"always", {"allow_always", NULL}},
 		{"reject", {"reject_once", "reject_always"}},
 	};
-	for (unsigned i = 0; i < question->n_options; i++) {
-		if (strcmp(question->options[i].id, answer) == 0)
-			return &question->options[i];
-	}
 	for (size_t w = 0; w < sizeof words / sizeof *words; w++) {
 		if (strcmp(words[w].answer, answer) != 0)
 			continue;
@@ -213,6 +213,20 @@ const struct question_option *question_option(const struct question *question, c
 					return &question->options[i];
 			}
 		}
+		return NULL;
+	}
+	for (unsigned i = 0; i < question->n_options; i++) {
+		if (strcmp(question->options[i].id, answer) == 0)
+			return &question->options[i];
 	}
 	return NULL;
+}
+
+int question_no_answer(const struct question *asked, const char *word, struct ap_err *err)
+{
+	AP_CLEANUP_BUF struct ap_buf options = {0};
+	for (unsigned i = 0; i < asked->n_options; i++)
+		ap_buf_printf(&options, " %s", asked->options[i].id);
+	return ap_err_set(err, -EINVAL, "'%.64s' is no answer to '%s': there are%s cancel", word,
+			  asked->title, ap_buf_text(&options));
 }

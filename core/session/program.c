@@ -11,8 +11,8 @@
 
 #include "cleanup.h"
 #include "clock.h"
+#include "driver.h"
 #include "file.h"
-#include "session_internal.h"
 
 /* How long the backend has to ask the processes to end, wait its grace and kill them; and when the
  * session sweeps what keeps the shim busy. */
@@ -190,6 +190,8 @@ int session_take_up(struct session *session, bool alive, struct ap_err *err)
 	pthread_mutex_unlock(&session->lock);
 	if (!alive)
 		program_ended(session, start);
+	else if (r == 0 && session->driver->taken_up)
+		session->driver->taken_up(session);
 	return r;
 }
 
@@ -384,7 +386,9 @@ void session_adopt(struct session *session, const struct session_record *record)
 
 void session_input_was_cut(struct session *session)
 {
+	pthread_mutex_lock(&session->typing);
 	session->input_cut = true;
+	pthread_mutex_unlock(&session->typing);
 }
 
 void session_forget_output(struct session *session)

@@ -227,7 +227,7 @@ static int deliver(struct session *session, struct prompt *prompt, enum session_
 	if (delivery_is_void(session))
 		return delivery_void(session, err);
 	if (prompt->is_command) {
-		int r = type_command(session, prompt->text, err);
+		int r = session->driver->command(session, prompt->text, err);
 		*ret = r < 0 ? SESSION_NO_EVIDENCE : SESSION_SUBMITTED;
 		return r;
 	}
@@ -371,6 +371,17 @@ int session_keys(struct session *session, uint64_t token, const char *keys, stru
 	session_ref(session); /* the lane's */
 	worker_submit(session->host->workers, &job->job);
 	return 0;
+}
+
+int session_cancel(struct session *session, uint64_t token, struct ap_err *err)
+{
+	if (!session->driver->cancel)
+		return session_keys(session, token, profile_values(session->host->profile)->cancel,
+				    err);
+	int r = session_running(session, false, err);
+	if (r == 0)
+		session->driver->cancel(session);
+	return r;
 }
 
 /* --- pauses --- */

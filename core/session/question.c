@@ -1,5 +1,5 @@
-/* What a program in a terminal asks a human, and the answer to it: read from the screen, given by
- * keys. */
+/* What a program asks a human, and the answer to it; of one in a terminal read from the screen, and
+ * given by keys. */
 #include <errno.h>
 #include <poll.h>
 #include <stdio.h>
@@ -23,12 +23,12 @@ static void last_line(const char *screen, struct question *ret)
 	snprintf(ret->id, sizeof ret->id, "%08x", (unsigned)ap_hash(ret->title));
 }
 
-void session_question(struct session *session, struct question *ret)
+void terminal_question(struct session *session, unsigned nth, struct question *ret)
 {
 	AP_CLEANUP_BUF struct ap_buf screen = {0};
 	struct activity_signal seen;
 	*ret = (struct question){.kind = "other"};
-	if (!session->driver->needs_terminal)
+	if (nth > 0) /* a screen shows one */
 		return;
 	look_at_screen(session, &screen, &seen);
 	pthread_mutex_lock(&session->lock);
@@ -43,12 +43,11 @@ void session_question(struct session *session, struct question *ret)
 		last_line(ap_buf_text(&screen), ret);
 }
 
-/* The words that answer, for the sentence of a refusal. */
-static void list_options(const struct question *question, struct ap_buf *ret)
+void session_question(struct session *session, unsigned nth, struct question *ret)
 {
-	for (unsigned i = 0; i < question->n_options; i++)
-		ap_buf_printf(ret, " %s", question->options[i].id);
-	ap_buf_adds(ret, " cancel");
+	*ret = (struct question){.kind = "other"};
+	if (session->driver->question && session_running(session, false, NULL) == 0)
+		session->driver->question(session, nth, ret);
 }
 
 /* Waits until the program asks something else, or nothing. */
@@ -57,27 +56,28 @@ static bool await_taken(struct session *session, const char *id)
 	struct question now;
 	for (int64_t deadline = ap_clock_ns() + ANSWER_LIMIT; ap_clock_ns() < deadline;) {
 		poll(NULL, 0, POLL_PAUSE_MS);
-		session_question(session, &now);
+		terminal_question(session, 0, &now);
 		if (strcmp(now.id, id) != 0)
 			return true;
 	}
 	return false;
 }
 
-static int answer(struct session *session, const char *word, struct question *ret_asked,
-		  const struct question_option **ret_option, struct ap_err *err)
+int terminal_answer(struct session *session, const char *id, const char *word, uid_t uid,
+		    struct question *ret_asked, const struct question_option **ret_option,
+		    struct ap_err *err)
 {
-	AP_CLEANUP_BUF struct ap_buf options = {0};
 	const struct profile_values *values = profile_values(session->host->profile);
-	session_question(session, ret_asked);
+	(void)uid;
+	terminal_question(session, 0, ret_asked);
 	if (!ret_asked->id[0])
 		return ap_err_set(err, -ENODATA, "%s asks nothing", session->name);
+	if (*id && strcmp(id, ret_asked->id) != 0)
+		return ap_err_set(err, -ENODATA, "%s does not ask %.32s", session->name, id);
 	bool cancel = strcmp(word, "cancel") == 0 && *values->cancel;
 	*ret_option = cancel ? NULL : question_option(ret_asked, word);
-	list_options(ret_asked, &options);
 	if (!cancel && !*ret_option)
-		return ap_err_set(err, -EINVAL, "'%.64s' is no answer to '%s': there are%s", word,
-				  ret_asked->title, ap_buf_text(&options));
+		return question_no_answer(ret_asked, word, err);
 	pthread_mutex_lock(&session->lock);
 	keys_begin_locked(session);
 	pthread_mutex_unlock(&session->lock);
@@ -93,20 +93,27 @@ static int answer(struct session *session, const char *word, struct question *re
 	return r;
 }
 
-int session_answer(struct session *session, const char *word, struct question *ret_asked,
-		   const struct question_option **ret_option, struct ap_err *err)
+int session_answer(struct session *session, const char *answer, uid_t uid,
+		   struct question *ret_asked, const struct question_option **ret_option,
+		   struct ap_err *err)
 {
+	char id[sizeof ret_asked->id] = "";
+	const char *blank = strpbrk(answer, " \t"), *word = answer;
 	*ret_asked = (struct question){.kind = "other"};
-	if (!session->driver->needs_terminal)
-		return ap_err_set(err, -EOPNOTSUPP, "%s has no terminal to answer in",
+	if (!session->driver->answer)
+		return ap_err_set(err, -EOPNOTSUPP, "%s is asked nothing by its program",
 				  session->name);
+	if (blank && (size_t)(blank - answer) < sizeof id) {
+		snprintf(id, sizeof id, "%.*s", (int)(blank - answer), answer);
+		word = blank + strspn(blank, " \t");
+	}
 	int64_t deadline = ap_clock_ns() + TYPING_PATIENCE;
 	while (pthread_mutex_trylock(&session->typing) != 0) {
 		if (ap_clock_ns() > deadline)
 			return ap_err_set(err, -EBUSY, "somebody types into %s", session->name);
 		poll(NULL, 0, POLL_PAUSE_MS);
 	}
-	int r = answer(session, word, ret_asked, ret_option, err);
+	int r = session->driver->answer(session, id, word, uid, ret_asked, ret_option, err);
 	pthread_mutex_unlock(&session->typing);
 	return r;
 }

@@ -40,6 +40,11 @@ static void on_output(struct loop_source *source)
 	session_read_on(ap_container_of(source, struct session, output_grows));
 }
 
+static void on_errors(struct loop_source *source)
+{
+	session_read_on(ap_container_of(source, struct session, errors_grow));
+}
+
 static void on_review(struct loop_source *source)
 {
 	review(ap_container_of(source, struct session, review));
@@ -50,6 +55,7 @@ static bool add_sources(struct session *session)
 	struct loop *loop = session->host->loop;
 	return loop_add(loop, &session->program_ends, on_program_ends) == 0 &&
 	       loop_add(loop, &session->output_grows, on_output) == 0 &&
+	       loop_add(loop, &session->errors_grow, on_errors) == 0 &&
 	       loop_add(loop, &session->review, on_review) == 0;
 }
 
@@ -58,6 +64,7 @@ static void remove_sources(struct session *session)
 	struct loop *loop = session->host->loop;
 	loop_remove(loop, &session->program_ends);
 	loop_remove(loop, &session->output_grows);
+	loop_remove(loop, &session->errors_grow);
 	loop_remove(loop, &session->review);
 }
 
@@ -74,23 +81,14 @@ static void session_free(struct session *session)
 		ap_list_remove(&prompt->link);
 		session_prompt_free(prompt);
 	}
+	if (session->driver->fini)
+		session->driver->fini(session);
 	output_fini(session);
 	pthread_mutex_destroy(&session->typing);
 	pthread_mutex_destroy(&session->lock);
 	free(session->dir);
 	free(session->cwd);
 	free(session);
-}
-
-static const struct session_driver *const drivers[] = {
-	[PROFILE_TERMINAL] = &driver_terminal,
-	[PROFILE_SHELL] = &driver_terminal,
-	[PROFILE_STREAM] = &driver_stream,
-};
-
-bool session_needs_terminal(const struct profile *profile)
-{
-	return drivers[profile_values(profile)->mode]->needs_terminal;
 }
 
 struct session *session_new(struct session_host *host, const struct session_place *place,
@@ -101,7 +99,7 @@ struct session *session_new(struct session_host *host, const struct session_plac
 		return NULL;
 	atomic_init(&session->n_refs, 1);
 	session->host = host;
-	session->driver = drivers[profile_values(host->profile)->mode];
+	session->driver = host->driver;
 	session->callbacks = callbacks;
 	session->owner = owner;
 	snprintf(session->name, sizeof session->name, "%s", place->name);
@@ -118,7 +116,8 @@ struct session *session_new(struct session_host *host, const struct session_plac
 	pthread_mutex_init(&session->lock, NULL);
 	output_init(session);
 	pause_init(session);
-	if (!session->dir || !session->cwd || !add_sources(session)) {
+	bool init = !session->driver->init || session->driver->init(session);
+	if (!init || !session->dir || !session->cwd || !add_sources(session)) {
 		remove_sources(session);
 		session_free(session);
 		return NULL;
@@ -577,6 +576,7 @@ void session_info(struct session *session, struct session_info *ret)
 		.exit_time = session->exit_time,
 		.output_size = atomic_load(&session->plain.size),
 		.raw_size = atomic_load(&session->raw.size),
+		.calls_size = atomic_load(&session->calls.size),
 		.usage_known = session->usage_known,
 		.usage = session->usage,
 		.cpu_percent = session->cpu.percent,
@@ -624,6 +624,14 @@ int session_response(struct session *session, struct ap_buf *ret, struct ap_err 
 	session_read_on(session);
 	int r = output_response(session, ret);
 	return r < 0 ? ap_err_errno(err, r, "the output of %s", session->name) : 0;
+}
+
+void session_told(struct session *session, enum session_told what, struct ap_buf *ret)
+{
+	pthread_mutex_lock(&session->output_lock);
+	if (session->driver->told)
+		session->driver->told(session, what, ret);
+	pthread_mutex_unlock(&session->output_lock);
 }
 
 int session_usage(struct session *session, struct process_table *table, struct process_usage *ret,

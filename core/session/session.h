@@ -36,6 +36,7 @@
 #define SESSION_KEYS_BYTES   (64 << 10) /* of these lines in all */
 
 struct session;
+struct session_driver;
 struct prompt;
 
 /* Shared by all sessions of one creator, which fills it in. A closed session may outlive its host
@@ -45,6 +46,7 @@ struct session_host {
 	struct worker_pool *workers;
 	struct backend *backend;
 	const struct profile *profile;
+	const struct session_driver *driver; /* session_driver() of the profile */
 	const char *const *argv; /* the program and its arguments, NULL behind them */
 	const char *repo, *worktrees, *mountpoint; /* ${REPO}, ${WORKTREES}; for AGENTPOOL_DIR */
 	atomic_int_least64_t max_prompt, output_limit; /* bytes */
@@ -92,10 +94,16 @@ struct session_callbacks {
 	/* The queued prompts up to that one are dropped. */
 	void (*prompts_dropped)(void *owner, uint64_t up_to_seq);
 
+	/* A rule has answered what the program asked. */
+	void (*answered)(void *owner, const struct question *asked,
+			 const struct question_option *option, const char *rule);
+
 	void (*note)(void *owner, enum session_note what, const char *text);
 };
 
-/* Whether programs of that profile need a backend with terminals. */
+/* How sessions communicate with programs of that profile; and whether these need a backend with
+ * terminals. */
+const struct session_driver *session_driver(const struct profile *profile);
 bool session_needs_terminal(const struct profile *profile);
 
 /* session_new() copies the strings. */
@@ -228,16 +236,21 @@ void session_drop_prompts(struct session *session, bool begins_anew);
  * token is stale by then. -EAGAIN, -ENOMEM, -EOPNOTSUPP (no terminal), and as session_running(). */
 int session_keys(struct session *session, uint64_t token, const char *keys, struct ap_err *err);
 
-/* What the program asks a human now; ret->id is "" if it asks nothing, or does not run. Blocks as
- * the backend does. */
-void session_question(struct session *session, struct question *ret);
+/* Has the program break off what it does. The token as in session_keys(). */
+int session_cancel(struct session *session, uint64_t token, struct ap_err *err);
 
-/* Answers what it asks, by an option's id, by allow, always or reject, or by cancel, and waits for
- * the program to take that. `ret_option` points into `ret_asked`, or is NULL for cancel. Blocks for
- * seconds. -ENODATA: it asks nothing; -EINVAL: it does not offer that; -EIO: it asks the same
- * still; -EBUSY: somebody types; -EOPNOTSUPP. */
-int session_answer(struct session *session, const char *word, struct question *ret_asked,
-		   const struct question_option **ret_option, struct ap_err *err);
+/* The n-th of what the program asks a human now, from 0 on; ret->id is "" if it asks no more, or
+ * does not run. Blocks as the backend does. */
+void session_question(struct session *session, unsigned nth, struct question *ret);
+
+/* Answers on behalf of a user what it asks: "[ID] WORD", the word an option's id, allow, always,
+ * reject or cancel, ID that of the question; without it the first. Waits for the program to take
+ * that. `ret_option` points into `ret_asked`, or is NULL for cancel. Blocks for seconds. -ENODATA:
+ * it asks no such thing; -EINVAL: it does not offer that; -EIO: it asks the same still; -EBUSY:
+ * somebody types; -EOPNOTSUPP. */
+int session_answer(struct session *session, const char *answer, uid_t uid,
+		   struct question *ret_asked, const struct question_option **ret_option,
+		   struct ap_err *err);
 
 /* Stops the program and all that it started, or continues them. */
 void session_pause(struct session *session, bool pause);
@@ -260,6 +273,7 @@ struct session_info {
 	char exit_how[64]; /* of the last program that has ended */
 	int64_t exit_time; /* of that end, seconds of the wall clock; 0: none, or unknown */
 	int64_t output_size, raw_size; /* bytes of plain text, and bytes, printed so far */
+	int64_t calls_size;	       /* bytes of SESSION_CALLS so far */
 	bool usage_known;	       /* read at least once since the program's start */
 	struct process_usage usage;    /* as last read */
 	double cpu_percent;
@@ -306,9 +320,23 @@ int session_attach(struct session *session, struct ap_buf *ret, struct ap_err *e
 /* Reads a bounded piece of what was printed since the last call. False: there was nothing. */
 bool session_read_on(struct session *session);
 
-/* Reads the raw bytes or the plain text, as kept_read(). -EAGAIN: `at_once`, and it could block. */
-ssize_t session_read_output(struct session *session, bool raw, bool at_once, void *ret, size_t size,
-			    int64_t offset, int64_t *ret_offset);
+enum session_output {
+	SESSION_PLAIN, /* what it printed, as plain text */
+	SESSION_RAW,   /* the bytes */
+	SESSION_CALLS, /* its tool calls that have ended, a line of JSON each */
+};
+
+/* Reads as kept_read(). -EAGAIN: `at_once`, and it could block. */
+ssize_t session_read_output(struct session *session, enum session_output what, bool at_once,
+			    void *ret, size_t size, int64_t offset, int64_t *ret_offset);
+
+enum session_told {
+	SESSION_PLAN,	     /* a line for each entry: status, priority, text */
+	SESSION_STOP_REASON, /* why its last turn ended */
+};
+
+/* Appends what a program that speaks a protocol has told; nothing where it has not. */
+void session_told(struct session *session, enum session_told what, struct ap_buf *ret);
 
 /* Appends the PATH of the programs of a host. False: each session has a different one. */
 bool session_path(const struct session_host *host, struct ap_buf *ret);

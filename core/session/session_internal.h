@@ -35,7 +35,7 @@ struct output_signs {
 	int64_t prompted, command_start, command_end;
 };
 
-struct session_driver;
+struct acp_driver;
 
 struct session {
 	atomic_uint n_refs;
@@ -47,13 +47,14 @@ struct session {
 	char *dir, *cwd;
 	struct worker_lane lane;      /* its jobs, one after the other */
 	struct worker_lane keys_lane; /* keys typed by hand, likewise */
-	pthread_mutex_t typing;	      /* held from a prompt's text to its Enter, and for keys */
+	pthread_mutex_t typing;	      /* held from a prompt's text to its Enter, and for keys; or
+				       * while the driver writes to the program's input */
+	bool input_cut;		      /* a line was written in part only; typing */
 
 	/* only what runs in the lane touches these */
 	struct backend_terminal terminal;
 	unsigned n_starts; /* output files begun: the number in the name of the present one */
 	unsigned port, n_ports;
-	bool input_cut; /* driver stream: a line was written in part only */
 
 	pthread_mutex_t lock; /* guards what follows */
 	bool closed;
@@ -106,6 +107,7 @@ struct session {
 	bool reads_on;			 /* there is more output than was read */
 	bool answered;			 /* auto_answer has answered the question on the screen */
 	struct loop_source output_grows; /* watches the raw output's file */
+	struct loop_source errors_grow;	 /* and that of the standard error, if that is apart */
 
 	pthread_mutex_t output_lock; /* guards what follows; output.c */
 	int read_fd;		     /* the raw output, at the offset of the next read */
@@ -114,6 +116,10 @@ struct session {
 	struct output_signs signs;
 	struct ap_buf line;	/* driver stream: the event that is being printed */
 	struct ap_buf response; /* driver stream: the text of the last answer */
+	struct kept calls;	/* driver acp: the tool calls that have ended */
+	struct acp_driver *acp; /* its own; NULL: of another driver */
+	int errors_fd;		/* driver->errors_apart: the standard error, as read_fd */
+	struct kept errors;
 };
 
 /* A job on the heap: keys to type, or a capture of the screen. */
@@ -162,8 +168,10 @@ void output_fini(struct session *session);
 /* Adopts the output that an earlier daemon kept: reads it again, for the text and its signs. */
 int output_adopt(struct session *session, struct ap_err *err);
 
-/* Appends the path of the file that the program's bytes go to. */
+/* Appends the path of the file that the program's bytes go to; and of that of its standard error,
+ * if it is apart. */
 void output_raw_path(const struct session *session, struct ap_buf *out);
+void output_errors_path(const struct session *session, struct ap_buf *out);
 
 /* Drops the output so far, of a program that goes on in another lease. */
 void output_forget(struct session *session);
@@ -225,9 +233,6 @@ void know_program(struct session *session, unsigned start);
 void program_ended(struct session *session, unsigned start);
 
 /* --- driver_terminal.c --- */
-
-/* Types a command of the program's own and submits it. In the lane. As session_driver.deliver. */
-int type_command(struct session *session, const char *text, struct ap_err *err);
 
 /* Types keys, in tmux's names or as they stand, with blanks between. Blocks as the backend does. */
 int send_keys(struct session *session, const char *keys, struct ap_err *err);

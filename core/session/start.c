@@ -263,6 +263,7 @@ static int start_program(struct session *session, bool first, struct ap_err *err
 {
 	struct session_host *host = session->host;
 	AP_CLEANUP_BUF struct ap_buf raw = {0};
+	AP_CLEANUP_BUF struct ap_buf errors = {0};
 	AP_CLEANUP_WORDS struct ap_words env = {NULL, 0, false};
 	AP_CLEANUP_WORDS struct ap_words argv = {NULL, 0, false};
 	int r = session_env(&env, session, err);
@@ -281,7 +282,13 @@ static int start_program(struct session *session, bool first, struct ap_err *err
 		.size = atomic_load(&host->terminal_size),
 		.input_fifo = !session->driver->needs_terminal,
 	};
+	if (session->driver->errors_apart) {
+		output_errors_path(session, &errors);
+		spawn.errors_file = ap_buf_text(&errors);
+	}
+	pthread_mutex_lock(&session->typing);
 	session->input_cut = false; /* the cut line went to the last program */
+	pthread_mutex_unlock(&session->typing);
 	program_starts(session);
 	return (first ? host->backend->ops->spawn : host->backend->ops->respawn)(
 		host->backend, &spawn, &session->terminal, err);
@@ -294,8 +301,12 @@ int session_start(struct session *session, bool first, struct ap_err *err)
 		return r;
 	seed_once(session);
 	r = start_program(session, first, err);
-	return r < 0 ? ap_err_wrap(err, r, "starting %s", session->name)
-		     : program_started(session, err);
+	if (r < 0)
+		return ap_err_wrap(err, r, "starting %s", session->name);
+	r = program_started(session, err);
+	if (r == 0 && session->driver->started)
+		session->driver->started(session);
+	return r;
 }
 
 bool session_path(const struct session_host *host, struct ap_buf *ret)

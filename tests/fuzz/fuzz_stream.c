@@ -28,9 +28,10 @@ static void begin(struct session *session, struct session_host *host)
 static void reads(struct session *session, const char *text, size_t len)
 {
 	AP_CLEANUP_BUF struct ap_buf plain = {0};
-	ap_plain_add(&session->filter, text, len, &plain);
 	if (session->driver->printed)
-		session->driver->printed(session, &plain);
+		session->driver->printed(session, text, len, 0, &plain);
+	else
+		ap_plain_add(&session->filter, text, len, &plain);
 	atomic_fetch_add(&session->plain.size, (int64_t)plain.len);
 }
 

@@ -28,6 +28,11 @@ def setup_claude(home, url, repo):
     return {"ANTHROPIC_BASE_URL": url, "ANTHROPIC_AUTH_TOKEN": "dummy"}
 
 
+def setup_claude_acp(home, url, repo):
+    # as root its adapter starts in a sandbox alone, and trusts the word of who starts it
+    return {**setup_claude(home, url, repo), "IS_SANDBOX": "1"}
+
+
 def setup_codex(home, url, repo):
     os.makedirs(f"{home}/.codex")
     with open(f"{home}/.codex/config.toml", "w") as file:
@@ -35,6 +40,12 @@ def setup_codex(home, url, repo):
                    '[model_providers.mock]\nname = "mock"\n'
                    f'base_url = "{url}/v1"\nenv_key = "MOCK_KEY"\nwire_api = "responses"\n')
     return {"MOCK_KEY": "dummy"}
+
+
+def setup_codex_acp(home, url, repo):
+    config = {"model": "mock", "model_provider": "mock", "sandbox_mode": "read-only", "model_providers": {
+        "mock": {"name": "mock", "base_url": f"{url}/v1", "env_key": "MOCK_KEY", "wire_api": "responses"}}}
+    return {**setup_codex(home, url, repo), "CODEX_CONFIG": json.dumps(config), "INITIAL_AGENT_MODE": "read-only"}
 
 
 def setup_opencode(home, url, repo):
@@ -61,14 +72,18 @@ def tabs(text):
     return text.replace("\t", "    ")
 
 
-# name: command below node_modules, set-up, what the program makes of a prompt, keys that approve an edit
-# and that interrupt, the profile where it is not the program's name
+# name: command below node_modules, set-up, what the program makes of a prompt, whether it asks and can be interrupted
+# (keys that do; "" by ctl alone; None: it does neither), the profile where it is not the program's name
 PROGRAMS = {
-    "claude": ("@anthropic-ai/claude-code-linux-x64/claude", setup_claude, tabs, "Enter", "Escape", ""),
-    "codex": (".bin/codex", setup_codex, same, "Enter", "Escape", ""),
-    "opencode": ("opencode-linux-x64/bin/opencode", setup_opencode, same, "Enter", "Escape Escape", ""),
-    "gemini": (".bin/gemini", setup_gemini, same, "Enter", "Escape", ""),
-    "claude-stream": ("@anthropic-ai/claude-code-linux-x64/claude", setup_claude, same, None, None, "claude-stream"),
+    "claude": ("@anthropic-ai/claude-code-linux-x64/claude", setup_claude, tabs, "Escape", ""),
+    "codex": (".bin/codex", setup_codex, same, "Escape", ""),
+    "opencode": ("opencode-linux-x64/bin/opencode", setup_opencode, same, "Escape Escape", ""),
+    "gemini": (".bin/gemini", setup_gemini, same, "Escape", ""),
+    "claude-stream": ("@anthropic-ai/claude-code-linux-x64/claude", setup_claude, same, None, "claude-stream"),
+    "opencode-acp": ("opencode-linux-x64/bin/opencode", setup_opencode, same, "", "opencode-acp"),
+    "gemini-acp": (".bin/gemini", setup_gemini, same, "", "gemini-acp"),
+    "claude-acp": (".bin/claude-agent-acp", setup_claude_acp, same, "", "claude-acp"),
+    "codex-acp": (".bin/codex-acp", setup_codex_acp, same, "", "codex-acp"),
 }
 
 
@@ -86,7 +101,7 @@ class Program(Pool):
     """A pool over one of PROGRAMS, with a model of its own."""
 
     def __init__(self, agentpoolfs, modules, name, port):
-        command, setup, self.trims, self.approve, self.interrupt, profile = PROGRAMS[name]
+        command, setup, self.trims, self.interrupt, profile = PROGRAMS[name]
         self.name = name
 
         def prepare(pool):
@@ -179,6 +194,8 @@ def check_interrupt(pool):
     time.sleep(1.5)  # into the turn: it is about a busy program
     if pool.activity() != "busy":
         raise Failed(f"{pool.activity()} in a long turn")
+    if not pool.interrupt:
+        pool.write("ctl", "cancel\n")
     for key in pool.interrupt.split():
         pool.write("keys", key + "\n")
         time.sleep(0.3)  # the program tells two of them apart from one
@@ -192,7 +209,7 @@ def check_release(pool):
     pool.control("release", "job")
     pool.wait_for("idle", lambda: open(f"{pool.mount}/stats/idle_agents").read().strip() == "1", 60)
     log = subprocess.run(["git", "-C", pool.repo, "show", "agentpool/job:hello.txt"], stdout=subprocess.PIPE, text=True)
-    if pool.approve and log.stdout != "hello\n":
+    if pool.interrupt is not None and log.stdout != "hello\n":
         raise Failed("the file is not on the branch")
 
 

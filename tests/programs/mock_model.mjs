@@ -59,7 +59,7 @@ async function anthropic(body, response, note) {
   const own = !(body.tools ?? []).some((tool) => tool.name === 'Bash');
   if (!own && !afterTool) note('anthropic', texts);
   const answer = plan(texts.at(-1) ?? '', afterTool, own); // behind what was said before an interruption
-  const message = { id: 'msg_1', type: 'message', role: 'assistant', model: body.model, content: [],
+  const message = { id: `msg_${Date.now()}`, type: 'message', role: 'assistant', model: body.model, content: [],
     stop_reason: null, stop_sequence: null, usage: { input_tokens: 1, output_tokens: 1 } };
   if (!body.stream) {
     return asJson(response, { ...message, content: [{ type: 'text', text: 'Title' }], stop_reason: 'end_turn' });

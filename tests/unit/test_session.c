@@ -429,6 +429,7 @@ static int open_host(void **state)
 		return -1;
 	host.workers = worker_pool_new(4);
 	host.profile = profile;
+	host.driver = session_driver(host.profile);
 	host.argv = argv;
 	host.repo = host.worktrees = host.mountpoint = dir;
 	atomic_store(&host.max_prompt, 4096);
