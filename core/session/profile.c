@@ -9,6 +9,7 @@
 #include "cleanup.h"
 #include "clock.h"
 #include "file.h"
+#include "permission.h"
 #include "profile_internal.h"
 #include "text.h"
 
@@ -317,16 +318,12 @@ static int add_question_rule(struct question_rule **rules, unsigned *n, const ch
 static int set_question(const struct loader *loader, const struct key *key, char *value,
 			struct ap_err *err)
 {
-	static const char *const kinds[] = {"read",	   "edit",    "delete", "move",
-					    "search",	   "execute", "think",	"fetch",
-					    "switch_mode", "other",   NULL};
 	struct profile *profile = loader->profile;
-	const char *kind = take_kind(&value, kinds);
+	const char *kind = take_kind(&value, ap_permission_kinds);
 	(void)key;
 	if (!kind || !*value)
-		return ap_err_set(err, -EINVAL,
-				  "question takes KIND PATTERN, KIND one of: read edit delete move "
-				  "search execute think fetch switch_mode other");
+		return ap_err_set(err, -EINVAL, "question takes KIND PATTERN, KIND one of:%s",
+				  ap_permission_kind_words);
 	return add_question_rule(&profile->questions, &profile->n_questions, kind, value, NULL,
 				 err);
 }
