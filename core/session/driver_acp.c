@@ -477,7 +477,7 @@ static int acp_answers(struct session *session, const char *id, const char *word
 		return ap_err_set(err, r, *id ? "%s does not ask %.32s" : "%s asks nothing%s",
 				  session->name, id);
 	if (r == -EINVAL)
-		return question_no_answer(ret_asked, word, err);
+		return question_no_answer(ret_asked, word, true, err);
 	take_out(session);
 	send_all(session);
 	/* who waits from now on learns of what follows the answer, once that was concluded */

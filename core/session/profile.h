@@ -13,6 +13,7 @@
 #include "activity.h"
 #include "buf.h"
 #include "err.h"
+#include "permission.h"
 
 struct profile;
 
@@ -144,8 +145,14 @@ bool profile_question(const struct profile *profile, const char *screen, struct 
  * whatever ids the program has given; else by its id. NULL: none. */
 const struct question_option *question_option(const struct question *question, const char *answer);
 
-/* The refusal of a word that names none: -EINVAL. */
-int question_no_answer(const struct question *asked, const char *word, struct ap_err *err);
+/* The refusal of a word that names none: -EINVAL. `cancels`: the word cancel is an answer, too. */
+int question_no_answer(const struct question *asked, const char *word, bool cancels,
+		       struct ap_err *err);
+
+/* The option that a rule takes: allow_once, never allow_always; reject_once, or else reject_always.
+ * NULL: none. */
+const struct question_option *question_option_by(const struct question *question,
+						 enum ap_verdict verdict);
 
 /* The keys of the auto_answer that matches the screen, or NULL. */
 const char *profile_auto_answer(const struct profile *profile, const char *screen);

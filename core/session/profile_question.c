@@ -195,6 +195,30 @@ bool profile_question(const struct profile *profile, const char *screen, struct 
 	return true;
 }
 
+/* The first option of the first of these kinds that is offered. */
+static const struct question_option *of_kinds(const struct question *question,
+					      const char *const kinds[2])
+{
+	for (unsigned k = 0; k < 2 && kinds[k]; k++) {
+		for (unsigned i = 0; i < question->n_options; i++) {
+			if (strcmp(question->options[i].kind, kinds[k]) == 0)
+				return &question->options[i];
+		}
+	}
+	return NULL;
+}
+
+const struct question_option *question_option_by(const struct question *question,
+						 enum ap_verdict verdict)
+{
+	static const char *const kinds[][2] = {
+		[AP_VERDICT_ASK] = {NULL, NULL},
+		[AP_VERDICT_ALLOW] = {"allow_once", NULL},
+		[AP_VERDICT_REJECT] = {"reject_once", "reject_always"},
+	};
+	return of_kinds(question, kinds[verdict]);
+}
+
 const struct question_option *question_option(const struct question *question, const char *answer)
 {
 	static const struct {
@@ -205,15 +229,8 @@ const struct question_option *question_option(const struct question *question, c
 		{"reject", {"reject_once", "reject_always"}},
 	};
 	for (size_t w = 0; w < sizeof words / sizeof *words; w++) {
-		if (strcmp(words[w].answer, answer) != 0)
-			continue;
-		for (unsigned k = 0; k < 2 && words[w].kinds[k]; k++) {
-			for (unsigned i = 0; i < question->n_options; i++) {
-				if (strcmp(question->options[i].kind, words[w].kinds[k]) == 0)
-					return &question->options[i];
-			}
-		}
-		return NULL;
+		if (strcmp(words[w].answer, answer) == 0)
+			return of_kinds(question, words[w].kinds);
 	}
 	for (unsigned i = 0; i < question->n_options; i++) {
 		if (strcmp(question->options[i].id, answer) == 0)
@@ -222,11 +239,14 @@ const struct question_option *question_option(const struct question *question, c
 	return NULL;
 }
 
-int question_no_answer(const struct question *asked, const char *word, struct ap_err *err)
+int question_no_answer(const struct question *asked, const char *word, bool cancels,
+		       struct ap_err *err)
 {
 	AP_CLEANUP_BUF struct ap_buf options = {0};
 	for (unsigned i = 0; i < asked->n_options; i++)
 		ap_buf_printf(&options, " %s", asked->options[i].id);
-	return ap_err_set(err, -EINVAL, "'%.64s' is no answer to '%s': there are%s cancel", word,
-			  asked->title, ap_buf_text(&options));
+	if (cancels)
+		ap_buf_adds(&options, " cancel");
+	return ap_err_set(err, -EINVAL, "'%.64s' is no answer to '%s': there are%s", word,
+			  asked->title, options.len ? ap_buf_text(&options) : " none");
 }

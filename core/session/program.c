@@ -66,6 +66,7 @@ void program_starts(struct session *session)
 	session->screen = session->hook = (struct activity_signal){.at_ns = 0};
 	session->memory = (struct activity_memory){.since_ns = 0};
 	session->answered = session->paused = false;
+	session->judged[0] = '\0';
 	tell_changed(session);
 	pthread_mutex_unlock(&session->lock);
 	output_restarts(session);

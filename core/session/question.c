@@ -54,13 +54,29 @@ void session_question(struct session *session, unsigned nth, struct question *re
 static bool await_taken(struct session *session, const char *id)
 {
 	struct question now;
+	int pause_ms = 2; /* short at first: it may ask the same again soon */
 	for (int64_t deadline = ap_clock_ns() + ANSWER_LIMIT; ap_clock_ns() < deadline;) {
-		poll(NULL, 0, POLL_PAUSE_MS);
+		poll(NULL, 0, pause_ms);
+		pause_ms = pause_ms < POLL_PAUSE_MS / 2 ? 2 * pause_ms : POLL_PAUSE_MS;
 		terminal_question(session, 0, &now);
 		if (strcmp(now.id, id) != 0)
 			return true;
 	}
 	return false;
+}
+
+/* Types the keys of an answer, and waits until the program has taken it; keys_begin_locked() came
+ * before. */
+static int type_answer(struct session *session, const char *keys, const char *id, bool *ret_taken,
+		       struct ap_err *err)
+{
+	int64_t from = ap_clock_ns();
+	int r = send_keys(session, keys, err);
+	*ret_taken = r == 0 && await_taken(session, id);
+	pthread_mutex_lock(&session->lock);
+	keys_typed_locked(session, from);
+	pthread_mutex_unlock(&session->lock);
+	return r;
 }
 
 int terminal_answer(struct session *session, const char *id, const char *word, uid_t uid,
@@ -74,19 +90,16 @@ int terminal_answer(struct session *session, const char *id, const char *word, u
 		return ap_err_set(err, -ENODATA, "%s asks nothing", session->name);
 	if (*id && strcmp(id, ret_asked->id) != 0)
 		return ap_err_set(err, -ENODATA, "%s does not ask %.32s", session->name, id);
-	bool cancel = strcmp(word, "cancel") == 0 && *values->cancel;
+	bool cancels = *values->cancel != '\0', cancel = cancels && strcmp(word, "cancel") == 0;
 	*ret_option = cancel ? NULL : question_option(ret_asked, word);
 	if (!cancel && !*ret_option)
-		return question_no_answer(ret_asked, word, err);
+		return question_no_answer(ret_asked, word, cancels, err);
 	pthread_mutex_lock(&session->lock);
 	keys_begin_locked(session);
 	pthread_mutex_unlock(&session->lock);
-	int64_t from = ap_clock_ns();
-	int r = send_keys(session, cancel ? values->cancel : (*ret_option)->keys, err);
-	bool taken = r == 0 && await_taken(session, ret_asked->id);
-	pthread_mutex_lock(&session->lock);
-	keys_typed_locked(session, from);
-	pthread_mutex_unlock(&session->lock);
+	bool taken;
+	int r = type_answer(session, cancel ? values->cancel : (*ret_option)->keys, ret_asked->id,
+			    &taken, err);
 	if (r == 0 && !taken)
 		r = ap_err_set(err, -EIO, "the answer was typed, but %s asks the same still",
 			       session->name);
@@ -116,4 +129,150 @@ int session_answer(struct session *session, const char *answer, uid_t uid,
 	int r = session->driver->answer(session, id, word, uid, ret_asked, ret_option, err);
 	pthread_mutex_unlock(&session->typing);
 	return r;
+}
+
+/* --- answers by rule ---
+ *
+ * A question is judged once: when it is first seen, or when the policy changes while it is asked.
+ * What was judged and left to a human stays his, also in the next lease; what is seen while the
+ * policy is to ask, as without a lease, is left. Once a look shows something else, the next
+ * question is a new one, even if it is the same. */
+
+/* What the program asks, once two looks agree: a dialog that is half drawn may look like another.
+ */
+static void settled_question(struct session *session, struct question *ret)
+{
+	char before[sizeof ret->id];
+	session_question(session, ret);
+	do {
+		memcpy(before, ret->id, sizeof before);
+		if (!before[0])
+			return;
+		poll(NULL, 0, POLL_PAUSE_MS);
+		session_question(session, ret);
+	} while (strcmp(before, ret->id) != 0);
+}
+
+/* Whose program it is. */
+struct whose {
+	unsigned start;
+	uint64_t token;
+};
+
+static struct whose whose_locked(const struct session *session)
+{
+	return (struct whose){session->start, session->token};
+}
+
+static void set_judged_locked(struct session *session, const char *id)
+{
+	snprintf(session->judged, sizeof session->judged, "%s", id);
+}
+
+/* The option that the policy takes, of a question that was seen on the screen of that program;
+ * NULL: none. With one the session counts as busy. */
+static const struct question_option *judge(struct session *session, const struct question *asked,
+					   struct whose seen, uint32_t *ret_policy)
+{
+	const struct question_option *option = NULL;
+	pthread_mutex_lock(&session->lock);
+	struct whose now = whose_locked(session);
+	*ret_policy = atomic_load(&session->permission);
+	if (strcmp(asked->id, session->judged) != 0 && running_locked(session, false, NULL) == 0 &&
+	    now.start == seen.start && now.token == seen.token)
+		option = question_option_by(asked, ap_permission_judge(*ret_policy, asked->kind));
+	set_judged_locked(session, asked->id);
+	if (option)
+		keys_begin_locked(session);
+	pthread_mutex_unlock(&session->lock);
+	return option;
+}
+
+/* Answers what the program asks now. False: that is no rule's. */
+static bool answer_one_by_rule(struct session *session)
+{
+	struct question asked;
+	uint32_t policy;
+	bool taken = false;
+	pthread_mutex_lock(&session->typing);
+	pthread_mutex_lock(&session->lock);
+	struct whose seen = whose_locked(session);
+	pthread_mutex_unlock(&session->lock);
+	settled_question(session, &asked);
+	const struct question_option *option = judge(session, &asked, seen, &policy);
+	int r = option ? type_answer(session, option->keys, asked.id, &taken, NULL) : -ENODATA;
+	if (taken) { /* the same question is another one from here on */
+		pthread_mutex_lock(&session->lock);
+		set_judged_locked(session, "");
+		pthread_mutex_unlock(&session->lock);
+	}
+	pthread_mutex_unlock(&session->typing);
+	if (r == 0) {
+		char word[AP_PERMISSION_MAX], rule[AP_PERMISSION_MAX + sizeof "permission="];
+		ap_permission_format(policy, word, sizeof word);
+		snprintf(rule, sizeof rule, "permission=%s", word);
+		session->callbacks->answered(session->owner, &asked, option, rule);
+	}
+	return taken;
+}
+
+static void rule_run(struct worker_once *once)
+{
+	struct session *session = ap_container_of(once, struct session, rule);
+	while (session->driver->needs_terminal && answer_one_by_rule(session))
+		;
+	pthread_mutex_lock(&session->lock);
+	session->ruling = false;
+	session_review_now(session);
+	pthread_mutex_unlock(&session->lock);
+}
+
+static void rule_rests(struct worker_once *once)
+{
+	session_unref(ap_container_of(once, struct session, rule));
+}
+
+void rule_init(struct session *session)
+{
+	atomic_init(&session->permission, AP_PERMISSION_ASK);
+	worker_once_init(&session->rule, session->host->workers, rule_run, rule_rests);
+}
+
+static void ask_rule(struct session *session)
+{
+	session_ref(session); /* until they rest */
+	if (!worker_once_ask(&session->rule))
+		session_unref(session);
+}
+
+void rule_on_screen(struct session *session, const char *screen)
+{
+	struct question seen = {.id = ""};
+	uint32_t policy = atomic_load(&session->permission);
+	if (screen)
+		(void)profile_question(session->host->profile, screen, &seen);
+	bool answers = seen.id[0] &&
+		       question_option_by(&seen, ap_permission_judge(policy, seen.kind)) != NULL;
+	pthread_mutex_lock(&session->lock);
+	answers = answers && strcmp(seen.id, session->judged) != 0;
+	if (answers)
+		session->ruling = true;
+	else
+		set_judged_locked(session, seen.id);
+	pthread_mutex_unlock(&session->lock);
+	if (answers)
+		ask_rule(session);
+}
+
+bool session_permit(struct session *session, uint32_t policy)
+{
+	return atomic_exchange(&session->permission, policy) != policy;
+}
+
+void session_judge_again(struct session *session)
+{
+	pthread_mutex_lock(&session->lock);
+	set_judged_locked(session, "");
+	pthread_mutex_unlock(&session->lock);
+	ask_rule(session);
 }

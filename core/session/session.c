@@ -116,6 +116,7 @@ struct session *session_new(struct session_host *host, const struct session_plac
 	pthread_mutex_init(&session->lock, NULL);
 	output_init(session);
 	pause_init(session);
+	rule_init(session);
 	bool init = !session->driver->init || session->driver->init(session);
 	if (!init || !session->dir || !session->cwd || !add_sources(session)) {
 		remove_sources(session);
@@ -301,7 +302,7 @@ static void activity_set_locked(struct session *session, const struct activity *
 		snprintf(session->why, sizeof session->why, "pause: asked for");
 		return;
 	}
-	if (session->n_keys > 0 && concluded->activity != AP_ACTIVITY_EXITED) {
+	if ((session->n_keys > 0 || session->ruling) && concluded->activity != AP_ACTIVITY_EXITED) {
 		session->activity = AP_ACTIVITY_BUSY;
 		snprintf(session->why, sizeof session->why, "keys: being typed");
 		return;
@@ -406,7 +407,7 @@ static void learn_prompt_locked(struct session *session, const struct output_sig
 }
 
 /* Captures and judges the screen; types the profile's answer to a question that it always answers,
- * once a question. */
+ * once a question, and leaves others to the rules of the lease. */
 static void job_look_at_screen(struct worker_job *worker_job)
 {
 	struct session_job *job = ap_container_of(worker_job, struct session_job, job);
@@ -423,6 +424,8 @@ static void job_look_at_screen(struct worker_job *worker_job)
 	bool asks = signal.found && signal.activity == AP_ACTIVITY_WAITING;
 	const char *keys =
 		asks ? profile_auto_answer(session->host->profile, ap_buf_text(&screen)) : NULL;
+	if (screen.len > 0) /* else the terminal could not be looked at */
+		rule_on_screen(session, asks && !keys ? ap_buf_text(&screen) : NULL);
 	pthread_mutex_lock(&session->lock);
 	session->looking = false;
 	if (session->start == start) {

@@ -73,6 +73,11 @@ struct session_callbacks {
 	/* The last reference is dropped, the session freed: the owner frees its own memory. */
 	void (*freed)(void *owner);
 
+	/* A rule has answered what the program asked: `rule` is its word, such as
+	 * "permission=allow". */
+	void (*answered)(void *owner, const struct question *asked,
+			 const struct question_option *option, const char *rule);
+
 	/* Something in session_info() changes now. */
 	void (*changed)(void *owner);
 
@@ -196,6 +201,14 @@ void session_restart_failed(struct session *session, const struct ap_err *err);
 
 /* Sets the fencing token: what names another token, other than 0, is -ESTALE from now on. */
 void session_fence(struct session *session, uint64_t token);
+
+/* Sets which questions are answered by rule from now on (permission.h): of the lease, and to ask
+ * without one. A question that stands already stays as it was judged. True: it was another policy
+ * before. */
+bool session_permit(struct session *session, uint32_t policy);
+
+/* Judges the question that stands by the present policy. */
+void session_judge_again(struct session *session);
 
 /* While `wanted`, the lane is wanted for something else: a delivery under way gives up. */
 void session_break_off(struct session *session, bool wanted);

@@ -50,6 +50,9 @@ struct session {
 	pthread_mutex_t typing;	      /* held from a prompt's text to its Enter, and for keys; or
 				       * while the driver writes to the program's input */
 	bool input_cut;		      /* a line was written in part only; typing */
+	atomic_uint permission;	 /* which questions are answered by rule; any thread reads it */
+	struct worker_once rule; /* answers by rule what a terminal asks; holds a reference until
+				  * it rests */
 
 	/* only what runs in the lane touches these */
 	struct backend_terminal terminal;
@@ -106,6 +109,8 @@ struct session {
 	bool looking;			 /* a worker captures the screen */
 	bool reads_on;			 /* there is more output than was read */
 	bool answered;			 /* auto_answer has answered the question on the screen */
+	bool ruling;	 /* a rule is about to answer it: the session counts as busy */
+	char judged[20]; /* id of the question on the screen that rules have judged; "": none */
 	struct loop_source output_grows; /* watches the raw output's file */
 	struct loop_source errors_grow;	 /* and that of the standard error, if that is apart */
 
@@ -231,6 +236,15 @@ void know_program(struct session *session, unsigned start);
 
 /* Records that the program of that start has ended. */
 void program_ended(struct session *session, unsigned start);
+
+/* --- question.c --- */
+
+/* Initializes what answers by rule. */
+void rule_init(struct session *session);
+
+/* Shows them what is on the screen of a terminal while it asks; NULL: it asks nothing, or what the
+ * profile's auto_answer answers. */
+void rule_on_screen(struct session *session, const char *screen);
 
 /* --- driver_terminal.c --- */
 

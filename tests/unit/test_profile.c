@@ -362,6 +362,26 @@ static void prompts_are_dressed(void **state)
 
 /* What the screens of dialogs ask, in the words of the file request, as tests/screens have it
  * beside them. */
+static void a_rule_takes_an_option_by_its_meaning_alone(void **state)
+{
+	struct question question = {
+		.options = {{.id = "allow", .kind = "allow_always"},
+			    {.id = "2", .kind = "reject_always"},
+			    {.id = "3", .kind = "reject_once"},
+			    {.id = "4", .kind = "allow_once"},
+			    {.id = "5", .kind = "allow_once"}},
+		.n_options = 5,
+	};
+	assert_null(question_option_by(&question, AP_VERDICT_ASK));
+	assert_string_equal(question_option_by(&question, AP_VERDICT_ALLOW)->id, "4");
+	assert_string_equal(question_option_by(&question, AP_VERDICT_REJECT)->id, "3");
+	question.n_options = 2;
+	assert_null(question_option_by(&question, AP_VERDICT_ALLOW));
+	assert_string_equal(question_option_by(&question, AP_VERDICT_REJECT)->id, "2");
+	question.n_options = 1;
+	assert_null(question_option_by(&question, AP_VERDICT_REJECT));
+}
+
 static void check_questions(const char *program, unsigned *n)
 {
 	char dir_path[512], path[1024];
@@ -487,6 +507,8 @@ int main(void)
 		IT("a shell's prompts for the rest of a command are known, and no others",
 		   prompts_for_the_rest_are_known),
 		IT("questions are known without a profile", questions_are_known_without_a_profile),
+		IT("a rule takes an option by its meaning alone",
+		   a_rule_takes_an_option_by_its_meaning_alone),
 		IT("an event matches when all of the pattern is in it", events_match_in_part),
 		IT("a prompt that would be a command is dressed as text", prompts_are_dressed),
 		IT("nothing is answered by itself unless a profile says so",
