@@ -13,7 +13,7 @@
 #include "clock.h"
 #include "list.h"
 
-#define SCHEMA_VERSION 4
+#define SCHEMA_VERSION 5
 #define HISTORY_MAX    "10000"	 /* leases that are over and remembered */
 #define BUSY_MS	       10000	 /* somebody is at the database by hand */
 #define RETRY_PAUSE    AP_SECOND /* between two attempts to commit what insists */
@@ -31,14 +31,14 @@ static const char schema[] =
 	"CREATE TABLE IF NOT EXISTS lease"
 	" (token INTEGER PRIMARY KEY, label TEXT, agent INTEGER, uid INTEGER, pid INTEGER,"
 	"  holder_start INTEGER, by_handle INTEGER, created INTEGER, base TEXT, ttl INTEGER,"
-	"  affinity INTEGER, granted INTEGER, ending TEXT, prompts INTEGER);"
+	"  affinity INTEGER, granted INTEGER, ending TEXT, prompts INTEGER, permission TEXT);"
 	"CREATE TABLE IF NOT EXISTS prompt"
 	" (agent INTEGER, seq INTEGER, text BLOB, command INTEGER, taken INTEGER,"
 	"  PRIMARY KEY (agent, seq));"
 	"CREATE TABLE IF NOT EXISTS history"
 	" (token INTEGER PRIMARY KEY, label TEXT, agent INTEGER, uid INTEGER, base TEXT,"
 	"  granted INTEGER, ended INTEGER, reason TEXT);"
-	"PRAGMA user_version = 4;"
+	"PRAGMA user_version = 5;"
 	"COMMIT;";
 
 /* SQL that makes a store of a version one of the next. */
@@ -52,6 +52,10 @@ static const char *const upgrades[SCHEMA_VERSION] = {
 	      "ALTER TABLE agent ADD COLUMN ports INTEGER;"
 	      "UPDATE agent SET ports = port > 0;"
 	      "PRAGMA user_version = 4;"
+	      "COMMIT;",
+	[4] = "BEGIN IMMEDIATE;"
+	      "ALTER TABLE lease ADD COLUMN permission TEXT;"
+	      "PRAGMA user_version = 5;"
 	      "COMMIT;",
 };
 
@@ -95,7 +99,7 @@ static const char *const statements[N_STATEMENTS] = {
 	[AGENT_USED] = "UPDATE agent SET clean = 0, requests = requests + 1, served = served + 1"
 		       " WHERE number = ?1",
 	[LEASE_PUT] = "INSERT OR REPLACE INTO lease VALUES"
-		      " (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
+		      " (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
 	[LEASE_GRANTED] = "UPDATE lease SET granted = ?2 WHERE token = ?1",
 	[LEASE_ENDS] = "UPDATE lease SET ending = ?2 WHERE token = ?1",
 	[LEASE_DROP] = "DELETE FROM lease WHERE token = ?1",
@@ -111,7 +115,7 @@ static const char *const statements[N_STATEMENTS] = {
 	[HISTORY_TRIM] = "DELETE FROM history WHERE token <= ?1 - " HISTORY_MAX,
 };
 
-#define VALUES_MAX 14
+#define VALUES_MAX 15
 
 struct value {
 	char *text;	/* owned; NULL: it is the number */
@@ -436,7 +440,8 @@ void txn_lease(struct store_txn *txn, const struct store_lease *lease)
 	    number_of(lease->agent), number_of(lease->uid), number_of(lease->pid),
 	    number_of(lease->holder_start), number_of(lease->by_handle), number_of(lease->created),
 	    text_of(lease->base), number_of(lease->ttl_ns), number_of(lease->affinity),
-	    number_of(lease->granted), text_of(lease->ending), number_of(lease->n_prompts));
+	    number_of(lease->granted), text_of(lease->ending), number_of(lease->n_prompts),
+	    text_of(lease->permission));
 }
 
 void txn_lease_granted(struct store_txn *txn, uint64_t token, int64_t now)
@@ -839,6 +844,7 @@ static int lease_row(sqlite3_stmt *query, void *data)
 	lease.granted = number(&row);
 	text(&row, lease.ending, sizeof lease.ending);
 	lease.n_prompts = (uint64_t)number(&row);
+	text(&row, lease.permission, sizeof lease.permission);
 	return reader->take(reader->data, &lease);
 }
 

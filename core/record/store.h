@@ -11,6 +11,7 @@
 #include <sys/types.h>
 
 #include "err.h"
+#include "permission.h"
 #include "text.h"
 
 struct store;
@@ -59,6 +60,7 @@ struct store_lease {
 	int64_t granted; /* 0: not yet */
 	uint64_t n_prompts;
 	char ending[16]; /* why it ends; "": it does not */
+	char permission[AP_PERMISSION_MAX]; /* its word; "": that of the configuration */
 };
 
 struct store_prompt {

@@ -101,6 +101,7 @@ static const struct store_lease lease = {
 	.base = "0123456789012345678901234567890123456789",
 	.ttl_ns = 5,
 	.affinity = UINT64_MAX,
+	.permission = "allow:read,search",
 };
 
 static void records_are_read_as_they_were_written(void **state)
@@ -138,19 +139,24 @@ static void a_store_of_the_version_before_is_read_and_is_of_this_one_then(void *
 	open_it();
 	struct store_txn *txn = store_txn_new();
 	txn_agent(txn, &(struct store_agent){.number = 3, .shim = 77, .shim_start = 78});
+	txn_lease(txn, &lease);
 	assert_int_equal(store_commit(store, txn, false, &err), 0);
 	store_close(store);
 	by_hand("ALTER TABLE agent DROP COLUMN ports;"
 		"ALTER TABLE agent RENAME COLUMN shim TO keeper;"
 		"ALTER TABLE agent RENAME COLUMN shim_start TO keeper_start;"
+		"ALTER TABLE lease DROP COLUMN permission;"
 		"PRAGMA user_version = 2;");
 	open_it();
 	for (int i = 0; i < 2; i++, open_again()) {
 		n_read = 0;
 		assert_int_equal(store_agents_read(store, take_agent, NULL, &err), 0);
-		assert_int_equal(n_read, 1);
+		assert_int_equal(store_leases_read(store, take_lease, NULL, &err), 0);
+		assert_int_equal(n_read, 2);
 		assert_int_equal(agent_read.shim, 77);
 		assert_int_equal(agent_read.shim_start, 78);
+		assert_int_equal(lease_read.affinity, UINT64_MAX);
+		assert_string_equal(lease_read.permission, "");
 	}
 }
 
