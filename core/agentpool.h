@@ -16,6 +16,7 @@
 #include "clock.h"
 #include "config.h"
 #include "err.h"
+#include "permission.h"
 #include "reason.h"
 #include "states.h"
 #include "text.h"
@@ -114,6 +115,7 @@ struct ap_acquire {
 	pid_t pid;	     /* who asks, for display */
 	pid_t holder;	     /* the lease ends when this process does; 0: none */
 	bool by_handle;	     /* the lease ends with the caller's handle */
+	int permission;	     /* a policy (permission.h); -1: config/permission */
 	const char *restore; /* name in kept/: what is laid over the worktree before the answer;
 				NULL: nothing */
 };
@@ -271,6 +273,7 @@ struct ap_agent_info {
 	uid_t owner_uid;
 	pid_t owner_pid, pid; /* holder; the program, 0 when it has ended */
 	uint64_t token;	      /* of its lease; 0: not leased */
+	uint32_t permission;  /* of its lease: a policy (permission.h) */
 	int64_t created_ns, granted_ns, expires_ns, idle_since_ns; /* 0: does not apply */
 	unsigned n_requests, n_recycles, generation;
 	uint64_t n_prompts;

@@ -23,6 +23,7 @@ enum ap_option {
 	AP_OPT_REQUESTS_PER_QUOTA,
 	AP_OPT_ACQUIRE_TIMEOUT,
 	AP_OPT_LEASE_TTL,
+	AP_OPT_PERMISSION,
 	AP_OPT_SPAWN_TIMEOUT,
 	AP_OPT_SPAWN_BACKEND,
 	AP_OPT_MAX_SPAWNING,
@@ -57,13 +58,14 @@ enum ap_option {
 };
 
 enum ap_option_type {
-	AP_TYPE_NUMBER,	  /* a whole number */
-	AP_TYPE_OCTAL,	  /* permission bits */
-	AP_TYPE_DURATION, /* ns; 0 if the option has its word instead of a duration */
-	AP_TYPE_SIZE,	  /* bytes */
-	AP_TYPE_TERMINAL, /* columns << 16 | rows */
-	AP_TYPE_TEXT,	  /* one line */
-	AP_TYPE_CHOICE,	  /* one of the words in `choices` */
+	AP_TYPE_NUMBER,	    /* a whole number */
+	AP_TYPE_OCTAL,	    /* permission bits */
+	AP_TYPE_DURATION,   /* ns; 0 if the option has its word instead of a duration */
+	AP_TYPE_SIZE,	    /* bytes */
+	AP_TYPE_TERMINAL,   /* columns << 16 | rows */
+	AP_TYPE_PERMISSION, /* a policy, as ap_permission_parse() reads it */
+	AP_TYPE_TEXT,	    /* one line */
+	AP_TYPE_CHOICE,	    /* one of the words in `choices` */
 };
 
 enum ap_option_when {
@@ -83,7 +85,8 @@ struct ap_option_row {
 	enum ap_option_when when;
 	const char *initial; /* default, as a user would write it; "" of a number: -1, none */
 	int64_t min, max;    /* of the number, ns or bytes */
-	const char *choices; /* of AP_TYPE_CHOICE: words with a blank between */
+	const char *choices; /* of AP_TYPE_CHOICE: words with a blank between; else words to
+			      * propose, or NULL */
 	const char *word;    /* of AP_TYPE_DURATION: what may stand for 0; NULL: nothing */
 	const char *alone;   /* what -o NAME without a value means; NULL: it needs one */
 	const char *doc;     /* one line for people */

@@ -63,6 +63,16 @@ static int set_pid(const struct tree_call *call, const char *text, pid_t *ret)
 	return 0;
 }
 
+static int set_permission(const struct tree_call *call, const char *text, int *ret)
+{
+	uint32_t policy;
+	int r = ap_permission_parse(text, &policy, call->err);
+	if (r < 0)
+		return ap_err_wrap(call->err, r, "permission");
+	*ret = (int)policy;
+	return 0;
+}
+
 static int acquire_option(const struct tree_call *call, const char *key, const char *value,
 			  struct ap_acquire *acquire)
 {
@@ -78,8 +88,11 @@ static int acquire_option(const struct tree_call *call, const char *key, const c
 		return set_word(call, key, value, acquire->agent, sizeof acquire->agent);
 	if (strcmp(key, "base") == 0)
 		return set_word(call, key, value, acquire->base, sizeof acquire->base);
+	if (strcmp(key, "permission") == 0)
+		return set_permission(call, value, &acquire->permission);
 	return ap_err_set(call->err, -EINVAL,
-			  "'%.64s' is none of: timeout ttl pid agent affinity base", key);
+			  "'%.64s' is none of: timeout ttl pid agent affinity base permission",
+			  key);
 }
 
 int control_acquire(const struct tree_call *call, char *line, struct ap_request *request)
@@ -87,6 +100,7 @@ int control_acquire(const struct tree_call *call, char *line, struct ap_request 
 	struct ap_acquire acquire = {
 		.timeout_ns = -1,
 		.ttl_ns = -1,
+		.permission = -1,
 		.uid = call->uid,
 		.pid = call->tid,
 		.by_handle = call->by_handle,

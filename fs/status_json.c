@@ -102,6 +102,7 @@ static json_t *number_or_null(bool known, json_t *number)
 static json_t *lease_of(const struct ap_agent_info *a)
 {
 	json_t *lease = json_object();
+	char permission[AP_PERMISSION_MAX];
 	if (!a->label[0]) {
 		json_decref(lease);
 		return json_null();
@@ -114,6 +115,8 @@ static json_t *lease_of(const struct ap_agent_info *a)
 	set(lease, "token", json_integer((json_int_t)a->token));
 	set(lease, "branch", text(a->branch));
 	set(lease, "base", text(a->base));
+	ap_permission_format(a->permission, permission, sizeof permission);
+	set(lease, "permission", text(permission));
 	return lease;
 }
 

@@ -291,12 +291,14 @@ static void print_lease(const struct ap_agent_info *a, struct ap_buf *out)
 
 static void print_owner(const struct ap_agent_info *a, struct ap_buf *out)
 {
+	char permission[AP_PERMISSION_MAX];
 	if (!a->token)
 		return;
 	ap_buf_printf(out, "uid %u\npid %d\n", a->owner_uid, (int)a->owner_pid);
 	print_date(out, "granted", a->granted_ns);
 	print_date(out, "expires", a->expires_ns);
-	ap_buf_printf(out, "token %" PRIu64 "\n", a->token);
+	ap_permission_format(a->permission, permission, sizeof permission);
+	ap_buf_printf(out, "token %" PRIu64 "\npermission %s\n", a->token, permission);
 }
 
 static void print_id(const struct ap_agent_info *a, struct ap_buf *out)
@@ -394,7 +396,7 @@ const struct tree_row tree_agent[] = {
 	VALUE(print_why, "why", "the evidence that activity was concluded from"),
 	VALUE(print_lease, "lease", "the label; empty when not leased"),
 	VALUE(print_owner, "owner",
-	      "uid, pid, granted, expires and token of the lease, a line each"),
+	      "uid, pid, granted, expires, token and permission of the lease, a line each"),
 	SILENT(print_id, "id", "the agent's name"),
 	VALUE(print_pid, "pid",
 	      "of the program; empty before it has started and when it has ended"),

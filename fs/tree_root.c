@@ -23,7 +23,8 @@ static const char readme[] =
 	"    cd ../.. && echo fix-auth > release   the work is on branch agentpool/fix-auth\n"
 	"\n"
 	"acquire      [LABEL] [timeout=30s] [ttl=1h] [pid=N] [agent=NAME] [affinity=KEY] "
-	"[base=REF];\n"
+	"[base=REF]\n"
+	"             [permission=ask|allow|reject|allow:KIND,KIND];\n"
 	"             timeout=0 tries once; the lease ends by itself with ttl, or with process "
 	"pid\n"
 	"release      LABEL|NAME [discard]; rm leases/LABEL does the same and does not wait\n"
@@ -66,7 +67,7 @@ static int acquire_show(const struct tree_call *call, struct ap_buf *out)
 	ap_pool_stats(call->pool, &stats);
 	ap_buf_printf(out,
 		      "write: [LABEL] [timeout=DUR] [ttl=DUR] [pid=N] [agent=NAME] [affinity=KEY] "
-		      "[base=REF]\n"
+		      "[base=REF] [permission=WORD]\n"
 		      "%u waiting\n",
 		      stats.n_waiting);
 	return 0;
@@ -130,7 +131,12 @@ static int submit_restore(const struct tree_call *call, const char *words,
 			  struct ap_request *request)
 {
 	struct ap_acquire acquire = {
-		.timeout_ns = -1, .ttl_ns = -1, .uid = call->uid, .pid = call->tid};
+		.timeout_ns = -1,
+		.ttl_ns = -1,
+		.permission = -1,
+		.uid = call->uid,
+		.pid = call->tid,
+	};
 	size_t n = strcspn(words, " \t");
 	AP_CLEANUP_FREE char *name = strndup(words, n);
 	const char *label = words + n + strspn(words + n, " \t");
@@ -312,7 +318,7 @@ const struct tree_row tree_root[] = {
 	{"README", "this tree and its idioms on one screen", .show = readme_show},
 	{"acquire",
 	 "lease an agent: [LABEL] [timeout=DUR] [ttl=DUR] [pid=N] [agent=NAME] [affinity=KEY] "
-	 "[base=REF]",
+	 "[base=REF] [permission=WORD]",
 	 .show = acquire_show, .submit = control_acquire, .writer = TREE_WRITER_ANYONE,
 	 .fresh = true, .holds = true},
 	{"release", "end a lease, its work saved: LABEL|NAME [discard]", .submit = control_release,

@@ -127,6 +127,17 @@ static void on_note(void *owner, enum session_note what, const char *text)
 		events_add(agent->pool->events, "seed_failed", EVENT_FIELDS({"reason", text, 0}));
 }
 
+/* On behalf of the lease's owner. */
+static void on_answered(void *owner, const struct question *asked,
+			const struct question_option *option, const char *rule)
+{
+	struct ap_agent *agent = owner;
+	pthread_mutex_lock(&agent->pool->lock);
+	uid_t uid = agent->pool->view->slots[agent->slot].uid;
+	pthread_mutex_unlock(&agent->pool->lock);
+	note_answer(agent, uid, asked, option, rule);
+}
+
 static const struct session_callbacks callbacks = {
 	.freed = on_freed,
 	.changed = on_changed,
@@ -137,7 +148,23 @@ static const struct session_callbacks callbacks = {
 	.answered = on_answered,
 	.prompts_dropped = on_prompts_dropped,
 	.note = on_note,
+	.answered = on_answered,
 };
+
+/* --- its lease --- */
+
+static uint32_t permission_locked(const struct ap_agent *agent)
+{
+	return agent->permission >= 0 ? (uint32_t)agent->permission
+				      : (uint32_t)agent->pool->config.number[AP_OPT_PERMISSION];
+}
+
+bool agent_permit_locked(const struct ap_agent *agent)
+{
+	bool leased = agent->pool->view->slots[agent->slot].state == AP_AGENT_ACTIVE;
+	return session_permit(agent->session,
+			      leased ? permission_locked(agent) : AP_PERMISSION_ASK);
+}
 
 /* --- its life --- */
 
@@ -185,7 +212,7 @@ struct ap_agent *agent_new_locked(struct ap_pool *pool, unsigned slot, unsigned 
 	snprintf(agent->name, sizeof agent->name, "agent-%u", number);
 	agent->dir = state_dir_path(pool, POOL_AGENTS, agent->name);
 	agent->worktree_path = state_dir_path(pool, POOL_WORKTREES, agent->name);
-	agent->holder_fd = -1;
+	agent->holder_fd = agent->permission = -1;
 	bool watched = loop_add(pool->loop, &agent->holder_ends, on_holder_ends) == 0;
 	if (watched && agent->dir && agent->worktree_path)
 		agent->session = session_new(&pool->sessions,
@@ -308,6 +335,7 @@ bool agent_info_locked(const struct ap_agent *agent, const struct session_info *
 	ret->owner_uid = slot->uid;
 	ret->owner_pid = slot->pid;
 	ret->token = slot->token;
+	ret->permission = permission_locked(agent);
 	ret->granted_ns = slot->granted_ns;
 	ret->expires_ns = slot->token && slot->ttl_ns > 0 ? slot->deadline_ns : 0;
 	return true;

@@ -147,8 +147,8 @@ int ap_agent_cancel(struct ap_pool *pool, struct ap_agent *agent, uint64_t token
 
 /* --- answers --- */
 
-static void note_answer(struct ap_agent *agent, uid_t uid, const struct question *asked,
-			const struct question_option *option)
+void note_answer(struct ap_agent *agent, uid_t uid, const struct question *asked,
+		 const struct question_option *option, const char *rule)
 {
 	char label[AP_LABEL_MAX + 1];
 	pthread_mutex_lock(&agent->pool->lock);
@@ -156,9 +156,9 @@ static void note_answer(struct ap_agent *agent, uid_t uid, const struct question
 	pthread_mutex_unlock(&agent->pool->lock);
 	events_add(agent->pool->events, "answer",
 		   EVENT_FIELDS({"agent", agent->name, 0}, {"lease", label, 0},
-				{"uid", NULL, (int64_t)uid}, {"request", asked->id, 0},
-				{"title", asked->title, 0}, {"detail", asked->detail, 0},
-				{"kind", asked->kind, 0},
+				{"uid", NULL, (int64_t)uid}, {"rule", rule, 0},
+				{"request", asked->id, 0}, {"title", asked->title, 0},
+				{"detail", asked->detail, 0}, {"kind", asked->kind, 0},
 				{"option", option ? option->id : "cancel", 0},
 				{"means", option ? option->kind : "cancel", 0}));
 }
@@ -176,7 +176,7 @@ static void job_answer(struct worker_job *worker_job)
 	if (r == 0)
 		r = session_answer(agent->session, job->message, job->uid, &asked, &option, &err);
 	if (r == 0)
-		note_answer(agent, job->uid, &asked, option);
+		note_answer(agent, job->uid, &asked, option, "");
 	request_answer(job->request, r, &err);
 	pool_job_free(job);
 }

@@ -7,6 +7,7 @@
 
 #include "cleanup.h"
 #include "clock.h"
+#include "permission.h"
 #include "pool_internal.h"
 #include "text.h"
 
@@ -54,6 +55,10 @@ const struct ap_option_row ap_options[AP_N_OPTIONS] = {
 				    .doc = "how long an acquirer waits by default"},
 	[AP_OPT_LEASE_TTL] = {"lease_ttl", .type = DURATION_OF(0, CENTURY), .initial = "0",
 			      .doc = "default time to live of a lease; 0 is without end"},
+	[AP_OPT_PERMISSION] = {"permission", .type = AP_TYPE_PERMISSION,
+			       .max = AP_PERMISSION_REJECT, .choices = "ask allow reject",
+			       .initial = "ask",
+			       .doc = "which questions of a program are answered by rule"},
 	[AP_OPT_SPAWN_TIMEOUT] = {"spawn_timeout", .type = DURATION_OF(AP_SECOND, CENTURY),
 				  .initial = "60s", .doc = "time limit of each step of a spawn"},
 	[AP_OPT_SPAWN_BACKEND] = {"spawn_backend", .type = CHOICE_OF("auto overlay btrfs copy git"),
@@ -160,7 +165,7 @@ static bool in_range(const struct ap_option_row *row, int64_t value)
 
 static void number_show(const struct ap_option_row *row, int64_t number, struct ap_buf *out)
 {
-	char text[64];
+	char text[AP_PERMISSION_MAX];
 	if (row->word && number == 0) {
 		ap_buf_adds(out, row->word);
 	} else if (row->type == AP_TYPE_DURATION) {
@@ -168,11 +173,25 @@ static void number_show(const struct ap_option_row *row, int64_t number, struct 
 		ap_buf_adds(out, text);
 	} else if (row->type == AP_TYPE_OCTAL) {
 		ap_buf_printf(out, "%03" PRIo64, number);
+	} else if (row->type == AP_TYPE_PERMISSION) {
+		ap_permission_format((uint32_t)number, text, sizeof text);
+		ap_buf_adds(out, text);
 	} else if (row->type == AP_TYPE_TERMINAL) {
 		ap_buf_printf(out, "%" PRId64 "x%" PRId64, number >> 16, number & 0xffff);
 	} else {
 		ap_buf_printf(out, "%" PRId64, number);
 	}
+}
+
+static int permission_parse(const struct ap_option_row *row, const char *text, int64_t *ret,
+			    struct ap_err *err)
+{
+	uint32_t policy;
+	int r = ap_permission_parse(text, &policy, err);
+	if (r < 0)
+		return ap_err_wrap(err, r, "%s", row->name);
+	*ret = policy;
+	return 0;
 }
 
 /* Says what would be right. */
@@ -202,6 +221,8 @@ static int value_parse(const struct ap_option_row *row, const char *text, int64_
 		[AP_TYPE_TERMINAL] = {terminal_parse, "COLUMNSxROWS such as 200x50"},
 	};
 	int64_t value = 0;
+	if (row->type == AP_TYPE_PERMISSION)
+		return permission_parse(row, text, ret, err);
 	if (row->word && strcmp(text, row->word) == 0) {
 		*ret = 0;
 		return 0;

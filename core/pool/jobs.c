@@ -303,6 +303,13 @@ static void wanted_lease(struct ap_agent *agent, struct store_lease *record, pid
 		record->holder_start = request->holder_start;
 		*ret_holder = request->holder;
 	}
+	agent->permission = -1;
+	if (slot->request)
+		agent->permission =
+			ap_container_of(slot->request, struct ap_request, machine)->permission;
+	if (agent->permission >= 0)
+		ap_permission_format((uint32_t)agent->permission, record->permission,
+				     sizeof record->permission);
 	agent->token = slot->token;
 	snprintf(ret_base, size, "%s", base);
 	memcpy(lease->label, slot->label.text, sizeof lease->label);

@@ -19,7 +19,7 @@ unsigned agent_number(const char *name)
 
 /* The acquirer's base and, behind its NUL, the name of what it restores: in one allocation, as many
  * acquirers wait and few restore. NULL on ENOMEM. */
-static char *base_of(const struct ap_acquire *acquire, bool *ret_restore)
+static char *base_of(const struct ap_acquire *acquire)
 {
 	struct ap_buf text = {0};
 	ap_buf_add(&text, acquire->base, strlen(acquire->base) + 1);
@@ -28,7 +28,6 @@ static char *base_of(const struct ap_acquire *acquire, bool *ret_restore)
 	char *whole = text.failed ? NULL : malloc(text.len); /* exact: a buffer has spare room */
 	if (whole)
 		memcpy(whole, text.data, text.len);
-	*ret_restore = whole && acquire->restore;
 	ap_buf_fini(&text);
 	return whole;
 }
@@ -48,8 +47,10 @@ int ap_pool_acquire(struct ap_pool *pool, const struct ap_acquire *acquire,
 		return ap_err_set(err, -ENOENT,
 				  "there is no agent '%s': agents/ has those that there are",
 				  acquire->agent);
-	if (acquire->base[0] && !(request->base = base_of(acquire, &request->has_restore)))
+	if (acquire->base[0] && !(request->base = base_of(acquire)))
 		return ap_err_errno(err, -ENOMEM, "acquire");
+	request->has_restore = request->base && acquire->restore;
+	request->permission = (int16_t)acquire->permission;
 	if (acquire->holder) {
 		AP_CLEANUP_CLOSE int fd = pidfd_open(acquire->holder, 0);
 		if (fd < 0)

@@ -231,6 +231,7 @@ static void follow_moves_locked(struct ap_pool *pool, const struct machine_event
 		if (!agent || move->to == AP_AGENT_FREE)
 			continue;
 		session_fence(agent->session, pool->view->slots[move->slot].token);
+		(void)agent_permit_locked(agent);
 		if (move->from == AP_AGENT_ACTIVE)
 			agent_forget_holder_locked(agent);
 		/* a job that reported -ETIMEDOUT itself has set the sentence */

@@ -53,9 +53,10 @@ struct ap_request {
 	void *data;
 	atomic_int n_refs;    /* the caller's, and the pool's while it is submitted */
 	atomic_bool answered; /* whoever sets it calls done */
-	bool in_machine;      /* the machine answers it */
-	bool has_restore;     /* behind base's NUL: the name of the kept work to restore */
-	bool wants_response;  /* once the agent has settled */
+	bool in_machine : 1;  /* the machine answers it */
+	bool has_restore : 1; /* behind base's NUL: the name of the kept work to restore */
+	bool wants_response : 1; /* once the agent has settled */
+	int16_t permission;	 /* of an acquirer: a policy; -1: the configuration's */
 	char *why;	      /* the sentence for the result, owned; NULL: none */
 	struct ap_buf text;   /* the answer; the thread that calls done writes it before */
 	char *base;	      /* of an acquirer, owned; NULL: the configuration's */
@@ -109,6 +110,7 @@ struct ap_agent {
 	 * lease; the commit that the pool last put the worktree at, "" while a lease has it */
 	char base[GIT_OID_MAX + 1], commit[GIT_OID_MAX + 1];
 	unsigned port, n_ports; /* for its own use, the first and how many; 0: none */
+	int permission;		/* of its lease: a policy; -1: the configuration's */
 	uint64_t n_prompts;	/* of its lease */
 	uint64_t prompt_seq;	/* of its last prompt */
 	unsigned n_commits;	/* that wait or are being made */
@@ -398,6 +400,10 @@ unsigned agent_generation(const struct ap_agent *agent);
 bool agent_info_locked(const struct ap_agent *agent, const struct session_info *info,
 		       struct ap_agent_info *ret);
 
+/* Tells its session which questions are answered by rule: none without a lease. True: they are
+ * others than before. */
+bool agent_permit_locked(const struct ap_agent *agent);
+
 /* Takes an agent out of the table and answers those who wait for it. */
 void agent_leave(struct ap_agent *agent);
 
@@ -407,6 +413,12 @@ void agent_close(struct ap_agent *agent);
 
 /* Stops watching the process that the lease ends with. pool->lock held. */
 void agent_forget_holder_locked(struct ap_agent *agent);
+
+/* --- commands.c --- */
+
+/* Logs an event: the program's question has an answer, of that user, or by a rule; "": by none. */
+void note_answer(struct ap_agent *agent, uid_t uid, const struct question *asked,
+		 const struct question_option *option, const char *rule);
 
 /* --- jobs.c --- */
 

@@ -437,6 +437,9 @@ static int adopt(struct ap_pool *pool, struct left *left, struct worktree *workt
 	agent->lease_held = lease->granted != 0;
 	agent->dir_made = true;
 	agent->n_prompts = lease->n_prompts;
+	uint32_t permission;
+	if (*lease->permission && ap_permission_parse(lease->permission, &permission, NULL) == 0)
+		agent->permission = (int)permission;
 	memcpy(agent->lease.label, lease->label, sizeof agent->lease.label);
 	memcpy(agent->lease.base, lease->base, sizeof agent->lease.base);
 	memcpy(agent->base, lease->base, sizeof agent->base);

@@ -182,11 +182,22 @@ void pool_bound_sessions_locked(struct ap_pool *pool)
 		     ((struct terminal_size){(uint16_t)(size >> 16), (uint16_t)size}));
 }
 
+/* A question that stands is judged anew where another policy is in force now. */
+static void permit_leases_locked(struct ap_pool *pool)
+{
+	for (unsigned i = 0; i < pool->view->n_slots; i++) {
+		struct ap_agent *agent = pool->agents[i];
+		if (agent && agent_permit_locked(agent))
+			session_judge_again(agent->session);
+	}
+}
+
 void pool_obey_config_locked(struct ap_pool *pool)
 {
 	uint64_t max_memory = pool->view->limits.recycling.max_memory;
 	struct machine_limits limits = pool_limits(pool);
 	pool_bound_sessions_locked(pool);
+	permit_leases_locked(pool);
 	pool_step_locked(pool, &(struct machine_event){.type = MACHINE_CONFIG, .limits = &limits});
 	if (limits.recycling.max_memory != max_memory && pool->workers) /* before: the start does */
 		worker_once_ask(&pool->bound);

@@ -108,11 +108,16 @@ static void asks_again(struct tree_call *call)
 	add_word(&line, "agent=", first.agent);
 	add_word(&line, "affinity=", first.affinity);
 	add_word(&line, "base=", first.base);
+	if (first.permission >= 0) {
+		char word[AP_PERMISSION_MAX];
+		ap_permission_format((uint32_t)first.permission, word, sizeof word);
+		add_word(&line, "permission=", word);
+	}
 	HOLDS(control_acquire(call, line.data, NULL) == 0);
 	HOLDS(strcmp(first.label, asked.label) == 0 && strcmp(first.agent, asked.agent) == 0);
 	HOLDS(strcmp(first.affinity, asked.affinity) == 0 && strcmp(first.base, asked.base) == 0);
 	HOLDS(first.timeout_ns == asked.timeout_ns && first.ttl_ns == asked.ttl_ns);
-	HOLDS(first.holder == asked.holder);
+	HOLDS(first.holder == asked.holder && first.permission == asked.permission);
 }
 
 static void acquire_holds(struct tree_call *call, char *line)
@@ -124,6 +129,7 @@ static void acquire_holds(struct tree_call *call, char *line)
 		return;
 	HOLDS(!asked.label[0] || ap_label_valid(asked.label));
 	HOLDS(asked.timeout_ns >= -1 && asked.timeout_ns <= CENTURY);
+	HOLDS(asked.permission >= -1 && asked.permission <= (int)AP_PERMISSION_REJECT);
 	HOLDS(asked.ttl_ns >= -1 && asked.ttl_ns <= CENTURY && asked.holder >= 0);
 	word_holds(asked.agent, sizeof asked.agent);
 	word_holds(asked.affinity, sizeof asked.affinity);
