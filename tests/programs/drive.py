@@ -2,7 +2,7 @@
 """drive.py AGENTPOOLFS NODE_MODULES [PROGRAM...]: real agent programs in a pool, against a mock model.
 
 To be run where there is no network but loopback (scripts/check-programs does that). Each program gets
-ten prompts of mixed size, a turn that asks for leave to edit, and one that is interrupted. All must
+ten prompts of mixed size, turns that ask for leave, and one that is interrupted. All must
 arrive once and byte for byte but for what the program itself trims, be answered, and the activity must
 be right throughout. Prints TAP. A failing one leaves its screen in what it prints."""
 
@@ -213,12 +213,32 @@ def check_release(pool):
         raise Failed("the file is not on the branch")
 
 
+def check_permission(pool):
+    pool.job = f"{pool.mount}/leases/again"
+    pool.control("acquire", "again timeout=60 permission=allow:edit")
+    pool.wait_for("ready", lambda: pool.activity() == "ready")
+    pool.write("prompt", "please EDIT the file\n")
+    got = pool.settle()  # has not been waiting meanwhile
+    with open(f"{pool.mount}/events") as file:
+        answers = [event for event in map(json.loads, file) if event["event"] == "answer" and event["lease"] == "again"]
+    if got != "ready" or "+hello" not in pool.read("diff") or len(answers) != 1 or \
+            answers[0].get("rule") != "permission=allow:edit" or answers[0]["means"] != "allow_once":
+        raise Failed(f"wait says {got}, the diff {pool.read('diff')!r}, events {answers}")
+    pool.write("prompt", "please RUN the thing\n")
+    got = pool.settle()
+    if got != "waiting" or "kind execute\n" not in pool.read("request"):
+        raise Failed(f"wait says {got}, it asks {pool.read('request')!r}")
+    pool.write("answer", "reject\n")
+    pool.settle()
+
+
 CHECKS = [("is ready without a question", check_ready),
           ("takes ten prompts byte for byte, once, and answers them", check_prompts),
           ("asks leave to edit, and goes on when it is answered", check_edit),
           ("asks leave to run a command, and does not when it is rejected", check_reject),
           ("is ready again when it is interrupted", check_interrupt),
-          ("gives its work back", check_release)]
+          ("gives its work back", check_release),
+          ("edits without a question where its lease allows that", check_permission)]
 
 
 def main():
@@ -230,6 +250,8 @@ def main():
         broken = ""
         for what, check in CHECKS:
             if PROGRAMS[name][3] is None and check in (check_edit, check_reject, check_interrupt):
+                continue
+            if check is check_permission and name != "claude":
                 continue
             number += 1
             try:
