@@ -11,6 +11,7 @@
 
 #define TYPING_PATIENCE (5 * AP_SECOND) /* for others who type */
 #define ANSWER_LIMIT	(5 * AP_SECOND) /* for the program to take an answer */
+#define SETTLE_LIMIT	AP_SECOND	/* for a dialog to be drawn */
 #define POLL_PAUSE_MS	30
 
 /* The last line that shows something, for a question that no rule knows. */
@@ -139,18 +140,19 @@ int session_answer(struct session *session, const char *answer, uid_t uid,
  * question is a new one, even if it is the same. */
 
 /* What the program asks, once two looks agree: a dialog that is half drawn may look like another.
- */
+ * Nothing, if they do not for SETTLE_LIMIT. */
 static void settled_question(struct session *session, struct question *ret)
 {
-	char before[sizeof ret->id];
+	char before[sizeof ret->id] = "";
+	int64_t deadline = ap_clock_ns() + SETTLE_LIMIT;
 	session_question(session, ret);
-	do {
+	while (ret->id[0] && strcmp(before, ret->id) != 0) {
 		memcpy(before, ret->id, sizeof before);
-		if (!before[0])
-			return;
 		poll(NULL, 0, POLL_PAUSE_MS);
 		session_question(session, ret);
-	} while (strcmp(before, ret->id) != 0);
+		if (strcmp(before, ret->id) != 0 && ap_clock_ns() > deadline)
+			*ret = (struct question){.kind = "other"};
+	}
 }
 
 /* Whose program it is. */
@@ -188,7 +190,7 @@ static const struct question_option *judge(struct session *session, const struct
 	return option;
 }
 
-/* Answers what the program asks now. False: that is no rule's. */
+/* Answers what the program asks now. False: that is no rule's, or it does not take the answer. */
 static bool answer_one_by_rule(struct session *session)
 {
 	struct question asked;
@@ -219,10 +221,11 @@ static bool answer_one_by_rule(struct session *session)
 static void rule_run(struct worker_once *once)
 {
 	struct session *session = ap_container_of(once, struct session, rule);
-	while (session->driver->needs_terminal && answer_one_by_rule(session))
-		;
+	bool again = session->driver->needs_terminal && answer_one_by_rule(session);
+	if (again) /* what it asks next, behind the jobs of others; the reference is still held */
+		(void)worker_once_ask(once);
 	pthread_mutex_lock(&session->lock);
-	session->ruling = false;
+	session->ruling = again;
 	session_review_now(session);
 	pthread_mutex_unlock(&session->lock);
 }
