@@ -111,12 +111,6 @@ static void on_prompts_dropped(void *owner, uint64_t up_to_seq)
 	store_submit(agent->pool->store, txn, false, NULL, NULL);
 }
 
-static void on_answered(void *owner, const struct question *asked,
-			const struct question_option *option, const char *rule)
-{
-	(void)owner, (void)asked, (void)option, (void)rule;
-}
-
 static void on_note(void *owner, enum session_note what, const char *text)
 {
 	struct ap_agent *agent = owner;
@@ -145,7 +139,6 @@ static const struct session_callbacks callbacks = {
 	.activity = on_activity,
 	.prompt_taken = on_prompt_taken,
 	.prompt_done = on_prompt_done,
-	.answered = on_answered,
 	.prompts_dropped = on_prompts_dropped,
 	.note = on_note,
 	.answered = on_answered,

@@ -509,8 +509,19 @@ void acp_reply(struct acp *acp, struct acp_pending *pending, int option,
 /* Answers what needs nobody: a method that we do not have, and what a rule answers. */
 static void settle(struct acp *acp, struct acp_pending *pending)
 {
-	if (pending->unknown)
+	char word[AP_PERMISSION_MAX], rule[AP_PERMISSION_MAX + sizeof "permission="];
+	if (pending->unknown) {
 		acp_reply(acp, pending, -1, NULL);
+		return;
+	}
+	const struct question *asked = pending->question;
+	const struct question_option *option =
+		question_option_by(asked, ap_permission_judge(acp->policy, asked->kind));
+	if (!option)
+		return;
+	ap_permission_format(acp->policy, word, sizeof word);
+	snprintf(rule, sizeof rule, "permission=%s", word);
+	acp_reply(acp, pending, (int)(option - asked->options), &(struct acp_giver){.rule = rule});
 }
 
 static struct acp_pending *pending_new(struct acp *acp, json_t *id)
@@ -1033,6 +1044,8 @@ void acp_permit(struct acp *acp, uint32_t policy)
 {
 	struct ap_list *at, *next;
 	acp->policy = policy;
+	if (acp->adopting)
+		return;
 	ap_list_for_each_safe (at, next, &acp->pending)
 		settle(acp, ap_container_of(at, struct acp_pending, link));
 }

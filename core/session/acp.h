@@ -15,6 +15,7 @@
 #include "buf.h"
 #include "err.h"
 #include "list.h"
+#include "permission.h"
 #include "profile.h"
 #include "states.h"
 
@@ -130,7 +131,7 @@ struct acp_message {
 				 * none */
 	struct question *asked; /* what a rule has answered by this; NULL: nothing */
 	int option;		/* of that */
-	char rule[64];
+	char rule[AP_PERMISSION_MAX + 16];
 };
 
 /* Takes out the next message, which the caller frees. NULL: there is none. */

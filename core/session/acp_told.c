@@ -391,8 +391,6 @@ static void fill_detail(const struct acp_call *call, struct question *question)
 
 bool acp_fill_question(struct acp *acp, json_t *params, struct acp_pending *ret)
 {
-	static const char *const kinds[] = {"read",    "edit",	"delete", "move",	 "search",
-					    "execute", "think", "fetch",  "switch_mode", NULL};
 	struct acp_call *call = call_keep(acp, json_object_get(params, "toolCall"));
 	struct question *question = calloc(1, sizeof *question);
 	json_t *option;
@@ -403,7 +401,8 @@ bool acp_fill_question(struct acp *acp, json_t *params, struct acp_pending *ret)
 	strcpy(ret->call, call->id);
 	snprintf(question->title, sizeof question->title, "%s",
 		 *told(call, "title") ? told(call, "title") : call->id);
-	question->kind = literal(told(call, "kind"), kinds, "other");
+	int kind = ap_permission_kind(told(call, "kind"));
+	question->kind = kind >= 0 ? ap_permission_kinds[kind] : "other";
 	fill_detail(call, question);
 	json_array_foreach(json_object_get(params, "options"), i, option) add_option(option, ret);
 	return question->n_options > 0;

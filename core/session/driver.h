@@ -77,6 +77,9 @@ struct session_driver {
 	int (*answer)(struct session *session, const char *id, const char *word, uid_t uid,
 		      struct question *ret_asked, const struct question_option **ret_option,
 		      struct ap_err *err);
+
+	/* Answers what it asks now where session->permission says how. True: it may ask more. */
+	bool (*rule)(struct session *session);
 };
 
 extern const struct session_driver driver_terminal, driver_stream, driver_acp;
@@ -91,6 +94,7 @@ int write_input(struct session *session, const char *text, size_t len, struct ap
 /* --- question.c: a terminal's --- */
 
 void terminal_question(struct session *session, unsigned nth, struct question *ret);
+bool terminal_rule(struct session *session);
 int terminal_answer(struct session *session, const char *id, const char *word, uid_t uid,
 		    struct question *ret_asked, const struct question_option **ret_option,
 		    struct ap_err *err);

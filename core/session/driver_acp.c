@@ -288,6 +288,7 @@ static void acp_started(struct session *session)
 static void acp_taken_up(struct session *session)
 {
 	pthread_mutex_lock(&session->output_lock);
+	acp_permit(session->acp->acp, atomic_load(&session->permission));
 	acp_go_on(session->acp->acp);
 	pthread_mutex_unlock(&session->output_lock);
 	take_out(session);
@@ -325,6 +326,7 @@ static void acp_printed(struct session *session, const char *bytes, size_t n, in
 {
 	struct acp_driver *driver = session->acp;
 	int64_t start = acp_begins_at(driver->acp);
+	acp_permit(driver->acp, atomic_load(&session->permission));
 	for (size_t at = 0; at < n;) {
 		/* what was printed before the program started ends there, if not with a newline */
 		bool inside = start > offset + (int64_t)at && start < offset + (int64_t)n;
@@ -488,6 +490,16 @@ static int acp_answers(struct session *session, const char *id, const char *word
 	return r;
 }
 
+static bool acp_rule(struct session *session)
+{
+	pthread_mutex_lock(&session->output_lock);
+	acp_permit(session->acp->acp, atomic_load(&session->permission));
+	pthread_mutex_unlock(&session->output_lock);
+	take_out(session);
+	flush(session);
+	return false;
+}
+
 const struct session_driver driver_acp = {
 	.errors_apart = true,
 	.init = acp_init,
@@ -508,4 +520,5 @@ const struct session_driver driver_acp = {
 	.heard = acp_heard,
 	.question = acp_asks,
 	.answer = acp_answers,
+	.rule = acp_rule,
 };

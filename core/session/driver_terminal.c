@@ -387,4 +387,5 @@ const struct session_driver driver_terminal = {
 	.forget = terminal_forget,
 	.question = terminal_question,
 	.answer = terminal_answer,
+	.rule = terminal_rule,
 };

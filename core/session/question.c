@@ -145,11 +145,11 @@ static void settled_question(struct session *session, struct question *ret)
 {
 	char before[sizeof ret->id] = "";
 	int64_t deadline = ap_clock_ns() + SETTLE_LIMIT;
-	session_question(session, ret);
+	terminal_question(session, 0, ret);
 	while (ret->id[0] && strcmp(before, ret->id) != 0) {
 		memcpy(before, ret->id, sizeof before);
 		poll(NULL, 0, POLL_PAUSE_MS);
-		session_question(session, ret);
+		terminal_question(session, 0, ret);
 		if (strcmp(before, ret->id) != 0 && ap_clock_ns() > deadline)
 			*ret = (struct question){.kind = "other"};
 	}
@@ -191,7 +191,7 @@ static const struct question_option *judge(struct session *session, const struct
 }
 
 /* Answers what the program asks now. False: that is no rule's, or it does not take the answer. */
-static bool answer_one_by_rule(struct session *session)
+bool terminal_rule(struct session *session)
 {
 	struct question asked;
 	uint32_t policy;
@@ -221,7 +221,7 @@ static bool answer_one_by_rule(struct session *session)
 static void rule_run(struct worker_once *once)
 {
 	struct session *session = ap_container_of(once, struct session, rule);
-	bool again = session->driver->needs_terminal && answer_one_by_rule(session);
+	bool again = session->driver->rule && session->driver->rule(session);
 	if (again) /* what it asks next, behind the jobs of others; the reference is still held */
 		(void)worker_once_ask(once);
 	pthread_mutex_lock(&session->lock);

@@ -99,10 +99,6 @@ struct session_callbacks {
 	/* The queued prompts up to that one are dropped. */
 	void (*prompts_dropped)(void *owner, uint64_t up_to_seq);
 
-	/* A rule has answered what the program asked. */
-	void (*answered)(void *owner, const struct question *asked,
-			 const struct question_option *option, const char *rule);
-
 	void (*note)(void *owner, enum session_note what, const char *text);
 };
 

@@ -581,6 +581,78 @@ allowed yes"
     refused "No data available" allow
 }
 
+# --- what rules answer ---
+
+answers_by_rule() {
+    jq -r 'select(.event == "answer" and .rule) | "\(.title) \(.means) \(.uid) \(.rule)"' "$POOL/events"
+}
+
+@test "permission= of a lease answers an ACP program by the kind of its tool, and calls says by which rule" {
+    acp_pool mount_pool 1 1
+    echo job permission=allow:read > "$POOL/acquire"
+    assert_equal "$(ask "ask read this")" "allowed yes"
+    ask_leave "ask execute that"
+    echo reject > "$JOB/answer"
+    assert_equal "$(response)" "rejected no"
+    assert_equal "$(answers_by_rule)" "this allow_once $(id -u) permission=allow:read"
+    run jq -c '[.title, .permission.kind, .permission.rule, .permission.uid]' "$JOB/calls"
+    assert_output "[\"this\",\"allow_once\",\"permission=allow:read\",null]
+[\"that\",\"reject_once\",null,$(id -u)]"
+}
+
+@test "permission=reject says no to an ACP program, permission=allow yes, and neither for always" {
+    acp_pool mount_pool 1 1
+    echo job permission=reject > "$POOL/acquire"
+    assert_equal "$(ask "asks 3 read edit other")" "rejected no
+rejected no
+rejected no"
+    echo job > "$POOL/release"
+    echo job permission=allow > "$POOL/acquire"
+    assert_equal "$(ask "asks 3 read edit other")" "allowed yes
+allowed yes
+allowed yes"
+}
+
+@test "of many requests of an ACP program rules answer theirs, and the others are asked" {
+    acp_pool mount_pool 1 1
+    echo job permission=allow:read,search > "$POOL/acquire"
+    prompt "asks 6 read execute search edit read other"
+    await asks 3
+    assert_equal "$(sed -n 's/^kind //p' "$JOB/request" | xargs)" "execute edit other"
+    local _
+    for _ in 1 2 3; do echo reject > "$JOB/answer"; done
+    assert_equal "$(response)" "allowed yes
+rejected no
+allowed yes
+rejected no
+allowed yes
+rejected no"
+}
+
+@test "config/permission answers what an ACP program asks already" {
+    lease_agent
+    ask_leave "ask execute something"
+    echo allow > "$POOL/config/permission"
+    assert_equal "$(response)" "allowed yes"
+    assert_equal "$(answers_by_rule)" "something allow_once $(id -u) permission=allow"
+}
+
+@test "what an ACP program asks while the daemon is away is answered by rule after the mount, once" {
+    acp_pool mount_pool 1 1
+    echo job permission=allow > "$POOL/acquire"
+    prompt "wait-ask execute something"
+    received "wait-ask execute something"
+    crash_pool
+    touch "$TREE/go"
+    await grep -q request_permission "$ACP_SENT"
+    acp_pool mount_again 1 1
+    assert_equal "$(response)" "allowed yes"
+    assert outcomes_are yes
+    crash_and_mount
+    assert_equal "$(response)" "allowed yes"
+    assert outcomes_are yes
+}
+
 # --- commands ---
 
 @test "cancel breaks off a turn, and stop_reason says so" {
