@@ -399,7 +399,7 @@ static const struct activity_signal *strongest(const struct activity_rules *rule
 {
 	const struct activity_signal *picked = NULL;
 	const struct activity_signal *signals[] = {
-		rules->tells_ready && in->screen.found ? &in->screen : NULL,
+		(rules->tells_ready || in->told.found) && in->screen.found ? &in->screen : NULL,
 		in->told.found ? &in->told : NULL,
 		hook_holds(rules, in, now) ? &in->hook : NULL,
 	};

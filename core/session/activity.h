@@ -23,7 +23,8 @@ struct activity_rules {
 	bool looks;	  /* there are rules about the screen or the title */
 	bool tells_ready; /* a rule, other than on an OSC, says when it is ready: silence does not
 			   */
-	bool says_ready;  /* any rule says when it is ready: silence does not at a start */
+	bool says_ready;  /* a rule that the program will come to says when it is ready: silence
+			   * does not at a start */
 	int64_t debounce_ns; /* how long ready and waiting must last before they count */
 	int64_t hold_ns;     /* how long it counts as busy after Enter, until it shows busy */
 	int64_t silence_ns;  /* a program without rules is ready after so much silence */

@@ -216,11 +216,14 @@ static int set_rule(const struct loader *loader, const struct key *key, char *va
 		*lines++ = '\0';
 	unsigned source = 0;
 	int64_t n_lines = 0;
+	bool perhaps = strcmp(value, "osc?") == 0;
+	if (perhaps)
+		value[3] = '\0';
 	while (source < 5 && strcmp(value, sources[source]) != 0)
 		source++;
 	if (source == 5)
-		return ap_err_set(err, -EINVAL, "'%.64s' is none of: screen title osc event line",
-				  value);
+		return ap_err_set(err, -EINVAL,
+				  "'%.64s' is none of: screen title osc osc? event line", value);
 	if (source == PROFILE_LINE && key->activity != AP_ACTIVITY_WAITING)
 		return ap_err_set(err, -EINVAL, "a line says nothing but waiting");
 	if (lines && (source != PROFILE_SCREEN || ap_number_parse(lines, &n_lines) < 0 ||
@@ -231,6 +234,7 @@ static int set_rule(const struct loader *loader, const struct key *key, char *va
 		return ap_err_set(err, -EINVAL, "a pattern is missing");
 	struct rule rule = {.activity = key->activity,
 			    .source = (enum profile_source)source,
+			    .perhaps = perhaps,
 			    .n_lines = (unsigned)n_lines};
 	json_error_t error;
 	int r = 0;
@@ -595,8 +599,8 @@ static int conclude(struct profile *profile, struct ap_err *err)
 		values->rules.tells_ready =
 			values->rules.tells_ready ||
 			(rule->activity == AP_ACTIVITY_READY && rule->source != PROFILE_OSC);
-		values->rules.says_ready =
-			values->rules.says_ready || rule->activity == AP_ACTIVITY_READY;
+		values->rules.says_ready = values->rules.says_ready ||
+					   (rule->activity == AP_ACTIVITY_READY && !rule->perhaps);
 	}
 	values->rules.terminal = values->mode == PROFILE_TERMINAL && !values->rules.says_ready;
 	if (values->mode == PROFILE_STREAM && (!*values->input || !values->rules.tells_ready))

@@ -11,6 +11,7 @@
 struct rule {
 	enum ap_activity activity;
 	enum profile_source source;
+	bool perhaps;	   /* the program may never say it: nothing waits for that */
 	unsigned n_lines;  /* matches the last so many lines of the screen; 0: all */
 	pcre2_code *regex; /* NULL: PROFILE_EVENT */
 	json_t *event;	   /* PROFILE_EVENT: an object that the event contains; else NULL */

@@ -339,3 +339,37 @@ END
     echo y > "$JOB/keys"
     assert_equal "$(wait_for_job)" ready
 }
+
+@test "a program without a profile that tells its state by OSC 7501 is believed, and what its children tell is not" {
+    cat > "$DIR/tells.py" <<'END'
+import os, sys
+def tell(state, more=""): print(f"\033]7501;{more}state={state}:app=test\033\\", end="", flush=True)
+def passed(name):
+    while not os.path.exists(name): pass
+tell("idle")
+for line in sys.stdin:
+    tell("working")
+    passed("one")
+    tell("idle", "id=7:")
+    passed("two")
+    tell("blocked")
+    passed("three")
+    tell("working")
+    tell("done")
+END
+    mount_pool 1 1 -- python3 "$DIR/tells.py"
+    echo job > "$POOL/acquire"
+    assert_equal "$(wait_for_job)" ready
+    echo go > "$JOB/prompt"
+    await contains "$JOB/why" state=working
+    assert_equal "$(cat "$JOB/activity")" busy
+    touch "$JOB/worktree/one"
+    await contains "$JOB/output.raw" "id=7"
+    assert_equal "$(cat "$JOB/activity")" busy
+    touch "$JOB/worktree/two"
+    assert_equal "$(wait_for_job)" waiting
+    assert contains "$JOB/why" state=blocked
+    touch "$JOB/worktree/three"
+    await value_is "$JOB/activity" ready
+    assert_equal "$(cat "$JOB/why")" "osc: 7501;state=done"
+}
