@@ -12,6 +12,7 @@ struct ap_agent_overview {
 	uint64_t memory;
 	double cpu_percent;
 	unsigned n_tasks;
+	const char *request; /* what its program asks, likewise; NULL, "": nothing */
 	const char *screen; /* plain text, as last captured, shared; NULL: it has none */
 };
 

@@ -91,6 +91,21 @@ static json_t *screen_lines(const char *screen, unsigned n_most)
 	return lines;
 }
 
+/* The first lines of what a program asks; null: it asks nothing. */
+static json_t *request_lines(const char *request, unsigned n_most)
+{
+	json_t *lines = json_array();
+	for (unsigned n = 0; request && *request && n < n_most; n++) {
+		size_t len = strcspn(request, "\n");
+		append(lines, len > 0 ? text_of(request, len) : json_string(""));
+		request += len + (request[len] == '\n');
+	}
+	if (json_array_size(lines) > 0)
+		return lines;
+	json_decref(lines);
+	return json_null();
+}
+
 static json_t *number_or_null(bool known, json_t *number)
 {
 	if (known)
@@ -144,6 +159,7 @@ static json_t *agent_of(const struct ap_agent_overview *agent, int64_t now, unsi
 	set(o, "tasks", number_or_null(agent->has_usage, json_integer(agent->n_tasks)));
 	set(o, "worktree", text(a->worktree));
 	set(o, "exit_status", text(ap_buf_text(&exit_status)));
+	set(o, "request", request_lines(agent->request, n_lines));
 	set(o, "screen", agent->screen ? screen_lines(agent->screen, n_lines) : json_null());
 	return o;
 }

@@ -23,6 +23,7 @@ static void on_freed(void *owner)
 	free(agent->dir);
 	free(agent->worktree_path);
 	ap_shared_unref(agent->shown);
+	ap_shared_unref(agent->asked);
 	free(agent);
 }
 

@@ -56,6 +56,12 @@ void keeping_tidy(struct ap_pool *pool);
  * -EIO. Lane only. */
 int agent_restore(struct ap_agent *agent, const char *name, struct ap_err *err);
 
+/* --- texts.c --- */
+
+/* Appends what the program asks, up to so many requests, with an empty line between. Blocks as the
+ * backend does. */
+void agent_requests(struct ap_agent *agent, unsigned n_most, struct ap_buf *out);
+
 /* --- launch.c: all of it in the lane --- */
 
 enum launch_kind { LAUNCH_FIRST, LAUNCH_CLEAN, LAUNCH_AGAIN };

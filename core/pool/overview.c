@@ -28,6 +28,31 @@
 
 /* --- screens and usage --- */
 
+/* Requests of a program that an overview has. */
+#define REQUESTS_SHOWN 8
+
+/* Looks at what the program asks, if it waits; a terminal is asked only where it may have changed.
+ */
+static void refresh_request(struct ap_agent *agent, const struct session_info *info, bool same)
+{
+	struct ap_pool *pool = agent->pool;
+	AP_CLEANUP_BUF struct ap_buf text = {0};
+	bool waits = info->activity == AP_ACTIVITY_WAITING;
+	pthread_mutex_lock(&pool->lock);
+	bool known = agent->asked != NULL && (*agent->asked != '\0') == waits && same;
+	pthread_mutex_unlock(&pool->lock);
+	if (known)
+		return;
+	if (waits)
+		agent_requests(agent, REQUESTS_SHOWN, &text);
+	const char *now = text.failed ? NULL : ap_shared_new(ap_buf_text(&text), text.len);
+	pthread_mutex_lock(&pool->lock);
+	const char *before = agent->asked;
+	agent->asked = now;
+	pthread_mutex_unlock(&pool->lock);
+	ap_shared_unref(before);
+}
+
 /* Captures the screen, if the program has printed anything since the last capture. False: the
  * backend did not answer. */
 static bool refresh_screen(struct ap_agent *agent)
@@ -41,6 +66,7 @@ static bool refresh_screen(struct ap_agent *agent)
 	bool same = agent->shown && agent->shown_start == info.start &&
 		    agent->shown_size == info.raw_size;
 	pthread_mutex_unlock(&pool->lock);
+	refresh_request(agent, &info, same);
 	if (same)
 		return true;
 	int r = session_screen(agent->session, CAPTURE_LIMIT, &screen, NULL);
@@ -209,6 +235,7 @@ static bool agent_overview_locked(const struct ap_agent *agent, struct ap_agent_
 	if (!agent_info_locked(agent, &info, &ret->info))
 		return false;
 	ret->screen = ap_shared_ref(agent->shown);
+	ret->request = ap_shared_ref(agent->asked);
 	return true;
 }
 
@@ -260,7 +287,9 @@ int ap_pool_overview(struct ap_pool *pool, struct ap_overview *ret)
 
 void ap_overview_fini(struct ap_overview *overview)
 {
-	for (unsigned i = 0; i < overview->n_agents; i++)
+	for (unsigned i = 0; i < overview->n_agents; i++) {
 		ap_shared_unref(overview->agents[i].screen);
+		ap_shared_unref(overview->agents[i].request);
+	}
 	free(overview->agents);
 }

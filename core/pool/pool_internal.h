@@ -117,6 +117,7 @@ struct ap_agent {
 	atomic_bool forwarding; /* job_forward() is queued */
 	atomic_bool following;	/* job_follow() is queued */
 	const char *shown;    /* the screen that overview.c captured last, shared; NULL: none yet */
+	const char *asked;    /* likewise what it asks, as its file `request` has it; "": nothing */
 	int64_t shown_size;   /* of the raw output at that capture */
 	unsigned shown_start; /* session_info.start at that capture */
 };

@@ -2,6 +2,7 @@
  * event log. */
 #include <errno.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -50,14 +51,13 @@ static void question_text(const struct question *asked, struct ap_buf *out)
 			      asked->options[i].name);
 }
 
-/* All that it asks, with an empty line between. */
-static int questions_text(struct ap_agent *agent, struct ap_buf *out)
+void agent_requests(struct ap_agent *agent, unsigned n_most, struct ap_buf *out)
 {
 	struct question asked;
-	for (unsigned nth = 0;; nth++) {
+	for (unsigned nth = 0; nth < n_most; nth++) {
 		session_question(agent->session, nth, &asked);
 		if (!asked.id[0])
-			return 0;
+			return;
 		if (nth > 0)
 			ap_buf_adds(out, "\n");
 		question_text(&asked, out);
@@ -87,7 +87,8 @@ static void job_text(struct worker_job *worker_job)
 		r = session_screen(agent->session, 0, out, err);
 		break;
 	case AP_TEXT_REQUEST:
-		r = questions_text(agent, out);
+		agent_requests(agent, UINT_MAX, out);
+		r = 0;
 		break;
 	case AP_TEXT_PLAN:
 		r = told_text(agent, SESSION_PLAN, out);

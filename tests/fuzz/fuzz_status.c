@@ -42,6 +42,7 @@ static void take_agent(struct fuzz_input *input, struct ap_agent_overview *agent
 	take(input, agent->info.why, sizeof agent->info.why);
 	take(input, agent->info.exit_how, sizeof agent->info.exit_how);
 	agent->screen = fuzz_text(input);
+	agent->request = agent->screen;
 }
 
 /* Every line has 80 columns at most; a terminal obeys nothing in it but our own colours. */

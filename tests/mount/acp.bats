@@ -581,6 +581,21 @@ allowed yes"
     refused "No data available" allow
 }
 
+@test "status.json has what an ACP program asks, as request has it, and nothing of it when it is answered" {
+    lease_agent
+    assert_equal "$(jq -c '.agents[0].request' "$POOL/status.json")" null
+    prompt "asks 2 execute edit"
+    await asks 2
+    shows() { [ "$(jq -r '.agents[0].request | join("\n")' "$POOL/status.json")" = "$(cat "$JOB/request")" ]; }
+    await shows
+    jq -e '.agents[0].request | any(. == "yes allow_once Yes")' "$POOL/status.json"
+    echo reject > "$JOB/answer"
+    echo reject > "$JOB/answer"
+    response
+    nothing() { [ "$(jq -c '.agents[0].request' "$POOL/status.json")" = null ]; }
+    await nothing
+}
+
 # --- what rules answer ---
 
 answers_by_rule() {

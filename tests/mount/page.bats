@@ -157,6 +157,7 @@ PAGE
         browser open "$PAGE"
         shows "asks on $agent is waiting"
         shows "echo allow > $POOL/agents/$agent/answer"
+        shows "title sure?"
         is_well
         browser shot "$DIR/asks-$width.png"
         [ -z "${SHOTS:-}" ] || cp "$DIR/asks-$width.png" "$SHOTS"
