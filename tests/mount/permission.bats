@@ -187,7 +187,8 @@ permission=allow:read,edit allow_once"
 }
 
 @test "the word of acquire goes before config/permission, whatever becomes of that" {
-    pool_of_askers -o permission=allow
+    pool_of_askers -o 'permission=allow:edit\,read'
+    assert_equal "$(cat "$POOL/config/permission")" allow:read,edit
     lease permission=ask
     echo "read" >"$JOB/prompt"
     await asks "May I read it?"
