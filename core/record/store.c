@@ -15,6 +15,7 @@
 
 #define SCHEMA_VERSION 5
 #define HISTORY_MAX    "10000"	 /* leases that are over and remembered */
+#define CONVERSED_MAX  "10000"	 /* labels whose conversations are remembered */
 #define BUSY_MS	       10000	 /* somebody is at the database by hand */
 #define RETRY_PAUSE    AP_SECOND /* between two attempts to commit what insists */
 
@@ -38,6 +39,9 @@ static const char schema[] =
 	"CREATE TABLE IF NOT EXISTS history"
 	" (token INTEGER PRIMARY KEY, label TEXT, agent INTEGER, uid INTEGER, base TEXT,"
 	"  granted INTEGER, ended INTEGER, reason TEXT);"
+	"CREATE TABLE IF NOT EXISTS conversation"
+	" (label TEXT, profile TEXT, id TEXT NOT NULL, time INTEGER, PRIMARY KEY (label, profile));"
+	"CREATE INDEX IF NOT EXISTS conversation_time ON conversation (time);"
 	"PRAGMA user_version = 5;"
 	"COMMIT;";
 
@@ -81,6 +85,10 @@ enum statement {
 	PROMPT_DROP,
 	PROMPTS_DROP,
 	PROMPT_DROP_TAKEN,
+	CONVERSATION_PUT,
+	CONVERSATION_DROP,
+	CONVERSATIONS_TRIM,
+	CONVERSATION_GET,
 	N_STATEMENTS,
 };
 
@@ -109,6 +117,12 @@ static const char *const statements[N_STATEMENTS] = {
 	[PROMPT_DROP] = "DELETE FROM prompt WHERE agent = ?1 AND seq = ?2",
 	[PROMPTS_DROP] = "DELETE FROM prompt WHERE agent = ?1 AND seq <= ?2",
 	[PROMPT_DROP_TAKEN] = "DELETE FROM prompt WHERE agent = ?1 AND taken",
+	[CONVERSATION_PUT] = "INSERT OR REPLACE INTO conversation VALUES (?1, ?2, ?3, ?4)",
+	[CONVERSATION_DROP] = "DELETE FROM conversation WHERE label = ?1 AND profile = ?2",
+	[CONVERSATIONS_TRIM] =
+		"DELETE FROM conversation WHERE time <= (SELECT time FROM conversation"
+		" ORDER BY time DESC LIMIT 1 OFFSET " CONVERSED_MAX ")",
+	[CONVERSATION_GET] = "SELECT id FROM conversation WHERE label = ?1 AND profile = ?2",
 	[HISTORY_ADD] = "INSERT OR REPLACE INTO history"
 			" SELECT token, label, agent, uid, base, granted, ?2, ?3"
 			" FROM lease WHERE token = ?1 AND granted > 0",
@@ -490,6 +504,18 @@ void txn_prompts_taken_gone(struct store_txn *txn, unsigned agent)
 	ADD(txn, PROMPT_DROP_TAKEN, number_of(agent));
 }
 
+void txn_conversation(struct store_txn *txn, const char *label, const char *profile, const char *id,
+		      int64_t now)
+{
+	ADD(txn, CONVERSATION_PUT, text_of(label), text_of(profile), text_of(id), number_of(now));
+	add(txn, CONVERSATIONS_TRIM, 0, NULL);
+}
+
+void txn_conversation_gone(struct store_txn *txn, const char *label, const char *profile)
+{
+	ADD(txn, CONVERSATION_DROP, text_of(label), text_of(profile));
+}
+
 /* --- the thread --- */
 
 static int exec(struct store *store, const char *sql, struct ap_err *err)
@@ -730,6 +756,27 @@ int64_t store_counter(struct store *store, const char *name, int64_t initial)
 	}
 	pthread_mutex_unlock(&store->db_lock);
 	return value;
+}
+
+bool store_conversation(struct store *store, const char *label, const char *profile, char *ret,
+			size_t size)
+{
+	bool found = false;
+	pthread_mutex_lock(&store->db_lock);
+	if (!store->db)
+		(void)connect(store, NULL); /* what fails here fails again at the next write */
+	sqlite3_stmt *get = store->prepared[CONVERSATION_GET];
+	if (get) {
+		sqlite3_bind_text(get, 1, label, -1, SQLITE_STATIC);
+		sqlite3_bind_text(get, 2, profile, -1, SQLITE_STATIC);
+		found = sqlite3_step(get) == SQLITE_ROW;
+		if (found)
+			snprintf(ret, size, "%s", (const char *)sqlite3_column_text(get, 0));
+		sqlite3_reset(get);
+		sqlite3_clear_bindings(get);
+	}
+	pthread_mutex_unlock(&store->db_lock);
+	return found;
 }
 
 /* Calls `row` for every row of a query, until it fails. */

@@ -128,6 +128,14 @@ void txn_prompts_gone(struct store_txn *txn, unsigned agent, uint64_t up_to_seq)
 /* Removes the prompts of an agent that its program was about to get. */
 void txn_prompts_taken_gone(struct store_txn *txn, unsigned agent);
 
+/* Records the conversation with which a program of that profile goes on for a label, in place of
+ * the one before; keeps the newest 10,000. */
+void txn_conversation(struct store_txn *txn, const char *label, const char *profile, const char *id,
+		      int64_t now);
+
+/* Removes it: the program has forgotten it. */
+void txn_conversation_gone(struct store_txn *txn, const char *label, const char *profile);
+
 /* Queues a transaction for the thread, which commits it, calls `done` unless that is NULL, and
  * frees it. Answers one that is NULL or has failed at once: -ENOMEM. `durable`: the commit survives
  * a power cut too, if the store was started with `full`. Any thread; does not block. */
@@ -146,6 +154,10 @@ int store_commit(struct store *store, struct store_txn *txn, bool durable, struc
 
 /* The counter's value, or `initial` if it was never raised. */
 int64_t store_counter(struct store *store, const char *name, int64_t initial);
+
+/* The conversation of a label. False: none is recorded. */
+bool store_conversation(struct store *store, const char *label, const char *profile, char *ret,
+			size_t size);
 
 /* Call `take` with every record until it fails, and return its error. `take` must not use the
  * store.

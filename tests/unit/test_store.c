@@ -160,6 +160,45 @@ static void a_store_of_the_version_before_is_read_and_is_of_this_one_then(void *
 	}
 }
 
+static void a_label_has_the_last_conversation_of_each_profile(void **state)
+{
+	char id[128] = "";
+	open_it();
+	struct store_txn *txn = store_txn_new();
+	txn_conversation(txn, "job", "claude", "first", 1);
+	txn_conversation(txn, "job", "claude", "second", 2);
+	txn_conversation(txn, "job", "codex", "other", 3);
+	assert_int_equal(store_commit(store, txn, false, &err), 0);
+	store_close(store);
+	by_hand("DROP INDEX conversation_time; PRAGMA user_version = 4;");
+	open_it();
+	assert_true(store_conversation(store, "job", "claude", id, sizeof id));
+	assert_string_equal(id, "second");
+	assert_false(store_conversation(store, "elsewhere", "claude", id, sizeof id));
+	txn = store_txn_new();
+	txn_conversation_gone(txn, "job", "claude");
+	assert_int_equal(store_commit(store, txn, false, &err), 0);
+	assert_false(store_conversation(store, "job", "claude", id, sizeof id));
+	assert_true(store_conversation(store, "job", "codex", id, sizeof id));
+	assert_string_equal(id, "other");
+}
+
+static void the_oldest_conversations_are_forgotten(void **state)
+{
+	char id[128] = "", label[32];
+	open_it();
+	struct store_txn *txn = store_txn_new();
+	for (int i = 0; i < 10002; i++) {
+		snprintf(label, sizeof label, "job-%d", i);
+		txn_conversation(txn, label, "claude", "id", 1000 + i);
+	}
+	assert_int_equal(store_commit(store, txn, false, &err), 0);
+	assert_false(store_conversation(store, "job-0", "claude", id, sizeof id));
+	assert_false(store_conversation(store, "job-1", "claude", id, sizeof id));
+	assert_true(store_conversation(store, "job-2", "claude", id, sizeof id));
+	assert_true(store_conversation(store, "job-10001", "claude", id, sizeof id));
+}
+
 static void a_lease_that_is_over_is_history_if_it_was_one(void **state)
 {
 	struct store_lease other = lease;
@@ -332,6 +371,10 @@ int main(void)
 			 records_are_read_as_they_were_written),
 		WITH_DIR("a store of the version before is read, and is of this one then",
 			 a_store_of_the_version_before_is_read_and_is_of_this_one_then),
+		WITH_DIR("a label has the last conversation of each profile",
+			 a_label_has_the_last_conversation_of_each_profile),
+		WITH_DIR("the oldest conversations are forgotten",
+			 the_oldest_conversations_are_forgotten),
 		WITH_DIR("a lease that is over is history, if it ever was one",
 			 a_lease_that_is_over_is_history_if_it_was_one),
 		WITH_DIR("prompts are read in their order, without those that are gone",
