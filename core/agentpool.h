@@ -280,6 +280,7 @@ struct ap_agent_info {
 	int64_t output_size; /* bytes of plain text printed so far */
 	int64_t raw_size;    /* bytes printed so far */
 	int64_t calls_size;  /* bytes of AP_KEPT_CALLS */
+	char conversation[128]; /* that its program is in, by the program's own id; "": unknown */
 	char exit_how[64];   /* of the last program that has ended, such as "code 0"; "" */
 	int64_t exit_time;   /* when: seconds of the wall clock; 0: not known */
 };

@@ -359,6 +359,12 @@ static void print_base(const struct ap_agent_info *a, struct ap_buf *out)
 		print_line(out, a->base);
 }
 
+static void print_conversation(const struct ap_agent_info *a, struct ap_buf *out)
+{
+	if (a->conversation[0])
+		print_line(out, a->conversation);
+}
+
 static void print_exit_status(const struct ap_agent_info *a, struct ap_buf *out)
 {
 	ap_agent_exit_status(a, out);
@@ -407,6 +413,8 @@ const struct tree_row tree_agent[] = {
 	VALUE(print_prompts, "prompts", "prompts of this lease"),
 	VALUE(print_recycles, "recycles", "times it was recycled"),
 	VALUE(print_generation, "generation", "1, and one more for every recycling"),
+	VALUE(print_conversation, "conversation",
+	      "that the program is in, by its own id; empty when not known"),
 	VALUE(print_branch, "branch", "the lease's branch"),
 	VALUE(print_base, "base", "commit that the lease started from"),
 	VALUE(print_exit_status, "exit_status",

@@ -80,6 +80,18 @@ static void on_note(void *owner, enum session_note what, const char *text)
 	say(what == SESSION_AUTO_ANSWER ? "answered" : "no setting", text);
 }
 
+static void on_conversation(void *owner, const char *conversation)
+{
+	(void)owner;
+	say("conversation", *conversation ? conversation : "none");
+}
+
+static void on_resume_failed(void *owner, const char *conversation)
+{
+	(void)owner;
+	say("not gone on with", conversation);
+}
+
 static const struct session_callbacks callbacks = {
 	.freed = on_freed,
 	.changed = on_changed,
@@ -89,6 +101,8 @@ static const struct session_callbacks callbacks = {
 	.prompt_done = on_done,
 	.prompts_dropped = on_dropped,
 	.note = on_note,
+	.conversation = on_conversation,
+	.resume_failed = on_resume_failed,
 };
 
 static void on_backend(struct loop_source *source)

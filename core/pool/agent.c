@@ -64,6 +64,8 @@ static void on_activity(void *owner, enum ap_activity from, enum ap_activity to,
 			    EVENT_FIELDS({"agent", agent->name, 0}, {"lease", slot->label.text, 0},
 					 {"from", ap_activity_name(from), 0},
 					 {"to", ap_activity_name(to), 0}, {"why", why, 0}));
+	if (from == AP_ACTIVITY_BUSY || to == AP_ACTIVITY_BUSY)
+		conversation_note_locked(agent);
 	pool_unlock(pool);
 	if (from == AP_ACTIVITY_BUSY) /* a turn has ended */
 		job_follow_soon(agent);
@@ -118,6 +120,8 @@ static void on_note(void *owner, enum session_note what, const char *text)
 	if (what == SESSION_AUTO_ANSWER)
 		events_add(agent->pool->events, "auto_answer",
 			   EVENT_FIELDS({"agent", agent->name, 0}, {"keys", text, 0}));
+	else if (what == SESSION_CONVERSATION_GONE)
+		conversation_tell(agent, "conversation_gone", text);
 	else
 		events_add(agent->pool->events, "seed_failed", EVENT_FIELDS({"reason", text, 0}));
 }
@@ -133,6 +137,16 @@ static void on_answered(void *owner, const struct question *asked,
 	note_answer(agent, uid, asked, option, rule);
 }
 
+static void on_conversation(void *owner, const char *conversation)
+{
+	conversation_changed(owner, conversation);
+}
+
+static void on_resume_failed(void *owner, const char *conversation)
+{
+	conversation_failed(owner, conversation);
+}
+
 static const struct session_callbacks callbacks = {
 	.freed = on_freed,
 	.changed = on_changed,
@@ -143,6 +157,8 @@ static const struct session_callbacks callbacks = {
 	.prompts_dropped = on_prompts_dropped,
 	.note = on_note,
 	.answered = on_answered,
+	.conversation = on_conversation,
+	.resume_failed = on_resume_failed,
 };
 
 /* --- its lease --- */
@@ -298,6 +314,7 @@ static void session_shown(const struct ap_agent *agent, const struct session_inf
 	ret->pid = info->pid;
 	memcpy(ret->why, info->why, sizeof ret->why);
 	memcpy(ret->exit_how, info->exit_how, sizeof ret->exit_how);
+	memcpy(ret->conversation, info->conversation, sizeof ret->conversation);
 	ret->exit_time = info->exit_time;
 	uint64_t files = atomic_load(&agent->saved_files), bytes = atomic_load(&agent->saved_bytes);
 	if (atomic_load(&agent->saving))

@@ -217,22 +217,29 @@ int ap_agent_pause(struct ap_pool *pool, struct ap_agent *agent, uint64_t token,
 	return r;
 }
 
+/* Ends the program if it runs, and starts it again: with its output, in its worktree. */
+static void start_again(struct ap_agent *agent, struct ap_err *err)
+{
+	int r = session_end(agent->session, err);
+	if (r == 0)
+		r = launch_program(agent, LAUNCH_AGAIN, err);
+	crash_point("restart-program");
+	if (r == 0)
+		(void)agent_record_program(agent, err); /* unrecorded, the next daemon ends it */
+	if (r < 0) {
+		events_add(agent->pool->events, "restart_failed",
+			   EVENT_FIELDS({"agent", agent->name, 0}, {"reason", err->text, 0}));
+		session_restart_failed(agent->session, err);
+	}
+}
+
 static void job_restart(struct worker_job *worker_job)
 {
 	struct pool_job *job = ap_container_of(worker_job, struct pool_job, job);
-	struct ap_agent *agent = job->agent;
 	struct ap_err err = {""};
-	int r = session_end(agent->session, &err);
-	if (r == 0)
-		r = launch_program(agent, LAUNCH_AGAIN, &err);
-	crash_point("restart-program");
-	if (r == 0)
-		(void)agent_record_program(agent, &err); /* unrecorded, the next daemon ends it */
-	if (r < 0) {
-		events_add(agent->pool->events, "restart_failed",
-			   EVENT_FIELDS({"agent", agent->name, 0}, {"reason", err.text, 0}));
-		session_restart_failed(agent->session, &err);
-	}
+	conversation_settle(job->agent);
+	conversation_prepare(job->agent);
+	start_again(job->agent, &err);
 	pool_job_free(job);
 }
 
@@ -253,6 +260,37 @@ int ap_agent_restart(struct ap_pool *pool, struct ap_agent *agent, uint64_t toke
 	}
 	pool_job_in_lane(job);
 	return 0;
+}
+
+static void job_anew(struct worker_job *worker_job)
+{
+	struct pool_job *job = ap_container_of(worker_job, struct pool_job, job);
+	struct ap_agent *agent = job->agent;
+	struct session_info info;
+	struct ap_err err = {""};
+	session_info(agent->session, &info);
+	if (info.restarting) { /* else an effect has started the program meanwhile */
+		conversation_tell(agent, "conversation_gone", job->message);
+		session_converse(agent->session, "");
+		start_again(agent, &err);
+	}
+	pool_job_free(job);
+}
+
+void conversation_failed(struct ap_agent *agent, const char *id)
+{
+	struct ap_err err;
+	struct pool_job *job = pool_job_new(agent->pool, agent, NULL, job_anew);
+	if (job)
+		job->message = strdup(id);
+	if (job && job->message) {
+		pool_job_in_lane(job);
+		return;
+	}
+	if (job)
+		pool_job_free(job);
+	ap_err_errno(&err, -ENOMEM, "%s", agent->name);
+	session_restart_failed(agent->session, &err);
 }
 
 /* --- commits --- */

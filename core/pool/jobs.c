@@ -370,6 +370,44 @@ static int undo_grant(struct ap_agent *agent)
 	return r;
 }
 
+/* Whether the program that serves the next lease is meant to know the leases before. */
+static bool goes_over(struct ap_agent *agent)
+{
+	struct ap_pool *pool = agent->pool;
+	pthread_mutex_lock(&pool->lock);
+	bool keeps = strcmp(pool->config.text[AP_OPT_ON_RELEASE], "keep") == 0;
+	pthread_mutex_unlock(&pool->lock);
+	return keeps && agent->has_served;
+}
+
+/* At a grant, before it is recorded: has the program go on with the conversation of the lease's
+ * label, if there is one, by starting it again. False: it stays as it is, or has ended. */
+static bool go_on_with_conversation(struct ap_agent *agent, struct ap_err *err)
+{
+	char id[SESSION_CONVERSATION_MAX], now[SESSION_CONVERSATION_MAX];
+	bool stays = goes_over(agent) || !conversation_find(agent, id) ||
+		     (session_conversation(agent->session, now) && strcmp(now, id) == 0);
+	conversation_granted(agent);
+	if (stays)
+		return false;
+	if (!session_has_conversation(agent->session, id)) {
+		conversation_tell(agent, "conversation_gone", id);
+		return false;
+	}
+	session_converse(agent->session, id);
+	session_restarts(agent->session); /* nothing is concluded from the one before */
+	int r = session_end(agent->session, err);
+	if (r == 0)
+		r = launch_program(agent, LAUNCH_RESUME, err);
+	if (r == 0)
+		(void)agent_record_program(agent, err); /* unrecorded, the next daemon ends it */
+	if (r == 0)
+		conversation_tell(agent, "resumed", id);
+	else
+		session_restart_failed(agent->session, err);
+	return r == 0;
+}
+
 static void job_validate(struct ap_agent *agent)
 {
 	struct ap_pool *pool = agent->pool;
@@ -397,14 +435,20 @@ static void job_validate(struct ap_agent *agent)
 	if (r == 0 && *restore && (r = agent_restore(agent, restore, &err)) < 0)
 		r = undo_grant(agent) == 0 ? r : -EIO;
 	crash_point("grant-restored");
+	bool goes_on = r == 0 && go_on_with_conversation(agent, &err);
 	if (r == 0 && (r = record_granted(agent, record.token, &err)) < 0)
 		r = undo_grant(agent) == 0 ? store_failed(pool, r, &err) : -EIO;
 	crash_point("grant-recorded");
-	/* check last, right before the answer: the agent granted has to live */
-	if (r == 0 && !session_lives(agent->session)) {
+	/* check last, right before the answer: the agent granted has to live; one that does not go
+	 * on with the conversation is started anew */
+	if (r == 0 && !goes_on && !session_lives(agent->session)) {
 		record_not_granted(agent, &record);
 		(void)undo_grant(agent); /* if it fails, the next effect discards the lease */
 		r = has_died(agent, &err);
+	}
+	if (r < 0 && goes_on) { /* it knows what is not for the next lease */
+		(void)session_end(agent->session, NULL);
+		r = -ECHILD;
 	}
 	agent->lease_held = r == 0;
 	if (recorded && !agent->lease_open)
@@ -534,6 +578,7 @@ static void job_save(struct ap_agent *agent)
 	/* end the program before the save: what it still writes belongs to the lease. A busy
 	 * program takes no clear command, and has to end, too. */
 	bool ends = agent->effect.restart || (is_cleared(agent) && !is_ready(agent));
+	conversation_settle(agent);
 	int r = ends ? session_end(agent->session, &err) : 0;
 	if (!ends)
 		session_go_on(agent->session);
@@ -598,7 +643,11 @@ static int clean(struct ap_agent *agent, bool restart, struct ap_err *err)
  * fails. */
 static int start_next(struct ap_agent *agent, bool restart, struct ap_err *err)
 {
-	if (!restart && is_cleared(agent) && !session_clear(agent->session, CLEAR_LIMIT)) {
+	bool cleared = !restart && is_cleared(agent);
+	if (cleared)
+		session_forget_conversation(agent->session);
+	agent->has_served = agent->has_served && !restart && !cleared;
+	if (cleared && !session_clear(agent->session, CLEAR_LIMIT)) {
 		int r = session_end(agent->session, err);
 		if (r < 0)
 			return r;

@@ -46,6 +46,24 @@ int pool_job_begin(struct ap_pool *pool, struct ap_request *request,
 /* Records the agent with the program just started. Lane only. Blocks as the store does. */
 int agent_record_program(struct ap_agent *agent, struct ap_err *err);
 
+/* --- conversations.c: in the lane, but for the last --- */
+
+/* The conversation that a program of the agent's lease goes on with. False: a new one. Blocks. */
+bool conversation_find(struct ap_agent *agent, char ret[SESSION_CONVERSATION_MAX]);
+
+/* A lease is granted: nothing was said in it yet. */
+void conversation_granted(struct ap_agent *agent);
+
+/* Before the program ends or forgets under a lease: records which conversation it is in. Blocks. */
+void conversation_settle(struct ap_agent *agent);
+
+/* Before the program starts again: it goes on with the conversation of its lease's label. Blocks.
+ */
+void conversation_prepare(struct ap_agent *agent);
+
+/* Logs an event about a conversation. Any thread. */
+void conversation_tell(struct ap_agent *agent, const char *event, const char *id);
+
 /* --- keeping.c --- */
 
 /* Measures what is new in kept/, and removes what is over keep_work or keep_work_size. Blocks for
@@ -64,10 +82,11 @@ void agent_requests(struct ap_agent *agent, unsigned n_most, struct ap_buf *out)
 
 /* --- launch.c: all of it in the lane --- */
 
-enum launch_kind { LAUNCH_FIRST, LAUNCH_CLEAN, LAUNCH_AGAIN };
+enum launch_kind { LAUNCH_FIRST, LAUNCH_CLEAN, LAUNCH_AGAIN, LAUNCH_RESUME };
 
 /* Starts the program. FIRST: in a new terminal; CLEAN: in the same terminal, with a new output;
- * AGAIN: only starts. For FIRST and CLEAN the worktree is new: runs setup in it before. */
+ * AGAIN: only starts; RESUME: likewise, with a new output. For FIRST and CLEAN the worktree is new:
+ * runs setup in it before. */
 int launch_program(struct ap_agent *agent, enum launch_kind kind, struct ap_err *err);
 
 /* Run setup in a new worktree, and teardown before a worktree is reset or removed. A teardown that

@@ -50,7 +50,7 @@ void launch_teardown(struct ap_agent *agent)
 int launch_program(struct ap_agent *agent, enum launch_kind kind, struct ap_err *err)
 {
 	int r = kind == LAUNCH_AGAIN ? 0 : session_begin_output(agent->session, err);
-	if (r == 0 && kind != LAUNCH_AGAIN) /* the worktree is new */
+	if (r == 0 && (kind == LAUNCH_FIRST || kind == LAUNCH_CLEAN)) /* the worktree is new */
 		r = launch_setup(agent, err);
 	return r < 0 ? r : session_start(agent->session, kind == LAUNCH_FIRST, err);
 }

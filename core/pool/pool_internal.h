@@ -89,6 +89,7 @@ struct ap_agent {
 	bool lease_open;    /* the worktree is on the lease's branch, its work not saved yet */
 	bool lease_held;    /* the store has recorded the grant of that lease */
 	int64_t granted_ns; /* when the store recorded the last grant */
+	bool has_served; /* a lease was granted since the program was started in a new worktree */
 	bool dir_made;	    /* this agent made `dir`: its stop removes it */
 	char prompted_label[AP_LABEL_MAX + 1]; /* of the lease whose prompt is being given */
 	atomic_bool saving;		       /* a save is under way; these three: any thread */
@@ -114,6 +115,8 @@ struct ap_agent {
 	uint64_t n_prompts;	/* of its lease */
 	uint64_t prompt_seq;	/* of its last prompt */
 	unsigned n_commits;	/* that wait or are being made */
+	char conversation[SESSION_CONVERSATION_MAX]; /* recorded for its lease; "": none */
+	bool converses;		/* in its lease something was said in the conversation */
 	atomic_bool forwarding; /* job_forward() is queued */
 	atomic_bool following;	/* job_follow() is queued */
 	const char *shown;    /* the screen that overview.c captured last, shared; NULL: none yet */
@@ -415,11 +418,24 @@ void agent_close(struct ap_agent *agent);
 /* Stops watching the process that the lease ends with. pool->lock held. */
 void agent_forget_holder_locked(struct ap_agent *agent);
 
+/* --- conversations.c --- */
+
+/* Something is said in the conversation that the agent's program is in: records it for the lease,
+ * if there is one. */
+void conversation_note_locked(struct ap_agent *agent);
+
+/* The program is in another conversation, or ("") forgets the one that it is in. Takes the lock;
+ * blocks as the store does. */
+void conversation_changed(struct ap_agent *agent, const char *id);
+
 /* --- commands.c --- */
 
 /* Logs an event: the program's question has an answer, of that user, or by a rule; "": by none. */
 void note_answer(struct ap_agent *agent, uid_t uid, const struct question *asked,
 		 const struct question_option *option, const char *rule);
+
+/* The program has not gone on with the conversation: starts it anew. Takes no lock. */
+void conversation_failed(struct ap_agent *agent, const char *id);
 
 /* --- jobs.c --- */
 

@@ -435,6 +435,7 @@ static int adopt(struct ap_pool *pool, struct left *left, struct worktree *workt
 	agent->token = lease->token;
 	agent->lease_open = lease->token != 0;
 	agent->lease_held = lease->granted != 0;
+	agent->has_served = agent->lease_held || left->agent.n_served > 0;
 	agent->dir_made = true;
 	agent->n_prompts = lease->n_prompts;
 	uint32_t permission;

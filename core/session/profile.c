@@ -158,6 +158,33 @@ static int set_regex(const struct loader *loader, const struct key *key, char *v
 	return 0;
 }
 
+/* "PATHS PATTERN": a file of that pattern is a conversation if the regular expression matches. */
+static int set_conversation(const struct loader *loader, const struct key *key, char *value,
+			    struct ap_err *err)
+{
+	struct profile *profile = loader->profile;
+	char *pattern = value + strcspn(value, " \t\n");
+	pcre2_code *regex = NULL;
+	(void)key;
+	if (*pattern)
+		*pattern++ = '\0';
+	pattern += strspn(pattern, " \t\n");
+	int r = *pattern ? regex_new(&regex, pattern, err)
+			 : ap_err_set(err, -EINVAL, "conversation takes PATHS PATTERN");
+	if (r == 0 && (pcre2_substring_number_from_name(regex, (PCRE2_SPTR) "id") < 0 ||
+		       pcre2_substring_number_from_name(regex, (PCRE2_SPTR) "cwd") < 0))
+		r = ap_err_set(err, -EINVAL, "the pattern needs groups (?<id>...) and (?<cwd>...)");
+	if (r == 0)
+		r = copy(&profile->values.conversations, value, err);
+	if (r < 0) {
+		pcre2_code_free(regex);
+		return r;
+	}
+	pcre2_code_free(profile->conversation);
+	profile->conversation = regex;
+	return 0;
+}
+
 static int set_json(const struct loader *loader, const struct key *key, char *value,
 		    struct ap_err *err)
 {
@@ -380,6 +407,12 @@ static const struct key keys[] = {
 	{"forget", set_forget, 0, 0},
 	{"mode", set_mode, 0, 0},
 	{"arg", set_word, VALUE(args), 0},
+	{"new_conversation", set_word, VALUE(new_conversation), 0},
+	{"resume", set_word, VALUE(resume), 0},
+	{"own_conversation", set_word, VALUE(own_conversation), 0},
+	{"conversation", set_conversation, 0, 0},
+	{"conversation_file", set_text, VALUE(conversation_file), 0},
+	{"conversation_from", set_text, VALUE(conversation_from), 0},
 	{"set", set_env, VALUE(env), 0},
 	{"unset", set_env, VALUE(env), 0},
 	{"file", set_pair, VALUE(files), 0},
@@ -571,9 +604,13 @@ struct profile *profile_unknown(void)
 	values->quit = strdup("");
 	values->input = strdup("");
 	values->response = strdup("");
+	values->conversation_file = strdup("");
+	values->conversation_from = strdup("");
+	values->conversations = strdup("");
 	if (!profile->match || !values->name || !values->submit || !values->abandon ||
 	    !values->cancel || !values->clear || !values->quit || !values->input ||
-	    !values->response) {
+	    !values->response || !values->conversation_file || !values->conversation_from ||
+	    !values->conversations) {
 		profile_free(profile);
 		return NULL;
 	}
@@ -670,15 +707,28 @@ void profile_free(struct profile *profile)
 		question_rule_fini(&profile->questions[i]);
 	for (unsigned i = 0; i < profile->n_options; i++)
 		question_rule_fini(&profile->options[i]);
-	pcre2_code *const regexes[] = {profile->composer, profile->composer_empty, profile->lead,
-				       profile->trail, profile->answer};
+	pcre2_code *const regexes[] = {profile->composer, profile->composer_empty,
+				       profile->lead,	  profile->trail,
+				       profile->answer,	  profile->conversation};
 	for (size_t i = 0; i < sizeof regexes / sizeof *regexes; i++)
 		pcre2_code_free(regexes[i]);
-	char *const texts[] = {values->name,  values->submit, values->abandon, values->cancel,
-			       values->clear, values->quit,   values->input,   values->response};
+	char *const texts[] = {values->name,
+			       values->submit,
+			       values->abandon,
+			       values->cancel,
+			       values->clear,
+			       values->quit,
+			       values->input,
+			       values->response,
+			       values->conversation_file,
+			       values->conversation_from,
+			       values->conversations};
 	for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
 		free(texts[i]);
 	words_fini(&values->args);
+	words_fini(&values->new_conversation);
+	words_fini(&values->resume);
+	words_fini(&values->own_conversation);
 	words_fini(&values->env);
 	pairs_fini(&values->files);
 	pairs_fini(&values->seeds);

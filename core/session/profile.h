@@ -68,6 +68,12 @@ struct profile_values {
 	struct activity_rules rules;
 	struct profile_words args;  /* arguments between the program's name and the user's own */
 	struct profile_words env;   /* NAME=VALUE sets, NAME unsets */
+	struct profile_words new_conversation; /* arguments that begin one of our choice */
+	struct profile_words resume;	       /* arguments that go on with one */
+	struct profile_words own_conversation; /* the user's arguments that choose one */
+	char *conversation_file;	       /* path of the file that keeps one; "": not known */
+	char *conversation_from;	       /* pattern of paths that it may be copied from */
+	char *conversations; /* pattern of paths: `conversation` finds the present one there */
 	struct profile_pairs files; /* name and text of files in each agent's directory */
 	struct profile_pairs seeds; /* path of a JSON file, and the object to merge into it */
 	struct profile_pairs configure; /* mode acp: options of the session, and their values */
@@ -107,6 +113,11 @@ int profile_dress(const struct profile *profile, const char *text, size_t len, s
  * False: the profile has no `answer`, or it does not match. */
 bool profile_answer(const struct profile *profile, const char *terminal, struct ap_buf *ret);
 bool profile_has_answer(const struct profile *profile);
+
+/* Finds a conversation in the path and the first bytes of a file, by the rule `conversation`: its
+ * id, and the directory that it belongs to. False: the rule does not match. */
+bool profile_conversation(const struct profile *profile, const char *text, size_t len,
+			  struct ap_buf *ret_id, struct ap_buf *ret_cwd);
 
 /* Mode stream: appends the line of the program's input for a prompt. -EILSEQ: the prompt is not
  * UTF-8; -ENOMEM. */

@@ -221,6 +221,33 @@ const char *profile_auto_answer(const struct profile *profile, const char *scree
 	return NULL;
 }
 
+/* --- conversations --- */
+
+static void add_group(const pcre2_code *regex, pcre2_match_data *data, const char *name,
+		      const char *text, struct ap_buf *ret)
+{
+	int group = pcre2_substring_number_from_name(regex, (PCRE2_SPTR)name);
+	const PCRE2_SIZE *at = pcre2_get_ovector_pointer(data) + 2 * group;
+	if (group > 0 && at[0] < at[1] && at[1] != PCRE2_UNSET)
+		ap_buf_add(ret, text + at[0], at[1] - at[0]);
+}
+
+bool profile_conversation(const struct profile *profile, const char *text, size_t len,
+			  struct ap_buf *ret_id, struct ap_buf *ret_cwd)
+{
+	const pcre2_code *regex = profile->conversation;
+	pcre2_match_data *data = regex ? pcre2_match_data_create_from_pattern(regex, NULL) : NULL;
+	if (!data)
+		return false;
+	bool found = pcre2_match(regex, (PCRE2_SPTR)text, len, 0, 0, data, profile->match) > 0;
+	if (found) {
+		add_group(regex, data, "id", text, ret_id);
+		add_group(regex, data, "cwd", text, ret_cwd);
+	}
+	pcre2_match_data_free(data);
+	return found && ret_id->len > 0 && ret_cwd->len > 0;
+}
+
 /* --- mode stream --- */
 
 /* A copy in which the prompt replaces every string that is "${PROMPT}" as a whole. NULL on ENOMEM.

@@ -92,6 +92,7 @@ int program_started(struct session *session, struct ap_err *err)
 		close(session->over_fd);
 	session->over_fd = over_fd;
 	session->running = session->terminal;
+	session->screen = (struct activity_signal){.at_ns = 0}; /* perhaps of the last program */
 	cpu_average_begin(&session->cpu, ap_clock_ns());
 	session->usage_known = false;
 	session->started = true;
@@ -157,6 +158,22 @@ void program_ended(struct session *session, unsigned start)
 	pthread_mutex_lock(&session->lock);
 	if (session->start != start || session->restarting) {
 		pthread_mutex_unlock(&session->lock);
+		return;
+	}
+	/* it exits at once where it does not know the conversation */
+	bool fails = session->resumed && !session->started_ready && !session->ending &&
+		     !session->closed && !is_killed(how);
+	session->resumed = false;
+	if (fails) {
+		char conversation[SESSION_CONVERSATION_MAX];
+		strcpy(conversation, session->conversation);
+		session->restarting = true;
+		session->activity = AP_ACTIVITY_STARTING;
+		snprintf(session->why, sizeof session->why, "start: the conversation is gone");
+		forget_program_locked(session);
+		pthread_mutex_unlock(&session->lock);
+		tell_changed(session);
+		session->callbacks->resume_failed(session->owner, conversation);
 		return;
 	}
 	session->ended = true;
@@ -382,6 +399,7 @@ void session_adopt(struct session *session, const struct session_record *record)
 	session->terminal = record->terminal;
 	session->n_starts = record->n_starts;
 	session->prompted = record->prompted;
+	conversation_adopt(session);
 	(void)output_adopt(session, NULL); /* on failure only the output so far is lost */
 }
 

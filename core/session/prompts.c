@@ -227,7 +227,10 @@ static int deliver(struct session *session, struct prompt *prompt, enum session_
 	if (delivery_is_void(session))
 		return delivery_void(session, err);
 	if (prompt->is_command) {
+		session_forget_conversation(session); /* what it names anew is another one */
 		int r = session->driver->command(session, prompt->text, err);
+		if (r < 0 && r != -ECANCELED) /* else it was asked for, and nobody goes on */
+			conversation_not_forgotten(session);
 		*ret = r < 0 ? SESSION_NO_EVIDENCE : SESSION_SUBMITTED;
 		return r;
 	}

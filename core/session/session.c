@@ -472,6 +472,27 @@ static void look_soon_locked(struct session *session, int64_t now)
 		session_review_by(session, due);
 }
 
+static void job_learn(struct worker_job *worker_job)
+{
+	struct session_job *job = ap_container_of(worker_job, struct session_job, job);
+	atomic_store(&job->session->learning, false);
+	session_learn_conversation(job->session);
+	session_job_free(job);
+}
+
+/* Has a worker read which conversation the program is in, if its profile says how. */
+static void learn_conversation_soon(struct session *session)
+{
+	if (!*profile_values(session->host->profile)->conversations ||
+	    atomic_exchange(&session->learning, true))
+		return; /* the waiting job reads when it runs */
+	struct session_job *job = session_job_new(session, job_learn, "");
+	if (job)
+		worker_submit(session->host->workers, &job->job);
+	else
+		atomic_store(&session->learning, false);
+}
+
 /* Whether the activity may be concluded from evidence about the program of that start. */
 static bool may_review_locked(struct session *session, unsigned start)
 {
@@ -543,6 +564,8 @@ static void review(struct session *session)
 	struct ap_err error = session->prompt_error;
 	pthread_mutex_unlock(&session->lock);
 	if (activity != told)
+		learn_conversation_soon(session);
+	if (activity != told)
 		session->callbacks->activity(session->owner, told, activity, why);
 	if (dropped)
 		session->callbacks->prompts_dropped(session->owner, dropped);
@@ -587,6 +610,7 @@ void session_info(struct session *session, struct session_info *ret)
 	};
 	memcpy(ret->why, session->why, sizeof ret->why);
 	memcpy(ret->exit_how, session->exit_how, sizeof ret->exit_how);
+	memcpy(ret->conversation, session->conversation, sizeof ret->conversation);
 	pthread_mutex_unlock(&session->lock);
 }
 

@@ -35,6 +35,8 @@
 #define SESSION_KEYS_MAX     256	/* lines of keys that are not typed yet */
 #define SESSION_KEYS_BYTES   (64 << 10) /* of these lines in all */
 
+#define SESSION_CONVERSATION_MAX 128 /* bytes of a conversation's id, with the NUL */
+
 struct session;
 struct session_driver;
 struct prompt;
@@ -65,8 +67,9 @@ enum session_outcome {
 };
 
 enum session_note {
-	SESSION_AUTO_ANSWER, /* text: the keys that the session typed by the profile's rule */
-	SESSION_SEED_FAILED, /* text: why it could not make a setting of the program */
+	SESSION_AUTO_ANSWER,	   /* text: the keys that the session typed by the profile's rule */
+	SESSION_SEED_FAILED,	   /* text: why it could not make a setting of the program */
+	SESSION_CONVERSATION_GONE, /* text: the id; the program has it no more, and starts anew */
 };
 
 struct session_callbacks {
@@ -100,6 +103,14 @@ struct session_callbacks {
 	void (*prompts_dropped)(void *owner, uint64_t up_to_seq);
 
 	void (*note)(void *owner, enum session_note what, const char *text);
+
+	/* The program is in another conversation, or it is known now in which; "": it forgets the
+	 * one that it was in. In the lane, or by a worker; may block. */
+	void (*conversation)(void *owner, const char *conversation);
+
+	/* The program that was to go on with a conversation has ended before it was ready. The
+	 * session behaves as after session_restarts(): the owner starts the program again. */
+	void (*resume_failed)(void *owner, const char *conversation);
 };
 
 /* How sessions communicate with programs of that profile; and whether these need a backend with
@@ -192,6 +203,32 @@ void session_input_was_cut(struct session *session);
  * it is up. session_restart_failed(): it will not. Any thread. */
 void session_restarts(struct session *session);
 void session_restart_failed(struct session *session, const struct ap_err *err);
+
+/* --- the conversation --- */
+
+/* Whether programs of the host can go on with a conversation: the profile says how, and the user's
+ * arguments choose none. */
+bool session_resumes(const struct session_host *host);
+
+/* Whether an id can be a word of a command line, and of a path: at most 127 letters, digits and any
+ * of ._:- but no - or . at its start. */
+bool session_conversation_valid(const char *id);
+
+/* The next start of the program goes on with that conversation; "", or an id that is not valid:
+ * with a new one. */
+void session_converse(struct session *session, const char *conversation);
+
+/* Whether the program has that conversation, as far as its profile tells. In the lane; blocks. */
+bool session_has_conversation(struct session *session, const char *conversation);
+
+/* The conversation that the program is in, or was in when it ended. False: unknown. */
+bool session_conversation(struct session *session, char ret[SESSION_CONVERSATION_MAX]);
+
+/* Reads from the program's own files which conversation it is in. Blocks. */
+void session_learn_conversation(struct session *session);
+
+/* The program is about to forget the conversation. In the lane. */
+void session_forget_conversation(struct session *session);
 
 /* --- the lease --- */
 
@@ -287,6 +324,7 @@ struct session_info {
 	struct process_usage usage;    /* as last read */
 	double cpu_percent;
 	int64_t usage_ns; /* when usage was last read */
+	char conversation[SESSION_CONVERSATION_MAX]; /* that it is in; "": unknown */
 };
 void session_info(struct session *session, struct session_info *ret);
 

@@ -6,6 +6,7 @@
 #include "kept.h"
 #include "session.h"
 #include "text.h"
+#include "words.h"
 
 #define OUTPUT_LINE_MAX 128 /* bytes kept of the last line, with the NUL */
 
@@ -80,6 +81,12 @@ struct session {
 	struct cpu_average cpu;
 	struct process_usage usage; /* as last read */
 	bool usage_known;	    /* read at least once since the program's start */
+	/* ids of conversations; "": none, or unknown */
+	char next_conversation[SESSION_CONVERSATION_MAX]; /* the next start goes on with it */
+	char conversation[SESSION_CONVERSATION_MAX];	  /* that the program is in */
+	char forgotten[SESSION_CONVERSATION_MAX];	  /* that it was in before */
+	int64_t conversation_since_ns; /* wall clock: a new one has appeared after that */
+	bool resumed;		       /* this start goes on with one, and has not been ready yet */
 	struct ap_list prompts, waits;
 	unsigned n_prompts_queued;
 	unsigned n_prompts_open; /* being written, on behalf of open_token */
@@ -113,6 +120,8 @@ struct session {
 	char judged[20]; /* id of the question on the screen that rules have judged; "": none */
 	struct loop_source output_grows; /* watches the raw output's file */
 	struct loop_source errors_grow;	 /* and that of the standard error, if that is apart */
+
+	atomic_bool learning; /* a job that learns the conversation is queued */
 
 	pthread_mutex_t output_lock; /* guards what follows; output.c */
 	int read_fd;		     /* the raw output, at the offset of the next read */
@@ -207,6 +216,26 @@ void look_at_screen(struct session *session, struct ap_buf *ret_screen,
 
 /* Removes a record of the shim's or the session's from the session's directory. */
 void remove_record(const struct session *session, const char *name);
+
+/* --- conversation.c --- */
+
+/* Notes the conversation that the program about to start is in, and appends the arguments for that.
+ * In the lane. */
+void conversation_begin(struct session *session, struct ap_words *ret);
+
+/* Takes session_forget_conversation() back: the program has not taken the command. */
+void conversation_not_forgotten(struct session *session);
+
+/* Adopts what an earlier daemon knew of it. */
+void conversation_adopt(struct session *session);
+
+/* --- variables.c --- */
+
+/* Append a text of the profile with ${NAME} and ${NAME:-OTHERWISE} replaced by their values;
+ * expand_with() replaces ${CONVERSATION} by that id, too. */
+void expand(const struct session *session, const char *text, size_t len, struct ap_buf *ret);
+void expand_with(const struct session *session, const char *text, const char *conversation,
+		 struct ap_buf *ret);
 
 /* --- program.c --- */
 

@@ -15,70 +15,6 @@
 #include "session_internal.h"
 #include "words.h"
 
-/* --- variables of a profile --- */
-
-/* Appends the value of a profile's variable: of this session, else of the environment. */
-static void add_variable(const struct session *session, const char *name, struct ap_buf *ret)
-{
-	const char *value = getenv(name);
-	if (strcmp(name, "DIR") == 0)
-		value = session->dir;
-	else if (strcmp(name, "NAME") == 0)
-		value = session->name;
-	else if (strcmp(name, "WORKTREE") == 0)
-		value = session->cwd;
-	else if (strcmp(name, "WORKTREES") == 0)
-		value = session->host->worktrees;
-	else if (strcmp(name, "REPO") == 0)
-		value = session->host->repo;
-	ap_buf_adds(ret, value ? value : "");
-}
-
-/* The closing brace of a variable; `at` is behind "${". NULL: there is none. */
-static const char *closing_brace(const char *at)
-{
-	for (unsigned depth = 1; *at; at++) {
-		depth += *at == '{';
-		depth -= *at == '}';
-		if (depth == 0)
-			return at;
-	}
-	return NULL;
-}
-
-static void expand(const struct session *session, const char *text, size_t len, struct ap_buf *ret);
-
-/* Appends the value of "NAME" or "NAME:-OTHERWISE". */
-static void expand_one(const struct session *session, const char *text, size_t len,
-		       struct ap_buf *ret)
-{
-	char name[64];
-	size_t n = strcspn(text, ":}");
-	if (n > len)
-		n = len;
-	snprintf(name, sizeof name, "%.*s", (int)n, text);
-	size_t before = ret->len;
-	add_variable(session, name, ret);
-	if (ret->len == before && len > n + 2 && strncmp(text + n, ":-", 2) == 0)
-		expand(session, text + n + 2, len - n - 2, ret);
-}
-
-/* Appends the text with ${NAME} and ${NAME:-OTHERWISE} replaced by their values. */
-static void expand(const struct session *session, const char *text, size_t len, struct ap_buf *ret)
-{
-	const char *end = text + len;
-	while (text < end) {
-		const char *close =
-			text[0] == '$' && text[1] == '{' ? closing_brace(text + 2) : NULL;
-		if (close && close < end) {
-			expand_one(session, text + 2, (size_t)(close - text - 2), ret);
-			text = close + 1;
-		} else {
-			ap_buf_add(ret, text++, 1);
-		}
-	}
-}
-
 static void words_expand(struct ap_words *words, const struct session *session, const char *text)
 {
 	struct ap_buf word = {0};
@@ -130,8 +66,8 @@ static int session_env(struct ap_words *ret, const struct session *session, stru
 	return ret->failed || dir.failed ? ap_err_errno(err, -ENOMEM, "%s", session->name) : 0;
 }
 
-/* The program, the arguments of its profile, then the user's own. */
-static int session_argv(struct ap_words *ret, const struct session *session, struct ap_err *err)
+/* The program, the arguments of its profile, those for its conversation, then the user's own. */
+static int session_argv(struct ap_words *ret, struct session *session, struct ap_err *err)
 {
 	const struct profile_words *more = &profile_values(session->host->profile)->args;
 	const char *const *own = session->host->argv;
@@ -139,6 +75,8 @@ static int session_argv(struct ap_words *ret, const struct session *session, str
 		ap_words_add(ret, *word);
 		for (unsigned i = 0; word == own && i < more->n; i++)
 			words_expand(ret, session, more->at[i]);
+		if (word == own)
+			conversation_begin(session, ret);
 	}
 	return ret->failed ? ap_err_errno(err, -ENOMEM, "%s", session->name) : 0;
 }

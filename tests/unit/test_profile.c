@@ -206,8 +206,31 @@ static void bad_ones_are_refused(void **state)
 	assert_refused("like = /\n", "/bad.conf:1: /: ");
 	assert_refused("like = bad\n", "there is no profile 'bad'");
 	assert_refused("auto_answer = yes\n", "auto_answer takes PATTERN => KEYS");
+	assert_refused("conversation = /told/*\n", "conversation takes PATHS PATTERN");
+	assert_refused("conversation = /told/* (?<id>.*)\n", "the pattern needs groups");
+	assert_refused("conversation = /told/* (\n", "the pattern is wrong");
 	assert_refused("forget = submit\n", "forget takes");
 	assert_refused("ready = line ^> $\n", "a line says nothing but waiting");
+}
+
+static void a_conversation_is_found_by_its_id_and_directory(void **state)
+{
+	struct place place = place_new();
+	AP_CLEANUP_BUF struct ap_buf id = {0}, cwd = {0};
+	static const char text[] = "/told/x\n{\"id\": \"a-1\", \"cwd\": \"/work\"}";
+	place_write(place.dir, "p",
+		    "conversation = /told/* \"id\": \"(?<id>[^\"]*)\", \"cwd\": \"(?<cwd>.*)\"\n");
+	const char *const dirs[] = {place.dir, NULL};
+	struct ap_err err = {""};
+	struct profile *profile = NULL;
+	assert_int_equal(profile_load(&profile, "p", dirs, &err), 0);
+	assert_string_equal(profile_values(profile)->conversations, "/told/*");
+	assert_true(profile_conversation(profile, text, strlen(text), &id, &cwd));
+	assert_string_equal(ap_buf_text(&id), "a-1");
+	assert_string_equal(ap_buf_text(&cwd), "/work");
+	assert_false(profile_conversation(profile, "{\"id\": 1}", 9, &id, &cwd));
+	profile_free(profile);
+	place_free(&place);
 }
 
 static void like_goes_on_from_the_next_of_that_name(void **state)
@@ -500,6 +523,8 @@ int main(void)
 		IT("a bad profile is refused with file and line", bad_ones_are_refused),
 		IT("a profile like its own name goes on from the next of that name",
 		   like_goes_on_from_the_next_of_that_name),
+		IT("a conversation is found by its id and directory",
+		   a_conversation_is_found_by_its_id_and_directory),
 		IT("a missing profile is told from a bad one",
 		   a_missing_one_is_told_from_a_bad_one),
 		IT("waiting goes before busy, busy before ready",

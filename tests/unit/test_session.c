@@ -89,6 +89,11 @@ static void on_note(void *owner, enum session_note what, const char *text)
 	(void)owner, (void)what, (void)text;
 }
 
+static void on_conversation(void *owner, const char *conversation)
+{
+	(void)owner, (void)conversation;
+}
+
 static const struct session_callbacks callbacks = {
 	.freed = on_freed,
 	.changed = on_changed,
@@ -98,6 +103,8 @@ static const struct session_callbacks callbacks = {
 	.prompt_done = on_done,
 	.prompts_dropped = on_dropped,
 	.note = on_note,
+	.conversation = on_conversation,
+	.resume_failed = on_conversation,
 };
 
 /* Waits until a number that was told is so many. */

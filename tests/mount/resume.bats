@@ -1,0 +1,352 @@
+# Conversations that come back: of a label that is leased again, of a program that starts again under its lease.
+
+load helper
+
+setup() {
+    common_setup
+    JOB=$POOL/leases/job
+    PROFILE=$DIR/conversing.conf
+    mkdir "$HOME/told"
+    cat >"$PROFILE" <<'END'
+busy = screen:1 ^working$
+ready = screen:1 ^> .*|^>$
+composer = ^>(.*)\s*\z
+abandon = C-u
+debounce = 50ms
+clear = /clear
+quit = /quit
+answer = (?s).*^(heard [^\n]*)\n
+resume = --resume
+resume = ${CONVERSATION}
+conversation = ${HOME}/told/* \A[^\n]*\n\{"id": "(?<id>[^"]*)", "cwd": "(?<cwd>[^"]*)"\}
+END
+}
+teardown() { common_teardown; }
+
+begins() { # the pool chooses the ids of conversations
+    printf 'new_conversation = --begin\nnew_conversation = ${CONVERSATION}\n' >>"$PROFILE"
+}
+
+keeps() { # the profile knows where conversations lie
+    # shellcheck disable=SC2016
+    echo 'conversation_file = ${HOME}/told/${CONVERSATION}' >>"$PROFILE"
+}
+
+mount_conversing() { # [OPTION...]
+    mount_pool 1 1 -o "program_profile=$PROFILE" "$@" -- "$BATS_TEST_DIRNAME/conversing.py"
+}
+
+mount_conversing_again() { # [OPTION...]
+    mount_again 1 1 -o "program_profile=$PROFILE" "$@" -- "$BATS_TEST_DIRNAME/conversing.py"
+}
+
+tell() { # LABEL MESSAGE
+    timeout 60 cat "$POOL/leases/$1/wait" >/dev/null
+    echo "$2" >"$POOL/leases/$1/prompt"
+    timeout 60 cat "$POOL/leases/$1/response"
+}
+
+lease() { # LABEL
+    echo "$1 timeout=60" >"$POOL/acquire"
+}
+
+release() { # LABEL
+    echo "$1" >"$POOL/release"
+}
+
+event() { # KIND [TEXT]
+    grep "\"event\": *\"$1\"" "$POOL/events" | grep -qF -- "${2:-}"
+}
+
+restart() { # LABEL
+    echo restart >"$POOL/leases/$1/ctl"
+}
+
+n_starts() { # NUMBER
+    [ "$(wc -l <"$HOME/starts")" = "$1" ]
+}
+
+two_in_turn() {
+    lease job
+    assert_equal "$(tell job one)" "heard one"
+    release job
+    lease other
+    assert_equal "$(tell other two)" "heard two"
+    release other
+    lease job
+    assert_equal "$(tell job three)" "heard one, three"
+    release job
+    lease other
+    assert_equal "$(tell other four)" "heard two, four"
+    release other
+}
+
+@test "two labels that one agent serves in turn have each their own conversation, of the program's choice" {
+    mount_conversing
+    two_in_turn
+}
+
+@test "two labels that one agent serves in turn have each their own conversation, of the pool's choice" {
+    begins
+    keeps
+    mount_conversing
+    two_in_turn
+    assert event resumed job
+    refute event conversation_gone
+}
+
+@test "the same where programs are started anew for every lease" {
+    begins
+    mount_conversing -o on_release=restart
+    two_in_turn
+}
+
+@test "a label that was leased for nothing has no conversation, and costs no start" {
+    begins
+    keeps
+    mount_conversing
+    lease job
+    timeout 60 cat "$JOB/wait"
+    release job
+    lease job
+    timeout 60 cat "$JOB/wait"
+    n_starts 1
+    refute event conversation_gone
+}
+
+@test "a program that is started again goes on with its lease's conversation" {
+    mount_conversing
+    lease job
+    assert_equal "$(tell job one)" "heard one"
+    local conversation
+    conversation=$(cat "$JOB/conversation")
+    assert [ -e "$HOME/told/$conversation" ]
+    restart job
+    await n_starts 2
+    assert_equal "$(tell job two)" "heard one, two"
+    assert_equal "$(cat "$JOB/conversation")" "$conversation"
+    kill -9 "$(program_of "$JOB")"
+    await value_is "$JOB/activity" exited
+    restart job
+    assert_equal "$(tell job three)" "heard one, two, three"
+}
+
+@test "a lease goes on with its conversation when the daemon and all processes were killed" {
+    begins
+    mount_conversing -o persist=yes
+    lease other
+    assert_equal "$(tell other nothing)" "heard nothing"
+    release other
+    lease job
+    assert_equal "$(tell job one)" "heard one"
+    crash_pool
+    local pid
+    while read -r pid _; do
+        if [ -n "$pid" ]; then kill -9 "$pid" 2>/dev/null || true; fi
+    done < <(left_processes)
+    await nothing_runs
+    umount -l "$POOL"
+    mount_conversing_again -o persist=yes
+    await value_is "$JOB/activity" exited
+    restart job
+    assert_equal "$(tell job two)" "heard one, two"
+    unmount_pool
+    mount_conversing_again # and without it, all ends as ever
+}
+
+@test "a daemon that was killed loses no conversation" {
+    mount_conversing
+    lease job
+    assert_equal "$(tell job one)" "heard one"
+    crash_pool
+    mount_conversing_again
+    release job
+    lease other
+    assert_equal "$(tell other two)" "heard two"
+    release other
+    lease job
+    assert_equal "$(tell job three)" "heard one, three"
+}
+
+@test "reset forgets: neither a start nor a lease goes on with what was before" {
+    for choice in program pool; do
+        rm -f "$HOME/starts"
+        if [ $choice = pool ]; then begins; fi
+        mount_conversing
+        lease job
+        assert_equal "$(tell job one)" "heard one"
+        echo reset >"$JOB/ctl"
+        await value_is "$JOB/conversation" ""
+        restart job
+        await n_starts 2
+        assert_equal "$(tell job two)" "heard two"
+        echo reset >"$JOB/ctl"
+        await value_is "$JOB/conversation" ""
+        release job
+        lease job
+        assert_equal "$(tell job three)" "heard three"
+        echo reset >"$JOB/ctl"
+        await value_is "$JOB/conversation" ""
+        assert_equal "$(tell job four)" "heard four"
+        release job
+        lease job
+        assert_equal "$(tell job five)" "heard four, five" # what came behind is the label's
+        unmount_pool
+        rm -r "$STATE"
+    done
+}
+
+@test "resume=no begins a new conversation, until it is yes" {
+    begins
+    mount_conversing -o resume=no
+    lease job
+    assert_equal "$(tell job one)" "heard one"
+    restart job
+    await n_starts 2
+    assert_equal "$(tell job two)" "heard two"
+    release job
+    lease job
+    assert_equal "$(tell job three)" "heard three"
+    release job
+    echo yes >"$POOL/config/resume"
+    lease job
+    assert_equal "$(tell job four)" "heard three, four"
+}
+
+@test "a conversation that is gone breaks no lease: the program begins anew, and an event says so" {
+    for known in no yes; do
+        if [ $known = yes ]; then keeps; fi
+        mount_conversing
+        lease job
+        assert_equal "$(tell job one)" "heard one"
+        release job
+        rm "$HOME"/told/*
+        lease job
+        assert_equal "$(tell job two)" "heard two"
+        assert event conversation_gone '"lease":"job"'
+        rm "$HOME"/told/*
+        restart job
+        assert_equal "$(tell job three)" "heard three"
+        release job
+        lease job
+        assert_equal "$(tell job four)" "heard three, four"
+        unmount_pool
+        rm -r "$STATE"
+    done
+}
+
+@test "a prompt that was given before the conversation proved to be gone is given to the program that begins anew" {
+    mount_conversing
+    lease job
+    assert_equal "$(tell job one)" "heard one"
+    release job
+    rm "$HOME"/told/*
+    lease job
+    echo two >"$JOB/prompt"
+    assert_equal "$(timeout 60 cat "$JOB/response")" "heard two"
+}
+
+@test "a program that does not start keeps its label's conversation" {
+    mount_conversing
+    lease job
+    assert_equal "$(tell job one)" "heard one"
+    touch "$HOME/broken"
+    restart job
+    await value_is "$JOB/activity" exited
+    rm "$HOME/broken"
+    restart job
+    assert_equal "$(tell job two)" "heard one, two"
+}
+
+@test "an id that could be anything but an id is not taken" {
+    local id
+    for id in --help '-x' '../../x' 'a b' '$(touch x)' "$(printf 'a%.0s' {1..128})"; do
+        export SAYS_ID=$id
+        mount_conversing
+        lease job
+        assert_equal "$(tell job one)" "heard one"
+        assert_equal "$(cat "$JOB/conversation")" ""
+        restart job
+        assert_equal "$(tell job two)" "heard two"
+        unmount_pool
+        refute grep -qF -- "$id" "$HOME/starts"
+    done
+}
+
+@test "a file that says another worktree is no conversation of this agent's, nor is one from before" {
+    mount_conversing
+    lease job
+    timeout 60 cat "$JOB/wait"
+    echo '{"id": "stranger", "cwd": "/elsewhere"}' >"$HOME/told/stranger"
+    mkfifo "$HOME/told/pipe"
+    ln -s "$HOME/told/stranger" "$HOME/told/link"
+    assert_equal "$(tell job one)" "heard one"
+    release job
+    lease other
+    timeout 60 cat "$POOL/leases/other/wait"
+    touch "$HOME"/told/*-*
+    assert_equal "$(tell other two)" "heard two"
+    restart other
+    assert_equal "$(tell other three)" "heard two, three"
+}
+
+@test "with on_release=keep what the program knows goes over to the next lease" {
+    begins
+    mount_conversing -o on_release=keep
+    lease job
+    assert_equal "$(tell job one)" "heard one"
+    release job
+    lease other
+    assert_equal "$(tell other two)" "heard one, two"
+    release other
+    lease job
+    assert_equal "$(tell job three)" "heard one, two, three"
+    n_starts 1
+}
+
+@test "who chooses a conversation on the command line is left alone" {
+    begins
+    echo 'own_conversation = --continue' >>"$PROFILE"
+    mount_pool 1 1 -o "program_profile=$PROFILE" -- "$BATS_TEST_DIRNAME/conversing.py" --continue
+    lease job
+    assert_equal "$(tell job one)" "heard one"
+    restart job
+    assert_equal "$(tell job two)" "heard two"
+    refute grep -q -e --begin -e --resume "$HOME/starts"
+}
+
+@test "the file of a conversation is brought to the worktree where it goes on" {
+    begins
+    # shellcheck disable=SC2016
+    printf '%s\n' 'conversation_file = ${HOME}/told/${WORKTREE_DASHED}/${CONVERSATION}' \
+        'conversation_from = ${HOME}/told/*/${CONVERSATION}' 'set = DASHED=${WORKTREE_DASHED}' >>"$PROFILE"
+    sed 's,expanduser("~/told"),expanduser("~/told/" + os.environ["DASHED"]),' \
+        "$BATS_TEST_DIRNAME/conversing.py" >"$DIR/conversing.py"
+    chmod +x "$DIR/conversing.py"
+    mount_pool 2 2 -o "program_profile=$PROFILE" -- "$DIR/conversing.py"
+    lease job
+    assert_equal "$(tell job one)" "heard one"
+    local first
+    first=$(readlink "$JOB/worktree")
+    release job
+    await value_is "$POOL/stats/idle_agents" 2
+    lease a
+    lease b
+    local there=a here=b # the other agent is free again
+    if [ "$(readlink "$POOL/leases/a/worktree")" != "$first" ]; then there=b here=a; fi
+    release $here
+    lease job
+    assert [ "$(readlink "$JOB/worktree")" != "$first" ]
+    assert_equal "$(tell job two)" "heard one, two"
+    release job
+    release $there
+    await value_is "$POOL/stats/idle_agents" 2
+    lease a
+    lease b
+    there=a here=b
+    if [ "$(readlink "$POOL/leases/a/worktree")" = "$first" ]; then there=b here=a; fi
+    release $here
+    lease job
+    assert_equal "$(readlink "$JOB/worktree")" "$first"
+    assert_equal "$(tell job three)" "heard one, two, three" # not what the first one knew
+}
