@@ -2,8 +2,8 @@
 """drive.py AGENTPOOLFS NODE_MODULES [PROGRAM...]: real agent programs in a pool, against a mock model.
 
 To be run where there is no network but loopback (scripts/check-programs does that). Each program gets
-ten prompts of mixed size, turns that ask for leave, and one that is interrupted. All must
-arrive once and byte for byte but for what the program itself trims, be answered, and the activity must
+ten prompts of mixed size, turns that ask for leave, and one that is interrupted, and is leased in turn by
+labels with a conversation each. All must arrive once and byte for byte but for what the program itself trims, be answered, and the activity must
 be right throughout. Prints TAP. A failing one leaves its screen in what it prints."""
 
 import json
@@ -125,6 +125,12 @@ class Program(Pool):
             texts = [json.loads(line)["text"] for line in file]
         return [text for text in texts if mark in text]
 
+    def said(self, mark):
+        """All that the human had said in the conversation when that was said."""
+        with open(self.log) as file:
+            found = [json.loads(line) for line in file]
+        return next((line["said"] for line in found if mark in line["text"]), [])
+
     def settle(self):
         """As that of a pool, and the activity is busy throughout."""
         seen = []
@@ -230,6 +236,53 @@ def check_permission(pool):
         raise Failed(f"wait says {got}, it asks {pool.read('request')!r}")
     pool.write("answer", "reject\n")
     pool.settle()
+    pool.control("release", "again")
+    pool.wait_for("idle", lambda: pool.stat("idle_agents") == 1, 60)
+
+
+# those that go on with a conversation
+RESUMING = ("claude", "codex", "gemini")
+
+
+def check_conversations(pool):
+    def lease(label):
+        pool.control("acquire", f"{label} timeout=60")
+        pool.job = f"{pool.mount}/leases/{label}"
+
+    def release():
+        pool.control("release", os.path.basename(pool.job))
+        pool.wait_for("idle", lambda: pool.stat("idle_agents") == 1, 60)
+
+    def tell(mark, *known):
+        """Says something; the model must see what was said before in this conversation, and nothing else."""
+        pool.wait_for("ready", lambda: pool.activity() == "ready")
+        pool.write("prompt", f"{mark} is said\n")
+        if pool.settle() != "ready":
+            raise Failed(f"{mark}: not ready")
+        said = pool.said(f"{mark} ")
+        for other in ("green-1", "green-2", "green-3", "blue-1", "blue-2", "red-1", "red-2"):
+            wanted = other == mark or other in known
+            if any(f"{other} " in text for text in said) != wanted:
+                raise Failed(f"{mark}: of {other} the model saw {'nothing' if wanted else 'something'}: {said}")
+
+    lease("green")
+    tell("green-1")
+    release()
+    lease("blue")
+    tell("blue-1")
+    release()
+    lease("green")
+    tell("green-2", "green-1")
+    pool.control("leases/green/ctl", "restart")
+    tell("green-3", "green-1", "green-2")
+    pool.control("leases/green/ctl", "reset")
+    tell("red-1")
+    pool.control("leases/green/ctl", "restart")
+    tell("red-2", "red-1")
+    release()
+    lease("blue")
+    tell("blue-2", "blue-1")
+    release()
 
 
 CHECKS = [("is ready without a question", check_ready),
@@ -238,7 +291,8 @@ CHECKS = [("is ready without a question", check_ready),
           ("asks leave to run a command, and does not when it is rejected", check_reject),
           ("is ready again when it is interrupted", check_interrupt),
           ("gives its work back", check_release),
-          ("edits without a question where its lease allows that", check_permission)]
+          ("edits without a question where its lease allows that", check_permission),
+          ("goes on with the conversation of its label", check_conversations)]
 
 
 def main():
@@ -249,9 +303,11 @@ def main():
         pool = None
         broken = ""
         for what, check in CHECKS:
+            if check is check_conversations and name not in RESUMING:
+                continue
             if PROGRAMS[name][3] is None and check in (check_edit, check_reject, check_interrupt):
                 continue
-            if check is check_permission and name != "claude":
+            if check is check_permission and name != "claude" and not name.endswith("-acp"):
                 continue
             number += 1
             try:

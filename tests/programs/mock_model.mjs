@@ -4,7 +4,8 @@
 // as the programs need. It answers word by word over DELAY seconds (environment). A prompt with the
 // word EDIT makes it ask for hello.txt to be written, RUN for a command to be run, so that the program asks its
 // human; SLOW makes an answer last twenty times as long. Every request that brings a prompt is a line of JSON in LOG:
-// {"api", "text"}; what programs ask for themselves, such as a title, is answered and not logged.
+// {"api", "text", "said"}, where said is all that the human has said in this conversation; what programs ask for
+// themselves, such as a title, is answered and not logged.
 import { createServer } from 'node:http';
 import { appendFileSync } from 'node:fs';
 
@@ -34,6 +35,7 @@ async function* spoken({ words, slow }) {
 const isOwn = (text) => /^\s*<(system-reminder|local-command|command-|environment_context|user_instructions|session_context)/.test(text);
 const textsOf = (content, key) => (typeof content === 'string' ? [content]
   : content.map((part) => part[key]).filter((text) => typeof text === 'string')).filter((text) => !isOwn(text));
+const saidIn = (list, of) => list.filter((item) => item.role === 'user').flatMap(of);
 const lastOf = (list, role) => [...list].reverse().find((item) => item.role === role);
 const cwdOf = (body) => (JSON.stringify(body).match(/[Ww]orking directory: ([^\\"\n]+)/) ?? [])[1] ?? '.';
 
@@ -55,9 +57,10 @@ async function anthropic(body, response, note) {
   const user = lastOf(body.messages, 'user');
   const blocks = typeof user.content === 'string' ? [{ type: 'text', text: user.content }] : user.content;
   const texts = textsOf(blocks, 'text');
+  const said = saidIn(body.messages, (message) => textsOf(message.content, 'text'));
   const afterTool = texts.length === 0 && blocks.some((block) => block.type === 'tool_result');
   const own = !(body.tools ?? []).some((tool) => tool.name === 'Bash');
-  if (!own && !afterTool) note('anthropic', texts);
+  if (!own && !afterTool) note('anthropic', texts, said);
   const answer = plan(texts.at(-1) ?? '', afterTool, own); // behind what was said before an interruption
   const message = { id: `msg_${Date.now()}`, type: 'message', role: 'assistant', model: body.model, content: [],
     stop_reason: null, stop_sequence: null, usage: { input_tokens: 1, output_tokens: 1 } };
@@ -101,7 +104,7 @@ async function responses(body, response, note) {
   const tools = (body.tools ?? []).map((tool) => tool.name ?? tool.type);
   const own = tools.length === 0;
   const texts = textsOf(lastOf(input, 'user').content, 'text');
-  if (!own && !afterTool) note('responses', texts);
+  if (!own && !afterTool) note('responses', texts, saidIn(input, (item) => textsOf(item.content, 'text')));
   const answer = plan(texts.join('\n'), afterTool, own);
   const send = events(response);
   const tell = (data) => send(data, data.type);
@@ -127,7 +130,7 @@ async function chat(body, response, note) {
   const afterTool = body.messages.at(-1).role === 'tool';
   const own = (body.tools ?? []).length === 0;
   const texts = textsOf(lastOf(body.messages, 'user').content, 'text');
-  if (!own && !afterTool) note('chat', texts);
+  if (!own && !afterTool) note('chat', texts, saidIn(body.messages, (message) => textsOf(message.content, 'text')));
   const answer = plan(texts.join('\n'), afterTool, own);
   const frame = { id: 'cc_1', object: 'chat.completion.chunk', created: 1, model: body.model };
   const usage = { prompt_tokens: 1, completion_tokens: 9, total_tokens: 10 };
@@ -160,7 +163,7 @@ async function gemini(body, response, note, url) {
     const verdict = JSON.stringify({ reasoning: 'none', next_speaker: 'user', complexity_reasoning: 'none', complexity_score: 10, model_choice: 'pro' });
     return asJson(response, chunk([{ text: verdict }], true));
   }
-  if (!own && !afterTool) note('gemini', texts);
+  if (!own && !afterTool) note('gemini', texts, saidIn(body.contents, (content) => textsOf(content.parts, 'text')));
   const answer = plan(texts.join('\n'), afterTool, own);
   const send = events(response);
   if (answer.tool) {
@@ -180,7 +183,7 @@ const server = createServer((request, response) => {
   const pieces = [];
   request.on('data', (piece) => pieces.push(piece));
   request.on('end', async () => {
-    const note = (api, texts) => appendFileSync(log, JSON.stringify({ api, text: texts.join('\n') }) + '\n');
+    const note = (api, texts, said) => appendFileSync(log, JSON.stringify({ api, text: texts.join('\n'), said }) + '\n');
     const route = routes.find(([pattern]) => pattern.test(request.url));
     try {
       if (/count_?tokens/i.test(request.url)) asJson(response, { input_tokens: 1, totalTokens: 1 });
