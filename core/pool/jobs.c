@@ -381,7 +381,8 @@ static bool goes_over(struct ap_agent *agent)
 }
 
 /* At a grant, before it is recorded: has the program go on with the conversation of the lease's
- * label, if there is one, by starting it again. False: it stays as it is, or has ended. */
+ * label, if there is one, by starting it again where that is the only way. False: the program stays
+ * as it is, or has ended. */
 static bool go_on_with_conversation(struct ap_agent *agent, struct ap_err *err)
 {
 	char id[SESSION_CONVERSATION_MAX], now[SESSION_CONVERSATION_MAX];
@@ -394,6 +395,11 @@ static bool go_on_with_conversation(struct ap_agent *agent, struct ap_err *err)
 		conversation_tell(agent, "conversation_gone", id);
 		return false;
 	}
+	int resumed = session_resume(agent->session, id, CLEAR_LIMIT);
+	if (resumed == 0)
+		conversation_tell(agent, "resumed", id);
+	if (resumed == 0 || resumed == -ENOENT)
+		return false;
 	session_converse(agent->session, id);
 	session_restarts(agent->session); /* nothing is concluded from the one before */
 	int r = session_end(agent->session, err);

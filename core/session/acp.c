@@ -151,6 +151,11 @@ struct acp_message *acp_next(struct acp *acp)
 	return message;
 }
 
+void acp_put_back(struct acp *acp, struct acp_message *message)
+{
+	ap_list_insert_after(&acp->outbox, &message->link);
+}
+
 /* A new id. Ids go up with the wall clock, so that another owner's are others. */
 static int64_t new_id(struct acp *acp, enum acp_request about)
 {
@@ -198,6 +203,8 @@ static void greet(struct acp *acp)
 static void open_session(struct acp *acp)
 {
 	bool goes_on = acp->resume[0] && (acp->can_resume || acp->can_load);
+	if (acp->resume[0] && !goes_on)
+		strcpy(acp->gone, acp->resume);
 	json_t *params = json_pack("{s:s,s:[]}", "cwd", acp->cwd, "mcpServers");
 	acp->phase = ACP_OPENING;
 	acp->n_configured = 0;
@@ -401,6 +408,7 @@ static void on_refused(struct acp *acp, enum acp_request about, const char *erro
 		if (about == ACP_LOAD)
 			acp->quiet[1] = acp->at;
 		acp_say(acp, names[about], error);
+		strcpy(acp->gone, acp->resume);
 		acp->resume[0] = '\0';
 		open_session(acp);
 	} else if (about == ACP_CONFIGURE) {
@@ -698,6 +706,7 @@ static void set_cwd(struct acp *acp, const char *cwd)
 void acp_begin(struct acp *acp, int64_t at, const char *cwd, const char *resume,
 	       const struct profile_pairs *configure)
 {
+	acp->adopting = false; /* of one that had ended */
 	program_forget(acp);
 	set_cwd(acp, cwd);
 	acp->configure = configure;
@@ -831,11 +840,6 @@ void acp_go_on(struct acp *acp)
 		settle(acp, ap_container_of(at, struct acp_pending, link));
 }
 
-void acp_forget_session(struct acp *acp)
-{
-	acp->session[0] = '\0';
-}
-
 void acp_calls_known(struct acp *acp, int64_t at)
 {
 	acp->calls_known = at;
@@ -941,6 +945,13 @@ const char *acp_stop_reason(const struct acp *acp)
 	return acp->stop_reason;
 }
 
+const char *acp_gone(struct acp *acp)
+{
+	memcpy(acp->gone_told, acp->gone, sizeof acp->gone_told);
+	acp->gone[0] = '\0';
+	return acp->gone_told;
+}
+
 const char *acp_session(const struct acp *acp)
 {
 	return acp->phase == ACP_OPEN ? acp->session : "";
@@ -997,10 +1008,12 @@ void acp_cancel(struct acp *acp)
 	cancel_pending(acp);
 }
 
-int acp_clear(struct acp *acp)
+int acp_reopen(struct acp *acp, const char *resume)
 {
 	if (acp->phase != ACP_OPEN || acp->prompt)
 		return -EAGAIN;
+	if (*resume && (!id_is_fit(resume) || (!acp->can_resume && !acp->can_load)))
+		return -EOPNOTSUPP;
 	if (acp->can_close)
 		queue(acp, request(new_id(acp, ACP_CLOSE), "session/close",
 				   json_pack("{s:s}", "sessionId", acp->session)));
@@ -1008,6 +1021,7 @@ int acp_clear(struct acp *acp)
 	acp->session[0] = acp->resume[0] = acp->stop_reason[0] = acp->trouble[0] = '\0';
 	buf_empty(&acp->plan);
 	acp->anew = true;
+	strcpy(acp->resume, resume);
 	open_session(acp);
 	return 0;
 }

@@ -77,7 +77,9 @@ void acp_question(const struct acp *acp, unsigned nth, struct question *ret);
 struct ap_buf *acp_text(struct acp *acp);
 struct ap_buf *acp_calls(struct acp *acp);
 
-/* They live as long as `acp` does not change. acp_session(): "": none is open. */
+/* They live as long as `acp` does not change. acp_session(): "": none is open. acp_gone(): the
+ * session that the program could not go on with, once; "": none. */
+const char *acp_gone(struct acp *acp);
 const char *acp_response(const struct acp *acp);
 const char *acp_plan(const struct acp *acp);
 const char *acp_stop_reason(const struct acp *acp);
@@ -86,9 +88,6 @@ const char *acp_session(const struct acp *acp);
 /* The output begins anew, at byte 0, of a program that goes on: what was said so far is forgotten.
  */
 void acp_forget_output(struct acp *acp);
-
-/* The next program does not go on with the session that is open. */
-void acp_forget_session(struct acp *acp);
 
 /* The calls that end before the byte `at` of the output are known already. */
 void acp_calls_known(struct acp *acp, int64_t at);
@@ -103,8 +102,9 @@ void acp_prompt_failed(struct acp *acp);
 /* Breaks off the turn: what the program asks is answered by that. */
 void acp_cancel(struct acp *acp);
 
-/* Closes the session and opens a new one. -EAGAIN: no session is open, or a turn is under way. */
-int acp_clear(struct acp *acp);
+/* Closes the session and opens another one, or goes on with `resume` ("": a new one). -EAGAIN: no
+ * session is open, or a turn is under way; -EOPNOTSUPP: the program cannot go on with one. */
+int acp_reopen(struct acp *acp, const char *resume);
 
 /* Who gives an answer: a user, or a rule. */
 struct acp_giver {
@@ -134,6 +134,8 @@ struct acp_message {
 	char rule[AP_PERMISSION_MAX + 16];
 };
 
-/* Takes out the next message, which the caller frees. NULL: there is none. */
+/* Takes out the next message, which the caller frees, or puts back: it is the next again. NULL:
+ * there is none. */
 struct acp_message *acp_next(struct acp *acp);
+void acp_put_back(struct acp *acp, struct acp_message *message);
 void acp_message_free(struct acp_message *message);

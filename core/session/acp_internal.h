@@ -67,6 +67,8 @@ struct acp {
 	int64_t prompt;		      /* of the turn under way; 0: none */
 	char *cwd;
 	char session[ACP_ID_MAX], resume[ACP_ID_MAX];
+	char gone[ACP_ID_MAX];	    /* that could not be resumed; "" */
+	char gone_told[ACP_ID_MAX]; /* what acp_gone() returned last */
 	bool can_load, can_resume, can_close;
 	const struct profile_pairs *configure;
 	unsigned n_configured;

@@ -18,8 +18,8 @@
 #include <unistd.h>
 
 #include "cleanup.h"
+#include "driver.h"
 #include "file.h"
-#include "session_internal.h"
 
 #define RECORD	      "conversation" /* of the session: "SINCE ID FORGOTTEN", - for none */
 #define HEAD_MAX      (16 << 10)     /* bytes read of a file */
@@ -48,6 +48,8 @@ static bool has_word(const struct profile_words *words, const char *word)
 bool session_resumes(const struct session_host *host)
 {
 	const struct profile_values *values = profile_values(host->profile);
+	if (host->driver->converses)
+		return true;
 	if (values->resume.n == 0)
 		return false;
 	for (const char *const *word = host->argv + 1; host->argv[0] && *word; word++) {
@@ -419,6 +421,22 @@ static void take_id(struct session *session, const char *id, int64_t since_ns)
 		return;
 	record(session);
 	session->callbacks->conversation(session->owner, id);
+}
+
+void conversation_is(struct session *session, const char *id)
+{
+	pthread_mutex_lock(&session->lock);
+	int64_t since_ns = session->conversation_since_ns;
+	pthread_mutex_unlock(&session->lock);
+	if (session_conversation_valid(id))
+		take_id(session, id, since_ns);
+}
+
+int session_resume(struct session *session, const char *conversation, int64_t limit_ns)
+{
+	if (!session->driver->resume)
+		return -EOPNOTSUPP;
+	return session->driver->resume(session, conversation, limit_ns);
 }
 
 void session_learn_conversation(struct session *session)

@@ -13,6 +13,10 @@ struct session_driver {
 	 * output is for the driver. */
 	bool errors_apart;
 
+	/* The program tells which conversation it is in, and is told which to go on with: nothing
+	 * of the profile is needed for that. */
+	bool converses;
+
 	/* --- its life: `init` when the session is made, false on ENOMEM --- */
 
 	bool (*init)(struct session *session);
@@ -22,9 +26,10 @@ struct session_driver {
 	 * daemon left, which is read again next. -errno. */
 	int (*opens)(struct session *session, bool adopt);
 
-	/* A program is about to start; the output begins anew while it goes on. output_lock held.
+	/* A program is about to start, to go on with that conversation ("": a new
+	 * one); the output begins anew while it goes on. output_lock held.
 	 */
-	void (*starts)(struct session *session);
+	void (*starts)(struct session *session, const char *conversation);
 	void (*forgets)(struct session *session);
 
 	/* The program was started, or was taken up from an earlier daemon. In the lane, or before
@@ -43,6 +48,9 @@ struct session_driver {
 	 * False: it did not come within `limit_ns`. NULL: it has none. */
 	int (*command)(struct session *session, const char *text, struct ap_err *err);
 	bool (*forget)(struct session *session, const char *text, int64_t limit_ns);
+
+	/* As session_resume(). NULL: only a start of the program can. */
+	int (*resume)(struct session *session, const char *conversation, int64_t limit_ns);
 
 	/* Has the program break off what it does. Does not block. NULL: the profile's keys do. */
 	void (*cancel)(struct session *session);

@@ -86,11 +86,13 @@ static struct acp_message *next_message(struct session *session)
 	return message;
 }
 
-static void send_message(struct session *session, const struct acp_message *message)
+/* -EAGAIN: the program is not there yet. */
+static int send_message(struct session *session, const struct acp_message *message)
 {
 	struct acp_driver *driver = session->acp;
-	if (write_input(session, message->line, message->len, NULL) < 0)
-		return; /* the program does not read: its end, or somebody's restart, follows */
+	int r = write_input(session, message->line, message->len, NULL);
+	if (r < 0)
+		return r;
 	if (message->record)
 		kept_append(&driver->answers, message->record, strlen(message->record));
 	kept_bound(&driver->answers, ANSWERS_MAX / 2);
@@ -98,16 +100,39 @@ static void send_message(struct session *session, const struct acp_message *mess
 		session->callbacks->answered(session->owner, message->asked,
 					     &message->asked->options[message->option],
 					     message->rule);
+	return 0;
 }
 
-/* Sends what there is to say. `typing` held. */
+/* Sends what there is to say; what comes before the program waits for its start. A message that it
+ * does not read is lost: its end, or somebody's restart, follows. `typing` held. */
 static void send_all(struct session *session)
 {
 	struct acp_message *message;
-	while ((message = next_message(session))) {
-		send_message(session, message);
-		acp_message_free(message);
+	int r = 0;
+	while (r != -EAGAIN && (message = next_message(session))) {
+		r = send_message(session, message);
+		if (r != -EAGAIN) {
+			acp_message_free(message);
+			continue;
+		}
+		pthread_mutex_lock(&session->output_lock);
+		acp_put_back(session->acp->acp, message);
+		pthread_mutex_unlock(&session->output_lock);
 	}
+}
+
+/* Tells which conversation the program is in, and which it could not go on with. */
+static void tell_conversation(struct session *session)
+{
+	char now[ACP_ID_MAX], gone[ACP_ID_MAX];
+	pthread_mutex_lock(&session->output_lock);
+	strcpy(now, acp_session(session->acp->acp));
+	strcpy(gone, acp_gone(session->acp->acp));
+	pthread_mutex_unlock(&session->output_lock);
+	if (*gone)
+		session->callbacks->note(session->owner, SESSION_CONVERSATION_GONE, gone);
+	if (*now)
+		conversation_is(session, now);
 }
 
 static void flush_run(struct worker_once *once)
@@ -122,6 +147,7 @@ static void flush_run(struct worker_once *once)
 	}
 	send_all(session);
 	pthread_mutex_unlock(&session->typing);
+	tell_conversation(session);
 }
 
 static void flush_rests(struct worker_once *once)
@@ -248,8 +274,6 @@ static int acp_opens(struct session *session, bool adopt)
 	kept_close(&session->calls);
 	kept_move(&session->calls, &calls);
 	acp_forget_output(session->acp->acp);
-	if (!adopt)
-		acp_forget_session(session->acp->acp);
 	if (adopt) {
 		adopt_connection(session);
 		adopt_answers(session);
@@ -259,11 +283,9 @@ static int acp_opens(struct session *session, bool adopt)
 	return 0;
 }
 
-static void acp_starts(struct session *session)
+static void acp_starts(struct session *session, const char *conversation)
 {
 	struct acp_driver *driver = session->acp;
-	char conversation[ACP_ID_MAX];
-	snprintf(conversation, sizeof conversation, "%s", acp_session(driver->acp));
 	/* what was printed by now, setup's output too, is not the program's */
 	acp_begin(driver->acp, output_size(session), session->cwd, conversation,
 		  &profile_values(session->host->profile)->configure);
@@ -425,14 +447,12 @@ static void acp_cancels(struct session *session)
 	flush(session);
 }
 
-/* What the profile calls the command does not matter: a session is closed, another is opened. */
-static int acp_command(struct session *session, const char *text, struct ap_err *err)
+/* Closes the session, and opens another one. */
+static int reopen(struct session *session, const char *conversation)
 {
-	(void)text;
-	(void)err;
 	pthread_mutex_lock(&session->typing);
 	pthread_mutex_lock(&session->output_lock);
-	int r = acp_clear(session->acp->acp);
+	int r = acp_reopen(session->acp->acp, conversation);
 	pthread_mutex_unlock(&session->output_lock);
 	take_out(session);
 	send_all(session);
@@ -440,11 +460,17 @@ static int acp_command(struct session *session, const char *text, struct ap_err 
 	return r;
 }
 
-static bool acp_forget(struct session *session, const char *text, int64_t limit_ns)
+/* What the profile calls the command does not matter. */
+static int acp_command(struct session *session, const char *text, struct ap_err *err)
+{
+	(void)text;
+	(void)err;
+	return reopen(session, "");
+}
+
+static bool await_open(struct session *session, int64_t limit_ns)
 {
 	char why[ACTIVITY_WHY_MAX];
-	if (acp_command(session, text, NULL) < 0)
-		return false;
 	for (int64_t deadline = ap_clock_ns() + limit_ns; ap_clock_ns() < deadline;) {
 		session_read_on(session);
 		pthread_mutex_lock(&session->output_lock);
@@ -455,6 +481,27 @@ static bool acp_forget(struct session *session, const char *text, int64_t limit_
 		poll(NULL, 0, OPEN_PAUSE_MS);
 	}
 	return false;
+}
+
+static bool acp_forget(struct session *session, const char *text, int64_t limit_ns)
+{
+	(void)text;
+	return reopen(session, "") == 0 && await_open(session, limit_ns);
+}
+
+static int acp_resume(struct session *session, const char *conversation, int64_t limit_ns)
+{
+	char now[ACP_ID_MAX];
+	int r = await_open(session, limit_ns) ? reopen(session, conversation) : -ETIMEDOUT;
+	if (r == 0 && !await_open(session, limit_ns))
+		r = -ETIMEDOUT;
+	if (r < 0)
+		return r;
+	pthread_mutex_lock(&session->output_lock);
+	strcpy(now, acp_session(session->acp->acp));
+	pthread_mutex_unlock(&session->output_lock);
+	tell_conversation(session);
+	return strcmp(now, conversation) == 0 ? 0 : -ENOENT;
 }
 
 /* --- what it asks --- */
@@ -486,6 +533,7 @@ static int acp_answers(struct session *session, const char *id, const char *word
 	pthread_mutex_lock(&session->lock);
 	if (session->activity == AP_ACTIVITY_WAITING)
 		session->activity = AP_ACTIVITY_BUSY;
+	session_review_now(session);
 	pthread_mutex_unlock(&session->lock);
 	return r;
 }
@@ -502,6 +550,7 @@ static bool acp_rule(struct session *session)
 
 const struct session_driver driver_acp = {
 	.errors_apart = true,
+	.converses = true,
 	.init = acp_init,
 	.fini = acp_fini,
 	.opens = acp_opens,
@@ -512,6 +561,7 @@ const struct session_driver driver_acp = {
 	.deliver = acp_deliver,
 	.command = acp_command,
 	.forget = acp_forget,
+	.resume = acp_resume,
 	.cancel = acp_cancels,
 	.printed = acp_printed,
 	.complained = acp_complained,

@@ -233,10 +233,12 @@ int session_begin_output(struct session *session, struct ap_err *err)
 
 void output_restarts(struct session *session)
 {
+	char conversation[SESSION_CONVERSATION_MAX];
+	(void)session_conversation(session, conversation);
 	pthread_mutex_lock(&session->output_lock);
 	signs_reset(session);
 	if (session->driver->starts)
-		session->driver->starts(session);
+		session->driver->starts(session, conversation);
 	pthread_mutex_unlock(&session->output_lock);
 }
 

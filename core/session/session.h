@@ -218,6 +218,11 @@ bool session_conversation_valid(const char *id);
  * with a new one. */
 void session_converse(struct session *session, const char *conversation);
 
+/* Has the running program go on with that conversation, in place of the one that it is in. In the
+ * lane; blocks up to `limit_ns`. -ENOENT: the program has it no more, and begins another one;
+ * -EOPNOTSUPP, -EAGAIN, -ETIMEDOUT: a start of the program may do it. */
+int session_resume(struct session *session, const char *conversation, int64_t limit_ns);
+
 /* Whether the program has that conversation, as far as its profile tells. In the lane; blocks. */
 bool session_has_conversation(struct session *session, const char *conversation);
 

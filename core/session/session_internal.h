@@ -226,6 +226,9 @@ void conversation_begin(struct session *session, struct ap_words *ret);
 /* Takes session_forget_conversation() back: the program has not taken the command. */
 void conversation_not_forgotten(struct session *session);
 
+/* The program has told which conversation it is in. By a worker; blocks. */
+void conversation_is(struct session *session, const char *id);
+
 /* Adopts what an earlier daemon knew of it. */
 void conversation_adopt(struct session *session);
 

@@ -967,9 +967,7 @@ die_and_restart() { # [SCRIPT]
     received wait
     crash_and_mount
     echo job > "$POOL/release"
-    echo job > "$POOL/acquire"
-    assert_equal "$(wait_for_job)" ready
-    assert_equal "$(ask history)" "session $(session_of_agent)"
+    next_lease_is_clean
 }
 
 @test "a conversation goes on over an unmount with persist=yes" {
@@ -984,6 +982,105 @@ die_and_restart() { # [SCRIPT]
     assert_equal "$(sent session/new)" 1
 }
 
+# --- the conversation of a label ---
+
+lease() { # LABEL
+    echo "$1 timeout=60" > "$POOL/acquire"
+    JOB=$POOL/leases/$1
+    assert_equal "$(wait_for_job)" ready
+}
+
+resumed() { # ID
+    jq -c 'select(.event == "resumed") | .conversation' "$POOL/events" | grep -qxF "\"$1\""
+}
+
+@test "two labels leased in turn by one ACP program have each their own conversation, and it is not started again" {
+    acp_pool mount_pool 1 1
+    lease one
+    local pid one two
+    pid=$(program_of "$JOB")
+    ask "say first"
+    one=$(session_of_agent)
+    assert_equal "$(cat "$JOB/conversation")" "$one"
+    echo one > "$POOL/release"
+    lease two
+    assert_equal "$(ask history)" "session $(session_of_agent)"
+    two=$(session_of_agent)
+    refute [ "$one" = "$two" ]
+    echo two > "$POOL/release"
+    lease one
+    assert_equal "$(ask history)" $'say first\nsession '"$one"
+    resumed "$one"
+    echo one > "$POOL/release"
+    lease two
+    assert_equal "$(ask history)" $'history\nsession '"$two"
+    assert_equal "$(program_of "$JOB")" "$pid"
+    assert_equal "$(sent session/resume)" 2
+}
+
+@test "a program that can only load goes on likewise, and what it repeats is in no output of the lease" {
+    echo '{"resume": false}' >"$ACP_SCRIPT"
+    acp_pool mount_pool 1 1
+    lease one
+    ask "say memorable"
+    echo one > "$POOL/release"
+    lease one
+    assert_equal "$(ask history)" $'say memorable\nsession '"$(session_of_agent)"
+    assert_equal "$(sent session/load)" 1
+    assert_equal "$(grep -c memorable "$JOB/output")" 1 # the answer to history
+}
+
+@test "a label goes on with its conversation when the daemon and every program were killed" {
+    acp_pool mount_pool 1 1 -o persist=yes
+    lease one
+    ask "say first"
+    local pid session
+    pid=$(program_of "$JOB")
+    session=$(session_of_agent)
+    crash_pool
+    kill -9 "$(ps -o ppid= -p "$pid" | tr -d ' ')"
+    await gone "$pid"
+    acp_pool mount_again 1 1
+    [ -e "$JOB" ] || lease one
+    if [ "$(wait_for_job)" = exited ]; then echo restart > "$JOB/ctl"; fi
+    assert_equal "$(wait_for_job)" ready
+    assert_equal "$(ask history)" $'say first\nsession '"$session"
+}
+
+@test "a conversation that an ACP program has no more is told to be gone, and another one begins" {
+    acp_pool mount_pool 1 1
+    lease one
+    ask "say first"
+    local session
+    session=$(session_of_agent)
+    echo one > "$POOL/release"
+    rm "$ACP_HOME/$session.json"
+    lease one
+    assert_equal "$(ask history)" "session $(session_of_agent)"
+    jq -c 'select(.event == "conversation_gone") | .conversation' "$POOL/events" | grep -qxF "\"$session\""
+    refute [ "$(session_of_agent)" = "$session" ]
+}
+
+@test "config/resume=no begins another conversation for the same label" {
+    acp_pool mount_pool 1 1 -o resume=no
+    lease one
+    ask "say first"
+    echo one > "$POOL/release"
+    lease one
+    assert_equal "$(ask history)" "session $(session_of_agent)"
+}
+
+@test "a reset conversation does not come back" {
+    acp_pool mount_pool 1 1
+    lease one
+    ask "say secret"
+    echo reset > "$JOB/ctl"
+    assert_equal "$(ask "say open")" open
+    echo one > "$POOL/release"
+    lease one
+    assert_equal "$(ask history)" $'say open\nsession '"$(session_of_agent)"
+}
+
 # --- from lease to lease ---
 
 @test "the next lease has another conversation of the same program" {
@@ -995,7 +1092,8 @@ die_and_restart() { # [SCRIPT]
     echo work > "$JOB/worktree/work"
     echo job > "$POOL/release"
     assert_equal "$(git -C "$REPO" show agentpool/job:work)" work
-    echo job > "$POOL/acquire"
+    echo next > "$POOL/acquire"
+    JOB=$POOL/leases/next
     assert_equal "$(wait_for_job)" ready
     assert_equal "$(program_of "$JOB")" "$pid"
     local file
@@ -1010,7 +1108,8 @@ die_and_restart() { # [SCRIPT]
     pid=$(program_of "$JOB")
     ask "say secret"
     echo job > "$POOL/release"
-    echo job > "$POOL/acquire"
+    echo next > "$POOL/acquire"
+    JOB=$POOL/leases/next
     assert_equal "$(wait_for_job)" ready
     refute [ "$(program_of "$JOB")" = "$pid" ]
     assert_equal "$(ask history)" "session $(session_of_agent)"
@@ -1070,6 +1169,7 @@ next_lease_is_clean() {
     echo kill > "$JOB/ctl"
     await gone "$pid"
     await test ! -e "$JOB"
+    await git -C "$REPO" rev-parse -q --verify agentpool/job
     assert_equal "$(git -C "$REPO" show agentpool/job:made)" text
     await value_is "$POOL/stats/idle_agents" 1
     next_lease_is_clean

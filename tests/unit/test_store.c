@@ -170,7 +170,8 @@ static void a_label_has_the_last_conversation_of_each_profile(void **state)
 	txn_conversation(txn, "job", "codex", "other", 3);
 	assert_int_equal(store_commit(store, txn, false, &err), 0);
 	store_close(store);
-	by_hand("DROP INDEX conversation_time; PRAGMA user_version = 4;");
+	by_hand("DROP INDEX conversation_time; ALTER TABLE lease DROP COLUMN permission;"
+		"PRAGMA user_version = 4;");
 	open_it();
 	assert_true(store_conversation(store, "job", "claude", id, sizeof id));
 	assert_string_equal(id, "second");
