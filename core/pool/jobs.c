@@ -578,13 +578,22 @@ static bool is_ready(struct ap_agent *agent)
 	return info.activity == AP_ACTIVITY_READY && !info.ended;
 }
 
+/* Whether a later program could not go on with the lease's conversation while this one lives. */
+static bool holds_conversation(struct ap_agent *agent)
+{
+	char id[SESSION_CONVERSATION_MAX];
+	return profile_values(agent->pool->profile)->holds_conversation &&
+	       session_conversation(agent->session, id);
+}
+
 static void job_save(struct ap_agent *agent)
 {
 	struct ap_err err = {""};
 	/* end the program before the save: what it still writes belongs to the lease. A busy
 	 * program takes no clear command, and has to end, too. */
-	bool ends = agent->effect.restart || (is_cleared(agent) && !is_ready(agent));
 	conversation_settle(agent);
+	bool ends = agent->effect.restart ||
+		    (is_cleared(agent) && (!is_ready(agent) || holds_conversation(agent)));
 	int r = ends ? session_end(agent->session, &err) : 0;
 	if (!ends)
 		session_go_on(agent->session);

@@ -407,11 +407,14 @@ static bool is_ours(struct session *session, const char *path, struct ap_buf *re
 	       session_conversation_valid(ap_buf_text(ret_id));
 }
 
+/* Takes an id; `since_ns`: not if the program was started, or told to forget, after that; 0:
+ * always. */
 static void take_id(struct session *session, const char *id, int64_t since_ns)
 {
 	pthread_mutex_lock(&session->lock);
-	bool news = session->conversation_since_ns == since_ns && !session->closed &&
-		    strcmp(session->forgotten, id) != 0 && strcmp(session->conversation, id) != 0;
+	bool late = since_ns != 0 && session->conversation_since_ns != since_ns;
+	bool news = !late && !session->closed && strcmp(session->forgotten, id) != 0 &&
+		    strcmp(session->conversation, id) != 0;
 	if (news) {
 		strcpy(session->conversation, id);
 		tell_changed(session);
@@ -423,13 +426,10 @@ static void take_id(struct session *session, const char *id, int64_t since_ns)
 	session->callbacks->conversation(session->owner, id);
 }
 
-void conversation_is(struct session *session, const char *id)
+void conversation_told(struct session *session, const char *id)
 {
-	pthread_mutex_lock(&session->lock);
-	int64_t since_ns = session->conversation_since_ns;
-	pthread_mutex_unlock(&session->lock);
 	if (session_conversation_valid(id))
-		take_id(session, id, since_ns);
+		take_id(session, id, 0);
 }
 
 int session_resume(struct session *session, const char *conversation, int64_t limit_ns)

@@ -132,7 +132,7 @@ static void tell_conversation(struct session *session)
 	if (*gone)
 		session->callbacks->note(session->owner, SESSION_CONVERSATION_GONE, gone);
 	if (*now)
-		conversation_is(session, now);
+		conversation_told(session, now);
 }
 
 static void flush_run(struct worker_once *once)

@@ -98,6 +98,16 @@ static int set_time(const struct loader *loader, const struct key *key, char *va
 		     : 0;
 }
 
+static int set_flag(const struct loader *loader, const struct key *key, char *value,
+		    struct ap_err *err)
+{
+	bool *flag = target(loader, key);
+	*flag = strcmp(value, "yes") == 0;
+	return *flag || strcmp(value, "no") == 0
+		       ? 0
+		       : ap_err_set(err, -EINVAL, "%s is yes or no", key->name);
+}
+
 static int set_word(const struct loader *loader, const struct key *key, char *value,
 		    struct ap_err *err)
 {
@@ -410,6 +420,7 @@ static const struct key keys[] = {
 	{"new_conversation", set_word, VALUE(new_conversation), 0},
 	{"resume", set_word, VALUE(resume), 0},
 	{"own_conversation", set_word, VALUE(own_conversation), 0},
+	{"holds_conversation", set_flag, VALUE(holds_conversation), 0},
 	{"conversation", set_conversation, 0, 0},
 	{"conversation_file", set_text, VALUE(conversation_file), 0},
 	{"conversation_from", set_text, VALUE(conversation_from), 0},

@@ -226,8 +226,9 @@ void conversation_begin(struct session *session, struct ap_words *ret);
 /* Takes session_forget_conversation() back: the program has not taken the command. */
 void conversation_not_forgotten(struct session *session);
 
-/* The program has told which conversation it is in. By a worker; blocks. */
-void conversation_is(struct session *session, const char *id);
+/* The program itself says, to a driver that it speaks with, that it is in that conversation. May
+ * block. session->resumed says whether this start was to go on with session->conversation. */
+void conversation_told(struct session *session, const char *id);
 
 /* Adopts what an earlier daemon knew of it. */
 void conversation_adopt(struct session *session);

@@ -213,6 +213,21 @@ two_in_turn() {
     assert_equal "$(tell job four)" "heard three, four"
 }
 
+@test "a program that holds its conversation is started anew after a lease in which something was said" {
+    echo 'holds_conversation = yes' >>"$PROFILE"
+    mount_conversing
+    lease job
+    timeout 60 cat "$JOB/wait"
+    release job
+    lease job
+    assert_equal "$(tell job one)" "heard one"
+    n_starts 1
+    release job
+    lease other
+    assert_equal "$(tell other two)" "heard two"
+    n_starts 2
+}
+
 @test "a conversation that is gone breaks no lease: the program begins anew, and an event says so" {
     for known in no yes; do
         if [ $known = yes ]; then keeps; fi

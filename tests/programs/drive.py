@@ -242,6 +242,7 @@ def check_permission(pool):
 
 # those that go on with a conversation
 RESUMING = ("claude", "codex", "gemini")
+EVERYWHERE = ("claude", "codex")  # in another worktree, too
 
 
 def check_conversations(pool):
@@ -260,7 +261,7 @@ def check_conversations(pool):
         if pool.settle() != "ready":
             raise Failed(f"{mark}: not ready")
         said = pool.said(f"{mark} ")
-        for other in ("green-1", "green-2", "green-3", "blue-1", "blue-2", "red-1", "red-2"):
+        for other in ("green-1", "green-2", "green-3", "green-4", "blue-1", "blue-2", "red-1", "red-2"):
             wanted = other == mark or other in known
             if any(f"{other} " in text for text in said) != wanted:
                 raise Failed(f"{mark}: of {other} the model saw {'nothing' if wanted else 'something'}: {said}")
@@ -283,6 +284,22 @@ def check_conversations(pool):
     lease("blue")
     tell("blue-2", "blue-1")
     release()
+    if pool.name not in EVERYWHERE:
+        return
+    before = os.readlink(f"{pool.mount}/agents/agent-1/worktree")
+    pool.control("config/max_pool_size", "2")
+    pool.control("config/min_pool_size", "2")
+    pool.wait_for("a second agent", lambda: pool.stat("idle_agents") == 2, 60)
+    lease("holder")
+    first = pool.job
+    lease("other")
+    # whichever has green's agent keeps it, so that green goes to the other one
+    pool.control("release", "other" if os.readlink(f"{first}/worktree") == before else "holder")
+    pool.wait_for("idle", lambda: pool.stat("idle_agents") == 1, 60)
+    lease("green")
+    if os.readlink(f"{pool.job}/worktree") == before:
+        raise Failed("green has its agent again")
+    tell("green-4", "red-1", "red-2")
 
 
 CHECKS = [("is ready without a question", check_ready),

@@ -206,6 +206,7 @@ static void bad_ones_are_refused(void **state)
 	assert_refused("like = /\n", "/bad.conf:1: /: ");
 	assert_refused("like = bad\n", "there is no profile 'bad'");
 	assert_refused("auto_answer = yes\n", "auto_answer takes PATTERN => KEYS");
+	assert_refused("holds_conversation = 1\n", "holds_conversation is yes or no");
 	assert_refused("conversation = /told/*\n", "conversation takes PATHS PATTERN");
 	assert_refused("conversation = /told/* (?<id>.*)\n", "the pattern needs groups");
 	assert_refused("conversation = /told/* (\n", "the pattern is wrong");
@@ -447,7 +448,7 @@ static void dialogs_are_read(void **state)
 	check_questions("codex", &n);
 	check_questions("gemini", &n);
 	check_questions("opencode", &n);
-	assert_int_equal(n, 11);
+	assert_int_equal(n, 12);
 }
 
 static void answers_are_off_by_default(void **state)
