@@ -121,7 +121,7 @@ static void on_note(void *owner, enum session_note what, const char *text)
 		events_add(agent->pool->events, "auto_answer",
 			   EVENT_FIELDS({"agent", agent->name, 0}, {"keys", text, 0}));
 	else if (what == SESSION_CONVERSATION_GONE)
-		conversation_tell(agent, "conversation_gone", text);
+		conversation_tell_gone(agent, text, "the program has it no more");
 	else
 		events_add(agent->pool->events, "seed_failed", EVENT_FIELDS({"reason", text, 0}));
 }

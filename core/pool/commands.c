@@ -270,7 +270,8 @@ static void job_anew(struct worker_job *worker_job)
 	struct ap_err err = {""};
 	session_info(agent->session, &info);
 	if (info.restarting) { /* else an effect has started the program meanwhile */
-		conversation_tell(agent, "conversation_gone", job->message);
+		conversation_tell_gone(agent, job->message,
+				       "the program has ended before it was ready");
 		session_converse(agent->session, "");
 		start_again(agent, &err);
 	}

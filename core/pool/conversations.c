@@ -19,7 +19,10 @@ static struct store_txn *note_locked(struct ap_agent *agent, const char *label, 
 		return NULL;
 	struct store_txn *txn = store_txn_new();
 	snprintf(agent->conversation, sizeof agent->conversation, "%s", id);
-	txn_conversation(txn, label, profile_name(agent->pool), id,
+	struct store_conversation record;
+	snprintf(record.id, sizeof record.id, "%s", id);
+	snprintf(record.place, sizeof record.place, "%s", agent->worktree_path);
+	txn_conversation(txn, label, profile_name(agent->pool), &record,
 			 ap_clock_to_wall(ap_clock_ns()));
 	return txn;
 }
@@ -86,15 +89,23 @@ void conversation_settle(struct ap_agent *agent)
 bool conversation_find(struct ap_agent *agent, char ret[SESSION_CONVERSATION_MAX])
 {
 	struct ap_pool *pool = agent->pool;
+	struct store_conversation found;
 	if (!session_resumes(&pool->sessions))
 		return false;
 	pthread_mutex_lock(&pool->lock);
 	bool wanted = strcmp(pool->config.text[AP_OPT_RESUME], "yes") == 0;
 	pthread_mutex_unlock(&pool->lock);
-	return wanted &&
-	       store_conversation(pool->store, agent->lease.label, profile_name(pool), ret,
-				  SESSION_CONVERSATION_MAX) &&
-	       session_conversation_valid(ret);
+	if (!wanted ||
+	    !store_conversation(pool->store, agent->lease.label, profile_name(pool), &found) ||
+	    !session_conversation_valid(found.id))
+		return false;
+	if (profile_values(pool->profile)->conversation_stays &&
+	    strcmp(found.place, agent->worktree_path) != 0) {
+		conversation_tell_gone(agent, found.id, "it can go on in its own worktree alone");
+		return false;
+	}
+	snprintf(ret, SESSION_CONVERSATION_MAX, "%s", found.id);
+	return true;
 }
 
 void conversation_granted(struct ap_agent *agent)
@@ -113,10 +124,10 @@ void conversation_prepare(struct ap_agent *agent)
 	session_converse(agent->session, leased && conversation_find(agent, id) ? id : "");
 }
 
-void conversation_tell(struct ap_agent *agent, const char *event, const char *id)
+void conversation_tell_gone(struct ap_agent *agent, const char *id, const char *reason)
 {
-	events_add(agent->pool->events, event,
+	events_add(agent->pool->events, "conversation_gone",
 		   EVENT_FIELDS({"agent", agent->name, 0},
 				{"lease", agent->lease_open ? agent->lease.label : "", 0},
-				{"conversation", id, 0}));
+				{"conversation", id, 0}, {"reason", reason, 0}));
 }

@@ -392,7 +392,7 @@ static bool go_on_with_conversation(struct ap_agent *agent, struct ap_err *err)
 	if (stays)
 		return false;
 	if (!session_has_conversation(agent->session, id)) {
-		conversation_tell(agent, "conversation_gone", id);
+		conversation_tell_gone(agent, id, "the program has it no more");
 		return false;
 	}
 	int resumed = session_resume(agent->session, id, CLEAR_LIMIT);
@@ -408,7 +408,9 @@ static bool go_on_with_conversation(struct ap_agent *agent, struct ap_err *err)
 	if (r == 0)
 		(void)agent_record_program(agent, err); /* unrecorded, the next daemon ends it */
 	if (r == 0)
-		conversation_tell(agent, "resumed", id);
+		events_add(agent->pool->events, "resumed",
+			   EVENT_FIELDS({"agent", agent->name, 0}, {"lease", agent->lease.label, 0},
+					{"conversation", id, 0}));
 	else
 		session_restart_failed(agent->session, err);
 	return r == 0;

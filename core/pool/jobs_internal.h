@@ -61,8 +61,8 @@ void conversation_settle(struct ap_agent *agent);
  */
 void conversation_prepare(struct ap_agent *agent);
 
-/* Logs an event about a conversation. Any thread. */
-void conversation_tell(struct ap_agent *agent, const char *event, const char *id);
+/* Logs that the program does not go on with a conversation. Any thread. */
+void conversation_tell_gone(struct ap_agent *agent, const char *id, const char *reason);
 
 /* --- keeping.c --- */
 

@@ -40,7 +40,8 @@ static const char schema[] =
 	" (token INTEGER PRIMARY KEY, label TEXT, agent INTEGER, uid INTEGER, base TEXT,"
 	"  granted INTEGER, ended INTEGER, reason TEXT);"
 	"CREATE TABLE IF NOT EXISTS conversation"
-	" (label TEXT, profile TEXT, id TEXT NOT NULL, time INTEGER, PRIMARY KEY (label, profile));"
+	" (label TEXT, profile TEXT, id TEXT NOT NULL, place TEXT, time INTEGER,"
+	"  PRIMARY KEY (label, profile));"
 	"CREATE INDEX IF NOT EXISTS conversation_time ON conversation (time);"
 	"PRAGMA user_version = 5;"
 	"COMMIT;";
@@ -117,12 +118,12 @@ static const char *const statements[N_STATEMENTS] = {
 	[PROMPT_DROP] = "DELETE FROM prompt WHERE agent = ?1 AND seq = ?2",
 	[PROMPTS_DROP] = "DELETE FROM prompt WHERE agent = ?1 AND seq <= ?2",
 	[PROMPT_DROP_TAKEN] = "DELETE FROM prompt WHERE agent = ?1 AND taken",
-	[CONVERSATION_PUT] = "INSERT OR REPLACE INTO conversation VALUES (?1, ?2, ?3, ?4)",
+	[CONVERSATION_PUT] = "INSERT OR REPLACE INTO conversation VALUES (?1, ?2, ?3, ?4, ?5)",
 	[CONVERSATION_DROP] = "DELETE FROM conversation WHERE label = ?1 AND profile = ?2",
 	[CONVERSATIONS_TRIM] =
 		"DELETE FROM conversation WHERE time <= (SELECT time FROM conversation"
 		" ORDER BY time DESC LIMIT 1 OFFSET " CONVERSED_MAX ")",
-	[CONVERSATION_GET] = "SELECT id FROM conversation WHERE label = ?1 AND profile = ?2",
+	[CONVERSATION_GET] = "SELECT id, place FROM conversation WHERE label = ?1 AND profile = ?2",
 	[HISTORY_ADD] = "INSERT OR REPLACE INTO history"
 			" SELECT token, label, agent, uid, base, granted, ?2, ?3"
 			" FROM lease WHERE token = ?1 AND granted > 0",
@@ -504,10 +505,11 @@ void txn_prompts_taken_gone(struct store_txn *txn, unsigned agent)
 	ADD(txn, PROMPT_DROP_TAKEN, number_of(agent));
 }
 
-void txn_conversation(struct store_txn *txn, const char *label, const char *profile, const char *id,
-		      int64_t now)
+void txn_conversation(struct store_txn *txn, const char *label, const char *profile,
+		      const struct store_conversation *conversation, int64_t now)
 {
-	ADD(txn, CONVERSATION_PUT, text_of(label), text_of(profile), text_of(id), number_of(now));
+	ADD(txn, CONVERSATION_PUT, text_of(label), text_of(profile), text_of(conversation->id),
+	    text_of(conversation->place), number_of(now));
 	add(txn, CONVERSATIONS_TRIM, 0, NULL);
 }
 
@@ -758,27 +760,6 @@ int64_t store_counter(struct store *store, const char *name, int64_t initial)
 	return value;
 }
 
-bool store_conversation(struct store *store, const char *label, const char *profile, char *ret,
-			size_t size)
-{
-	bool found = false;
-	pthread_mutex_lock(&store->db_lock);
-	if (!store->db)
-		(void)connect(store, NULL); /* what fails here fails again at the next write */
-	sqlite3_stmt *get = store->prepared[CONVERSATION_GET];
-	if (get) {
-		sqlite3_bind_text(get, 1, label, -1, SQLITE_STATIC);
-		sqlite3_bind_text(get, 2, profile, -1, SQLITE_STATIC);
-		found = sqlite3_step(get) == SQLITE_ROW;
-		if (found)
-			snprintf(ret, size, "%s", (const char *)sqlite3_column_text(get, 0));
-		sqlite3_reset(get);
-		sqlite3_clear_bindings(get);
-	}
-	pthread_mutex_unlock(&store->db_lock);
-	return found;
-}
-
 /* Calls `row` for every row of a query, until it fails. */
 static int read_rows(struct store *store, const char *sql,
 		     int (*row)(sqlite3_stmt *query, void *data), void *data, struct ap_err *err)
@@ -813,6 +794,30 @@ static void text(struct columns *columns, char *ret, size_t size)
 {
 	const char *found = (const char *)sqlite3_column_text(columns->query, columns->at++);
 	snprintf(ret, size, "%s", found ? found : "");
+}
+
+bool store_conversation(struct store *store, const char *label, const char *profile,
+			struct store_conversation *ret)
+{
+	bool found = false;
+	pthread_mutex_lock(&store->db_lock);
+	if (!store->db)
+		(void)connect(store, NULL); /* what fails here fails again at the next write */
+	sqlite3_stmt *get = store->prepared[CONVERSATION_GET];
+	if (get) {
+		sqlite3_bind_text(get, 1, label, -1, SQLITE_STATIC);
+		sqlite3_bind_text(get, 2, profile, -1, SQLITE_STATIC);
+		found = sqlite3_step(get) == SQLITE_ROW;
+		if (found) {
+			struct columns row = {get, 0};
+			text(&row, ret->id, sizeof ret->id);
+			text(&row, ret->place, sizeof ret->place);
+		}
+		sqlite3_reset(get);
+		sqlite3_clear_bindings(get);
+	}
+	pthread_mutex_unlock(&store->db_lock);
+	return found;
 }
 
 struct setting_reader {

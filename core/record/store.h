@@ -71,6 +71,11 @@ struct store_prompt {
 	bool taken;	 /* the program was about to get it */
 };
 
+struct store_conversation {
+	char id[128];
+	char place[4096]; /* the directory where the program was in it last */
+};
+
 /* --- transactions --- */
 
 struct store_txn; /* a transaction in the making; its commit reports a failure in it */
@@ -130,8 +135,8 @@ void txn_prompts_taken_gone(struct store_txn *txn, unsigned agent);
 
 /* Records the conversation with which a program of that profile goes on for a label, in place of
  * the one before; keeps the newest 10,000. */
-void txn_conversation(struct store_txn *txn, const char *label, const char *profile, const char *id,
-		      int64_t now);
+void txn_conversation(struct store_txn *txn, const char *label, const char *profile,
+		      const struct store_conversation *conversation, int64_t now);
 
 /* Removes it: the program has forgotten it. */
 void txn_conversation_gone(struct store_txn *txn, const char *label, const char *profile);
@@ -156,8 +161,8 @@ int store_commit(struct store *store, struct store_txn *txn, bool durable, struc
 int64_t store_counter(struct store *store, const char *name, int64_t initial);
 
 /* The conversation of a label. False: none is recorded. */
-bool store_conversation(struct store *store, const char *label, const char *profile, char *ret,
-			size_t size);
+bool store_conversation(struct store *store, const char *label, const char *profile,
+			struct store_conversation *ret);
 
 /* Call `take` with every record until it fails, and return its error. `take` must not use the
  * store.

@@ -420,6 +420,7 @@ static const struct key keys[] = {
 	{"new_conversation", set_word, VALUE(new_conversation), 0},
 	{"resume", set_word, VALUE(resume), 0},
 	{"own_conversation", set_word, VALUE(own_conversation), 0},
+	{"conversation_stays", set_flag, VALUE(conversation_stays), 0},
 	{"holds_conversation", set_flag, VALUE(holds_conversation), 0},
 	{"conversation", set_conversation, 0, 0},
 	{"conversation_file", set_text, VALUE(conversation_file), 0},

@@ -72,6 +72,7 @@ struct profile_values {
 	struct profile_words resume;	       /* arguments that go on with one */
 	struct profile_words own_conversation; /* the user's arguments that choose one */
 	bool holds_conversation; /* also one that it was told to forget: nobody else can open it */
+	bool conversation_stays; /* a conversation can be gone on with in its own worktree alone */
 	char *conversation_file;	       /* path of the file that keeps one; "": not known */
 	char *conversation_from;	       /* pattern of paths that it may be copied from */
 	char *conversations; /* pattern of paths: `conversation` finds the present one there */

@@ -330,6 +330,35 @@ two_in_turn() {
     refute grep -q -e --begin -e --resume "$HOME/starts"
 }
 
+# Leases LABEL so that the agent that had it is taken; sets TAKEN to the label that has that agent.
+lease_elsewhere() { # LABEL WORKTREE
+    lease a
+    lease b
+    local here=b
+    TAKEN=a
+    if [ "$(readlink "$POOL/leases/a/worktree")" != "$2" ]; then TAKEN=b here=a; fi
+    release $here
+    lease "$1"
+    assert [ "$(readlink "$POOL/leases/$1/worktree")" != "$2" ]
+}
+
+@test "where conversations stay in their worktree, a label has a new one in another" {
+    echo 'conversation_stays = yes' >>"$PROFILE"
+    mount_pool 2 2 -o "program_profile=$PROFILE" -- "$BATS_TEST_DIRNAME/conversing.py"
+    lease job
+    assert_equal "$(tell job one)" "heard one"
+    local first
+    first=$(readlink "$JOB/worktree")
+    release job
+    await value_is "$POOL/stats/idle_agents" 2
+    lease_elsewhere job "$first"
+    assert_equal "$(tell job two)" "heard two"
+    assert event conversation_gone worktree
+    refute grep -q resume "$HOME/starts"
+    restart job
+    assert_equal "$(tell job three)" "heard two, three"
+}
+
 @test "the file of a conversation is brought to the worktree where it goes on" {
     begins
     # shellcheck disable=SC2016
@@ -341,27 +370,14 @@ two_in_turn() {
     mount_pool 2 2 -o "program_profile=$PROFILE" -- "$DIR/conversing.py"
     lease job
     assert_equal "$(tell job one)" "heard one"
-    local first
-    first=$(readlink "$JOB/worktree")
-    release job
-    await value_is "$POOL/stats/idle_agents" 2
-    lease a
-    lease b
-    local there=a here=b # the other agent is free again
-    if [ "$(readlink "$POOL/leases/a/worktree")" != "$first" ]; then there=b here=a; fi
-    release $here
-    lease job
-    assert [ "$(readlink "$JOB/worktree")" != "$first" ]
-    assert_equal "$(tell job two)" "heard one, two"
-    release job
-    release $there
-    await value_is "$POOL/stats/idle_agents" 2
-    lease a
-    lease b
-    there=a here=b
-    if [ "$(readlink "$POOL/leases/a/worktree")" = "$first" ]; then there=b here=a; fi
-    release $here
-    lease job
-    assert_equal "$(readlink "$JOB/worktree")" "$first"
-    assert_equal "$(tell job three)" "heard one, two, three" # not what the first one knew
+    local worktree said="heard one" message
+    for message in two three; do # there and back: not what the first agent's file knew
+        worktree=$(readlink "$JOB/worktree")
+        release job
+        await value_is "$POOL/stats/idle_agents" 2
+        lease_elsewhere job "$worktree"
+        said+=", $message"
+        assert_equal "$(tell job $message)" "$said"
+        release $TAKEN
+    done
 }

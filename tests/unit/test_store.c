@@ -162,42 +162,45 @@ static void a_store_of_the_version_before_is_read_and_is_of_this_one_then(void *
 
 static void a_label_has_the_last_conversation_of_each_profile(void **state)
 {
-	char id[128] = "";
+	struct store_conversation found = {.id = ""};
 	open_it();
 	struct store_txn *txn = store_txn_new();
-	txn_conversation(txn, "job", "claude", "first", 1);
-	txn_conversation(txn, "job", "claude", "second", 2);
-	txn_conversation(txn, "job", "codex", "other", 3);
+	txn_conversation(txn, "job", "claude", &(struct store_conversation){"first", "/place"}, 1);
+	txn_conversation(txn, "job", "claude", &(struct store_conversation){"second", "/place"}, 2);
+	txn_conversation(txn, "job", "codex", &(struct store_conversation){"other", "/place"}, 3);
 	assert_int_equal(store_commit(store, txn, false, &err), 0);
 	store_close(store);
 	by_hand("DROP INDEX conversation_time; ALTER TABLE lease DROP COLUMN permission;"
 		"PRAGMA user_version = 4;");
 	open_it();
-	assert_true(store_conversation(store, "job", "claude", id, sizeof id));
-	assert_string_equal(id, "second");
-	assert_false(store_conversation(store, "elsewhere", "claude", id, sizeof id));
+	assert_true(store_conversation(store, "job", "claude", &found));
+	assert_string_equal(found.id, "second");
+	assert_string_equal(found.place, "/place");
+	assert_false(store_conversation(store, "elsewhere", "claude", &found));
 	txn = store_txn_new();
 	txn_conversation_gone(txn, "job", "claude");
 	assert_int_equal(store_commit(store, txn, false, &err), 0);
-	assert_false(store_conversation(store, "job", "claude", id, sizeof id));
-	assert_true(store_conversation(store, "job", "codex", id, sizeof id));
-	assert_string_equal(id, "other");
+	assert_false(store_conversation(store, "job", "claude", &found));
+	assert_true(store_conversation(store, "job", "codex", &found));
+	assert_string_equal(found.id, "other");
 }
 
 static void the_oldest_conversations_are_forgotten(void **state)
 {
-	char id[128] = "", label[32];
+	struct store_conversation found = {.id = ""};
+	char label[32];
 	open_it();
 	struct store_txn *txn = store_txn_new();
 	for (int i = 0; i < 10002; i++) {
 		snprintf(label, sizeof label, "job-%d", i);
-		txn_conversation(txn, label, "claude", "id", 1000 + i);
+		txn_conversation(txn, label, "claude", &(struct store_conversation){"id", "/place"},
+				 1000 + i);
 	}
 	assert_int_equal(store_commit(store, txn, false, &err), 0);
-	assert_false(store_conversation(store, "job-0", "claude", id, sizeof id));
-	assert_false(store_conversation(store, "job-1", "claude", id, sizeof id));
-	assert_true(store_conversation(store, "job-2", "claude", id, sizeof id));
-	assert_true(store_conversation(store, "job-10001", "claude", id, sizeof id));
+	assert_false(store_conversation(store, "job-0", "claude", &found));
+	assert_false(store_conversation(store, "job-1", "claude", &found));
+	assert_true(store_conversation(store, "job-2", "claude", &found));
+	assert_true(store_conversation(store, "job-10001", "claude", &found));
 }
 
 static void a_lease_that_is_over_is_history_if_it_was_one(void **state)
