@@ -23,6 +23,7 @@
 
 #define RECORD	      "conversation" /* of the session: "SINCE ID FORGOTTEN", - for none */
 #define HEAD_MAX      (16 << 10)     /* bytes read of a file */
+#define TAIL_MAX      (256 << 10)    /* bytes read of a log */
 #define CANDIDATES    16	     /* files read, the newest */
 #define NAMES_MAX     200000	     /* names looked at in one search */
 #define COPY_SIZE_MAX (256LL << 20)  /* bytes of a file that is copied */
@@ -389,11 +390,16 @@ void conversation_not_forgotten(struct session *session)
 	session->callbacks->conversation(session->owner, id);
 }
 
-/* Reads the file's path and first bytes; true if it is a conversation of this worktree. */
-static bool is_ours(struct session *session, const char *path, struct ap_buf *ret_id)
+static bool is_ours(const struct session *session, const struct profile_found *found)
+{
+	return strcmp(ap_buf_text(&found->cwd), session->cwd) == 0 && !found->id.failed &&
+	       session_conversation_valid(ap_buf_text(&found->id));
+}
+
+/* Whether a file is a conversation of this worktree, by its path and first bytes. */
+static bool judge_file(struct session *session, const char *path, struct profile_found *ret)
 {
 	AP_CLEANUP_BUF struct ap_buf text = {0};
-	AP_CLEANUP_BUF struct ap_buf cwd = {0};
 	AP_CLEANUP_CLOSE int fd = file_open(path, O_RDONLY | O_NOFOLLOW, 0);
 	ap_buf_printf(&text, "%s\n", path);
 	size_t before = text.len;
@@ -401,10 +407,52 @@ static bool is_ours(struct session *session, const char *path, struct ap_buf *re
 		return false;
 	ssize_t n = pread(fd, text.data + before, HEAD_MAX, 0);
 	return n > 0 &&
-	       profile_conversation(session->host->profile, text.data, before + (size_t)n, ret_id,
-				    &cwd) &&
-	       strcmp(ap_buf_text(&cwd), session->cwd) == 0 &&
-	       session_conversation_valid(ap_buf_text(ret_id));
+	       profile_conversation(session->host->profile, false, text.data, before + (size_t)n,
+				    ret) &&
+	       is_ours(session, ret);
+}
+
+/* ns of the wall clock of a time such as 2026-11-28T10:24:04.979Z; 0: it is none. */
+static int64_t time_of(const char *text)
+{
+	struct tm utc = {.tm_isdst = 0};
+	const char *rest = strptime(text, "%Y-%m-%dT%H:%M:%S", &utc);
+	int64_t ns = 0, digit = AP_SECOND / 10;
+	if (!rest)
+		return 0;
+	if (*rest == '.') {
+		for (rest++; *rest >= '0' && *rest <= '9'; rest++, digit /= 10)
+			ns += (*rest - '0') * digit;
+	}
+	return strcmp(rest, "Z") == 0 ? timegm(&utc) * AP_SECOND + ns : 0;
+}
+
+/* Finds the last conversation of this worktree that a log says to have begun since. */
+static bool judge_log(struct session *session, const char *path, int64_t since_ns,
+		      struct profile_found *ret)
+{
+	AP_CLEANUP_BUF struct ap_buf text = {0};
+	AP_CLEANUP_CLOSE int fd = file_open(path, O_RDONLY | O_NOFOLLOW, 0);
+	off_t end = fd >= 0 ? lseek(fd, 0, SEEK_END) : -1;
+	if (end <= 0 || !ap_buf_reserve(&text, TAIL_MAX))
+		return false;
+	ssize_t n = pread(fd, text.data, TAIL_MAX, end > TAIL_MAX ? end - TAIL_MAX : 0);
+	while (n > 0) { /* line by line, from the last */
+		const char *newline = memrchr(text.data, '\n', (size_t)n);
+		const char *line = newline ? newline + 1 : text.data;
+		struct profile_found found = {.id = {0}};
+		bool ours = profile_conversation(session->host->profile, true, line,
+						 (size_t)(text.data + n - line), &found) &&
+			    is_ours(session, &found) &&
+			    time_of(ap_buf_text(&found.time)) >= since_ns / AP_MS * AP_MS;
+		if (ours) {
+			*ret = found;
+			return true;
+		}
+		profile_found_fini(&found);
+		n = newline ? newline - text.data : 0;
+	}
+	return false;
 }
 
 /* Takes an id; `since_ns`: not if the program was started, or told to forget, after that; 0:
@@ -439,21 +487,34 @@ int session_resume(struct session *session, const char *conversation, int64_t li
 	return session->driver->resume(session, conversation, limit_ns);
 }
 
-void session_learn_conversation(struct session *session)
+/* Has the files judged that the pattern finds, the one that was changed last first. */
+static void learn_by(struct session *session, const char *pattern, bool is_log, int64_t since_ns)
 {
-	const char *pattern = profile_values(session->host->profile)->conversations;
-	if (!*pattern || !session_resumes(session->host))
-		return;
-	pthread_mutex_lock(&session->lock);
-	struct search search = {.max = CANDIDATES, .since_ns = session->conversation_since_ns};
-	pthread_mutex_unlock(&session->lock);
+	struct search search = {.max = CANDIDATES, .since_ns = is_log ? 0 : since_ns};
+	bool found = false;
 	search_by(session, pattern, "", &search);
-	for (unsigned i = 0; i < search.n; i++) {
-		AP_CLEANUP_BUF struct ap_buf id = {0};
-		if (is_ours(session, search.at[i].path, &id)) {
-			take_id(session, ap_buf_text(&id), search.since_ns);
-			break;
-		}
+	for (unsigned i = 0; i < search.n && !found; i++) {
+		struct profile_found it = {.id = {0}};
+		const char *path = search.at[i].path;
+		found = is_log ? judge_log(session, path, since_ns, &it)
+			       : judge_file(session, path, &it);
+		if (found)
+			take_id(session, ap_buf_text(&it.id), since_ns);
+		profile_found_fini(&it);
 	}
 	search_fini(&search);
+}
+
+void session_learn_conversation(struct session *session)
+{
+	const struct profile_values *values = profile_values(session->host->profile);
+	if (!session_resumes(session->host))
+		return;
+	pthread_mutex_lock(&session->lock);
+	int64_t since_ns = session->conversation_since_ns;
+	pthread_mutex_unlock(&session->lock);
+	if (*values->conversations)
+		learn_by(session, values->conversations, false, since_ns);
+	if (*values->conversation_logs)
+		learn_by(session, values->conversation_logs, true, since_ns);
 }

@@ -168,30 +168,40 @@ static int set_regex(const struct loader *loader, const struct key *key, char *v
 	return 0;
 }
 
-/* "PATHS PATTERN": a file of that pattern is a conversation if the regular expression matches. */
+static bool has_group(const pcre2_code *regex, const char *name)
+{
+	return pcre2_substring_number_from_name(regex, (PCRE2_SPTR)name) > 0;
+}
+
+/* "PATHS PATTERN": a file of these paths, or a line in one, is a conversation if the regular
+ * expression matches. */
 static int set_conversation(const struct loader *loader, const struct key *key, char *value,
 			    struct ap_err *err)
 {
 	struct profile *profile = loader->profile;
+	bool is_log = strcmp(key->name, "conversation_log") == 0;
+	pcre2_code **target = is_log ? &profile->conversation_log : &profile->conversation;
 	char *pattern = value + strcspn(value, " \t\n");
 	pcre2_code *regex = NULL;
-	(void)key;
 	if (*pattern)
 		*pattern++ = '\0';
 	pattern += strspn(pattern, " \t\n");
 	int r = *pattern ? regex_new(&regex, pattern, err)
-			 : ap_err_set(err, -EINVAL, "conversation takes PATHS PATTERN");
-	if (r == 0 && (pcre2_substring_number_from_name(regex, (PCRE2_SPTR) "id") < 0 ||
-		       pcre2_substring_number_from_name(regex, (PCRE2_SPTR) "cwd") < 0))
+			 : ap_err_set(err, -EINVAL, "%s takes PATHS PATTERN", key->name);
+	if (r == 0 && !(has_group(regex, "id") && has_group(regex, "cwd")))
 		r = ap_err_set(err, -EINVAL, "the pattern needs groups (?<id>...) and (?<cwd>...)");
+	if (r == 0 && is_log && !has_group(regex, "time"))
+		r = ap_err_set(err, -EINVAL, "the pattern needs a group (?<time>...)");
 	if (r == 0)
-		r = copy(&profile->values.conversations, value, err);
+		r = copy(is_log ? &profile->values.conversation_logs
+				: &profile->values.conversations,
+			 value, err);
 	if (r < 0) {
 		pcre2_code_free(regex);
 		return r;
 	}
-	pcre2_code_free(profile->conversation);
-	profile->conversation = regex;
+	pcre2_code_free(*target);
+	*target = regex;
 	return 0;
 }
 
@@ -423,6 +433,7 @@ static const struct key keys[] = {
 	{"conversation_stays", set_flag, VALUE(conversation_stays), 0},
 	{"holds_conversation", set_flag, VALUE(holds_conversation), 0},
 	{"conversation", set_conversation, 0, 0},
+	{"conversation_log", set_conversation, 0, 0},
 	{"conversation_file", set_text, VALUE(conversation_file), 0},
 	{"conversation_from", set_text, VALUE(conversation_from), 0},
 	{"set", set_env, VALUE(env), 0},
@@ -619,10 +630,11 @@ struct profile *profile_unknown(void)
 	values->conversation_file = strdup("");
 	values->conversation_from = strdup("");
 	values->conversations = strdup("");
+	values->conversation_logs = strdup("");
 	if (!profile->match || !values->name || !values->submit || !values->abandon ||
 	    !values->cancel || !values->clear || !values->quit || !values->input ||
 	    !values->response || !values->conversation_file || !values->conversation_from ||
-	    !values->conversations) {
+	    !values->conversations || !values->conversation_logs) {
 		profile_free(profile);
 		return NULL;
 	}
@@ -719,9 +731,10 @@ void profile_free(struct profile *profile)
 		question_rule_fini(&profile->questions[i]);
 	for (unsigned i = 0; i < profile->n_options; i++)
 		question_rule_fini(&profile->options[i]);
-	pcre2_code *const regexes[] = {profile->composer, profile->composer_empty,
-				       profile->lead,	  profile->trail,
-				       profile->answer,	  profile->conversation};
+	pcre2_code *const regexes[] = {
+		profile->composer,	  profile->composer_empty, profile->lead,
+		profile->trail,		  profile->answer,	   profile->conversation,
+		profile->conversation_log};
 	for (size_t i = 0; i < sizeof regexes / sizeof *regexes; i++)
 		pcre2_code_free(regexes[i]);
 	char *const texts[] = {values->name,
@@ -734,7 +747,8 @@ void profile_free(struct profile *profile)
 			       values->response,
 			       values->conversation_file,
 			       values->conversation_from,
-			       values->conversations};
+			       values->conversations,
+			       values->conversation_logs};
 	for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
 		free(texts[i]);
 	words_fini(&values->args);

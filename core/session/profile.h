@@ -75,7 +75,8 @@ struct profile_values {
 	bool conversation_stays; /* a conversation can be gone on with in its own worktree alone */
 	char *conversation_file;	       /* path of the file that keeps one; "": not known */
 	char *conversation_from;	       /* pattern of paths that it may be copied from */
-	char *conversations; /* pattern of paths: `conversation` finds the present one there */
+	char *conversations;	 /* patterns of paths: `conversation` finds the present one there */
+	char *conversation_logs; /* likewise, `conversation_log` */
 	struct profile_pairs files; /* name and text of files in each agent's directory */
 	struct profile_pairs seeds; /* path of a JSON file, and the object to merge into it */
 	struct profile_pairs configure; /* mode acp: options of the session, and their values */
@@ -116,10 +117,16 @@ int profile_dress(const struct profile *profile, const char *text, size_t len, s
 bool profile_answer(const struct profile *profile, const char *terminal, struct ap_buf *ret);
 bool profile_has_answer(const struct profile *profile);
 
-/* Finds a conversation in the path and the first bytes of a file, by the rule `conversation`: its
- * id, and the directory that it belongs to. False: the rule does not match. */
-bool profile_conversation(const struct profile *profile, const char *text, size_t len,
-			  struct ap_buf *ret_id, struct ap_buf *ret_cwd);
+/* Finds a conversation in a text: the path and the first bytes of a file by the rule
+ * `conversation`, or a line by `conversation_log`. False: the rule does not match. */
+struct profile_found {
+	struct ap_buf id;   /* of the conversation */
+	struct ap_buf cwd;  /* the directory that it belongs to */
+	struct ap_buf time; /* when it began, RFC 3339; only of a line */
+};
+bool profile_conversation(const struct profile *profile, bool is_line, const char *text, size_t len,
+			  struct profile_found *ret);
+void profile_found_fini(struct profile_found *found);
 
 /* Mode stream: appends the line of the program's input for a prompt. -EILSEQ: the prompt is not
  * UTF-8; -ENOMEM. */

@@ -39,6 +39,7 @@ struct profile {
 	unsigned n_answers;
 	struct question_rule *questions, *options; /* in the order of the profile: the first wins */
 	unsigned n_questions, n_options;
-	pcre2_code *composer, *composer_empty, *lead, *trail, *answer, *conversation;
+	pcre2_code *composer, *composer_empty, *lead, *trail, *answer, *conversation,
+		*conversation_log;
 	pcre2_match_context *match; /* read only */
 };

@@ -227,25 +227,35 @@ static void add_group(const pcre2_code *regex, pcre2_match_data *data, const cha
 		      const char *text, struct ap_buf *ret)
 {
 	int group = pcre2_substring_number_from_name(regex, (PCRE2_SPTR)name);
+	if (group <= 0)
+		return;
 	const PCRE2_SIZE *at = pcre2_get_ovector_pointer(data) + 2 * group;
-	if (group > 0 && at[0] < at[1] && at[1] != PCRE2_UNSET)
+	if (at[0] < at[1] && at[1] != PCRE2_UNSET)
 		ap_buf_add(ret, text + at[0], at[1] - at[0]);
 }
 
-bool profile_conversation(const struct profile *profile, const char *text, size_t len,
-			  struct ap_buf *ret_id, struct ap_buf *ret_cwd)
+bool profile_conversation(const struct profile *profile, bool is_line, const char *text, size_t len,
+			  struct profile_found *ret)
 {
-	const pcre2_code *regex = profile->conversation;
+	const pcre2_code *regex = is_line ? profile->conversation_log : profile->conversation;
 	pcre2_match_data *data = regex ? pcre2_match_data_create_from_pattern(regex, NULL) : NULL;
 	if (!data)
 		return false;
 	bool found = pcre2_match(regex, (PCRE2_SPTR)text, len, 0, 0, data, profile->match) > 0;
 	if (found) {
-		add_group(regex, data, "id", text, ret_id);
-		add_group(regex, data, "cwd", text, ret_cwd);
+		add_group(regex, data, "id", text, &ret->id);
+		add_group(regex, data, "cwd", text, &ret->cwd);
+		add_group(regex, data, "time", text, &ret->time);
 	}
 	pcre2_match_data_free(data);
-	return found && ret_id->len > 0 && ret_cwd->len > 0;
+	return found && ret->id.len > 0 && ret->cwd.len > 0;
+}
+
+void profile_found_fini(struct profile_found *found)
+{
+	ap_buf_fini(&found->id);
+	ap_buf_fini(&found->cwd);
+	ap_buf_fini(&found->time);
 }
 
 /* --- mode stream --- */

@@ -483,7 +483,8 @@ static void job_learn(struct worker_job *worker_job)
 /* Has a worker read which conversation the program is in, if its profile says how. */
 static void learn_conversation_soon(struct session *session)
 {
-	if (!*profile_values(session->host->profile)->conversations ||
+	const struct profile_values *values = profile_values(session->host->profile);
+	if ((!*values->conversations && !*values->conversation_logs) ||
 	    atomic_exchange(&session->learning, true))
 		return; /* the waiting job reads when it runs */
 	struct session_job *job = session_job_new(session, job_learn, "");

@@ -4,8 +4,10 @@
 A conversation is a file ~/told/ID, made when the first message comes: a line {"id", "cwd"}, then a line a
 message. Without --begin it chooses an id by itself, and so does /clear. It answers a message with all that was said
 in the conversation. --resume of a conversation that it does not have ends it with code 1; so does the file ~/broken
-at any start. Notes its arguments in ~/starts."""
+at any start. Notes its arguments in ~/starts, and
+conversations that begin in $LOG if that is set."""
 
+import datetime
 import json
 import os
 import sys
@@ -52,6 +54,10 @@ def handle(message):
         if new:
             file.write(json.dumps({"id": os.environ.get("SAYS_ID", conversation), "cwd": os.getcwd()}) + "\n")
         file.write(message + "\n")
+    if new and "LOG" in os.environ:
+        now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        with open(os.environ["LOG"], "a") as file:
+            file.write(f"noise\ntime={now} created {conversation} in {os.getcwd()}\n{'noise ' * 100}\n")
     say("working")
     time.sleep(0.2)
     with open(path(conversation)) as file:

@@ -95,6 +95,17 @@ two_in_turn() {
     refute event conversation_gone
 }
 
+@test "two labels that one agent serves in turn have each their own conversation, known by a log alone" {
+    sed -i '/^conversation = /d' "$PROFILE"
+    echo "set = LOG=$DIR/conversations.log" >>"$PROFILE"
+    echo "conversation_log = $DIR/conver*.log "'^time=(?<time>\S+) created (?<id>\S+) in (?<cwd>\S+)$' >>"$PROFILE"
+    echo "time=2020-01-01T00:00:00.000Z created before in $STATE/worktrees/agent-1" >"$DIR/conversations.log"
+    echo "time=2090-01-01T00:00:00.000Z created elsewhere in $STATE/worktrees/agent-2" >>"$DIR/conversations.log"
+    mount_conversing
+    two_in_turn
+    refute event conversation_gone
+}
+
 @test "the same where programs are started anew for every lease" {
     begins
     mount_conversing -o on_release=restart

@@ -241,7 +241,7 @@ def check_permission(pool):
 
 
 # those that go on with a conversation
-RESUMING = ("claude", "codex", "gemini")
+RESUMING = ("claude", "codex", "gemini", "opencode")
 EVERYWHERE = ("claude", "codex")  # in another worktree, too
 
 

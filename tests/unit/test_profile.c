@@ -207,6 +207,8 @@ static void bad_ones_are_refused(void **state)
 	assert_refused("like = bad\n", "there is no profile 'bad'");
 	assert_refused("auto_answer = yes\n", "auto_answer takes PATTERN => KEYS");
 	assert_refused("holds_conversation = 1\n", "holds_conversation is yes or no");
+	assert_refused("conversation_log = /log (?<id>.*) (?<cwd>.*)\n",
+		       "the pattern needs a group (?<time>...)");
 	assert_refused("conversation = /told/*\n", "conversation takes PATHS PATTERN");
 	assert_refused("conversation = /told/* (?<id>.*)\n", "the pattern needs groups");
 	assert_refused("conversation = /told/* (\n", "the pattern is wrong");
@@ -217,7 +219,7 @@ static void bad_ones_are_refused(void **state)
 static void a_conversation_is_found_by_its_id_and_directory(void **state)
 {
 	struct place place = place_new();
-	AP_CLEANUP_BUF struct ap_buf id = {0}, cwd = {0};
+	struct profile_found found = {.id = {0}};
 	static const char text[] = "/told/x\n{\"id\": \"a-1\", \"cwd\": \"/work\"}";
 	place_write(place.dir, "p",
 		    "conversation = /told/* \"id\": \"(?<id>[^\"]*)\", \"cwd\": \"(?<cwd>.*)\"\n");
@@ -226,10 +228,12 @@ static void a_conversation_is_found_by_its_id_and_directory(void **state)
 	struct profile *profile = NULL;
 	assert_int_equal(profile_load(&profile, "p", dirs, &err), 0);
 	assert_string_equal(profile_values(profile)->conversations, "/told/*");
-	assert_true(profile_conversation(profile, text, strlen(text), &id, &cwd));
-	assert_string_equal(ap_buf_text(&id), "a-1");
-	assert_string_equal(ap_buf_text(&cwd), "/work");
-	assert_false(profile_conversation(profile, "{\"id\": 1}", 9, &id, &cwd));
+	assert_true(profile_conversation(profile, false, text, strlen(text), &found));
+	assert_string_equal(ap_buf_text(&found.id), "a-1");
+	assert_string_equal(ap_buf_text(&found.cwd), "/work");
+	assert_false(profile_conversation(profile, true, text, strlen(text), &found));
+	assert_false(profile_conversation(profile, false, "{\"id\": 1}", 9, &found));
+	profile_found_fini(&found);
 	profile_free(profile);
 	place_free(&place);
 }
