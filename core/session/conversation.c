@@ -111,9 +111,10 @@ struct found {
 	int64_t appeared_ns, changed_ns;
 };
 
-/* The newest files that a pattern of paths matches. */
+/* Files that a pattern of paths matches: those that were changed last, or that appeared first. */
 struct search {
 	int64_t since_ns; /* that have appeared since */
+	bool first;
 	struct found at[CANDIDATES];
 	unsigned n, max, n_names;
 };
@@ -129,6 +130,11 @@ static int64_t ns_of(struct statx_timestamp time)
 	return time.tv_sec * AP_SECOND + time.tv_nsec;
 }
 
+static bool comes_before(const struct search *search, const struct found *a, const struct found *b)
+{
+	return search->first ? a->appeared_ns < b->appeared_ns : a->changed_ns > b->changed_ns;
+}
+
 static void take_file(struct search *search, const char *path)
 {
 	struct statx stat;
@@ -142,7 +148,7 @@ static void take_file(struct search *search, const char *path)
 	if (found.appeared_ns < search->since_ns)
 		return;
 	unsigned place = search->n;
-	while (place > 0 && search->at[place - 1].changed_ns < found.changed_ns)
+	while (place > 0 && comes_before(search, &found, &search->at[place - 1]))
 		place--;
 	if (place == search->max || !(found.path = strdup(path)))
 		return;
@@ -390,10 +396,15 @@ void conversation_not_forgotten(struct session *session)
 	session->callbacks->conversation(session->owner, id);
 }
 
-static bool is_ours(const struct session *session, const struct profile_found *found)
+/* Whether what was found is a conversation of this worktree, and not the one that was forgotten:
+ * the program may still write to that. */
+static bool is_ours(struct session *session, const struct profile_found *found)
 {
-	return strcmp(ap_buf_text(&found->cwd), session->cwd) == 0 && !found->id.failed &&
-	       session_conversation_valid(ap_buf_text(&found->id));
+	pthread_mutex_lock(&session->lock);
+	bool forgotten = strcmp(session->forgotten, ap_buf_text(&found->id)) == 0;
+	pthread_mutex_unlock(&session->lock);
+	return !forgotten && strcmp(ap_buf_text(&found->cwd), session->cwd) == 0 &&
+	       !found->id.failed && session_conversation_valid(ap_buf_text(&found->id));
 }
 
 /* Whether a file is a conversation of this worktree, by its path and first bytes. */
@@ -427,7 +438,7 @@ static int64_t time_of(const char *text)
 	return strcmp(rest, "Z") == 0 ? timegm(&utc) * AP_SECOND + ns : 0;
 }
 
-/* Finds the last conversation of this worktree that a log says to have begun since. */
+/* Finds the first conversation of this worktree that a log says to have begun since. */
 static bool judge_log(struct session *session, const char *path, int64_t since_ns,
 		      struct profile_found *ret)
 {
@@ -437,20 +448,16 @@ static bool judge_log(struct session *session, const char *path, int64_t since_n
 	if (end <= 0 || !ap_buf_reserve(&text, TAIL_MAX))
 		return false;
 	ssize_t n = pread(fd, text.data, TAIL_MAX, end > TAIL_MAX ? end - TAIL_MAX : 0);
-	while (n > 0) { /* line by line, from the last */
-		const char *newline = memrchr(text.data, '\n', (size_t)n);
-		const char *line = newline ? newline + 1 : text.data;
-		struct profile_found found = {.id = {0}};
-		bool ours = profile_conversation(session->host->profile, true, line,
-						 (size_t)(text.data + n - line), &found) &&
-			    is_ours(session, &found) &&
-			    time_of(ap_buf_text(&found.time)) >= since_ns / AP_MS * AP_MS;
-		if (ours) {
-			*ret = found;
+	for (ssize_t at = 0; at < n;) {
+		const char *line = text.data + at;
+		const char *newline = memchr(line, '\n', (size_t)(n - at));
+		size_t len = newline ? (size_t)(newline - line) : (size_t)(n - at);
+		if (profile_conversation(session->host->profile, true, line, len, ret) &&
+		    is_ours(session, ret) &&
+		    time_of(ap_buf_text(&ret->time)) >= since_ns / AP_MS * AP_MS)
 			return true;
-		}
-		profile_found_fini(&found);
-		n = newline ? newline - text.data : 0;
+		profile_found_fini(ret);
+		at += (ssize_t)len + 1;
 	}
 	return false;
 }
@@ -487,10 +494,12 @@ int session_resume(struct session *session, const char *conversation, int64_t li
 	return session->driver->resume(session, conversation, limit_ns);
 }
 
-/* Has the files judged that the pattern finds, the one that was changed last first. */
+/* Has the files judged that the pattern finds, in the order of the search. */
 static void learn_by(struct session *session, const char *pattern, bool is_log, int64_t since_ns)
 {
-	struct search search = {.max = CANDIDATES, .since_ns = is_log ? 0 : since_ns};
+	bool follows = profile_values(session->host->profile)->follows_conversation;
+	struct search search = {
+		.max = CANDIDATES, .since_ns = is_log ? 0 : since_ns, .first = !is_log && !follows};
 	bool found = false;
 	search_by(session, pattern, "", &search);
 	for (unsigned i = 0; i < search.n && !found; i++) {
@@ -511,10 +520,11 @@ void session_learn_conversation(struct session *session)
 	if (!session_resumes(session->host))
 		return;
 	pthread_mutex_lock(&session->lock);
+	bool known = *session->conversation;
 	int64_t since_ns = session->conversation_since_ns;
 	pthread_mutex_unlock(&session->lock);
-	if (*values->conversations)
+	if (*values->conversations && (!known || values->follows_conversation))
 		learn_by(session, values->conversations, false, since_ns);
-	if (*values->conversation_logs)
+	if (*values->conversation_logs && !known)
 		learn_by(session, values->conversation_logs, true, since_ns);
 }

@@ -430,6 +430,8 @@ static const struct key keys[] = {
 	{"new_conversation", set_word, VALUE(new_conversation), 0},
 	{"resume", set_word, VALUE(resume), 0},
 	{"own_conversation", set_word, VALUE(own_conversation), 0},
+	{"follow_conversation", set_flag, VALUE(follows_conversation), 0},
+	{"settle", set_time, VALUE(settle_ns), 0},
 	{"conversation_stays", set_flag, VALUE(conversation_stays), 0},
 	{"holds_conversation", set_flag, VALUE(holds_conversation), 0},
 	{"conversation", set_conversation, 0, 0},

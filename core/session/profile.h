@@ -72,6 +72,8 @@ struct profile_values {
 	struct profile_words resume;	       /* arguments that go on with one */
 	struct profile_words own_conversation; /* the user's arguments that choose one */
 	bool holds_conversation; /* also one that it was told to forget: nobody else can open it */
+	bool follows_conversation; /* what `conversation` finds later is the program's, too */
+	int64_t settle_ns;	   /* that a start that goes on with one has to look ready */
 	bool conversation_stays; /* a conversation can be gone on with in its own worktree alone */
 	char *conversation_file;	       /* path of the file that keeps one; "": not known */
 	char *conversation_from;	       /* pattern of paths that it may be copied from */

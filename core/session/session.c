@@ -288,6 +288,24 @@ static bool prompted_locked(const struct session *session)
 	return session->n_prompts_open > 0 || session->n_prompts_queued > 0 || session->delivering;
 }
 
+/* Whether a program that goes on with a conversation looks ready for so short a while that it may
+ * be about to show that, and lose what is typed. */
+static bool takes_up_locked(struct session *session, enum ap_activity concluded)
+{
+	int64_t settle_ns = profile_values(session->host->profile)->settle_ns;
+	int64_t now = ap_clock_ns();
+	if (!session->resumed || session->started_ready || concluded != AP_ACTIVITY_READY) {
+		session->looks_ready_ns = 0;
+		return false;
+	}
+	if (session->looks_ready_ns == 0)
+		session->looks_ready_ns = now;
+	if (now >= ap_clock_after(session->looks_ready_ns, settle_ns))
+		return false;
+	session_review_by(session, ap_clock_after(session->looks_ready_ns, settle_ns));
+	return true;
+}
+
 /* Sets the activity. A pause, keys or prompts make the session busy, whatever its program does; not
  * if it has exited, and prompts not while it waits for a human. */
 static void activity_set_locked(struct session *session, const struct activity *concluded)
@@ -518,6 +536,10 @@ static enum ap_activity conclude_locked(struct session *session, const struct ev
 	memcpy(why_before, session->why, sizeof why_before);
 	if (rules->shell)
 		learn_prompt_locked(session, &evidence->signs, &evidence->look, &concluded, now);
+	if (takes_up_locked(session, concluded.activity)) {
+		concluded.activity = AP_ACTIVITY_STARTING;
+		snprintf(concluded.why, sizeof concluded.why, "start: takes up its conversation");
+	}
 	activity_set_locked(session, &concluded);
 	if (session->activity != before || strcmp(session->why, why_before) != 0)
 		tell_changed(session);

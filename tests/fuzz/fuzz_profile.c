@@ -33,6 +33,18 @@ static void values_hold(const struct profile_values *values)
 	}
 }
 
+/* Whatever a program's files hold, what is found in them is part of them. */
+static void conversations_hold(const struct profile *profile, const char *text)
+{
+	struct profile_found found = {.id = {0}};
+	for (int is_line = 0; is_line < 2; is_line++) {
+		if (profile_conversation(profile, is_line, text, strlen(text), &found))
+			HOLDS(found.id.len > 0 && found.id.len <= strlen(text) &&
+			      found.cwd.len > 0);
+		profile_found_fini(&found);
+	}
+}
+
 /* Whoever has to repair it is told where. */
 static void says_where(const struct ap_err *err, const char *path)
 {
@@ -57,6 +69,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		values_hold(profile_values(profile));
 		rules_hold(profile, screen, title, prompt);
 		events_hold(profile, event);
+		conversations_hold(profile, screen);
 	} else {
 		says_where(&err, path);
 	}

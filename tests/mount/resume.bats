@@ -142,6 +142,17 @@ two_in_turn() {
     assert_equal "$(tell job three)" "heard one, two, three"
 }
 
+@test "a program that takes its conversation up gets no prompt before it has settled" {
+    echo 'settle = 1s' >>"$PROFILE"
+    mount_conversing
+    lease job
+    assert_equal "$(tell job one)" "heard one"
+    restart job
+    echo two >"$JOB/prompt"
+    await contains "$JOB/why" 'takes up its conversation'
+    assert_equal "$(cat "$JOB/response")" "heard one, two"
+}
+
 @test "a lease goes on with its conversation when the daemon and all processes were killed" {
     begins
     mount_conversing -o persist=yes
@@ -314,6 +325,28 @@ two_in_turn() {
     assert_equal "$(tell other two)" "heard two"
     restart other
     assert_equal "$(tell other three)" "heard two, three"
+}
+
+@test "a conversation that the program has begun beside its own is not taken for that" {
+    mount_conversing
+    lease job
+    timeout 60 cat "$JOB/wait"
+    assert_equal "$(tell job one)" "heard one"
+    restart job # known, and goes on
+    assert_equal "$(tell job two)" "heard one, two"
+    echo "{\"id\": \"beside\", \"cwd\": \"$(readlink "$JOB/worktree")\"}" >"$HOME/told/beside"
+    assert_equal "$(tell job three)" "heard one, two, three"
+    restart job
+    assert_equal "$(tell job four)" "heard one, two, three, four"
+    echo 'follow_conversation = yes' >>"$PROFILE"
+    unmount_pool
+    mount_conversing
+    lease job
+    assert_equal "$(tell job five)" "heard one, two, three, four, five"
+    echo "{\"id\": \"beside\", \"cwd\": \"$(readlink "$JOB/worktree")\"}" >"$HOME/told/beside-2"
+    mv "$HOME/told/beside-2" "$HOME/told/beside"
+    tell job six
+    await value_is "$JOB/conversation" beside
 }
 
 @test "with on_release=keep what the program knows goes over to the next lease" {
