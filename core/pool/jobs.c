@@ -380,6 +380,13 @@ static bool goes_over(struct ap_agent *agent)
 	return keeps && agent->has_served;
 }
 
+static void tell_resumed(const struct ap_agent *agent, const char *id)
+{
+	events_add(agent->pool->events, "resumed",
+		   EVENT_FIELDS({"agent", agent->name, 0}, {"lease", agent->lease.label, 0},
+				{"conversation", id, 0}));
+}
+
 /* At a grant, before it is recorded: has the program go on with the conversation of the lease's
  * label, if there is one, by starting it again where that is the only way. False: the program stays
  * as it is, or has ended. */
@@ -397,7 +404,7 @@ static bool go_on_with_conversation(struct ap_agent *agent, struct ap_err *err)
 	}
 	int resumed = session_resume(agent->session, id, CLEAR_LIMIT);
 	if (resumed == 0)
-		conversation_tell(agent, "resumed", id);
+		tell_resumed(agent, id);
 	if (resumed == 0 || resumed == -ENOENT)
 		return false;
 	session_converse(agent->session, id);
@@ -408,9 +415,7 @@ static bool go_on_with_conversation(struct ap_agent *agent, struct ap_err *err)
 	if (r == 0)
 		(void)agent_record_program(agent, err); /* unrecorded, the next daemon ends it */
 	if (r == 0)
-		events_add(agent->pool->events, "resumed",
-			   EVENT_FIELDS({"agent", agent->name, 0}, {"lease", agent->lease.label, 0},
-					{"conversation", id, 0}));
+		tell_resumed(agent, id);
 	else
 		session_restart_failed(agent->session, err);
 	return r == 0;
