@@ -2,11 +2,16 @@
 """program.py [deaf|stuck|asks|slow|late]: a small agent program with an input field, for tests.
 
 Shows "> " with what was typed behind it. A message is answered with "answer to MESSAGE" after a moment of
-"working"; `ask` has it ask for leave first; /clear forgets, /quit ends. With `deaf` it shows nothing of what
+"working"; `ask` has it ask for leave first, `wait` waits until the file `go` is there, which it removes, or for Escape,
+`edit FILE TEXT` writes that; /clear forgets, /quit ends. PROGRAM_PROMPTS: file that a line for each message is appended to,
+SHA-256 and bytes. With `deaf` it shows nothing of what
 is typed, with `stuck` it does not take Enter, with `asks` it begins with a question, with `slow` it counts for a moment
 behind its first message before it stands still, with `late` it takes no Enter but the second."""
 
+import codecs
+import hashlib
 import os
+import select
 import sys
 import time
 import tty
@@ -28,6 +33,26 @@ def ask(question):
             return
 
 
+def note(message):
+    if "PROGRAM_PROMPTS" in os.environ:
+        data = message.encode()
+        with open(os.environ["PROGRAM_PROMPTS"], "a") as file:
+            file.write(f"{hashlib.sha256(data).hexdigest()} {len(data)}\n")
+
+
+def wait():
+    while not os.path.exists("go"):
+        if select.select([0], [], [], 0.02)[0] and b"\x1b" in os.read(0, 65536):
+            say("broken off\r\n")
+            return
+    os.unlink("go")
+
+
+def edit(name, text):
+    with open(name, "w") as file:
+        file.write(text)
+
+
 def handle(message):
     global turns
     say(f"you: {message}\r\n")
@@ -41,10 +66,17 @@ def handle(message):
         say("cleared\r\n")
         return
     turns += 1
-    if message == "ask":
+    note(message)
+    word, _, rest = message.partition(" ")
+    if word == "ask":
         ask("May I?")
     say("working")
-    time.sleep(0.3)
+    if word == "wait":
+        wait()
+    elif word == "edit":
+        edit(*rest.split(" ", 1))
+    else:
+        time.sleep(0.3)
     say(f"answer {turns} to {message}\r\n")
 
 
@@ -53,9 +85,10 @@ os.write(1, b"\x1b[?2004h")
 if mode == "asks":
     ask("Do you trust this?")
 typed = ""
+decoder = codecs.getincrementaldecoder("utf-8")("replace")
 say("> ")
 while True:
-    block = os.read(0, 65536).decode(errors="replace")
+    block = decoder.decode(os.read(0, 65536))
     if not block:
         break
     if mode == "deaf":
