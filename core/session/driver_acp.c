@@ -533,7 +533,7 @@ static int acp_answers(struct session *session, const char *id, const char *word
 	pthread_mutex_lock(&session->lock);
 	if (session->activity == AP_ACTIVITY_WAITING)
 		session->activity = AP_ACTIVITY_BUSY;
-	session_review_now(session);
+	session_review_now(session); /* it may ask more, and that have been concluded already */
 	pthread_mutex_unlock(&session->lock);
 	return r;
 }

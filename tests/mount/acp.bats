@@ -572,6 +572,20 @@ allowed yes"
     assert_equal "$(wc -w <<< "$(outcomes)")" 10
 }
 
+@test "a program that asks more than was answered is waiting again, however often" {
+    lease_agent
+    prompt "asks 40 execute"
+    await asks 40
+    local n
+    for n in {39..1}; do
+        echo allow > "$JOB/answer"
+        assert_equal "$(wait_for_job)" waiting
+    done
+    await asks 1
+    echo reject > "$JOB/answer"
+    assert_equal "$(response | tail -n 1)" "rejected no"
+}
+
 @test "a turn that ends while it asks has its requests answered as cancelled" {
     lease_agent
     assert_equal "$(ask "leave execute something")" left
