@@ -75,7 +75,7 @@ static void program_forget(struct acp *acp)
 	json_decref(acp->opened);
 	acp->opened = NULL;
 	acp->phase = ACP_NOTHING;
-	acp->awaited = acp->prompt = 0;
+	acp->awaited = acp->prompt = acp->last_prompt = 0;
 	acp->n_configured = 0;
 	acp->anew = acp->can_load = acp->can_resume = acp->can_close = false;
 	acp->session[0] = acp->resume[0] = acp->logins[0] = acp->trouble[0] = '\0';
@@ -373,12 +373,21 @@ static void login_needed(struct acp *acp)
 	acp_say(acp, "login", acp->trouble);
 }
 
-/* Answers all that the program asks: it ends with its turn. */
+static void cancel(struct acp *acp, struct acp_pending *pending)
+{
+	acp_reply(acp, pending, -1, &(struct acp_giver){.rule = "its turn has ended"});
+}
+
+/* Answers all that the program asks: it ends with its turn. While output is read again, later. */
 static void cancel_pending(struct acp *acp)
 {
-	while (!ap_list_empty(&acp->pending))
-		acp_reply(acp, ap_container_of(acp->pending.next, struct acp_pending, link), -1,
-			  &(struct acp_giver){.rule = "its turn has ended"});
+	struct ap_list *at, *next;
+	ap_list_for_each_safe (at, next, &acp->pending) {
+		struct acp_pending *pending = ap_container_of(at, struct acp_pending, link);
+		pending->over = true;
+		if (!acp->adopting)
+			cancel(acp, pending);
+	}
 }
 
 /* The turn has been answered. */
@@ -423,9 +432,15 @@ static void take_answer(struct acp *acp, json_int_t id, json_t *result, const ch
 			json_int_t code)
 {
 	enum acp_request about = (unsigned)(id % KINDS_OF_IDS);
-	if (id == acp->prompt && id != 0) {
+	/* of a turn that an earlier owner has seen end only how it ended is to be known again */
+	if (id != 0 && (id == acp->prompt || (acp->adopting && id == acp->last_prompt))) {
 		end_turn(acp, result, error, code);
 		return;
+	}
+	if (acp->adopting && acp->phase == ACP_CONFIGURING && result && about >= ACP_NEW &&
+	    about <= ACP_LOAD) {
+		json_decref(acp->opened);
+		acp->opened = json_incref(result);
 	}
 	if (id != acp->awaited || id == 0)
 		return; /* of a request that is void by now */
@@ -520,6 +535,10 @@ static void settle(struct acp *acp, struct acp_pending *pending)
 	char word[AP_PERMISSION_MAX], rule[AP_PERMISSION_MAX + sizeof "permission="];
 	if (pending->unknown) {
 		acp_reply(acp, pending, -1, NULL);
+		return;
+	}
+	if (pending->over) {
+		cancel(acp, pending);
 		return;
 	}
 	const struct question *asked = pending->question;
@@ -656,7 +675,9 @@ static void pass_prompt(struct acp *acp)
 		return;
 	acp->past_prompt = true;
 	buf_empty(&acp->response);
-	acp->stop_reason[0] = acp->trouble[0] = acp->message[0] = '\0';
+	acp->stop_reason[0] = acp->message[0] = '\0';
+	if (acp->phase == ACP_OPEN)
+		acp->trouble[0] = '\0';
 }
 
 /* While output is read again: calls of the last program were told of when it ended. */
@@ -721,15 +742,15 @@ void acp_begin(struct acp *acp, int64_t at, const char *cwd, const char *resume,
 /* The record as a line, which the caller frees; NULL on ENOMEM. */
 static char *record_line(const struct acp *acp, size_t *ret_len)
 {
-	json_t *record =
-		json_pack("{s:i,s:I,s:I,s:I,s:I,s:I,s:I,s:i,s:s,s:s,s:b,s:b,s:b,s:s,s:s}", "phase",
-			  (int)acp->phase, "awaited", (json_int_t)acp->awaited, "prompt",
-			  (json_int_t)acp->prompt, "prompted", (json_int_t)acp->prompted, "started",
-			  (json_int_t)acp->started, "quiet_from", (json_int_t)acp->quiet[0],
-			  "quiet_to", (json_int_t)acp->quiet[1], "configured",
-			  (int)acp->n_configured, "session", acp->session, "resume", acp->resume,
-			  "can_load", acp->can_load, "can_resume", acp->can_resume, "can_close",
-			  acp->can_close, "logins", acp->logins, "trouble", acp->trouble);
+	json_t *record = json_pack(
+		"{s:i,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:i,s:s,s:s,s:b,s:b,s:b,s:s,s:s}", "phase",
+		(int)acp->phase, "awaited", (json_int_t)acp->awaited, "prompt",
+		(json_int_t)acp->prompt, "last_prompt", (json_int_t)acp->last_prompt, "prompted",
+		(json_int_t)acp->prompted, "started", (json_int_t)acp->started, "quiet_from",
+		(json_int_t)acp->quiet[0], "quiet_to", (json_int_t)acp->quiet[1], "configured",
+		(int)acp->n_configured, "session", acp->session, "resume", acp->resume, "can_load",
+		acp->can_load, "can_resume", acp->can_resume, "can_close", acp->can_close, "logins",
+		acp->logins, "trouble", acp->trouble);
 	char *line = line_of(record, ret_len);
 	json_decref(record);
 	return line;
@@ -793,6 +814,7 @@ void acp_adopt(struct acp *acp, const char *record, int64_t size, const char *cw
 		phase > ACP_NOTHING && phase <= ACP_FAILED ? (enum acp_phase)phase : ACP_NOTHING;
 	acp->awaited = number(json, "awaited");
 	acp->prompt = number(json, "prompt");
+	acp->last_prompt = number(json, "last_prompt");
 	acp->prompted = offset(json, "prompted", size);
 	acp->started = offset(json, "started", size);
 	acp->quiet[0] = offset(json, "quiet_from", size);
@@ -830,6 +852,8 @@ void acp_go_on(struct acp *acp)
 	pass_prompt(acp);
 	sent_forget(acp);
 	/* what was awaited may have been sent or not */
+	if (acp->phase == ACP_CONFIGURING && acp->n_configured > 0)
+		acp->n_configured--;
 	if (acp->phase == ACP_NOTHING || acp->phase == ACP_GREETING)
 		greet(acp);
 	else if (acp->phase == ACP_OPENING)
@@ -986,7 +1010,7 @@ int acp_prompt(struct acp *acp, const char *text, size_t len, struct ap_buf *ret
 	if (!line)
 		return -ENOMEM;
 	ap_buf_add(ret_line, line, size);
-	acp->prompt = id;
+	acp->prompt = acp->last_prompt = id;
 	acp->prompted = acp->at;
 	buf_empty(&acp->response);
 	acp->stop_reason[0] = acp->trouble[0] = acp->message[0] = '\0';
@@ -1019,6 +1043,7 @@ int acp_reopen(struct acp *acp, const char *resume)
 				   json_pack("{s:s}", "sessionId", acp->session)));
 	cancel_pending(acp);
 	acp->session[0] = acp->resume[0] = acp->stop_reason[0] = acp->trouble[0] = '\0';
+	acp->last_prompt = 0;
 	buf_empty(&acp->plan);
 	acp->anew = true;
 	strcpy(acp->resume, resume);

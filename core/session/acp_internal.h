@@ -36,6 +36,7 @@ struct acp_pending {
 	json_t *id; /* of its message */
 	int64_t at;
 	bool unknown;			     /* a method that we do not have */
+	bool over;			     /* its turn has ended */
 	char call[ACP_ID_MAX];		     /* the tool call that it is about; "" */
 	struct question *question;	     /* NULL if unknown */
 	char *options[QUESTION_OPTIONS_MAX]; /* the program's own ids of its options */
@@ -65,6 +66,7 @@ struct acp {
 	bool past_start, past_prompt; /* while adopting: a line from behind them was taken */
 	int64_t last_id, awaited;     /* ids of ours; 0: none */
 	int64_t prompt;		      /* of the turn under way; 0: none */
+	int64_t last_prompt;	      /* of the last turn, under way or not */
 	char *cwd;
 	char session[ACP_ID_MAX], resume[ACP_ID_MAX];
 	char gone[ACP_ID_MAX];	    /* that could not be resumed; "" */

@@ -914,6 +914,85 @@ die_and_restart() { # [SCRIPT]
     assert_equal "$(jq -r '.title + " " + .status' "$JOB/calls")" "make completed"
 }
 
+@test "how the last turn ended is known after a kill -9 of the daemon" {
+    lease_agent
+    local word
+    for word in "stop refusal" "error -32603 overloaded"; do
+        ask "$word"
+        cat "$JOB/stop_reason" "$JOB/why" > "$DIR/known"
+        crash_and_mount
+        await cmp -s "$DIR/known" <(cat "$JOB/stop_reason" "$JOB/why")
+        crash_and_mount # of what another has adopted
+        await cmp -s "$DIR/known" <(cat "$JOB/stop_reason" "$JOB/why")
+    done
+    echo reset > "$JOB/ctl"
+    assert_equal "$(wait_for_job)" ready
+    crash_and_mount
+    await value_is "$JOB/activity" ready
+    assert_equal "$(cat "$JOB/stop_reason")" ""
+    refute contains "$JOB/why" overloaded
+}
+
+@test "why an ACP program did not begin is known after a kill -9 of the daemon" {
+    local word
+    for word in '"login": true' '"protocol": 2'; do
+        echo "{$word}" > "$ACP_SCRIPT"
+        acp_pool mount_pool 1 1
+        echo job > "$POOL/acquire"
+        assert_equal "$(wait_for_job)" waiting
+        cat "$JOB/why" > "$DIR/why"
+        crash_and_mount
+        await cmp -s "$DIR/why" "$JOB/why"
+        assert_equal "$(cat "$JOB/activity")" waiting
+        assert_equal "$(sent initialize)" 1
+        echo job discard > "$POOL/release"
+        unmount_pool
+        rm "$ACP_HOME"/*
+    done
+}
+
+@test "the options of a profile are set over a kill -9 of the daemon" {
+    local how message
+    printf 'configure = model large\nconfigure = mode ask\n' >> "$DIR/acp.conf"
+    for how in before behind; do
+        for message in 3 4; do
+            echo "$how message $message"
+            echo '{"step": true}' > "$ACP_SCRIPT"
+            touch "$ACP_HOME"/step-{1,2}
+            if [ $message = 4 ]; then touch "$ACP_HOME/step-3"; fi
+            acp_pool start_pool 1 1
+            await sent_times "$([ $message = 3 ] && echo session/set_config_option || echo session/set_mode)" 1
+            if [ $how = before ]; then crash_pool; fi
+            printed $message
+            if [ $how = behind ]; then crash_pool; fi
+            touch "$ACP_HOME"/step-{3..20}
+            acp_pool mount_pool 1 1
+            echo job > "$POOL/acquire"
+            assert_equal "$(ask "say on")" on
+            run jq -rs 'map(select(.method | strings | startswith("session/set"))
+                | .params.value // .params.modeId) | unique | join(" ")' "$ACP_LOG"
+            assert_output "ask large"
+            refute contains "$JOB/output" "no such option"
+            echo job discard > "$POOL/release"
+            unmount_pool
+            rm "$ACP_HOME"/*
+        done
+    done
+}
+
+@test "what is asked when the turn ends while the daemon is away is answered as cancelled" {
+    lease_agent
+    prompt wait-leave
+    received wait-leave
+    crash_pool
+    touch "$TREE/go"
+    await grep -q end_turn "$ACP_SENT"
+    acp_pool mount_again 1 1
+    assert_equal "$(response)" left
+    await outcomes_are cancelled
+    assert_equal "$(cat "$JOB/request")" ""
+}
+
 @test "what is asked when the daemon is killed is asked still, once, and can be answered" {
     lease_agent
     ask_leave "asks 2 execute edit"
@@ -973,6 +1052,109 @@ die_and_restart() { # [SCRIPT]
     echo job > "$POOL/acquire"
     assert_equal "$(wait_for_job)" ready
     assert_equal "$(ask history)" "session $(session_of_agent)"
+}
+
+# The agent's N-th message may be printed, and has been.
+printed() { # N
+    touch "$ACP_HOME/step-$1"
+    await has_printed "$1"
+}
+
+has_printed() { # N
+    local lines
+    mapfile -t lines < "$ACP_SENT" && [ ${#lines[@]} -ge "$1" ]
+}
+
+# A turn of eleven messages, of which the daemon is killed before or behind those that are named; then another one.
+turn_over_kills() { # before|behind [N...]
+    local how=$1 message answered=
+    shift
+    echo '{"step": true}' > "$ACP_SCRIPT"
+    touch "$ACP_HOME/step-1" "$ACP_HOME/step-2" # of the handshake
+    lease_agent
+    prompt turn
+    received turn
+    for message in {3..13}; do
+        if [[ " $* " == *" $message "* ]]; then
+            if [ "$how" = before ]; then crash_pool; fi
+            printed "$message"
+            if [ "$how" = behind ]; then crash_pool; fi
+            acp_pool mount_again 1 1
+        fi
+        printed "$message"
+        if [ "$message" = 10 ]; then
+            assert_equal "$(wait_for_job)" waiting
+            assert_equal "$(sed -n 's/^title //p' "$JOB/request")" second
+            echo allow > "$JOB/answer"
+        fi
+    done
+    local n
+    for n in {14..20}; do touch "$ACP_HOME/step-$n"; done
+    assert_equal "$(response)" "allowed yes"
+    assert_equal "$(cat "$JOB/stop_reason" "$JOB/request")" end_turn
+    assert_equal "$(cat "$JOB/plan")" "completed high look"
+    run jq -c '[.title, .kind, .status, .permission.option]' "$JOB/calls"
+    assert_output '["first","read","completed",null]
+["second","execute","completed","yes"]'
+    assert_equal "$(cat "$JOB/output")" "begun
+[thought] of it
+[plan] completed: look
+[read] first
+[read] first: completed
+[execute] second
+[asks] second
+[answer] second: Yes
+[execute] second: completed
+allowed yes"
+    assert outcomes_are yes
+    assert_equal "$(ask "say next")" next
+    assert_equal "$(sent session/prompt) $(sent session/new) $(sent initialize)" "2 1 1"
+    assert_equal "$(jq -s 'map(select(has("id") and has("method") | not)) | length' "$ACP_LOG")" 1 # answers of ours
+}
+
+# With ACP_ALL=1 each of them by itself too.
+turns_over_kills() { # before|behind
+    local message
+    turn_over_kills "$1" {3..13}
+    for message in ${ACP_ALL:+3 4 5 6 7 8 9 10 11 12 13}; do
+        echo job discard > "$POOL/release"
+        unmount_pool
+        rm "$ACP_HOME"/*
+        turn_over_kills "$1" "$message"
+    done
+}
+
+@test "a kill -9 of the daemon before every message of a turn changes nothing of it" {
+    turns_over_kills before
+}
+
+@test "a kill -9 of the daemon behind every message of a turn changes nothing of it" {
+    turns_over_kills behind
+}
+
+@test "a kill -9 of the daemon round an answer of the handshake leaves a program that works" {
+    local message how n
+    for how in before behind; do
+        for message in 1 2; do
+            echo "$how message $message"
+            echo '{"step": true}' > "$ACP_SCRIPT"
+            if [ $message = 2 ]; then touch "$ACP_HOME/step-1"; fi
+            acp_pool start_pool 1 1
+            await sent_times "$([ $message = 1 ] && echo initialize || echo session/new)" 1
+            if [ $how = before ]; then crash_pool; fi
+            printed $message
+            if [ $how = behind ]; then crash_pool; fi
+            for n in {1..20}; do touch "$ACP_HOME/step-$n"; done
+            acp_pool mount_pool 1 1
+            echo job > "$POOL/acquire"
+            assert_equal "$(wait_for_job)" ready
+            assert_equal "$(ask history)" "session $(session_of_agent)"
+            assert_equal "$(sent session/prompt)" 1
+            echo job discard > "$POOL/release"
+            unmount_pool
+            rm "$ACP_HOME"/*
+        done
+    done
 }
 
 @test "a lease that ends after a kill -9 of the daemon leaves nothing of its conversation" {

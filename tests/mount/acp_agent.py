@@ -5,7 +5,8 @@ A prompt is a little script: its first word says what the turn does, see the fun
 do_ask_wait); any other text is answered with its SHA-256. Where these variables are set:
 
 ACP_HOME     directory of the conversations, which outlive the program; `faults` in it: what the client did wrong
-ACP_SCRIPT   file with an object of JSON, how it behaves: login, protocol, load, resume, close, garbage, slow, stderr
+ACP_SCRIPT   file with an object of JSON, how it behaves: login, protocol, load, resume, close, garbage, slow, stderr,
+             step
 ACP_LOG      file that every line which it reads is appended to
 ACP_SENT     file that all it writes to standard output is appended to, before
 ACP_PROMPTS  file that a line for each prompt is appended to: SHA-256 and bytes of its text"""
@@ -27,7 +28,8 @@ OPTIONS = [{"optionId": "yes", "name": "Yes", "kind": "allow_once"},
 MODELS = ["small", "large"]
 
 home = os.environ.get("ACP_HOME")
-script = {}  # login: true; protocol: 2; load, resume, close: false; garbage: true; slow: FILE awaited; stderr: TEXT
+script = {}  # login: true; protocol: 2; load, resume, close: false; garbage: true; slow: FILE awaited; stderr: TEXT;
+# step: true: its N-th message waits for a file ACP_HOME/step-N
 conversations = {}  # those that are open
 asked = {}  # what the client was asked, by id as JSON: [event, answer]
 ids = set()  # of the client's requests
@@ -35,6 +37,9 @@ lock = threading.Lock()  # of output, ids of ours, faults
 n_asked = 0
 model = MODELS[0]
 initialized = False
+n_written = 0
+hears = threading.Event()
+hears.set()
 
 
 def append(path, data):
@@ -50,7 +55,11 @@ def fault(text):
 
 
 def write(data):
+    global n_written
     with lock:
+        n_written += 1
+        while "step" in script and not os.path.exists(f"{home}/step-{n_written}"):
+            time.sleep(0.01)
         append(os.environ.get("ACP_SENT"), data)
         while data:
             data = data[os.write(1, data):]
@@ -144,6 +153,9 @@ class Turn(threading.Thread):
                              toolCall={"toolCallId": call, **({} if bare else about)}, options=OPTIONS)
 
     def outcome(self, call, pending):
+        if "error" in answer_of(pending):
+            self.tool_ends(call, "failed")
+            return "refused"
         outcome = answer_of(pending).get("result", {}).get("outcome", {})
         option = outcome.get("optionId") if outcome.get("outcome") == "selected" else None
         if outcome.get("outcome") != "cancelled" and option not in [o["optionId"] for o in OPTIONS]:
@@ -178,6 +190,30 @@ class Turn(threading.Thread):
         self.asks(*rest.split(" ", 1))
         self.say("left")
 
+    def do_wait_leave(self, _):  # wait, then that
+        self.do_wait("")
+        self.do_leave("execute something")
+
+    def do_offer(self, rest):  # KIND=ID...: asks with these options, and says which was chosen
+        options = [{"optionId": one.split("=")[1], "name": f"Number {n + 1}", "kind": one.split("=")[0]}
+                   for n, one in enumerate(rest.split())]
+        pending = request("session/request_permission", sessionId=self.conversation.name,
+                          toolCall={"toolCallId": self.tool("other", "offer")}, options=options)
+        self.say(json.dumps(answer_of(pending)["result"]["outcome"].get("optionId")))
+
+    def do_deaf(self, rest):  # N: asks for so much that there is not, and reads nothing until the file `go` is there
+        hears.clear()
+        for _ in range(int(rest)):
+            request("_vendor/thing", text="x" * 50)
+        self.say("asked ")
+        self.do_wait("")
+        hears.set()
+
+    def do_heavy(self, rest):  # a line that is short for what it takes to hold it; then a request with a long id
+        write(b'{"x":[' + b"{}," * 5000000 + b"{}]}\n")
+        write(line(id="x" * 100000, method="_vendor/thing"))
+        self.say("good")
+
     def do_forge(self, rest):  # KIND: asks with a title that would be more lines, and has control sequences
         self.do_ask(f"{rest} one\x1b[31mred\x1b[0m\u009b1m\nid forged\nforged allow_once Forged")
 
@@ -192,11 +228,12 @@ class Turn(threading.Thread):
         self.tool_ends(call, "completed")
         self.say(f"edited {name}")
 
-    def do_tool(self, rest, status="completed"):  # KIND TITLE
+    def do_tool(self, rest, status="completed", say="done"):  # KIND TITLE
         call = self.tool(*rest.split(" ", 1))
         self.tool_ends(call, "in_progress")
         self.tool_ends(call, status)
-        self.say("done")
+        if say:
+            self.say(say)
 
     def do_fail(self, rest):  # KIND TITLE
         self.do_tool(rest, "failed")
@@ -236,6 +273,14 @@ class Turn(threading.Thread):
     def do_call(self, method):  # METHOD: asks the client for it; the code of the error, or the result
         answer = answer_of(request(method, sessionId=self.conversation.name, path="/etc/passwd", command="true"))
         self.say(str(answer["error"]["code"]) if "error" in answer else json.dumps(answer["result"]))
+
+    def do_turn(self, _):  # a message of every kind, the answer to what it asks last: eleven with the end of the turn
+        self.say("begun")
+        write(self.conversation.chunk("of it", "agent_thought"))
+        entries = [{"content": "look", "priority": "high", "status": "completed"}]
+        write(self.conversation.update("plan", entries=entries))
+        self.do_tool("read first", say="")
+        self.do_ask("execute second")
 
     def do_late(self, _):  # says something behind the answer
         self.say("early")
@@ -401,6 +446,7 @@ def main():
     if script.get("garbage"):
         write(b"mock agent 1.0, welcome\n\x1b[1mloading\x1b[0m\r\n{\n\xff\xfe\n")
     for text in sys.stdin.buffer:
+        hears.wait()
         append(os.environ.get("ACP_LOG"), text)
         try:
             if text.strip():
