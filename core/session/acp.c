@@ -16,6 +16,8 @@
 #define LOGIN_NEEDED -32000
 #define KINDS_OF_IDS 16 /* an id is a number of this many, and an enum acp_request */
 
+#define REQUEST_ID_MAX 256 /* bytes of the id of a request of the program's */
+
 /* --- its life --- */
 
 struct acp *acp_new(void)
@@ -139,7 +141,17 @@ static struct acp_message *queue(struct acp *acp, json_t *json)
 		return NULL;
 	}
 	ap_list_append(&acp->outbox, &message->link);
+	acp->n_outbox++;
 	return message;
+}
+
+/* Queues an answer to the program; one that asks on and reads nothing gets no more of them. */
+static struct acp_message *queue_answer(struct acp *acp, json_t *json)
+{
+	if (acp->n_outbox < ACP_OUTBOX_MAX)
+		return queue(acp, json);
+	json_decref(json);
+	return NULL;
 }
 
 struct acp_message *acp_next(struct acp *acp)
@@ -148,6 +160,7 @@ struct acp_message *acp_next(struct acp *acp)
 		return NULL;
 	struct acp_message *message = ap_container_of(acp->outbox.next, struct acp_message, link);
 	ap_list_remove(&message->link);
+	acp->n_outbox--;
 	return message;
 }
 
@@ -507,13 +520,15 @@ void acp_reply(struct acp *acp, struct acp_pending *pending, int option,
 	       const struct acp_giver *giver)
 {
 	json_t *permission = NULL, *answer;
-	if (pending->unknown)
+	if (pending->unknown || pending->refused)
 		answer = json_pack("{s:s,s:O,s:{s:i,s:s}}", "jsonrpc", "2.0", "id", pending->id,
-				   "error", "code", NO_METHOD, "message", "Method not found");
+				   "error", "code", pending->unknown ? NO_METHOD : INTERNAL,
+				   "message",
+				   pending->unknown ? "Method not found" : pending->refused);
 	else
 		answer = json_pack("{s:s,s:O,s:o}", "jsonrpc", "2.0", "id", pending->id, "result",
 				   permission_of(pending, option, giver, &permission));
-	struct acp_message *message = queue(acp, answer);
+	struct acp_message *message = queue_answer(acp, answer);
 	if (message)
 		message->record = sent_record(pending, permission);
 	if (permission) {
@@ -533,7 +548,7 @@ void acp_reply(struct acp *acp, struct acp_pending *pending, int option,
 static void settle(struct acp *acp, struct acp_pending *pending)
 {
 	char word[AP_PERMISSION_MAX], rule[AP_PERMISSION_MAX + sizeof "permission="];
-	if (pending->unknown) {
+	if (pending->unknown || pending->refused) {
 		acp_reply(acp, pending, -1, NULL);
 		return;
 	}
@@ -563,12 +578,6 @@ static struct acp_pending *pending_new(struct acp *acp, json_t *id)
 	return pending;
 }
 
-static void refuse(struct acp *acp, json_t *id, const char *why)
-{
-	queue(acp, json_pack("{s:s,s:O,s:{s:i,s:s}}", "jsonrpc", "2.0", "id", id, "error", "code",
-			     INTERNAL, "message", why));
-}
-
 /* Notes what an earlier owner has answered. */
 static void take_sent(struct acp *acp, json_t *params, const struct acp_sent *sent)
 {
@@ -596,22 +605,15 @@ static void take_request(struct acp *acp, json_t *id, const char *method, json_t
 		take_sent(acp, params, sent);
 		return;
 	}
-	if (acp->n_pending == ACP_PENDING_MAX) {
-		refuse(acp, id, "too many requests wait");
-		return;
-	}
 	struct acp_pending *pending = pending_new(acp, id);
-	if (!pending) {
-		refuse(acp, id, "no memory");
+	if (!pending)
 		return;
-	}
 	pending->unknown = strcmp(method, "session/request_permission") != 0;
-	if (!pending->unknown && !acp_fill_question(acp, params, pending)) {
-		refuse(acp, id, "it offers nothing to choose from");
-		pending_forget(acp, pending);
-		return;
-	}
-	if (!pending->unknown)
+	if (!pending->unknown && acp->n_pending > ACP_PENDING_MAX)
+		pending->refused = "too many requests wait";
+	else if (!pending->unknown && !acp_fill_question(acp, params, pending))
+		pending->refused = "it offers nothing to choose from";
+	if (!pending->unknown && !pending->refused)
 		acp_say(acp, "asks", pending->question->title);
 	if (!acp->adopting)
 		settle(acp, pending);
@@ -651,7 +653,7 @@ static void take_message(struct acp *acp, json_t *message)
 	bool is_history = acp->at <= acp->started;
 	char why[ACTIVITY_WHY_MAX * 4] = "";
 	if (method && id && !json_is_null(id)) {
-		if (!is_history)
+		if (!is_history && json_dumpb(id, NULL, 0, JSON_ENCODE_ANY) <= REQUEST_ID_MAX)
 			take_request(acp, id, method, params);
 	} else if (method) {
 		if (strcmp(method, "session/update") == 0 && !is_quiet(acp) &&
@@ -689,6 +691,22 @@ static void pass_start(struct acp *acp)
 	acp_forget_calls(acp);
 }
 
+/* Whether a line is worth parsing: how many values it has at most is seen without that. */
+static bool values_are_few(const char *line, size_t len)
+{
+	size_t n = 0;
+	bool in_string = false;
+	for (size_t i = 0; i < len && (len > ACP_VALUES_MAX) && n <= ACP_VALUES_MAX; i++) {
+		if (line[i] == '\\' && in_string)
+			i++;
+		else if (line[i] == '"')
+			in_string = !in_string;
+		else if (!in_string)
+			n += line[i] == ',' || line[i] == '[' || line[i] == '{';
+	}
+	return n <= ACP_VALUES_MAX;
+}
+
 void acp_line(struct acp *acp, const char *line, size_t len, int64_t at)
 {
 	acp->at = at;
@@ -696,7 +714,9 @@ void acp_line(struct acp *acp, const char *line, size_t len, int64_t at)
 		pass_start(acp);
 	if (acp->adopting && at > acp->prompted)
 		pass_prompt(acp);
-	json_t *message = len > 0 ? json_loadb(line, len, JSON_ALLOW_NUL, NULL) : NULL;
+	json_t *message = len > 0 && values_are_few(line, len)
+				  ? json_loadb(line, len, JSON_ALLOW_NUL, NULL)
+				  : NULL;
 	if (json_is_object(message))
 		take_message(acp, message);
 	else if (len > 0)
@@ -871,6 +891,12 @@ void acp_calls_known(struct acp *acp, int64_t at)
 
 /* --- what is known --- */
 
+/* Whether nobody is asked by it. */
+static bool is_silent(const struct acp_pending *pending)
+{
+	return pending->unknown || pending->refused;
+}
+
 static const struct acp_pending *first_asked(const struct acp *acp, unsigned *ret_n)
 {
 	const struct acp_pending *first = NULL;
@@ -878,7 +904,7 @@ static const struct acp_pending *first_asked(const struct acp *acp, unsigned *re
 	*ret_n = 0;
 	ap_list_for_each (at, &acp->pending) {
 		const struct acp_pending *pending = ap_container_of(at, struct acp_pending, link);
-		if (pending->unknown)
+		if (is_silent(pending))
 			continue;
 		first = first ? first : pending;
 		++*ret_n;
@@ -945,7 +971,7 @@ void acp_question(const struct acp *acp, unsigned nth, struct question *ret)
 	*ret = (struct question){.kind = "other"};
 	ap_list_for_each (at, &acp->pending) {
 		const struct acp_pending *pending = ap_container_of(at, struct acp_pending, link);
-		if (pending->unknown || nth-- > 0)
+		if (is_silent(pending) || nth-- > 0)
 			continue;
 		fill(pending, ret);
 		return;
@@ -1058,7 +1084,7 @@ static struct acp_pending *asked_find(const struct acp *acp, const char *id)
 		struct acp_pending *pending = ap_container_of(at, struct acp_pending, link);
 		char own[20];
 		request_id(pending, own);
-		if (!pending->unknown && (!*id || strcmp(id, own) == 0))
+		if (!is_silent(pending) && (!*id || strcmp(id, own) == 0))
 			return pending;
 	}
 	return NULL;

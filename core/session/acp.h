@@ -23,7 +23,11 @@
 #define ACP_RESPONSE_MAX (16 << 20) /* bytes kept of an answer; of a longer one the end */
 #define ACP_PENDING_MAX	 64	    /* requests of the program that wait; more are refused */
 #define ACP_CALLS_MAX	 256	    /* tool calls that have not ended */
+#define ACP_OUTBOX_MAX	 1024	    /* answers that wait for a program to read; more are dropped */
 #define ACP_ID_MAX	 128	    /* bytes of a session's id, with the NUL */
+
+/* Values in a line; one with more is skipped: they would take a hundred times their length. */
+#define ACP_VALUES_MAX (1 << 18)
 
 struct acp;
 

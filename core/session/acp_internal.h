@@ -36,6 +36,7 @@ struct acp_pending {
 	json_t *id; /* of its message */
 	int64_t at;
 	bool unknown;			     /* a method that we do not have */
+	const char *refused;		     /* why nobody is asked; NULL: somebody is */
 	bool over;			     /* its turn has ended */
 	char call[ACP_ID_MAX];		     /* the tool call that it is about; "" */
 	struct question *question;	     /* NULL if unknown */
@@ -92,7 +93,7 @@ struct acp {
 	unsigned n_calls;
 
 	struct ap_list pending, outbox;
-	unsigned n_pending;
+	unsigned n_pending, n_outbox;
 	struct acp_sent *sent;
 	unsigned n_sent;
 	struct ap_buf recorded;

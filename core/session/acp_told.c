@@ -356,6 +356,29 @@ static bool is_word(const char *id)
 	return n > 0 && id[n] == '\0' && n < sizeof((struct question_option *)0)->id;
 }
 
+/* Whether the id of an option that comes next names that: no option before it has it, and it is no
+ * word that chooses another, or none. */
+static bool is_only_id(const struct question *question, const struct question_option *option)
+{
+	static const char *const words[][2] = {
+		{"allow", "allow_once"},
+		{"always", "allow_always"},
+		{"reject", "reject_once"},
+		{"cancel", NULL},
+	};
+	bool is_first = true;
+	for (unsigned i = 0; i < question->n_options; i++) {
+		if (strcmp(question->options[i].id, option->id) == 0)
+			return false;
+		is_first = is_first && strcmp(question->options[i].kind, option->kind) != 0;
+	}
+	for (size_t i = 0; i < sizeof words / sizeof *words; i++) {
+		if (strcmp(words[i][0], option->id) == 0)
+			return is_first && words[i][1] && strcmp(words[i][1], option->kind) == 0;
+	}
+	return *option->id != '\0';
+}
+
 static void add_option(const json_t *option, struct acp_pending *ret)
 {
 	static const char *const kinds[] = {"allow_once", "allow_always", "reject_once",
@@ -368,10 +391,9 @@ static void add_option(const json_t *option, struct acp_pending *ret)
 		return;
 	struct question_option *added = &question->options[n];
 	*added = (struct question_option){.kind = literal(kind ? kind : "", kinds, "other")};
-	if (is_word(id))
-		snprintf(added->id, sizeof added->id, "%s", id);
-	else
-		snprintf(added->id, sizeof added->id, "%u", n + 1);
+	snprintf(added->id, sizeof added->id, "%s", is_word(id) ? id : "");
+	for (unsigned number = n + 1; !is_only_id(question, added); number++)
+		snprintf(added->id, sizeof added->id, "%u", number);
 	acp_one_line(json_object_get(option, "name"), added->name, sizeof added->name);
 	question->n_options++;
 }

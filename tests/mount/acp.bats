@@ -77,6 +77,10 @@ sent() { # METHOD: how many messages of that the agents got
     jq -s --arg method "$1" 'map(select(.method == $method)) | length' "$ACP_LOG"
 }
 
+sent_errors() { # MESSAGE: how often the agents were answered that
+    jq -s --arg message "$1" 'map(select(.error.message == $message)) | length' "$ACP_LOG"
+}
+
 sent_times() { # METHOD N
     [ "$(sent "$1")" = "$2" ]
 }
@@ -608,6 +612,59 @@ allowed yes"
     response
     nothing() { [ "$(jq -c '.agents[0].request' "$POOL/status.json")" = null ]; }
     await nothing
+}
+
+@test "every option of a request has a word of its own, whatever ids a program gives" {
+    lease_agent
+    local word
+    # what is chosen by that word, or null
+    for word in allow:b 1:allow b:b always:c reject:allow 4:reject cancel:null 5:cancel; do
+        prompt "offer reject_once=allow allow_once=b allow_always=c reject_once=reject reject_once=cancel"
+        assert_equal "$(wait_for_job)" waiting
+        assert_equal "$(sed -n 's/ [a-z]*_[a-z]* Number.*//p' "$JOB/request" | xargs)" "1 b c 4 5"
+        refused "Invalid argument" 2
+        echo "${word%:*}" > "$JOB/answer"
+        assert_equal "$(response | tr -d '"')" "${word#*:}"
+    done
+    prompt "offer allow_once=2 reject_once=2 reject_always=3"
+    assert_equal "$(wait_for_job)" waiting
+    assert_equal "$(sed -n 's/ [a-z]*_[a-z]* Number.*//p' "$JOB/request" | xargs)" "2 3 4"
+    echo 4 > "$JOB/answer"
+    assert_equal "$(response)" '"3"'
+}
+
+@test "more requests than are kept are refused, and not asked by the next daemon" {
+    lease_agent
+    prompt "asks 70 execute"
+    await asks 64
+    local _
+    for _ in 1 2 3; do echo allow > "$JOB/answer"; done
+    await asks 61
+    assert_equal "$(sent_errors "too many requests wait")" 6
+    crash_and_mount
+    assert_equal "$(wait_for_job)" waiting
+    assert asks 61
+    echo cancel > "$JOB/ctl"
+    assert_equal "$(wait_for_job)" ready
+    assert_equal "$(sent_errors "too many requests wait")" 6
+}
+
+@test "a program that asks on and reads nothing is not answered for ever" {
+    lease_agent
+    prompt "deaf 20000"
+    await contains "$JOB/output" asked
+    await value_is "$JOB/activity" busy
+    touch "$TREE/go"
+    assert_equal "$(response)" "asked waited"
+    assert_equal "$(ask "say on")" on
+    assert [ "$(sent_errors "Method not found")" -lt 10000 ]
+}
+
+@test "a line of very many values is skipped, and a request with a very long id" {
+    lease_agent
+    assert_equal "$(ask heavy)" good
+    assert grep -q '^\[skipped\] a line of 15000010 bytes' "$JOB/output"
+    assert_equal "$(sent_errors "Method not found")" 0
 }
 
 # --- what rules answer ---
