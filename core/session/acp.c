@@ -78,6 +78,7 @@ static void program_forget(struct acp *acp)
 	acp->opened = NULL;
 	acp->phase = ACP_NOTHING;
 	acp->awaited = acp->prompt = acp->last_prompt = 0;
+	acp->unsure = acp->heard = false;
 	acp->n_configured = 0;
 	acp->anew = acp->can_load = acp->can_resume = acp->can_close = false;
 	acp->session[0] = acp->resume[0] = acp->logins[0] = acp->trouble[0] = '\0';
@@ -407,6 +408,7 @@ static void cancel_pending(struct acp *acp)
 static void end_turn(struct acp *acp, json_t *result, const char *error, json_int_t code)
 {
 	acp->prompt = 0;
+	acp->unsure = false;
 	cancel_pending(acp);
 	if (!error)
 		on_turn_over(acp, result);
@@ -651,6 +653,8 @@ static void take_message(struct acp *acp, json_t *message)
 	json_t *id = json_object_get(message, "id"), *params = json_object_get(message, "params");
 	json_t *error = json_object_get(message, "error");
 	bool is_history = acp->at <= acp->started;
+	if (method && acp->at > acp->prompted)
+		acp->heard = true;
 	char why[ACTIVITY_WHY_MAX * 4] = "";
 	if (method && id && !json_is_null(id)) {
 		if (!is_history && json_dumpb(id, NULL, 0, JSON_ENCODE_ANY) <= REQUEST_ID_MAX)
@@ -678,6 +682,7 @@ static void pass_prompt(struct acp *acp)
 	acp->past_prompt = true;
 	buf_empty(&acp->response);
 	acp->stop_reason[0] = acp->message[0] = '\0';
+	acp->heard = false;
 	if (acp->phase == ACP_OPEN)
 		acp->trouble[0] = '\0';
 }
@@ -763,14 +768,14 @@ void acp_begin(struct acp *acp, int64_t at, const char *cwd, const char *resume,
 static char *record_line(const struct acp *acp, size_t *ret_len)
 {
 	json_t *record = json_pack(
-		"{s:i,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:i,s:s,s:s,s:b,s:b,s:b,s:s,s:s}", "phase",
+		"{s:i,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:i,s:s,s:s,s:b,s:b,s:b,s:b,s:s,s:s}", "phase",
 		(int)acp->phase, "awaited", (json_int_t)acp->awaited, "prompt",
 		(json_int_t)acp->prompt, "last_prompt", (json_int_t)acp->last_prompt, "prompted",
 		(json_int_t)acp->prompted, "started", (json_int_t)acp->started, "quiet_from",
 		(json_int_t)acp->quiet[0], "quiet_to", (json_int_t)acp->quiet[1], "configured",
-		(int)acp->n_configured, "session", acp->session, "resume", acp->resume, "can_load",
-		acp->can_load, "can_resume", acp->can_resume, "can_close", acp->can_close, "logins",
-		acp->logins, "trouble", acp->trouble);
+		(int)acp->n_configured, "session", acp->session, "resume", acp->resume, "unsure",
+		acp->unsure, "can_load", acp->can_load, "can_resume", acp->can_resume, "can_close",
+		acp->can_close, "logins", acp->logins, "trouble", acp->trouble);
 	char *line = line_of(record, ret_len);
 	json_decref(record);
 	return line;
@@ -840,6 +845,7 @@ void acp_adopt(struct acp *acp, const char *record, int64_t size, const char *cw
 	acp->quiet[0] = offset(json, "quiet_from", size);
 	acp->quiet[1] = number(json, "quiet_to");
 	acp->n_configured = (unsigned)number(json, "configured");
+	acp->unsure = json_is_true(json_object_get(json, "unsure"));
 	acp->can_load = json_is_true(json_object_get(json, "can_load"));
 	acp->can_resume = json_is_true(json_object_get(json, "can_resume"));
 	acp->can_close = json_is_true(json_object_get(json, "can_close"));
@@ -940,6 +946,12 @@ enum ap_activity acp_activity(const struct acp *acp, char *ret_why)
 			 n - 1);
 		return AP_ACTIVITY_WAITING;
 	}
+	if (acp->prompt && acp->unsure && !acp->heard) {
+		snprintf(
+			ret_why, ACTIVITY_WHY_MAX,
+			"prompt: the daemon died as it gave it: cancel it, or restart the program");
+		return AP_ACTIVITY_WAITING;
+	}
 	if (acp->prompt) {
 		snprintf(ret_why, ACTIVITY_WHY_MAX, "turn: %.100s",
 			 running ? running : "under way");
@@ -1037,6 +1049,7 @@ int acp_prompt(struct acp *acp, const char *text, size_t len, struct ap_buf *ret
 		return -ENOMEM;
 	ap_buf_add(ret_line, line, size);
 	acp->prompt = acp->last_prompt = id;
+	acp->unsure = acp->heard = false;
 	acp->prompted = acp->at;
 	buf_empty(&acp->response);
 	acp->stop_reason[0] = acp->trouble[0] = acp->message[0] = '\0';
@@ -1048,14 +1061,26 @@ void acp_prompt_failed(struct acp *acp)
 	acp->prompt = 0;
 }
 
+void acp_prompt_unsure(struct acp *acp)
+{
+	acp->unsure = acp->prompt != 0;
+}
+
 void acp_cancel(struct acp *acp)
 {
 	if (acp->phase != ACP_OPEN)
 		return;
+	bool is_unsure = acp->unsure && !acp->heard;
 	if (acp->prompt)
 		queue(acp, json_pack("{s:s,s:s,s:{s:s}}", "jsonrpc", "2.0", "method",
 				     "session/cancel", "params", "sessionId", acp->session));
 	cancel_pending(acp);
+	if (is_unsure && acp->prompt) { /* a program that never got it answers nothing */
+		acp->prompt = acp->last_prompt = 0;
+		acp->unsure = false;
+		snprintf(acp->stop_reason, sizeof acp->stop_reason, "cancelled");
+		acp_say(acp, "stopped", acp->stop_reason);
+	}
 }
 
 int acp_reopen(struct acp *acp, const char *resume)

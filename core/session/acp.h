@@ -103,6 +103,10 @@ void acp_calls_known(struct acp *acp, int64_t at);
 int acp_prompt(struct acp *acp, const char *text, size_t len, struct ap_buf *ret_line);
 void acp_prompt_failed(struct acp *acp);
 
+/* Nobody knows whether the prompt under way was written. Until the program says something of its
+ * turn it counts as waiting, and acp_cancel() ends the turn without its answer. */
+void acp_prompt_unsure(struct acp *acp);
+
 /* Breaks off the turn: what the program asks is answered by that. */
 void acp_cancel(struct acp *acp);
 

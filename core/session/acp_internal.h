@@ -68,6 +68,8 @@ struct acp {
 	int64_t last_id, awaited;     /* ids of ours; 0: none */
 	int64_t prompt;		      /* of the turn under way; 0: none */
 	int64_t last_prompt;	      /* of the last turn, under way or not */
+	bool unsure;		      /* it may not have been written */
+	bool heard;		      /* since it was, the program has said something of its turn */
 	char *cwd;
 	char session[ACP_ID_MAX], resume[ACP_ID_MAX];
 	char gone[ACP_ID_MAX];	    /* that could not be resumed; "" */

@@ -76,6 +76,10 @@ struct session_driver {
 	/* After these, with no lock held. */
 	void (*heard)(struct session *session);
 
+	/* A prompt was being given when an earlier daemon died: it may have arrived, in part, whole
+	 * or not at all. With no lock held. NULL: what the program shows will tell. */
+	void (*was_cut)(struct session *session);
+
 	/* --- what it asks; they block as the backend does. NULL: it asks nothing --- */
 
 	/* As session_question(). */

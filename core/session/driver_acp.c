@@ -317,6 +317,15 @@ static void acp_taken_up(struct session *session)
 	flush(session);
 }
 
+static void acp_was_cut(struct session *session)
+{
+	pthread_mutex_lock(&session->output_lock);
+	acp_prompt_unsure(session->acp->acp);
+	pthread_mutex_unlock(&session->output_lock);
+	take_out(session);
+	flush(session);
+}
+
 /* --- its output --- */
 
 /* Adds to the line that is being printed; one that is too long is dropped. */
@@ -568,6 +577,7 @@ const struct session_driver driver_acp = {
 	.response = acp_response_of,
 	.told = acp_told,
 	.heard = acp_heard,
+	.was_cut = acp_was_cut,
 	.question = acp_asks,
 	.answer = acp_answers,
 	.rule = acp_rule,

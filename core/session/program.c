@@ -408,6 +408,8 @@ void session_input_was_cut(struct session *session)
 	pthread_mutex_lock(&session->typing);
 	session->input_cut = true;
 	pthread_mutex_unlock(&session->typing);
+	if (session->driver->was_cut)
+		session->driver->was_cut(session);
 }
 
 void session_forget_output(struct session *session)

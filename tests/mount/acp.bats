@@ -1214,6 +1214,58 @@ turns_over_kills() { # before|behind
     done
 }
 
+has_room_for_none() { # FIFO: a writer of it waits
+    python3 - "$1" <<'PYTHON'
+import array, fcntl, os, sys, termios
+held = array.array("i", [0])
+fcntl.ioctl(os.open(sys.argv[1], os.O_RDONLY | os.O_NONBLOCK), termios.FIONREAD, held)
+sys.exit(held[0] < 60000)
+PYTHON
+}
+
+@test "a prompt that was written in part when the daemon was killed is waiting, and can be cancelled" {
+    lease_agent
+    local pid
+    pid=$(program_of "$JOB")
+    kill -STOP "$pid"
+    printf '%0300000d' 7 > "$JOB/prompt"
+    await has_room_for_none "$STATE/agents/agent-1/input"
+    crash_pool
+    kill -CONT "$pid"
+    acp_pool mount_again 1 1
+    assert_equal "$(wait_for_job)" waiting
+    assert contains "$JOB/why" "cancel it"
+    crash_and_mount
+    assert_equal "$(wait_for_job)" waiting
+    prompt "say later"
+    await value_is "$JOB/prompts" 2
+    echo cancel > "$JOB/ctl"
+    assert_equal "$(response)" later
+    assert_equal "$(wc -l < "$ACP_PROMPTS")" 1
+    assert_equal "$(grep -c JSONDecodeError "$ACP_HOME/faults")" 1 # the part that arrived
+    rm "$ACP_HOME/faults"
+}
+
+@test "a prompt that was given when the daemon was killed goes on as soon as its program says so" {
+    [ -n "${CRASH_POINTS:-}" ] || skip "CRASH_POINTS=yes says that the daemon is built with them"
+    export AGENTPOOL_CRASH_POINT=prompt-given
+    lease_agent
+    unset AGENTPOOL_CRASH_POINT
+    prompt "wait-ask execute something"
+    received "wait-ask execute something"
+    await gone "$DAEMON"
+    wait "$DAEMON" || true
+    acp_pool mount_again 1 1
+    assert_equal "$(wait_for_job)" waiting
+    assert_equal "$(cat "$JOB/request")" ""
+    touch "$TREE/go"
+    await asks 1
+    echo allow > "$JOB/answer"
+    assert_equal "$(response)" "allowed yes"
+    assert_equal "$(cat "$JOB/stop_reason")" end_turn
+    assert_equal "$(sent session/prompt)" 1
+}
+
 @test "a lease that ends after a kill -9 of the daemon leaves nothing of its conversation" {
     lease_agent
     prompt wait
