@@ -141,6 +141,7 @@ static struct acp_message *queue(struct acp *acp, json_t *json)
 		free(message);
 		return NULL;
 	}
+	message->start = acp->start;
 	ap_list_append(&acp->outbox, &message->link);
 	acp->n_outbox++;
 	return message;
@@ -165,9 +166,9 @@ struct acp_message *acp_next(struct acp *acp)
 	return message;
 }
 
-void acp_put_back(struct acp *acp, struct acp_message *message)
+unsigned acp_start(const struct acp *acp)
 {
-	ap_list_insert_after(&acp->outbox, &message->link);
+	return acp->start;
 }
 
 /* A new id. Ids go up with the wall clock, so that another owner's are others. */
@@ -472,13 +473,21 @@ static void take_answer(struct acp *acp, json_int_t id, json_t *result, const ch
 
 /* --- what the program asks --- */
 
-static const struct acp_sent *sent_find(const struct acp *acp, int64_t at)
+static int by_place(const void *a, const void *b)
 {
-	for (unsigned i = 0; i < acp->n_sent; i++) {
-		if (acp->sent[i].at == at)
-			return &acp->sent[i];
-	}
-	return NULL;
+	const struct acp_sent *left = a, *right = b;
+	return (left->at > right->at) - (left->at < right->at);
+}
+
+static const struct acp_sent *sent_find(struct acp *acp, int64_t at)
+{
+	const struct acp_sent key = {.at = at};
+	if (acp->n_sent == 0)
+		return NULL;
+	if (!acp->sent_sorted)
+		qsort(acp->sent, acp->n_sent, sizeof *acp->sent, by_place);
+	acp->sent_sorted = true;
+	return bsearch(&key, acp->sent, acp->n_sent, sizeof *acp->sent, by_place);
 }
 
 /* The answer to a permission request, as JSON of the protocol and as our own record of it. */
@@ -753,6 +762,7 @@ void acp_begin(struct acp *acp, int64_t at, const char *cwd, const char *resume,
 	       const struct profile_pairs *configure)
 {
 	acp->adopting = false; /* of one that had ended */
+	acp->start++;
 	program_forget(acp);
 	set_cwd(acp, cwd);
 	acp->configure = configure;
@@ -861,13 +871,17 @@ void acp_adopt(struct acp *acp, const char *record, int64_t size, const char *cw
 void acp_was_sent(struct acp *acp, const char *line)
 {
 	json_t *record = json_loads(line, 0, NULL);
-	struct acp_sent *grown =
-		record ? realloc(acp->sent, (acp->n_sent + 1) * sizeof *grown) : NULL;
+	bool full = (acp->n_sent & (acp->n_sent - 1)) == 0; /* it doubles */
+	size_t room = acp->n_sent ? 2 * (size_t)acp->n_sent : 1;
+	struct acp_sent *grown = !record ? NULL
+				 : full	 ? realloc(acp->sent, room * sizeof *grown)
+					 : acp->sent;
 	if (!grown) {
 		json_decref(record);
 		return;
 	}
 	acp->sent = grown;
+	acp->sent_sorted = false;
 	acp->sent[acp->n_sent++] = (struct acp_sent){.at = number(record, "at"), .record = record};
 }
 

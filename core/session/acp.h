@@ -137,13 +137,15 @@ struct acp_message {
 	size_t len;
 	char *record;		/* a line for acp_was_sent(), to be kept once this is written; NULL:
 				 * none */
+	unsigned start;		/* acp_start() when it was composed */
 	struct question *asked; /* what a rule has answered by this; NULL: nothing */
 	int option;		/* of that */
 	char rule[AP_PERMISSION_MAX + 16];
 };
 
-/* Takes out the next message, which the caller frees, or puts back: it is the next again. NULL:
- * there is none. */
+/* Takes out the next message, which the caller frees. NULL: there is none. */
 struct acp_message *acp_next(struct acp *acp);
-void acp_put_back(struct acp *acp, struct acp_message *message);
+
+/* The number of acp_begin()s: a message of an earlier one is to a program that has ended. */
+unsigned acp_start(const struct acp *acp);
 void acp_message_free(struct acp_message *message);

@@ -59,6 +59,7 @@ struct acp_sent {
 struct acp {
 	enum acp_phase phase;
 	bool adopting;
+	unsigned start;		      /* acp_begin()s so far */
 	bool anew;		      /* the session is opened in place of another */
 	int64_t at;		      /* the end of the line that was taken last */
 	int64_t started;	      /* where the program's own output begins */
@@ -98,6 +99,7 @@ struct acp {
 	unsigned n_pending, n_outbox;
 	struct acp_sent *sent;
 	unsigned n_sent;
+	bool sent_sorted; /* by the place */
 	struct ap_buf recorded;
 };
 

@@ -22,6 +22,11 @@ struct session_driver {
 	bool (*init)(struct session *session);
 	void (*fini)(struct session *session);
 
+	/* Add the driver's own sources to the loop, false on ENOMEM; and remove them, as
+	 * loop_remove(). */
+	bool (*joins)(struct session *session);
+	void (*leaves)(struct session *session);
+
 	/* The files of the output are opened: of a new one, or with `adopt` of one that an earlier
 	 * daemon left, which is read again next. -errno. */
 	int (*opens)(struct session *session, bool adopt);
@@ -98,9 +103,20 @@ extern const struct session_driver driver_terminal, driver_stream, driver_acp;
 
 /* --- driver_stream.c: programs without a terminal --- */
 
-/* Writes to the FIFO that the program reads, and ends a line that was cut before. `typing` held, or
- * in the lane of a session that nobody else writes to. -EAGAIN: the program has not opened it;
- * -ETIMEDOUT: the program does not read, and has a part of it; -EIO, … */
+/* How long a program may take to read its input. */
+#define INPUT_LIMIT (30 * AP_SECOND)
+
+/* Opens the FIFO that the program reads; the caller closes it. -EAGAIN: the program has not opened
+ * it; -EIO, … */
+int input_open(const struct session *session);
+
+/* Writes the rest of a text, of which `done` bytes are written. -ETIMEDOUT: the program does not
+ * read; other -errno. */
+int input_write(int fd, const char *text, size_t len, int64_t deadline, size_t *done);
+
+/* Writes a whole text, and ends a line that was cut before. `typing` held, or in the lane of a
+ * session that nobody else writes to. -EAGAIN: as input_open(); -ETIMEDOUT: the program does not
+ * read, and may have a part of it; -EIO, … Blocks up to INPUT_LIMIT. */
 int write_input(struct session *session, const char *text, size_t len, struct ap_err *err);
 
 /* --- question.c: a terminal's --- */

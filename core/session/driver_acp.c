@@ -10,6 +10,7 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -24,6 +25,7 @@
 #define CALLS_TAIL     (256 << 10) /* of the calls that are looked at for the last one */
 #define ERROR_LINE_MAX (8 << 10)
 #define OPEN_PAUSE_MS  20
+#define ANSWER_LIMIT   (5 * AP_SECOND) /* for the program to read an answer */
 
 struct acp_driver {
 	struct acp *acp;		 /* output_lock; so are the next three */
@@ -32,6 +34,11 @@ struct acp_driver {
 	struct kept answers;		 /* typing */
 	atomic_bool cancels;		 /* the turn is to be broken off */
 	struct worker_once flush;	 /* holds a reference until it rests */
+	struct acp_message *sending;	 /* written in part; typing; so are the next three */
+	size_t written;
+	int input_fd, room_fd;	 /* while the program does not read: its input, and an epoll for
+				  * room in it; -1: none */
+	struct loop_source room; /* watches room_fd */
 	struct session *session;
 };
 
@@ -86,13 +93,28 @@ static struct acp_message *next_message(struct session *session)
 	return message;
 }
 
-/* -EAGAIN: the program is not there yet. */
-static int send_message(struct session *session, const struct acp_message *message)
+/* Writes what there is room for of the present message. -ETIMEDOUT: there is none; -EAGAIN: the
+ * program is not there yet; other -errno: it is gone. */
+static int write_message(struct session *session)
 {
 	struct acp_driver *driver = session->acp;
-	int r = write_input(session, message->line, message->len, NULL);
-	if (r < 0)
-		return r;
+	const struct acp_message *message = driver->sending;
+	size_t ended = 0;
+	if (driver->input_fd < 0)
+		driver->input_fd = input_open(session);
+	if (driver->input_fd < 0)
+		return driver->input_fd;
+	int r = session->input_cut ? input_write(driver->input_fd, "\n", 1, 0, &ended) : 0;
+	session->input_cut = r < 0 && session->input_cut;
+	return r < 0 ? r
+		     : input_write(driver->input_fd, message->line, message->len, 0,
+				   &driver->written);
+}
+
+/* The message has been written. */
+static void was_sent(struct session *session, const struct acp_message *message)
+{
+	struct acp_driver *driver = session->acp;
 	if (message->record)
 		kept_append(&driver->answers, message->record, strlen(message->record));
 	kept_bound(&driver->answers, ANSWERS_MAX / 2);
@@ -100,25 +122,83 @@ static int send_message(struct session *session, const struct acp_message *messa
 		session->callbacks->answered(session->owner, message->asked,
 					     &message->asked->options[message->option],
 					     message->rule);
-	return 0;
 }
 
-/* Sends what there is to say; what comes before the program waits for its start. A message that it
- * does not read is lost: its end, or somebody's restart, follows. `typing` held. */
-static void send_all(struct session *session)
+/* Has the loop call once there is room in the FIFO: an epoll that waits for room can itself be read
+ * when there is. */
+static void await_room(struct session *session)
 {
-	struct acp_message *message;
-	int r = 0;
-	while (r != -EAGAIN && (message = next_message(session))) {
-		r = send_message(session, message);
-		if (r != -EAGAIN) {
-			acp_message_free(message);
-			continue;
-		}
-		pthread_mutex_lock(&session->output_lock);
-		acp_put_back(session->acp->acp, message);
-		pthread_mutex_unlock(&session->output_lock);
+	struct acp_driver *driver = session->acp;
+	struct epoll_event room = {.events = EPOLLOUT | EPOLLONESHOT};
+	if (driver->room_fd < 0)
+		driver->room_fd = epoll_create1(EPOLL_CLOEXEC);
+	if (driver->room_fd >= 0 &&
+	    (epoll_ctl(driver->room_fd, EPOLL_CTL_ADD, driver->input_fd, &room) == 0 ||
+	     epoll_ctl(driver->room_fd, EPOLL_CTL_MOD, driver->input_fd, &room) == 0))
+		(void)loop_watch_fd(session->host->loop, &driver->room, driver->room_fd);
+}
+
+static void close_input(struct session *session)
+{
+	struct acp_driver *driver = session->acp;
+	const int fds[] = {driver->room_fd, driver->input_fd};
+	if (driver->room_fd >= 0)
+		(void)loop_watch_fd(session->host->loop, &driver->room, -1);
+	for (size_t i = 0; i < sizeof fds / sizeof *fds; i++) {
+		if (fds[i] >= 0)
+			close(fds[i]);
 	}
+	driver->room_fd = driver->input_fd = -1;
+}
+
+/* Takes the next message, unless one is being sent; drops one to the last program. */
+static bool take_message(struct session *session)
+{
+	struct acp_driver *driver = session->acp;
+	pthread_mutex_lock(&session->output_lock);
+	bool stale = driver->sending && driver->sending->start != acp_start(driver->acp);
+	pthread_mutex_unlock(&session->output_lock);
+	if (stale)
+		acp_message_free(ap_steal(driver->sending));
+	if (driver->sending)
+		return true;
+	driver->written = 0;
+	return (driver->sending = next_message(session));
+}
+
+/* Sends what there is to say, as far as the program reads: the loop has it go on later, and what
+ * comes before the program waits for its start. False: there is more. `typing` held. */
+static bool send_all(struct session *session)
+{
+	struct acp_driver *driver = session->acp;
+	int r = 0;
+	while (take_message(session)) {
+		r = write_message(session);
+		if (r == -ETIMEDOUT)
+			await_room(session);
+		if (r == -ETIMEDOUT || r == -EAGAIN)
+			break;
+		if (r == 0)
+			was_sent(session, driver->sending);
+		acp_message_free(ap_steal(driver->sending)); /* unsent: the program has ended */
+	}
+	if (r != -ETIMEDOUT)
+		close_input(session);
+	return !driver->sending;
+}
+
+/* The same, and waits. False: the program does not read. */
+static bool send_all_by(struct session *session, int64_t deadline)
+{
+	struct acp_driver *driver = session->acp;
+	while (!send_all(session)) {
+		struct pollfd room = {.fd = driver->input_fd, .events = POLLOUT};
+		int64_t left = deadline - ap_clock_ns();
+		if (driver->input_fd < 0 || left <= 0 || delivery_is_void(session))
+			return false;
+		(void)poll(&room, 1, left > 100 * AP_MS ? 100 : (int)(left / AP_MS) + 1);
+	}
+	return true;
 }
 
 /* Tells which conversation the program is in, and which it could not go on with. */
@@ -163,13 +243,36 @@ static void flush(struct session *session)
 		session_unref(session);
 }
 
+static void on_room(struct loop_source *source)
+{
+	struct acp_driver *driver = ap_container_of(source, struct acp_driver, room);
+	flush(driver->session);
+}
+
 /* --- its life --- */
+
+static bool acp_joins(struct session *session)
+{
+	return loop_add(session->host->loop, &session->acp->room, on_room) == 0;
+}
+
+static void acp_leaves(struct session *session)
+{
+	if (session->acp)
+		loop_remove(session->host->loop, &session->acp->room);
+}
 
 static void acp_fini(struct session *session)
 {
 	struct acp_driver *driver = session->acp;
 	if (!driver)
 		return;
+	acp_message_free(driver->sending);
+	const int fds[] = {driver->room_fd, driver->input_fd};
+	for (size_t i = 0; i < sizeof fds / sizeof *fds; i++) {
+		if (fds[i] >= 0)
+			close(fds[i]);
+	}
 	acp_free(driver->acp);
 	ap_buf_fini(&driver->line);
 	ap_buf_fini(&driver->errors_line);
@@ -185,6 +288,7 @@ static bool acp_init(struct session *session)
 		return false;
 	driver->session = session;
 	driver->answers = KEPT_NONE;
+	driver->input_fd = driver->room_fd = -1;
 	worker_once_init(&driver->flush, session->host->workers, flush_run, flush_rests);
 	return true;
 }
@@ -425,7 +529,14 @@ static int acp_deliver(struct session *session, const struct ap_buf *text,
 	*ret = SESSION_NO_EVIDENCE;
 	pthread_mutex_lock(&session->typing);
 	session_read_on(session); /* the output so far does not answer this prompt */
-	send_all(session);
+	int64_t deadline = ap_clock_ns() + INPUT_LIMIT;
+	if (!send_all_by(session, deadline)) {
+		pthread_mutex_unlock(&session->typing);
+		*ret = SESSION_NOT_SUBMITTED;
+		return delivery_is_void(session)
+			       ? delivery_void(session, err)
+			       : ap_err_errno(err, -ETIMEDOUT, "the input of %s", session->name);
+	}
 	pthread_mutex_lock(&session->output_lock);
 	int r = acp_prompt(session->acp->acp, ap_buf_text(text), text->len, &line);
 	pthread_mutex_unlock(&session->output_lock);
@@ -537,7 +648,9 @@ static int acp_answers(struct session *session, const char *id, const char *word
 	if (r == -EINVAL)
 		return question_no_answer(ret_asked, word, true, err);
 	take_out(session);
-	send_all(session);
+	if (!send_all_by(session, ap_clock_ns() + ANSWER_LIMIT))
+		r = ap_err_set(err, -EIO, "%s does not read its input: it may get the answer later",
+			       session->name);
 	/* who waits from now on learns of what follows the answer, once that was concluded */
 	pthread_mutex_lock(&session->lock);
 	if (session->activity == AP_ACTIVITY_WAITING)
@@ -561,6 +674,8 @@ const struct session_driver driver_acp = {
 	.errors_apart = true,
 	.converses = true,
 	.init = acp_init,
+	.joins = acp_joins,
+	.leaves = acp_leaves,
 	.fini = acp_fini,
 	.opens = acp_opens,
 	.starts = acp_starts,

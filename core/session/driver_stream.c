@@ -15,18 +15,24 @@
 
 /* --- the program's standard input --- */
 
-/* How long a program may take to read its input. */
-#define INPUT_LIMIT (30 * AP_SECOND)
-
-static int write_all(int fd, const char *text, size_t len)
+int input_open(const struct session *session)
 {
-	int64_t deadline = ap_clock_ns() + INPUT_LIMIT;
-	for (size_t done = 0; done < len;) {
-		ssize_t n = write(fd, text + done, len - done);
+	AP_CLEANUP_BUF struct ap_buf path = {0};
+	ap_buf_printf(&path, "%s/input", session->dir);
+	int fd = open(ap_buf_text(&path), O_WRONLY | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0 && errno == ENXIO)
+		return -EAGAIN;
+	return fd >= 0 ? fd : -errno;
+}
+
+int input_write(int fd, const char *text, size_t len, int64_t deadline, size_t *done)
+{
+	while (*done < len) {
+		ssize_t n = write(fd, text + *done, len - *done);
 		struct pollfd room = {.fd = fd, .events = POLLOUT};
 		int64_t left = deadline - ap_clock_ns();
 		if (n > 0)
-			done += (size_t)n;
+			*done += (size_t)n;
 		else if (n < 0 && errno != EAGAIN && errno != EINTR)
 			return -errno;
 		else if (left <= 0 || poll(&room, 1, (int)(left / AP_MS) + 1) == 0)
@@ -37,18 +43,19 @@ static int write_all(int fd, const char *text, size_t len)
 
 int write_input(struct session *session, const char *text, size_t len, struct ap_err *err)
 {
-	AP_CLEANUP_BUF struct ap_buf path = {0};
-	ap_buf_printf(&path, "%s/input", session->dir);
-	AP_CLEANUP_CLOSE int fd =
-		open(ap_buf_text(&path), O_WRONLY | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC);
-	if (fd < 0 && errno == ENXIO)
-		return -EAGAIN; /* the program has not opened its input yet */
-	if (fd < 0)
-		return ap_err_errno(err, -errno, "the input of %s", session->name);
-	int r = session->input_cut ? write_all(fd, "\n", 1) : 0; /* ends the cut line */
+	int64_t deadline = ap_clock_ns() + INPUT_LIMIT;
+	size_t ended = 0, done = 0;
+	AP_CLEANUP_CLOSE int fd = input_open(session);
+	if (fd == -EAGAIN)
+		return fd; /* the program has not opened its input yet */
+	int r = fd < 0 ? fd : 0;
+	if (r == 0 && session->input_cut) /* ends the cut line */
+		r = input_write(fd, "\n", 1, deadline, &ended);
 	if (r == 0)
-		r = write_all(fd, text, len);
-	session->input_cut = r < 0;
+		r = input_write(fd, text, len, deadline, &done);
+	session->input_cut = session->input_cut && !ended;
+	if (r < 0 && done > 0)
+		session->input_cut = true;
 	return r < 0 ? ap_err_errno(err, r, "the input of %s", session->name) : 0;
 }
 

@@ -56,7 +56,8 @@ static bool add_sources(struct session *session)
 	return loop_add(loop, &session->program_ends, on_program_ends) == 0 &&
 	       loop_add(loop, &session->output_grows, on_output) == 0 &&
 	       loop_add(loop, &session->errors_grow, on_errors) == 0 &&
-	       loop_add(loop, &session->review, on_review) == 0;
+	       loop_add(loop, &session->review, on_review) == 0 &&
+	       (!session->driver->joins || session->driver->joins(session));
 }
 
 static void remove_sources(struct session *session)
@@ -66,6 +67,8 @@ static void remove_sources(struct session *session)
 	loop_remove(loop, &session->output_grows);
 	loop_remove(loop, &session->errors_grow);
 	loop_remove(loop, &session->review);
+	if (session->driver->leaves)
+		session->driver->leaves(session);
 }
 
 /* Does not touch the host, which may be freed by then. */

@@ -661,6 +661,25 @@ allowed yes"
     assert [ "$(sent_errors "Method not found")" -lt 10000 ]
 }
 
+@test "programs that read nothing hold up nobody else, however many they are" {
+    acp_pool mount_pool 8 8 -o max_spawning=4
+    local i
+    for i in 1 2 3 4 5 6 7 8; do echo "job$i timeout=60" > "$POOL/acquire"; done
+    for i in 1 2 3 4 5 6 7; do echo "deaf 3000" > "$POOL/leases/job$i/prompt"; done
+    for i in 1 2 3 4 5 6 7; do await contains "$POOL/leases/job$i/output" asked; done
+    JOB=$POOL/leases/job8
+    SECONDS=0
+    assert_equal "$(ask "say on")" on
+    echo job8 > "$POOL/release"
+    assert [ $SECONDS -lt 25 ] # a write to one of them would wait for thirty
+    for i in 1 2 3 4 5 6 7; do touch "$POOL/leases/job$i/worktree/go"; done
+    for i in 1 2 3 4 5 6 7; do
+        JOB=$POOL/leases/job$i
+        assert_equal "$(response)" "asked waited"
+        assert_equal "$(ask "say on")" on
+    done
+}
+
 @test "a line of very many values is skipped, and a request with a very long id" {
     lease_agent
     assert_equal "$(ask heavy)" good

@@ -204,7 +204,8 @@ work_is_shown_and_saved() {
     echo $DRIVER >"$POOL/release"
     assert_equal "$(git -C "$REPO" show agentpool/$DRIVER:made)" "some text"
     await value_is "$POOL/stats/idle_agents" 1
-    echo $DRIVER >"$POOL/acquire"
+    echo "$DRIVER-next" >"$POOL/acquire"
+    JOB=$POOL/leases/$DRIVER-next
     assert_equal "$(wait_for) $(cat "$JOB/diff" "$JOB/response")" "ready "
     assert_equal "$(remembers)" 0
 }
