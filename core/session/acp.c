@@ -656,6 +656,19 @@ static bool is_of_another(const struct acp *acp, const json_t *params)
 	return !acp->adopting && acp->phase == ACP_OPEN && id && strcmp(id, acp->session) != 0;
 }
 
+/* What an error says: its message, and the details where the program has any. */
+static void error_text(const json_t *error, char *ret, size_t size)
+{
+	char message[ACTIVITY_WHY_MAX * 2], details[ACTIVITY_WHY_MAX * 2];
+	const json_t *data = json_object_get(error, "data");
+	acp_one_line(json_object_get(error, "message"), message, sizeof message);
+	acp_one_line(json_is_object(data) ? json_object_get(data, "details") : data, details,
+		     sizeof details);
+	if (!*message && !*details)
+		snprintf(message, sizeof message, "it does not say why");
+	snprintf(ret, size, "%s%s%s", message, *message && *details ? ": " : "", details);
+}
+
 static void take_message(struct acp *acp, json_t *message)
 {
 	const char *method = json_string_value(json_object_get(message, "method"));
@@ -664,7 +677,7 @@ static void take_message(struct acp *acp, json_t *message)
 	bool is_history = acp->at <= acp->started;
 	if (method && acp->at > acp->prompted)
 		acp->heard = true;
-	char why[ACTIVITY_WHY_MAX * 4] = "";
+	char why[ACTIVITY_WHY_MAX * 4 + 2];
 	if (method && id && !json_is_null(id)) {
 		if (!is_history && json_dumpb(id, NULL, 0, JSON_ENCODE_ANY) <= REQUEST_ID_MAX)
 			take_request(acp, id, method, params);
@@ -673,13 +686,9 @@ static void take_message(struct acp *acp, json_t *message)
 		    !is_of_another(acp, params))
 			acp_take_update(acp, json_object_get(params, "update"));
 	} else if (json_is_integer(id)) {
-		if (error)
-			acp_one_line(json_object_get(error, "message"), why, sizeof why);
+		error_text(error, why, sizeof why);
 		take_answer(acp, json_integer_value(id), json_object_get(message, "result"),
-			    !error ? NULL
-			    : *why ? why
-				   : "it does not say why",
-			    json_integer_value(json_object_get(error, "code")));
+			    error ? why : NULL, json_integer_value(json_object_get(error, "code")));
 	}
 }
 

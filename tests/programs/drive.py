@@ -320,7 +320,8 @@ def main():
         pool = None
         broken = ""
         for what, check in CHECKS:
-            if check is check_conversations and name not in RESUMING:
+            # gemini 0.61 keeps no conversation that it has by ACP
+            if check is check_conversations and (name.removesuffix("-acp") not in RESUMING or name == "gemini-acp"):
                 continue
             if PROGRAMS[name][3] is None and check in (check_edit, check_reject, check_interrupt):
                 continue
