@@ -635,12 +635,14 @@ static void take_request(struct acp *acp, json_t *id, const char *method, json_t
 /* What is no message: before the program started it was setup's, and is shown. */
 static void skip(struct acp *acp, const char *line, size_t len)
 {
-	char text[64];
-	snprintf(text, sizeof text, "a line of %zu bytes that is no message", len);
-	if (acp->at <= acp->started)
+	char text[96];
+	if (acp->at <= acp->started) {
 		acp_show_line(acp, line, len);
-	else
-		acp_say(acp, "skipped", text);
+		return;
+	}
+	snprintf(text, sizeof text, "a line of %zu bytes that is no message: %u by now", len,
+		 ++acp->n_skipped);
+	acp_say(acp, "skipped", text);
 }
 
 /* Whether the program repeats what was said before: of that nothing is shown. */
@@ -750,7 +752,8 @@ void acp_line(struct acp *acp, const char *line, size_t len, int64_t at)
 void acp_line_dropped(struct acp *acp)
 {
 	char text[64];
-	snprintf(text, sizeof text, "a line over %d bytes", ACP_LINE_MAX);
+	snprintf(text, sizeof text, "a line over %d bytes: %u by now", ACP_LINE_MAX,
+		 ++acp->n_skipped);
 	acp_say(acp, "skipped", text);
 }
 
@@ -772,6 +775,7 @@ void acp_begin(struct acp *acp, int64_t at, const char *cwd, const char *resume,
 {
 	acp->adopting = false; /* of one that had ended */
 	acp->start++;
+	acp->n_skipped = 0;
 	program_forget(acp);
 	set_cwd(acp, cwd);
 	acp->configure = configure;

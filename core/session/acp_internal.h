@@ -60,6 +60,7 @@ struct acp {
 	enum acp_phase phase;
 	bool adopting;
 	unsigned start;		      /* acp_begin()s so far */
+	unsigned n_skipped;	      /* lines of this program that were no messages */
 	bool anew;		      /* the session is opened in place of another */
 	int64_t at;		      /* the end of the line that was taken last */
 	int64_t started;	      /* where the program's own output begins */

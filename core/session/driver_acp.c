@@ -129,12 +129,12 @@ static void was_sent(struct session *session, const struct acp_message *message)
 static void await_room(struct session *session)
 {
 	struct acp_driver *driver = session->acp;
-	struct epoll_event room = {.events = EPOLLOUT | EPOLLONESHOT};
+	struct epoll_event room = {.events = EPOLLOUT};
 	if (driver->room_fd < 0)
 		driver->room_fd = epoll_create1(EPOLL_CLOEXEC);
 	if (driver->room_fd >= 0 &&
 	    (epoll_ctl(driver->room_fd, EPOLL_CTL_ADD, driver->input_fd, &room) == 0 ||
-	     epoll_ctl(driver->room_fd, EPOLL_CTL_MOD, driver->input_fd, &room) == 0))
+	     errno == EEXIST))
 		(void)loop_watch_fd(session->host->loop, &driver->room, driver->room_fd);
 }
 
@@ -246,6 +246,8 @@ static void flush(struct session *session)
 static void on_room(struct loop_source *source)
 {
 	struct acp_driver *driver = ap_container_of(source, struct acp_driver, room);
+	/* not again before it was written to */
+	(void)loop_watch_fd(driver->session->host->loop, source, -1);
 	flush(driver->session);
 }
 

@@ -11,8 +11,9 @@
  * Locks, in the order in which they are taken: typing, which is held for seconds; the owner's; the
  * session's; then the worker pool's and the loop's. The output's and the backend's are leaves: a
  * thread that takes one holds none of the others. The session calls its callbacks with no lock
- * held, with two exceptions: `changed`, with the session's lock held or not, may take only the
- * worker pool's; `note` of SESSION_SEED_FAILED comes with the host's `seeding` held. */
+ * held, but for these: `changed`, with the session's lock held or not, may take only the
+ * worker pool's; `note` of SESSION_SEED_FAILED comes with the host's `seeding` held, `answered`
+ * perhaps with `typing`. */
 #pragma once
 
 #include <pthread.h>
