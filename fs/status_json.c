@@ -91,6 +91,8 @@ static json_t *screen_lines(const char *screen, unsigned n_most)
 	return lines;
 }
 
+#define REQUEST_LINES 40
+
 /* The first lines of what a program asks; null: it asks nothing. */
 static json_t *request_lines(const char *request, unsigned n_most)
 {
@@ -159,7 +161,8 @@ static json_t *agent_of(const struct ap_agent_overview *agent, int64_t now, unsi
 	set(o, "tasks", number_or_null(agent->has_usage, json_integer(agent->n_tasks)));
 	set(o, "worktree", text(a->worktree));
 	set(o, "exit_status", text(ap_buf_text(&exit_status)));
-	set(o, "request", request_lines(agent->request, n_lines));
+	/* what is asked goes before what is shown */
+	set(o, "request", request_lines(agent->request, n_lines > 0 ? REQUEST_LINES : 0));
 	set(o, "screen", agent->screen ? screen_lines(agent->screen, n_lines) : json_null());
 	return o;
 }
@@ -327,7 +330,7 @@ int status_json(const struct ap_overview *overview, struct ap_buf *out)
 size_t status_page_size(unsigned n_agents_max)
 {
 	unsigned n_large = n_agents_max < 64 ? n_agents_max : 64;
-	return (32u << 10) + n_large * (2u << 10) + (n_agents_max - n_large) * (1u << 10);
+	return (36u << 10) + n_large * (2u << 10) + (n_agents_max - n_large) * (1u << 10);
 }
 
 /* The page and a copy of it recognise each other by this key: nobody who cannot read the file has

@@ -533,7 +533,10 @@ static int acp_deliver(struct session *session, const struct ap_buf *text,
 	session_read_on(session); /* the output so far does not answer this prompt */
 	int64_t deadline = ap_clock_ns() + INPUT_LIMIT;
 	if (!send_all_by(session, deadline)) {
+		bool is_there = session->acp->input_fd >= 0;
 		pthread_mutex_unlock(&session->typing);
+		if (!is_there)
+			return -EAGAIN;
 		*ret = SESSION_NOT_SUBMITTED;
 		return delivery_is_void(session)
 			       ? delivery_void(session, err)

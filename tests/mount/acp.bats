@@ -153,6 +153,7 @@ session_of_agent() { # the conversation of the last prompt
     assert_equal "$(sent session/prompt)" 1
 }
 
+# bats test_tags=large
 @test "ten ACP programs at once answer, each its own" {
     acp_pool mount_pool 10 10 -o max_spawning=4
     local i
@@ -650,6 +651,7 @@ allowed yes"
     assert_equal "$(sent_errors "too many requests wait")" 6
 }
 
+# bats test_tags=large
 @test "a program that asks on and reads nothing is not answered for ever" {
     lease_agent
     prompt "deaf 20000"
@@ -661,6 +663,7 @@ allowed yes"
     assert [ "$(sent_errors "Method not found")" -lt 10000 ]
 }
 
+# bats test_tags=large
 @test "programs that read nothing hold up nobody else, however many they are" {
     acp_pool mount_pool 8 8 -o max_spawning=4
     local i
@@ -680,6 +683,7 @@ allowed yes"
     done
 }
 
+# bats test_tags=large
 @test "a line of very many values is skipped, and a request with a very long id" {
     lease_agent
     assert_equal "$(ask heavy)" good
@@ -862,6 +866,7 @@ no_start_failed() {
 
 # --- its end, and how it goes on ---
 
+# bats test_tags=large
 @test "an ACP program that ends or is killed in a turn is exited, and is started again" {
     lease_agent
     prompt "exit 7"
@@ -879,6 +884,7 @@ no_start_failed() {
     assert_equal "$(wc -l < "$ACP_PROMPTS")" 4 # none was given twice
 }
 
+# bats test_tags=large
 @test "what an ACP program asked when it died is asked no more" {
     lease_agent
     ask_leave "ask execute something"
@@ -907,6 +913,7 @@ die_and_restart() { # [SCRIPT]
     assert_equal "$(grep -c memorable "$JOB/output")" "$said" # what it replays is not said again
 }
 
+# bats test_tags=large
 @test "a program that can resume its conversation does so after its death" {
     local session
     die_and_restart
@@ -914,6 +921,7 @@ die_and_restart() { # [SCRIPT]
     assert_equal "$(sent session/resume) $(sent session/load) $(sent session/new)" "1 0 1"
 }
 
+# bats test_tags=large
 @test "a program that can load its conversation alone does so, and its replay is in no response or output" {
     local session
     die_and_restart '{"resume": false}'
@@ -922,6 +930,7 @@ die_and_restart() { # [SCRIPT]
     assert_equal "$(sent session/resume) $(sent session/load) $(sent session/new)" "0 1 1"
 }
 
+# bats test_tags=large
 @test "a program that can neither begins another conversation after its death" {
     local session
     die_and_restart '{"resume": false, "load": false}'
@@ -930,6 +939,7 @@ die_and_restart() { # [SCRIPT]
     assert_equal "$(sent session/resume) $(sent session/load) $(sent session/new)" "0 0 2"
 }
 
+# bats test_tags=large
 @test "a program that has lost its conversation begins another one after its death" {
     lease_agent
     ask "say something"
@@ -943,6 +953,7 @@ die_and_restart() { # [SCRIPT]
 
 # --- the daemon's death ---
 
+# bats test_tags=large
 @test "a turn goes on over a kill -9 of the daemon, and is given once" {
     lease_agent
     local pid
@@ -959,6 +970,7 @@ die_and_restart() { # [SCRIPT]
     assert_equal "$(sent session/prompt) $(sent session/new) $(sent initialize)" "3 1 1"
 }
 
+# bats test_tags=large
 @test "a turn that ends while the daemon is away has its response after the mount" {
     lease_agent
     prompt wait
@@ -975,6 +987,7 @@ die_and_restart() { # [SCRIPT]
     assert_equal "$(wc -l < "$ACP_PROMPTS")" 2
 }
 
+# bats test_tags=large
 @test "the response to the last prompt is there after a kill -9 of the daemon" {
     lease_agent
     assert_equal "$(ask "stop refusal")" stopped
@@ -991,6 +1004,7 @@ die_and_restart() { # [SCRIPT]
     assert_equal "$(jq -r '.title + " " + .status' "$JOB/calls")" "make completed"
 }
 
+# bats test_tags=large
 @test "how the last turn ended is known after a kill -9 of the daemon" {
     lease_agent
     local word
@@ -1010,6 +1024,7 @@ die_and_restart() { # [SCRIPT]
     refute contains "$JOB/why" overloaded
 }
 
+# bats test_tags=large
 @test "why an ACP program did not begin is known after a kill -9 of the daemon" {
     local word
     for word in '"login": true' '"protocol": 2'; do
@@ -1028,6 +1043,7 @@ die_and_restart() { # [SCRIPT]
     done
 }
 
+# bats test_tags=large
 @test "the options of a profile are set over a kill -9 of the daemon" {
     local how message
     printf 'configure = model large\nconfigure = mode ask\n' >> "$DIR/acp.conf"
@@ -1057,6 +1073,7 @@ die_and_restart() { # [SCRIPT]
     done
 }
 
+# bats test_tags=large
 @test "what is asked when the turn ends while the daemon is away is answered as cancelled" {
     lease_agent
     prompt wait-leave
@@ -1070,6 +1087,7 @@ die_and_restart() { # [SCRIPT]
     assert_equal "$(cat "$JOB/request")" ""
 }
 
+# bats test_tags=large
 @test "what is asked when the daemon is killed is asked still, once, and can be answered" {
     lease_agent
     ask_leave "asks 2 execute edit"
@@ -1089,6 +1107,7 @@ die_and_restart() { # [SCRIPT]
     assert_equal "$(sent session/prompt)" 1
 }
 
+# bats test_tags=large
 @test "what is asked while the daemon is away is asked after the mount" {
     lease_agent
     prompt "wait-ask execute something"
@@ -1104,6 +1123,7 @@ die_and_restart() { # [SCRIPT]
     assert outcomes_are yes
 }
 
+# bats test_tags=large
 @test "what was answered before a kill -9 of the daemon is not asked again" {
     lease_agent
     ask_leave "ask-wait execute something"
@@ -1119,6 +1139,7 @@ die_and_restart() { # [SCRIPT]
     assert_equal "$(jq -r .permission.option "$JOB/calls")" yes
 }
 
+# bats test_tags=large
 @test "a daemon that is killed while its program shakes hands leaves one that works" {
     echo "{\"slow\": \"$DIR/may\"}" > "$ACP_SCRIPT"
     acp_pool start_pool 1 1
@@ -1201,14 +1222,17 @@ turns_over_kills() { # before|behind
     done
 }
 
+# bats test_tags=large
 @test "a kill -9 of the daemon before every message of a turn changes nothing of it" {
     turns_over_kills before
 }
 
+# bats test_tags=large
 @test "a kill -9 of the daemon behind every message of a turn changes nothing of it" {
     turns_over_kills behind
 }
 
+# bats test_tags=large
 @test "a kill -9 of the daemon round an answer of the handshake leaves a program that works" {
     local message how n
     for how in before behind; do
@@ -1243,6 +1267,7 @@ sys.exit(held[0] < 60000)
 PYTHON
 }
 
+# bats test_tags=large
 @test "a prompt that was written in part when the daemon was killed is waiting, and can be cancelled" {
     lease_agent
     local pid
@@ -1266,6 +1291,7 @@ PYTHON
     rm "$ACP_HOME/faults"
 }
 
+# bats test_tags=large
 @test "a prompt that was given when the daemon was killed goes on as soon as its program says so" {
     [ -n "${CRASH_POINTS:-}" ] || skip "CRASH_POINTS=yes says that the daemon is built with them"
     export AGENTPOOL_CRASH_POINT=prompt-given
@@ -1286,6 +1312,7 @@ PYTHON
     assert_equal "$(sent session/prompt)" 1
 }
 
+# bats test_tags=large
 @test "a lease that ends after a kill -9 of the daemon leaves nothing of its conversation" {
     lease_agent
     prompt wait
@@ -1295,6 +1322,7 @@ PYTHON
     next_lease_is_clean
 }
 
+# bats test_tags=large
 @test "a conversation goes on over an unmount with persist=yes" {
     lease_agent -o persist=yes
     local pid
@@ -1319,6 +1347,7 @@ resumed() { # ID
     jq -c 'select(.event == "resumed") | .conversation' "$POOL/events" | grep -qxF "\"$1\""
 }
 
+# bats test_tags=large
 @test "two labels leased in turn by one ACP program have each their own conversation, and it is not started again" {
     acp_pool mount_pool 1 1
     lease one
@@ -1343,6 +1372,7 @@ resumed() { # ID
     assert_equal "$(sent session/resume)" 2
 }
 
+# bats test_tags=large
 @test "a program that can only load goes on likewise, and what it repeats is in no output of the lease" {
     echo '{"resume": false}' >"$ACP_SCRIPT"
     acp_pool mount_pool 1 1
@@ -1355,6 +1385,7 @@ resumed() { # ID
     assert_equal "$(grep -c memorable "$JOB/output")" 1 # the answer to history
 }
 
+# bats test_tags=large
 @test "a label goes on with its conversation when the daemon and every program were killed" {
     acp_pool mount_pool 1 1 -o persist=yes
     lease one
@@ -1372,6 +1403,7 @@ resumed() { # ID
     assert_equal "$(ask history)" $'say first\nsession '"$session"
 }
 
+# bats test_tags=large
 @test "a conversation that an ACP program has no more is told to be gone, and another one begins" {
     acp_pool mount_pool 1 1
     lease one
@@ -1386,6 +1418,7 @@ resumed() { # ID
     refute [ "$(session_of_agent)" = "$session" ]
 }
 
+# bats test_tags=large
 @test "config/resume=no begins another conversation for the same label" {
     acp_pool mount_pool 1 1 -o resume=no
     lease one
@@ -1395,6 +1428,7 @@ resumed() { # ID
     assert_equal "$(ask history)" "session $(session_of_agent)"
 }
 
+# bats test_tags=large
 @test "a reset conversation does not come back" {
     acp_pool mount_pool 1 1
     lease one
@@ -1408,6 +1442,7 @@ resumed() { # ID
 
 # --- from lease to lease ---
 
+# bats test_tags=large
 @test "the next lease has another conversation of the same program" {
     lease_agent
     local pid
@@ -1427,6 +1462,7 @@ resumed() { # ID
     assert_equal "$(sent session/new) $(sent initialize)" "2 1"
 }
 
+# bats test_tags=large
 @test "on_release=restart starts an ACP program anew, without the conversation before" {
     lease_agent -o on_release=restart
     local pid
@@ -1441,6 +1477,7 @@ resumed() { # ID
     assert_equal "$(sent session/resume) $(sent session/load) $(sent session/new)" "0 0 2"
 }
 
+# bats test_tags=large
 @test "on_release=keep hands the conversation to the next lease" {
     lease_agent -o on_release=keep
     ask "say shared"
@@ -1461,6 +1498,7 @@ next_lease_is_clean() {
     refused "No data available" allow
 }
 
+# bats test_tags=large
 @test "a lease that is released in its turn ends, and its turn with it" {
     lease_agent
     prompt wait
@@ -1469,6 +1507,7 @@ next_lease_is_clean() {
     next_lease_is_clean
 }
 
+# bats test_tags=large
 @test "a lease that is released while it asks ends, and its question with it" {
     lease_agent
     ask_leave "ask execute something"
@@ -1477,6 +1516,7 @@ next_lease_is_clean() {
     refute contains "$ACP_LOG" '"yes"'
 }
 
+# bats test_tags=large
 @test "a lease whose time is over in a turn ends, and its turn with it" {
     acp_pool mount_pool 1 1
     echo "job ttl=4s" > "$POOL/acquire"
@@ -1485,6 +1525,7 @@ next_lease_is_clean() {
     next_lease_is_clean
 }
 
+# bats test_tags=large
 @test "kill ends an ACP program in its turn, and saves the work" {
     lease_agent
     local pid
@@ -1500,6 +1541,7 @@ next_lease_is_clean() {
     next_lease_is_clean
 }
 
+# bats test_tags=large
 @test "a recycled ACP program is another one, with another conversation" {
     acp_pool mount_pool 1 1
     await value_is "$POOL/agents/agent-1/activity" ready

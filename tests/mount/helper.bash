@@ -47,7 +47,8 @@ pause() { # SECONDS
 }
 
 status_of_pool() {
-    cat "$POOL/status" "$DIR/log" 2>&1 || true
+    cat "$POOL/status" "$DIR/log" "$POOL"/agents/*/why 2>&1 || true
+    tail -n 12 "$POOL/events" 2>&1 || true
 }
 
 value_is() { # FILE VALUE
