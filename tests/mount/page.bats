@@ -157,7 +157,8 @@ PAGE
         browser open "$PAGE"
         shows "asks on $agent is waiting"
         shows "echo allow > $POOL/agents/$agent/answer"
-        shows "title sure?"
+        # what is asked is there with the next look at the agents
+        [ "$(browser await 60 "document.body.innerText.includes('title sure?')")" != null ]
         is_well
         browser shot "$DIR/asks-$width.png"
         [ -z "${SHOTS:-}" ] || cp "$DIR/asks-$width.png" "$SHOTS"
