@@ -164,6 +164,21 @@ int file_write(const char *path, const void *data, size_t len, struct ap_err *er
 	return write_anew(path, 0600, data, len, err);
 }
 
+int file_replace(const char *path, const void *data, size_t len, struct ap_err *err)
+{
+	AP_CLEANUP_BUF struct ap_buf temporary = {0};
+	ap_buf_printf(&temporary, "%s.new", path);
+	if (temporary.failed)
+		return ap_err_errno(err, -ENOMEM, "%s", path);
+	(void)unlink(ap_buf_text(&temporary)); /* of one that died over it */
+	int r = file_write(ap_buf_text(&temporary), data, len, err);
+	if (r == 0 && rename(ap_buf_text(&temporary), path) < 0)
+		r = ap_err_errno(err, -errno, "%s", path);
+	if (r < 0)
+		(void)unlink(ap_buf_text(&temporary));
+	return r;
+}
+
 int file_printf(const char *path, struct ap_err *err, const char *fmt, ...)
 {
 	char text[PATH_MAX + 64];

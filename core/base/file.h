@@ -16,6 +16,10 @@ FILE *file_create(const char *path);
 /* Creates a file or replaces its contents, likewise for the owner only. */
 int file_write(const char *path, const void *data, size_t len, struct ap_err *err);
 
+/* The same as a whole: whoever reads it, or dies here, has the file before or the new one. Needs
+ * the name PATH.new. */
+int file_replace(const char *path, const void *data, size_t len, struct ap_err *err);
+
 /* Creates a file or replaces its contents, with the mode that the umask leaves: for files that git
  * and users work with. */
 int file_printf(const char *path, struct ap_err *err, const char *fmt, ...)

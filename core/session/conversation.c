@@ -83,7 +83,7 @@ static void record(struct session *session)
 		      *session->forgotten ? session->forgotten : "-");
 	pthread_mutex_unlock(&session->lock);
 	if (!path.failed && !text.failed) /* fails on a full disk */
-		(void)file_write(ap_buf_text(&path), ap_buf_text(&text), text.len, NULL);
+		(void)file_replace(ap_buf_text(&path), ap_buf_text(&text), text.len, NULL);
 }
 
 void conversation_adopt(struct session *session)

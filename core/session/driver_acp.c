@@ -89,7 +89,7 @@ static struct acp_message *next_message(struct session *session)
 	pthread_mutex_unlock(&session->output_lock);
 	ap_buf_printf(&path, "%s/acp", session->dir);
 	if (changed) /* on a full disk the next daemon asks again */
-		(void)file_write(ap_buf_text(&path), record.data, record.len, NULL);
+		(void)file_replace(ap_buf_text(&path), record.data, record.len, NULL);
 	return message;
 }
 

@@ -122,12 +122,30 @@ static void makes_dirs(void **state)
 	assert_int_equal(file_make_dirs("/", &err), 0);
 }
 
+/* Who has it open keeps the old one: it is never seen in part. */
+static void replaces(void **state)
+{
+	char text[16];
+	assert_int_equal(file_replace("record", "first\n", 6, NULL), 0);
+	FILE *before = fopen("record", "re");
+	assert_non_null(before);
+	assert_int_equal(file_replace("record", "second\n", 7, NULL), 0);
+	assert_non_null(fgets(text, sizeof text, before));
+	assert_string_equal(text, "first\n");
+	fclose(before);
+	assert_int_equal(file_read_line(".", "record", text, sizeof text), 0);
+	assert_string_equal(text, "second");
+	assert_int_equal(access("record.new", F_OK), -1);
+	assert_int_equal(file_replace("none/record", "x", 1, NULL), -ENOENT);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		IT("a path is canonical whether it is there or not", resolves),
 		IT("a path is within a directory by its names and by what they are", is_within),
 		IT("a directory is made with those above it", makes_dirs),
+		IT("a file is replaced as a whole", replaces),
 		IT("a mount is found whatever is in its path", finds_mounts),
 	};
 	return cmocka_run_group_tests_name("file", tests, make_top, remove_top);
