@@ -30,13 +30,12 @@ struct acp *acp_new(void)
 	return acp;
 }
 
-static void pending_free(struct acp_pending *pending)
+static void pending_fini(struct acp_pending *pending)
 {
 	json_decref(pending->id);
 	free(pending->question);
 	for (unsigned i = 0; i < QUESTION_OPTIONS_MAX; i++)
 		free(pending->options[i]);
-	free(pending);
 }
 
 void acp_message_free(struct acp_message *message)
@@ -53,7 +52,8 @@ static void pending_forget(struct acp *acp, struct acp_pending *pending)
 {
 	ap_list_remove(&pending->link);
 	acp->n_pending--;
-	pending_free(pending);
+	pending_fini(pending);
+	free(pending);
 }
 
 static void sent_forget(struct acp *acp)
@@ -604,9 +604,7 @@ static void take_sent(struct acp *acp, json_t *params, const struct acp_sent *se
 			   question_option(asked.question, option ? option : ""));
 	}
 	acp_note_permission(acp, call ? call : "", json_incref(permission));
-	free(asked.question);
-	for (unsigned i = 0; i < QUESTION_OPTIONS_MAX; i++)
-		free(asked.options[i]);
+	pending_fini(&asked);
 }
 
 static void take_request(struct acp *acp, json_t *id, const char *method, json_t *params)

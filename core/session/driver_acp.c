@@ -352,22 +352,22 @@ static int64_t last_call(const struct kept *calls)
 	return at;
 }
 
-static int acp_opens(struct session *session, bool adopt)
+static int open_kept(const struct session *session, const char *name, bool adopt, struct kept *ret)
 {
 	AP_CLEANUP_BUF struct ap_buf path = {0};
+	ap_buf_printf(&path, "%s/%s", session->dir, name);
+	if (adopt)
+		return kept_adopt(ret, ap_buf_text(&path));
+	unlink(ap_buf_text(&path)); /* whatever an agent has made of it */
+	return kept_open(ret, ap_buf_text(&path));
+}
+
+static int acp_opens(struct session *session, bool adopt)
+{
 	struct kept calls = KEPT_NONE, answers = KEPT_NONE;
-	ap_buf_printf(&path, "%s/answers", session->dir);
-	if (!adopt)
-		unlink(ap_buf_text(&path));
-	int r = adopt ? kept_adopt(&answers, ap_buf_text(&path))
-		      : kept_open(&answers, ap_buf_text(&path));
-	path.len = 0;
-	ap_buf_printf(&path, "%s/calls", session->dir);
-	if (!adopt)
-		unlink(ap_buf_text(&path));
+	int r = open_kept(session, "answers", adopt, &answers);
 	if (r == 0)
-		r = adopt ? kept_adopt(&calls, ap_buf_text(&path))
-			  : kept_open(&calls, ap_buf_text(&path));
+		r = open_kept(session, "calls", adopt, &calls);
 	if (r < 0) {
 		kept_close(&answers);
 		return r;
