@@ -57,7 +57,8 @@ struct session_driver {
 	/* As session_resume(). NULL: only a start of the program can. */
 	int (*resume)(struct session *session, const char *conversation, int64_t limit_ns);
 
-	/* Has the program break off what it does. Does not block. NULL: the profile's keys do. */
+	/* Has the program break off what it does: session->n_cancels says that it is asked for, and
+	 * the driver subtracts what it has said. Does not block. NULL: the profile's keys do. */
 	void (*cancel)(struct session *session);
 
 	/* --- its output: output_lock held --- */

@@ -32,7 +32,6 @@ struct acp_driver {
 	struct ap_buf line, errors_line; /* being printed */
 	bool line_dropped;		 /* it is too long */
 	struct kept answers;		 /* typing */
-	atomic_bool cancels;		 /* the turn is to be broken off */
 	struct worker_once flush;	 /* holds a reference until it rests */
 	struct acp_message *sending;	 /* written in part; typing; so are the next three */
 	size_t written;
@@ -215,11 +214,28 @@ static void tell_conversation(struct session *session)
 		conversation_told(session, now);
 }
 
+static unsigned cancels_asked(struct session *session)
+{
+	pthread_mutex_lock(&session->lock);
+	unsigned n = session->n_cancels;
+	pthread_mutex_unlock(&session->lock);
+	return n;
+}
+
+static void cancels_done(struct session *session, unsigned n)
+{
+	pthread_mutex_lock(&session->lock);
+	session->n_cancels -= n;
+	session_review_now(session);
+	pthread_mutex_unlock(&session->lock);
+}
+
 static void flush_run(struct worker_once *once)
 {
 	struct session *session = ap_container_of(once, struct acp_driver, flush)->session;
+	unsigned n_cancels = cancels_asked(session);
 	pthread_mutex_lock(&session->typing);
-	if (atomic_exchange(&session->acp->cancels, false)) {
+	if (n_cancels > 0) {
 		pthread_mutex_lock(&session->output_lock);
 		acp_cancel(session->acp->acp);
 		pthread_mutex_unlock(&session->output_lock);
@@ -227,6 +243,8 @@ static void flush_run(struct worker_once *once)
 	}
 	send_all(session);
 	pthread_mutex_unlock(&session->typing);
+	if (n_cancels > 0)
+		cancels_done(session, n_cancels);
 	tell_conversation(session);
 }
 
@@ -566,12 +584,6 @@ static int acp_deliver(struct session *session, const struct ap_buf *text,
 	return r;
 }
 
-static void acp_cancels(struct session *session)
-{
-	atomic_store(&session->acp->cancels, true);
-	flush(session);
-}
-
 /* Closes the session, and opens another one. */
 static int reopen(struct session *session, const char *conversation)
 {
@@ -691,7 +703,7 @@ const struct session_driver driver_acp = {
 	.command = acp_command,
 	.forget = acp_forget,
 	.resume = acp_resume,
-	.cancel = acp_cancels,
+	.cancel = flush,
 	.printed = acp_printed,
 	.complained = acp_complained,
 	.response = acp_response_of,

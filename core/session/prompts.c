@@ -281,13 +281,18 @@ void job_prompt_locked(struct session *session)
 
 /* --- keys --- */
 
+static void be_busy_locked(struct session *session, const char *why)
+{
+	if (session->activity != AP_ACTIVITY_STARTING)
+		session->activity = AP_ACTIVITY_BUSY;
+	snprintf(session->why, sizeof session->why, "%s", why);
+	tell_changed(session);
+}
+
 void keys_begin_locked(struct session *session)
 {
 	session->n_keys++;
-	if (session->activity != AP_ACTIVITY_STARTING)
-		session->activity = AP_ACTIVITY_BUSY;
-	snprintf(session->why, sizeof session->why, "keys: being typed");
-	tell_changed(session);
+	be_busy_locked(session, "keys: being typed");
 }
 
 void keys_typed_locked(struct session *session, int64_t from_ns)
@@ -381,7 +386,13 @@ int session_cancel(struct session *session, uint64_t token, struct ap_err *err)
 	if (!session->driver->cancel)
 		return session_keys(session, token, profile_values(session->host->profile)->cancel,
 				    err);
-	int r = session_running(session, false, err);
+	pthread_mutex_lock(&session->lock);
+	int r = running_locked(session, false, err);
+	if (r == 0) { /* who waits from now on learns of what comes of it */
+		session->n_cancels++;
+		be_busy_locked(session, "cancel: asked for");
+	}
+	pthread_mutex_unlock(&session->lock);
 	if (r == 0)
 		session->driver->cancel(session);
 	return r;

@@ -328,6 +328,11 @@ static void activity_set_locked(struct session *session, const struct activity *
 		snprintf(session->why, sizeof session->why, "keys: being typed");
 		return;
 	}
+	if (session->n_cancels > 0 && concluded->activity != AP_ACTIVITY_EXITED) {
+		session->activity = AP_ACTIVITY_BUSY;
+		snprintf(session->why, sizeof session->why, "cancel: asked for");
+		return;
+	}
 	bool asks = concluded->activity == AP_ACTIVITY_WAITING && !session->delivering;
 	if (concluded->activity == AP_ACTIVITY_EXITED || asks || !prompted_locked(session))
 		return;

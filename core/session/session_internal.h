@@ -117,6 +117,7 @@ struct session {
 	bool looking;			 /* a worker captures the screen */
 	bool reads_on;			 /* there is more output than was read */
 	bool answered;			 /* auto_answer has answered the question on the screen */
+	unsigned n_cancels;		 /* asked for, and not said to the program yet: likewise */
 	bool ruling;	 /* a rule is about to answer it: the session counts as busy */
 	char judged[20]; /* id of the question on the screen that rules have judged; "": none */
 	struct loop_source output_grows; /* watches the raw output's file */
