@@ -809,12 +809,18 @@ static bool can_come_to_serve(const struct machine_slot *slot)
 	return slot && slot->state != AP_AGENT_DRAINING && slot->state != AP_AGENT_STOPPING;
 }
 
+/* Why nothing more is granted; 0: something may be. */
+static int grants_nothing(const struct machine_view *m)
+{
+	return m->closed ? -ESHUTDOWN : m->limits.spent ? -EDQUOT : 0;
+}
+
 static int on_acquire(struct machine_view *m, const struct machine_event *event, int64_t now,
 		      struct machine_effects *fx)
 {
 	struct machine_request *request = event->request;
-	if (m->closed)
-		return -ESHUTDOWN;
+	if (grants_nothing(m))
+		return grants_nothing(m);
 	if (request->agent && !can_come_to_serve(machine_find_number(m, request->agent)))
 		return -ENOENT;
 	uint32_t hash = (uint32_t)ap_hash(request->label.text);
@@ -1037,8 +1043,8 @@ static void try_again(struct machine_view *m, struct machine_request *request, i
 		      int64_t now, struct machine_effects *fx)
 {
 	request->n_tries += error != -ECHILD && error != MACHINE_KILLED;
-	if (m->closed) {
-		answer(fx, request, -ESHUTDOWN);
+	if (grants_nothing(m)) {
+		answer(fx, request, grants_nothing(m));
 	} else if (request->n_tries >= MAX_TRIES) {
 		answer(fx, request, -EIO);
 	} else if (request->deadline_ns <= now) {
@@ -1384,6 +1390,8 @@ static int on_config(struct machine_view *m, const struct machine_event *event, 
 		m->target = (int)m->limits.min_size;
 	if (m->limits.policy != SCALING_EWMA)
 		m->load = (struct scaling_load){0};
+	if (m->limits.spent)
+		refuse_all(m, -EDQUOT, fx);
 	return on_timer(m, event, now, fx); /* for what is due under the new limits */
 }
 

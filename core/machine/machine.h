@@ -39,6 +39,7 @@ struct machine_limits {
 	int64_t spawn_timeout_ns; /* of validating and recycling, too */
 	int64_t pass_ns;	  /* between maintenance passes; 0: adapted, see pass_interval() */
 	bool keep_program;	  /* the agent's program keeps running when a lease ends */
+	bool spent;		  /* nothing more is granted: acquirers get -EDQUOT */
 };
 
 /* A label in the machine's index: an acquirer's in the queue, or a slot's. */
@@ -289,14 +290,14 @@ unsigned machine_max_effects(const struct machine_view *machine);
 /* Processes one event; empties `effects` first. Returns 0, or why it refused the event: then
  * nothing has changed, and a request that the event brought stays the caller's.
  * ADOPT: -EBUSY (the slot is not free), -EEXIST (label or number exists already).
- * ACQUIRE: -ESHUTDOWN, -EEXIST (the label is leased or asked for), -ENOENT (no such agent), -EAGAIN
- * (the queue is full, or the user's part of it). CANCEL: -EALREADY. RELEASE: -ENOENT, -ESTALE.
- * RENEW: -ESTALE. PROMPT: -ESTALE, -EDQUOT. KILL, RECYCLE: -EBUSY, -ENOENT, -ESTALE. SCALE:
- * -ERANGE. OPEN: -ESHUTDOWN. An outcome that the machine does not await any more: -ESTALE.
- * The result of an acquirer's request: 0, -EAGAIN (`once`, and no agent is idle), -ETIMEDOUT,
- * -ECANCELED, -ESHUTDOWN, -ENOENT (its agent is removed), -EHOSTDOWN (nothing can serve:
- * spawn_error), -EIO (two agents failed under it), or the error of a validation that was not the
- * agent's fault. */
+ * ACQUIRE: -ESHUTDOWN, -EDQUOT, -EEXIST (the label is leased or asked for), -ENOENT (no such
+ * agent), -EAGAIN (the queue is full, or the user's part of it). CANCEL: -EALREADY. RELEASE:
+ * -ENOENT, -ESTALE. RENEW: -ESTALE. PROMPT: -ESTALE, -EDQUOT. KILL, RECYCLE: -EBUSY, -ENOENT,
+ * -ESTALE. SCALE: -ERANGE. OPEN: -ESHUTDOWN. An outcome that the machine does not await any more:
+ * -ESTALE. The result of an acquirer's request: 0, -EAGAIN (`once`, and no agent is idle),
+ * -ETIMEDOUT, -ECANCELED, -ESHUTDOWN, -EDQUOT, -ENOENT (its agent is removed), -EHOSTDOWN (nothing
+ * can serve: spawn_error), -EIO (two agents failed under it), or the error of a validation that was
+ * not the agent's fault. */
 int machine_step(struct machine *machine, const struct machine_event *event, int64_t now_ns,
 		 struct machine_effects *effects);
 

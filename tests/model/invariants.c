@@ -179,6 +179,7 @@ static void check_liveness(const struct world *w)
 		CHECK(w, m->n_in_state[AP_AGENT_SPAWNING] + m->n_in_state[AP_AGENT_RECYCLING] > 0,
 		      "who waits and could be served has an agent coming");
 	CHECK(w, !m->closed || m->n_waiting == 0, "nobody waits at a closed pool");
+	CHECK(w, !m->limits.spent || m->n_waiting == 0, "nobody waits for what is not granted");
 }
 
 static bool rests(const struct machine_slot *slot)

@@ -322,8 +322,8 @@ static void retry(struct naive *n, int request, int result, int64_t now)
 	struct naive_request *q = &n->requests[request];
 	q->slot = -1;
 	q->tries += result != -ECHILD && result != -EOWNERDEAD; /* its program has ended */
-	if (n->closed) {
-		answer(n, request, -ESHUTDOWN);
+	if (n->closed || n->limits.spent) {
+		answer(n, request, n->closed ? -ESHUTDOWN : -EDQUOT);
 		return;
 	}
 	if (q->tries >= 2 || q->deadline <= now) {
@@ -557,6 +557,8 @@ static int acquire(struct naive *n, const struct machine_request *asked, int req
 {
 	if (n->closed)
 		return -ESHUTDOWN;
+	if (n->limits.spent)
+		return -EDQUOT;
 	if (asked->agent) {
 		struct naive_agent *a = by_number(n, asked->agent);
 		if (!a || a->state == AP_AGENT_DRAINING || a->state == AP_AGENT_STOPPING)
@@ -1084,6 +1086,8 @@ static int handle(struct naive *n, const struct machine_event *event, int reques
 	case MACHINE_CONFIG:
 		if (event->limits)
 			n->limits = *event->limits;
+		while (n->limits.spent && n->n_queued > 0)
+			refuse(n, 0, -EDQUOT);
 		return configure(n, now);
 	case MACHINE_SCALE:
 		return scale(n, event->target);

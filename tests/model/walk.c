@@ -51,6 +51,7 @@ static struct machine_limits some_limits(struct world *w, unsigned n_slots)
 			      .max_memory = one_in(w, 2) ? 0 : 100,
 			      .max_cpu = one_in(w, 2) ? 0 : 80},
 		.scale_down_window_ns = one_in(w, 3) ? 0 : some_time(w, 3600 * AP_SECOND),
+		.spent = one_in(w, 12),
 		.idle_timeout_ns = one_in(w, 3) ? 0 : some_time(w, 3600 * AP_SECOND),
 		.spawn_timeout_ns = AP_SECOND + some_time(w, 60 * AP_SECOND),
 		.pass_ns = one_in(w, 3) ? 0 : 100 * AP_MS + some_time(w, 3600 * AP_SECOND),
