@@ -93,9 +93,13 @@ int events_open(struct events **ret, const char *path, struct ap_err *err)
 /* Texts of programs and users need not be UTF-8: the event leaves such a text out. */
 static void add_field(json_t *event, const struct event_field *field)
 {
-	json_t *value = !field->text   ? json_integer(field->number)
-			: *field->text ? json_string(field->text)
-				       : NULL;
+	json_t *value = NULL;
+	if (!field->text)
+		value = json_integer(field->number);
+	else if (*field->text && field->number == EVENT_JSON)
+		value = json_loads(field->text, JSON_DECODE_ANY, NULL);
+	else if (*field->text)
+		value = json_string(field->text);
 	if (value)
 		json_object_set_new(event, field->name, value);
 }
@@ -152,7 +156,8 @@ static void write_locked(struct events *events, const char *kind, int64_t at_ns,
 	json_object_set_new(event, "event", json_string(kind));
 	for (size_t i = 0; i < n; i++)
 		add_field(event, &fields[i]);
-	char *line = json_dumps(event, JSON_COMPACT | JSON_PRESERVE_ORDER);
+	char *line =
+		json_dumps(event, JSON_COMPACT | JSON_PRESERVE_ORDER | JSON_REAL_PRECISION(15));
 	if (line) {
 		ap_buf_adds(out, line);
 		ap_buf_adds(out, "\n");

@@ -29,8 +29,10 @@ void events_end(struct events *events);
 struct event_field {
 	const char *name; /* NULL: the end of the array */
 	const char *text; /* NULL: it is the number; "": the field is left out */
-	int64_t number;
+	int64_t number;	  /* with a text: EVENT_JSON if that is JSON, else 0 */
 };
+
+#define EVENT_JSON 1
 
 /* Queues an event; `kind` and the fields' names are literals. Does not block. An event that has no
  * room in the queue is only counted, and an event `missed` says how many there were. */

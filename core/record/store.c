@@ -13,7 +13,7 @@
 #include "clock.h"
 #include "list.h"
 
-#define SCHEMA_VERSION 5
+#define SCHEMA_VERSION 6
 #define HISTORY_MAX    "10000"	 /* leases that are over and remembered */
 #define CONVERSED_MAX  "10000"	 /* labels whose conversations are remembered */
 #define BUSY_MS	       10000	 /* somebody is at the database by hand */
@@ -32,18 +32,21 @@ static const char schema[] =
 	"CREATE TABLE IF NOT EXISTS lease"
 	" (token INTEGER PRIMARY KEY, label TEXT, agent INTEGER, uid INTEGER, pid INTEGER,"
 	"  holder_start INTEGER, by_handle INTEGER, created INTEGER, base TEXT, ttl INTEGER,"
-	"  affinity INTEGER, granted INTEGER, ending TEXT, prompts INTEGER, permission TEXT);"
+	"  affinity INTEGER, granted INTEGER, ending TEXT, prompts INTEGER, permission TEXT,"
+	"  budget TEXT);"
 	"CREATE TABLE IF NOT EXISTS prompt"
 	" (agent INTEGER, seq INTEGER, text BLOB, command INTEGER, taken INTEGER,"
 	"  PRIMARY KEY (agent, seq));"
 	"CREATE TABLE IF NOT EXISTS history"
 	" (token INTEGER PRIMARY KEY, label TEXT, agent INTEGER, uid INTEGER, base TEXT,"
-	"  granted INTEGER, ended INTEGER, reason TEXT);"
+	"  granted INTEGER, ended INTEGER, reason TEXT, usage TEXT);"
+	"CREATE TABLE IF NOT EXISTS usage"
+	" (agent INTEGER PRIMARY KEY, token INTEGER, account TEXT, line TEXT);"
 	"CREATE TABLE IF NOT EXISTS conversation"
 	" (label TEXT, profile TEXT, id TEXT NOT NULL, place TEXT, time INTEGER,"
 	"  PRIMARY KEY (label, profile));"
 	"CREATE INDEX IF NOT EXISTS conversation_time ON conversation (time);"
-	"PRAGMA user_version = 5;"
+	"PRAGMA user_version = 6;"
 	"COMMIT;";
 
 /* SQL that makes a store of a version one of the next. */
@@ -61,6 +64,11 @@ static const char *const upgrades[SCHEMA_VERSION] = {
 	[4] = "BEGIN IMMEDIATE;"
 	      "ALTER TABLE lease ADD COLUMN permission TEXT;"
 	      "PRAGMA user_version = 5;"
+	      "COMMIT;",
+	[5] = "BEGIN IMMEDIATE;"
+	      "ALTER TABLE lease ADD COLUMN budget TEXT;"
+	      "ALTER TABLE history ADD COLUMN usage TEXT;"
+	      "PRAGMA user_version = 6;"
 	      "COMMIT;",
 };
 
@@ -90,6 +98,9 @@ enum statement {
 	CONVERSATION_DROP,
 	CONVERSATIONS_TRIM,
 	CONVERSATION_GET,
+	USAGE_PUT,
+	USAGE_DROP,
+	USAGE_GET,
 	N_STATEMENTS,
 };
 
@@ -108,7 +119,7 @@ static const char *const statements[N_STATEMENTS] = {
 	[AGENT_USED] = "UPDATE agent SET clean = 0, requests = requests + 1, served = served + 1"
 		       " WHERE number = ?1",
 	[LEASE_PUT] = "INSERT OR REPLACE INTO lease VALUES"
-		      " (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
+		      " (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)",
 	[LEASE_GRANTED] = "UPDATE lease SET granted = ?2 WHERE token = ?1",
 	[LEASE_ENDS] = "UPDATE lease SET ending = ?2 WHERE token = ?1",
 	[LEASE_DROP] = "DELETE FROM lease WHERE token = ?1",
@@ -125,12 +136,17 @@ static const char *const statements[N_STATEMENTS] = {
 		" ORDER BY time DESC LIMIT 1 OFFSET " CONVERSED_MAX ")",
 	[CONVERSATION_GET] = "SELECT id, place FROM conversation WHERE label = ?1 AND profile = ?2",
 	[HISTORY_ADD] = "INSERT OR REPLACE INTO history"
-			" SELECT token, label, agent, uid, base, granted, ?2, ?3"
+			" SELECT token, label, agent, uid, base, granted, ?2, ?3,"
+			" (SELECT line FROM usage"
+			"  WHERE usage.agent = lease.agent AND usage.token = lease.token)"
 			" FROM lease WHERE token = ?1 AND granted > 0",
+	[USAGE_PUT] = "INSERT OR REPLACE INTO usage VALUES (?1, ?2, ?3, ?4)",
+	[USAGE_DROP] = "DELETE FROM usage WHERE agent = ?1",
+	[USAGE_GET] = "SELECT token, account, line FROM usage WHERE agent = ?1",
 	[HISTORY_TRIM] = "DELETE FROM history WHERE token <= ?1 - " HISTORY_MAX,
 };
 
-#define VALUES_MAX 15
+#define VALUES_MAX 16
 
 struct value {
 	char *text;	/* owned; NULL: it is the number */
@@ -441,7 +457,14 @@ void txn_agent(struct store_txn *txn, const struct store_agent *agent)
 void txn_agent_gone(struct store_txn *txn, unsigned number)
 {
 	ADD(txn, AGENT_DROP, number_of(number));
+	ADD(txn, USAGE_DROP, number_of(number));
 	txn_prompts_gone(txn, number, STORE_ALL_PROMPTS);
+}
+
+void txn_usage(struct store_txn *txn, unsigned agent, const struct store_usage *usage)
+{
+	ADD(txn, USAGE_PUT, number_of(agent), number_of((int64_t)usage->token),
+	    text_of(usage->account), text_of(usage->line));
 }
 
 void txn_agent_used(struct store_txn *txn, unsigned number)
@@ -456,7 +479,7 @@ void txn_lease(struct store_txn *txn, const struct store_lease *lease)
 	    number_of(lease->holder_start), number_of(lease->by_handle), number_of(lease->created),
 	    text_of(lease->base), number_of(lease->ttl_ns), number_of(lease->affinity),
 	    number_of(lease->granted), text_of(lease->ending), number_of(lease->n_prompts),
-	    text_of(lease->permission));
+	    text_of(lease->permission), text_of(lease->budget));
 }
 
 void txn_lease_granted(struct store_txn *txn, uint64_t token, int64_t now)
@@ -820,6 +843,28 @@ bool store_conversation(struct store *store, const char *label, const char *prof
 	return found;
 }
 
+bool store_usage(struct store *store, unsigned agent, struct store_usage *ret)
+{
+	bool found = false;
+	pthread_mutex_lock(&store->db_lock);
+	if (!store->db)
+		(void)connect(store, NULL); /* what fails here fails again at the next write */
+	sqlite3_stmt *get = store->prepared[USAGE_GET];
+	if (get) {
+		sqlite3_bind_int64(get, 1, agent);
+		found = sqlite3_step(get) == SQLITE_ROW;
+		if (found) {
+			struct columns row = {get, 0};
+			ret->token = (uint64_t)number(&row);
+			text(&row, ret->account, sizeof ret->account);
+			text(&row, ret->line, sizeof ret->line);
+		}
+		sqlite3_reset(get);
+	}
+	pthread_mutex_unlock(&store->db_lock);
+	return found;
+}
+
 struct setting_reader {
 	int (*take)(void *data, const char *name, const char *value);
 	void *data;
@@ -897,6 +942,7 @@ static int lease_row(sqlite3_stmt *query, void *data)
 	text(&row, lease.ending, sizeof lease.ending);
 	lease.n_prompts = (uint64_t)number(&row);
 	text(&row, lease.permission, sizeof lease.permission);
+	text(&row, lease.budget, sizeof lease.budget);
 	return reader->take(reader->data, &lease);
 }
 

@@ -13,6 +13,7 @@
 #include "err.h"
 #include "permission.h"
 #include "text.h"
+#include "usage.h"
 
 struct store;
 
@@ -61,6 +62,7 @@ struct store_lease {
 	uint64_t n_prompts;
 	char ending[16]; /* why it ends; "": it does not */
 	char permission[AP_PERMISSION_MAX]; /* its word; "": that of the configuration */
+	char budget[AP_BUDGET_MAX];	    /* likewise */
 };
 
 struct store_prompt {
@@ -74,6 +76,13 @@ struct store_prompt {
 struct store_conversation {
 	char id[128];
 	char place[4096]; /* the directory where the program was in it last */
+};
+
+/* What an agent has used. */
+struct store_usage {
+	uint64_t token;			   /* of its lease; 0: none */
+	char account[AP_ACCOUNT_TEXT_MAX]; /* as ap_account_format() */
+	char line[192];			   /* that of the lease, for the history */
 };
 
 /* --- transactions --- */
@@ -99,7 +108,10 @@ void txn_setting(struct store_txn *txn, const char *name, const char *value);
 /* Writes the record of an agent, in place of the one before. */
 void txn_agent(struct store_txn *txn, const struct store_agent *agent);
 
-/* Removes the record of an agent, and its prompts. */
+/* Writes what an agent has used, in place of what stood before. */
+void txn_usage(struct store_txn *txn, unsigned agent, const struct store_usage *usage);
+
+/* Removes the record of an agent, its usage and its prompts. */
 void txn_agent_gone(struct store_txn *txn, unsigned number);
 
 /* Counts a lease in the agent's record, and records that its worktree is in use. */
@@ -114,7 +126,8 @@ void txn_lease_granted(struct store_txn *txn, uint64_t token, int64_t now);
 /* Records that the lease ends, and why. */
 void txn_lease_ends(struct store_txn *txn, uint64_t token, const char *reason);
 
-/* Removes the record of a lease that is over, and adds it to the history if it was granted. */
+/* Removes the record of a lease that is over, and adds it to the history if it was granted, with
+ * what it has used by its agent's record. */
 void txn_lease_over(struct store_txn *txn, uint64_t token, int64_t now, const char *reason);
 
 /* Records a prompt for an agent, and counts it for the lease unless it is a command. */
@@ -163,6 +176,9 @@ int64_t store_counter(struct store *store, const char *name, int64_t initial);
 /* The conversation of a label. False: none is recorded. */
 bool store_conversation(struct store *store, const char *label, const char *profile,
 			struct store_conversation *ret);
+
+/* What an agent has used. False: nothing is recorded. */
+bool store_usage(struct store *store, unsigned agent, struct store_usage *ret);
 
 /* Call `take` with every record until it fails, and return its error. `take` must not use the
  * store.

@@ -74,13 +74,10 @@ struct field {
 	}
 
 static const struct field fields[] = {
-	FIELD("agent", agent),
-	FIELD("base", base),
-	FIELD("commit", commit),
-	FIELD("branch", branch),
-	FIELD("backend", backend),
-	FIELD("reason", reason),
-	FIELD("template", template_commit),
+	FIELD("agent", agent),	   FIELD("base", base),
+	FIELD("commit", commit),   FIELD("branch", branch),
+	FIELD("backend", backend), FIELD("reason", reason),
+	FIELD("usage", usage),	   FIELD("template", template_commit),
 };
 
 void kept_work_show(const struct kept_info *info, struct ap_buf *ret)

@@ -38,6 +38,7 @@ struct kept_info {
 	char backend[16];
 	char template_commit[72];
 	char reason[32];  /* why the lease ended */
+	char usage[192];  /* what it has used, as one line; "": nothing is known */
 	int64_t ended_ns; /* wall clock; whole seconds are kept */
 	int64_t size;	  /* bytes of blocks that it takes; -1: not counted yet */
 };

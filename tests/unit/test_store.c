@@ -53,6 +53,22 @@ static void by_hand(const char *sql)
 	sqlite3_close(db);
 }
 
+static int is_it(void *expected, int n, char **values, char **names)
+{
+	assert_int_equal(n, 1);
+	assert_string_equal(values[0] ? values[0] : "", expected);
+	return 0;
+}
+
+/* A query gives that one value. */
+static void assert_by_hand(const char *sql, const char *expected)
+{
+	sqlite3 *db;
+	assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+	assert_int_equal(sqlite3_exec(db, sql, is_it, (char *)expected, NULL), SQLITE_OK);
+	sqlite3_close(db);
+}
+
 static void counters_hold(void **state)
 {
 	open_it();
@@ -102,6 +118,7 @@ static const struct store_lease lease = {
 	.ttl_ns = 5,
 	.affinity = UINT64_MAX,
 	.permission = "allow:read,search",
+	.budget = "2.5usd",
 };
 
 static void records_are_read_as_they_were_written(void **state)
@@ -134,6 +151,10 @@ static void records_are_read_as_they_were_written(void **state)
 	assert_memory_equal(&lease_read, &lease, sizeof lease);
 }
 
+#define BEFORE_USAGE                                                                               \
+	"ALTER TABLE lease DROP COLUMN budget; ALTER TABLE history DROP COLUMN usage;"             \
+	"DROP TABLE usage;"
+
 static void a_store_of_the_version_before_is_read_and_is_of_this_one_then(void **state)
 {
 	open_it();
@@ -145,7 +166,7 @@ static void a_store_of_the_version_before_is_read_and_is_of_this_one_then(void *
 	by_hand("ALTER TABLE agent DROP COLUMN ports;"
 		"ALTER TABLE agent RENAME COLUMN shim TO keeper;"
 		"ALTER TABLE agent RENAME COLUMN shim_start TO keeper_start;"
-		"ALTER TABLE lease DROP COLUMN permission;"
+		"ALTER TABLE lease DROP COLUMN permission;" BEFORE_USAGE
 		"PRAGMA user_version = 2;");
 	open_it();
 	for (int i = 0; i < 2; i++, open_again()) {
@@ -157,7 +178,32 @@ static void a_store_of_the_version_before_is_read_and_is_of_this_one_then(void *
 		assert_int_equal(agent_read.shim_start, 78);
 		assert_int_equal(lease_read.affinity, UINT64_MAX);
 		assert_string_equal(lease_read.permission, "");
+		assert_string_equal(lease_read.budget, "");
 	}
+}
+
+static void what_an_agent_has_used_goes_to_the_history_of_its_lease(void **state)
+{
+	struct store_usage found = {.token = 0};
+	open_it();
+	struct store_txn *txn = store_txn_new();
+	txn_lease(txn, &lease);
+	txn_lease_granted(txn, lease.token, 5);
+	txn_usage(txn, lease.agent, &(struct store_usage){lease.token, "1 2 3", "input_tokens 7"});
+	assert_int_equal(store_commit(store, txn, false, &err), 0);
+	assert_true(store_usage(store, lease.agent, &found));
+	assert_true(found.token == lease.token);
+	assert_string_equal(found.account, "1 2 3");
+	assert_string_equal(found.line, "input_tokens 7");
+	assert_false(store_usage(store, lease.agent + 1, &found));
+	txn = store_txn_new();
+	txn_lease_over(txn, lease.token, 9, "release");
+	txn_agent_gone(txn, lease.agent);
+	assert_int_equal(store_commit(store, txn, false, &err), 0);
+	assert_false(store_usage(store, lease.agent, &found));
+	store_close(store);
+	assert_by_hand("SELECT usage FROM history", "input_tokens 7");
+	open_it();
 }
 
 static void a_label_has_the_last_conversation_of_each_profile(void **state)
@@ -170,8 +216,8 @@ static void a_label_has_the_last_conversation_of_each_profile(void **state)
 	txn_conversation(txn, "job", "codex", &(struct store_conversation){"other", "/place"}, 3);
 	assert_int_equal(store_commit(store, txn, false, &err), 0);
 	store_close(store);
-	by_hand("DROP INDEX conversation_time; ALTER TABLE lease DROP COLUMN permission;"
-		"PRAGMA user_version = 4;");
+	by_hand("DROP INDEX conversation_time; ALTER TABLE lease DROP COLUMN "
+		"permission;" BEFORE_USAGE "PRAGMA user_version = 4;");
 	open_it();
 	assert_true(store_conversation(store, "job", "claude", &found));
 	assert_string_equal(found.id, "second");
@@ -389,6 +435,8 @@ int main(void)
 			 one_that_fails_costs_no_other),
 		WITH_DIR("what has to be taken is tried again until it is",
 			 what_insists_is_taken_when_it_can_be),
+		WITH_DIR("what an agent has used goes to the history of its lease",
+			 what_an_agent_has_used_goes_to_the_history_of_its_lease),
 		WITH_DIR("a newer schema is refused, and not a byte is changed",
 			 a_newer_schema_is_refused_untouched),
 		WITH_DIR("what is no database is said to be damaged",
