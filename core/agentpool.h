@@ -17,6 +17,7 @@
 #include "config.h"
 #include "err.h"
 #include "permission.h"
+#include "usage.h"
 #include "reason.h"
 #include "states.h"
 #include "text.h"
@@ -116,6 +117,7 @@ struct ap_acquire {
 	pid_t holder;	     /* the lease ends when this process does; 0: none */
 	bool by_handle;	     /* the lease ends with the caller's handle */
 	int permission;	     /* a policy (permission.h); -1: config/permission */
+	int64_t budget;	     /* (usage.h); -1: config/budget */
 	const char *restore; /* name in kept/: what is laid over the worktree before the answer;
 				NULL: nothing */
 };
@@ -220,6 +222,7 @@ int64_t ap_pool_config_number(struct ap_pool *pool, enum ap_option option);
 struct ap_stats {
 	unsigned n_active, n_idle, n_total, n_spawning, n_waiting, utilization; /* percent */
 	uint64_t n_requests, n_recycles, n_spawned, n_terminated;
+	struct ap_usage used;	      /* since the pool began */
 	int64_t scaled_ns, uptime_ns; /* last scale step, 0: none; since start */
 	enum ap_scale_direction scale_direction;
 	bool closed;
@@ -274,6 +277,8 @@ struct ap_agent_info {
 	pid_t owner_pid, pid; /* holder; the program, 0 when it has ended */
 	uint64_t token;	      /* of its lease; 0: not leased */
 	uint32_t permission;  /* of its lease: a policy (permission.h) */
+	int64_t budget;	      /* likewise (usage.h) */
+	struct ap_usage used, used_ever; /* in its lease; since it was made */
 	int64_t created_ns, granted_ns, expires_ns, idle_since_ns; /* 0: does not apply */
 	unsigned n_requests, n_recycles, generation;
 	uint64_t n_prompts;
@@ -360,6 +365,11 @@ int ap_agent_commit(struct ap_pool *pool, struct ap_agent *agent, uint64_t token
  * -EBUSY, -ENODEV. */
 int ap_agent_activity_set(struct ap_pool *pool, struct ap_agent *agent, const char *text,
 			  struct ap_err *err);
+
+/* Takes what the program reports of its use, by a hook: a line `NAME VALUE`, where its own counter
+ * is now. -EINVAL, -ERANGE, -EBUSY, -ENODEV. */
+int ap_agent_count(struct ap_pool *pool, struct ap_agent *agent, const char *text,
+		   struct ap_err *err);
 
 /* Its last AP_TRANSITIONS changes of state, oldest first, a line each: time, from, to, reason.
  * False when the agent is gone. */

@@ -24,6 +24,9 @@ enum ap_option {
 	AP_OPT_ACQUIRE_TIMEOUT,
 	AP_OPT_LEASE_TTL,
 	AP_OPT_PERMISSION,
+	AP_OPT_BUDGET,
+	AP_OPT_OVER_BUDGET,
+	AP_OPT_POOL_BUDGET,
 	AP_OPT_SPAWN_TIMEOUT,
 	AP_OPT_SPAWN_BACKEND,
 	AP_OPT_MAX_SPAWNING,
@@ -65,6 +68,7 @@ enum ap_option_type {
 	AP_TYPE_SIZE,	    /* bytes */
 	AP_TYPE_TERMINAL,   /* columns << 16 | rows */
 	AP_TYPE_PERMISSION, /* a policy, as ap_permission_parse() reads it */
+	AP_TYPE_BUDGET,	    /* as ap_budget_parse() reads it */
 	AP_TYPE_TEXT,	    /* one line */
 	AP_TYPE_CHOICE,	    /* one of the words in `choices` */
 };

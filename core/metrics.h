@@ -9,6 +9,7 @@ struct ap_agent_metrics {
 	unsigned number;
 	int64_t age_ns;
 	uint64_t n_requests;
+	struct ap_usage used; /* since it was made */
 	bool has_usage; /* its process tree was measured: at a pass, or when its files were read */
 	uint64_t memory;
 	int64_t cpu_ns;

@@ -73,6 +73,12 @@ static int set_permission(const struct tree_call *call, const char *text, int *r
 	return 0;
 }
 
+static int set_budget(const struct tree_call *call, const char *text, int64_t *ret)
+{
+	int r = ap_budget_parse(text, ret, call->err);
+	return r < 0 ? ap_err_wrap(call->err, r, "budget") : 0;
+}
+
 static int acquire_option(const struct tree_call *call, const char *key, const char *value,
 			  struct ap_acquire *acquire)
 {
@@ -90,9 +96,11 @@ static int acquire_option(const struct tree_call *call, const char *key, const c
 		return set_word(call, key, value, acquire->base, sizeof acquire->base);
 	if (strcmp(key, "permission") == 0)
 		return set_permission(call, value, &acquire->permission);
-	return ap_err_set(call->err, -EINVAL,
-			  "'%.64s' is none of: timeout ttl pid agent affinity base permission",
-			  key);
+	if (strcmp(key, "budget") == 0)
+		return set_budget(call, value, &acquire->budget);
+	return ap_err_set(
+		call->err, -EINVAL,
+		"'%.64s' is none of: timeout ttl pid agent affinity base permission budget", key);
 }
 
 int control_acquire(const struct tree_call *call, char *line, struct ap_request *request)
@@ -101,6 +109,7 @@ int control_acquire(const struct tree_call *call, char *line, struct ap_request 
 		.timeout_ns = -1,
 		.ttl_ns = -1,
 		.permission = -1,
+		.budget = -1,
 		.uid = call->uid,
 		.pid = call->tid,
 		.by_handle = call->by_handle,

@@ -23,7 +23,7 @@ int control_run(const struct control_command *commands, const struct tree_call *
 		struct ap_request *request);
 
 /* acquire: `[LABEL] [timeout=DUR] [ttl=DUR] [pid=N] [agent=NAME] [affinity=KEY] [base=REF]
- * [permission=WORD]`. */
+ * [permission=WORD] [budget=WORD]`. */
 int control_acquire(const struct tree_call *call, char *line, struct ap_request *request);
 
 /* release: `LABEL|NAME [discard]`. */

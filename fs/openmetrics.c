@@ -299,6 +299,59 @@ static void agent_requests(const struct page *page)
 		of_agent(page, &page->agents[i], "_total", (double)page->agents[i].n_requests);
 }
 
+static const struct {
+	const char *direction;
+	enum ap_usage_value value;
+} directions[] = {
+	{"input", AP_USAGE_INPUT},
+	{"output", AP_USAGE_OUTPUT},
+	{"cached", AP_USAGE_CACHED},
+};
+
+static void tokens(const struct page *page)
+{
+	for (size_t i = 0; i < sizeof directions / sizeof *directions; i++) {
+		int64_t n = page->m->stats.used.at[directions[i].value];
+		if (n >= 0)
+			sample(page, "_total", "direction", directions[i].direction, (double)n);
+	}
+}
+
+static void cost(const struct page *page)
+{
+	if (page->m->stats.used.at[AP_USAGE_COST] >= 0)
+		sample(page, "_total", "", "",
+		       ap_usage_dollars(page->m->stats.used.at[AP_USAGE_COST]));
+}
+
+static void agent_tokens_of(const struct page *page, const struct ap_agent_metrics *agent,
+			    size_t direction)
+{
+	AP_CLEANUP_BUF struct ap_buf labels = {0};
+	int64_t n = agent->used.at[directions[direction].value];
+	if (n < 0)
+		return;
+	ap_buf_printf(&labels, "agent=\"agent-%u\",direction", agent->number);
+	sample(page, "_total", ap_buf_text(&labels), directions[direction].direction, (double)n);
+}
+
+static void agent_tokens(const struct page *page)
+{
+	for (unsigned i = 0; i < page->m->n_agents; i++) {
+		for (size_t j = 0; j < sizeof directions / sizeof *directions; j++)
+			agent_tokens_of(page, &page->agents[i], j);
+	}
+}
+
+static void agent_cost(const struct page *page)
+{
+	for (unsigned i = 0; i < page->m->n_agents; i++) {
+		int64_t money = page->agents[i].used.at[AP_USAGE_COST];
+		if (money >= 0)
+			of_agent(page, &page->agents[i], "_total", ap_usage_dollars(money));
+	}
+}
+
 /* --- the table --- */
 
 struct family {
@@ -327,6 +380,12 @@ static const struct family families[] = {
 	 "How long the acquirer waits that waits longest; 0: none does.", waiter_oldest},
 	{"agentpool_requests", "counter", "", "Leases granted since the pool began, over mounts.",
 	 requests},
+	{"agentpool_tokens", "counter", "",
+	 "Tokens since the pool began, as far as programs say it: input that was read anew, "
+	 "output, "
+	 "and what was read from caches.",
+	 tokens},
+	{"agentpool_cost_usd", "counter", "usd", "What that has cost, likewise.", cost},
 	{"agentpool_acquire", "counter", "",
 	 "Acquirers by answer: hit is by an agent that was idle, spawned by a new one, handoff by "
 	 "one that came back.",
@@ -368,6 +427,9 @@ static const struct family families[] = {
 	{"agentpool_agent_age_seconds", "gauge", "seconds", "Since the agent was made.", agent_age},
 	{"agentpool_agent_requests", "counter", "", "Leases that the agent has served.",
 	 agent_requests},
+	{"agentpool_agent_tokens", "counter", "", "Tokens that the agent's programs have used.",
+	 agent_tokens},
+	{"agentpool_agent_cost_usd", "counter", "usd", "What that has cost.", agent_cost},
 };
 
 static bool is_utf8(const char *text)

@@ -116,10 +116,23 @@ static json_t *number_or_null(bool known, json_t *number)
 	return json_null();
 }
 
+/* What is known of it, by the names of the file `usage`. */
+static json_t *usage_of(const struct ap_usage *usage)
+{
+	AP_CLEANUP_BUF struct ap_buf line = {0};
+	ap_buf_adds(&line, "{");
+	ap_usage_format(usage, "\"", "\":", ",", &line);
+	if (line.len > 1)
+		line.len--;
+	ap_buf_adds(&line, "}");
+	json_t *object = json_loads(ap_buf_text(&line), 0, NULL);
+	return object ? object : json_object();
+}
+
 static json_t *lease_of(const struct ap_agent_info *a)
 {
 	json_t *lease = json_object();
-	char permission[AP_PERMISSION_MAX];
+	char permission[AP_PERMISSION_MAX], budget[AP_BUDGET_MAX];
 	if (!a->label[0]) {
 		json_decref(lease);
 		return json_null();
@@ -134,6 +147,9 @@ static json_t *lease_of(const struct ap_agent_info *a)
 	set(lease, "base", text(a->base));
 	ap_permission_format(a->permission, permission, sizeof permission);
 	set(lease, "permission", text(permission));
+	ap_budget_format(a->budget, budget, sizeof budget);
+	set(lease, "budget", text(budget));
+	set(lease, "usage", usage_of(&a->used));
 	return lease;
 }
 
@@ -155,6 +171,7 @@ static json_t *agent_of(const struct ap_agent_overview *agent, int64_t now, unsi
 	set(o, "prompts", json_integer((json_int_t)a->n_prompts));
 	set(o, "recycles", json_integer(a->n_recycles));
 	set(o, "generation", json_integer(a->generation));
+	set(o, "usage", usage_of(&a->used_ever));
 	set(o, "pid", number_or_null(a->pid != 0, json_integer(a->pid)));
 	set(o, "memory", number_or_null(agent->has_usage, json_integer((json_int_t)agent->memory)));
 	set(o, "cpu", number_or_null(agent->has_usage, rounded(agent->cpu_percent, 1)));

@@ -186,6 +186,33 @@ static void queue(const struct page *page, const struct ap_overview *o)
 		line(page, YELLOW, 0, ap_buf_text(&text));
 }
 
+static struct short_text amount(int64_t n)
+{
+	struct short_text ret;
+	if (n < 10000)
+		snprintf(ret.text, sizeof ret.text, "%d", (int)n);
+	else if (n < 10000000)
+		snprintf(ret.text, sizeof ret.text, "%dk", (int)(n / 1000));
+	else
+		snprintf(ret.text, sizeof ret.text, "%.0fM", (double)n / 1e6);
+	return ret;
+}
+
+/* What was used since the pool began, if anything is known. */
+static void used(const struct page *page, const struct ap_usage *usage)
+{
+	AP_CLEANUP_BUF struct ap_buf text = {0};
+	const int64_t *at = usage->at;
+	if (at[AP_USAGE_COST] >= 0)
+		ap_buf_printf(&text, "  $%.2f", ap_usage_dollars(at[AP_USAGE_COST]));
+	if (at[AP_USAGE_INPUT] >= 0)
+		ap_buf_printf(&text, "  %s tokens in", amount(at[AP_USAGE_INPUT]).text);
+	if (at[AP_USAGE_OUTPUT] >= 0)
+		ap_buf_printf(&text, "  %s out", amount(at[AP_USAGE_OUTPUT]).text);
+	if (text.len > 0)
+		line(page, PLAIN, 0, ap_buf_text(&text) + 2);
+}
+
 static void head(const struct page *page, const struct ap_overview *o)
 {
 	const struct ap_stats *stats = &o->metrics.stats;
@@ -205,6 +232,7 @@ static void head(const struct page *page, const struct ap_overview *o)
 		ap_buf_printf(&use, ", longest %s", span(o->metrics.oldest_waiter_ns).text);
 	line(page, stats->n_waiting > 0 ? YELLOW : PLAIN, 0, ap_buf_text(&use));
 	queue(page, o);
+	used(page, &stats->used);
 
 	if (stats->n_files > 0) {
 		ap_buf_printf(&making, "checking out: %u of %u files", stats->n_files_done,

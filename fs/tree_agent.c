@@ -35,6 +35,11 @@ static int activity_line(const struct tree_call *call, char *line)
 	return ap_agent_activity_set(call->pool, call->agent, line, call->err);
 }
 
+static int usage_line(const struct tree_call *call, char *line)
+{
+	return ap_agent_count(call->pool, call->agent, line, call->err);
+}
+
 static int fetch_diff(const struct tree_call *call, struct ap_request *request)
 {
 	return ap_agent_text(call->pool, call->agent, AP_TEXT_DIFF, request, call->err);
@@ -291,14 +296,23 @@ static void print_lease(const struct ap_agent_info *a, struct ap_buf *out)
 
 static void print_owner(const struct ap_agent_info *a, struct ap_buf *out)
 {
-	char permission[AP_PERMISSION_MAX];
+	char permission[AP_PERMISSION_MAX], budget[AP_BUDGET_MAX];
 	if (!a->token)
 		return;
 	ap_buf_printf(out, "uid %u\npid %d\n", a->owner_uid, (int)a->owner_pid);
 	print_date(out, "granted", a->granted_ns);
 	print_date(out, "expires", a->expires_ns);
 	ap_permission_format(a->permission, permission, sizeof permission);
-	ap_buf_printf(out, "token %" PRIu64 "\npermission %s\n", a->token, permission);
+	ap_budget_format(a->budget, budget, sizeof budget);
+	ap_buf_printf(out, "token %" PRIu64 "\npermission %s\nbudget %s\n", a->token, permission,
+		      budget);
+}
+
+static void print_usage(const struct ap_agent_info *a, struct ap_buf *out)
+{
+	if (a->token)
+		ap_usage_format(&a->used, "", " ", "\n", out);
+	ap_usage_format(&a->used_ever, "agent_", " ", "\n", out);
 }
 
 static void print_id(const struct ap_agent_info *a, struct ap_buf *out)
@@ -402,7 +416,12 @@ const struct tree_row tree_agent[] = {
 	VALUE(print_why, "why", "the evidence that activity was concluded from"),
 	VALUE(print_lease, "lease", "the label; empty when not leased"),
 	VALUE(print_owner, "owner",
-	      "uid, pid, granted, expires, token and permission of the lease, a line each"),
+	      "uid, pid, granted, expires, token, permission and budget of the lease, a line each"),
+	{ROW(print_usage, "usage",
+	     "tokens and money that the lease, and the agent ever, have used; its own hook may "
+	     "write "
+	     "it"),
+	 .wakes = true, .line = usage_line, .writer = TREE_WRITER_HOLDER},
 	SILENT(print_id, "id", "the agent's name"),
 	VALUE(print_pid, "pid",
 	      "of the program; empty before it has started and when it has ended"),

@@ -67,7 +67,7 @@ static int acquire_show(const struct tree_call *call, struct ap_buf *out)
 	ap_pool_stats(call->pool, &stats);
 	ap_buf_printf(out,
 		      "write: [LABEL] [timeout=DUR] [ttl=DUR] [pid=N] [agent=NAME] [affinity=KEY] "
-		      "[base=REF] [permission=WORD]\n"
+		      "[base=REF] [permission=WORD] [budget=WORD]\n"
 		      "%u waiting\n",
 		      stats.n_waiting);
 	return 0;
@@ -134,6 +134,7 @@ static int submit_restore(const struct tree_call *call, const char *words,
 		.timeout_ns = -1,
 		.ttl_ns = -1,
 		.permission = -1,
+		.budget = -1,
 		.uid = call->uid,
 		.pid = call->tid,
 	};
@@ -318,7 +319,7 @@ const struct tree_row tree_root[] = {
 	{"README", "this tree and its idioms on one screen", .show = readme_show},
 	{"acquire",
 	 "lease an agent: [LABEL] [timeout=DUR] [ttl=DUR] [pid=N] [agent=NAME] [affinity=KEY] "
-	 "[base=REF] [permission=WORD]",
+	 "[base=REF] [permission=WORD] [budget=WORD]",
 	 .show = acquire_show, .submit = control_acquire, .writer = TREE_WRITER_ANYONE,
 	 .fresh = true, .holds = true},
 	{"release", "end a lease, its work saved: LABEL|NAME [discard]", .submit = control_release,

@@ -83,6 +83,25 @@ static void print_quantile(const struct ap_metrics *look, const struct stat_valu
 		ap_buf_printf(out, "%.6f\n", ns / (double)AP_SECOND);
 }
 
+static void print_tokens(const struct ap_metrics *look, const struct stat_value *value,
+			 struct ap_buf *out)
+{
+	int64_t n = *(const int64_t *)field(look, value);
+	if (n >= 0)
+		ap_buf_printf(out, "%" PRId64 "\n", n);
+}
+
+static void print_money(const struct ap_metrics *look, const struct stat_value *value,
+			struct ap_buf *out)
+{
+	char text[32];
+	int64_t money = *(const int64_t *)field(look, value);
+	if (money < 0)
+		return;
+	ap_usage_format_value(AP_USAGE_COST, money, text, sizeof text);
+	ap_buf_printf(out, "%s\n", text);
+}
+
 static void print_cause(const struct ap_metrics *look, const struct stat_value *value,
 			struct ap_buf *out)
 {
@@ -155,6 +174,14 @@ const struct tree_row tree_stats[] = {
 	VALUE(print_total, stats.n_spawned, "spawned_agents", "agents made since the pool began"),
 	VALUE(print_total, stats.n_terminated, "terminated_agents",
 	      "agents ended since the pool began"),
+	VALUE(print_tokens, stats.used.at[AP_USAGE_INPUT], "input_tokens",
+	      "tokens that programs have read anew since the pool began; empty: none is known"),
+	VALUE(print_tokens, stats.used.at[AP_USAGE_OUTPUT], "output_tokens",
+	      "tokens that they have written"),
+	VALUE(print_tokens, stats.used.at[AP_USAGE_CACHED], "cached_tokens",
+	      "tokens that they have read from caches"),
+	VALUE(print_money, stats.used.at[AP_USAGE_COST], "cost_usd",
+	      "what that has cost, as far as programs say it"),
 	VALUE(print_date, stats.scaled_ns, "last_scale_event",
 	      "when the pool last changed size; empty: never"),
 	VALUE(print_direction, stats.scale_direction, "scale_direction",

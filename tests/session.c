@@ -50,10 +50,19 @@ static void on_activity(void *owner, enum ap_activity from, enum ap_activity to,
 		say("turn", "ended");
 }
 
-static void on_taken(void *owner, uint64_t seq)
+static int on_taken(void *owner, uint64_t seq, bool is_command, struct ap_err *err)
 {
-	(void)owner, (void)seq;
+	(void)owner, (void)seq, (void)is_command, (void)err;
 	say("prompt", "taken");
+	return 0;
+}
+
+static void on_used(void *owner, const struct ap_usage_report *report)
+{
+	AP_CLEANUP_BUF struct ap_buf text = {0};
+	(void)owner;
+	ap_usage_format(&report->usage, "", " ", " ", &text);
+	say(report->is_turn ? "turn used" : "used by now", ap_buf_text(&text));
 }
 
 static void on_done(void *owner, uint64_t seq, enum session_outcome outcome, size_t len,
@@ -98,6 +107,7 @@ static const struct session_callbacks callbacks = {
 	.ended = on_ended,
 	.activity = on_activity,
 	.prompt_taken = on_taken,
+	.used = on_used,
 	.prompt_done = on_done,
 	.prompts_dropped = on_dropped,
 	.note = on_note,

@@ -56,7 +56,7 @@ static void format_money(int64_t money, char *ret, size_t size)
 	ret[n] = '\0';
 }
 
-static void format_value(int value, int64_t number, char *ret, size_t size)
+void ap_usage_format_value(enum ap_usage_value value, int64_t number, char *ret, size_t size)
 {
 	if (value == AP_USAGE_COST)
 		format_money(number, ret, size);
@@ -64,15 +64,15 @@ static void format_value(int value, int64_t number, char *ret, size_t size)
 		snprintf(ret, size, "%" PRId64, number);
 }
 
-void ap_usage_format(const struct ap_usage *usage, const char *before, const char *behind,
-		     struct ap_buf *ret)
+void ap_usage_format(const struct ap_usage *usage, const char *before, const char *between,
+		     const char *behind, struct ap_buf *ret)
 {
 	char text[32];
 	for (int i = 0; i < AP_N_USAGE; i++) {
 		if (usage->at[i] < 0)
 			continue;
-		format_value(i, usage->at[i], text, sizeof text);
-		ap_buf_printf(ret, "%s%s %s%s", before, names[i], text, behind);
+		ap_usage_format_value((enum ap_usage_value)i, usage->at[i], text, sizeof text);
+		ap_buf_printf(ret, "%s%s%s%s%s", before, names[i], between, text, behind);
 	}
 }
 
@@ -173,9 +173,10 @@ static int64_t grown(int64_t before, int64_t now)
 static void count_on(struct ap_account *account, const struct ap_usage_report *report,
 		     struct ap_usage *added)
 {
-	if (account->context != report->number)
+	if (report->number && account->context != report->number) {
 		account->last = AP_USAGE_UNKNOWN;
-	account->context = report->number;
+		account->context = report->number;
+	}
 	for (int i = 0; i < AP_N_COUNTERS; i++) {
 		int64_t now = added->at[i], before = account->last.at[i];
 		if (now < 0)
@@ -293,7 +294,7 @@ int ap_budget_parse(const char *text, int64_t *ret, struct ap_err *err)
 
 static void format_amount(int64_t budget, int64_t amount, char *ret, size_t size)
 {
-	format_value(is_money(budget) ? AP_USAGE_COST : AP_USAGE_INPUT, amount, ret, size);
+	ap_usage_format_value(is_money(budget) ? AP_USAGE_COST : AP_USAGE_INPUT, amount, ret, size);
 }
 
 void ap_budget_format(int64_t budget, char *ret, size_t size)

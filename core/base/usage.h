@@ -38,10 +38,12 @@ bool ap_usage_is_known(const struct ap_usage *usage);
 /* Adds the counters that are known, and takes the other values over. */
 void ap_usage_add(struct ap_usage *sum, const struct ap_usage *more);
 
-/* Appends what is known, `NAME VALUE` each, with `before` in front of the name and `behind` behind
- * the value; money in dollars. */
-void ap_usage_format(const struct ap_usage *usage, const char *before, const char *behind,
-		     struct ap_buf *ret);
+/* Appends what is known, a name and a value each, with these texts before, between and behind them;
+ * money in dollars. */
+void ap_usage_format(const struct ap_usage *usage, const char *before, const char *between,
+		     const char *behind, struct ap_buf *ret);
+
+void ap_usage_format_value(enum ap_usage_value value, int64_t number, char *ret, size_t size);
 
 /* Reads lines `NAME VALUE`. -EINVAL, -ERANGE, with a sentence. */
 int ap_usage_parse(const char *text, struct ap_usage *ret, struct ap_err *err);
@@ -69,7 +71,7 @@ struct ap_account {
  * counters stand where an earlier one has left them. */
 struct ap_usage_report {
 	bool is_turn, is_base;
-	int64_t number; /* of the turn or the context */
+	int64_t number; /* of the turn or the context; 0: the context of the last report */
 	struct ap_usage usage;
 };
 

@@ -72,8 +72,8 @@ static void on_activity(void *owner, enum ap_activity from, enum ap_activity to,
 }
 
 /* Records that the prompt is being given: if this daemon dies, the next one does not give it again.
- */
-static void on_prompt_taken(void *owner, uint64_t seq)
+ * Not beyond the budget. */
+static int on_prompt_taken(void *owner, uint64_t seq, bool is_command, struct ap_err *err)
 {
 	struct ap_agent *agent = owner;
 	struct ap_pool *pool = agent->pool;
@@ -81,15 +81,26 @@ static void on_prompt_taken(void *owner, uint64_t seq)
 	pthread_mutex_lock(&pool->lock);
 	memcpy(agent->prompted_label, pool->view->slots[agent->slot].label.text,
 	       sizeof agent->prompted_label);
+	int r = is_command ? 0 : spending_refused_locked(agent, err);
 	pthread_mutex_unlock(&pool->lock);
+	if (r < 0) {
+		store_txn_free(txn);
+		return r;
+	}
 	txn_prompt_taken(txn, agent->number, seq, true);
 	(void)store_commit(pool->store, txn, false, NULL); /* full disk: give it anyway */
+	return 0;
 }
 
 static void on_prompt_done(void *owner, uint64_t seq, enum session_outcome outcome, size_t len,
 			   const struct ap_err *why)
 {
-	static const char *const names[] = {"submitted", "typed_not_submitted", "no_evidence"};
+	static const char *const names[] = {
+		[SESSION_SUBMITTED] = "submitted",
+		[SESSION_NOT_SUBMITTED] = "typed_not_submitted",
+		[SESSION_NO_EVIDENCE] = "no_evidence",
+		[SESSION_REFUSED] = "refused",
+	};
 	struct ap_agent *agent = owner;
 	struct ap_pool *pool = agent->pool;
 	struct store_txn *txn = store_txn_new();
@@ -147,6 +158,11 @@ static void on_resume_failed(void *owner, const char *conversation)
 	conversation_failed(owner, conversation);
 }
 
+static void on_used(void *owner, const struct ap_usage_report *report)
+{
+	spending_report(owner, report);
+}
+
 static const struct session_callbacks callbacks = {
 	.freed = on_freed,
 	.changed = on_changed,
@@ -159,6 +175,7 @@ static const struct session_callbacks callbacks = {
 	.answered = on_answered,
 	.conversation = on_conversation,
 	.resume_failed = on_resume_failed,
+	.used = on_used,
 };
 
 /* --- its lease --- */
@@ -223,6 +240,7 @@ struct ap_agent *agent_new_locked(struct ap_pool *pool, unsigned slot, unsigned 
 	agent->dir = state_dir_path(pool, POOL_AGENTS, agent->name);
 	agent->worktree_path = state_dir_path(pool, POOL_WORKTREES, agent->name);
 	agent->holder_fd = agent->permission = -1;
+	spending_init_agent(agent);
 	bool watched = loop_add(pool->loop, &agent->holder_ends, on_holder_ends) == 0;
 	if (watched && agent->dir && agent->worktree_path)
 		agent->session = session_new(&pool->sessions,
@@ -285,6 +303,15 @@ int ap_agent_activity_set(struct ap_pool *pool, struct ap_agent *agent, const ch
 	return ap_err_set(err, -EINVAL, "'%.64s' is none of: starting ready busy waiting", text);
 }
 
+int ap_agent_count(struct ap_pool *pool, struct ap_agent *agent, const char *text,
+		   struct ap_err *err)
+{
+	struct ap_usage now;
+	(void)pool;
+	int r = ap_usage_parse(text, &now, err);
+	return r < 0 ? r : session_count(agent->session, &now, err);
+}
+
 bool ap_agent_transitions(struct ap_pool *pool, struct ap_agent *agent, struct ap_buf *out)
 {
 	struct transition transitions[AP_TRANSITIONS];
@@ -338,6 +365,7 @@ bool agent_info_locked(const struct ap_agent *agent, const struct session_info *
 	ret->n_recycles = slot->n_recycles;
 	ret->generation = slot->generation;
 	ret->n_prompts = agent->n_prompts;
+	spending_look_locked(agent, &ret->used, &ret->used_ever);
 	if (slot->state != AP_AGENT_ACTIVE && slot->state != AP_AGENT_QUARANTINED)
 		return true;
 	memcpy(ret->label, slot->label.text, sizeof ret->label);
@@ -347,6 +375,7 @@ bool agent_info_locked(const struct ap_agent *agent, const struct session_info *
 	ret->owner_pid = slot->pid;
 	ret->token = slot->token;
 	ret->permission = permission_locked(agent);
+	ret->budget = spending_budget_locked(agent);
 	ret->granted_ns = slot->granted_ns;
 	ret->expires_ns = slot->token && slot->ttl_ns > 0 ? slot->deadline_ns : 0;
 	return true;

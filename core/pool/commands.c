@@ -49,6 +49,8 @@ int ap_agent_prompt_begin(struct ap_pool *pool, struct ap_agent *agent, uint64_t
 	pthread_mutex_lock(&pool->lock);
 	int r = session_prompt_check(agent->session, 0, err);
 	if (r == 0)
+		r = spending_refused_locked(agent, err);
+	if (r == 0)
 		r = pool_refused(machine_may_prompt(pool->view, &pool->view->slots[agent->slot],
 						    token, ap_clock_ns()),
 				 err);
@@ -87,6 +89,8 @@ static int queue_prompt(struct ap_pool *pool, struct ap_agent *agent, uint64_t t
 		return ap_err_errno(err, -ENOMEM, "prompt");
 	pthread_mutex_lock(&pool->lock);
 	int r = session_prompt_check(agent->session, len, err);
+	if (r == 0 && !is_command)
+		r = spending_refused_locked(agent, err);
 	if (r == 0)
 		r = pool_refused(
 			pool_step_locked(pool, &(struct machine_event){.type = MACHINE_PROMPT,

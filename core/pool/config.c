@@ -10,6 +10,7 @@
 #include "permission.h"
 #include "pool_internal.h"
 #include "text.h"
+#include "usage.h"
 
 #define CENTURY		    (INT64_C(100) * 366 * 86400 * AP_SECOND)
 #define NUMBER_OF(lo, hi)   AP_TYPE_NUMBER, .min = (lo), .max = (hi)
@@ -59,6 +60,15 @@ const struct ap_option_row ap_options[AP_N_OPTIONS] = {
 			       .max = AP_PERMISSION_REJECT, .choices = "ask allow reject",
 			       .initial = "ask",
 			       .doc = "which questions of a program are answered by rule"},
+	[AP_OPT_BUDGET] = {"budget", .type = AP_TYPE_BUDGET, .initial = "none",
+			   .doc = "what a lease may use: money (2.50usd) or tokens (200k)"},
+	[AP_OPT_OVER_BUDGET] = {"over_budget", .type = CHOICE_OF("finish cancel"),
+				.initial = "finish",
+				.doc = "a turn that goes beyond: let it end, or break it off"},
+	[AP_OPT_POOL_BUDGET] =
+		{"pool_budget", .type = AP_TYPE_BUDGET, .initial = "none",
+		 .doc =
+			 "what the pool may use a day (UTC) before it grants no more"},
 	[AP_OPT_SPAWN_TIMEOUT] = {"spawn_timeout", .type = DURATION_OF(AP_SECOND, CENTURY),
 				  .initial = "60s", .doc = "time limit of each step of a spawn"},
 	[AP_OPT_SPAWN_BACKEND] = {"spawn_backend", .type = CHOICE_OF("auto overlay btrfs copy git"),
@@ -178,11 +188,21 @@ static void number_show(const struct ap_option_row *row, int64_t number, struct 
 	} else if (row->type == AP_TYPE_PERMISSION) {
 		ap_permission_format((uint32_t)number, text, sizeof text);
 		ap_buf_adds(out, text);
+	} else if (row->type == AP_TYPE_BUDGET) {
+		ap_budget_format(number, text, sizeof text);
+		ap_buf_adds(out, text);
 	} else if (row->type == AP_TYPE_TERMINAL) {
 		ap_buf_printf(out, "%" PRId64 "x%" PRId64, number >> 16, number & 0xffff);
 	} else {
 		ap_buf_printf(out, "%" PRId64, number);
 	}
+}
+
+static int budget_parse(const struct ap_option_row *row, const char *text, int64_t *ret,
+			struct ap_err *err)
+{
+	int r = ap_budget_parse(text, ret, err);
+	return r < 0 ? ap_err_wrap(err, r, "%s", row->name) : 0;
 }
 
 static int permission_parse(const struct ap_option_row *row, const char *text, int64_t *ret,
@@ -225,6 +245,8 @@ static int value_parse(const struct ap_option_row *row, const char *text, int64_
 	int64_t value = 0;
 	if (row->type == AP_TYPE_PERMISSION)
 		return permission_parse(row, text, ret, err);
+	if (row->type == AP_TYPE_BUDGET)
+		return budget_parse(row, text, ret, err);
 	if (row->word && strcmp(text, row->word) == 0) {
 		*ret = 0;
 		return 0;

@@ -310,6 +310,12 @@ static void wanted_lease(struct ap_agent *agent, struct store_lease *record, pid
 	if (agent->permission >= 0)
 		ap_permission_format((uint32_t)agent->permission, record->permission,
 				     sizeof record->permission);
+	int64_t budget = -1;
+	if (slot->request)
+		budget = ap_container_of(slot->request, struct ap_request, machine)->budget;
+	if (budget >= 0)
+		ap_budget_format(budget, record->budget, sizeof record->budget);
+	spending_begin_lease_locked(agent, slot->token, budget);
 	agent->token = slot->token;
 	snprintf(ret_base, size, "%s", base);
 	memcpy(lease->label, slot->label.text, sizeof lease->label);
@@ -506,6 +512,7 @@ static int keep_work(struct ap_agent *agent, const struct worktree_saved *saved,
 	enum ap_reason reason = pool->view->slots[agent->slot].leaving;
 	pthread_mutex_unlock(&pool->lock);
 	keeping_info(pool, &agent->worktree, &agent->lease, agent->token, reason, &info);
+	spending_line(agent, info.usage, sizeof info.usage);
 	snprintf(info.commit, sizeof info.commit, "%s", saved->commit);
 	return keeping_keep(pool, &agent->worktree, &info, in_place, err);
 }

@@ -51,6 +51,7 @@ int ap_pool_acquire(struct ap_pool *pool, const struct ap_acquire *acquire,
 		return ap_err_errno(err, -ENOMEM, "acquire");
 	request->has_restore = request->base && acquire->restore;
 	request->permission = (int16_t)acquire->permission;
+	request->budget = acquire->budget;
 	if (acquire->holder) {
 		AP_CLEANUP_CLOSE int fd = pidfd_open(acquire->holder, 0);
 		if (fd < 0)
@@ -80,6 +81,8 @@ int ap_pool_acquire(struct ap_pool *pool, const struct ap_acquire *acquire,
 	pool_unlock(pool);
 	if (r < 0)
 		ap_request_free(request);
+	if (r == -EDQUOT)
+		return ap_err_set(err, r, "%s", pool_is_spent);
 	if (r == -EAGAIN)
 		return full ? ap_err_set(err, r, "%d acquirers wait already", POOL_WAITERS_MAX)
 			    : ap_err_set(err, r, "%d acquirers of yours wait already",

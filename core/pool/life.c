@@ -150,6 +150,7 @@ static struct ap_pool *pool_alloc(struct ap_pool_options *options)
 	pool->kept = true; /* until ap_pool_stop() decides: free removes nothing */
 	pthread_mutex_init(&pool->lock, NULL);
 	pthread_mutex_init(&pool->sessions.seeding, NULL);
+	spending_init(pool);
 	pthread_cond_init(&pool->emptied, NULL);
 	ap_list_init(&pool->answered);
 	ap_list_init(&pool->lookers);
@@ -271,6 +272,8 @@ int ap_pool_begin(struct ap_pool *pool, struct ap_err *err)
 	if (r == 0)
 		r = watch_init(pool, err);
 	if (r == 0)
+		spending_open(pool);
+	if (r == 0)
 		r = make_machine(pool, err);
 	if (r == 0) {
 		state_dir_load_counters(pool);
@@ -323,6 +326,8 @@ int ap_pool_start(struct ap_pool *pool, struct ap_err *err)
 	pool->sessions.backend = pool->backend;
 	if (r == 0) {
 		jobs_init(pool);
+		if (budgets_init(pool) < 0)
+			return ap_err_errno(err, -ENOMEM, "pool");
 		worker_once_init(&pool->notify, pool->looking, notify, NULL);
 		r = events_start(pool->events, on_news, pool);
 		if (r < 0)

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "cleanup.h"
 #include "kept_work.h"
 #include "pool_internal.h"
 
@@ -102,13 +103,31 @@ static void note_granted_locked(struct ap_pool *pool, const struct machine_slot 
 				 {"waited", NULL, noted->waited_ns / AP_MS}));
 }
 
-static void note_ended_locked(struct ap_pool *pool, const char *name, struct noted_lease *noted,
-			      enum ap_reason reason, int64_t now)
+/* What its lease has used, as an object of JSON; nothing, if nothing is known. */
+static void usage_json_locked(const struct ap_agent *agent, struct ap_buf *ret)
 {
+	struct ap_usage lease, life;
+	spending_look_locked(agent, &lease, &life);
+	if (!ap_usage_is_known(&lease))
+		return;
+	ap_buf_adds(ret, "{");
+	ap_usage_format(&lease, "\"", "\":", ",", ret);
+	if (ret->len > 0)
+		ret->len--;
+	ap_buf_adds(ret, "}");
+}
+
+static void note_ended_locked(struct ap_pool *pool, const char *name, const struct ap_agent *agent,
+			      struct noted_lease *noted, enum ap_reason reason, int64_t now)
+{
+	AP_CLEANUP_BUF struct ap_buf usage = {0};
+	if (agent)
+		usage_json_locked(agent, &usage);
 	events_note(pool->events, "lease_ended",
 		    EVENT_FIELDS({"lease", noted->label, 0}, {"agent", name, 0},
 				 {"reason", ap_reason_name(reason), 0},
-				 {"held", NULL, (now - noted->granted_ns) / AP_MS}));
+				 {"held", NULL, (now - noted->granted_ns) / AP_MS},
+				 {"usage", ap_buf_text(&usage), EVENT_JSON}));
 	noted->granted_ns = 0;
 }
 
@@ -140,7 +159,7 @@ static void note_move_locked(struct ap_pool *pool, const struct machine_move *mo
 	if (move->to == AP_AGENT_ACTIVE && !adopted && !slot->leaving) /* its acquirer waits */
 		note_granted_locked(pool, slot, name, noted);
 	if (move->from == AP_AGENT_ACTIVE && noted->granted_ns)
-		note_ended_locked(pool, name, noted, move->reason, now);
+		note_ended_locked(pool, name, pool->agents[move->slot], noted, move->reason, now);
 }
 
 struct step_before observe_before_locked(const struct ap_pool *pool)
@@ -268,6 +287,7 @@ static void stats_locked(struct ap_pool *pool, const struct templates_stats *tem
 		.n_waiting = m->n_waiting,
 		.utilization = scaling_utilization(sample),
 		.n_requests = m->n_grants,
+		.used = spending_of_pool(pool),
 		.n_recycles = m->n_recycled,
 		.n_spawned = m->n_spawned,
 		.n_terminated = m->n_terminated,
@@ -351,10 +371,13 @@ static unsigned agent_metrics_locked(const struct ap_pool *pool, int64_t now,
 			continue;
 		struct session_info info;
 		session_info(agent->session, &info);
+		struct ap_usage lease, used;
+		spending_look_locked(agent, &lease, &used);
 		ret[n++] = (struct ap_agent_metrics){
 			.number = agent->number,
 			.age_ns = now - slot->created_ns,
 			.n_requests = slot->n_requests,
+			.used = used,
 			.has_usage = info.usage_known,
 			.memory = info.usage.memory,
 			.cpu_ns = info.usage.cpu_ns,

@@ -113,6 +113,8 @@ void ap_request_cancel(struct ap_pool *pool, struct ap_request *request)
 
 /* --- steps --- */
 
+const char pool_is_spent[] = "the pool_budget of today is used up: what is granted goes on";
+
 static const char *refusal(int error)
 {
 	switch (error) {
@@ -150,7 +152,7 @@ static const char *refusal(int error)
 static void refusal_of(struct ap_pool *pool, int result, struct ap_err *ret)
 {
 	if (result != -EHOSTDOWN) {
-		ap_err_set(ret, result, "%s", refusal(result));
+		ap_err_set(ret, result, "%s", result == -EDQUOT ? pool_is_spent : refusal(result));
 		return;
 	}
 	pthread_mutex_lock(&pool->lock);

@@ -2,7 +2,8 @@
  *
  * Locks, in the order in which they are taken: pool->lock, those of sessions (session.h), then the
  * worker pools' own and the loop's. The backend's locks are leaves: a thread that takes one holds
- * none of these. The lock of kept_work is a leaf, too, but a thread that takes it may hold them.
+ * none of these. The lock of kept_work is a leaf, too, but a thread that takes it may hold them; so
+ * is usage_lock, whose holder may take the store's.
  * Under pool->lock: no I/O, no callback, nothing that sleeps. */
 #pragma once
 
@@ -57,6 +58,7 @@ struct ap_request {
 	bool has_restore : 1; /* behind base's NUL: the name of the kept work to restore */
 	bool wants_response : 1; /* once the agent has settled */
 	int16_t permission;	 /* of an acquirer: a policy; -1: the configuration's */
+	int64_t budget;		 /* likewise */
 	char *why;	      /* the sentence for the result, owned; NULL: none */
 	struct ap_buf text;   /* the answer; the thread that calls done writes it before */
 	char *base;	      /* of an acquirer, owned; NULL: the configuration's */
@@ -112,6 +114,9 @@ struct ap_agent {
 	char base[GIT_OID_MAX + 1], commit[GIT_OID_MAX + 1];
 	unsigned port, n_ports; /* for its own use, the first and how many; 0: none */
 	int permission;		/* of its lease: a policy; -1: the configuration's */
+	int64_t budget;		/* likewise */
+	uint8_t spent;		/* of that: SPENT_…; what was told of */
+	uint64_t broken_off;	/* the last prompt when a turn was broken off for it; 0: none was */
 	uint64_t n_prompts;	/* of its lease */
 	uint64_t prompt_seq;	/* of its last prompt */
 	unsigned n_commits;	/* that wait or are being made */
@@ -123,7 +128,14 @@ struct ap_agent {
 	const char *asked;    /* likewise what it asks, as its file `request` has it; "": nothing */
 	int64_t shown_size;   /* of the raw output at that capture */
 	unsigned shown_start; /* session_info.start at that capture */
+
+	struct ap_account account; /* usage_lock; so is the next */
+	uint64_t account_token;	   /* of the lease that it is of; 0: none */
+	atomic_bool reported;	   /* its program has reported, and budgets.c has not looked */
 };
+
+/* How much of a budget is used. */
+enum { SPENT_LITTLE, SPENT_MOST, SPENT_ALL };
 
 struct ap_pool {
 	struct repo repo;
@@ -153,6 +165,7 @@ struct ap_pool {
 	struct templates *templates;
 	struct kept_work *kept_work;
 	struct worker_once tidy;  /* removes garbage, prepares the next worktree */
+	struct worker_once budgets; /* looks what is used of them; from the start on */
 	struct worker_once bound; /* passes max_memory on to the backend */
 	struct worker_job revive_job;
 	/* three threads: one refreshes screens and usage, one answers the requests that wait for
@@ -165,7 +178,12 @@ struct ap_pool {
 	unsigned usage_from;	 /* look_job only: the slot whose usage it reads first */
 	int64_t started_ns;
 
+	pthread_mutex_t usage_lock; /* a leaf, but for the store's; guards what follows */
+	struct ap_usage used, used_today;
+	int64_t day; /* that is: since 1970, UTC */
+
 	pthread_mutex_t lock;	/* guards what follows */
+	uint8_t spent;		/* of pool_budget: SPENT_…; what was told of */
 	pthread_cond_t emptied; /* pool_is_over_locked() has become true */
 	struct ap_config config;
 	unsigned serials[AP_N_OPTIONS];	 /* how often each was set while the pool ran */
@@ -189,6 +207,7 @@ struct ap_pool {
 	struct loop *loop;
 	struct loop_source machine_due;	 /* the machine's next deadline */
 	struct loop_source backend_says; /* the backend has an answer, or has gone */
+	struct loop_source day_ends;	 /* what was used of pool_budget does not count any more */
 	struct loop_source revive_due;	 /* time for the next attempt to revive the backend */
 	bool reviving;			 /* an attempt to revive it is under way; pool->lock */
 	atomic_uint n_asked;		 /* jobs with a request */
@@ -211,6 +230,9 @@ void pool_restore(struct ap_pool *pool, const struct machine_restored *restored)
 
 /* Steps one event about the agent's slot. Takes the lock. -ENODEV: it is gone. */
 int pool_step_agent(struct ap_agent *agent, struct machine_event event);
+
+/* The sentence for an acquirer's -EDQUOT. */
+extern const char pool_is_spent[];
 
 /* The result of a step, with its sentence where it was refused. */
 int pool_refused(int result, struct ap_err *err);
@@ -240,7 +262,7 @@ void pool_set_target_locked(struct ap_pool *pool, int target);
 
 /* Passes the configuration on to the machine and the sessions. */
 void pool_obey_config_locked(struct ap_pool *pool);
-struct machine_limits pool_limits(const struct ap_pool *pool);
+struct machine_limits pool_limits(struct ap_pool *pool);
 void pool_bound_sessions_locked(struct ap_pool *pool);
 
 /* Attaches a sentence to a request that the machine will answer; the last one wins. pool->lock
@@ -427,6 +449,48 @@ void conversation_note_locked(struct ap_agent *agent);
 /* The program is in another conversation, or ("") forgets the one that it is in. Takes the lock;
  * blocks as the store does. */
 void conversation_changed(struct ap_agent *agent, const char *id);
+
+/* --- spending.c --- */
+
+/* Initialize; spending_open() continues with the store's counts. */
+void spending_init(struct ap_pool *pool);
+void spending_open(struct ap_pool *pool);
+void spending_init_agent(struct ap_agent *agent);
+
+/* An agent is adopted with that lease, or another lease begins: `budget` -1 is the
+ * configuration's. */
+void spending_adopt(struct ap_agent *agent, const struct store_lease *lease);
+void spending_begin_lease_locked(struct ap_agent *agent, uint64_t token, int64_t budget);
+
+/* Counts a report of its program. Takes leaf locks alone; what follows from it a worker does. */
+void spending_report(struct ap_agent *agent, const struct ap_usage_report *report);
+
+/* -EDQUOT: the lease's budget is used up. */
+int spending_refused_locked(struct ap_agent *agent, struct ap_err *err);
+
+/* Whether the day's budget of the pool is used up. */
+bool spending_is_over_locked(struct ap_pool *pool);
+
+/* What is used, and how much of the budget of its lease, or of the pool's today, that is: in
+ * percent. */
+unsigned spending_percent_locked(struct ap_agent *agent, struct ap_usage *ret_used);
+unsigned spending_day_percent_locked(struct ap_pool *pool, struct ap_usage *ret_used);
+uint8_t spending_level(unsigned percent); /* SPENT_… */
+
+/* What was used: in the lease and since the agent was made; by the pool since it began; and by the
+ * lease, as one line. */
+void spending_look_locked(const struct ap_agent *agent, struct ap_usage *ret_lease,
+			  struct ap_usage *ret_life);
+struct ap_usage spending_of_pool(struct ap_pool *pool);
+void spending_line(struct ap_agent *agent, char *ret, size_t size);
+
+/* The budget of its lease, or of one that begins now. */
+int64_t spending_budget_locked(const struct ap_agent *agent);
+
+/* --- budgets.c --- */
+
+/* Watches them from now on: needs the loop and the workers. -ENOMEM. */
+int budgets_init(struct ap_pool *pool);
 
 /* --- commands.c --- */
 

@@ -441,6 +441,7 @@ static int adopt(struct ap_pool *pool, struct left *left, struct worktree *workt
 	uint32_t permission;
 	if (*lease->permission && ap_permission_parse(lease->permission, &permission, NULL) == 0)
 		agent->permission = (int)permission;
+	spending_adopt(agent, lease);
 	memcpy(agent->lease.label, lease->label, sizeof agent->lease.label);
 	memcpy(agent->lease.base, lease->base, sizeof agent->lease.base);
 	memcpy(agent->base, lease->base, sizeof agent->base);

@@ -136,7 +136,7 @@ static bool keeps_program(const struct ap_pool *pool)
 	return strcmp(on_release, "restart") != 0 && *profile_values(pool->profile)->clear;
 }
 
-struct machine_limits pool_limits(const struct ap_pool *pool)
+struct machine_limits pool_limits(struct ap_pool *pool)
 {
 	const struct ap_config *config = &pool->config;
 	const int64_t *number = config->number;
@@ -170,6 +170,7 @@ struct machine_limits pool_limits(const struct ap_pool *pool)
 		.spawn_timeout_ns = SPAWN_STEPS * number[AP_OPT_SPAWN_TIMEOUT],
 		.pass_ns = number[AP_OPT_MAINTENANCE_INTERVAL],
 		.keep_program = keeps_program(pool),
+		.spent = spending_is_over_locked(pool),
 	};
 }
 
@@ -199,6 +200,12 @@ void pool_obey_config_locked(struct ap_pool *pool)
 	pool_bound_sessions_locked(pool);
 	permit_leases_locked(pool);
 	pool_step_locked(pool, &(struct machine_event){.type = MACHINE_CONFIG, .limits = &limits});
+	for (unsigned i = 0; i < pool->view->n_slots; i++) {
+		if (pool->agents[i])
+			atomic_store(&pool->agents[i]->reported, true);
+	}
+	if (pool->workers) /* before: the start does */
+		worker_once_ask(&pool->budgets);
 	if (limits.recycling.max_memory != max_memory && pool->workers) /* before: the start does */
 		worker_once_ask(&pool->bound);
 }

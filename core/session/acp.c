@@ -77,7 +77,9 @@ static void program_forget(struct acp *acp)
 	json_decref(acp->opened);
 	acp->opened = NULL;
 	acp->phase = ACP_NOTHING;
-	acp->awaited = acp->prompt = acp->last_prompt = 0;
+	acp->awaited = acp->prompt = acp->last_prompt = acp->opening = 0;
+	acp->asked = false;
+	acp_pass_opening(acp, 0);
 	acp->unsure = acp->heard = false;
 	acp->n_configured = 0;
 	acp->anew = acp->can_load = acp->can_resume = acp->can_close = false;
@@ -96,6 +98,7 @@ void acp_free(struct acp *acp)
 	ap_buf_fini(&acp->response);
 	ap_buf_fini(&acp->plan);
 	ap_buf_fini(&acp->ended);
+	ap_buf_fini(&acp->usage);
 	ap_buf_fini(&acp->recorded);
 	free(acp);
 }
@@ -222,6 +225,7 @@ static void open_session(struct acp *acp)
 		strcpy(acp->gone, acp->resume);
 	json_t *params = json_pack("{s:s,s:[]}", "cwd", acp->cwd, "mcpServers");
 	acp->phase = ACP_OPENING;
+	acp->asked = false;
 	acp->n_configured = 0;
 	if (goes_on)
 		json_object_set_new(params, "sessionId", json_string(acp->resume));
@@ -448,19 +452,25 @@ static void take_answer(struct acp *acp, json_int_t id, json_t *result, const ch
 			json_int_t code)
 {
 	enum acp_request about = (unsigned)(id % KINDS_OF_IDS);
+	bool opens = about >= ACP_NEW && about <= ACP_LOAD && result;
+	if (about == ACP_PROMPT && id <= acp->issued)
+		acp_take_turn_usage(acp, id, result);
+	if (acp->adopting && opens)
+		acp_pass_opening(acp, id);
 	/* of a turn that an earlier owner has seen end only how it ended is to be known again */
 	if (id != 0 && (id == acp->prompt || (acp->adopting && id == acp->last_prompt))) {
 		end_turn(acp, result, error, code);
 		return;
 	}
-	if (acp->adopting && acp->phase == ACP_CONFIGURING && result && about >= ACP_NEW &&
-	    about <= ACP_LOAD) {
+	if (acp->adopting && acp->phase == ACP_CONFIGURING && opens) {
 		json_decref(acp->opened);
 		acp->opened = json_incref(result);
 	}
 	if (id != acp->awaited || id == 0)
 		return; /* of a request that is void by now */
 	acp->awaited = 0;
+	if (opens)
+		acp->opening = id;
 	if (error)
 		on_refused(acp, about, error, code);
 	else if (about == ACP_INITIALIZE)
@@ -669,6 +679,15 @@ static void error_text(const json_t *error, char *ret, size_t size)
 	snprintf(ret, size, "%s%s%s", message, *message && *details ? ": " : "", details);
 }
 
+static void take_update(struct acp *acp, json_t *update, bool is_history)
+{
+	const char *kind = json_string_value(json_object_get(update, "sessionUpdate"));
+	if (kind && strcmp(kind, "usage_update") == 0 && !is_history)
+		acp_take_usage_update(acp, update);
+	else if (!is_quiet(acp))
+		acp_take_update(acp, update);
+}
+
 static void take_message(struct acp *acp, json_t *message)
 {
 	const char *method = json_string_value(json_object_get(message, "method"));
@@ -682,9 +701,8 @@ static void take_message(struct acp *acp, json_t *message)
 		if (!is_history && json_dumpb(id, NULL, 0, JSON_ENCODE_ANY) <= REQUEST_ID_MAX)
 			take_request(acp, id, method, params);
 	} else if (method) {
-		if (strcmp(method, "session/update") == 0 && !is_quiet(acp) &&
-		    !is_of_another(acp, params))
-			acp_take_update(acp, json_object_get(params, "update"));
+		if (strcmp(method, "session/update") == 0 && !is_of_another(acp, params))
+			take_update(acp, json_object_get(params, "update"), is_history);
 	} else if (json_is_integer(id)) {
 		error_text(error, why, sizeof why);
 		take_answer(acp, json_integer_value(id), json_object_get(message, "result"),
@@ -789,14 +807,16 @@ void acp_begin(struct acp *acp, int64_t at, const char *cwd, const char *resume,
 static char *record_line(const struct acp *acp, size_t *ret_len)
 {
 	json_t *record = json_pack(
-		"{s:i,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:i,s:s,s:s,s:b,s:b,s:b,s:b,s:s,s:s}", "phase",
-		(int)acp->phase, "awaited", (json_int_t)acp->awaited, "prompt",
-		(json_int_t)acp->prompt, "last_prompt", (json_int_t)acp->last_prompt, "prompted",
-		(json_int_t)acp->prompted, "started", (json_int_t)acp->started, "quiet_from",
-		(json_int_t)acp->quiet[0], "quiet_to", (json_int_t)acp->quiet[1], "configured",
-		(int)acp->n_configured, "session", acp->session, "resume", acp->resume, "unsure",
-		acp->unsure, "can_load", acp->can_load, "can_resume", acp->can_resume, "can_close",
-		acp->can_close, "logins", acp->logins, "trouble", acp->trouble);
+		"{s:i,s:I,s:I,s:b,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:i,s:s,s:s,s:b,s:b,s:b,s:b,s:s,s:s}",
+		"phase", (int)acp->phase, "issued", (json_int_t)acp->issued, "opening",
+		(json_int_t)acp->opening, "asked", acp->asked, "awaited", (json_int_t)acp->awaited,
+		"prompt", (json_int_t)acp->prompt, "last_prompt", (json_int_t)acp->last_prompt,
+		"prompted", (json_int_t)acp->prompted, "started", (json_int_t)acp->started,
+		"quiet_from", (json_int_t)acp->quiet[0], "quiet_to", (json_int_t)acp->quiet[1],
+		"configured", (int)acp->n_configured, "session", acp->session, "resume",
+		acp->resume, "unsure", acp->unsure, "can_load", acp->can_load, "can_resume",
+		acp->can_resume, "can_close", acp->can_close, "logins", acp->logins, "trouble",
+		acp->trouble);
 	char *line = line_of(record, ret_len);
 	json_decref(record);
 	return line;
@@ -860,6 +880,9 @@ void acp_adopt(struct acp *acp, const char *record, int64_t size, const char *cw
 		phase > ACP_NOTHING && phase <= ACP_FAILED ? (enum acp_phase)phase : ACP_NOTHING;
 	acp->awaited = number(json, "awaited");
 	acp->prompt = number(json, "prompt");
+	acp->issued = number(json, "issued");
+	acp->opening = number(json, "opening");
+	acp->asked = json_is_true(json_object_get(json, "asked"));
 	acp->last_prompt = number(json, "last_prompt");
 	acp->prompted = offset(json, "prompted", size);
 	acp->started = offset(json, "started", size);
@@ -901,6 +924,7 @@ void acp_go_on(struct acp *acp)
 	struct ap_list *at, *next;
 	acp->adopting = false;
 	pass_prompt(acp);
+	acp_report_held(acp);
 	sent_forget(acp);
 	/* what was awaited may have been sent or not */
 	if (acp->phase == ACP_CONFIGURING && acp->n_configured > 0)
@@ -1054,6 +1078,11 @@ struct ap_buf *acp_calls(struct acp *acp)
 	return &acp->ended;
 }
 
+struct ap_buf *acp_usage(struct acp *acp)
+{
+	return &acp->usage;
+}
+
 /* --- what we say --- */
 
 int acp_prompt(struct acp *acp, const char *text, size_t len, struct ap_buf *ret_line)
@@ -1073,7 +1102,8 @@ int acp_prompt(struct acp *acp, const char *text, size_t len, struct ap_buf *ret
 	if (!line)
 		return -ENOMEM;
 	ap_buf_add(ret_line, line, size);
-	acp->prompt = acp->last_prompt = id;
+	acp->prompt = acp->last_prompt = acp->issued = id;
+	acp->asked = true;
 	acp->unsure = acp->heard = false;
 	acp->prompted = acp->at;
 	buf_empty(&acp->response);

@@ -18,6 +18,7 @@
 #include "permission.h"
 #include "profile.h"
 #include "states.h"
+#include "usage.h"
 
 #define ACP_LINE_MAX	 (16 << 20) /* bytes of a line; the owner drops longer ones */
 #define ACP_RESPONSE_MAX (16 << 20) /* bytes kept of an answer; of a longer one the end */
@@ -80,6 +81,13 @@ void acp_question(const struct acp *acp, unsigned nth, struct question *ret);
  * call that has ended. */
 struct ap_buf *acp_text(struct acp *acp);
 struct ap_buf *acp_calls(struct acp *acp);
+
+/* Likewise what it has reported of its use: a struct ap_usage_report each. An owner that has
+ * adopted the program gets some that the one before has got. */
+struct ap_buf *acp_usage(struct acp *acp);
+
+/* Fills in where the counters of the program count now. */
+void acp_context(const struct acp *acp, struct ap_usage_report *ret);
 
 /* They live as long as `acp` does not change. acp_session(): "": none is open. acp_gone(): the
  * session that the program could not go on with, once; "": none. */

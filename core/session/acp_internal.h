@@ -70,6 +70,9 @@ struct acp {
 	int64_t last_id, awaited;     /* ids of ours; 0: none */
 	int64_t prompt;		      /* of the turn under way; 0: none */
 	int64_t last_prompt;	      /* of the last turn, under way or not */
+	int64_t issued;		      /* the highest id that a prompt has got, whoever's */
+	int64_t opening;	      /* id of the request that has opened the session */
+	bool asked;		      /* since then a prompt was given */
 	bool unsure;		      /* it may not have been written */
 	bool heard;		      /* since it was, the program has said something of its turn */
 	char *cwd;
@@ -92,6 +95,11 @@ struct acp {
 	char message[ACP_ID_MAX];				/* the id of the last message */
 	bool interrupted; /* a tool call came since its last piece */
 	struct ap_buf response, plan, ended;
+	struct ap_buf usage; /* reports */
+	/* while adopting: the last report of the program's counters; and the last request that has
+	 * opened a session there, 0: none yet */
+	struct ap_usage_report held;
+	int64_t past_opening;
 	int64_t calls_known;
 	struct acp_call calls[ACP_CALLS_MAX];
 	unsigned n_calls;
@@ -143,3 +151,13 @@ void acp_forget_calls(struct acp *acp);
 
 /* Ends a line of text. */
 void acp_end_line(struct acp *acp);
+
+/* --- acp_usage.c --- */
+
+/* Takes the answer to the prompt of that id, or the `update` of a session/update, for what they say
+ * of use. While adopting, of its counters the last ones alone are reported: by acp_report_held(),
+ * at the end, if no session was opened behind them; acp_pass_opening() says that one was. */
+void acp_take_turn_usage(struct acp *acp, int64_t id, const json_t *result);
+void acp_take_usage_update(struct acp *acp, json_t *update);
+void acp_pass_opening(struct acp *acp, int64_t id);
+void acp_report_held(struct acp *acp);

@@ -79,6 +79,9 @@ struct session_driver {
 	/* Appends what else the program has told. */
 	void (*told)(const struct session *session, enum session_told what, struct ap_buf *ret);
 
+	/* Fills in where the program's counters count. NULL: in its process. */
+	void (*counts)(const struct session *session, struct ap_usage_report *ret);
+
 	/* After these, with no lock held. */
 	void (*heard)(struct session *session);
 

@@ -43,8 +43,19 @@ struct acp_driver {
 
 /* --- what comes of the lines --- */
 
+static void report_usage_locked(struct session *session)
+{
+	struct ap_buf *usage = acp_usage(session->acp->acp);
+	for (size_t at = 0; at < usage->len; at += sizeof(struct ap_usage_report)) {
+		struct ap_usage_report report;
+		memcpy(&report, usage->data + at, sizeof report);
+		session->callbacks->used(session->owner, &report);
+	}
+	usage->len = 0;
+}
+
 /* Takes out what the protocol has made of them: the text for people to `ret`, the calls to their
- * file, and what the program does. output_lock held. */
+ * file, what the program uses and what it does. output_lock held. */
 static void take_out_locked(struct session *session, struct ap_buf *ret)
 {
 	struct acp *acp = session->acp->acp;
@@ -52,6 +63,7 @@ static void take_out_locked(struct session *session, struct ap_buf *ret)
 	struct activity_signal *told = &session->signs.told;
 	char why[ACTIVITY_WHY_MAX];
 	enum ap_activity activity = acp_activity(acp, why);
+	report_usage_locked(session);
 	ap_buf_add(ret, ap_buf_text(text), text->len);
 	text->len = 0;
 	kept_append(&session->calls, ap_buf_text(calls), calls->len);
@@ -540,6 +552,11 @@ static void acp_told(const struct session *session, enum session_told what, stru
 		ap_buf_printf(ret, "%s\n", reason);
 }
 
+static void acp_counts(const struct session *session, struct ap_usage_report *ret)
+{
+	acp_context(session->acp->acp, ret);
+}
+
 /* --- prompts --- */
 
 static int acp_deliver(struct session *session, const struct ap_buf *text,
@@ -708,6 +725,7 @@ const struct session_driver driver_acp = {
 	.complained = acp_complained,
 	.response = acp_response_of,
 	.told = acp_told,
+	.counts = acp_counts,
 	.heard = acp_heard,
 	.was_cut = acp_was_cut,
 	.question = acp_asks,

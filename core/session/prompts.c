@@ -249,10 +249,14 @@ static void job_prompt(struct worker_job *job)
 	struct ap_err err = {""};
 	enum session_outcome outcome = SESSION_NO_EVIDENCE;
 	struct prompt *prompt = first_prompt(session); /* NULL: dropped meanwhile */
-	if (prompt)
-		callbacks->prompt_taken(session->owner, prompt->seq);
+	int r = prompt ? callbacks->prompt_taken(session->owner, prompt->seq, prompt->is_command,
+						 &err)
+		       : 0;
+	if (r < 0)
+		outcome = SESSION_REFUSED;
 	crash_point("prompt-taken");
-	int r = prompt ? deliver(session, prompt, &outcome, &err) : 0;
+	if (prompt && r == 0)
+		r = deliver(session, prompt, &outcome, &err);
 	crash_point("prompt-given");
 	if (r == -EAGAIN)
 		outcome = SESSION_PUT_BACK;

@@ -618,6 +618,40 @@ int session_hook(struct session *session, enum ap_activity activity, struct ap_e
 	return r;
 }
 
+/* The process that the program is, as a number that no other has. 0: it has ended, or is not known
+ * yet. `ret_is_fresh`: no prompt has reached it. */
+static int64_t process_of(struct session *session, bool *ret_is_fresh)
+{
+	pthread_mutex_lock(&session->lock);
+	unsigned start = session->start;
+	pid_t pid = session->program;
+	*ret_is_fresh = session->entered_ns == 0;
+	pthread_mutex_unlock(&session->lock);
+	if (pid == 0)
+		know_program(session, start);
+	pthread_mutex_lock(&session->lock);
+	pid = session->program;
+	pthread_mutex_unlock(&session->lock);
+	return pid ? (int64_t)(process_start_time(pid) << 23 | (uint64_t)pid) : 0;
+}
+
+int session_count(struct session *session, const struct ap_usage *now, struct ap_err *err)
+{
+	struct ap_usage_report report = {.usage = *now};
+	pthread_mutex_lock(&session->lock);
+	int r = running_locked(session, true, err);
+	pthread_mutex_unlock(&session->lock);
+	if (r < 0)
+		return r;
+	report.number = process_of(session, &report.is_base);
+	pthread_mutex_lock(&session->output_lock);
+	if (session->driver->counts)
+		session->driver->counts(session, &report);
+	session->callbacks->used(session->owner, &report);
+	pthread_mutex_unlock(&session->output_lock);
+	return 0;
+}
+
 /* --- reading --- */
 
 void session_info(struct session *session, struct session_info *ret)

@@ -29,6 +29,7 @@
 #include "process_tree.h"
 #include "profile.h"
 #include "states.h"
+#include "usage.h"
 #include "worker.h"
 
 #define SESSION_PROMPTS_MAX  64		/* prompts of one session, queued or being written */
@@ -65,6 +66,7 @@ enum session_outcome {
 	SESSION_NO_EVIDENCE, /* if the profile knows the input field: the text never showed in it;
 				if not, the program may well have accepted it */
 	SESSION_PUT_BACK,    /* too early: the prompt is the first of the queue again */
+	SESSION_REFUSED,     /* by the owner: the program got nothing of it */
 };
 
 enum session_note {
@@ -95,8 +97,9 @@ struct session_callbacks {
 	void (*activity)(void *owner, enum ap_activity from, enum ap_activity to, const char *why);
 
 	/* Called before anything of the prompt reaches the program: if the daemon dies from here
-	 * on, the next one must not give the prompt again. In the lane; may block. */
-	void (*prompt_taken)(void *owner, uint64_t seq);
+	 * on, the next one must not give the prompt again. -errno: it is not to be given. In the
+	 * lane; may block. */
+	int (*prompt_taken)(void *owner, uint64_t seq, bool is_command, struct ap_err *err);
 	void (*prompt_done)(void *owner, uint64_t seq, enum session_outcome outcome, size_t len,
 			    const struct ap_err *why);
 
@@ -108,6 +111,11 @@ struct session_callbacks {
 	/* The program is in another conversation, or it is known now in which; "": it forgets the
 	 * one that it was in. In the lane, or by a worker; may block. */
 	void (*conversation)(void *owner, const char *conversation);
+
+	/* The program reports what it uses. Before anything that follows from the report: the end
+	 * of a turn is not known before what it has used. With the output's lock held: takes leaf
+	 * locks alone, which nobody holds who takes that one. */
+	void (*used)(void *owner, const struct ap_usage_report *report);
 
 	/* The program that was to go on with a conversation has ended before it was ready. The
 	 * session behaves as after session_restarts(): the owner starts the program again. */
@@ -313,6 +321,10 @@ void session_go_on(struct session *session);
 /* Sets the activity that the program reports through its hook. -ENODEV; -EBUSY: the program is
  * starting for the first time. */
 int session_hook(struct session *session, enum ap_activity activity, struct ap_err *err);
+
+/* Takes what the program reports of its use, through its hook: where its own counters are now,
+ * since its process has begun, or its conversation if its driver knows that. Errors likewise. */
+int session_count(struct session *session, const struct ap_usage *now, struct ap_err *err);
 
 /* --- reading --- */
 

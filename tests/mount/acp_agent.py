@@ -9,6 +9,7 @@ ACP_SCRIPT   file with an object of JSON, how it behaves: login, protocol, load,
              step
 ACP_LOG      file that every line which it reads is appended to
 ACP_SENT     file that all it writes to standard output is appended to, before
+ACP_CHARGES  file that a line for each `use` is appended to: input, output and cached tokens, dollars
 ACP_PROMPTS  file that a line for each prompt is appended to: SHA-256 and bytes of its text"""
 
 import hashlib
@@ -87,7 +88,7 @@ def answer_of(pending):
 
 class Conversation:
     def __init__(self, name, cwd):
-        self.name, self.cwd, self.turn, self.said = name, cwd, None, []
+        self.name, self.cwd, self.turn, self.said, self.cost = name, cwd, None, [], 0.0
         self.file = home and f"{home}/{name}.json"
         conversations[name] = self
 
@@ -103,6 +104,10 @@ class Conversation:
     def update(self, name, /, **fields):
         return line(method="session/update",
                     params={"sessionId": self.name, "update": {"sessionUpdate": name, **fields}})
+
+    def spend(self, dollars):  # says what it has cost since it was opened
+        self.cost = round(self.cost + dollars, 9)
+        write(self.update("usage_update", used=1200, size=200000, cost={"amount": self.cost, "currency": "USD"}))
 
     def chunk(self, text, who="agent_message"):
         return self.update(who + "_chunk", content={"type": "text", "text": text})
@@ -298,6 +303,19 @@ class Turn(threading.Thread):
     def do_thought(self, rest):  # TEXT
         write(self.conversation.chunk(rest, "agent_thought"))
         self.say("thought")
+
+    def do_use(self, rest):  # INPUT OUTPUT CACHED DOLLARS [REST]: uses that, and goes on with REST
+        spent, (*numbers, dollars), rest = rest, rest.split()[:4], " ".join(rest.split()[4:])
+        given, written, cached = (int(number) for number in numbers)
+        append(os.environ.get("ACP_CHARGES"), " ".join(spent.split()[:4]).encode() + b"\n")
+        self.conversation.spend(float(dollars))
+        if rest:
+            word, _, rest = rest.partition(" ")
+            getattr(self, "do_" + word.replace("-", "_"))(rest)
+        self.reply["result"]["usage"] = {
+            "totalTokens": given + written + cached, "inputTokens": given, "outputTokens": written,
+            "cachedReadTokens": cached, "cachedWriteTokens": 0}
+        self.say("used")
 
     def do_usage(self, _):
         cost = {"amount": 0.25, "currency": "USD"}

@@ -64,10 +64,16 @@ static void on_activity(void *owner, enum ap_activity from, enum ap_activity to,
 	TELL(told.n_turns += from == AP_ACTIVITY_BUSY);
 }
 
-static void on_taken(void *owner, uint64_t seq)
+static int on_taken(void *owner, uint64_t seq, bool is_command, struct ap_err *why)
 {
 	(void)owner;
 	TELL(told.n_taken++, told.taken_seq = seq);
+	return 0;
+}
+
+static void on_used(void *owner, const struct ap_usage_report *report)
+{
+	(void)owner, (void)report;
 }
 
 static void on_done(void *owner, uint64_t seq, enum session_outcome outcome, size_t len,
@@ -100,6 +106,7 @@ static const struct session_callbacks callbacks = {
 	.ended = on_ended,
 	.activity = on_activity,
 	.prompt_taken = on_taken,
+	.used = on_used,
 	.prompt_done = on_done,
 	.prompts_dropped = on_dropped,
 	.note = on_note,

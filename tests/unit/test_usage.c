@@ -25,7 +25,7 @@ static struct ap_usage money(double dollars)
 static void assert_tells(const struct ap_usage *usage, const char *expected)
 {
 	AP_CLEANUP_BUF struct ap_buf text = {0};
-	ap_usage_format(usage, "", "\n", &text);
+	ap_usage_format(usage, "", " ", "\n", &text);
 	assert_string_equal(ap_buf_text(&text), expected);
 }
 
