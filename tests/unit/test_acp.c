@@ -10,6 +10,7 @@
 
 #include "acp.h"
 #include "activity.h"
+#include "cleanup.h"
 #include "permission.h"
 
 /* As IT(), of one that has a connection. */
@@ -402,6 +403,120 @@ static void owner_dies_early(void **state)
 	assert_int_equal(acp_activity(acp, why), AP_ACTIVITY_READY);
 }
 
+/* --- what it uses --- */
+
+/* All reports since this was last called, counted in an account. */
+static void assert_used(struct ap_account *account, const char *expected)
+{
+	AP_CLEANUP_BUF struct ap_buf text = {0};
+	struct ap_buf *reports = acp_usage(acp);
+	for (size_t from = 0; from < reports->len; from += sizeof(struct ap_usage_report)) {
+		struct ap_usage_report report;
+		struct ap_usage added;
+		memcpy(&report, reports->data + from, sizeof report);
+		(void)ap_account_count(account, &report, &added);
+	}
+	reports->len = 0;
+	ap_usage_format(&account->lease, "", " ", " ", &text);
+	assert_string_equal(ap_buf_text(&text), expected);
+}
+
+static void tokens_of_turns(void **state)
+{
+	static const struct {
+		const char *usage, *counted;
+	} rows[] = {
+		/* apart: what is cached, and thoughts */
+		{"\"usage\":{\"totalTokens\":133,\"inputTokens\":100,\"outputTokens\":10,"
+		 "\"cachedReadTokens\":20,"
+		 "\"cachedWriteTokens\":3}",
+		 "input_tokens 103 output_tokens 10 cached_tokens 20 "},
+		{"\"usage\":{\"totalTokens\":135,\"inputTokens\":100,\"outputTokens\":10,"
+		 "\"cachedReadTokens\":20,"
+		 "\"thoughtTokens\":5}",
+		 "input_tokens 100 output_tokens 15 cached_tokens 20 "},
+		/* thoughts in the output */
+		{"\"usage\":{\"totalTokens\":130,\"inputTokens\":100,\"outputTokens\":10,"
+		 "\"cachedReadTokens\":20,"
+		 "\"thoughtTokens\":5}",
+		 "input_tokens 100 output_tokens 10 cached_tokens 20 "},
+		/* what is cached in the input */
+		{"\"usage\":{\"totalTokens\":110,\"inputTokens\":100,\"outputTokens\":10,"
+		 "\"cachedReadTokens\":20}",
+		 "input_tokens 80 output_tokens 10 cached_tokens 20 "},
+		{"\"usage\":{\"totalTokens\":110,\"inputTokens\":100,\"outputTokens\":10}",
+		 "input_tokens 100 output_tokens 10 "},
+		{"\"_meta\":{\"quota\":{\"token_count\":{\"input_tokens\":7,\"output_tokens\":3}}}",
+		 "input_tokens 7 output_tokens 3 "},
+		{"\"usage\":{\"inputTokens\":-5,\"outputTokens\":\"many\",\"totalTokens\":1e300}",
+		 ""},
+		{"\"usage\":null", ""},
+	};
+	opens();
+	for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+		char result[400];
+		struct ap_account account;
+		ap_account_init(&account);
+		begins_turn();
+		snprintf(result, sizeof result, "\"result\":{\"stopReason\":\"end_turn\",%s}",
+			 rows[i].usage);
+		answers(result);
+		assert_used(&account, rows[i].counted);
+		answers(result); /* whatever it says again */
+		assert_used(&account, rows[i].counted);
+	}
+}
+
+static void costs(const char *amount)
+{
+	char update[256];
+	snprintf(update, sizeof update,
+		 "{\"sessionUpdate\":\"usage_update\",\"used\":9,\"size\":99,"
+		 "\"cost\":{\"amount\":%s,\"currency\":\"USD\"}}",
+		 amount);
+	updates(update);
+}
+
+static void money_of_a_session(void **state)
+{
+	struct ap_account account;
+	ap_account_init(&account);
+	opens();
+	costs("1.5"); /* where the session begins */
+	assert_used(&account, "cost_usd 0 context_used 9 context_size 99 ");
+	begins_turn();
+	costs("1.6");
+	costs("1.75");
+	assert_used(&account, "cost_usd 0.25 context_used 9 context_size 99 ");
+	updates("{\"sessionUpdate\":\"usage_update\",\"used\":1,\"size\":99,"
+		"\"cost\":{\"amount\":5,\"currency\":\"EUR\"}}");
+	assert_used(&account, "cost_usd 0.25 context_used 1 context_size 99 ");
+}
+
+static void usage_is_read_again(void **state)
+{
+	struct ap_account account;
+	ap_account_init(&account);
+	opens();
+	begins_turn();
+	costs("1");
+	answers("\"result\":{\"stopReason\":\"end_turn\",\"usage\":{\"totalTokens\":3,"
+		"\"inputTokens\":2,"
+		"\"outputTokens\":1}}");
+	begins_turn();
+	costs("2");
+	assert_used(&account,
+		    "input_tokens 2 output_tokens 1 cost_usd 2 context_used 9 context_size 99 ");
+	owner_dies();
+	assert_used(&account,
+		    "input_tokens 2 output_tokens 1 cost_usd 2 context_used 9 context_size 99 ");
+	struct ap_account fresh; /* of an owner that has lost the reports of the first turn */
+	ap_account_init(&fresh);
+	owner_dies();
+	assert_used(&fresh,
+		    "input_tokens 2 output_tokens 1 cost_usd 2 context_used 9 context_size 99 ");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -421,6 +536,12 @@ int main(void)
 		WITH("a session that is gone is told, and another opened", goes_on_in_vain),
 		WITH("the next owner asks and answers nothing twice", next_owner),
 		WITH("an owner that dies in the handshake leaves it to the next", owner_dies_early),
+		WITH("tokens are those of turns, however a program counts what is cached and "
+		     "thought",
+		     tokens_of_turns),
+		WITH("money is what a session has cost since its first prompt", money_of_a_session),
+		WITH("what was used is reported again to the next owner, and counts once",
+		     usage_is_read_again),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
