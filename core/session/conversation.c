@@ -266,6 +266,19 @@ static bool is_kept(struct session *session, const char *conversation, struct ap
 	return kept;
 }
 
+bool conversation_file(struct session *session, const char *conversation, struct ap_buf *ret_path)
+{
+	const struct profile_values *values = profile_values(session->host->profile);
+	struct search here = {.max = 1};
+	if (!*values->conversation_file || !session_conversation_valid(conversation))
+		return false;
+	search_by(session, values->conversation_file, conversation, &here);
+	if (here.n > 0)
+		ap_buf_adds(ret_path, here.at[0].path);
+	search_fini(&here);
+	return ret_path->len > 0;
+}
+
 bool session_has_conversation(struct session *session, const char *conversation)
 {
 	AP_CLEANUP_BUF struct ap_buf path = {0};

@@ -86,6 +86,8 @@ static void on_event(struct session *session, const char *line)
 	if (!profile_judge(session->host->profile, PROFILE_EVENT, line, NULL, &told))
 		return;
 	told.at_ns = ap_clock_ns();
+	if (told.activity == AP_ACTIVITY_READY)
+		count_by_event_locked(session, line);
 	session->signs.told = told;
 	if (told.activity == AP_ACTIVITY_READY) {
 		session->response.len = 0;

@@ -320,6 +320,7 @@ bool session_read_on(struct session *session)
 	pthread_mutex_lock(&session->output_lock);
 	size_t n = read_on(session, READ_MAX);
 	kept_grown(&session->raw, (int64_t)n);
+	count_adopted_locked(session);
 	size_t n_errors = read_errors_on(session);
 	kept_bound(&session->raw, limit);
 	kept_bound(&session->errors, limit);
@@ -418,6 +419,7 @@ int output_adopt(struct session *session, struct ap_err *err)
 		return r;
 	pthread_mutex_lock(&session->output_lock);
 	int64_t from = atomic_load(&session->raw.first);
+	count_adopt_locked(session);
 	if (at > from)
 		kept_grown(&session->raw, (int64_t)read_on(session, (size_t)(at - from)));
 	if (at >= from) {

@@ -20,7 +20,7 @@
 
 /* --- patterns --- */
 
-static int regex_new(pcre2_code **ret, const char *text, struct ap_err *err)
+int profile_regex(pcre2_code **ret, const char *text, struct ap_err *err)
 {
 	int error;
 	PCRE2_SIZE at;
@@ -160,7 +160,7 @@ static int set_regex(const struct loader *loader, const struct key *key, char *v
 {
 	pcre2_code **regex = target(loader, key);
 	pcre2_code *compiled = NULL;
-	int r = *value ? regex_new(&compiled, value, err) : 0; /* empty: removes the pattern */
+	int r = *value ? profile_regex(&compiled, value, err) : 0; /* empty: removes the pattern */
 	if (r < 0)
 		return r;
 	pcre2_code_free(*regex);
@@ -186,7 +186,7 @@ static int set_conversation(const struct loader *loader, const struct key *key, 
 	if (*pattern)
 		*pattern++ = '\0';
 	pattern += strspn(pattern, " \t\n");
-	int r = *pattern ? regex_new(&regex, pattern, err)
+	int r = *pattern ? profile_regex(&regex, pattern, err)
 			 : ap_err_set(err, -EINVAL, "%s takes PATHS PATTERN", key->name);
 	if (r == 0 && !(has_group(regex, "id") && has_group(regex, "cwd")))
 		r = ap_err_set(err, -EINVAL, "the pattern needs groups (?<id>...) and (?<cwd>...)");
@@ -286,7 +286,7 @@ static int set_rule(const struct loader *loader, const struct key *key, char *va
 	json_error_t error;
 	int r = 0;
 	if (source != PROFILE_EVENT)
-		r = regex_new(&rule.regex, pattern, err);
+		r = profile_regex(&rule.regex, pattern, err);
 	else
 		rule.event = json_loads(pattern, 0, &error);
 	if (r == 0 && source == PROFILE_EVENT && !json_is_object(rule.event))
@@ -316,7 +316,7 @@ static int set_auto_answer(const struct loader *loader, const struct key *key, c
 		return ap_err_set(err, -EINVAL, "auto_answer takes PATTERN => KEYS");
 	*arrow = '\0';
 	struct auto_answer answer = {NULL, NULL};
-	int r = regex_new(&answer.regex, value, err);
+	int r = profile_regex(&answer.regex, value, err);
 	if (r == 0)
 		r = copy(&answer.keys, arrow + 4, err);
 	struct auto_answer *added =
@@ -353,7 +353,7 @@ static int add_question_rule(struct question_rule **rules, unsigned *n, const ch
 			     const char *pattern, const char *keys, struct ap_err *err)
 {
 	struct question_rule rule = {.kind = kind};
-	int r = regex_new(&rule.regex, pattern, err);
+	int r = profile_regex(&rule.regex, pattern, err);
 	if (r == 0 && keys)
 		r = copy(&rule.keys, keys, err);
 	struct question_rule *added = r == 0 ? grow(rules, n, sizeof *added) : NULL;
@@ -396,6 +396,23 @@ static int set_option(const struct loader *loader, const struct key *key, char *
 	*arrow = '\0';
 	return add_question_rule(&profile->options, &profile->n_options, kind, value, arrow + 4,
 				 err);
+}
+
+static int set_usage(const struct loader *loader, const struct key *key, char *value,
+		     struct ap_err *err)
+{
+	struct profile *profile = loader->profile;
+	struct usage_rule rule;
+	(void)key;
+	int r = usage_rule_parse(value, &rule, err);
+	if (r < 0)
+		return r;
+	struct usage_rule *added = grow(&profile->usages, &profile->n_usages, sizeof *added);
+	if (added)
+		*added = rule;
+	else
+		usage_rule_fini(&rule);
+	return added ? 0 : ap_err_errno(err, -ENOMEM, "profile");
 }
 
 static int load(struct loader *loader, struct ap_err *err);
@@ -463,6 +480,7 @@ static const struct key keys[] = {
 	{"question", set_question, 0, 0},
 	{"option", set_option, 0, 0},
 	{"cancel", set_text, VALUE(cancel), 0},
+	{"usage", set_usage, 0, 0},
 	{"configure", set_pair, VALUE(configure), 0},
 	{"input", set_json, VALUE(input), 0},
 	{"response", set_text, VALUE(response), 0},
@@ -733,6 +751,8 @@ void profile_free(struct profile *profile)
 		question_rule_fini(&profile->questions[i]);
 	for (unsigned i = 0; i < profile->n_options; i++)
 		question_rule_fini(&profile->options[i]);
+	for (unsigned i = 0; i < profile->n_usages; i++)
+		usage_rule_fini(&profile->usages[i]);
 	pcre2_code *const regexes[] = {
 		profile->composer,	  profile->composer_empty, profile->lead,
 		profile->trail,		  profile->answer,	   profile->conversation,
@@ -764,6 +784,7 @@ void profile_free(struct profile *profile)
 	pcre2_match_context_free(profile->match);
 	free(profile->rules);
 	free(profile->answers);
+	free(profile->usages);
 	free(profile->questions);
 	free(profile->options);
 	free(profile);

@@ -14,6 +14,7 @@
 #include "buf.h"
 #include "err.h"
 #include "permission.h"
+#include "usage.h"
 
 struct profile;
 
@@ -27,11 +28,12 @@ enum profile_mode {
 
 /* The text that a rule is about. */
 enum profile_source {
-	PROFILE_SCREEN, /* the terminal's screen */
-	PROFILE_TITLE,	/* the terminal's title */
-	PROFILE_OSC,	/* an operating system command in the output: "NUMBER;TEXT" */
-	PROFILE_EVENT,	/* mode stream: a line of the output, an object of JSON */
-	PROFILE_LINE,	/* mode shell: the unfinished last line of the output */
+	PROFILE_SCREEN,	      /* the terminal's screen */
+	PROFILE_TITLE,	      /* the terminal's title */
+	PROFILE_OSC,	      /* an operating system command in the output: "NUMBER;TEXT" */
+	PROFILE_EVENT,	      /* mode stream: a line of the output, an object of JSON */
+	PROFILE_LINE,	      /* mode shell: the unfinished last line of the output */
+	PROFILE_CONVERSATION, /* the end of the conversation's file */
 };
 
 /* Loads a profile: NAME.conf in the first of `dirs` (NULL at the end) that has it, or the file at
@@ -136,6 +138,14 @@ int profile_input(const struct profile *profile, const char *text, size_t len, s
 
 /* Mode stream: appends the text of an answer, from the event that says ready. */
 void profile_response(const struct profile *profile, const char *event, struct ap_buf *ret);
+
+/* Fills in what a text says of use by the rules of its source: where the program's counters are.
+ * The number is that of the context, of an event that says it; else 0. False: it says nothing. */
+bool profile_usage(const struct profile *profile, enum profile_source source, const char *text,
+		   size_t len, struct ap_usage_report *ret);
+
+/* Whether there are such rules. */
+bool profile_says_usage(const struct profile *profile, enum profile_source source);
 
 #define QUESTION_OPTIONS_MAX 16
 #define QUESTION_TEXT_MAX    1024 /* bytes of a title or detail, with the NUL */

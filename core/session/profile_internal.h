@@ -31,15 +31,36 @@ struct auto_answer {
 	char *keys;
 };
 
+/* What texts say of use: `usage = SOURCE PATTERN`, or `usage = event NAME POINTER`. */
+struct usage_rule {
+	enum profile_source source;
+	pcre2_code *regex; /* NULL: of an event */
+	int value;	   /* of an event: an enum ap_usage_value, or AP_N_USAGE: the context */
+	char *pointer;
+};
+
 struct profile {
 	struct profile_values values;
 	struct rule *rules;
 	unsigned n_rules;
 	struct auto_answer *answers;
 	unsigned n_answers;
+	struct usage_rule *usages;
+	unsigned n_usages;
 	struct question_rule *questions, *options; /* in the order of the profile: the first wins */
 	unsigned n_questions, n_options;
 	pcre2_code *composer, *composer_empty, *lead, *trail, *answer, *conversation,
 		*conversation_log;
 	pcre2_match_context *match; /* read only */
 };
+
+/* --- profile.c --- */
+
+/* Compiles a pattern. -EINVAL, with a sentence. */
+int profile_regex(pcre2_code **ret, const char *text, struct ap_err *err);
+
+/* --- profile_usage.c --- */
+
+/* Reads the value of a key `usage`, and changes its text. -EINVAL, -ENOMEM. */
+int usage_rule_parse(char *text, struct usage_rule *ret, struct ap_err *err);
+void usage_rule_fini(struct usage_rule *rule);

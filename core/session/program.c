@@ -57,6 +57,7 @@ void program_starts(struct session *session)
 	remove_record(session, "pid");
 	remove_record(session, "exit");
 	remove_record(session, "paused");
+	count_anew(session);
 	pthread_mutex_lock(&session->lock);
 	session->activity = AP_ACTIVITY_STARTING;
 	session->entered_ns = session->output_ns = session->keys_from_ns = session->keys_ns = 0;
@@ -210,6 +211,7 @@ int session_take_up(struct session *session, bool alive, struct ap_err *err)
 		program_ended(session, start);
 	else if (r == 0 && session->driver->taken_up)
 		session->driver->taken_up(session);
+	count_left(session);
 	return r;
 }
 

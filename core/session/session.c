@@ -450,6 +450,7 @@ static void job_look_at_screen(struct worker_job *worker_job)
 	bool asks = signal.found && signal.activity == AP_ACTIVITY_WAITING;
 	const char *keys =
 		asks ? profile_auto_answer(session->host->profile, ap_buf_text(&screen)) : NULL;
+	count_by_screen(session, &screen);
 	if (screen.len > 0) /* else the terminal could not be looked at */
 		rule_on_screen(session, asks && !keys ? ap_buf_text(&screen) : NULL);
 	pthread_mutex_lock(&session->lock);
@@ -503,6 +504,7 @@ static void job_learn(struct worker_job *worker_job)
 	struct session_job *job = ap_container_of(worker_job, struct session_job, job);
 	atomic_store(&job->session->learning, false);
 	session_learn_conversation(job->session);
+	count_by_conversation(job->session);
 	session_job_free(job);
 }
 
@@ -510,8 +512,9 @@ static void job_learn(struct worker_job *worker_job)
 static void learn_conversation_soon(struct session *session)
 {
 	const struct profile_values *values = profile_values(session->host->profile);
-	if ((!*values->conversations && !*values->conversation_logs) ||
-	    atomic_exchange(&session->learning, true))
+	bool wanted = *values->conversations || *values->conversation_logs ||
+		      profile_says_usage(session->host->profile, PROFILE_CONVERSATION);
+	if (!wanted || atomic_exchange(&session->learning, true))
 		return; /* the waiting job reads when it runs */
 	struct session_job *job = session_job_new(session, job_learn, "");
 	if (job)
@@ -616,40 +619,6 @@ int session_hook(struct session *session, enum ap_activity activity, struct ap_e
 	}
 	pthread_mutex_unlock(&session->lock);
 	return r;
-}
-
-/* The process that the program is, as a number that no other has. 0: it has ended, or is not known
- * yet. `ret_is_fresh`: no prompt has reached it. */
-static int64_t process_of(struct session *session, bool *ret_is_fresh)
-{
-	pthread_mutex_lock(&session->lock);
-	unsigned start = session->start;
-	pid_t pid = session->program;
-	*ret_is_fresh = session->entered_ns == 0;
-	pthread_mutex_unlock(&session->lock);
-	if (pid == 0)
-		know_program(session, start);
-	pthread_mutex_lock(&session->lock);
-	pid = session->program;
-	pthread_mutex_unlock(&session->lock);
-	return pid ? (int64_t)(process_start_time(pid) << 23 | (uint64_t)pid) : 0;
-}
-
-int session_count(struct session *session, const struct ap_usage *now, struct ap_err *err)
-{
-	struct ap_usage_report report = {.usage = *now};
-	pthread_mutex_lock(&session->lock);
-	int r = running_locked(session, true, err);
-	pthread_mutex_unlock(&session->lock);
-	if (r < 0)
-		return r;
-	report.number = process_of(session, &report.is_base);
-	pthread_mutex_lock(&session->output_lock);
-	if (session->driver->counts)
-		session->driver->counts(session, &report);
-	session->callbacks->used(session->owner, &report);
-	pthread_mutex_unlock(&session->output_lock);
-	return 0;
 }
 
 /* --- reading --- */

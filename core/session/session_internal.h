@@ -130,6 +130,8 @@ struct session {
 	struct kept raw, plain;	     /* what the terminal printed; the same as plain text */
 	struct ap_plain filter;
 	struct output_signs signs;
+	int64_t adopted_to; /* up to there an earlier daemon may have read the output; 0: nowhere */
+	struct ap_usage_report held; /* the last report of an event before that */
 	struct ap_buf line;	/* driver stream: the event that is being printed */
 	struct ap_buf response; /* driver stream: the text of the last answer */
 	struct kept calls;	/* driver acp: the tool calls that have ended */
@@ -234,6 +236,27 @@ void conversation_told(struct session *session, const char *id);
 
 /* Adopts what an earlier daemon knew of it. */
 void conversation_adopt(struct session *session);
+
+/* Appends the path of the file that keeps it. False: there is none, or it is not known where. */
+bool conversation_file(struct session *session, const char *conversation, struct ap_buf *ret_path);
+
+/* --- counting.c --- */
+
+/* Report what the program has used: by what its hook has left for a daemon that was away; by its
+ * screen; by the file of its conversation. The last two block. */
+void count_left(struct session *session);
+void count_by_screen(struct session *session, const struct ap_buf *screen);
+void count_by_conversation(struct session *session);
+
+/* The same by an event that ends a turn. From count_adopt_locked() on, of those that are in the
+ * output already the last one alone, once count_adopted_locked() finds them read. output_lock held.
+ */
+void count_by_event_locked(struct session *session, const char *event);
+void count_adopt_locked(struct session *session);
+void count_adopted_locked(struct session *session);
+
+/* Another program starts. */
+void count_anew(const struct session *session);
 
 /* --- variables.c --- */
 
