@@ -24,31 +24,47 @@ static void report(struct acp *acp, const struct ap_usage_report *report)
 		ap_buf_add(&acp->usage, (const char *)report, sizeof *report);
 }
 
-/* The usage of an answer to a prompt. Whether the input has the cached tokens in it, and the output
- * those of thoughts, tells their sum: programs differ. */
-static void fill_turn(const json_t *usage, struct ap_usage *ret)
+/* The count of the first name that there is, as programs differ. */
+static int64_t count_by(const json_t *object, const char *name, const char *other)
 {
-	int64_t input = count_of(usage, "inputTokens"), output = count_of(usage, "outputTokens");
-	int64_t read = known(count_of(usage, "cachedReadTokens"));
-	int64_t written = known(count_of(usage, "cachedWriteTokens"));
-	int64_t thought = known(count_of(usage, "thoughtTokens"));
-	int64_t total = count_of(usage, "totalTokens"), least = known(input) + known(output);
-	bool cached_apart = total != least && total != least + thought;
-	bool thought_apart = thought > 0 && (total == least + thought ||
-					     total == least + thought + read + written);
-	ret->at[AP_USAGE_CACHED] = count_of(usage, "cachedReadTokens");
-	ret->at[AP_USAGE_OUTPUT] = output + (thought_apart ? thought : 0);
-	if (cached_apart)
-		ret->at[AP_USAGE_INPUT] = input < 0 ? input : input + written;
-	else
-		ret->at[AP_USAGE_INPUT] = input < read ? input : input - read;
+	int64_t count = count_of(object, name);
+	return count >= 0 ? count : count_of(object, other);
 }
 
-/* The tokens of an answer to a prompt, as gemini has them. */
-static void fill_quota(const json_t *result, struct ap_usage *ret)
+/* Adds the tokens of an object. Whether the input has those that are cached in it, and the output
+ * those of thoughts, tells their sum. */
+static void add_tokens(const json_t *tokens, struct ap_usage *ret)
 {
-	const json_t *meta = json_object_get(result, "_meta");
-	const json_t *count = json_object_get(json_object_get(meta, "quota"), "token_count");
+	struct ap_usage more = AP_USAGE_UNKNOWN;
+	int64_t input = count_of(tokens, "inputTokens"), output = count_of(tokens, "outputTokens");
+	int64_t cached = count_by(tokens, "cachedReadTokens", "cachedInputTokens");
+	int64_t read = known(cached), written = known(count_of(tokens, "cachedWriteTokens"));
+	int64_t thought = known(count_by(tokens, "thoughtTokens", "reasoningOutputTokens"));
+	int64_t total = count_of(tokens, "totalTokens"), least = known(input) + known(output);
+	bool cached_apart = total != least && total != least + thought;
+	bool thought_apart = total == least + thought || total == least + thought + read + written;
+	more.at[AP_USAGE_CACHED] = cached;
+	more.at[AP_USAGE_OUTPUT] = output < 0 || !thought_apart ? output : output + thought;
+	if (cached_apart)
+		more.at[AP_USAGE_INPUT] = input < 0 ? input : input + written;
+	else
+		more.at[AP_USAGE_INPUT] = input < read ? input : input - read;
+	ap_usage_add(ret, &more);
+}
+
+/* What a turn has used, by the fullest account that its answer gives: by models, with what the
+ * program asks for itself; of the turn alone; or as gemini has it. */
+static void fill_turn(const json_t *result, struct ap_usage *ret)
+{
+	const json_t *quota = json_object_get(json_object_get(result, "_meta"), "quota");
+	const json_t *count = json_object_get(quota, "token_count"), *usage, *row;
+	size_t i;
+	json_array_foreach(json_object_get(quota, "model_usage"), i, row)
+		add_tokens(json_object_get(row, "token_count"), ret);
+	if (!ap_usage_is_known(ret) && json_is_object(usage = json_object_get(result, "usage")))
+		add_tokens(usage, ret);
+	if (ap_usage_is_known(ret))
+		return;
 	ret->at[AP_USAGE_INPUT] = count_of(count, "input_tokens");
 	ret->at[AP_USAGE_OUTPUT] = count_of(count, "output_tokens");
 }
@@ -56,11 +72,7 @@ static void fill_quota(const json_t *result, struct ap_usage *ret)
 void acp_take_turn_usage(struct acp *acp, int64_t id, const json_t *result)
 {
 	struct ap_usage_report turn = {.is_turn = true, .number = id, .usage = AP_USAGE_UNKNOWN};
-	const json_t *usage = json_object_get(result, "usage");
-	if (json_is_object(usage))
-		fill_turn(usage, &turn.usage);
-	else
-		fill_quota(result, &turn.usage);
+	fill_turn(result, &turn.usage);
 	report(acp, &turn);
 }
 

@@ -683,6 +683,7 @@ static int conclude(struct profile *profile, struct ap_err *err)
 		values->rules.says_ready = values->rules.says_ready ||
 					   (rule->activity == AP_ACTIVITY_READY && !rule->perhaps);
 	}
+	values->rules.looks |= profile_says_usage(profile, PROFILE_SCREEN);
 	values->rules.terminal = values->mode == PROFILE_TERMINAL && !values->rules.says_ready;
 	if (values->mode == PROFILE_STREAM && (!*values->input || !values->rules.tells_ready))
 		return ap_err_set(err, -EINVAL, "mode = stream needs input and a ready rule");

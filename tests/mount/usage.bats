@@ -319,3 +319,85 @@ hook_pool() { # HOW [OPTION...]
     uses 7 1 0 0.1
     assert_equal "$(cat "$POOL/stats/input_tokens")" 14
 }
+
+# --- by rules of a profile ---
+
+@test "what a stream program says of its use in events is counted once, also when its output is read again" {
+    cat >"$DIR/stream.conf" <<'CONF'
+mode = stream
+input = {"text": "${PROMPT}"}
+busy = event {"type": "begun"}
+ready = event {"type": "result"}
+response = /result
+usage = event context /id
+usage = event input_tokens /models/*/input
+usage = event input_tokens /models/*/written
+usage = event cost_usd /cost
+CONF
+    cat >"$DIR/agent.py" <<'PY'
+import json, os, sys
+n = 0
+for _ in sys.stdin:
+    n += 1
+    models = {"small": {"input": n, "written": 100 * n}, "large": {"input": 1000 * n}}
+    print(json.dumps({"type": "result", "result": "done", "id": str(os.getpid()), "models": models, "cost": n / 8}), flush=True)
+PY
+    stream_pool mount_pool
+    echo job >"$POOL/acquire"
+    assert_equal "$(ask one)" done
+    assert_equal "$(ask two)" done
+    assert_equal "$(value "$JOB/usage" input_tokens)" 2202
+    assert_equal "$(value "$JOB/usage" cost_usd)" 0.25
+    crash_pool
+    stream_pool mount_again
+    assert_equal "$(ask three)" done
+    assert_equal "$(value "$JOB/usage" input_tokens)" 3303
+    echo restart >"$JOB/ctl"
+    await value_is "$JOB/activity" ready
+    assert_equal "$(ask four)" done
+    assert_equal "$(value "$JOB/usage" input_tokens)" 4404
+    crash_pool
+    stream_pool mount_again
+    assert_equal "$(value "$JOB/usage" input_tokens)" 4404
+    assert_equal "$(cat "$POOL/stats/cost_usd")" 0.5
+}
+
+stream_pool() { # HOW
+    "$1" 1 1 -o "program_profile=$DIR/stream.conf" -- python3 -u "$DIR/agent.py"
+}
+
+@test "what a screen shows of use is counted by what it grows, in the units that it shows" {
+    printf 'usage = screen %s\n' '^used (?<input_tokens>[\d.,]+[KM]?), \$(?<cost_usd>[\d.]+), of (?<context_size>[\d.]+[KM]?)$' >"$DIR/shows.conf"
+    printf 'ready = screen:1 ^[#$]\\s*$\n' >>"$DIR/shows.conf"
+    mount_pool 1 1 -o "program_profile=$DIR/shows.conf" -- sh
+    echo job >"$POOL/acquire"
+    echo "clear; echo 'used 1,200, \$0.10, of 200K'" >"$JOB/prompt"
+    await has_used input_tokens 1200
+    echo "clear; echo 'used 1.5K, \$0.25, of 200K'" >"$JOB/prompt"
+    await has_used input_tokens 1500
+    assert_equal "$(value "$JOB/usage" cost_usd)" 0.25
+    assert_equal "$(value "$JOB/usage" context_size)" 200000
+}
+
+has_used() { # NAME VALUE
+    [ "$(value "$JOB/usage" "$1")" = "$2" ]
+}
+
+@test "what a hook has left while no daemon was there is heard by the next one, and is no other process's" {
+    hook_pool mount_pool
+    echo job >"$POOL/acquire"
+    echo true >"$JOB/prompt"
+    await value_is "$JOB/activity" ready
+    echo input_tokens 100 >"$JOB/usage"
+    crash_pool
+    echo input_tokens 130 >"$STATE/agents/agent-1/usage"
+    hook_pool mount_again
+    assert_equal "$(value "$JOB/usage" input_tokens)" 130
+    echo restart >"$JOB/ctl"
+    await value_is "$JOB/activity" ready
+    assert [ ! -e "$STATE/agents/agent-1/usage" ]
+    crash_pool
+    ln -s /etc/passwd "$STATE/agents/agent-1/usage"
+    hook_pool mount_again
+    assert_equal "$(value "$JOB/usage" input_tokens)" 130
+}

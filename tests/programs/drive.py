@@ -168,6 +168,29 @@ def check_prompts(pool):
                          f"{[len(a) for a in arrived]} bytes for {len(expected)}")
 
 
+def used(pool):
+    return {name: value for name, value in (line.split() for line in pool.read("usage").splitlines())}
+
+
+def check_usage(pool):
+    """Its use is what the model has charged, to the token, but for what it asks for itself. The adapter of claude counts
+    some of that, too."""
+    with open(f"{pool.log}.charges") as file:
+        charges = [charge for charge in map(json.loads, file) if not charge["own"] or pool.name == "claude-acp"]
+    total = {name: sum(charge[name] for charge in charges) for name in charges[0]}
+    if "claude" in pool.name:
+        total["input"] += total["written"]
+    expected = {"input_tokens": total["input"], "output_tokens": total["output"], "cached_tokens": total["cached"]}
+    try:
+        pool.wait_for(f"a use of {expected} in {len(charges)} calls",
+                      lambda: all(0 < int(used(pool).get(name, 0)) <= value if pool.name == "claude-acp"
+                                  else used(pool).get(name) == str(value) for name, value in expected.items()), 60)
+    except Failed as error:
+        raise Failed(f"{error}, but {used(pool)}") from error
+    if "claude" in pool.name and float(used(pool)["cost_usd"]) <= 0:
+        raise Failed("it costs nothing")
+
+
 def check_edit(pool):
     pool.write("prompt", "please EDIT the file\n")
     got = pool.settle()
@@ -242,6 +265,8 @@ def check_permission(pool):
 
 # those that go on with a conversation
 RESUMING = ("claude", "codex", "gemini", "opencode")
+# those that say what they use, to the token
+COUNTING = ("claude", "claude-stream", "claude-acp", "codex", "codex-acp", "opencode-acp")
 EVERYWHERE = ("claude", "codex")  # in another worktree, too
 
 
@@ -304,6 +329,7 @@ def check_conversations(pool):
 
 CHECKS = [("is ready without a question", check_ready),
           ("takes ten prompts byte for byte, once, and answers them", check_prompts),
+          ("says what it uses", check_usage),
           ("asks leave to edit, and goes on when it is answered", check_edit),
           ("asks leave to run a command, and does not when it is rejected", check_reject),
           ("is ready again when it is interrupted", check_interrupt),
@@ -322,6 +348,8 @@ def main():
         for what, check in CHECKS:
             # gemini 0.61 keeps no conversation that it has by ACP
             if check is check_conversations and (name.removesuffix("-acp") not in RESUMING or name == "gemini-acp"):
+                continue
+            if check is check_usage and name not in COUNTING:
                 continue
             if PROGRAMS[name][3] is None and check in (check_edit, check_reject, check_interrupt):
                 continue

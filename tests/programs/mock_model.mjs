@@ -53,6 +53,15 @@ const asJson = (response, data) => {
   response.end(JSON.stringify(data));
 };
 
+// What a call is charged: the n-th in numbers of its own, which are written down. `own`: the program asks for itself.
+let calls = 0;
+function charge(own) {
+  const n = ++calls;
+  const charged = { input: 10 + n, written: 1000 + n, cached: 10000 + n, output: 100 + n, own };
+  appendFileSync(`${log}.charges`, JSON.stringify(charged) + '\n');
+  return charged;
+}
+
 async function anthropic(body, response, note) {
   const user = lastOf(body.messages, 'user');
   const blocks = typeof user.content === 'string' ? [{ type: 'text', text: user.content }] : user.content;
@@ -62,10 +71,13 @@ async function anthropic(body, response, note) {
   const own = !(body.tools ?? []).some((tool) => tool.name === 'Bash');
   if (!own && !afterTool) note('anthropic', texts, said);
   const answer = plan(texts.at(-1) ?? '', afterTool, own); // behind what was said before an interruption
-  const message = { id: `msg_${Date.now()}`, type: 'message', role: 'assistant', model: body.model, content: [],
-    stop_reason: null, stop_sequence: null, usage: { input_tokens: 1, output_tokens: 1 } };
+  const charged = charge(own);
+  const input = { input_tokens: charged.input, cache_creation_input_tokens: charged.written, cache_read_input_tokens: charged.cached };
+  const usage = { ...input, output_tokens: charged.output };
+  const message = { id: `msg_${Date.now()}_${charged.output}`, type: 'message', role: 'assistant', model: body.model, content: [],
+    stop_reason: null, stop_sequence: null, usage: { ...input, output_tokens: 1 } };
   if (!body.stream) {
-    return asJson(response, { ...message, content: [{ type: 'text', text: 'Title' }], stop_reason: 'end_turn' });
+    return asJson(response, { ...message, usage, content: [{ type: 'text', text: 'Title' }], stop_reason: 'end_turn' });
   }
   const send = events(response);
   const tell = (data) => send(data, data.type);
@@ -80,7 +92,7 @@ async function anthropic(body, response, note) {
     for await (const text of spoken(answer)) tell({ type: 'content_block_delta', index: 0, delta: { type: 'text_delta', text } });
   }
   tell({ type: 'content_block_stop', index: 0 });
-  tell({ type: 'message_delta', delta: { stop_reason: answer.tool ? 'tool_use' : 'end_turn', stop_sequence: null }, usage: { output_tokens: 9 } });
+  tell({ type: 'message_delta', delta: { stop_reason: answer.tool ? 'tool_use' : 'end_turn', stop_sequence: null }, usage });
   tell({ type: 'message_stop' });
   response.end();
 }
@@ -121,8 +133,10 @@ async function responses(body, response, note) {
     }
     tell({ type: 'response.output_item.done', output_index: 0, item: { ...item, content: [{ type: 'output_text', text: all }] } });
   }
-  tell({ type: 'response.completed', response: { id: 'resp_1', usage: { input_tokens: 1, input_tokens_details: null,
-    output_tokens: 9, output_tokens_details: null, total_tokens: 10 } } });
+  const { input: given, cached, output: written } = charge(own);
+  tell({ type: 'response.completed', response: { id: 'resp_1', usage: { input_tokens: given + cached,
+    input_tokens_details: { cached_tokens: cached }, output_tokens: written, output_tokens_details: { reasoning_tokens: 7 },
+    total_tokens: given + cached + written } } });
   response.end();
 }
 
@@ -133,7 +147,9 @@ async function chat(body, response, note) {
   if (!own && !afterTool) note('chat', texts, saidIn(body.messages, (message) => textsOf(message.content, 'text')));
   const answer = plan(texts.join('\n'), afterTool, own);
   const frame = { id: 'cc_1', object: 'chat.completion.chunk', created: 1, model: body.model };
-  const usage = { prompt_tokens: 1, completion_tokens: 9, total_tokens: 10 };
+  const charged = charge(own);
+  const usage = { prompt_tokens: charged.input + charged.cached, prompt_tokens_details: { cached_tokens: charged.cached },
+    completion_tokens: charged.output, total_tokens: charged.input + charged.cached + charged.output };
   if (!body.stream) {
     return asJson(response, { ...frame, object: 'chat.completion', usage,
       choices: [{ index: 0, message: { role: 'assistant', content: 'Title' }, finish_reason: 'stop' }] });
