@@ -17,7 +17,7 @@ const char *ap_activity_name(enum ap_activity activity)
 	static const char *const names[] = {
 		[AP_ACTIVITY_STARTING] = "starting", [AP_ACTIVITY_READY] = "ready",
 		[AP_ACTIVITY_BUSY] = "busy",	     [AP_ACTIVITY_WAITING] = "waiting",
-		[AP_ACTIVITY_EXITED] = "exited",
+		[AP_ACTIVITY_LIMITED] = "limited",   [AP_ACTIVITY_EXITED] = "exited",
 	};
 	return names[activity];
 }

@@ -30,6 +30,7 @@ enum ap_activity {
 	AP_ACTIVITY_READY,
 	AP_ACTIVITY_BUSY,
 	AP_ACTIVITY_WAITING, /* for a human's answer */
+	AP_ACTIVITY_LIMITED, /* it would be ready, but a usage limit is reached */
 	AP_ACTIVITY_EXITED,
 };
 

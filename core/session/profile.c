@@ -244,6 +244,19 @@ static int set_mode(const struct loader *loader, const struct key *key, char *va
 	return 0;
 }
 
+/* Cuts ":LINES" off a source. -EINVAL. */
+static int take_lines(char *source, bool is_screen, int64_t *ret, struct ap_err *err)
+{
+	char *lines = strchr(source, ':');
+	*ret = 0;
+	if (!lines)
+		return 0;
+	*lines++ = '\0';
+	if (is_screen && ap_number_parse(lines, ret) == 0 && *ret >= 1 && *ret <= 1000)
+		return 0;
+	return ap_err_set(err, -EINVAL, "'%.64s': lines of the screen are 1 to 1000", lines);
+}
+
 /* "SOURCE[:LINES] PATTERN": adds a rule about an activity. */
 static int set_rule(const struct loader *loader, const struct key *key, char *value,
 		    struct ap_err *err)
@@ -258,11 +271,11 @@ static int set_rule(const struct loader *loader, const struct key *key, char *va
 	if (*pattern)
 		*pattern++ = '\0';
 	pattern += strspn(pattern, " \t\n");
-	char *lines = strchr(value, ':');
-	if (lines)
-		*lines++ = '\0';
 	unsigned source = 0;
-	int64_t n_lines = 0;
+	int64_t n_lines;
+	int r = take_lines(value, strncmp(value, "screen", 6) == 0, &n_lines, err);
+	if (r < 0)
+		return r;
 	bool perhaps = strcmp(value, "osc?") == 0;
 	if (perhaps)
 		value[3] = '\0';
@@ -273,10 +286,6 @@ static int set_rule(const struct loader *loader, const struct key *key, char *va
 				  "'%.64s' is none of: screen title osc osc? event line", value);
 	if (source == PROFILE_LINE && key->activity != AP_ACTIVITY_WAITING)
 		return ap_err_set(err, -EINVAL, "a line says nothing but waiting");
-	if (lines && (source != PROFILE_SCREEN || ap_number_parse(lines, &n_lines) < 0 ||
-		      n_lines < 1 || n_lines > 1000))
-		return ap_err_set(err, -EINVAL, "'%.64s': lines of the screen are 1 to 1000",
-				  lines);
 	if (*pattern == '\0')
 		return ap_err_set(err, -EINVAL, "a pattern is missing");
 	struct rule rule = {.activity = key->activity,
@@ -284,7 +293,6 @@ static int set_rule(const struct loader *loader, const struct key *key, char *va
 			    .perhaps = perhaps,
 			    .n_lines = (unsigned)n_lines};
 	json_error_t error;
-	int r = 0;
 	if (source != PROFILE_EVENT)
 		r = profile_regex(&rule.regex, pattern, err);
 	else
@@ -303,6 +311,56 @@ static int set_rule(const struct loader *loader, const struct key *key, char *va
 	json_decref(rule.event);
 	free(rule.text);
 	return r < 0 ? r : ap_err_errno(err, -ENOMEM, "profile");
+}
+
+/* "SOURCE[:LINES] PATTERN": adds a rule about usage limits. */
+static int set_limited(const struct loader *loader, const struct key *key, char *value,
+		       struct ap_err *err)
+{
+	struct profile *profile = loader->profile;
+	char *pattern = value + strcspn(value, " \t\n");
+	bool is_screen = strncmp(value, "screen", 6) == 0;
+	int64_t n_lines;
+	(void)key;
+	if (*pattern)
+		*pattern++ = '\0';
+	pattern += strspn(pattern, " \t\n");
+	int r = take_lines(value, is_screen, &n_lines, err);
+	if (r < 0)
+		return r;
+	if (strcmp(value, "screen") != 0 && strcmp(value, "answer") != 0)
+		return ap_err_set(err, -EINVAL, "'%.64s' is none of: screen answer", value);
+	if (*pattern == '\0')
+		return ap_err_set(err, -EINVAL, "a pattern is missing");
+	struct limit_rule rule = {.is_answer = !is_screen, .n_lines = (unsigned)n_lines};
+	r = profile_regex(&rule.regex, pattern, err);
+	if (r < 0)
+		return r;
+	struct limit_rule *added = grow(&profile->limits, &profile->n_limits, sizeof *added);
+	if (!added) {
+		pcre2_code_free(rule.regex);
+		return ap_err_errno(err, -ENOMEM, "profile");
+	}
+	*added = rule;
+	return 0;
+}
+
+static int set_zone(const struct loader *loader, const struct key *key, char *value,
+		    struct ap_err *err)
+{
+	return when_zone_parse(value, target(loader, key)) < 0
+		       ? ap_err_set(err, -EINVAL, "'%.64s' is none of: local UTC +HH:MM", value)
+		       : 0;
+}
+
+static int set_limit(const struct loader *loader, const struct key *key, char *value,
+		     struct ap_err *err)
+{
+	bool *is_shared = target(loader, key);
+	*is_shared = strcmp(value, "account") == 0;
+	return *is_shared || strcmp(value, "agent") == 0
+		       ? 0
+		       : ap_err_set(err, -EINVAL, "'%.64s' is none of: agent account", value);
 }
 
 /* "PATTERN => KEYS" */
@@ -481,6 +539,10 @@ static const struct key keys[] = {
 	{"option", set_option, 0, 0},
 	{"cancel", set_text, VALUE(cancel), 0},
 	{"usage", set_usage, 0, 0},
+	{"limited", set_limited, 0, 0},
+	{"limit_zone", set_zone, VALUE(limit_zone), 0},
+	{"limit", set_limit, VALUE(limit_is_shared), 0},
+	{"continue", set_text, VALUE(go_on), 0},
 	{"configure", set_pair, VALUE(configure), 0},
 	{"input", set_json, VALUE(input), 0},
 	{"response", set_text, VALUE(response), 0},
@@ -502,6 +564,13 @@ static void rule_fini(struct rule *rule)
 	free(rule->text);
 }
 
+static void forget_limits(struct profile *profile)
+{
+	for (unsigned i = 0; i < profile->n_limits; i++)
+		pcre2_code_free(profile->limits[i].regex);
+	profile->n_limits = 0;
+}
+
 /* Removes the rules of an activity so far, such as those of the profile that this one is like. */
 static int set_forget(const struct loader *loader, const struct key *key, char *value,
 		      struct ap_err *err)
@@ -510,8 +579,13 @@ static int set_forget(const struct loader *loader, const struct key *key, char *
 	const struct key *of = key_find(value);
 	unsigned n = 0;
 	(void)key;
+	if (of && of->set == set_limited) {
+		forget_limits(profile);
+		return 0;
+	}
 	if (!of || of->set != set_rule)
-		return ap_err_set(err, -EINVAL, "forget takes waiting, busy, starting or ready");
+		return ap_err_set(err, -EINVAL,
+				  "forget takes waiting, busy, starting, ready or limited");
 	for (unsigned i = 0; i < profile->n_rules; i++) {
 		if (profile->rules[i].activity == of->activity)
 			rule_fini(&profile->rules[i]);
@@ -651,10 +725,12 @@ struct profile *profile_unknown(void)
 	values->conversation_from = strdup("");
 	values->conversations = strdup("");
 	values->conversation_logs = strdup("");
+	values->go_on = strdup("");
+	values->limit_zone.local = true;
 	if (!profile->match || !values->name || !values->submit || !values->abandon ||
 	    !values->cancel || !values->clear || !values->quit || !values->input ||
 	    !values->response || !values->conversation_file || !values->conversation_from ||
-	    !values->conversations || !values->conversation_logs) {
+	    !values->conversations || !values->conversation_logs || !values->go_on) {
 		profile_free(profile);
 		return NULL;
 	}
@@ -684,6 +760,14 @@ static int conclude(struct profile *profile, struct ap_err *err)
 					   (rule->activity == AP_ACTIVITY_READY && !rule->perhaps);
 	}
 	values->rules.looks |= profile_says_usage(profile, PROFILE_SCREEN);
+	for (unsigned i = 0; i < profile->n_limits; i++) {
+		bool is_answer = profile->limits[i].is_answer;
+		if (is_answer != modes[values->mode].events)
+			return ap_err_set(err, -EINVAL, "%s",
+					  is_answer ? "limited = answer needs mode = stream or acp"
+						    : "limited = screen needs a terminal");
+		values->rules.looks = values->rules.looks || !is_answer;
+	}
 	values->rules.terminal = values->mode == PROFILE_TERMINAL && !values->rules.says_ready;
 	if (values->mode == PROFILE_STREAM && (!*values->input || !values->rules.tells_ready))
 		return ap_err_set(err, -EINVAL, "mode = stream needs input and a ready rule");
@@ -754,6 +838,7 @@ void profile_free(struct profile *profile)
 		question_rule_fini(&profile->options[i]);
 	for (unsigned i = 0; i < profile->n_usages; i++)
 		usage_rule_fini(&profile->usages[i]);
+	forget_limits(profile);
 	pcre2_code *const regexes[] = {
 		profile->composer,	  profile->composer_empty, profile->lead,
 		profile->trail,		  profile->answer,	   profile->conversation,
@@ -771,7 +856,8 @@ void profile_free(struct profile *profile)
 			       values->conversation_file,
 			       values->conversation_from,
 			       values->conversations,
-			       values->conversation_logs};
+			       values->conversation_logs,
+			       values->go_on};
 	for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
 		free(texts[i]);
 	words_fini(&values->args);
@@ -788,6 +874,7 @@ void profile_free(struct profile *profile)
 	free(profile->usages);
 	free(profile->questions);
 	free(profile->options);
+	free(profile->limits);
 	free(profile);
 }
 

@@ -15,6 +15,7 @@
 #include "err.h"
 #include "permission.h"
 #include "usage.h"
+#include "when.h"
 
 struct profile;
 
@@ -92,6 +93,9 @@ struct profile_values {
 	int64_t pause_ns;	    /* between paste and submit, at least */
 	char *input;		    /* mode stream: JSON of a prompt; "${PROMPT}" stands for it */
 	char *response;		    /* mode stream: JSON pointer to the text, in the ready event */
+	struct when_zone limit_zone; /* of the times that the program names */
+	bool limit_is_shared;	     /* one agent's limit is everyone's */
+	char *go_on;		     /* the prompt that has it go on after a limit; "": none */
 };
 
 const struct profile_values *profile_values(const struct profile *profile);
@@ -185,6 +189,24 @@ int question_no_answer(const struct question *asked, const char *word, bool canc
  * NULL: none. */
 const struct question_option *question_option_by(const struct question *question,
 						 enum ap_verdict verdict);
+
+/* --- limits --- */
+
+#define PROFILE_LIMIT_TEXT 4096 /* bytes at the end of an answer that are looked at */
+
+/* A usage limit that a program tells of. */
+struct profile_limit {
+	bool found;	  /* false: none, and nothing else is set */
+	bool is_overload; /* of the provider, and no end is named */
+	int64_t until_s;  /* seconds since 1970; 0: no end is named, or none that can be */
+	uint64_t hash;	  /* of what matched */
+	char text[ACTIVITY_WHY_MAX]; /* likewise, one line */
+};
+
+/* Applies the rules `limited` to the screen (`is_answer`: to the text with which a turn ended) at
+ * that time of the wall clock. False: no rule matches. */
+bool profile_limited(const struct profile *profile, bool is_answer, const char *text, int64_t now_s,
+		     struct profile_limit *ret);
 
 /* The keys of the auto_answer that matches the screen, or NULL. */
 const char *profile_auto_answer(const struct profile *profile, const char *screen);

@@ -26,6 +26,13 @@ struct question_rule {
 	char *keys; /* of an option; "${1}" in it stands for group 1; else NULL */
 };
 
+/* `limited = SOURCE PATTERN` */
+struct limit_rule {
+	bool is_answer;	  /* about the end of a turn; else about the screen */
+	unsigned n_lines; /* as in struct rule */
+	pcre2_code *regex;
+};
+
 struct auto_answer {
 	pcre2_code *regex;
 	char *keys;
@@ -49,6 +56,8 @@ struct profile {
 	unsigned n_usages;
 	struct question_rule *questions, *options; /* in the order of the profile: the first wins */
 	unsigned n_questions, n_options;
+	struct limit_rule *limits; /* likewise */
+	unsigned n_limits;
 	pcre2_code *composer, *composer_empty, *lead, *trail, *answer, *conversation,
 		*conversation_log;
 	pcre2_match_context *match; /* read only */

@@ -258,6 +258,82 @@ void profile_found_fini(struct profile_found *found)
 	ap_buf_fini(&found->time);
 }
 
+/* --- limits --- */
+
+/* A group of a match, as it stands in the text. False: it is not set. */
+static bool group_of(const pcre2_code *regex, pcre2_match_data *data, const char *name,
+		     const char *text, const char **ret, size_t *ret_len)
+{
+	int group = pcre2_substring_number_from_name(regex, (PCRE2_SPTR)name);
+	const PCRE2_SIZE *at = pcre2_get_ovector_pointer(data) + 2 * (group > 0 ? group : 0);
+	if (group <= 0 || at[0] == PCRE2_UNSET || at[0] > at[1])
+		return false;
+	*ret = text + at[0];
+	*ret_len = at[1] - at[0];
+	return true;
+}
+
+/* When the limit of a match ends, by its named groups; 0: they do not say. */
+static int64_t until_of(const struct profile *profile, const pcre2_code *regex,
+			pcre2_match_data *data, const char *text, int64_t now_s)
+{
+	const char *at;
+	size_t len;
+	int64_t span, until;
+	if (group_of(regex, data, "until", text, &at, &len) &&
+	    when_parse(at, len, now_s, profile->values.limit_zone, &until) == 0)
+		return until;
+	if (group_of(regex, data, "in", text, &at, &len) && when_span_parse(at, len, &span) == 0)
+		return now_s + span;
+	if (group_of(regex, data, "epoch", text, &at, &len) &&
+	    when_epoch_parse(at, len, &until) == 0)
+		return until;
+	return 0;
+}
+
+static bool limit_matches(const struct profile *profile, const struct limit_rule *rule,
+			  const char *text, int64_t now_s, struct profile_limit *ret)
+{
+	const char *at;
+	size_t len;
+	pcre2_match_data *data = pcre2_match_data_create_from_pattern(rule->regex, NULL);
+	if (!data)
+		return false;
+	ret->found = pcre2_match(rule->regex, (PCRE2_SPTR)text, strlen(text), 0, 0, data,
+				 profile->match) > 0;
+	const PCRE2_SIZE *all = pcre2_get_ovector_pointer(data);
+	if (ret->found && all[0] <= all[1]) { /* not where \K puts the start behind the end */
+		ret->hash = ap_hash_bytes(text + all[0], all[1] - all[0]);
+		snprintf(ret->text, sizeof ret->text, "%.*s", (int)(all[1] - all[0]),
+			 text + all[0]);
+		ap_text_tame(ret->text);
+	}
+	if (ret->found) {
+		ret->until_s = until_of(profile, rule->regex, data, text, now_s);
+		ret->is_overload = ret->until_s == 0 &&
+				   group_of(rule->regex, data, "overload", text, &at, &len);
+	}
+	pcre2_match_data_free(data);
+	return ret->found;
+}
+
+bool profile_limited(const struct profile *profile, bool is_answer, const char *text, int64_t now_s,
+		     struct profile_limit *ret)
+{
+	AP_CLEANUP_BUF struct ap_buf lines = {0};
+	*ret = (struct profile_limit){.found = false};
+	for (unsigned i = 0; i < profile->n_limits && !ret->found; i++) {
+		const struct limit_rule *rule = &profile->limits[i];
+		if (rule->is_answer != is_answer)
+			continue;
+		if (rule->n_lines > 0)
+			last_lines(text, rule->n_lines, &lines);
+		(void)limit_matches(profile, rule, rule->n_lines > 0 ? ap_buf_text(&lines) : text,
+				    now_s, ret);
+	}
+	return ret->found;
+}
+
 /* --- mode stream --- */
 
 /* A copy in which the prompt replaces every string that is "${PROMPT}" as a whole. NULL on ENOMEM.

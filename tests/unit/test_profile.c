@@ -214,6 +214,56 @@ static void bad_ones_are_refused(void **state)
 	assert_refused("conversation = /told/* (\n", "the pattern is wrong");
 	assert_refused("forget = submit\n", "forget takes");
 	assert_refused("ready = line ^> $\n", "a line says nothing but waiting");
+	assert_refused("limited = title x\n", "'title' is none of: screen answer");
+	assert_refused("limited = answer:3 x\n", "lines of the screen");
+	assert_refused("limited = screen:3\n", "a pattern is missing");
+	assert_refused("limited = answer x\n", "limited = answer needs mode = stream or acp");
+	assert_refused("mode = acp\nlimited = screen x\n", "limited = screen needs a terminal");
+	assert_refused("limit_zone = Berlin\n", "'Berlin' is none of: local UTC +HH:MM");
+	assert_refused("limit = all\n", "'all' is none of: agent account");
+}
+
+static void limits_are_read_with_their_end(void **state)
+{
+	static const struct {
+		const char *screen;
+		bool found, is_overload;
+		int64_t until;
+	} rows[] = {
+		{"stop until 15:00\n", true, false, 1000 + 4 * 3600 + 2600},
+		{"stop until noon\n", true, false, 0},
+		{"stop in 3h\n", true, false, 1000 + 3 * 3600},
+		{"stop at 2000\n", true, false, 2000},
+		{"stop: overloaded\n", true, true, 0},
+		{"stop\n", true, false, 0},
+		{"stop in 3h\n>\n>\n", false, false, 0}, /* not in the last two lines */
+		{"", false, false, 0},
+	};
+	struct place place = place_new();
+	const char *const dirs[] = {place.dir, NULL};
+	struct profile *profile = NULL;
+	place_write(place.dir, "p",
+		    "limit_zone = +10:00\nlimit = account\ncontinue = go on\nforget = limited\n"
+		    "limited = screen:2 ^stop(?: until (?<until>.*)| in (?<in>.*)| at "
+		    "(?<epoch>.*)|: (?<overload>.*))?$\n");
+	assert_int_equal(profile_load(&profile, "p", dirs, NULL), 0);
+	assert_true(profile_values(profile)->limit_is_shared);
+	assert_string_equal(profile_values(profile)->go_on, "go on");
+	assert_true(profile_values(profile)->rules.looks);
+	uint64_t hashes[sizeof rows / sizeof *rows];
+	for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+		struct profile_limit limit;
+		bool found = profile_limited(profile, false, rows[i].screen, 1000, &limit);
+		assert_int_equal(found, rows[i].found);
+		if (limit.is_overload != rows[i].is_overload || limit.until_s != rows[i].until)
+			fail_msg("'%s': %d, %lld", rows[i].screen, limit.is_overload,
+				 (long long)limit.until_s);
+		hashes[i] = limit.hash;
+		assert_false(profile_limited(profile, true, rows[i].screen, 1000, &limit));
+	}
+	assert_true(hashes[0] != hashes[1]);
+	profile_free(profile);
+	place_free(&place);
 }
 
 static void a_conversation_is_found_by_its_id_and_directory(void **state)
@@ -526,6 +576,7 @@ int main(void)
 		IT("every recorded screen is what its file name says", screens_are_told),
 		IT("all installed profiles are good", all_installed_ones_are_good),
 		IT("a bad profile is refused with file and line", bad_ones_are_refused),
+		IT("limits are read with their end", limits_are_read_with_their_end),
 		IT("a profile like its own name goes on from the next of that name",
 		   like_goes_on_from_the_next_of_that_name),
 		IT("a conversation is found by its id and directory",
