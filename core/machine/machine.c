@@ -274,6 +274,13 @@ static void slot_mark(struct machine_view *m, struct machine_slot *slot, enum ap
 	m->n_marked += slot->recycle != AP_REASON_NONE;
 }
 
+static void slot_limit(struct machine_view *m, struct machine_slot *slot, bool limited)
+{
+	m->n_limited -= slot->limited;
+	slot->limited = limited;
+	m->n_limited += slot->limited;
+}
+
 static struct machine_effect *slot_stop(struct machine_view *m, struct machine_slot *slot,
 					enum ap_reason reason, int64_t now,
 					struct machine_effects *fx)
@@ -373,6 +380,7 @@ static void slot_free(struct machine_view *m, struct machine_slot *slot, struct 
 {
 	if (slot->born)
 		m->n_terminated++;
+	slot_limit(m, slot, false);
 	ap_list_remove(&slot->label.link);
 	slot_move(m, slot, AP_AGENT_FREE, AP_REASON_STOPPED, fx);
 	struct ap_list link = slot->link;
@@ -422,6 +430,11 @@ static void lease_end(struct machine_view *m, struct machine_slot *slot, enum ap
 
 /* --- reconcile: level-triggered, after every event but those of concerns_holder_only() --- */
 
+static bool can_serve(const struct machine_slot *slot)
+{
+	return slot->state == AP_AGENT_IDLE && !slot->limited;
+}
+
 /* The idle agent that had the label last, of those whose last lease had it; NULL: none. */
 static struct machine_slot *idle_that_had(const struct machine_view *m, uint32_t hash)
 {
@@ -431,7 +444,7 @@ static struct machine_slot *idle_that_had(const struct machine_view *m, uint32_t
 		if (!label->in_slot || label->hash != hash)
 			continue;
 		struct machine_slot *slot = ap_container_of(label, struct machine_slot, label);
-		if (slot->state == AP_AGENT_IDLE)
+		if (can_serve(slot))
 			return slot;
 	}
 	return NULL;
@@ -447,7 +460,7 @@ static struct machine_slot *idle_for(const struct machine_view *m,
 		return found;
 	ap_list_for_each (at, idle) {
 		struct machine_slot *slot = ap_container_of(at, struct machine_slot, link);
-		if (request->agent && request->agent != slot->number)
+		if (!can_serve(slot) || (request->agent && request->agent != slot->number))
 			continue;
 		if (!request->affinity || slot->affinity == request->affinity)
 			return slot;
@@ -549,25 +562,31 @@ static struct machine_request *first_turn(const struct ap_list *turns)
  * certain busy agent. */
 static struct machine_request *next_to_serve(const struct machine_view *m)
 {
-	const struct ap_list *idle = &m->states[AP_AGENT_IDLE];
-	if (ap_list_empty(idle))
-		return NULL;
-	struct machine_request *found = first_turn(&m->anyone);
+	struct machine_request *found = NULL, *any = first_turn(&m->anyone);
 	struct ap_list *at;
-	ap_list_for_each (at, idle) {
+	ap_list_for_each (at, &m->states[AP_AGENT_IDLE]) {
 		struct machine_slot *slot = ap_container_of(at, struct machine_slot, link);
+		if (!can_serve(slot))
+			continue;
 		struct machine_request *first = first_turn(&slot->waiters);
+		found = found ? found : any;
 		if (first && (!found || comes_before(first, found)))
 			found = first;
 	}
 	return found;
 }
 
+/* Whether agents are granted at all now. */
+static bool may_grant(const struct machine_view *m)
+{
+	return !m->suspended && m->limited_until_ns == 0;
+}
+
 /* Gives idle agents to the waiters in their order; skips a waiter whose wanted agent is busy. */
 static void serve(struct machine_view *m, int64_t now, struct machine_effects *fx)
 {
 	struct machine_request *request;
-	while (!m->suspended && (request = next_to_serve(m))) {
+	while (may_grant(m) && (request = next_to_serve(m))) {
 		waiter_remove(m, request);
 		reserve(m, idle_for(m, request), request, now, fx);
 	}
@@ -655,11 +674,34 @@ static unsigned policy_size(const struct machine_view *m, struct scaling_sample 
 	return size < m->limits.max_size ? size : m->limits.max_size;
 }
 
-/* The policy's size, but at least enough for the waiters. */
-static unsigned policy_wants(const struct machine_view *m)
+/* What the size is decided by: more agents would not serve those who wait for the end of a limit of
+ * the whole pool. */
+static struct scaling_sample sizing_sample(const struct machine_view *m)
 {
 	struct scaling_sample sample = machine_sample(m);
-	unsigned size = scaling_size(sample), ready = sample.n_coming + sample.n_idle;
+	if (m->limited_until_ns != 0)
+		sample.n_waiting = 0;
+	return sample;
+}
+
+static unsigned n_idle_limited(const struct machine_view *m)
+{
+	unsigned n = 0;
+	struct ap_list *at;
+	if (m->n_limited == 0)
+		return 0;
+	ap_list_for_each (at, &m->states[AP_AGENT_IDLE])
+		n += ap_container_of(at, struct machine_slot, link)->limited;
+	return n;
+}
+
+/* The policy's size, but at least enough for the waiters, whom an agent that has reached its limit
+ * does not serve. */
+static unsigned policy_wants(const struct machine_view *m)
+{
+	struct scaling_sample sample = sizing_sample(m);
+	unsigned size = scaling_size(sample);
+	unsigned ready = sample.n_coming + sample.n_idle - n_idle_limited(m);
 	unsigned wanted = policy_size(m, sample, scaling_policies[m->limits.policy].desired);
 	if (sample.n_waiting > ready && wanted < size + sample.n_waiting - ready)
 		wanted = size + sample.n_waiting - ready;
@@ -702,7 +744,7 @@ static void reconcile(struct machine_view *m, int64_t now, struct machine_effect
 	if (m->suspended)
 		return;
 	if (m->limits.policy == SCALING_EWMA)
-		scaling_load_add(&m->load, scaling_busy(machine_sample(m)), now);
+		scaling_load_add(&m->load, scaling_busy(sizing_sample(m)), now);
 	if (m->n_waiting > 0)
 		serve(m, now, fx);
 	if (m->n_marked > 0)
@@ -832,8 +874,7 @@ static int on_acquire(struct machine_view *m, const struct machine_event *event,
 	request->label.in_slot = false;
 	request->n_tries = 0;
 	request->token = 0;
-	struct machine_slot *slot =
-		m->n_waiting == 0 && !m->suspended ? idle_for(m, request) : NULL;
+	struct machine_slot *slot = m->n_waiting == 0 && may_grant(m) ? idle_for(m, request) : NULL;
 	if (slot) {
 		wake_by(m, request->deadline_ns);
 		reserve(m, slot, request, now, fx);
@@ -969,6 +1010,20 @@ static int on_recycle(struct machine_view *m, const struct machine_event *event,
 	default:
 		return -EBUSY;
 	}
+}
+
+static int on_limit(struct machine_view *m, const struct machine_event *event, int64_t now,
+		    struct machine_effects *fx)
+{
+	struct machine_slot *slot = slot_at(m, event->slot);
+	if (slot->state == AP_AGENT_FREE)
+		return -ENOENT;
+	slot_limit(m, slot, event->on);
+	if (event->everyone)
+		m->limited_until_ns = event->until_ns > now ? event->until_ns : 0;
+	if (m->limited_until_ns != 0)
+		wake_by(m, m->limited_until_ns);
+	return 0;
 }
 
 /* --- outcomes of effects --- */
@@ -1351,7 +1406,7 @@ static int on_pass(struct machine_view *m, const struct machine_event *event, in
 	wake_by(m, m->pass_due_ns);
 	if (m->limits.idle_timeout_ns > 0 && m->n_waiting == 0 && m->target < 0) {
 		const struct scaling_policy *policy = &scaling_policies[m->limits.policy];
-		retire_idle(m, policy_size(m, machine_sample(m), policy->floor),
+		retire_idle(m, policy_size(m, sizing_sample(m), policy->floor),
 			    now - m->limits.idle_timeout_ns, AP_REASON_IDLE, now, fx);
 	}
 	probe_all(m, AP_AGENT_IDLE, fx);
@@ -1363,6 +1418,10 @@ static int on_timer(struct machine_view *m, const struct machine_event *event, i
 		    struct machine_effects *fx)
 {
 	m->wake_ns = AP_FOREVER;
+	if (m->limited_until_ns <= now)
+		m->limited_until_ns = 0;
+	if (m->limited_until_ns != 0)
+		wake_by(m, m->limited_until_ns);
 	expire_waiters(m, now, fx);
 	for (unsigned i = 0; i < m->n_slots; i++)
 		expire_slot(m, slot_at(m, i), now, fx);
@@ -1485,6 +1544,7 @@ static handler *const handlers[N_MACHINE_EVENTS] = {
 	[MACHINE_OPEN] = on_open,	  [MACHINE_RESET_BREAKER] = on_reset_breaker,
 	[MACHINE_SHUTDOWN] = on_shutdown, [MACHINE_SUSPEND] = on_suspend,
 	[MACHINE_RESUME] = on_resume,	  [MACHINE_RESTORE] = on_restore,
+	[MACHINE_LIMIT] = on_limit,
 };
 
 enum machine_event_type machine_outcome(enum machine_effect_type effect)

@@ -124,6 +124,7 @@ struct machine_slot {
 	bool born : 1;	 /* counted in n_spawned; counts in n_terminated when it ends */
 	bool cpu_over : 1;
 	bool recycle_next : 1; /* RECYCLING after a lease: a user wants it recycled next */
+	bool limited : 1;      /* its program has reached a usage limit: granted to nobody */
 };
 
 enum machine_effect_type {
@@ -202,6 +203,8 @@ enum machine_event_type {
 	MACHINE_DRAINED,
 	MACHINE_STOPPED,
 	MACHINE_PROBED, /* and memory, cpu_over */
+	MACHINE_LIMIT,	/* slot: its program has reached a usage limit (on), or that is over.
+			 * everyone: the limit is the whole pool's, until until_ns */
 	MACHINE_EXITED, /* slot: the program ended; result MACHINE_KILLED: somebody killed it */
 	MACHINE_TIMER,	/* wake_ns is reached */
 	MACHINE_PASS,	/* a maintenance pass now */
@@ -231,6 +234,8 @@ struct machine_event {
 	enum ap_reason reason; /* NONE: means AP_REASON_RELEASE */
 	bool discard;
 	int target;
+	bool on, everyone;
+	int64_t until_ns;
 	int64_t granted_ns; /* when the store recorded the grant, not later than now; 0: now */
 	uint64_t memory;    /* bytes */
 	unsigned cpu;	    /* percent of one CPU, rounded up */
@@ -244,6 +249,8 @@ struct machine_view {
 	struct ap_list states[AP_N_AGENT_STATES]; /* slots by state; IDLE: last used first */
 	unsigned n_in_state[AP_N_AGENT_STATES];
 	unsigned n_unproven, n_marked; /* slots on probation; slots to be recycled */
+	unsigned n_limited;
+	int64_t limited_until_ns;      /* until then nobody is granted an agent; 0: no limit */
 	struct ap_list waiters;	       /* requests in the order of the queue */
 	struct ap_list anyone;	       /* the waiters that take any agent, in the same order */
 	unsigned n_waiting;
@@ -292,7 +299,7 @@ unsigned machine_max_effects(const struct machine_view *machine);
  * ADOPT: -EBUSY (the slot is not free), -EEXIST (label or number exists already).
  * ACQUIRE: -ESHUTDOWN, -EDQUOT, -EEXIST (the label is leased or asked for), -ENOENT (no such
  * agent), -EAGAIN (the queue is full, or the user's part of it). CANCEL: -EALREADY. RELEASE:
- * -ENOENT, -ESTALE. RENEW: -ESTALE. PROMPT: -ESTALE, -EDQUOT. KILL, RECYCLE: -EBUSY, -ENOENT,
+ * -ENOENT, -ESTALE. RENEW: -ESTALE. LIMIT: -ENOENT. PROMPT: -ESTALE, -EDQUOT. KILL, RECYCLE: -EBUSY, -ENOENT,
  * -ESTALE. SCALE: -ERANGE. OPEN: -ESHUTDOWN. An outcome that the machine does not await any more:
  * -ESTALE. The result of an acquirer's request: 0, -EAGAIN (`once`, and no agent is idle),
  * -ETIMEDOUT, -ECANCELED, -ESHUTDOWN, -EDQUOT, -ENOENT (its agent is removed), -EHOSTDOWN (nothing

@@ -36,11 +36,12 @@ static void check_lists(const struct world *w)
 static void check_counts(const struct world *w)
 {
 	const struct machine_view *m = &w->memory.machine.view;
-	unsigned n_unproven = 0, n_marked = 0, n_alive = 0, n_born = 0, n_leased = 0;
+	unsigned n_unproven = 0, n_marked = 0, n_alive = 0, n_born = 0, n_leased = 0, n_limited = 0;
 	for (unsigned i = 0; i < m->n_slots; i++) {
 		const struct machine_slot *slot = &m->slots[i];
 		n_unproven += !slot->proven;
 		n_marked += slot->recycle != 0;
+		n_limited += slot->limited;
 		n_alive += w->alive[i];
 		n_born += slot->born;
 		n_leased += slot->state == AP_AGENT_ACTIVE && !slot->leaving;
@@ -49,6 +50,7 @@ static void check_counts(const struct world *w)
 	}
 	CHECK(w, n_unproven == m->n_unproven, "agents on probation are counted");
 	CHECK(w, n_marked == m->n_marked, "marked agents are counted");
+	CHECK(w, n_limited == m->n_limited, "agents at their limit are counted");
 	CHECK(w, n_alive == machine_total(m), "what may be alive counts in the total");
 	CHECK(w, m->n_spawned - m->n_terminated == n_born,
 	      "spawned less terminated are the agents that live");
@@ -156,7 +158,7 @@ static void check_requests(const struct world *w)
 static bool anyone_for(const struct machine_view *m, const struct machine_request *request)
 {
 	for (unsigned i = 0; i < m->n_slots; i++)
-		if (m->slots[i].state == AP_AGENT_IDLE &&
+		if (m->slots[i].state == AP_AGENT_IDLE && !m->slots[i].limited &&
 		    (!request->agent || request->agent == m->slots[i].number))
 			return true;
 	return false;
@@ -170,9 +172,9 @@ static void check_liveness(const struct world *w)
 	ap_list_for_each (at, &m->waiters) {
 		const struct machine_request *request =
 			ap_container_of(at, struct machine_request, link);
-		CHECK(w, m->suspended || !anyone_for(m, request),
-		      "no one waits beside an idle agent");
-		waits |= request->agent == 0 && !m->suspended;
+		CHECK(w, m->suspended || m->limited_until_ns != 0 || !anyone_for(m, request),
+		      "no one waits beside an idle agent that could serve");
+		waits |= request->agent == 0 && !m->suspended && m->limited_until_ns == 0;
 	}
 	if (waits && m->target < 0 && machine_total(m) < m->limits.max_size &&
 	    m->breaker.state == BREAKER_CLOSED)
@@ -233,6 +235,8 @@ static void check_time(const struct world *w)
 		      m->wake_ns <= ap_container_of(at, struct machine_request, link)->deadline_ns,
 		      "no waiter's deadline is slept over");
 	CHECK(w, m->suspended || m->wake_ns <= m->pass_due_ns, "no pass is slept over");
+	CHECK(w, m->limited_until_ns == 0 || m->wake_ns <= m->limited_until_ns,
+	      "no end of a limit is slept over");
 	if (m->breaker.state == BREAKER_OPEN && m->breaker.retry_ns > w->now)
 		CHECK(w, m->wake_ns <= m->breaker.retry_ns, "no retry is slept over");
 	if (m->low_since_ns != AP_FOREVER && m->target < 0 && !m->shutdown)
@@ -320,6 +324,8 @@ static void check_reservations(struct world *w, const struct machine_effects *fx
 		const struct machine_slot *slot = &w->memory.slots[fx->moves[i].slot];
 		const struct machine_request *request = slot->request;
 		CHECK(w, request && request->token == slot->token, "who is served has the token");
+		CHECK(w, !slot->limited && w->memory.machine.view.limited_until_ns == 0,
+		      "an agent at its limit is granted to nobody");
 		struct host_request *host = &w->requests[request - w->memory.requests];
 		if (host->token != 0) {
 			CHECK(w, host->token == slot->token, "a second try has the first's token");

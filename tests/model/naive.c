@@ -274,7 +274,7 @@ static struct naive_agent *choose(struct naive *n, const struct naive_request *q
 	struct naive_agent *best = NULL;
 	for (unsigned i = 0; i < n->n_slots; i++) {
 		struct naive_agent *a = &n->agents[i];
-		if (a->state != AP_AGENT_IDLE || (q->agent && q->agent != a->number))
+		if (a->state != AP_AGENT_IDLE || a->limited || (q->agent && q->agent != a->number))
 			continue;
 		if (!best || suits_better(q, a, best))
 			best = a;
@@ -284,7 +284,7 @@ static struct naive_agent *choose(struct naive *n, const struct naive_request *q
 
 static void serve(struct naive *n, int64_t now)
 {
-	for (unsigned i = 0; i < n->n_queued && !n->suspended;) {
+	for (unsigned i = 0; i < n->n_queued && !n->suspended && n->limited_until == 0;) {
 		unsigned request = n->queue[i];
 		struct naive_request *q = &n->requests[request];
 		struct naive_agent *a = choose(n, q);
@@ -381,9 +381,15 @@ static unsigned clamp(const struct naive *n, unsigned size)
 	return size > n->limits.max_size ? n->limits.max_size : size;
 }
 
+/* Who waits, and could be served by more agents. */
+static unsigned served_soon(const struct naive *n)
+{
+	return n->limited_until ? 0 : n->n_queued;
+}
+
 static unsigned busy_now(const struct naive *n)
 {
-	return in_state(n, AP_AGENT_ACTIVE) + in_state(n, AP_AGENT_VALIDATING) + n->n_queued;
+	return in_state(n, AP_AGENT_ACTIVE) + in_state(n, AP_AGENT_VALIDATING) + served_soon(n);
 }
 
 static unsigned wants_for_target(const struct naive *n)
@@ -436,7 +442,7 @@ static unsigned policy_wants(const struct naive *n)
 	}
 	unsigned percent = size > 0 ? busy * 100 / size : busy > 0 ? 100 : 0;
 	if (percent > s->up_at)
-		return clamp(n, size + (n->n_queued > 1 ? n->n_queued : 1));
+		return clamp(n, size + (served_soon(n) > 1 ? served_soon(n) : 1));
 	return clamp(n, percent < s->down_at && size > 0 ? size - 1 : size);
 }
 
@@ -456,10 +462,11 @@ static unsigned policy_keeps(const struct naive *n)
 static void scale_automatically(struct naive *n, int64_t now)
 {
 	unsigned size = live(n), wanted = policy_wants(n);
-	unsigned ready = in_state(n, AP_AGENT_IDLE) + in_state(n, AP_AGENT_SPAWNING) +
-			 in_state(n, AP_AGENT_RECYCLING);
-	if (n->n_queued > ready && wanted < size + n->n_queued - ready)
-		wanted = size + n->n_queued - ready;
+	unsigned ready = in_state(n, AP_AGENT_SPAWNING) + in_state(n, AP_AGENT_RECYCLING);
+	for (unsigned i = 0; i < n->n_slots; i++)
+		ready += n->agents[i].state == AP_AGENT_IDLE && !n->agents[i].limited;
+	if (served_soon(n) > ready && wanted < size + served_soon(n) - ready)
+		wanted = size + served_soon(n) - ready;
 	if (wanted >= size) {
 		n->low_since = NEVER;
 		grow(n, wanted, now);
@@ -643,6 +650,17 @@ static int prompt(struct naive *n, struct naive_agent *a, uint64_t token, int64_
 	if (a->n_prompts++ == 0)
 		a->quota_from = now;
 	(void)renew(a, token, now); /* an agent without a lease has nothing to renew */
+	return 0;
+}
+
+static int limit(struct naive *n, struct naive_agent *a, const struct machine_event *event,
+		 int64_t now)
+{
+	if (a->state == AP_AGENT_FREE)
+		return -ENOENT;
+	a->limited = event->on;
+	if (event->everyone)
+		n->limited_until = event->until_ns <= now ? 0 : event->until_ns;
 	return 0;
 }
 
@@ -893,6 +911,8 @@ static void pass(struct naive *n, int64_t now)
 
 static void time_passes(struct naive *n, int64_t now)
 {
+	if (now >= n->limited_until)
+		n->limited_until = 0;
 	for (unsigned i = 0; i < n->n_queued;)
 		if (n->requests[n->queue[i]].deadline <= now)
 			refuse(n, i, -ETIMEDOUT);
@@ -1047,6 +1067,8 @@ static int handle(struct naive *n, const struct machine_event *event, int reques
 		return renew(a, event->token, now);
 	case MACHINE_PROMPT:
 		return prompt(n, a, event->token, now);
+	case MACHINE_LIMIT:
+		return limit(n, a, event, now);
 	case MACHINE_KILL:
 		return kill_agent(n, a, event->token, now);
 	case MACHINE_RECYCLE:
@@ -1227,6 +1249,9 @@ static const char *compare_agents(const struct naive *n, const struct machine_vi
 		if (a->probation == slot->proven || a->born != slot->born ||
 		    a->leaving != !!slot->leaving)
 			return sentence("agent-%u: proven, born or leaving", a->number);
+		if (a->limited != slot->limited)
+			return sentence("agent-%u is %slimited", a->number,
+					slot->limited ? "" : "not ");
 		if ((a->mark != UNMARKED) != !!slot->recycle)
 			return sentence("agent-%u is %smarked to be recycled", a->number,
 					slot->recycle ? "" : "not ");
@@ -1269,6 +1294,9 @@ static const char *compare_pool(const struct naive *n, const struct machine_view
 				(unsigned long)m->n_terminated, (unsigned long)n->n_terminated);
 	if (m->target != n->target || m->closed != n->closed || m->shutdown != n->shutdown)
 		return sentence("target %d, not %d; or closed, shutdown", m->target, n->target);
+	if (m->limited_until_ns != n->limited_until)
+		return sentence("the pool is limited until %ld, not %ld", (long)m->limited_until_ns,
+				(long)n->limited_until);
 	if (m->breaker.state != n->breaker)
 		return sentence("the breaker is %s, not %s", breaker_state_name(m->breaker.state),
 				breaker_state_name(n->breaker));

@@ -25,7 +25,7 @@ struct naive_agent {
 	uint32_t awaited, probe; /* identities of effects */
 	uint16_t jitter;
 	enum naive_mark mark;
-	bool probation, born, hot, leaving, retire, asked_again;
+	bool probation, born, hot, leaving, retire, asked_again, limited;
 };
 
 struct naive_request {
@@ -54,6 +54,7 @@ struct naive {
 	unsigned queue[N_REQUESTS], n_queued;
 	int target;
 	bool closed, shutdown, suspended;
+	int64_t limited_until; /* of all; 0: not */
 	unsigned next_number, next_lease, idle_order, lease_order;
 	uint64_t next_token;
 	int64_t low_since, pass_due, pass;

@@ -123,6 +123,17 @@ static void about_slot(struct world *w, enum machine_event_type type)
 	step(w, (struct machine_event){.type = type, .slot = slot, .token = some_token(w, slot)});
 }
 
+/* Half of them end. */
+static void limit(struct world *w)
+{
+	bool on = one_in(w, 2);
+	step(w, (struct machine_event){.type = MACHINE_LIMIT,
+				       .slot = some_slot(w),
+				       .on = on,
+				       .everyone = one_in(w, 4),
+				       .until_ns = on ? w->now + some_time(w, 60 * AP_SECOND) : 0});
+}
+
 static void exited(struct world *w)
 {
 	unsigned slot = some_slot(w);
@@ -230,6 +241,8 @@ static void random_step(struct world *w)
 		about_slot(w, MACHINE_RECYCLE);
 	else if (die < 41 + world_draw(w, 2))
 		exited(w);
+	else if (die < 44)
+		limit(w);
 	else if (die < 86)
 		outcome(w);
 	else if (die < 96)

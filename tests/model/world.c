@@ -41,6 +41,7 @@ static const char *event_name(enum machine_event_type type)
 		[MACHINE_DRAIN] = "drain",	 [MACHINE_CLOSE] = "close",
 		[MACHINE_OPEN] = "open",	 [MACHINE_RESET_BREAKER] = "reset-breaker",
 		[MACHINE_SHUTDOWN] = "shutdown", [MACHINE_SUSPEND] = "suspend",
+		[MACHINE_LIMIT] = "limit",
 	};
 	return names[type];
 }

@@ -2548,8 +2548,144 @@ static void numbers_are_not_used_twice(void **state)
 		.name = (sentence), .test_func = (function), .teardown_func = end                  \
 	}
 
+/* --- limits --- */
+
+static int limit(unsigned slot, bool on)
+{
+	return STEP(.type = MACHINE_LIMIT, .slot = slot, .on = on);
+}
+
+static int limit_all(unsigned slot, int64_t until_ns)
+{
+	return STEP(.type = MACHINE_LIMIT, .slot = slot, .on = until_ns != 0, .everyone = true,
+		    .until_ns = until_ns);
+}
+
+static void limited_agent_serves_nobody(void **state)
+{
+	struct machine_request a, b, c;
+	begin_idle(1, 1);
+	const struct machine_slot *slot = first_in(AP_AGENT_IDLE);
+	unsigned index = index_of(slot);
+	uint32_t generation = slot->generation;
+	assert_int_equal(limit(index, true), 0);
+	assert_int_equal(acquire(&a, "a", 100 * AP_SECOND), 0);
+	assert_int_equal(acquire(&b, "b", 100 * AP_SECOND), 0);
+	assert_int_equal(acquire(&c, "c", 0), 0);
+	assert_int_equal(c.result, -EAGAIN);
+	settle();
+	assert_int_equal(a.state, REQUEST_WAITING);
+	assert_int_equal(limit(index, false), 0);
+	assert_int_equal(a.state, REQUEST_VALIDATING);
+	settle();
+	assert_granted(&a);
+	assert_int_equal(b.state, REQUEST_WAITING);
+	release(&a);
+	assert_granted(&b);
+	assert_int_equal(slot->generation, generation);
+	assert_int_equal(machine.view.breaker.n_failures, 0);
+}
+
+static void limited_agent_is_not_ill(void **state)
+{
+	begin_idle(1, 1);
+	const struct machine_slot *slot = first_in(AP_AGENT_IDLE);
+	assert_int_equal(limit(index_of(slot), true), 0);
+	assert_int_equal(STEP(.type = MACHINE_PASS), 0);
+	assert_int_equal(n_effects(EFFECT_PROBE), 1);
+	settle();
+	assert_int_equal(slot->state, AP_AGENT_IDLE);
+	assert_int_equal(STEP(.type = MACHINE_RECYCLE, .slot = index_of(slot)), 0);
+	settle();
+	assert_int_equal(slot->state, AP_AGENT_IDLE);
+	assert_true(slot->limited); /* whatever became of the program */
+	assert_int_equal(STEP(.type = MACHINE_KILL, .slot = index_of(slot)), 0);
+	settle();
+	assert_int_equal(machine.view.n_limited, 0);
+	assert_int_equal(limit(19, true), -ENOENT);
+}
+
+static void limit_outlives_the_lease(void **state)
+{
+	struct machine_request a, b;
+	begin_leased(&a);
+	assert_int_equal(limit(a.slot, true), 0);
+	release(&a);
+	assert_int_equal(acquire(&b, "b", 100 * AP_SECOND), 0);
+	settle();
+	assert_int_equal(b.state, REQUEST_WAITING);
+	assert_int_equal(limit(a.slot, false), 0);
+	settle();
+	assert_granted(&b);
+}
+
+static void others_serve_beside_a_limited_one(void **state)
+{
+	struct machine_request a, b;
+	begin_idle(1, 2);
+	unsigned index = index_of(first_in(AP_AGENT_IDLE));
+	assert_int_equal(limit(index, true), 0);
+	assert_int_equal(acquire_agent(&b, machine.view.slots[index].number), 0);
+	assert_int_equal(acquire(&a, "a", 100 * AP_SECOND), 0);
+	settle(); /* the pool has grown */
+	assert_granted(&a);
+	assert_int_not_equal(a.slot, index);
+	assert_int_equal(b.state, REQUEST_WAITING);
+	assert_int_equal(limit(index, false), 0);
+	settle();
+	assert_granted(&b);
+}
+
+static void limit_of_all_stops_the_pool(void **state)
+{
+	struct machine_request a, b, c;
+	begin_idle(1, 4);
+	unsigned index = index_of(first_in(AP_AGENT_IDLE));
+	assert_int_equal(limit_all(index, now + 50 * AP_SECOND), 0);
+	acquire(&a, "a", 100 * AP_SECOND);
+	acquire(&b, "b", 100 * AP_SECOND);
+	acquire(&c, "c", 0);
+	assert_int_equal(c.result, -EAGAIN);
+	settle();
+	assert_int_equal(machine_total(&machine.view), 1); /* more would not serve either */
+	assert_true(machine.view.wake_ns <= now + 50 * AP_SECOND);
+	later(49 * AP_SECOND);
+	settle();
+	assert_int_equal(a.state, REQUEST_WAITING);
+	assert_int_equal(limit(index, false), 0);
+	assert_int_equal(a.state, REQUEST_WAITING);
+	later(AP_SECOND); /* also where nobody tells of the end */
+	settle();
+	assert_granted(&a);
+	assert_granted(&b);
+}
+
+static void limit_of_all_may_end_before(void **state)
+{
+	struct machine_request a;
+	begin_idle(1, 1);
+	unsigned index = index_of(first_in(AP_AGENT_IDLE));
+	assert_int_equal(limit_all(index, now + 50 * AP_SECOND), 0);
+	acquire(&a, "a", 100 * AP_SECOND);
+	assert_int_equal(limit_all(index, 0), 0);
+	settle();
+	assert_granted(&a);
+}
+
 int main(void)
 {
+	const struct CMUnitTest limits[] = {
+		MACHINE_TEST(
+			"an agent at its limit is granted to nobody, who waits keeps his place",
+			limited_agent_serves_nobody),
+		MACHINE_TEST("an agent at its limit is not ill", limited_agent_is_not_ill),
+		MACHINE_TEST("a limit outlives the lease", limit_outlives_the_lease),
+		MACHINE_TEST("others serve beside an agent at its limit",
+			     others_serve_beside_a_limited_one),
+		MACHINE_TEST("a limit of all stops the pool, which does not grow for it",
+			     limit_of_all_stops_the_pool),
+		MACHINE_TEST("a limit of all may end before its time", limit_of_all_may_end_before),
+	};
 	const struct CMUnitTest leases[] = {
 		MACHINE_TEST("an acquirer has its agent when it is validated", grant_is_validated),
 		MACHINE_TEST("a lease was granted when that was written down",
@@ -2834,5 +2970,6 @@ int main(void)
 	       cmocka_run_group_tests(recycling, NULL, NULL) +
 	       cmocka_run_group_tests(size, NULL, NULL) +
 	       cmocka_run_group_tests(breaker, NULL, NULL) +
-	       cmocka_run_group_tests(ends, NULL, NULL);
+	       cmocka_run_group_tests(ends, NULL, NULL) +
+	       cmocka_run_group_tests(limits, NULL, NULL);
 }
