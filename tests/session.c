@@ -101,6 +101,18 @@ static void on_resume_failed(void *owner, const char *conversation)
 	say("not gone on with", conversation);
 }
 
+static void on_limit(void *owner, const struct limit *limit, bool lifted)
+{
+	(void)owner;
+	say("limit", limit->on ? limit->text : lifted ? "lifted" : "over");
+}
+
+static bool on_limit_over(void *owner, const struct limit *limit)
+{
+	(void)owner, (void)limit;
+	return false;
+}
+
 static const struct session_callbacks callbacks = {
 	.freed = on_freed,
 	.changed = on_changed,
@@ -113,6 +125,8 @@ static const struct session_callbacks callbacks = {
 	.note = on_note,
 	.conversation = on_conversation,
 	.resume_failed = on_resume_failed,
+	.limit = on_limit,
+	.goes_on = on_limit_over,
 };
 
 static void on_backend(struct loop_source *source)

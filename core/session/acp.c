@@ -82,6 +82,7 @@ static void program_forget(struct acp *acp)
 	acp_pass_opening(acp, 0);
 	acp->unsure = acp->heard = false;
 	acp->n_configured = 0;
+	acp->is_over = false;
 	acp->anew = acp->can_load = acp->can_resume = acp->can_close = false;
 	acp->session[0] = acp->resume[0] = acp->logins[0] = acp->trouble[0] = '\0';
 	acp->quiet[0] = acp->quiet[1] = 0;
@@ -99,6 +100,7 @@ void acp_free(struct acp *acp)
 	ap_buf_fini(&acp->plan);
 	ap_buf_fini(&acp->ended);
 	ap_buf_fini(&acp->usage);
+	ap_buf_fini(&acp->over);
 	ap_buf_fini(&acp->recorded);
 	free(acp);
 }
@@ -409,8 +411,24 @@ static void cancel_pending(struct acp *acp)
 	}
 }
 
+/* Keeps the text with which a turn ends. */
+static void keep_over(struct acp *acp, const char *error, const json_t *data)
+{
+	const char *text = error ? error : acp_response(acp);
+	size_t len = strlen(text), over = len > PROFILE_LIMIT_TEXT ? len - PROFILE_LIMIT_TEXT : 0;
+	char *details = json_is_object(data) ? json_dumps(data, JSON_COMPACT) : NULL;
+	buf_empty(&acp->over);
+	ap_buf_add(&acp->over, text + over, len - over);
+	if (details)
+		ap_buf_printf(&acp->over, "\n%.*s", PROFILE_LIMIT_TEXT, details);
+	free(details);
+	acp->over_at = acp->at;
+	acp->is_over = true;
+}
+
 /* The turn has been answered. */
-static void end_turn(struct acp *acp, json_t *result, const char *error, json_int_t code)
+static void end_turn(struct acp *acp, json_t *result, const char *error, json_int_t code,
+		     const json_t *data)
 {
 	acp->prompt = 0;
 	acp->unsure = false;
@@ -422,6 +440,8 @@ static void end_turn(struct acp *acp, json_t *result, const char *error, json_in
 	else
 		on_turn_failed(acp, error);
 	acp_end_calls(acp);
+	if (strcmp(acp->stop_reason, "cancelled") != 0 && acp->phase != ACP_LOGIN)
+		keep_over(acp, error, data);
 }
 
 static void on_refused(struct acp *acp, enum acp_request about, const char *error, json_int_t code)
@@ -449,7 +469,7 @@ static void on_refused(struct acp *acp, enum acp_request about, const char *erro
 }
 
 static void take_answer(struct acp *acp, json_int_t id, json_t *result, const char *error,
-			json_int_t code)
+			json_int_t code, const json_t *data)
 {
 	enum acp_request about = (unsigned)(id % KINDS_OF_IDS);
 	bool opens = about >= ACP_NEW && about <= ACP_LOAD && result;
@@ -459,7 +479,7 @@ static void take_answer(struct acp *acp, json_int_t id, json_t *result, const ch
 		acp_pass_opening(acp, id);
 	/* of a turn that an earlier owner has seen end only how it ended is to be known again */
 	if (id != 0 && (id == acp->prompt || (acp->adopting && id == acp->last_prompt))) {
-		end_turn(acp, result, error, code);
+		end_turn(acp, result, error, code, data);
 		return;
 	}
 	if (acp->adopting && acp->phase == ACP_CONFIGURING && opens) {
@@ -706,7 +726,8 @@ static void take_message(struct acp *acp, json_t *message)
 	} else if (json_is_integer(id)) {
 		error_text(error, why, sizeof why);
 		take_answer(acp, json_integer_value(id), json_object_get(message, "result"),
-			    error ? why : NULL, json_integer_value(json_object_get(error, "code")));
+			    error ? why : NULL, json_integer_value(json_object_get(error, "code")),
+			    json_object_get(error, "data"));
 	}
 }
 
@@ -1044,6 +1065,14 @@ const char *acp_response(const struct acp *acp)
 	size_t over =
 		acp->response.len > ACP_RESPONSE_MAX ? acp->response.len - ACP_RESPONSE_MAX : 0;
 	return ap_buf_text(&acp->response) + over;
+}
+
+const char *acp_turn_over(struct acp *acp, int64_t *ret_at)
+{
+	bool is_over = acp->is_over;
+	acp->is_over = false;
+	*ret_at = acp->over_at;
+	return is_over ? ap_buf_text(&acp->over) : NULL;
 }
 
 const char *acp_plan(const struct acp *acp)

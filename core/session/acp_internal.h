@@ -100,6 +100,9 @@ struct acp {
 	 * opened a session there, 0: none yet */
 	struct ap_usage_report held;
 	int64_t past_opening;
+	struct ap_buf over; /* the text with which the last turn has ended */
+	int64_t over_at;
+	bool is_over; /* acp_turn_over() has not told of it yet */
 	int64_t calls_known;
 	struct acp_call calls[ACP_CALLS_MAX];
 	unsigned n_calls;

@@ -54,6 +54,19 @@ static void report_usage_locked(struct session *session)
 	usage->len = 0;
 }
 
+/* Takes note of the last turn that has ended. */
+static void take_turn_locked(struct session *session)
+{
+	int64_t at;
+	struct profile_limit *limit = &session->signs.limit;
+	const char *text = acp_turn_over(session->acp->acp, &at);
+	if (!text)
+		return;
+	session->signs.n_turns++;
+	if (profile_limited(session->host->profile, true, text, limit_now_s(), limit))
+		limit->hash += (uint64_t)at; /* the same limit of another turn is another one */
+}
+
 /* Takes out what the protocol has made of them: the text for people to `ret`, the calls to their
  * file, what the program uses and what it does. output_lock held. */
 static void take_out_locked(struct session *session, struct ap_buf *ret)
@@ -69,6 +82,7 @@ static void take_out_locked(struct session *session, struct ap_buf *ret)
 	kept_append(&session->calls, ap_buf_text(calls), calls->len);
 	calls->len = 0;
 	kept_bound(&session->calls, atomic_load(&session->host->output_limit));
+	take_turn_locked(session);
 	if (told->found && told->activity == activity && strcmp(told->why, why) == 0)
 		return;
 	*told = (struct activity_signal){

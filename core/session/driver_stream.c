@@ -80,6 +80,20 @@ static int stream_deliver(struct session *session, const struct ap_buf *text,
 
 /* --- events --- */
 
+/* Takes note of the end of a turn, with the answer or, where the event has none, with itself. */
+static void turn_ended(struct session *session, const char *event)
+{
+	const struct ap_buf *answer = &session->response;
+	size_t over = answer->len > PROFILE_LIMIT_TEXT ? answer->len - PROFILE_LIMIT_TEXT : 0;
+	const char *text = answer->len > 0 ? ap_buf_text(answer) + over : event;
+	struct profile_limit *limit = &session->signs.limit;
+	session->signs.n_turns++;
+	if (strlen(text) > PROFILE_LIMIT_TEXT)
+		text += strlen(text) - PROFILE_LIMIT_TEXT;
+	if (profile_limited(session->host->profile, true, text, limit_now_s(), limit))
+		limit->hash = ap_hash(event); /* the same limit of another turn is another one */
+}
+
 static void on_event(struct session *session, const char *line)
 {
 	struct activity_signal told;
@@ -92,6 +106,7 @@ static void on_event(struct session *session, const char *line)
 	if (told.activity == AP_ACTIVITY_READY) {
 		session->response.len = 0;
 		profile_response(session->host->profile, line, &session->response);
+		turn_ended(session, line);
 	}
 }
 

@@ -364,8 +364,11 @@ static bool terminal_forget(struct session *session, const char *text, int64_t l
 
 bool session_clear(struct session *session, int64_t limit_ns)
 {
-	return session->driver->forget(session, profile_values(session->host->profile)->clear,
-				       limit_ns);
+	limit_commanded(session, true);
+	bool forgets = session->driver->forget(
+		session, profile_values(session->host->profile)->clear, limit_ns);
+	limit_commanded(session, false);
+	return forgets;
 }
 
 void session_quit(struct session *session)

@@ -123,7 +123,9 @@ static void signs_reset(struct session *session)
 {
 	session->signs = (struct output_signs){.prompted = atomic_load(&session->plain.size),
 					       .command_start = -1,
-					       .command_end = -1};
+					       .command_end = -1,
+					       .n_turns = session->signs.n_turns,
+					       .limit = session->signs.limit};
 	session->filter = (struct ap_plain){.on_osc = on_osc, .data = session};
 	ap_buf_fini(&session->line);
 	ap_buf_fini(&session->response);

@@ -68,6 +68,7 @@ void program_starts(struct session *session)
 	session->memory = (struct activity_memory){.since_ns = 0};
 	session->answered = session->paused = false;
 	session->judged[0] = '\0';
+	limit_forget_screen_locked(session);
 	tell_changed(session);
 	pthread_mutex_unlock(&session->lock);
 	output_restarts(session);
@@ -266,7 +267,8 @@ void session_tell_to_end(struct session *session)
 {
 	bool quits = *profile_values(session->host->profile)->quit;
 	pthread_mutex_lock(&session->lock);
-	bool asked = quits && session->activity == AP_ACTIVITY_READY;
+	bool asked = quits && (session->activity == AP_ACTIVITY_READY ||
+			       session->activity == AP_ACTIVITY_LIMITED);
 	struct backend_terminal running = session->running;
 	session->ending = session->ending || !asked;
 	AP_CLEANUP_CLOSE int over_fd = asked ? -1 : over_fd_locked(session);
@@ -402,6 +404,7 @@ void session_adopt(struct session *session, const struct session_record *record)
 	session->n_starts = record->n_starts;
 	session->prompted = record->prompted;
 	conversation_adopt(session);
+	limit_adopt(session);
 	(void)output_adopt(session, NULL); /* on failure only the output so far is lost */
 }
 

@@ -135,17 +135,30 @@ void session_prompt_free(struct prompt *prompt)
 	free(prompt);
 }
 
-void session_prompt(struct session *session, uint64_t seq, struct prompt *prompt)
+static void queue(struct session *session, uint64_t seq, struct prompt *prompt, bool first)
 {
 	prompt->seq = seq;
 	pthread_mutex_lock(&session->lock);
-	ap_list_append(&session->prompts, &prompt->link);
+	if (first)
+		ap_list_insert_after(&session->prompts, &prompt->link);
+	else
+		ap_list_append(&session->prompts, &prompt->link);
 	session->n_prompts_queued++;
 	session->prompt_bytes += prompt->len;
 	session->prompted = session->prompted || !prompt->is_command;
 	session->prompt_error.text[0] = '\0';
 	busy_locked(session);
 	pthread_mutex_unlock(&session->lock);
+}
+
+void session_prompt(struct session *session, uint64_t seq, struct prompt *prompt)
+{
+	queue(session, seq, prompt, false);
+}
+
+void session_prompt_first(struct session *session, uint64_t seq, struct prompt *prompt)
+{
+	queue(session, seq, prompt, true);
 }
 
 uint64_t drop_prompts_locked(struct session *session)
@@ -228,7 +241,9 @@ static int deliver(struct session *session, struct prompt *prompt, enum session_
 		return delivery_void(session, err);
 	if (prompt->is_command) {
 		session_forget_conversation(session); /* what it names anew is another one */
+		limit_commanded(session, true);
 		int r = session->driver->command(session, prompt->text, err);
+		limit_commanded(session, false);
 		if (r < 0 && r != -ECANCELED) /* else it was asked for, and nobody goes on */
 			conversation_not_forgotten(session);
 		*ret = r < 0 ? SESSION_NO_EVIDENCE : SESSION_SUBMITTED;
@@ -272,6 +287,8 @@ static void job_prompt(struct worker_job *job)
 		session->prompt_error = err;
 	} else if (prompt && r == 0) {
 		session->prompt_error.text[0] = '\0';
+		if (!prompt->is_command)
+			limit_prompt_given_locked(session);
 	}
 	pthread_mutex_unlock(&session->lock);
 	session_prompt_free(prompt);

@@ -120,6 +120,7 @@ struct session *session_new(struct session_host *host, const struct session_plac
 	output_init(session);
 	pause_init(session);
 	rule_init(session);
+	limit_init(session);
 	bool init = !session->driver->init || session->driver->init(session);
 	if (!init || !session->dir || !session->cwd || !add_sources(session)) {
 		remove_sources(session);
@@ -310,13 +311,13 @@ static bool takes_up_locked(struct session *session, enum ap_activity concluded)
 }
 
 /* Sets the activity. A pause, keys or prompts make the session busy, whatever its program does; not
- * if it has exited, and prompts not while it waits for a human. */
+ * if it has exited, and prompts not while it waits for a human, or for the end of a limit. */
 static void activity_set_locked(struct session *session, const struct activity *concluded)
 {
 	session->activity = concluded->activity;
 	session_review_by(session, concluded->recheck_ns); /* keeps an earlier review */
 	memcpy(session->why, concluded->why, sizeof session->why);
-	if (concluded->activity == AP_ACTIVITY_READY)
+	if (concluded->activity == AP_ACTIVITY_READY || concluded->activity == AP_ACTIVITY_LIMITED)
 		session->started_ready = true;
 	if (session->paused && concluded->activity != AP_ACTIVITY_EXITED) {
 		session->activity = AP_ACTIVITY_BUSY;
@@ -333,8 +334,10 @@ static void activity_set_locked(struct session *session, const struct activity *
 		snprintf(session->why, sizeof session->why, "cancel: asked for");
 		return;
 	}
-	bool asks = concluded->activity == AP_ACTIVITY_WAITING && !session->delivering;
-	if (concluded->activity == AP_ACTIVITY_EXITED || asks || !prompted_locked(session))
+	bool holds = concluded->activity == AP_ACTIVITY_WAITING ||
+		     concluded->activity == AP_ACTIVITY_LIMITED;
+	if (concluded->activity == AP_ACTIVITY_EXITED || (holds && !session->delivering) ||
+	    !prompted_locked(session))
 		return;
 	session->activity = AP_ACTIVITY_BUSY;
 	const char *prompt = session->delivering	   ? "being submitted"
@@ -445,6 +448,9 @@ static void job_look_at_screen(struct worker_job *worker_job)
 	unsigned start = session->start;
 	pthread_mutex_unlock(&session->lock);
 	look_at_screen(session, &screen, &signal);
+	struct profile_limit limit;
+	(void)profile_limited(session->host->profile, false, ap_buf_text(&screen), limit_now_s(),
+			      &limit);
 	bool cursor_waits = profile_values(session->host->profile)->rules.terminal &&
 			    backend->ops->cursor_waits(backend, &session->terminal);
 	bool asks = signal.found && signal.activity == AP_ACTIVITY_WAITING;
@@ -459,6 +465,8 @@ static void job_look_at_screen(struct worker_job *worker_job)
 		session->screen = signal;
 		session->cursor_waits = cursor_waits;
 	}
+	if (session->start == start && screen.len > 0)
+		limit_on_screen_locked(session, &limit, &signal);
 	bool answers = keys && !session->answered && session->start == start;
 	session->answered = asks && (session->answered || answers);
 	session_review_now(session);
@@ -551,6 +559,7 @@ static enum ap_activity conclude_locked(struct session *session, const struct ev
 		concluded.activity = AP_ACTIVITY_STARTING;
 		snprintf(concluded.why, sizeof concluded.why, "start: takes up its conversation");
 	}
+	limit_conclude_locked(session, &evidence->signs, &concluded, now);
 	activity_set_locked(session, &concluded);
 	if (session->activity != before || strcmp(session->why, why_before) != 0)
 		tell_changed(session);
@@ -641,6 +650,7 @@ void session_info(struct session *session, struct session_info *ret)
 		.usage = session->usage,
 		.cpu_percent = session->cpu.percent,
 		.usage_ns = session->cpu.at_ns,
+		.until_s = session->limit.on ? session->limit.until_s : session->shared_until_s,
 	};
 	memcpy(ret->why, session->why, sizeof ret->why);
 	memcpy(ret->exit_how, session->exit_how, sizeof ret->exit_how);

@@ -24,6 +24,7 @@
 #include "backend.h"
 #include "buf.h"
 #include "err.h"
+#include "limit.h"
 #include "list.h"
 #include "loop.h"
 #include "process_tree.h"
@@ -120,6 +121,15 @@ struct session_callbacks {
 	/* The program that was to go on with a conversation has ended before it was ready. The
 	 * session behaves as after session_restarts(): the owner starts the program again. */
 	void (*resume_failed)(void *owner, const char *conversation);
+
+	/* A usage limit begins, or another one in its place; or it is over (!limit->on), `lifted`:
+	 * before its time had come. By a worker, one call at a time; may block. */
+	void (*limit)(void *owner, const struct limit *limit, bool lifted);
+
+	/* The limit's time has come, and the program rests: whether it is to be given its profile's
+	 * word. If so, go_on() follows, once the session has recorded that it does. Likewise. */
+	bool (*goes_on)(void *owner, const struct limit *limit);
+	void (*go_on)(void *owner);
 };
 
 /* How sessions communicate with programs of that profile; and whether these need a backend with
@@ -288,6 +298,9 @@ void session_prompt_free(struct prompt *prompt);
 /* Queues a prompt and takes its memory. `seq` goes up with every prompt. */
 void session_prompt(struct session *session, uint64_t seq, struct prompt *prompt);
 
+/* The same, ahead of all that are queued. */
+void session_prompt_first(struct session *session, uint64_t seq, struct prompt *prompt);
+
 /* Drops the prompts that are queued or being written. `begins_anew`: the output so far answers no
  * prompt. */
 void session_drop_prompts(struct session *session, bool begins_anew);
@@ -325,6 +338,14 @@ int session_hook(struct session *session, enum ap_activity activity, struct ap_e
 /* Takes what the program reports of its use, through its hook: where its own counters are now,
  * since its process has begun, or its conversation if its driver knows that. Errors likewise. */
 int session_count(struct session *session, const struct ap_usage *now, struct ap_err *err);
+/* --- limits --- */
+
+/* The usage limit that the program has reached; !ret->on: none. */
+void session_limit(struct session *session, struct limit *ret);
+
+/* Another program has reached a limit that is this one's too, until that time of the wall clock; 0:
+ * not any more. */
+void session_share_limit(struct session *session, int64_t until_s, int64_t ends_ns);
 
 /* --- reading --- */
 
@@ -343,6 +364,7 @@ struct session_info {
 	double cpu_percent;
 	int64_t usage_ns; /* when usage was last read */
 	char conversation[SESSION_CONVERSATION_MAX]; /* that it is in; "": unknown */
+	int64_t until_s; /* when its usage limit ends, seconds since 1970; 0: none, or unknown */
 };
 void session_info(struct session *session, struct session_info *ret);
 
@@ -351,8 +373,9 @@ void session_info(struct session *session, struct session_info *ret);
 bool session_is_over(struct session *session);
 bool session_has_ended(struct session *session, unsigned start);
 
-/* The session calls `done` once, when the program is ready, waiting or exited, or with an error;
- * perhaps before session_wait() returns. `result` -EIO: the last prompt was not delivered. */
+/* The session calls `done` once, when the program is ready, waiting, limited or exited, or with an
+ * error; perhaps before session_wait() returns. `result` -EIO: the last prompt was not delivered.
+ */
 struct session_wait {
 	struct ap_list link;
 	void (*done)(struct session_wait *wait, int result, enum ap_activity activity,

@@ -30,6 +30,8 @@ struct output_signs {
 	int64_t marked_ns;	     /* the last start or end of a command; 0: none yet */
 	int64_t prompt_mark_ns; /* the last marker, if it begins a prompt (OSC 133 A, B) or ends
 				 * a command; else 0 */
+	unsigned n_turns;	/* that have ended, as a protocol tells */
+	struct profile_limit limit;  /* with which the last of them did */
 	char line[OUTPUT_LINE_MAX];  /* mode shell: the unfinished last line, or the end of it */
 	/* offsets in the plain text: where the output since the last prompt begins; where the
 	 * output of the first command since then begins, and that of the last ends; -1: none yet */
@@ -120,8 +122,24 @@ struct session {
 	unsigned n_cancels;		 /* asked for, and not said to the program yet: likewise */
 	bool ruling;	 /* a rule is about to answer it: the session counts as busy */
 	char judged[20]; /* id of the question on the screen that rules have judged; "": none */
+	struct limit limit; /* a usage limit that it has reached; limited.c, so is what follows */
+	unsigned n_limits;  /* that have begun */
+	bool limit_is_over; /* its time has come, and limit_tells has not ended it yet */
+	struct profile_limit limit_shown; /* on the screen, at the last look, while it rested */
+	int64_t limit_seen_ns;		  /* when it began, or was taken up from another daemon */
+	int64_t given_ns;		  /* when this daemon last gave it a prompt; 0: not yet */
+	bool works;			  /* since a limit was seen, it has been at work */
+	bool commanded;			  /* what it does is to obey a command of its own */
+	unsigned n_turns;		  /* of output_signs.n_turns, taken note of */
+	/* another program's limit that is this one's too, of the wall clock; 0: none */
+	int64_t shared_until_s, shared_ends_ns;
 	struct loop_source output_grows; /* watches the raw output's file */
 	struct loop_source errors_grow;	 /* and that of the standard error, if that is apart */
+
+	struct worker_once limit_tells; /* records the limit, tells the owner, ends it; holds a
+					 * reference until it rests. Only its run touches: */
+	unsigned n_limits_told;
+	bool limit_told; /* the owner knows of a limit */
 
 	atomic_bool learning; /* a job that learns the conversation is queued */
 
@@ -303,6 +321,35 @@ void rule_init(struct session *session);
 /* Shows them what is on the screen of a terminal while it asks; NULL: it asks nothing, or what the
  * profile's auto_answer answers. */
 void rule_on_screen(struct session *session, const char *screen);
+
+/* --- limited.c --- */
+
+void limit_init(struct session *session);
+
+/* Adopts what an earlier daemon knew of a limit. */
+void limit_adopt(struct session *session);
+
+/* Now, of the wall clock, for profile_limited(). */
+int64_t limit_now_s(void);
+
+/* What a look at the screen has shown. session->lock held, as for all that follows. */
+void limit_on_screen_locked(struct session *session, const struct profile_limit *seen,
+			    const struct activity_signal *signal);
+
+/* Another program is about to start. */
+void limit_forget_screen_locked(struct session *session);
+
+/* The program has been given a prompt, at session->entered_ns. */
+void limit_prompt_given_locked(struct session *session);
+
+/* A command of the program's own is being typed: what it does then is no turn. Takes the lock. */
+void limit_commanded(struct session *session, bool begins);
+
+bool limit_is_on_locked(const struct session *session);
+
+/* Makes ready limited while there is a limit; has it end when its time has come. */
+void limit_conclude_locked(struct session *session, const struct output_signs *signs,
+			   struct activity *concluded, int64_t now);
 
 /* --- driver_terminal.c --- */
 
