@@ -286,6 +286,8 @@ struct ap_agent_info {
 	int64_t raw_size;    /* bytes printed so far */
 	int64_t calls_size;  /* bytes of AP_KEPT_CALLS */
 	char conversation[128]; /* that its program is in, by the program's own id; "": unknown */
+	int64_t until_s;	/* when its usage limit ends: seconds of the wall clock; 0: none, or
+				 * not known */
 	char exit_how[64];   /* of the last program that has ended, such as "code 0"; "" */
 	int64_t exit_time;   /* when: seconds of the wall clock; 0: not known */
 };

@@ -9,6 +9,7 @@
 #include "status.h"
 #include "status_html.h"
 #include "tree.h"
+#include "when.h"
 
 /* How much of an overview to show. */
 struct detail {
@@ -163,6 +164,10 @@ static json_t *agent_of(const struct ap_agent_overview *agent, int64_t now, unsi
 	set(o, "state", text(ap_agent_state_name(a->state)));
 	set(o, "activity", text(ap_activity_name(a->activity)));
 	set(o, "why", text(a->why));
+	char until[32] = "";
+	if (a->until_s)
+		when_format(a->until_s, until, sizeof until);
+	set(o, "until", text(until));
 	set(o, "lease", lease_of(a));
 	set(o, "created", date(a->created_ns));
 	set(o, "age", seconds(now - a->created_ns));

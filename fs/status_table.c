@@ -5,6 +5,7 @@
 #include <wchar.h>
 
 #include "status.h"
+#include "when.h"
 
 #define COLUMNS 80
 
@@ -274,9 +275,10 @@ static const char *color_of(const struct ap_agent_info *agent)
 
 static const char *color_of_activity(enum ap_activity activity)
 {
-	return activity == AP_ACTIVITY_WAITING	? MAGENTA
-	       : activity == AP_ACTIVITY_EXITED ? RED
-						: PLAIN;
+	return activity == AP_ACTIVITY_WAITING	 ? MAGENTA
+	       : activity == AP_ACTIVITY_LIMITED ? YELLOW
+	       : activity == AP_ACTIVITY_EXITED	 ? RED
+						 : PLAIN;
 }
 
 static const char *last_line(const char *screen, struct ap_buf *scratch)
@@ -297,6 +299,17 @@ static int name_columns(const struct ap_overview *o)
 	return most;
 }
 
+/* Until when an agent is limited, and by what that is known. */
+static const char *limit_of(const struct ap_agent_info *a, struct ap_buf *scratch)
+{
+	char until[32] = "";
+	if (a->until_s)
+		when_format(a->until_s, until, sizeof until);
+	ap_buf_printf(scratch, "%s%s%s", *until ? "until " : "", until, *until ? "; " : "");
+	ap_buf_adds(scratch, a->why);
+	return ap_buf_text(scratch);
+}
+
 static void agent_row(const struct page *page, const struct ap_agent_overview *agent, int64_t now,
 		      int name_width)
 {
@@ -315,6 +328,7 @@ static void agent_row(const struct page *page, const struct ap_agent_overview *a
 		ap_buf_adds(out, "    -     -\n");
 	bool rests = a->state == AP_AGENT_IDLE && a->activity == AP_ACTIVITY_READY;
 	const char *said = strncmp(agent->info.why, "saving:", 7) == 0 ? agent->info.why
+			   : a->activity == AP_ACTIVITY_LIMITED	       ? limit_of(a, &scratch)
 			   : agent->screen && !rests ? last_line(agent->screen, &scratch)
 						     : "";
 	if (*said)

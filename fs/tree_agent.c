@@ -5,6 +5,7 @@
 
 #include "control.h"
 #include "tree.h"
+#include "when.h"
 
 static int fetch_screen(const struct tree_call *call, struct ap_request *request)
 {
@@ -288,6 +289,15 @@ static void print_why(const struct ap_agent_info *a, struct ap_buf *out)
 	print_line(out, a->why);
 }
 
+static void print_until(const struct ap_agent_info *a, struct ap_buf *out)
+{
+	char when[32];
+	if (!a->until_s)
+		return;
+	when_format(a->until_s, when, sizeof when);
+	print_line(out, when);
+}
+
 static void print_lease(const struct ap_agent_info *a, struct ap_buf *out)
 {
 	if (a->token)
@@ -410,10 +420,12 @@ const struct tree_row tree_agent[] = {
 	VALUE(print_state, "state",
 	      "spawning, idle, validating, active, recycling, unhealthy, draining, stopping"),
 	{ROW(print_activity, "activity",
-	     "what the program does: starting, ready, busy, waiting, exited; its own hook may "
-	     "write it"),
+	     "what the program does: starting, ready, busy, waiting, limited, exited; its own hook "
+	     "may write it"),
 	 .wakes = true, .line = activity_line, .writer = TREE_WRITER_HOLDER},
 	VALUE(print_why, "why", "the evidence that activity was concluded from"),
+	VALUE(print_until, "until",
+	      "when the usage limit that it has reached ends, RFC 3339; empty when not known"),
 	VALUE(print_lease, "lease", "the label; empty when not leased"),
 	VALUE(print_owner, "owner",
 	      "uid, pid, granted, expires, token, permission and budget of the lease, a line each"),
@@ -465,7 +477,8 @@ const struct tree_row tree_agent[] = {
 	 .fetch = fetch_plan},
 	{"stop_reason", "why the program's last turn ended: end_turn, cancelled, refusal, error, …",
 	 .fetch = fetch_stop_reason},
-	{"wait", "a read waits until the program is ready, waiting or exited, and prints which",
+	{"wait",
+	 "a read waits until the program is ready, waiting, limited or exited, and prints which",
 	 .fetch = fetch_wait, .parks = true, .unlisted = true},
 	{"response", "a read waits likewise, and prints what was printed since the last prompt",
 	 .fetch = fetch_response, .size = response_size, .parks = true, .unlisted = true},

@@ -163,6 +163,21 @@ static void on_used(void *owner, const struct ap_usage_report *report)
 	spending_report(owner, report);
 }
 
+static void on_limit(void *owner, const struct limit *limit, bool lifted)
+{
+	limit_changed(owner, limit, lifted);
+}
+
+static bool on_limit_over(void *owner, const struct limit *limit)
+{
+	return limit_goes_on(owner, limit);
+}
+
+static void on_go_on(void *owner)
+{
+	limit_go_on(owner);
+}
+
 static const struct session_callbacks callbacks = {
 	.freed = on_freed,
 	.changed = on_changed,
@@ -176,6 +191,9 @@ static const struct session_callbacks callbacks = {
 	.conversation = on_conversation,
 	.resume_failed = on_resume_failed,
 	.used = on_used,
+	.limit = on_limit,
+	.goes_on = on_limit_over,
+	.go_on = on_go_on,
 };
 
 /* --- its lease --- */
@@ -254,6 +272,7 @@ struct ap_agent *agent_new_locked(struct ap_pool *pool, unsigned slot, unsigned 
 		return NULL;
 	}
 	pool->agents[slot] = agent;
+	limit_new_agent_locked(agent);
 	return agent;
 }
 
@@ -343,6 +362,7 @@ static void session_shown(const struct ap_agent *agent, const struct session_inf
 	memcpy(ret->exit_how, info->exit_how, sizeof ret->exit_how);
 	memcpy(ret->conversation, info->conversation, sizeof ret->conversation);
 	ret->exit_time = info->exit_time;
+	ret->until_s = info->until_s;
 	uint64_t files = atomic_load(&agent->saved_files), bytes = atomic_load(&agent->saved_bytes);
 	if (atomic_load(&agent->saving))
 		snprintf(ret->why, sizeof ret->why, "saving: %" PRIu64 " files, %" PRIu64 " bytes",

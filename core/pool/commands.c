@@ -81,9 +81,16 @@ static void keep_prompt(const struct ap_agent *agent, const struct store_prompt 
 	store_submit(agent->pool->store, txn, false, NULL, NULL);
 }
 
+enum prompt_kind {
+	PROMPT_OF_HOLDER,
+	PROMPT_OF_POOL, /* goes before all others */
+	PROMPT_COMMAND, /* of the program's own */
+};
+
 static int queue_prompt(struct ap_pool *pool, struct ap_agent *agent, uint64_t token,
-			const char *text, size_t len, bool is_command, struct ap_err *err)
+			const char *text, size_t len, enum prompt_kind kind, struct ap_err *err)
 {
+	bool is_command = kind == PROMPT_COMMAND;
 	struct prompt *prompt = session_prompt_new(text, len, is_command);
 	if (!prompt)
 		return ap_err_errno(err, -ENOMEM, "prompt");
@@ -103,7 +110,10 @@ static int queue_prompt(struct ap_pool *pool, struct ap_agent *agent, uint64_t t
 							  .len = len,
 							  .is_command = is_command});
 		agent->n_prompts += !is_command;
-		session_prompt(agent->session, agent->prompt_seq, prompt);
+		if (kind == PROMPT_OF_POOL)
+			session_prompt_first(agent->session, agent->prompt_seq, prompt);
+		else
+			session_prompt(agent->session, agent->prompt_seq, prompt);
 	}
 	pool_unlock(pool);
 	if (r < 0)
@@ -114,7 +124,12 @@ static int queue_prompt(struct ap_pool *pool, struct ap_agent *agent, uint64_t t
 int ap_agent_prompt(struct ap_pool *pool, struct ap_agent *agent, uint64_t token, const char *text,
 		    size_t len, struct ap_err *err)
 {
-	return queue_prompt(pool, agent, token, text, len, false, err);
+	return queue_prompt(pool, agent, token, text, len, PROMPT_OF_HOLDER, err);
+}
+
+int prompt_first(struct ap_agent *agent, uint64_t token, const char *text)
+{
+	return queue_prompt(agent->pool, agent, token, text, strlen(text), PROMPT_OF_POOL, NULL);
 }
 
 int ap_agent_reset(struct ap_pool *pool, struct ap_agent *agent, uint64_t token, struct ap_err *err)
@@ -124,7 +139,8 @@ int ap_agent_reset(struct ap_pool *pool, struct ap_agent *agent, uint64_t token,
 		return ap_err_set(err, -EOPNOTSUPP,
 				  "the profile %s knows no command to forget by: restart does it",
 				  values->name);
-	return queue_prompt(pool, agent, token, values->clear, strlen(values->clear), true, err);
+	return queue_prompt(pool, agent, token, values->clear, strlen(values->clear),
+			    PROMPT_COMMAND, err);
 }
 
 int ap_agent_keys(struct ap_pool *pool, struct ap_agent *agent, uint64_t token, const char *keys,

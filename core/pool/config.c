@@ -94,6 +94,8 @@ const struct ap_option_row ap_options[AP_N_OPTIONS] = {
 	[AP_OPT_ON_RELEASE] = {"on_release", .type = CHOICE_OF("auto restart clear keep"),
 			       .initial = "auto",
 			       .doc = "how a program is made ready for the next lease"},
+	[AP_OPT_ON_LIMIT] = {"on_limit", .type = CHOICE_OF("wait continue"), .initial = "wait",
+			     .doc = "what follows the end of a usage limit that broke a turn"},
 	[AP_OPT_RESUME] = {"resume", .type = CHOICE_OF("no yes"), .initial = "yes", .alone = "yes",
 			   .doc = "a label's program goes on with its last conversation"},
 	[AP_OPT_PROGRAM] =

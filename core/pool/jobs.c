@@ -589,7 +589,9 @@ static bool is_ready(struct ap_agent *agent)
 {
 	struct session_info info;
 	session_info(agent->session, &info);
-	return info.activity == AP_ACTIVITY_READY && !info.ended;
+	/* a limit does not keep a program from obeying its own commands */
+	bool rests = info.activity == AP_ACTIVITY_READY || info.activity == AP_ACTIVITY_LIMITED;
+	return rests && !info.ended;
 }
 
 /* Whether a later program could not go on with the lease's conversation while this one lives. */

@@ -124,6 +124,9 @@ struct ap_agent {
 	bool converses;		/* in its lease something was said in the conversation */
 	atomic_bool forwarding; /* job_forward() is queued */
 	atomic_bool following;	/* job_follow() is queued */
+	/* the usage limit that its program itself has reached: when it counts as over, of the wall
+	 * clock; and when it says so. 0: none; unknown */
+	int64_t limit_ends_ns, limit_until_s;
 	const char *shown;    /* the screen that overview.c captured last, shared; NULL: none yet */
 	const char *asked;    /* likewise what it asks, as its file `request` has it; "": nothing */
 	int64_t shown_size;   /* of the raw output at that capture */
@@ -200,6 +203,8 @@ struct ap_pool {
 	struct ap_err quarantine_error; /* where work lies that could not be saved */
 	unsigned n_quarantined;
 	struct ap_list lookers; /* requests that answer_job answers */
+	/* likewise a limit of all, while the profile says that one agent's limit is everyone's */
+	int64_t limit_ends_ns, limit_until_s;
 	bool looks, answers;	/* look_job, answer_job is queued or runs */
 	int64_t look_due_ns;	/* no new refresh begins before */
 	pthread_cond_t looked;	/* a refresh has ended */
@@ -498,8 +503,24 @@ int budgets_init(struct ap_pool *pool);
 void note_answer(struct ap_agent *agent, uid_t uid, const struct question *asked,
 		 const struct question_option *option, const char *rule);
 
+/* Queues a prompt of the pool's own ahead of all others. -errno. Takes the lock. */
+int prompt_first(struct ap_agent *agent, uint64_t token, const char *text);
+
 /* The program has not gone on with the conversation: starts it anew. Takes no lock. */
 void conversation_failed(struct ap_agent *agent, const char *id);
+
+/* --- limits.c --- */
+
+/* A limit of all is the new agent's, too. */
+void limit_new_agent_locked(struct ap_agent *agent);
+
+/* An agent was adopted with the limit that an earlier daemon has seen. Takes the lock. */
+void limit_adopted(struct ap_agent *agent);
+
+/* As the callbacks of a session (session.h). */
+void limit_changed(struct ap_agent *agent, const struct limit *limit, bool lifted);
+bool limit_goes_on(struct ap_agent *agent, const struct limit *limit);
+void limit_go_on(struct ap_agent *agent);
 
 /* --- jobs.c --- */
 
