@@ -165,17 +165,39 @@ static void on_used(void *owner, const struct ap_usage_report *report)
 
 static void on_limit(void *owner, const struct limit *limit, bool lifted)
 {
-	limit_changed(owner, limit, lifted);
+	struct ap_agent *agent = owner;
+	struct ap_pool *pool = agent->pool;
+	pthread_mutex_lock(&pool->lock);
+	if (!agent->gone) {
+		limit_note_locked(agent, limit->on ? "begins" : "ends",
+				  limit->on ? limit->until_s : 0);
+		struct machine_event event = limit_take_locked(agent, limit, lifted);
+		(void)pool_step_locked(pool, &event); /* -ENOENT: the agent is going */
+	}
+	pool_unlock(pool);
 }
 
 static bool on_limit_over(void *owner, const struct limit *limit)
 {
-	return limit_goes_on(owner, limit);
+	struct ap_agent *agent = owner;
+	pthread_mutex_lock(&agent->pool->lock);
+	bool goes_on = limit_goes_on_locked(agent, limit);
+	pthread_mutex_unlock(&agent->pool->lock);
+	return goes_on;
 }
 
 static void on_go_on(void *owner)
 {
-	limit_go_on(owner);
+	struct ap_agent *agent = owner;
+	struct ap_pool *pool = agent->pool;
+	pthread_mutex_lock(&pool->lock);
+	uint64_t token = pool->view->slots[agent->slot].token;
+	pthread_mutex_unlock(&pool->lock);
+	if (token == 0 || prompt_first(agent, token, profile_values(pool->profile)->go_on) < 0)
+		return; /* the lease has ended, or takes no more prompts */
+	pthread_mutex_lock(&pool->lock);
+	limit_note_locked(agent, "continued", 0);
+	pool_unlock(pool);
 }
 
 static const struct session_callbacks callbacks = {
@@ -195,6 +217,19 @@ static const struct session_callbacks callbacks = {
 	.goes_on = on_limit_over,
 	.go_on = on_go_on,
 };
+
+void agent_adopt_limit(struct ap_agent *agent)
+{
+	struct ap_pool *pool = agent->pool;
+	struct limit limit;
+	session_limit(agent->session, &limit);
+	if (!limit.on)
+		return;
+	pthread_mutex_lock(&pool->lock);
+	struct machine_event event = limit_take_locked(agent, &limit, false);
+	(void)pool_step_locked(pool, &event);
+	pool_unlock(pool);
+}
 
 /* --- its lease --- */
 

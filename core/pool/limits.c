@@ -1,17 +1,9 @@
 /* Usage limits that agents' programs reach: what the machine learns of them, whom else they
  * concern, and whether a program is told to go on when its limit is over. */
-#include <errno.h>
 #include <string.h>
 
-#include "jobs_internal.h"
+#include "pool_internal.h"
 #include "when.h"
-
-static bool is_shared(const struct ap_pool *pool)
-{
-	return profile_values(pool->profile)->limit_is_shared;
-}
-
-/* --- a limit of all --- */
 
 /* The agent whose own limit ends last, of those that have one; NULL: none has. */
 static const struct ap_agent *last_limited_locked(const struct ap_pool *pool)
@@ -43,43 +35,31 @@ void limit_new_agent_locked(struct ap_agent *agent)
 		session_share_limit(agent->session, pool->limit_until_s, pool->limit_ends_ns);
 }
 
-/* Steps the machine by what is known of the agent's limit. */
-static void step_locked(struct ap_agent *agent, const struct limit *limit, bool lifted)
+struct machine_event limit_take_locked(struct ap_agent *agent, const struct limit *limit,
+				       bool lifted)
 {
 	struct ap_pool *pool = agent->pool;
+	bool is_shared = profile_values(pool->profile)->limit_is_shared;
 	int64_t now = ap_clock_ns(), wall = ap_clock_to_wall(now);
 	agent->limit_ends_ns = limit->on ? limit->ends_ns : 0;
 	agent->limit_until_s = limit->on ? limit->until_s : 0;
-	if (is_shared(pool)) {
+	if (is_shared) {
 		/* who has gone on with the account has shown that it has no limit any more */
 		const struct ap_agent *last = lifted ? NULL : last_limited_locked(pool);
 		pool->limit_ends_ns = last ? last->limit_ends_ns : 0;
 		pool->limit_until_s = last ? last->limit_until_s : 0;
 		share_locked(pool);
 	}
-	int64_t ends_ns = pool->limit_ends_ns;
-	(void)pool_step_locked(
-		pool, &(struct machine_event){.type = MACHINE_LIMIT,
-					      .slot = agent->slot,
-					      .on = limit->on,
-					      .everyone = is_shared(pool),
-					      .until_ns = ends_ns ? now + (ends_ns - wall) : 0});
+	return (struct machine_event){
+		.type = MACHINE_LIMIT,
+		.slot = agent->slot,
+		.on = limit->on,
+		.everyone = is_shared,
+		.until_ns = pool->limit_ends_ns ? now + (pool->limit_ends_ns - wall) : 0,
+	};
 }
 
-void limit_adopted(struct ap_agent *agent)
-{
-	struct limit limit;
-	session_limit(agent->session, &limit);
-	if (!limit.on)
-		return;
-	pthread_mutex_lock(&agent->pool->lock);
-	step_locked(agent, &limit, false);
-	pool_unlock(agent->pool);
-}
-
-/* --- callbacks of the session --- */
-
-static void note_locked(const struct ap_agent *agent, const char *what, int64_t until_s)
+void limit_note_locked(const struct ap_agent *agent, const char *what, int64_t until_s)
 {
 	const struct machine_slot *slot = &agent->pool->view->slots[agent->slot];
 	char until[32] = "";
@@ -92,40 +72,12 @@ static void note_locked(const struct ap_agent *agent, const char *what, int64_t 
 			     {"what", what, 0}, {"until", until, 0}));
 }
 
-void limit_changed(struct ap_agent *agent, const struct limit *limit, bool lifted)
+bool limit_goes_on_locked(const struct ap_agent *agent, const struct limit *limit)
 {
-	struct ap_pool *pool = agent->pool;
-	pthread_mutex_lock(&pool->lock);
-	if (!agent->gone) {
-		note_locked(agent, limit->on ? "begins" : "ends", limit->on ? limit->until_s : 0);
-		step_locked(agent, limit, lifted);
-	}
-	pool_unlock(pool);
-}
-
-bool limit_goes_on(struct ap_agent *agent, const struct limit *limit)
-{
-	struct ap_pool *pool = agent->pool;
-	pthread_mutex_lock(&pool->lock);
+	const struct ap_pool *pool = agent->pool;
 	const struct machine_slot *slot = &pool->view->slots[agent->slot];
-	bool goes_on = !agent->gone && slot->state == AP_AGENT_ACTIVE && !slot->leaving &&
-		       limit->broke && slot->token == limit->token &&
-		       strcmp(pool->config.text[AP_OPT_ON_LIMIT], "continue") == 0 &&
-		       *profile_values(pool->profile)->go_on;
-	pthread_mutex_unlock(&pool->lock);
-	return goes_on;
-}
-
-void limit_go_on(struct ap_agent *agent)
-{
-	struct ap_pool *pool = agent->pool;
-	const char *word = profile_values(pool->profile)->go_on;
-	pthread_mutex_lock(&pool->lock);
-	uint64_t token = pool->view->slots[agent->slot].token;
-	pthread_mutex_unlock(&pool->lock);
-	if (token == 0 || prompt_first(agent, token, word) < 0)
-		return; /* the lease has ended, or takes no more prompts */
-	pthread_mutex_lock(&pool->lock);
-	note_locked(agent, "continued", 0);
-	pool_unlock(pool);
+	return !agent->gone && slot->state == AP_AGENT_ACTIVE && !slot->leaving && limit->broke &&
+	       slot->token == limit->token &&
+	       strcmp(pool->config.text[AP_OPT_ON_LIMIT], "continue") == 0 &&
+	       *profile_values(pool->profile)->go_on;
 }

@@ -442,6 +442,9 @@ void agent_leave(struct ap_agent *agent);
  * it. Returns when no callback of it runs: do not call it with the lock held. */
 void agent_close(struct ap_agent *agent);
 
+/* Steps the machine by a limit that an earlier daemon has seen. Takes the lock. */
+void agent_adopt_limit(struct ap_agent *agent);
+
 /* Stops watching the process that the lease ends with. pool->lock held. */
 void agent_forget_holder_locked(struct ap_agent *agent);
 
@@ -509,18 +512,21 @@ int prompt_first(struct ap_agent *agent, uint64_t token, const char *text);
 /* The program has not gone on with the conversation: starts it anew. Takes no lock. */
 void conversation_failed(struct ap_agent *agent, const char *id);
 
-/* --- limits.c --- */
+/* --- limits.c: pool->lock held --- */
 
 /* A limit of all is the new agent's, too. */
 void limit_new_agent_locked(struct ap_agent *agent);
 
-/* An agent was adopted with the limit that an earlier daemon has seen. Takes the lock. */
-void limit_adopted(struct ap_agent *agent);
+/* Takes note of the agent's limit, and tells the other sessions of one of all. `lifted`: the limit
+ * is over before its time. Returns the event for the machine. */
+struct machine_event limit_take_locked(struct ap_agent *agent, const struct limit *limit,
+				       bool lifted);
 
-/* As the callbacks of a session (session.h). */
-void limit_changed(struct ap_agent *agent, const struct limit *limit, bool lifted);
-bool limit_goes_on(struct ap_agent *agent, const struct limit *limit);
-void limit_go_on(struct ap_agent *agent);
+/* Logs an event; `until_s` 0: unknown. */
+void limit_note_locked(const struct ap_agent *agent, const char *what, int64_t until_s);
+
+/* Whether the program is to be given its profile's word, now that the limit is over. */
+bool limit_goes_on_locked(const struct ap_agent *agent, const struct limit *limit);
 
 /* --- jobs.c --- */
 

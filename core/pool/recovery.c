@@ -458,7 +458,7 @@ static int adopt(struct ap_pool *pool, struct left *left, struct worktree *workt
 		agent_leave(agent);
 		return ap_err_set(err, r, "%s cannot be taken up: %s", agent->name, strerror(-r));
 	}
-	limit_adopted(agent);
+	agent_adopt_limit(agent);
 	agent_ref(agent);
 	left->adopted = agent;
 	return 0;

@@ -27,14 +27,6 @@ int64_t limit_now_s(void)
 
 /* --- seen --- */
 
-/* Has a worker record and tell how the limit is now. Any lock but the worker pool's. */
-static void ask_to_tell(struct session *session)
-{
-	session_ref(session); /* until it rests */
-	if (!worker_once_ask(&session->limit_tells))
-		session_unref(session);
-}
-
 static void begin_locked(struct session *session, const struct profile_limit *seen, int64_t now)
 {
 	struct limit *limit = &session->limit;
@@ -44,7 +36,7 @@ static void begin_locked(struct session *session, const struct profile_limit *se
 	session->n_limits++;
 	session->limit_seen_ns = now;
 	session->works = session->limit_is_over = false;
-	ask_to_tell(session);
+	session->limit_news = true;
 }
 
 /* A turn has ended without a limit. */
@@ -57,7 +49,7 @@ static void ended_well_locked(struct session *session)
 	limit->n_words = 0;
 	limit->hash = 0;
 	if (news)
-		ask_to_tell(session);
+		session->limit_news = true;
 }
 
 void limit_on_screen_locked(struct session *session, const struct profile_limit *seen,
@@ -72,7 +64,7 @@ void limit_on_screen_locked(struct session *session, const struct profile_limit 
 	if (seen->found || session->limit.hash == 0)
 		return;
 	session->limit.hash = 0; /* the same again is another one */
-	ask_to_tell(session);
+	session->limit_news = true;
 }
 
 /* Takes note of the end of a turn that a protocol has told of. */
@@ -122,7 +114,7 @@ static void look_at_time_locked(struct session *session, int64_t now)
 		session_review_by(session, now + (session->limit.ends_ns - wall));
 	} else if (session->limit.on && !session->limit_is_over) {
 		session->limit_is_over = true;
-		ask_to_tell(session);
+		session->limit_news = true;
 	}
 }
 
@@ -260,9 +252,8 @@ static void come_to_end(struct session *session, unsigned n_limits)
 	session->callbacks->limit(session->owner, &limit, false);
 }
 
-static void tell_run(struct worker_once *once)
+void limit_tell(struct session *session)
 {
-	struct session *session = ap_container_of(once, struct session, limit_tells);
 	pthread_mutex_lock(&session->lock);
 	struct limit limit = session->limit;
 	unsigned n_limits = session->n_limits;
@@ -280,14 +271,4 @@ static void tell_run(struct worker_once *once)
 		session->callbacks->limit(session->owner, &limit, ends);
 	if (is_over)
 		come_to_end(session, n_limits);
-}
-
-static void tell_rests(struct worker_once *once)
-{
-	session_unref(ap_container_of(once, struct session, limit_tells));
-}
-
-void limit_init(struct session *session)
-{
-	worker_once_init(&session->limit_tells, session->host->workers, tell_run, tell_rests);
 }

@@ -71,6 +71,16 @@ static void remove_sources(struct session *session)
 		session->driver->leaves(session);
 }
 
+static void limit_run(struct worker_once *once)
+{
+	limit_tell(ap_container_of(once, struct session, limit_tells));
+}
+
+static void limit_rests(struct worker_once *once)
+{
+	session_unref(ap_container_of(once, struct session, limit_tells));
+}
+
 /* Does not touch the host, which may be freed by then. */
 static void session_free(struct session *session)
 {
@@ -120,7 +130,7 @@ struct session *session_new(struct session_host *host, const struct session_plac
 	output_init(session);
 	pause_init(session);
 	rule_init(session);
-	limit_init(session);
+	worker_once_init(&session->limit_tells, host->workers, limit_run, limit_rests);
 	bool init = !session->driver->init || session->driver->init(session);
 	if (!init || !session->dir || !session->cwd || !add_sources(session)) {
 		remove_sources(session);
@@ -560,6 +570,12 @@ static enum ap_activity conclude_locked(struct session *session, const struct ev
 		snprintf(concluded.why, sizeof concluded.why, "start: takes up its conversation");
 	}
 	limit_conclude_locked(session, &evidence->signs, &concluded, now);
+	if (session->limit_news) {
+		session->limit_news = false;
+		session_ref(session); /* until it rests */
+		if (!worker_once_ask(&session->limit_tells))
+			session_unref(session);
+	}
 	activity_set_locked(session, &concluded);
 	if (session->activity != before || strcmp(session->why, why_before) != 0)
 		tell_changed(session);

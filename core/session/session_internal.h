@@ -124,6 +124,7 @@ struct session {
 	char judged[20]; /* id of the question on the screen that rules have judged; "": none */
 	struct limit limit; /* a usage limit that it has reached; limited.c, so is what follows */
 	unsigned n_limits;  /* that have begun */
+	bool limit_news;    /* limit_tells has something to do */
 	bool limit_is_over; /* its time has come, and limit_tells has not ended it yet */
 	struct profile_limit limit_shown; /* on the screen, at the last look, while it rested */
 	int64_t limit_seen_ns;		  /* when it began, or was taken up from another daemon */
@@ -324,7 +325,9 @@ void rule_on_screen(struct session *session, const char *screen);
 
 /* --- limited.c --- */
 
-void limit_init(struct session *session);
+/* Records how the limit is now, tells the owner, and ends it if its time has come. By
+ * session->limit_tells alone; blocks. */
+void limit_tell(struct session *session);
 
 /* Adopts what an earlier daemon knew of a limit. */
 void limit_adopt(struct session *session);

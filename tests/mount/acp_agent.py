@@ -172,6 +172,15 @@ class Turn(threading.Thread):
         for part in re.findall(r"\s*\S+|\s+", rest):
             self.say(part)
 
+    def do_limit(self, rest):  # TEXT: the turn ends with that error, of a usage limit
+        self.reply = {"error": {"code": -32603, "message": "Internal error",
+                                "data": {"message": rest, "codexErrorInfo": "usageLimitExceeded"}}}
+
+    def do_limit_said(self, rest):  # TEXT: the same, said as the last message of a turn
+        self.say("I will have a look.")
+        self.tool_ends(self.tool("read", "file"), "completed")
+        self.say(f"limit: {rest}")
+
     def do_ask(self, rest, **how):  # KIND TITLE: what becomes of it: `allowed OPTION`, `rejected OPTION` or `cancelled`
         self.say(self.outcome(*self.asks(*rest.split(" ", 1), **how)))
 
