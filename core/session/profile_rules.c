@@ -284,7 +284,7 @@ static int64_t until_of(const struct profile *profile, const pcre2_code *regex,
 	    when_parse(at, len, now_s, profile->values.limit_zone, &until) == 0)
 		return until;
 	if (group_of(regex, data, "in", text, &at, &len) && when_span_parse(at, len, &span) == 0)
-		return now_s + span;
+		return now_s + 1 + span; /* never too early: a part of that second is over */
 	if (group_of(regex, data, "epoch", text, &at, &len) &&
 	    when_epoch_parse(at, len, &until) == 0)
 		return until;

@@ -67,7 +67,7 @@ lease() { # [OPTION...]
     driver_pool mount_pool 1 1 "$@"
     echo $DRIVER >"$POOL/acquire"
     assert_equal "$(wait_for)" ready
-    AGENT=$POOL/agents/agent-1
+    AGENT=$POOL/agents/$(basename "$(readlink "$JOB")")
 }
 
 wait_for() {
@@ -138,7 +138,7 @@ limit_shows_and_ends() {
     assert_equal "$(cat "$JOB/until")" ""
     assert_equal "$(wc -l <"$PROMPTS")" 2
     await told_is "begins ends"
-    assert_equal "$(cat "$AGENT/generation")" 1
+    assert_equal "$(cat "$JOB/generation")" 1
 }
 
 @test "a program at its limit is limited until the second that it names, and prompts wait behind that" {
@@ -147,13 +147,13 @@ limit_shows_and_ends() {
 
 limit_is_known_once() {
     lease
-    limit "in 1s"
+    limit "in 2s"
     await grep -qx ready "$JOB/activity"
     await told_is "begins ends" # though the text may still be on the screen
     assert_equal "$(wait_for)" ready
     goes_on one
     await grep -qx ready "$JOB/activity"
-    limit "in 1s" # the same words of another turn are another one
+    limit "in 2s" # the same words of another turn are another one
     await told_is "begins ends begins ends"
     goes_on two
 }
@@ -177,7 +177,7 @@ limit_without_an_end() {
     DRIVER=acp JOB=$POOL/leases/acp PROMPTS=$DIR/acp/prompts
     mkdir "$DIR/acp"
     lease
-    prompt "limit-said in 1s"
+    prompt "limit-said in 2s"
     await told_is "begins ends"
     prompt "say in the middle limit: in 3h of a text"
     await got "say in the middle limit: in 3h of a text" 1
@@ -189,22 +189,23 @@ limit_without_an_end() {
 others_wait() {
     driver_pool mount_pool 1 1 -o acquire_timeout=100s
     echo $DRIVER >"$POOL/acquire"
-    AGENT=$POOL/agents/agent-1
+    AGENT=$POOL/agents/$(basename "$(readlink "$JOB")")
     limit "in 5s"
     rm "$JOB"
     await value_is "$POOL/stats/idle_agents" 1
     await grep -qx limited "$AGENT/activity" # it outlives the lease
-    local name
+    local name pids=()
     for name in first second; do
-        (echo $name >"$POOL/acquire" && rm "$POOL/leases/$name") &
+        (echo $name >"$POOL/acquire" && rm "$POOL/leases/$name") 3>&- &
+        pids+=($!)
         await grep -q "\b$name\b" "$POOL/status.json"
     done
     run bash -c "echo 'once timeout=0' > $POOL/acquire"
     assert_failure
     assert_output --partial "Resource temporarily unavailable"
     assert_equal "$(jq -r .stats.breaker "$POOL/status.json")" closed
-    wait
-    assert_equal "$(jq -r 'select(.event == "lease_granted") | .lease' "$POOL/events" | tr '\n' ' ')" \
+    wait "${pids[@]}"
+    assert_equal "$(jq -r 'select(.event == "lease_granted") | .lease' "$POOL/events" | tail -n 3 | tr '\n' ' ')" \
         "$DRIVER first second "
     assert_equal "$(cat "$AGENT/generation")" 1
 }
@@ -237,7 +238,7 @@ limit_of_the_account() {
 
 word_is_given_once() {
     lease -o on_limit=continue
-    limit "in 1s"
+    limit "in 2s"
     prompt "say behind"
     await got "say behind" 1
     assert_equal "$(times "say go on")" 1
@@ -253,7 +254,7 @@ word_is_given_once() {
 
 nothing_is_typed() {
     lease
-    limit "in 1s"
+    limit "in 2s"
     await grep -qx ready "$JOB/activity"
     goes_on one
     assert_equal "$(wc -l <"$PROMPTS")" 2
@@ -265,8 +266,8 @@ nothing_is_typed() {
 }
 
 three_words_at_most() {
-    local word="limit limit in 1s"
-    if [ $DRIVER = terminal ]; then word="limit in 1s"; fi
+    local word="limit limit in 2s"
+    if [ $DRIVER = terminal ]; then word="limit in 2s"; fi
     LINES_MORE="continue = $word" lease -o on_limit=continue
     prompt "$word"
     await told_is "begins continued ends begins continued ends begins continued ends begins ends"
@@ -336,7 +337,7 @@ crash_while_limited() {
 
 crash_at_the_word() {
     AGENTPOOL_CRASH_POINT=limit-counted lease -o on_limit=continue
-    limit "in 1s"
+    limit "in 2s"
     await gone "$DAEMON"
     crash_pool
     driver_pool mount_again 1 1 -o on_limit=continue
@@ -367,11 +368,10 @@ crash_before_the_end() {
 recycled_stays_limited() {
     driver_pool mount_pool 1 1
     echo $DRIVER >"$POOL/acquire"
-    AGENT=$POOL/agents/agent-1
     limit "in 5s"
     echo restart >"$JOB/ctl"
     await grep -qx limited "$JOB/activity"
-    assert_equal "$(cat "$AGENT/state")" active
+    assert_equal "$(cat "$JOB/state")" active
     await grep -qx ready "$JOB/activity"
 }
 

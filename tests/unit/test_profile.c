@@ -232,7 +232,7 @@ static void limits_are_read_with_their_end(void **state)
 	} rows[] = {
 		{"stop until 15:00\n", true, false, 1000 + 4 * 3600 + 2600},
 		{"stop until noon\n", true, false, 0},
-		{"stop in 3h\n", true, false, 1000 + 3 * 3600},
+		{"stop in 3h\n", true, false, 1001 + 3 * 3600},
 		{"stop at 2000\n", true, false, 2000},
 		{"stop: overloaded\n", true, true, 0},
 		{"stop\n", true, false, 0},
