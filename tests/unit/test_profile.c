@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "buf.h"
@@ -264,6 +265,85 @@ static void limits_are_read_with_their_end(void **state)
 	assert_true(hashes[0] != hashes[1]);
 	profile_free(profile);
 	place_free(&place);
+}
+
+#define RULE20	     "────────────────────"
+#define CLAUDE_FIELD "\n" RULE20 "\n❯ \n" RULE20 "\n  ? for shortcuts\n"
+#define CODEX_FIELD  "\n\n› Ask Codex to do anything\n\n  gpt-5 · ~/work\n"
+
+/* As the programs are remembered to say it; `now` is 2026-11-28T12:00:00 of this machine's zone. */
+static void limits_of_the_programs_are_known(void **state)
+{
+	static const struct {
+		const char *profile;
+		bool is_answer, found, is_overload;
+		int64_t after; /* now; 0: no end is named */
+		const char *text;
+	} rows[] = {
+		{"claude", false, true, false, 10800,
+		 "❯ hello\n  ⎿  You've hit your limit · resets 3pm (Europe/Berlin)\n"
+		 "     /upgrade to increase your usage limit.\n" CLAUDE_FIELD},
+		{"claude", false, true, false, 10800,
+		 "  ⎿  5-hour limit reached ∙ resets 3pm\n" CLAUDE_FIELD},
+		{"claude", false, true, false, 86400 + 10800,
+		 "● Weekly limit reached ∙ resets Nov 29 at 3pm\n" CLAUDE_FIELD},
+		{"claude", false, true, false, -1,
+		 "● Claude AI usage limit reached|1795878000\n" CLAUDE_FIELD},
+		{"claude", false, true, true, 0,
+		 "  ⎿  API Error: 529 {\"type\":\"overloaded_error\"}\n" CLAUDE_FIELD},
+		{"claude", false, false, false, 0,
+		 "  ⎿  5-hour limit reached ∙ resets 3pm\n\n❯ go on\n\n● Done.\n" CLAUDE_FIELD},
+		{"claude", false, false, false, 0,
+		 "● The text is: 5-hour limit reached ∙ resets 3pm\n" CLAUDE_FIELD},
+		{"claude-stream", true, true, false, 10800,
+		 "You've hit your limit · resets 3pm (Europe/Berlin)\n"},
+		{"claude-stream", true, false, false, 0,
+		 "I wrote: you've hit your limit · resets 3pm\nDone.\n"},
+		{"claude-acp", true, true, false, 10800,
+		 "Internal error: You've hit your limit · resets 3pm\n{\"a\":1}"},
+		{"codex", false, true, false, 3 * 3600 + 240,
+		 "■ You've hit your usage limit. Upgrade to Pro, or try again at 3:04\n"
+		 "PM." CODEX_FIELD},
+		{"codex", false, true, false, 266700 + 1,
+		 "■ You've hit your usage limit. To get more access now, try again in 3 days 2 "
+		 "hours 5 minutes." CODEX_FIELD},
+		{"codex", false, true, false, 0, "■ You've hit your usage limit." CODEX_FIELD},
+		{"codex", false, false, false, 0,
+		 "■ You've hit your usage limit.\n\n› go on\n\n• Done." CODEX_FIELD},
+		{"codex-acp", true, true, false, 0,
+		 "Internal error\n{\"codexErrorInfo\":\"usageLimitExceeded\"}"},
+		{"codex-acp", true, true, false, 3 * 3600 + 240,
+		 "You've hit your usage limit. Visit https://x.y/z or try again at 3:04 PM.\n"
+		 "{\"codexErrorInfo\":\"usageLimitExceeded\"}"},
+		{"gemini", false, true, false, 77710 + 1,
+		 "✕ [API Error: You have exhausted your capacity on this model. Your quota will "
+		 "reset after 21h35m10s.]\n\n > Type your message\n workspace (/directory)\n"},
+		{"gemini-acp", true, true, false, 77710 + 1,
+		 "Your quota will reset after 21h35m10s."},
+		{"gemini-acp", true, true, false, 3 * 3600 + 240,
+		 "Usage limit reached for all Pro models.\nAccess resets at 3:04 PM PST.\n"},
+		{"opencode-acp", true, true, false, 31,
+		 "Rate limit exceeded, please retry after 30 seconds"},
+		{"opencode-acp", true, true, false, 0, "Error: Too Many Requests"},
+		{"opencode-acp", true, false, false, 0, "It counts what the rate limits are."},
+	};
+	struct tm noon = {
+		.tm_year = 126, .tm_mon = 10, .tm_mday = 28, .tm_hour = 12, .tm_isdst = -1};
+	int64_t now = (int64_t)mktime(&noon);
+	for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+		struct profile_limit limit;
+		struct profile *profile = load(rows[i].profile);
+		bool found = profile_limited(profile, rows[i].is_answer, rows[i].text, now, &limit);
+		int64_t until = rows[i].after == -1  ? 1795878000
+				: rows[i].after != 0 ? now + rows[i].after
+						     : 0;
+		if (found != rows[i].found || limit.is_overload != rows[i].is_overload ||
+		    limit.until_s != until)
+			fail_msg("%s: '%s': %d, %d, %lld s after now", rows[i].profile,
+				 rows[i].text, found, limit.is_overload,
+				 (long long)(limit.until_s - now));
+		profile_free(profile);
+	}
 }
 
 static void a_conversation_is_found_by_its_id_and_directory(void **state)
@@ -577,6 +657,7 @@ int main(void)
 		IT("all installed profiles are good", all_installed_ones_are_good),
 		IT("a bad profile is refused with file and line", bad_ones_are_refused),
 		IT("limits are read with their end", limits_are_read_with_their_end),
+		IT("limits of the programs are known", limits_of_the_programs_are_known),
 		IT("a profile like its own name goes on from the next of that name",
 		   like_goes_on_from_the_next_of_that_name),
 		IT("a conversation is found by its id and directory",
