@@ -339,7 +339,8 @@ crash_at_the_word() {
     AGENTPOOL_CRASH_POINT=limit-counted lease -o on_limit=continue
     limit "in 2s"
     await gone "$DAEMON"
-    crash_pool
+    wait "$DAEMON" 2>/dev/null || true
+    DAEMON=
     driver_pool mount_again 1 1 -o on_limit=continue
     await grep -qx ready "$JOB/activity"
     goes_on one
