@@ -186,14 +186,11 @@ static bool on_limit_over(void *owner, const struct limit *limit)
 	return goes_on;
 }
 
-static void on_go_on(void *owner)
+static void on_go_on(void *owner, uint64_t token)
 {
 	struct ap_agent *agent = owner;
 	struct ap_pool *pool = agent->pool;
-	pthread_mutex_lock(&pool->lock);
-	uint64_t token = pool->view->slots[agent->slot].token;
-	pthread_mutex_unlock(&pool->lock);
-	if (token == 0 || prompt_first(agent, token, profile_values(pool->profile)->go_on) < 0)
+	if (prompt_first(agent, token, profile_values(pool->profile)->go_on) < 0)
 		return; /* the lease has ended, or takes no more prompts */
 	pthread_mutex_lock(&pool->lock);
 	limit_note_locked(agent, "continued", 0);

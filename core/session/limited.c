@@ -230,11 +230,12 @@ static void come_to_end(struct session *session, unsigned n_limits)
 	struct limit limit;
 	pthread_mutex_lock(&session->lock);
 	bool is_idle = session->activity == AP_ACTIVITY_LIMITED;
+	uint64_t token = session->limit.token;
 	pthread_mutex_unlock(&session->lock);
 	bool word = gives_word(session, is_idle);
 	if (word) {
 		crash_point("limit-counted");
-		session->callbacks->go_on(session->owner);
+		session->callbacks->go_on(session->owner, token);
 	}
 	pthread_mutex_lock(&session->lock);
 	bool still = session->n_limits == n_limits && session->limit_is_over;

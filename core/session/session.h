@@ -127,9 +127,10 @@ struct session_callbacks {
 	void (*limit)(void *owner, const struct limit *limit, bool lifted);
 
 	/* The limit's time has come, and the program rests: whether it is to be given its profile's
-	 * word. If so, go_on() follows, once the session has recorded that it does. Likewise. */
+	 * word. If so, go_on() follows, once the session has recorded that it does: the word is for
+	 * the lease of that token. Likewise. */
 	bool (*goes_on)(void *owner, const struct limit *limit);
-	void (*go_on)(void *owner);
+	void (*go_on)(void *owner, uint64_t token);
 };
 
 /* How sessions communicate with programs of that profile; and whether these need a backend with

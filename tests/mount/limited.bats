@@ -379,3 +379,30 @@ recycled_stays_limited() {
 @test "a program that is started again is limited still" {
     each_driver recycled_stays_limited
 }
+
+# --- mode stream ---
+
+@test "a program that speaks lines of JSON is limited by its answer, once" {
+    local script=$DIR/stream.py
+    JOB=$POOL/leases/job
+    printf '%s\n' 'mode = stream' 'arg = -u' 'input = {"text": "${PROMPT}"}' 'ready = event {"type": "result"}' \
+        'response = /text' 'limited = answer \Alimit in (?<in>[^\n]+)\s*\z' >"$DIR/stream.conf"
+    cat >"$script" <<'END'
+import json, sys
+for line in sys.stdin:
+    print(json.dumps({"type": "result", "text": json.loads(line)["text"]}))
+END
+    mount_pool 1 1 -o "program_profile=$DIR/stream.conf" -- python3 "$script"
+    echo job >"$POOL/acquire"
+    printf 'limit in 3s' >"$JOB/prompt"
+    assert_equal "$(wait_for)" limited
+    local until
+    until=$(cat "$JOB/until")
+    printf 'I know of a limit in 3s' >"$JOB/prompt"
+    crash_pool
+    mount_again 1 1 -o "program_profile=$DIR/stream.conf" -- python3 "$script"
+    await grep -qx limited "$JOB/activity"
+    assert_equal "$(cat "$JOB/until")" "$until" # the answer is read again, and is the same
+    await grep -q 'I know' "$JOB/output"
+    assert_equal "$(wait_for)" ready
+}
