@@ -398,11 +398,11 @@ END
     assert_equal "$(wait_for)" limited
     local until
     until=$(cat "$JOB/until")
-    printf 'I know of a limit in 3s' >"$JOB/prompt"
     crash_pool
     mount_again 1 1 -o "program_profile=$DIR/stream.conf" -- python3 "$script"
     await grep -qx limited "$JOB/activity"
     assert_equal "$(cat "$JOB/until")" "$until" # the answer is read again, and is the same
+    printf 'I know of a limit in 3s' >"$JOB/prompt"
     await grep -q 'I know' "$JOB/output"
     assert_equal "$(wait_for)" ready
 }
