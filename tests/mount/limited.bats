@@ -17,12 +17,16 @@ teardown() {
     common_teardown && [ $result = 0 ]
 }
 
+use() { # DRIVER
+    echo "driver: $1"
+    DRIVER=$1 JOB=$POOL/leases/$1 PROMPTS=$DIR/$1/prompts
+    mkdir "$DIR/$1"
+    touch "$PROMPTS"
+}
+
 each_driver() { # FUNCTION
     for DRIVER in terminal acp; do
-        echo "driver: $DRIVER"
-        JOB=$POOL/leases/$DRIVER PROMPTS=$DIR/$DRIVER/prompts
-        mkdir "$DIR/$DRIVER"
-        touch "$PROMPTS"
+        use $DRIVER
         "$1"
         unmount_pool
     done
@@ -174,8 +178,7 @@ limit_without_an_end() {
 }
 
 @test "a limit may be the last message of a turn" {
-    DRIVER=acp JOB=$POOL/leases/acp PROMPTS=$DIR/acp/prompts
-    mkdir "$DIR/acp"
+    use acp
     lease
     prompt "limit-said in 2s"
     await told_is "begins ends"
@@ -294,8 +297,7 @@ overload_is_tried_again() {
 }
 
 @test "an overload without a time is tried again at once" {
-    DRIVER=acp JOB=$POOL/leases/acp PROMPTS=$DIR/acp/prompts
-    mkdir "$DIR/acp"
+    use acp
     overload_is_tried_again
 }
 
@@ -384,7 +386,7 @@ recycled_stays_limited() {
 
 @test "a program that speaks lines of JSON is limited by its answer, once" {
     local script=$DIR/stream.py
-    JOB=$POOL/leases/job
+    use stream
     printf '%s\n' 'mode = stream' 'arg = -u' 'input = {"text": "${PROMPT}"}' 'ready = event {"type": "result"}' \
         'response = /text' 'limited = answer \Alimit in (?<in>[^\n]+)\s*\z' >"$DIR/stream.conf"
     cat >"$script" <<'END'
@@ -393,7 +395,7 @@ for line in sys.stdin:
     print(json.dumps({"type": "result", "text": json.loads(line)["text"]}))
 END
     mount_pool 1 1 -o "program_profile=$DIR/stream.conf" -- python3 "$script"
-    echo job >"$POOL/acquire"
+    echo stream >"$POOL/acquire"
     printf 'limit in 3s' >"$JOB/prompt"
     assert_equal "$(wait_for)" limited
     local until
