@@ -411,10 +411,11 @@ static void cancel_pending(struct acp *acp)
 	}
 }
 
-/* Keeps the text with which a turn ends. */
-static void keep_over(struct acp *acp, const char *error, const json_t *data)
+/* Keeps the text with which a turn ends. That of a turn that has used tokens is the model's own,
+ * whatever it says of limits. */
+static void keep_over(struct acp *acp, const json_t *result, const char *error, const json_t *data)
 {
-	const char *text = error ? error : acp_response(acp);
+	const char *text = error ? error : acp_turn_has_used(result) ? "" : acp_response(acp);
 	size_t len = strlen(text), over = len > PROFILE_LIMIT_TEXT ? len - PROFILE_LIMIT_TEXT : 0;
 	char *details = json_is_object(data) ? json_dumps(data, JSON_COMPACT) : NULL;
 	buf_empty(&acp->over);
@@ -441,7 +442,7 @@ static void end_turn(struct acp *acp, json_t *result, const char *error, json_in
 		on_turn_failed(acp, error);
 	acp_end_calls(acp);
 	if (strcmp(acp->stop_reason, "cancelled") != 0 && acp->phase != ACP_LOGIN)
-		keep_over(acp, error, data);
+		keep_over(acp, result, error, data);
 }
 
 static void on_refused(struct acp *acp, enum acp_request about, const char *error, json_int_t code)

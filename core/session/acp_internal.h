@@ -162,5 +162,6 @@ void acp_end_line(struct acp *acp);
  * at the end, if no session was opened behind them; acp_pass_opening() says that one was. */
 void acp_take_turn_usage(struct acp *acp, int64_t id, const json_t *result);
 void acp_take_usage_update(struct acp *acp, json_t *update);
+bool acp_turn_has_used(const json_t *result);
 void acp_pass_opening(struct acp *acp, int64_t id);
 void acp_report_held(struct acp *acp);

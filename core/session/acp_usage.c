@@ -69,6 +69,13 @@ static void fill_turn(const json_t *result, struct ap_usage *ret)
 	ret->at[AP_USAGE_OUTPUT] = count_of(count, "output_tokens");
 }
 
+bool acp_turn_has_used(const json_t *result)
+{
+	struct ap_usage usage = AP_USAGE_UNKNOWN;
+	fill_turn(result, &usage);
+	return usage.at[AP_USAGE_OUTPUT] > 0;
+}
+
 void acp_take_turn_usage(struct acp *acp, int64_t id, const json_t *result)
 {
 	struct ap_usage_report turn = {.is_turn = true, .number = id, .usage = AP_USAGE_UNKNOWN};

@@ -271,7 +271,8 @@ static void limits_are_read_with_their_end(void **state)
 #define CLAUDE_FIELD "\n" RULE20 "\n❯ \n" RULE20 "\n  ? for shortcuts\n"
 #define CODEX_FIELD  "\n\n› Ask Codex to do anything\n\n  gpt-5 · ~/work\n"
 
-/* As the programs are remembered to say it; `now` is 2026-11-28T12:00:00 of this machine's zone. */
+/* As the programs say it, or are remembered to; `now` is 2026-11-28T12:00:00 of this machine's
+ * zone. */
 static void limits_of_the_programs_are_known(void **state)
 {
 	static const struct {
@@ -281,47 +282,50 @@ static void limits_of_the_programs_are_known(void **state)
 		const char *text;
 	} rows[] = {
 		{"claude", false, true, false, 10800,
-		 "❯ hello\n  ⎿  You've hit your limit · resets 3pm (Europe/Berlin)\n"
+		 "❯ hello\n  ⎿ \u00a0You've hit your session limit · resets 3pm (Europe/Berlin)\n"
 		 "     /upgrade to increase your usage limit.\n" CLAUDE_FIELD},
+		{"claude", false, true, false, 3 * 86400 + 4560,
+		 "  ⎿ \u00a0You've hit your weekly limit · resets Dec 1, 1:16pm "
+		 "(UTC)\n" CLAUDE_FIELD},
 		{"claude", false, true, false, 10800,
 		 "  ⎿  5-hour limit reached ∙ resets 3pm\n" CLAUDE_FIELD},
-		{"claude", false, true, false, 86400 + 10800,
-		 "● Weekly limit reached ∙ resets Nov 29 at 3pm\n" CLAUDE_FIELD},
 		{"claude", false, true, false, -1,
 		 "● Claude AI usage limit reached|1795878000\n" CLAUDE_FIELD},
-		{"claude", false, true, true, 0,
-		 "  ⎿  API Error: 529 {\"type\":\"overloaded_error\"}\n" CLAUDE_FIELD},
 		{"claude", false, false, false, 0,
-		 "  ⎿  5-hour limit reached ∙ resets 3pm\n\n❯ go on\n\n● Done.\n" CLAUDE_FIELD},
+		 "  ⎿ \u00a0You've hit your session limit · resets 3pm (UTC)\n\n❯ go on\n\n● "
+		 "Done.\n" CLAUDE_FIELD},
 		{"claude", false, false, false, 0,
-		 "● The text is: 5-hour limit reached ∙ resets 3pm\n" CLAUDE_FIELD},
+		 "● The text is: You've hit your session limit · resets 3pm\n" CLAUDE_FIELD},
 		{"claude-stream", true, true, false, 10800,
-		 "You've hit your limit · resets 3pm (Europe/Berlin)\n"},
+		 "You've hit your session limit · resets 3pm (Europe/Berlin)\n"},
 		{"claude-stream", true, false, false, 0,
 		 "I wrote: you've hit your limit · resets 3pm\nDone.\n"},
 		{"claude-acp", true, true, false, 10800,
-		 "Internal error: You've hit your limit · resets 3pm\n{\"a\":1}"},
+		 "Internal error: You've hit your 5-hour limit · resets 3pm\n{\"a\":1}"},
+		{"claude-acp", true, true, true, 0,
+		 "Internal error: API Error: 529 Overloaded. Try "
+		 "again.\n{\"errorKind\":\"server_error\"}"},
 		{"codex", false, true, false, 3 * 3600 + 240,
-		 "■ You've hit your usage limit. Upgrade to Pro, or try again at 3:04\n"
+		 "■ You’ve hit your usage limit. Upgrade to Pro, or try again at 3:04\n"
 		 "PM." CODEX_FIELD},
 		{"codex", false, true, false, 266700 + 1,
-		 "■ You've hit your usage limit. To get more access now, try again in 3 days 2 "
+		 "■ You’ve hit your usage limit. To get more access now, try again in 3 days 2 "
 		 "hours 5 minutes." CODEX_FIELD},
-		{"codex", false, true, false, 0, "■ You've hit your usage limit." CODEX_FIELD},
+		{"codex", false, true, false, 0,
+		 "■ You’ve hit your usage limit. Try again later." CODEX_FIELD},
 		{"codex", false, false, false, 0,
-		 "■ You've hit your usage limit.\n\n› go on\n\n• Done." CODEX_FIELD},
+		 "■ You’ve hit your usage limit. Try again later.\n\n› go on\n\n• "
+		 "Done." CODEX_FIELD},
 		{"codex-acp", true, true, false, 0,
 		 "Internal error\n{\"codexErrorInfo\":\"usageLimitExceeded\"}"},
 		{"codex-acp", true, true, false, 3 * 3600 + 240,
-		 "You've hit your usage limit. Visit https://x.y/z or try again at 3:04 PM.\n"
-		 "{\"codexErrorInfo\":\"usageLimitExceeded\"}"},
-		{"gemini", false, true, false, 77710 + 1,
-		 "✕ [API Error: You have exhausted your capacity on this model. Your quota will "
-		 "reset after 21h35m10s.]\n\n > Type your message\n workspace (/directory)\n"},
+		 "Internal error\n{\"message\":\"You’ve hit your usage limit. Visit https://x.y/z "
+		 "or try again at 3:04 PM.\","
+		 "\"codexErrorInfo\":\"usageLimitExceeded\"}"},
+		{"gemini-acp", true, true, false, 0,
+		 "You have exhausted your daily quota on this model.\n{\"code\":429}"},
 		{"gemini-acp", true, true, false, 77710 + 1,
 		 "Your quota will reset after 21h35m10s."},
-		{"gemini-acp", true, true, false, 3 * 3600 + 240,
-		 "Usage limit reached for all Pro models.\nAccess resets at 3:04 PM PST.\n"},
 		{"opencode-acp", true, true, false, 31,
 		 "Rate limit exceeded, please retry after 30 seconds"},
 		{"opencode-acp", true, true, false, 0, "Error: Too Many Requests"},
@@ -342,6 +346,58 @@ static void limits_of_the_programs_are_known(void **state)
 			fail_msg("%s: '%s': %d, %d, %lld s after now", rows[i].profile,
 				 rows[i].text, found, limit.is_overload,
 				 (long long)(limit.until_s - now));
+		profile_free(profile);
+	}
+}
+
+/* Screens of programs whose model has refused for a limit; `now` is before all ends that they name.
+ */
+static void screens_of_limits_are_known(void **state)
+{
+	static const struct {
+		const char *name;
+		bool found, is_overload, ends;
+	} rows[] = {
+		{"claude-limit-key", true, false, false},
+		{"claude-limit-menu", true, false, true},
+		{"claude-limit-opus", true, false, true},
+		{"claude-limit-over", false, false, false},  /* and has gone on */
+		{"claude-limit-retry", false, false, false}, /* tries again by itself */
+		{"claude-limit-server", true, false, false},
+		{"claude-limit-session", true, false, true},
+		{"claude-limit-week", true, false, true},
+		{"claude-limit-zone", true, false, true},
+		{"claude-overload", true, true, false},
+		{"codex-limit-over", false, false, false},
+		{"codex-limit-rate", true, false, false},
+		{"codex-limit-retry", false, false, false},
+		{"codex-limit-usage", true, false, true},
+		{"codex-limit-usage-week", true, false, true},
+		{"codex-overload", true, true, false},
+		{"gemini-limit-dialog", true, false, false},
+		{"gemini-limit-dialog-resets", true, false, true},
+		{"gemini-limit-over", false, false, false},
+		{"gemini-limit-retry", false, false, false},
+		{"gemini-limit-stopped", true, false, false},
+		{"gemini-limit-stopped-resets", true, false, false},
+		{"opencode-limit-long", true, false, true},
+		{"opencode-limit-over", false, false, false},
+		{"opencode-limit-rate", true, false, true},
+	};
+	for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+		char path[512], program[16];
+		struct profile_limit limit = {.found = false};
+		snprintf(path, sizeof path, AP_SOURCE_DIR "/tests/limits/%s.txt", rows[i].name);
+		snprintf(program, sizeof program, "%.*s", (int)strcspn(rows[i].name, "-"),
+			 rows[i].name);
+		struct profile *profile = load(program);
+		char *screen = slurp(path);
+		bool found = profile_limited(profile, false, screen, 1795824000, &limit);
+		if (found != rows[i].found || (found && limit.is_overload != rows[i].is_overload) ||
+		    (found && (limit.until_s != 0) != rows[i].ends))
+			fail_msg("%s: %d, %d, %lld", rows[i].name, found, limit.is_overload,
+				 (long long)limit.until_s);
+		free(screen);
 		profile_free(profile);
 	}
 }
@@ -658,6 +714,9 @@ int main(void)
 		IT("a bad profile is refused with file and line", bad_ones_are_refused),
 		IT("limits are read with their end", limits_are_read_with_their_end),
 		IT("limits of the programs are known", limits_of_the_programs_are_known),
+		IT("screens of programs at a limit are known, and where they have gone on they are "
+		   "not",
+		   screens_of_limits_are_known),
 		IT("a profile like its own name goes on from the next of that name",
 		   like_goes_on_from_the_next_of_that_name),
 		IT("a conversation is found by its id and directory",
