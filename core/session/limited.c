@@ -58,9 +58,11 @@ void limit_on_screen_locked(struct session *session, const struct profile_limit 
 	bool rests = !signal->found || signal->activity == AP_ACTIVITY_READY;
 	session->works = session->works || (signal->found && signal->activity == AP_ACTIVITY_BUSY &&
 					    !session->commanded);
-	session->limit_shown = (struct profile_limit){.found = false};
+	session->limit_shown = session->limit_awaited = (struct profile_limit){.found = false};
 	if (seen->found && rests)
 		session->limit_shown = *seen;
+	else if (seen->found && signal->activity == AP_ACTIVITY_BUSY)
+		session->limit_awaited = *seen;
 	if (seen->found || session->limit.hash == 0)
 		return;
 	session->limit.hash = 0; /* the same again is another one */
@@ -123,6 +125,14 @@ bool limit_is_on_locked(const struct session *session)
 	return session->limit.on || session->shared_ends_ns != 0;
 }
 
+int64_t limit_until_locked(const struct session *session)
+{
+	if (session->limit.on)
+		return session->limit.until_s;
+	return session->limit_awaited.found ? session->limit_awaited.until_s
+					    : session->shared_until_s;
+}
+
 void limit_conclude_locked(struct session *session, const struct output_signs *signs,
 			   struct activity *concluded, int64_t now)
 {
@@ -137,6 +147,13 @@ void limit_conclude_locked(struct session *session, const struct output_signs *s
 		return;
 	}
 	look_at_time_locked(session, now);
+	if (concluded->activity == AP_ACTIVITY_BUSY && session->limit_awaited.found) {
+		concluded->activity = AP_ACTIVITY_LIMITED;
+		snprintf(concluded->why, sizeof concluded->why,
+			 "limit: it tries again by itself: %.80s", session->limit_awaited.text);
+		ap_text_tame(concluded->why);
+		return;
+	}
 	if (!ready || !limit_is_on_locked(session))
 		return;
 	concluded->activity = AP_ACTIVITY_LIMITED;
@@ -147,7 +164,7 @@ void limit_conclude_locked(struct session *session, const struct output_signs *s
 
 void limit_forget_screen_locked(struct session *session)
 {
-	session->limit_shown = (struct profile_limit){.found = false};
+	session->limit_shown = session->limit_awaited = (struct profile_limit){.found = false};
 	session->works = false;
 }
 

@@ -666,7 +666,7 @@ void session_info(struct session *session, struct session_info *ret)
 		.usage = session->usage,
 		.cpu_percent = session->cpu.percent,
 		.usage_ns = session->cpu.at_ns,
-		.until_s = session->limit.on ? session->limit.until_s : session->shared_until_s,
+		.until_s = limit_until_locked(session),
 	};
 	memcpy(ret->why, session->why, sizeof ret->why);
 	memcpy(ret->exit_how, session->exit_how, sizeof ret->exit_how);

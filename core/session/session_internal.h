@@ -126,6 +126,8 @@ struct session {
 	unsigned n_limits;  /* that have begun */
 	bool limit_news;    /* limit_tells has something to do */
 	bool limit_is_over; /* its time has come, and limit_tells has not ended it yet */
+	struct profile_limit limit_awaited; /* on the screen, at the last look, while it worked: it
+					     * waits for the end by itself */
 	struct profile_limit limit_shown; /* on the screen, at the last look, while it rested */
 	int64_t limit_seen_ns;		  /* when it began, or was taken up from another daemon */
 	int64_t given_ns;		  /* when this daemon last gave it a prompt; 0: not yet */
@@ -349,6 +351,9 @@ void limit_prompt_given_locked(struct session *session);
 void limit_commanded(struct session *session, bool begins);
 
 bool limit_is_on_locked(const struct session *session);
+
+/* When the limit ends, seconds since 1970; 0: there is none, or that is not known. */
+int64_t limit_until_locked(const struct session *session);
 
 /* Makes ready limited while there is a limit; has it end when its time has come. */
 void limit_conclude_locked(struct session *session, const struct output_signs *signs,

@@ -382,6 +382,28 @@ recycled_stays_limited() {
     each_driver recycled_stays_limited
 }
 
+@test "a program that waits for the end of a limit by itself is limited while it shows that, and nothing is typed" {
+    use terminal
+    LINES_MORE="busy = screen:1 ^retrying
+limited = screen:1 ^retrying$END_RULES\$"
+    lease -o on_limit=continue
+    prompt "retry in 2h"
+    assert_equal "$(wait_for)" limited
+    assert contains "$JOB/why" "tries again by itself"
+    local until left
+    until=$(cat "$JOB/until")
+    left=$(($(date -d "$until" +%s) - $(date +%s)))
+    assert [ $left -gt 7100 ]
+    assert [ $left -le 7201 ]
+    prompt "say on" # waits
+    assert_equal "$(wait_for)" limited
+    touch "$JOB/worktree/go"
+    await contains "$JOB/output" "to say on"
+    await value_is "$JOB/activity" ready
+    assert_equal "$(cat "$JOB/until")" ""
+    assert_equal "$(wc -l <"$PROMPTS")" 2
+}
+
 # --- mode stream ---
 
 @test "a program that speaks lines of JSON is limited by its answer, once" {

@@ -2,11 +2,12 @@
 """program.py [deaf|stuck|asks|slow|late]: a small agent program with an input field, for tests.
 
 Shows "> " with what was typed behind it. A message is answered with "answer to MESSAGE" after a moment of
-"working"; `ask` has it ask for leave first, `limit TEXT` shows that a usage limit is reached, `wait` waits until the file `go` is there, which it removes, or for Escape,
-`edit FILE TEXT` writes that; /clear forgets, /quit ends. PROGRAM_PROMPTS: file that a line for each message is appended to,
-SHA-256 and bytes. With `deaf` it shows nothing of what
-is typed, with `stuck` it does not take Enter, with `asks` it begins with a question, with `slow` it counts for a moment
-behind its first message before it stands still, with `late` it takes no Enter but the second."""
+"working"; `ask` has it ask for leave first, `limit TEXT` shows that a usage limit is reached, `retry TEXT` says that it
+tries again and waits, `wait` waits until the file `go` is there, which it removes, or for Escape, `edit FILE TEXT` writes
+that; /clear forgets, /quit ends. PROGRAM_PROMPTS: file that a line for each message is appended to, SHA-256 and bytes.
+With `deaf` it shows nothing of what is typed, with `stuck` it does not take Enter, with `asks` it begins with a question,
+with `slow` it counts for a moment behind its first message before it stands still, with `late` it takes no Enter but the
+second."""
 
 import codecs
 import hashlib
@@ -75,7 +76,9 @@ def handle(message):
         time.sleep(0.1)
         say(f"limit: {rest}\r\n")
         return
-    if word == "wait":
+    if word == "retry":
+        say(f"retrying {rest}")
+    if word in ("wait", "retry"):
         wait()
     elif word == "edit":
         edit(*rest.split(" ", 1))
