@@ -445,39 +445,36 @@ $shell"
     echo job >"$POOL/release"
 }
 
-@test "a program at its limit is waiting, and goes on when it is told to" {
-    mkdir -p "$HOME/.local/bin"
-    cat >"$HOME/.local/bin/claude" <<'END'
-#!/usr/bin/env bash
-# the input field of the real one, above it a limit until somebody says: continue
-rule=$(printf '─%.0s' {1..60})
-text="5-hour limit reached"
-while :; do
-    printf '\e[2J\e[H%s\n%s\n❯ \n%s\n\e[3;3H' "$text" "$rule" "$rule"
-    read -r line || exit
-    printf '%s\n' "$line" >>said
-    text=working
-done
-END
-    chmod +x "$HOME/.local/bin/claude"
-    PATH=$HOME/.local/bin:$PATH
+@test "a program at its limit is told of, and goes on when that is over; what a lease has cost is told, and ends at its budget" {
     local shell
+    export ACP_HOME=$DIR/acp ACP_PROMPTS=$DIR/acp/prompts
+    mkdir "$ACP_HOME"
+    printf '%s\n' 'mode = acp' 'limited = answer "message":"in (?<in>[^"]+)"' 'continue = say go on' >"$DIR/acp.conf"
     for shell in bash dash; do
-        PLACE=$HOME run recipe $shell "A program at its limit"
-        assert_success
-        await test -e "$POOL/acquire"
-        echo fix-auth >"$POOL/acquire"
-        assert_equal "$(cat "$POOL/leases/fix-auth/wait")" waiting
-        contains "$POOL/leases/fix-auth/why" "limit reached"
-        echo hello >"$POOL/leases/fix-auth/prompt"
-        assert [ ! -e "$POOL/leases/fix-auth/worktree/said" ]
+        : >"$ACP_PROMPTS"
+        mount_pool 2 2 -o "program_profile=$DIR/acp.conf" -- python3 -u "$BATS_TEST_DIRNAME/acp_agent.py"
+        echo other >"$POOL/acquire"
         run recipe $shell "When the limit is over"
         assert_success
-        await value_is "$POOL/leases/fix-auth/worktree/said" "continue
-hello"
-        echo "fix-auth discard" >"$POOL/release"
-        end_pool "$POOL"
-        rm -r "$HOME/.config"
+        run recipe $shell "A lease with a budget"
+        assert_success
+        assert_equal "$(cat "$POOL/leases/fix-auth/wait")" ready
+        echo "limit in 2s" >"$POOL/leases/fix-auth/prompt"
+        assert_equal "$(cat "$POOL/leases/fix-auth/wait")" limited
+        run recipe $shell "A program at its limit"
+        assert_success
+        assert_output "fix-auth until $(cat "$POOL/leases/fix-auth/until")"
+        await grep -q "$(printf 'say go on' | sha256sum | cut -d' ' -f1)" "$ACP_PROMPTS"
+        await value_is "$POOL/leases/fix-auth/activity" ready
+        echo "use 1 1 0 3 wait" >"$POOL/leases/fix-auth/prompt"
+        assert_equal "$(cat "$POOL/leases/fix-auth/wait")" ready
+        assert_equal "$(cat "$POOL/leases/fix-auth/stop_reason")" cancelled
+        run recipe $shell "What it has cost"
+        assert_output "$(printf 'fix-auth 3\nother ')"
+        echo fix-auth >"$POOL/release"
+        echo other >"$POOL/release"
+        unmount_pool
+        rm -r "$STATE"
     done
 }
 
@@ -610,13 +607,12 @@ on main, $shell"
     done
 }
 
-@test "Claude Code has a status line of its agent, and a hook that reports" {
+@test "Claude Code has a hook that reports" {
     cat >"$DIR/bin/claude" <<'END'
 #!/usr/bin/env bash
-# of the real one what reads the settings of a project: its status line, and its hooks, all of them now and then
+# of the real one what reads the settings of a project: its hooks, now and then
 settings=.claude/settings.local.json
 while :; do
-    sh -c "$(jq -r .statusLine.command $settings)"
     jq -r '.hooks.Notification[] | select(.matcher == "elicitation_dialog").hooks[].command' $settings | sh
     sleep 0.3
 done
@@ -624,16 +620,13 @@ END
     chmod +x "$DIR/bin/claude"
     local shell command
     for shell in bash dash; do
-        PLACE=$REPO run recipe $shell "Hooks and status line of Claude Code"
+        PLACE=$REPO run recipe $shell "Hooks of Claude Code"
         assert_success
         assert_equal "$(git -C "$REPO" status --porcelain)" "?? .worktreeinclude"
-        for command in $(jq -r '[.statusLine, .hooks.Notification[0].hooks[0]][].command | @base64' \
-            "$REPO/.claude/settings.local.json"); do # for who is no agent they do nothing
-            assert_equal "$(cd "$DIR" && base64 -d <<<"$command" | env -u AGENTPOOL_DIR sh 2>/dev/null)" ""
-        done
+        command=$(jq -r '.hooks.Notification[0].hooks[0].command' "$REPO/.claude/settings.local.json")
+        assert_equal "$(cd "$DIR" && env -u AGENTPOOL_DIR sh -c "$command" 2>/dev/null)" "" # for who is no agent
         mount_pool 1 1 -- claude
         echo fix-auth >"$POOL/acquire"
-        await contains "$POOL/leases/fix-auth/screen" "agent-1 fix-auth agentpool/fix-auth"
         await reported fix-auth waiting
         echo fix-auth >"$POOL/release"
         assert_equal "$(branches)" ""
