@@ -13,7 +13,7 @@
 #define BILLION	   INT64_C(1000000000)
 #define BUDGET_MAX (INT64_C(1) << 60) /* tokens, or money */
 
-static const char *const names[AP_N_USAGE] = {
+const char *const ap_usage_names[AP_N_USAGE] = {
 	[AP_USAGE_INPUT] = "input_tokens",	  [AP_USAGE_OUTPUT] = "output_tokens",
 	[AP_USAGE_CACHED] = "cached_tokens",	  [AP_USAGE_COST] = "cost_usd",
 	[AP_USAGE_CONTEXT_USED] = "context_used", [AP_USAGE_CONTEXT_SIZE] = "context_size",
@@ -72,7 +72,7 @@ void ap_usage_format(const struct ap_usage *usage, const char *before, const cha
 		if (usage->at[i] < 0)
 			continue;
 		ap_usage_format_value((enum ap_usage_value)i, usage->at[i], text, sizeof text);
-		ap_buf_printf(ret, "%s%s%s%s%s", before, names[i], between, text, behind);
+		ap_buf_printf(ret, "%s%s%s%s%s", before, ap_usage_names[i], between, text, behind);
 	}
 }
 
@@ -118,7 +118,7 @@ static int parse_line(char *line, struct ap_usage *ret, struct ap_err *err)
 {
 	const char *name = ap_word_next(&line), *value = ap_word_next(&line);
 	for (int i = 0; name && i < AP_N_USAGE; i++) {
-		if (strcmp(name, names[i]) != 0)
+		if (strcmp(name, ap_usage_names[i]) != 0)
 			continue;
 		int r = value && !ap_word_next(&line) ? parse_value(i, value, &ret->at[i])
 						      : -EINVAL;

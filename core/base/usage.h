@@ -26,6 +26,8 @@ enum ap_usage_value {
 #define AP_USAGE_MAX (INT64_C(1) << 53) /* of a value that is reported; no sum exceeds INT64_MAX   \
 					 */
 
+extern const char *const ap_usage_names[AP_N_USAGE];
+
 /* A value below 0 is not known. */
 struct ap_usage {
 	int64_t at[AP_N_USAGE];

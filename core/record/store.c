@@ -766,20 +766,35 @@ int store_commit(struct store *store, struct store_txn *txn, bool durable, struc
 
 /* --- reading --- */
 
-int64_t store_counter(struct store *store, const char *name, int64_t initial)
+/* Begins to use a statement that gives one row at most; NULL: it cannot be. get_end() ends that,
+ * and must come in any case. */
+static sqlite3_stmt *get_begin(struct store *store, enum statement statement)
 {
-	int64_t value = initial;
 	pthread_mutex_lock(&store->db_lock);
 	if (!store->db)
 		(void)connect(store, NULL); /* what fails here fails again at the next write */
-	sqlite3_stmt *get = store->prepared[COUNTER_GET];
+	return store->prepared[statement];
+}
+
+static void get_end(struct store *store, sqlite3_stmt *get)
+{
+	if (get) {
+		sqlite3_reset(get);
+		sqlite3_clear_bindings(get);
+	}
+	pthread_mutex_unlock(&store->db_lock);
+}
+
+int64_t store_counter(struct store *store, const char *name, int64_t initial)
+{
+	int64_t value = initial;
+	sqlite3_stmt *get = get_begin(store, COUNTER_GET);
 	if (get) {
 		sqlite3_bind_text(get, 1, name, -1, SQLITE_STATIC);
 		if (sqlite3_step(get) == SQLITE_ROW)
 			value = sqlite3_column_int64(get, 0);
-		sqlite3_reset(get);
 	}
-	pthread_mutex_unlock(&store->db_lock);
+	get_end(store, get);
 	return value;
 }
 
@@ -823,45 +838,36 @@ bool store_conversation(struct store *store, const char *label, const char *prof
 			struct store_conversation *ret)
 {
 	bool found = false;
-	pthread_mutex_lock(&store->db_lock);
-	if (!store->db)
-		(void)connect(store, NULL); /* what fails here fails again at the next write */
-	sqlite3_stmt *get = store->prepared[CONVERSATION_GET];
+	sqlite3_stmt *get = get_begin(store, CONVERSATION_GET);
 	if (get) {
 		sqlite3_bind_text(get, 1, label, -1, SQLITE_STATIC);
 		sqlite3_bind_text(get, 2, profile, -1, SQLITE_STATIC);
 		found = sqlite3_step(get) == SQLITE_ROW;
-		if (found) {
-			struct columns row = {get, 0};
-			text(&row, ret->id, sizeof ret->id);
-			text(&row, ret->place, sizeof ret->place);
-		}
-		sqlite3_reset(get);
-		sqlite3_clear_bindings(get);
 	}
-	pthread_mutex_unlock(&store->db_lock);
+	if (found) {
+		struct columns row = {get, 0};
+		text(&row, ret->id, sizeof ret->id);
+		text(&row, ret->place, sizeof ret->place);
+	}
+	get_end(store, get);
 	return found;
 }
 
 bool store_usage(struct store *store, unsigned agent, struct store_usage *ret)
 {
 	bool found = false;
-	pthread_mutex_lock(&store->db_lock);
-	if (!store->db)
-		(void)connect(store, NULL); /* what fails here fails again at the next write */
-	sqlite3_stmt *get = store->prepared[USAGE_GET];
+	sqlite3_stmt *get = get_begin(store, USAGE_GET);
 	if (get) {
 		sqlite3_bind_int64(get, 1, agent);
 		found = sqlite3_step(get) == SQLITE_ROW;
-		if (found) {
-			struct columns row = {get, 0};
-			ret->token = (uint64_t)number(&row);
-			text(&row, ret->account, sizeof ret->account);
-			text(&row, ret->line, sizeof ret->line);
-		}
-		sqlite3_reset(get);
 	}
-	pthread_mutex_unlock(&store->db_lock);
+	if (found) {
+		struct columns row = {get, 0};
+		ret->token = (uint64_t)number(&row);
+		text(&row, ret->account, sizeof ret->account);
+		text(&row, ret->line, sizeof ret->line);
+	}
+	get_end(store, get);
 	return found;
 }
 

@@ -8,13 +8,6 @@
 #include "profile_internal.h"
 #include "text.h"
 
-/* The values that a rule gives: by named groups of its pattern, or by the pointer of one. */
-static const char *const names[] = {
-	[AP_USAGE_INPUT] = "input_tokens",	  [AP_USAGE_OUTPUT] = "output_tokens",
-	[AP_USAGE_CACHED] = "cached_tokens",	  [AP_USAGE_COST] = "cost_usd",
-	[AP_USAGE_CONTEXT_USED] = "context_used", [AP_USAGE_CONTEXT_SIZE] = "context_size",
-};
-
 /* Input with what is cached in it. */
 #define WITH_CACHED "input_and_cached_tokens"
 
@@ -26,7 +19,7 @@ static const char *const names[] = {
 static int value_find(const char *name, size_t len)
 {
 	for (int i = 0; i < AP_N_USAGE; i++) {
-		if (strlen(names[i]) == len && strncmp(names[i], name, len) == 0)
+		if (strlen(ap_usage_names[i]) == len && strncmp(ap_usage_names[i], name, len) == 0)
 			return i;
 	}
 	return len == 7 && strncmp(name, "context", 7) == 0 ? CONTEXT : -1;
@@ -35,7 +28,7 @@ static int value_find(const char *name, size_t len)
 static bool has_value(const pcre2_code *regex)
 {
 	for (int i = 0; i < AP_N_USAGE; i++) {
-		if (pcre2_substring_number_from_name(regex, (PCRE2_SPTR)names[i]) > 0)
+		if (pcre2_substring_number_from_name(regex, (PCRE2_SPTR)ap_usage_names[i]) > 0)
 			return true;
 	}
 	return pcre2_substring_number_from_name(regex, (PCRE2_SPTR)WITH_CACHED) > 0;
@@ -146,7 +139,8 @@ static void by_pattern(const struct profile *profile, const struct usage_rule *r
 		return;
 	if (pcre2_match(rule->regex, (PCRE2_SPTR)text, len, 0, 0, data, profile->match) > 0) {
 		for (int i = 0; i < AP_N_USAGE; i++) {
-			int64_t value = group_of(rule, data, names[i], text, i == AP_USAGE_COST);
+			int64_t value =
+				group_of(rule, data, ap_usage_names[i], text, i == AP_USAGE_COST);
 			if (value >= 0)
 				ret->at[i] = value;
 		}
