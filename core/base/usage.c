@@ -183,7 +183,7 @@ static void count_on(struct ap_account *account, const struct ap_usage_report *r
 			continue;
 		account->last.at[i] = now;
 		added->at[i] = report->is_base && before < 0 ? 0 : grown(before, now);
-		if (account->by_turn & 1u << i)
+		if (account->by_turn & 1 << i)
 			added->at[i] = -1;
 	}
 }
@@ -194,7 +194,7 @@ static void count_turn(struct ap_account *account, const struct ap_usage_report 
 	bool again = report->number <= account->turn;
 	for (int i = 0; i < AP_N_COUNTERS; i++) {
 		if (added->at[i] >= 0)
-			account->by_turn |= 1u << i;
+			account->by_turn |= 1 << i;
 		if (again)
 			added->at[i] = -1;
 	}
@@ -222,8 +222,8 @@ bool ap_account_count(struct ap_account *account, const struct ap_usage_report *
 void ap_account_format(const struct ap_account *account, char ret[AP_ACCOUNT_TEXT_MAX])
 {
 	const struct ap_usage *usages[] = {&account->lease, &account->life, &account->last};
-	int n = snprintf(ret, AP_ACCOUNT_TEXT_MAX, "%" PRId64 " %" PRId64 " %u", account->context,
-			 account->turn, account->by_turn);
+	int n = snprintf(ret, AP_ACCOUNT_TEXT_MAX, "%" PRId64 " %" PRId64 " %" PRId64,
+			 account->context, account->turn, account->by_turn);
 	for (int i = 0; i < 3 * AP_N_USAGE; i++)
 		n += snprintf(ret + n, AP_ACCOUNT_TEXT_MAX - (size_t)n, " %" PRId64,
 			      usages[i / AP_N_USAGE]->at[i % AP_N_USAGE]);
@@ -238,7 +238,7 @@ int ap_account_parse(const char *text, struct ap_account *ret)
 			return -EINVAL;
 	}
 	*ret = (struct ap_account){
-		.context = numbers[0], .turn = numbers[1], .by_turn = (unsigned)numbers[2]};
+		.context = numbers[0], .turn = numbers[1], .by_turn = numbers[2]};
 	memcpy(ret->lease.at, numbers + 3, sizeof ret->lease.at);
 	memcpy(ret->life.at, numbers + 3 + AP_N_USAGE, sizeof ret->life.at);
 	memcpy(ret->last.at, numbers + 3 + 2 * AP_N_USAGE, sizeof ret->last.at);

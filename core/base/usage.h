@@ -62,7 +62,7 @@ struct ap_account {
 	struct ap_usage last;	     /* what the program's own counters were last */
 	int64_t context;	     /* where those count */
 	int64_t turn;		     /* the last one that was counted */
-	unsigned by_turn;	     /* bits of the counters that come turn by turn */
+	int64_t by_turn;	     /* bits of the counters that come turn by turn */
 };
 
 #define AP_ACCOUNT_TEXT_MAX 512
