@@ -1,6 +1,7 @@
 #include "clock.h"
 
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
@@ -19,7 +20,9 @@ int64_t ap_clock_ns(void)
 
 int64_t ap_clock_after(int64_t now_ns, int64_t span_ns)
 {
-	return span_ns >= AP_FOREVER - now_ns ? AP_FOREVER : now_ns + span_ns;
+	int64_t at;
+	bool never = span_ns == AP_FOREVER || __builtin_add_overflow(now_ns, span_ns, &at);
+	return never ? AP_FOREVER : at;
 }
 
 /* In a build for tests, a day of which tests say how far it is ahead. */

@@ -12,7 +12,7 @@
 /* Now, CLOCK_MONOTONIC, ns. */
 int64_t ap_clock_ns(void);
 
-/* Now plus `span_ns`, without overflow. */
+/* Now plus `span_ns`, without overflow; an instant from before the start of the machine is below 0. */
 int64_t ap_clock_after(int64_t now_ns, int64_t span_ns);
 
 /* Writes the wall time of a monotonic instant as RFC 3339 in UTC, such as 2026-11-23T10:00:00Z. */

@@ -55,6 +55,9 @@ static void spans_do_not_overflow(void **state)
 	assert_int_equal(ap_clock_after(5, 7), 12);
 	assert_int_equal(ap_clock_after(5, AP_FOREVER), AP_FOREVER);
 	assert_int_equal(ap_clock_after(AP_FOREVER - 1, 2), AP_FOREVER);
+	assert_int_equal(ap_clock_after(-5, 7), 2);
+	assert_int_equal(ap_clock_after(-5, AP_FOREVER), AP_FOREVER);
+	assert_int_equal(ap_clock_after(INT64_MIN, 1), INT64_MIN + 1);
 }
 
 int main(void)
