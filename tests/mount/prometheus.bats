@@ -146,6 +146,7 @@ nothing_strange() {
     mount_pool 1 1
     start_prometheus
     lease a
+    printf 'input_tokens 5\noutput_tokens 5\ncost_usd 0.1\n' >"$POOL/leases/a/usage"
     release a
     await value_is "$POOL/stats/idle_agents" 1
     cat "$POOL/agents/agent-1/memory" >/dev/null # now there are samples of it
