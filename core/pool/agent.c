@@ -416,7 +416,7 @@ bool agent_info_locked(const struct ap_agent *agent, const struct session_info *
 	ret->n_requests = slot->n_requests;
 	ret->n_recycles = slot->n_recycles;
 	ret->generation = slot->generation;
-	ret->n_prompts = agent->n_prompts;
+	ret->n_prompts = agent->n_prompts_shown;
 	spending_look_locked(agent, &ret->used, &ret->used_ever);
 	if (slot->state != AP_AGENT_ACTIVE && slot->state != AP_AGENT_QUARANTINED)
 		return true;

@@ -1,5 +1,6 @@
 /* Commands to an agent on behalf of a lease: prompts, keys, pauses, restarts, commits. */
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "crash_point.h"
@@ -73,12 +74,50 @@ void ap_agent_prompt_end(struct ap_pool *pool, struct ap_agent *agent, uint64_t 
 	session_prompt_end(agent->session, token, len);
 }
 
-/* Records a prompt for the next daemon. If the disk is full, the session gives it all the same. */
-static void keep_prompt(const struct ap_agent *agent, const struct store_prompt *prompt)
+/* A prompt on its way to the store. */
+struct kept_prompt {
+	struct ap_agent *agent; /* with a reference */
+	uint64_t token;		/* of its lease */
+};
+
+static void show_prompt_locked(struct ap_agent *agent, uint64_t token)
 {
+	if (!agent->gone && agent->pool->view->slots[agent->slot].token == token)
+		agent->n_prompts_shown++;
+	pool_changed(agent->pool);
+}
+
+static void on_prompt_kept(void *data, int result, const struct ap_err *err)
+{
+	struct kept_prompt *kept = data;
+	struct ap_agent *agent = kept->agent;
+	(void)result;
+	(void)err;
+	pthread_mutex_lock(&agent->pool->lock);
+	show_prompt_locked(agent, kept->token);
+	pthread_mutex_unlock(&agent->pool->lock);
+	ap_agent_unref(agent);
+	free(kept);
+}
+
+/* Records a prompt for the next daemon; users see it counted once that cannot be lost any more. If
+ * the disk is full, the session gives it all the same. */
+static void keep_prompt_locked(struct ap_agent *agent, const struct store_prompt *prompt)
+{
+	uint64_t token = agent->pool->view->slots[agent->slot].token;
 	struct store_txn *txn = store_txn_new();
+	struct kept_prompt *kept = prompt->is_command ? NULL : malloc(sizeof *kept);
 	txn_prompt(txn, agent->number, prompt);
+	if (kept && store_txn_is_whole(txn)) {
+		*kept = (struct kept_prompt){agent, token};
+		agent_ref(agent);
+		store_submit(agent->pool->store, txn, false, on_prompt_kept, kept);
+		return;
+	}
 	store_submit(agent->pool->store, txn, false, NULL, NULL);
+	free(kept);
+	if (!prompt->is_command)
+		show_prompt_locked(agent, token);
 }
 
 enum prompt_kind {
@@ -105,10 +144,10 @@ static int queue_prompt(struct ap_pool *pool, struct ap_agent *agent, uint64_t t
 								       .token = token}),
 			err);
 	if (r == 0) {
-		keep_prompt(agent, &(struct store_prompt){.seq = ++agent->prompt_seq,
-							  .text = text,
-							  .len = len,
-							  .is_command = is_command});
+		keep_prompt_locked(agent, &(struct store_prompt){.seq = ++agent->prompt_seq,
+								 .text = text,
+								 .len = len,
+								 .is_command = is_command});
 		agent->n_prompts += !is_command;
 		if (kind == PROMPT_OF_POOL)
 			session_prompt_first(agent->session, agent->prompt_seq, prompt);

@@ -476,7 +476,7 @@ static void job_validate(struct ap_agent *agent)
 	if (r == 0) {
 		pthread_mutex_lock(&pool->lock);
 		memcpy(agent->base, agent->lease.base, sizeof agent->base);
-		agent->n_prompts = 0;
+		agent->n_prompts = agent->n_prompts_shown = 0;
 		pthread_mutex_unlock(&pool->lock);
 		session_drop_prompts(agent->session, true); /* those from before the lease */
 	} else {

@@ -118,6 +118,7 @@ struct ap_agent {
 	uint8_t spent;		/* of that: SPENT_…; what was told of */
 	uint64_t broken_off;	/* the last prompt when a turn was broken off for it; 0: none was */
 	uint64_t n_prompts;	/* of its lease */
+	uint64_t n_prompts_shown; /* of these, those that the store has */
 	uint64_t prompt_seq;	/* of its last prompt */
 	unsigned n_commits;	/* that wait or are being made */
 	char conversation[SESSION_CONVERSATION_MAX]; /* recorded for its lease; "": none */

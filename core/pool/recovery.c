@@ -437,7 +437,7 @@ static int adopt(struct ap_pool *pool, struct left *left, struct worktree *workt
 	agent->lease_held = lease->granted != 0;
 	agent->has_served = agent->lease_held || left->agent.n_served > 0;
 	agent->dir_made = true;
-	agent->n_prompts = lease->n_prompts;
+	agent->n_prompts = agent->n_prompts_shown = lease->n_prompts;
 	uint32_t permission;
 	if (*lease->permission && ap_permission_parse(lease->permission, &permission, NULL) == 0)
 		agent->permission = (int)permission;

@@ -362,6 +362,11 @@ struct store_txn *store_txn_new(void)
 	return txn;
 }
 
+bool store_txn_is_whole(const struct store_txn *txn)
+{
+	return txn && !txn->failed;
+}
+
 void store_txn_free(struct store_txn *txn)
 {
 	if (!txn)

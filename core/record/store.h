@@ -93,6 +93,10 @@ struct store_txn; /* a transaction in the making; its commit reports a failure i
 struct store_txn *store_txn_new(void);
 void store_txn_free(struct store_txn *txn);
 
+/* Whether it is neither NULL nor short of memory: then store_submit() answers later, from another
+ * thread. */
+bool store_txn_is_whole(const struct store_txn *txn);
+
 /* Raises a counter to at least `value`. */
 void txn_raise(struct store_txn *txn, const char *name, int64_t value);
 

@@ -82,7 +82,7 @@ and out"
     await event prompt submitted
     crash_pool
     mount_again 1 2
-    assert_equal "$(cat "$POOL/leases/job/prompts")" 4
+    await value_is "$POOL/leases/job/prompts" 4
     cat "$POOL/leases/job/wait"
     assert_equal "$(grep -o '^prompt-.' "$POOL/leases/job/output" | tr '\n' ' ')" "prompt-1 prompt-2 prompt-3 "
 }

@@ -124,7 +124,7 @@ session_of_agent() { # the conversation of the last prompt
     assert_equal "$(cat "$JOB/activity")" ready
     assert_equal "$(ask "say one two")" "one two"
     assert_equal "$(response)" "one two" # however often
-    assert_equal "$(cat "$JOB/prompts")" 2
+    await value_is "$JOB/prompts" 2
     assert_equal "$(jq -r 'select(.event == "prompt") | "\(.lease) \(.outcome) \(.bytes)"' "$POOL/events")" \
         $'job submitted 4\njob submitted 11'
 }

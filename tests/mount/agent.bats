@@ -26,7 +26,7 @@ wait_for_job() {
     assert contains "$job/diff" "+changed"
     assert contains "$job/diff" "+made"
     assert contains "$job/diffstat" "2 files changed"
-    assert_equal "$(cat "$job/prompts")" 1
+    await value_is "$job/prompts" 1
     assert [ -n "$(cat "$job/why")" ]
     assert_equal "$(git -C "$(readlink "$job/worktree")" branch --show-current)" agentpool/job
     assert_equal "$(cat "$job/head")" "$(git -C "$REPO" rev-parse HEAD)"
@@ -123,7 +123,7 @@ END'
     assert_equal "$(cat "$tree/order")" "two
 three"
     assert_equal "$(wc -c < "$tree/long")" 20001
-    assert_equal "$(cat "$POOL/leases/job/prompts")" 4
+    await value_is "$POOL/leases/job/prompts" 4
     echo job > "$POOL/release"
 }
 
@@ -134,7 +134,7 @@ three"
     assert_equal "$(wait_for_job)" ready
     assert_equal "$(cat "$(readlink "$POOL/leases/job/worktree")/loop")" "1
 2"
-    assert_equal "$(cat "$POOL/leases/job/prompts")" 1
+    await value_is "$POOL/leases/job/prompts" 1
     echo job > "$POOL/release"
 }
 

@@ -247,7 +247,7 @@ word_is_given_once() {
     assert_equal "$(times "say go on")" 1
     assert_equal "$(cut -d' ' -f1 "$PROMPTS" | tail -n 2 | tr '\n' ' ')" "$(hash_of "say go on") $(hash_of "say behind") "
     assert_equal "$(wait_for)" ready
-    assert_equal "$(cat "$JOB/prompts")" 3
+    await value_is "$JOB/prompts" 3
     await told_is "begins continued ends"
 }
 

@@ -43,7 +43,7 @@ paused_job() {
     assert_output "64 EAGAIN"
     assert_equal "$(cat "$POOL/last_error")" \
         "64 prompts of 640 bytes are queued for agent-1 already, and 0 of 0 are being written"
-    assert_equal "$(cat "$POOL/leases/job/prompts")" 64
+    await value_is "$POOL/leases/job/prompts" 64
     echo kill > "$POOL/leases/job/ctl"
 }
 
@@ -51,7 +51,7 @@ paused_job() {
     paused_job
     run write_prompts 20 1000000 close
     assert_output "8 EAGAIN"
-    assert_equal "$(cat "$POOL/leases/job/prompts")" 8
+    await value_is "$POOL/leases/job/prompts" 8
     echo kill > "$POOL/leases/job/ctl"
 }
 
@@ -101,7 +101,7 @@ PY
     paused_job
     echo 16M > "$POOL/config/max_prompt"
     head -c $((16 << 20)) /dev/zero | tr '\0' x > "$POOL/leases/job/prompt"
-    assert_equal "$(cat "$POOL/leases/job/prompts")" 1
+    await value_is "$POOL/leases/job/prompts" 1
     run bash -c "echo y > $POOL/leases/job/prompt"
     assert_failure
     assert_output --partial "Resource temporarily unavailable"

@@ -277,7 +277,7 @@ agent-1 job submitted 9"
     assert_equal "$(cat "$JOB/response")" "answer 1 to hello"
     exec 5>&-
     assert_equal "$(wait_for_job)" ready
-    assert_equal "$(cat "$JOB/prompts")" 1
+    await value_is "$JOB/prompts" 1
     echo job > "$POOL/release"
 }
 
@@ -447,7 +447,7 @@ END
     echo three > "$JOB/prompt"
     assert_equal "$(cat "$JOB/response")" "answer 1 to three"
     assert contains "$JOB/output" "answer 2 to two"
-    assert_equal "$(cat "$JOB/prompts")" 3
+    await value_is "$JOB/prompts" 3
     echo job > "$POOL/release"
 }
 

@@ -6,6 +6,7 @@ ten prompts of mixed size, turns that ask for leave, and one that is interrupted
 labels with a conversation each. All must arrive once and byte for byte but for what the program itself trims, be answered, and the activity must
 be right throughout. Prints TAP. A failing one leaves its screen in what it prints."""
 
+import calendar
 import json
 import os
 import subprocess
@@ -25,7 +26,7 @@ def write_json(path, data):
 
 def setup_claude(home, url, repo):
     # what a user has done once: chosen a theme; trust is the profile's to see to
-    return {"ANTHROPIC_BASE_URL": url, "ANTHROPIC_AUTH_TOKEN": "dummy"}
+    return {"ANTHROPIC_BASE_URL": url, "ANTHROPIC_AUTH_TOKEN": "dummy", "CLAUDE_CODE_MAX_RETRIES": "0"}
 
 
 def setup_claude_acp(home, url, repo):
@@ -191,6 +192,22 @@ def check_usage(pool):
         raise Failed("it costs nothing")
 
 
+def check_limit(pool):
+    """Its provider refuses a prompt for a usage limit, which OpenAI says the end of. In the lease that there is."""
+    before = time.time()
+    pool.write("prompt", f"{pool.name}-limit go beyond it\n")
+    got = pool.settle()
+    if got != "limited":
+        raise Failed(f"wait says {got}")
+    until = pool.read("until").strip()
+    if "codex" in pool.name:
+        at = calendar.timegm(time.strptime(until, "%Y-%m-%dT%H:%M:%SZ"))
+        if not before + 7200 - 60 <= at <= time.time() + 7200:
+            raise Failed(f"until says {until}")
+    elif until:
+        raise Failed(f"until says {until}")
+
+
 def check_edit(pool):
     pool.write("prompt", "please EDIT the file\n")
     got = pool.settle()
@@ -265,6 +282,7 @@ def check_permission(pool):
 
 # those that go on with a conversation
 RESUMING = ("claude", "codex", "gemini", "opencode")
+LIMITED = ("claude", "claude-acp", "codex", "codex-acp")  # whose limits are tried
 # those that say what they use, to the token
 COUNTING = ("claude", "claude-stream", "claude-acp", "codex", "codex-acp", "opencode-acp")
 EVERYWHERE = ("claude", "codex")  # in another worktree, too
@@ -335,7 +353,8 @@ CHECKS = [("is ready without a question", check_ready),
           ("is ready again when it is interrupted", check_interrupt),
           ("gives its work back", check_release),
           ("edits without a question where its lease allows that", check_permission),
-          ("goes on with the conversation of its label", check_conversations)]
+          ("goes on with the conversation of its label", check_conversations),
+          ("is limited where its provider refuses", check_limit)]
 
 
 def main():
@@ -348,6 +367,8 @@ def main():
         for what, check in CHECKS:
             # gemini 0.61 keeps no conversation that it has by ACP
             if check is check_conversations and (name.removesuffix("-acp") not in RESUMING or name == "gemini-acp"):
+                continue
+            if check is check_limit and name not in LIMITED:
                 continue
             if check is check_usage and name not in COUNTING:
                 continue

@@ -62,6 +62,13 @@ function charge(own) {
   return charged;
 }
 
+// A prompt with `-limit ` in it is refused for a usage limit, as these providers do it; one of OpenAI's ends in two hours.
+const refuses = (texts) => /-limit /.test(texts.at(-1) ?? '');
+function refuse(response, error) {
+  response.writeHead(429, { 'content-type': 'application/json' });
+  response.end(JSON.stringify(error));
+}
+
 async function anthropic(body, response, note) {
   const user = lastOf(body.messages, 'user');
   const blocks = typeof user.content === 'string' ? [{ type: 'text', text: user.content }] : user.content;
@@ -71,6 +78,7 @@ async function anthropic(body, response, note) {
   const own = !(body.tools ?? []).some((tool) => tool.name === 'Bash');
   if (!own && !afterTool) note('anthropic', texts, said);
   const answer = plan(texts.at(-1) ?? '', afterTool, own); // behind what was said before an interruption
+  if (!own && refuses(texts)) return refuse(response, { type: 'error', error: { type: 'rate_limit_error', message: 'too much' } });
   const charged = charge(own);
   const input = { input_tokens: charged.input, cache_creation_input_tokens: charged.written, cache_read_input_tokens: charged.cached };
   const usage = { ...input, output_tokens: charged.output };
@@ -117,6 +125,10 @@ async function responses(body, response, note) {
   const own = tools.length === 0;
   const texts = textsOf(lastOf(input, 'user').content, 'text');
   if (!own && !afterTool) note('responses', texts, saidIn(input, (item) => textsOf(item.content, 'text')));
+  if (!own && refuses(texts)) {
+    return refuse(response, { error: { type: 'usage_limit_reached', message: 'The usage limit has been reached', plan_type: 'plus',
+      resets_at: Math.floor(Date.now() / 1000) + 7200, resets_in_seconds: 7200 } });
+  }
   const answer = plan(texts.join('\n'), afterTool, own);
   const send = events(response);
   const tell = (data) => send(data, data.type);
