@@ -58,7 +58,6 @@ struct ap_request {
 	bool has_restore : 1; /* behind base's NUL: the name of the kept work to restore */
 	bool wants_response : 1; /* once the agent has settled */
 	int16_t permission;	 /* of an acquirer: a policy; -1: the configuration's */
-	int64_t budget;		 /* likewise */
 	char *why;	      /* the sentence for the result, owned; NULL: none */
 	struct ap_buf text;   /* the answer; the thread that calls done writes it before */
 	char *base;	      /* of an acquirer, owned; NULL: the configuration's */
@@ -72,7 +71,10 @@ struct ap_request {
 	 * pool->lock */
 	struct session_wait settles;
 	int64_t asked_ns; /* of an acquirer or of ap_pool_look(): when */
-	int64_t offset;	  /* where the piece of a kept text begins */
+	union {
+		int64_t offset; /* of a reader: where the piece of a kept text begins */
+		int64_t budget; /* of an acquirer; -1: the configuration's */
+	};
 };
 
 struct ap_agent {
