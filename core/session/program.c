@@ -207,6 +207,7 @@ int session_take_up(struct session *session, bool alive, struct ap_err *err)
 	}
 	session->paused = paused;
 	unsigned start = session->start;
+	session_review_now(session); /* one may have concluded without all that */
 	pthread_mutex_unlock(&session->lock);
 	if (!alive)
 		program_ended(session, start);
