@@ -121,11 +121,7 @@ static json_t *number_or_null(bool known, json_t *number)
 static json_t *usage_of(const struct ap_usage *usage)
 {
 	AP_CLEANUP_BUF struct ap_buf line = {0};
-	ap_buf_adds(&line, "{");
-	ap_usage_format(usage, "\"", "\":", ",", &line);
-	if (line.len > 1)
-		line.len--;
-	ap_buf_adds(&line, "}");
+	ap_usage_json(usage, &line);
 	json_t *object = json_loads(ap_buf_text(&line), 0, NULL);
 	return object ? object : json_object();
 }

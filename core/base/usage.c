@@ -76,6 +76,15 @@ void ap_usage_format(const struct ap_usage *usage, const char *before, const cha
 	}
 }
 
+void ap_usage_json(const struct ap_usage *usage, struct ap_buf *ret)
+{
+	ap_buf_adds(ret, "{");
+	ap_usage_format(usage, "\"", "\":", ",", ret);
+	if (ap_usage_is_known(usage) && ret->len > 0)
+		ret->len--; /* the last comma */
+	ap_buf_adds(ret, "}");
+}
+
 int64_t ap_usage_money(double dollars)
 {
 	double money = dollars * (double)BILLION;

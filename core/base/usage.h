@@ -45,6 +45,8 @@ void ap_usage_add(struct ap_usage *sum, const struct ap_usage *more);
 void ap_usage_format(const struct ap_usage *usage, const char *before, const char *between,
 		     const char *behind, struct ap_buf *ret);
 
+/* Appends what is known as an object of JSON. */
+void ap_usage_json(const struct ap_usage *usage, struct ap_buf *ret);
 void ap_usage_format_value(enum ap_usage_value value, int64_t number, char *ret, size_t size);
 
 /* Reads lines `NAME VALUE`. -EINVAL, -ERANGE, with a sentence. */

@@ -299,12 +299,12 @@ unsigned machine_max_effects(const struct machine_view *machine);
  * ADOPT: -EBUSY (the slot is not free), -EEXIST (label or number exists already).
  * ACQUIRE: -ESHUTDOWN, -EDQUOT, -EEXIST (the label is leased or asked for), -ENOENT (no such
  * agent), -EAGAIN (the queue is full, or the user's part of it). CANCEL: -EALREADY. RELEASE:
- * -ENOENT, -ESTALE. RENEW: -ESTALE. LIMIT: -ENOENT. PROMPT: -ESTALE, -EDQUOT. KILL, RECYCLE: -EBUSY, -ENOENT,
- * -ESTALE. SCALE: -ERANGE. OPEN: -ESHUTDOWN. An outcome that the machine does not await any more:
- * -ESTALE. The result of an acquirer's request: 0, -EAGAIN (`once`, and no agent is idle),
- * -ETIMEDOUT, -ECANCELED, -ESHUTDOWN, -EDQUOT, -ENOENT (its agent is removed), -EHOSTDOWN (nothing
- * can serve: spawn_error), -EIO (two agents failed under it), or the error of a validation that was
- * not the agent's fault. */
+ * -ENOENT, -ESTALE. RENEW: -ESTALE. LIMIT: -ENOENT. PROMPT: -ESTALE, -EDQUOT. KILL, RECYCLE:
+ * -EBUSY, -ENOENT, -ESTALE. SCALE: -ERANGE. OPEN: -ESHUTDOWN. An outcome that the machine does not
+ * await any more: -ESTALE. The result of an acquirer's request: 0, -EAGAIN (`once`, and no agent is
+ * idle), -ETIMEDOUT, -ECANCELED, -ESHUTDOWN, -EDQUOT, -ENOENT (its agent is removed), -EHOSTDOWN
+ * (nothing can serve: spawn_error), -EIO (two agents failed under it), or the error of a validation
+ * that was not the agent's fault. */
 int machine_step(struct machine *machine, const struct machine_event *event, int64_t now_ns,
 		 struct machine_effects *effects);
 

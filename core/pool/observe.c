@@ -108,13 +108,8 @@ static void usage_json_locked(const struct ap_agent *agent, struct ap_buf *ret)
 {
 	struct ap_usage lease, life;
 	spending_look_locked(agent, &lease, &life);
-	if (!ap_usage_is_known(&lease))
-		return;
-	ap_buf_adds(ret, "{");
-	ap_usage_format(&lease, "\"", "\":", ",", ret);
-	if (ret->len > 0)
-		ret->len--;
-	ap_buf_adds(ret, "}");
+	if (ap_usage_is_known(&lease))
+		ap_usage_json(&lease, ret);
 }
 
 static void note_ended_locked(struct ap_pool *pool, const char *name, const struct ap_agent *agent,

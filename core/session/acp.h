@@ -88,6 +88,7 @@ struct ap_buf *acp_usage(struct acp *acp);
 
 /* Fills in where the counters of the program count now. */
 void acp_context(const struct acp *acp, struct ap_usage_report *ret);
+
 /* The text with which a turn has ended since this was last called, but for one that was cancelled:
  * its last message, or its error and on a line of its own what the program says beside; the end of
  * it, if it is long. And where the output was then. NULL: none has. Lives as `acp` does not change.
