@@ -451,20 +451,23 @@ static void job_validate(struct ap_agent *agent)
 		agent->lease_open = r != -EBUSY;
 	}
 	crash_point("grant-started");
-	if (r == 0 && *restore && (r = agent_restore(agent, restore, &err)) < 0)
-		r = undo_grant(agent) == 0 ? r : -EIO;
+	if (r == 0 && *restore)
+		r = agent_restore(agent, restore, &err);
 	crash_point("grant-restored");
 	bool goes_on = r == 0 && go_on_with_conversation(agent, &err);
 	if (r == 0 && (r = record_granted(agent, record.token, &err)) < 0)
-		r = undo_grant(agent) == 0 ? store_failed(pool, r, &err) : -EIO;
+		r = store_failed(pool, r, &err);
 	crash_point("grant-recorded");
 	/* check last, right before the answer: the agent granted has to live; one that does not go
 	 * on with the conversation is started anew */
 	if (r == 0 && !goes_on && !session_lives(agent->session)) {
 		record_not_granted(agent, &record);
-		(void)undo_grant(agent); /* if it fails, the next effect discards the lease */
 		r = has_died(agent, &err);
 	}
+	/* an agent that serves the next lease has nothing of one that was not granted: where that
+	 * cannot be undone, the agent is ill, and its recycling does */
+	if (r < 0 && agent->lease_open && undo_grant(agent) < 0)
+		r = -EIO;
 	if (r < 0 && goes_on) { /* it knows what is not for the next lease */
 		(void)session_end(agent->session, NULL);
 		r = -ECHILD;

@@ -41,10 +41,10 @@ keep_full() { # PATH: with a file `filler`, whatever room is given back meanwhil
     await disk_is_full "$1"
 }
 
-no_more_filling() {
+no_more_filling() { # [PATH]
     kill "$FILLING"
     wait "$FILLING" 2>/dev/null || true
-    rm "$STATE/filler"
+    rm "${1:-$STATE}/filler"
 }
 
 event() { # KIND [TEXT]
@@ -215,6 +215,15 @@ tree_of() { # LABEL
     rmdir "$STATE/worktrees"
 }
 
+leases_recorded() { # COUNT
+    [ "$(python3 -c 'import sqlite3, sys; print(sqlite3.connect(sys.argv[1], timeout=10).execute("SELECT count(*) FROM lease").fetchone()[0])' "$STATE/state.db")" = "$1" ]
+}
+
+nothing_changes() {
+    await value_is "$POOL/stats/spawning_agents" 0
+    await value_is "$POOL/stats/recycling_agents" 0
+}
+
 @test "fault 10: no room for the state: acquire is ENOSPC and leases nothing; with room it serves again" {
     small_disk "$STATE" 8M
     mount_pool 1 2
@@ -224,15 +233,17 @@ tree_of() { # LABEL
         [ $((++tries)) -lt 50 ]
         no_more_filling
         echo job > "$POOL/release"
-        await value_is "$POOL/stats/recycling_agents" 0
-        await value_is "$POOL/stats/spawning_agents" 0
+        nothing_changes
         keep_full "$STATE"
     done
-    contains "$BATS_TEST_TMPDIR/refused" "No space left"
+    # with no agent left that could be made well again, the pool says so, and why
+    grep -qE "No space left|Host is down" "$BATS_TEST_TMPDIR/refused" || { cat "$BATS_TEST_TMPDIR/refused"; return 1; }
     grep -qE "$STATE/.*: (No space left on device|database or disk is full)" "$POOL/last_error" || { cat "$POOL/last_error"; return 1; }
     assert_equal "$(ls "$POOL/leases")" ""
     run grep -sl leased "$POOL"/agents/*/state
     assert_output ""
+    nothing_changes # what failed has given its room back
+    await disk_is_full "$STATE"
     run bash -c 'echo 7m > "$1"' _ "$POOL/config/idle_timeout"
     assert_failure
     assert_equal "$(cat "$POOL/config/idle_timeout")" 5m # as the store has it
@@ -241,14 +252,36 @@ tree_of() { # LABEL
     echo 7m > "$POOL/config/idle_timeout"
     # a release whose work is safe is over, and written down as soon as it can be
     echo work > "$(tree_of job)/work"
+    nothing_changes
     keep_full "$STATE"
     refused "$POOL/release" job "No space left"
     contains "$POOL/last_error" "the work is saved"
     assert_equal "$(git -C "$REPO" show agentpool/job:work)" work
     no_more_filling
-    await bash -c '[ "$(python3 -c "import sqlite3, sys; print(sqlite3.connect(sys.argv[1], timeout=10).execute(\"SELECT count(*) FROM lease\").fetchone()[0])" "$1")" = 0 ]' _ "$STATE/state.db"
+    await leases_recorded 0
     await bash -c 'echo again > "$1"' _ "$POOL/acquire"
     echo again > "$POOL/release"
+}
+
+@test "a lease that could not begin leaves nothing to the agent's next" {
+    mkdir -p "$STATE"
+    small_disk "$STATE/git" 4M
+    mount_pool 1 1
+    keep_full "$STATE/git"
+    acquire_fails "half timeout=5s" ""
+    [ "$status" != 0 ]
+    contains "$POOL/last_error" "o space"
+    await leases_recorded 0
+    no_more_filling "$STATE/git"
+    await bash -c 'echo whole > "$1"' _ "$POOL/acquire" # the breaker may be open for what failed meanwhile
+    leases_recorded 1
+    echo whole > "$POOL/release"
+    await leases_recorded 0
+    run git -C "$REPO" branch --list 'agentpool/*'
+    assert_output ""
+    unmount_pool
+    umount "$STATE/git"
+    MOUNTS=()
 }
 
 @test "fault 11: the repository moved away: what runs goes on, acquire says why, and it heals when it is back" {
