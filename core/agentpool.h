@@ -66,6 +66,23 @@ bool ap_pool_ignore_line(struct ap_pool *pool, char **ret_line, char **ret_file)
  * -EPROTO (the store is from a newer version), … */
 int ap_pool_begin(struct ap_pool *pool, struct ap_err *err);
 
+/* Whether the pool makes worktrees by mounts that the process may make inside namespaces of its own
+ * alone, and ap_pool_go_inside() takes the process there: between its mount and ap_pool_start(),
+ * and before it has a thread. From there it cannot unmount what it has mounted before. For a pool
+ * that has begun. */
+bool ap_pool_goes_inside(const struct ap_pool *pool);
+int ap_pool_go_inside(struct ap_pool *pool, struct ap_err *err);
+
+/* A process inside by which others get to worktrees, with nsenter(1) or through its
+ * /proc/PID/root; 0: worktrees are where everybody is. For a pool that has started. Does not block.
+ */
+pid_t ap_pool_inside(const struct ap_pool *pool);
+
+/* Lets the process be looked at by its helpers, which read files by its descriptors. Call in the
+ * main thread, which cannot mount then: another calls ap_pool_start(), ap_pool_stop() and
+ * ap_pool_free(). Nothing if the pool is not inside. */
+void ap_pool_show_inside(struct ap_pool *pool);
+
 /* Starts the threads and the backend, goes on with the agents and leases that an earlier daemon has
  * left, and starts the first agents. For a pool that has begun and is mounted; only after the
  * process has daemonized. Blocks. */
@@ -272,7 +289,8 @@ struct ap_agent_info {
 	char why[128]; /* what the activity was concluded from */
 	/* of its lease, or of the one whose unsaved work keeps it quarantined; "": it has none */
 	char label[AP_LABEL_MAX + 1], base[65], branch[AP_LABEL_MAX + 16];
-	const char *worktree; /* absolute; as long as the reference */
+	/* absolute, by which all of the daemon's user get there; as long as the reference */
+	const char *worktree;
 	uid_t owner_uid;
 	pid_t owner_pid, pid; /* holder; the program, 0 when it has ended */
 	uint64_t token;	      /* of its lease; 0: not leased */

@@ -8,6 +8,7 @@
 #include <locale.h>
 #include <poll.h>
 #include <pthread.h>
+#include <semaphore.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -17,6 +18,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "cleanup.h"
 #include "command_line.h"
 #include "mountpoint.h"
 #include "mounts.h"
@@ -35,13 +37,16 @@ struct daemon {
 	char *mountpoint;
 	int report_fd;			 /* to the process that the user started; -1: foreground */
 	char *ignore_line, *ignore_file; /* the line that makes git ignore the mount; NULL: none */
-	pthread_t main_thread, ending_thread;
-	int signals_fd; /* what ending_thread waits for, and the table of mounts; NULL: no /proc */
-	FILE *mounts;
+	/* main_thread answers requests, pool_thread begins and ends the pool */
+	pthread_t main_thread, pool_thread;
+	sem_t may_start, started; /* of pool_thread: to begin; that it has begun */
+	struct ap_err start_err;
+	int start_result;
+	int signals_fd;	  /* what pool_thread waits for, and the table of mounts; NULL: no /proc */
+	FILE *mounts;	  /* as it is where the daemon was started */
+	int unmounter_fd; /* mountpoint_unmounter(); -1: the daemon unmounts itself */
 	dev_t device; /* of the mount; 0: not known, or not mounted */
 	atomic_bool loop_left;
-	pthread_mutex_t stop_lock; /* held around ap_pool_stop(), which runs once */
-	bool stopped;
 };
 
 /* Finds what belongs to this program: installed, or beside it in a build directory. */
@@ -143,20 +148,13 @@ static void on_changed(void *data)
 	open_files_changed(daemon->mount.files);
 }
 
-/* Stops the pool once: at the signal or at the end of the mount, whichever comes first. */
 static void stop_pool(struct daemon *daemon)
 {
 	struct ap_err err;
-	pthread_mutex_lock(&daemon->stop_lock);
-	if (!daemon->stopped) {
-		daemon->stopped = true;
-		tell_manager(daemon, "STOPPING=1");
-		unsigned n_kept = ap_pool_stop(daemon->pool, &err);
-		if (n_kept > 0)
-			fprintf(stderr, "agentpoolfs: %u worktrees are kept: %s\n", n_kept,
-				err.text);
-	}
-	pthread_mutex_unlock(&daemon->stop_lock);
+	tell_manager(daemon, "STOPPING=1");
+	unsigned n_kept = ap_pool_stop(daemon->pool, &err);
+	if (n_kept > 0)
+		fprintf(stderr, "agentpoolfs: %u worktrees are kept: %s\n", n_kept, err.text);
 }
 
 /* Whether anybody in our namespace can reach the mount. Copies of it that other namespaces took do
@@ -187,21 +185,30 @@ static void await_end(const struct daemon *daemon)
 		(void)poll(fds, 2, -1);
 }
 
-/* Ends the pool while the mount still answers, then the loop. */
-static void *ending_main(void *data)
+/* Starts the pool, ends it while the mount still answers, and then the loop. */
+static void *pool_main(void *data)
 {
 	struct daemon *daemon = data;
-	await_end(daemon);
-	stop_pool(daemon);
-	for (int i = 0; i < FOLLOWERS_MS / 10 && !atomic_load(&daemon->loop_left) &&
+	sem_wait(&daemon->may_start);
+	daemon->start_result = ap_pool_start(daemon->pool, &daemon->start_err);
+	bool starts = daemon->start_result == 0;
+	sem_post(&daemon->started);
+	if (starts) {
+		await_end(daemon);
+		stop_pool(daemon);
+	}
+	for (int i = 0; starts && i < FOLLOWERS_MS / 10 && !atomic_load(&daemon->loop_left) &&
 			!open_files_end_is_told(daemon->mount.files);
 	     i++)
 		poll(NULL, 0, 10);
-	fuse_session_exit(daemon->mount.session);
-	while (!atomic_load(&daemon->loop_left)) { /* the signal may come before the read */
+	if (starts)
+		fuse_session_exit(daemon->mount.session);
+	while (starts &&
+	       !atomic_load(&daemon->loop_left)) { /* the signal may come before the read */
 		pthread_kill(daemon->main_thread, SIGUSR1);
 		poll(NULL, 0, 10);
 	}
+	ap_pool_free(ap_steal(daemon->pool)); /* its workers answer what is still parked */
 	return NULL;
 }
 
@@ -251,6 +258,16 @@ static int64_t number_or(const struct daemon *daemon, enum ap_option option, int
 	return number >= 0 ? number : otherwise;
 }
 
+/* Takes the daemon where it may mount worktrees, once it has mounted the pool for everybody. */
+static int go_inside(struct daemon *daemon, struct ap_err *err)
+{
+	if (!ap_pool_goes_inside(daemon->pool))
+		return 0;
+	daemon->unmounter_fd = mountpoint_unmounter(daemon->mountpoint, err);
+	return daemon->unmounter_fd < 0 ? daemon->unmounter_fd
+					: ap_pool_go_inside(daemon->pool, err);
+}
+
 static int make_mount(struct daemon *daemon, struct ap_err *err)
 {
 	struct mount *mount = &daemon->mount;
@@ -262,6 +279,14 @@ static int make_mount(struct daemon *daemon, struct ap_err *err)
 	clock_gettime(CLOCK_REALTIME, &mount->since);
 	mount->answers = on_answers;
 	mount->data = daemon;
+	if (fuse_session_mount(mount->session, daemon->mountpoint) < 0)
+		return ap_err_set(err, -EIO,
+				  "cannot mount on %s: is /dev/fuse there, and fusermount3?",
+				  daemon->mountpoint);
+	daemon->device = mountpoint_device(daemon->mountpoint);
+	int r = go_inside(daemon, err); /* before the first thread, of `parked` */
+	if (r < 0)
+		return r;
 	daemon->parked = parked_set_new();
 	mount->snapshots = snapshots_new();
 	if (daemon->parked && mount->snapshots)
@@ -269,11 +294,6 @@ static int make_mount(struct daemon *daemon, struct ap_err *err)
 	if (!mount->files)
 		return ap_err_errno(err, -ENOMEM, "mount");
 	open_files_serve(mount->files, mount->session);
-	if (fuse_session_mount(mount->session, daemon->mountpoint) < 0)
-		return ap_err_set(err, -EIO,
-				  "cannot mount on %s: is /dev/fuse there, and fusermount3?",
-				  daemon->mountpoint);
-	daemon->device = mountpoint_device(daemon->mountpoint);
 	return 0;
 }
 
@@ -282,7 +302,13 @@ static int make_mount(struct daemon *daemon, struct ap_err *err)
 static void unmount(struct daemon *daemon)
 {
 	int ends[2];
-	if (!is_mounted(daemon) && pipe2(ends, O_CLOEXEC) == 0) {
+	bool mounted = is_mounted(daemon);
+	if (mounted && daemon->unmounter_fd >= 0) {
+		mountpoint_unmount_by(daemon->unmounter_fd);
+		daemon->unmounter_fd = -1;
+		mounted = false;
+	}
+	if (!mounted && pipe2(ends, O_CLOEXEC) == 0) {
 		close(ends[0]); /* nobody can read what would be written */
 		dup2(ends[1], fuse_session_fd(daemon->mount.session));
 		close(ends[1]);
@@ -292,7 +318,7 @@ static void unmount(struct daemon *daemon)
 
 static void unmake(struct daemon *daemon)
 {
-	ap_pool_free(daemon->pool); /* its workers answer what is still parked */
+	ap_pool_free(daemon->pool); /* NULL: the pool's thread has */
 	if (daemon->mount.session)
 		unmount(daemon);
 	open_files_free(daemon->mount.files);
@@ -301,12 +327,33 @@ static void unmake(struct daemon *daemon)
 	if (daemon->mount.session)
 		fuse_session_destroy(daemon->mount.session);
 	close(daemon->signals_fd);
+	if (daemon->unmounter_fd >= 0)
+		close(daemon->unmounter_fd);
 	if (daemon->mounts)
 		(void)fclose(daemon->mounts);
 	free((void *)daemon->program[0]);
 	free(daemon->mountpoint);
 	free(daemon->ignore_line);
 	free(daemon->ignore_file);
+}
+
+/* Has the pool's thread start it, and waits until it has. */
+static int start_pool(struct daemon *daemon, struct ap_err *err)
+{
+	daemon->main_thread = pthread_self();
+	sem_init(&daemon->may_start, 0, 0);
+	sem_init(&daemon->started, 0, 0);
+	int r = -pthread_create(&daemon->pool_thread, NULL, pool_main, daemon);
+	if (r < 0)
+		return ap_err_errno(err, r, "a thread");
+	ap_pool_show_inside(daemon->pool);
+	sem_post(&daemon->may_start);
+	sem_wait(&daemon->started);
+	if (daemon->start_result < 0) {
+		*err = daemon->start_err;
+		pthread_join(daemon->pool_thread, NULL);
+	}
+	return daemon->start_result;
 }
 
 static int run(struct daemon *daemon)
@@ -324,15 +371,9 @@ static int run(struct daemon *daemon)
 	if (r == 0)
 		r = make_mount(daemon, &err);
 	if (r == 0)
-		r = ap_pool_start(daemon->pool, &err);
-	bool started = r == 0;
-	daemon->main_thread = pthread_self();
-	if (r == 0)
-		r = -pthread_create(&daemon->ending_thread, NULL, ending_main, daemon);
+		r = start_pool(daemon, &err);
 	if (r < 0) {
 		report(daemon, err.text[0] ? err.text : strerror(-r));
-		if (started)
-			stop_pool(daemon);
 		unmake(daemon);
 		return 1;
 	}
@@ -340,9 +381,8 @@ static int run(struct daemon *daemon)
 		report(daemon, "cannot leave the working directory");
 	fuse_session_loop(daemon->mount.session);
 	atomic_store(&daemon->loop_left, true);
-	stop_pool(daemon);
-	pthread_kill(daemon->ending_thread, SIGTERM); /* if the loop has ended by itself */
-	pthread_join(daemon->ending_thread, NULL);
+	pthread_kill(daemon->pool_thread, SIGTERM); /* if the loop has ended by itself */
+	pthread_join(daemon->pool_thread, NULL);
 	unmake(daemon);
 	return 0;
 }
@@ -367,7 +407,7 @@ static int await_report(int fd)
 int main(int argc, char **argv)
 {
 	static struct command_line line = {.fuse = FUSE_ARGS_INIT(0, NULL)};
-	static struct daemon daemon = {.line = &line, .report_fd = -1};
+	static struct daemon daemon = {.line = &line, .report_fd = -1, .unmounter_fd = -1};
 	startup();
 	if (!setlocale(LC_CTYPE, "C.UTF-8")) /* how wide a character is */
 		(void)setlocale(LC_CTYPE, "");
@@ -383,7 +423,6 @@ int main(int argc, char **argv)
 		command_line_session(&line, &mount_ops, sizeof mount_ops, &daemon.mount);
 	if (!daemon.mount.session)
 		return 2;
-	pthread_mutex_init(&daemon.stop_lock, NULL);
 	if (!line.foreground) {
 		int fds[2];
 		if (pipe2(fds, O_CLOEXEC) < 0) {

@@ -3,11 +3,14 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
+#include <unistd.h>
 
 #include "cleanup.h"
 #include "file.h"
@@ -137,4 +140,43 @@ dev_t mountpoint_device(const char *path)
 	return statx(AT_FDCWD, path, flags, 0, &there) == 0
 		       ? makedev(there.stx_dev_major, there.stx_dev_minor)
 		       : 0;
+}
+
+/* The process: waits for a byte, or for the end of whoever could write it. */
+static _Noreturn void unmount_when_asked(int fd, const char *path)
+{
+	char byte;
+	int null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+	for (int i = 0; i <= 2; i++)
+		dup2(null_fd, i); /* keeps no pipe of the user's open */
+	dup2(fd, 3);		  /* stays open in what is run: its end tells that it is done */
+	close_range(4, ~0U, 0);
+	if (chdir("/") == 0 && read(3, &byte, 1) == 1)
+		execlp("fusermount3", "fusermount3", "-u", "-q", "-z", "--", path, (char *)NULL);
+	_exit(0);
+}
+
+int mountpoint_unmounter(const char *path, struct ap_err *err)
+{
+	int ends[2];
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) < 0)
+		return ap_err_errno(err, -errno, "a process that unmounts");
+	pid_t pid = fork();
+	if (pid == 0) {
+		close(ends[0]);
+		unmount_when_asked(ends[1], path);
+	}
+	close(ends[1]);
+	if (pid > 0)
+		return ends[0];
+	close(ends[0]);
+	return ap_err_errno(err, -EAGAIN, "a process that unmounts");
+}
+
+void mountpoint_unmount_by(int fd)
+{
+	struct pollfd done = {.fd = fd, .events = POLLIN};
+	if (send(fd, "", 1, MSG_NOSIGNAL) == 1)
+		(void)poll(&done, 1, UNMOUNT_LIMIT / AP_MS);
+	close(fd);
 }

@@ -15,6 +15,14 @@ int mountpoint_resolve(const char *given, char **ret, struct ap_err *err);
  * -ENOENT, … Blocks. */
 int mountpoint_check(const char *path, struct ap_err *err);
 
+/* Starts a process that stays where the caller is, and unmounts what is mounted at that canonical
+ * path when mountpoint_unmount_by() asks it to, or else ends with the caller. For a caller that
+ * leaves its namespaces. Returns a descriptor of the caller's, or a negative errno. */
+int mountpoint_unmounter(const char *path, struct ap_err *err);
+
+/* Has that process unmount, lazily, and closes `fd`. Blocks, 20 s at most. */
+void mountpoint_unmount_by(int fd);
+
 /* The device of what is mounted at a canonical path; 0: it cannot be told. Asks the kernel alone.
  */
 dev_t mountpoint_device(const char *path);

@@ -181,6 +181,30 @@ static int attach_show(const struct tree_call *call, struct ap_buf *out)
 	return 0;
 }
 
+static int enter_show(const struct tree_call *call, struct ap_buf *out)
+{
+	struct ap_agent_info info;
+	struct ap_buf path = {0};
+	pid_t inside = ap_pool_inside(call->pool);
+	(void)ap_agent_look(call->pool, call->agent, &info);
+	ap_buf_add_quoted(&path, info.worktree);
+	ap_buf_adds(
+		out,
+		"#!/bin/sh\n"
+		"# sh enter [COMMAND [WORD...]]: runs it, or a shell, in the agent's worktree.\n"
+		"[ $# -gt 0 ] || set -- \"${SHELL:-sh}\"\n");
+	if (inside)
+		ap_buf_printf(out,
+			      "[ /proc/self/ns/user -ef /proc/%d/ns/user ] ||\n"
+			      "\texec nsenter -t %d -U -m --preserve-credentials -- \\\n"
+			      "\t\tsh -c 'cd \"$0\" && exec \"$@\"' %s \"$@\"\n",
+			      (int)inside, (int)inside, ap_buf_text(&path));
+	ap_buf_printf(out, "cd %s && exec \"$@\"\n", ap_buf_text(&path));
+	out->failed = out->failed || path.failed;
+	ap_buf_fini(&path);
+	return 0;
+}
+
 static int prompt_take(const struct tree_call *call, const char *text, size_t len)
 {
 	return ap_agent_prompt(call->pool, call->agent, call->token, text, len, call->err);
@@ -468,6 +492,8 @@ const struct tree_row tree_agent[] = {
 	 .submit = answer_submit, .writer = TREE_WRITER_HOLDER, .fresh = true},
 	{"attach", "a script that attaches your terminal: sh attach, to look only sh attach -r",
 	 .show = attach_show},
+	{"enter", "a script that runs a command, or a shell, in the worktree: sh enter [COMMAND]",
+	 .show = enter_show},
 	{"screen", "what is on the terminal now", .fetch = fetch_screen},
 	{"output", "all it printed, plain text; grows", .size = output_size, .read = output_read},
 	{"output.raw", "the bytes that it printed; grows", .size = raw_size, .read = raw_read},

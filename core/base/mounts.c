@@ -146,6 +146,26 @@ bool mounts_type_at(const char *table, const char *path, char ret_type[MOUNTS_TY
 	return found;
 }
 
+bool mounts_is_shared(const char *table, const char *path)
+{
+	size_t deepest = 0, len;
+	bool shared = false;
+	for (const char *line = table; *line; line += strcspn(line, "\n"), line += *line == '\n') {
+		const char *at = word_at(line, 4, &len);
+		AP_CLEANUP_FREE char *place = at ? malloc(len + 1) : NULL;
+		if (!place)
+			continue;
+		read_word(at, len, place);
+		if (!is_at_or_below(path, place) || strlen(place) < deepest)
+			continue;
+		deepest = strlen(place); /* of several at one place the last counts */
+		shared = false;
+		for (unsigned n = 6; (at = word_at(line, n, &len)) && *at != '-'; n++)
+			shared = shared || strncmp(at, "shared:", 7) == 0;
+	}
+	return shared;
+}
+
 bool mounts_has(FILE *table, dev_t device)
 {
 	AP_CLEANUP_FREE char *line = NULL;

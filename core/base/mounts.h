@@ -17,6 +17,10 @@ int mounts_read(pid_t pid, struct ap_buf *ret);
  * the last one. False: there is none. */
 bool mounts_type_at(const char *table, const char *path, char ret_type[MOUNTS_TYPE_MAX]);
 
+/* Whether what is mounted at that canonical path, or below it in the same mount, appears in copies
+ * of this namespace as well (mount_namespaces(7), shared). */
+bool mounts_is_shared(const char *table, const char *path);
+
 /* Whether something of that device is mounted; true if that cannot be told. `table` is an open
  * /proc/self/mountinfo, read from its beginning, and no further than to the first such row. */
 bool mounts_has(FILE *table, dev_t device);

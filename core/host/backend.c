@@ -12,3 +12,8 @@ int backend_new(struct backend **ret, bool terminal, const char *state_dir, cons
 	backend_tmux_end_left(state_dir);
 	return backend_pipe_new(ret, state_dir, shim, err);
 }
+
+pid_t backend_left(const char *state_dir, int *ret_pidfd)
+{
+	return backend_tmux_left(state_dir, ret_pidfd);
+}

@@ -164,6 +164,11 @@ struct backend {
 int backend_new(struct backend **ret, bool terminal, const char *state_dir, const char *shim,
 		struct ap_err *err);
 
+/* The process by which an earlier daemon has started programs under `state_dir`, and which starts
+ * the next ones, with its pidfd in *ret_pidfd, which the caller closes. 0, and -1 there: none. Does
+ * not block. */
+pid_t backend_left(const char *state_dir, int *ret_pidfd);
+
 /* Whether the linked backend runs the programs that it gets: they must exist then. */
 extern const bool backend_runs_programs;
 
@@ -184,6 +189,9 @@ static inline bool backend_has_terminals(const struct backend *backend)
  * over the server that an earlier daemon left, also if its socket is gone. */
 int backend_tmux_new(struct backend **ret, const char *state_dir, const char *shim,
 		     struct ap_err *err);
+
+/* backend_left() of tmux. */
+pid_t backend_tmux_left(const char *state_dir, int *ret_pidfd);
 
 /* Ends a tmux server that an earlier daemon left under `state_dir`, if there is one. */
 void backend_tmux_end_left(const char *state_dir);

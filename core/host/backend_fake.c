@@ -326,6 +326,13 @@ static const struct backend_ops fake_ops = {
 	.free = fake_free,
 };
 
+pid_t backend_left(const char *state_dir, int *ret_pidfd)
+{
+	(void)state_dir;
+	*ret_pidfd = -1;
+	return 0;
+}
+
 int backend_new(struct backend **ret, bool terminal, const char *state_dir, const char *shim,
 		struct ap_err *err)
 {

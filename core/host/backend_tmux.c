@@ -1086,6 +1086,15 @@ void backend_tmux_end_left(const char *state_dir)
 		tmux_server_end(&server, ap_buf_text(&socket));
 }
 
+pid_t backend_tmux_left(const char *state_dir, int *ret_pidfd)
+{
+	AP_CLEANUP_BUF struct ap_buf socket = {0};
+	ap_buf_printf(&socket, "%s/tmux.sock", state_dir);
+	struct tmux_server server = tmux_server_find(ap_buf_text(&socket));
+	*ret_pidfd = tmux_server_open(&server);
+	return *ret_pidfd < 0 ? 0 : server.pid;
+}
+
 int backend_tmux_new(struct backend **ret, const char *state_dir, const char *shim,
 		     struct ap_err *err)
 {

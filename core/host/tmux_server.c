@@ -63,9 +63,7 @@ static bool is_for(pid_t pid, const char *socket)
 	return strcmp(name, "tmux: server") == 0 && process_has_word(pid, socket);
 }
 
-/* A pidfd of the server, and not of another process that has its pid now. -1: the server has ended,
- * waited for or not. */
-static int open_server(const struct tmux_server *server)
+int tmux_server_open(const struct tmux_server *server)
 {
 	int fd = server->pid > 1 ? pidfd_open(server->pid, 0) : -1;
 	struct pollfd over = {.fd = fd, .events = POLLIN};
@@ -78,7 +76,7 @@ static int open_server(const struct tmux_server *server)
 
 bool tmux_server_lives(const struct tmux_server *server)
 {
-	AP_CLEANUP_CLOSE int fd = open_server(server);
+	AP_CLEANUP_CLOSE int fd = tmux_server_open(server);
 	return fd >= 0;
 }
 
@@ -124,7 +122,7 @@ bool tmux_server_reached(const struct tmux_server *server, const char *socket)
 
 void tmux_server_restore(const struct tmux_server *server)
 {
-	AP_CLEANUP_CLOSE int fd = open_server(server);
+	AP_CLEANUP_CLOSE int fd = tmux_server_open(server);
 	if (fd >= 0)
 		(void)pidfd_send_signal(fd, SIGUSR1, NULL, 0); /* fails when it has ended now */
 }
@@ -150,7 +148,7 @@ void tmux_server_end(const struct tmux_server *server, const char *socket)
 {
 	char record[256];
 	record_path(socket, record, sizeof record);
-	AP_CLEANUP_CLOSE int fd = open_server(server);
+	AP_CLEANUP_CLOSE int fd = tmux_server_open(server);
 	struct pollfd over = {.fd = fd, .events = POLLIN};
 	if (fd >= 0) {
 		(void)pidfd_send_signal(fd, SIGTERM, NULL, 0); /* fails when it has ended now */

@@ -19,6 +19,10 @@ struct tmux_server {
 /* Finds the live server of a socket. Does not block. */
 struct tmux_server tmux_server_find(const char *socket);
 
+/* A pidfd of the server, and not of another process that has its pid now. -1: the server has ended,
+ * waited for or not. */
+int tmux_server_open(const struct tmux_server *server);
+
 /* Whether the server still lives. */
 bool tmux_server_lives(const struct tmux_server *server);
 

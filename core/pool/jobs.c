@@ -257,6 +257,8 @@ static void job_spawn(struct ap_agent *agent)
 	if (r == 0)
 		r = worktree_add(&agent->worktree, pool->templates, agent->name, base,
 				 ap_pool_config_number(pool, AP_OPT_SPAWN_TIMEOUT), &err);
+	if (r == 0)
+		r = inside_show(pool, agent->name, &err);
 	if (r == 0) {
 		note_commit(agent);
 		launch_choose_ports(agent);
@@ -439,6 +441,8 @@ static void job_validate(struct ap_agent *agent)
 	int r = take_holder(agent, holder, record.holder_start, &err);
 	if (r == 0)
 		r = check_health(agent, &err);
+	if (r == 0) /* somebody may have removed it */
+		r = inside_show(pool, agent->name, &err);
 	if (r == 0)
 		r = worktree_plan(&agent->worktree, base, &agent->lease, &err);
 	/* record before creating the branch: a branch without a record would stay for ever */
@@ -754,6 +758,7 @@ static void job_stop(struct ap_agent *agent)
 	crash_point("stop-removed");
 	if (r == 0 && !keep) { /* otherwise the lease's record stays with the worktree */
 		struct store_txn *txn = store_txn_new();
+		inside_hide(pool, agent->name);
 		if (agent->dir_made)
 			remove_tree(agent->dir, NULL, NULL);
 		txn_agent_gone(txn, agent->number);

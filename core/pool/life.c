@@ -24,17 +24,6 @@ static void on_news(void *data)
 	worker_once_ask(&pool->notify);
 }
 
-static int choose_spawn_backend(struct ap_pool *pool, struct ap_err *err)
-{
-	const struct spawn_backend *backend;
-	int r = spawn_backend_choose(&backend, pool->config.text[AP_OPT_SPAWN_BACKEND],
-				     pool->state_dir, err);
-	if (r < 0)
-		return r;
-	pool->templates = templates_new(&pool->repo, pool->state_dir, backend);
-	return pool->templates ? 0 : ap_err_errno(err, -ENOMEM, "pool");
-}
-
 /* The profiles in the user's configuration directory, by the XDG base directory specification. "":
  * there is none. NULL on ENOMEM. */
 static char *user_profiles(void)
@@ -163,6 +152,7 @@ static struct ap_pool *pool_alloc(struct ap_pool_options *options)
 	pool->tell = options->tell;
 	pool->observer = options->data;
 	pool->owner = geteuid();
+	pool->inside.pidfd = pool->keeper_fd = pool->inside_fd = pool->outside_fd = -1;
 	int64_t shown = pool->config.number[AP_OPT_UID];
 	pool->shown_owner = shown >= 0 ? (uid_t)shown : pool->owner;
 	pool->started_ns = ap_clock_ns();
@@ -268,7 +258,7 @@ int ap_pool_begin(struct ap_pool *pool, struct ap_err *err)
 	if (r == 0)
 		r = open_events(pool, err);
 	if (r == 0)
-		r = choose_spawn_backend(pool, err);
+		r = inside_choose(pool, err);
 	if (r == 0)
 		r = watch_init(pool, err);
 	if (r == 0)
@@ -462,6 +452,7 @@ void ap_pool_free(struct ap_pool *pool)
 	if (pool->backend)
 		pool->backend->ops->free(pool->backend, pool->kept);
 	loop_free(pool->loop);
+	inside_leave(pool);
 	state_dir_close(pool);
 	events_close(pool->events);
 	profile_free(pool->profile);

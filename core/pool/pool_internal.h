@@ -21,6 +21,7 @@
 #include "machine.h"
 #include "metrics.h"
 #include "session.h"
+#include "spawn_backend.h"
 #include "store.h"
 #include "worker.h"
 #include "worktree.h"
@@ -183,6 +184,11 @@ struct ap_pool {
 	int64_t usage_due_ns;	 /* look_job only: it reads no usage before */
 	unsigned usage_from;	 /* look_job only: the slot whose usage it reads first */
 	int64_t started_ns;
+	struct spawn_inside inside; /* where worktrees can be mounted */
+	/* inside: the process that keeps them mounted, and through which others see them; else 0.
+	 * The directory of worktrees there, and that of links to them outside */
+	pid_t shown_by;
+	int keeper_fd, inside_fd, outside_fd;
 
 	pthread_mutex_t usage_lock; /* a leaf, but for the store's; guards what follows */
 	struct ap_usage used, used_today;
@@ -221,6 +227,24 @@ struct ap_pool {
 	atomic_uint n_asked;		 /* jobs with a request */
 	atomic_uint names_kept;		 /* the store has agent numbers below this as spent */
 };
+
+/* --- inside.c --- */
+
+/* Chooses how worktrees are made, and whether the daemon goes inside for it; for a pool whose
+ * mount point has nothing of ours. Starts processes; before any thread. */
+int inside_choose(struct ap_pool *pool, struct ap_err *err);
+
+/* The end of ap_pool_go_inside(), and of all that it has made unless agents stay there. */
+void inside_leave(struct ap_pool *pool);
+
+/* Ends what a daemon that is dead has left in that state directory to keep its worktrees mounted.
+ */
+void inside_end_left(const char *state_dir);
+
+/* Makes the path of an agent's worktree lead there for those outside, too, if it does not; ends
+ * that. Nothing if the daemon is not inside. */
+int inside_show(struct ap_pool *pool, const char *name, struct ap_err *err);
+void inside_hide(struct ap_pool *pool, const char *name);
 
 /* --- pool.c --- */
 

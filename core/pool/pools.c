@@ -156,6 +156,7 @@ static int end_programs(const struct found *found, struct ap_err *err)
 		store_close(store);
 	}
 	backend->ops->free(backend, false);
+	inside_end_left(found->state_dir);
 	return r;
 }
 

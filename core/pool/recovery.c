@@ -266,6 +266,7 @@ static void remove_worktree(struct recovery *recovery, const char *name)
 	if (r == 0)
 		r = worktree_remove(&worktree, &err);
 	if (r == 0) {
+		inside_hide(pool, name);
 		remove_tree(agent_dir, NULL, NULL);
 		worktree_fini(&worktree);
 	} else { /* the record stays with the worktree: the next start tries again */

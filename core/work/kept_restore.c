@@ -13,6 +13,7 @@
 #include "file.h"
 #include "kept_work.h"
 #include "layer.h"
+#include "namespace.h"
 #include "remove.h"
 
 struct laying {
@@ -260,7 +261,7 @@ int kept_work_lay(const char *kept_dir, const struct kept_info *info, const char
 	const struct layer_place place = {
 		.path = files.data,
 		.upper = laying.is_overlay ? files.data : NULL,
-		.user_xattrs = geteuid() != 0, /* an ordinary user can set no others */
+		.user_xattrs = namespace_marks_as_user(),
 	};
 	AP_CLEANUP_CLOSE int to_fd =
 		open(worktree_path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);

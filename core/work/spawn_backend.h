@@ -44,11 +44,20 @@ struct spawn_backend {
 
 extern const struct spawn_backend spawn_overlay, spawn_btrfs, spawn_copy;
 
+/* Whether the caller can go into namespaces (core/base/namespace.h), where it may mount. */
+struct spawn_inside {
+	bool may;
+	bool must;   /* it will: what does not work inside does not count */
+	int pidfd;   /* as of namespace_enter() */
+	bool enters; /* set by spawn_backend_choose(): the backend works inside alone */
+};
+
 /* Chooses the backend of that name, or with "auto" the first that works in `dir`, in the order
- * overlay, btrfs, copy, git. NULL in `ret` is `git worktree add`, without templates. Blocks. A
- * negative errno: the named backend does not work there. */
+ * overlay, btrfs, copy, git. NULL in `ret` is `git worktree add`, without templates. Sets `why_not`
+ * to why overlay was passed over; "": it was not. Starts processes; call before any thread starts.
+ * Blocks. A negative errno: the named backend does not work there. */
 int spawn_backend_choose(const struct spawn_backend **ret, const char *name, const char *dir,
-			 struct ap_err *err);
+			 struct spawn_inside *inside, struct ap_err *why_not, struct ap_err *err);
 
 /* Makes the empty directory that becomes a template's files. */
 int spawn_backend_make_dir(const struct spawn_backend *backend, const char *path,

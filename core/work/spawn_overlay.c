@@ -3,7 +3,7 @@
  *
  * Lower and upper directory lie on one file system: so the inode numbers and times by which git's
  * index knows files are those of the template. With redirect_dir an agent can rename a directory of
- * the template (else EXDEV). */
+ * the template; without it, as inside a namespace of users, that is EXDEV, and mv copies. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -14,6 +14,7 @@
 
 #include "buf.h"
 #include "file.h"
+#include "namespace.h"
 #include "spawn_backend.h"
 
 /* Appends a path to the mount's options, and escapes what has a meaning there. */
@@ -31,7 +32,10 @@ static void add_path(struct ap_buf *options, const char *key, const char *dir, c
 static int overlay_attach(const struct spawn_place *place, struct ap_err *err)
 {
 	AP_CLEANUP_BUF struct ap_buf options = {0};
-	add_path(&options, "redirect_dir=on,metacopy=off,lowerdir=", place->template_files, "");
+	const char *marks =
+		namespace_marks_as_user() ? "userxattr" : "redirect_dir=on,metacopy=off";
+	ap_buf_adds(&options, marks);
+	add_path(&options, ",lowerdir=", place->template_files, "");
 	add_path(&options, ",upperdir=", place->layers, "/upper");
 	add_path(&options, ",workdir=", place->layers, "/work");
 	if (options.failed)
@@ -74,8 +78,8 @@ static int overlay_detach(const struct spawn_place *place)
 	return -1;
 }
 
-/* Tries a mount, a rename of a lower directory, and whether a file below it keeps its inode number
- * through the mount. */
+/* Tries a mount, a rename of a lower directory where that is to work, and whether a file below it
+ * keeps its inode number through the mount. */
 static int overlay_probe(const char *dir, struct ap_err *err)
 {
 	AP_CLEANUP_BUF struct ap_buf lower = {0};
@@ -102,11 +106,14 @@ static int overlay_probe(const char *dir, struct ap_err *err)
 	if (r < 0)
 		return r;
 	ap_buf_adds(&lower, "/dir/file");
-	if (stat(ap_buf_text(&lower), &below) < 0 ||
-	    rename(ap_buf_text(&name), ap_buf_text(&renamed)) < 0)
+	bool moved = rename(ap_buf_text(&name), ap_buf_text(&renamed)) == 0;
+	struct ap_buf *file = moved ? &renamed : &name;
+	bool well = moved || (errno == EXDEV && namespace_marks_as_user());
+	ap_buf_adds(file, "/file");
+	if (!well || stat(ap_buf_text(&lower), &below) < 0 ||
+	    stat(ap_buf_text(file), &through) < 0 || rmdir(ap_buf_text(file)) < 0)
 		r = ap_err_errno(err, -errno, "an overlay in %s", dir);
-	ap_buf_adds(&renamed, "/file");
-	if (r == 0 && (stat(ap_buf_text(&renamed), &through) < 0 || through.st_ino != below.st_ino))
+	else if (through.st_ino != below.st_ino)
 		r = ap_err_set(err, -EOPNOTSUPP, "an overlay in %s changes inode numbers", dir);
 	int held = overlay_detach(&place);
 	if (held >= 0)

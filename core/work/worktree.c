@@ -13,6 +13,7 @@
 #include "cleanup.h"
 #include "file.h"
 #include "git_command.h"
+#include "namespace.h"
 #include "process.h"
 #include "remove.h"
 #include "restore.h"
@@ -125,6 +126,7 @@ int worktree_layer(const struct worktree *worktree, struct layer **ret, struct a
 		.path = worktree->path,
 		.manifest = is_overlay(worktree) ? NULL : ap_buf_text(&manifest),
 		.baseline = ap_buf_text(&baseline),
+		.user_xattrs = namespace_marks_as_user(),
 	};
 	return layer_open(ret, &place, err);
 }

@@ -323,7 +323,7 @@ nothing_changes() {
     run env PATH="$DIR/bin" "$AGENTPOOLFS" -o "state_dir=$STATE" "$REPO" "$POOL"
     assert_equal "$status" 1
     assert_output --partial git
-    ln -s "$(command -v git)" "$DIR/bin/git"
+    ln -s "$(type -P git)" "$DIR/bin/git"
     PATH=$DIR/bin mount_pool 1 2
     mv "$DIR/bin/git" "$DIR/bin/git.away"
     echo before > "$POOL/acquire" # nothing of it takes a process of git

@@ -22,8 +22,22 @@ is_root() {
     [ "$(id -u)" = 0 ]
 }
 
+# Whether worktrees are overlays, which an ordinary user has inside namespaces of the daemon's.
 may_overlay() {
-    is_root
+    is_root || unshare -Urm true 2>/dev/null
+}
+
+# git as an agent runs it: in a worktree, where those are inside. Outside it fails where it resolves links by itself.
+git() {
+    case "$PWD/ $*" in
+    *"$STATE/worktrees/"*)
+        if [ -n "${DAEMON:-}" ] && [ -e "/proc/$DAEMON/ns/user" ] && ! [ /proc/self/ns/user -ef "/proc/$DAEMON/ns/user" ]; then
+            nsenter -t "$DAEMON" -U -m --preserve-credentials --wdns="$PWD" git "$@"
+            return
+        fi
+        ;;
+    esac
+    command git "$@"
 }
 
 # Waits until a command succeeds; the deadline is generous, for machines that are busy.

@@ -429,7 +429,7 @@ foreign_repo() {
 
 # What is below the state directory, and not a worktree's contents: those have the modes that git gives them.
 state_files() {
-    find "$STATE" \( -path "$STATE/worktrees/*" -o -path "$STATE/templates/*/*" -o -path "$STATE/layers/*/*" \
+    find "$STATE" \( -path "$STATE/worktrees/*" -o -path "$STATE/inside/*/*" -o -path "$STATE/templates/*/*" -o -path "$STATE/layers/*/*" \
         -o -path "$STATE/trash/*" -o -path "$STATE/git/*" -o -path "$STATE/kept/*/*" \) -prune -o "$@" -print
 }
 

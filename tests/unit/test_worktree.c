@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "namespace.h"
 #include "remove.h"
 #include "worktree.h"
 
@@ -18,6 +19,13 @@ static char head[GIT_OID_MAX + 1];
 static bool by_program; /* git.h by the git program */
 
 /* A worktree made by the backend of that name, in the test's directory as `agent-1`. */
+static int choose_backend(const struct spawn_backend **ret, const char *name, const char *in)
+{
+	struct ap_err why_not;
+	return spawn_backend_choose(ret, name, in, &(struct spawn_inside){.pidfd = -1}, &why_not,
+				    &err);
+}
+
 static int setup(const char *backend_name)
 {
 	const struct spawn_backend *backend;
@@ -30,7 +38,7 @@ static int setup(const char *backend_name)
 	snprintf(state_dir, sizeof state_dir, "%s/state", dir);
 	assert_int_equal(repo_open(&repo, path, false, by_program, &err), 0);
 	assert_int_equal(repo_resolve(&repo, "HEAD", head, &err), 0);
-	if (spawn_backend_choose(&backend, backend_name, state_dir, &err) < 0)
+	if (choose_backend(&backend, backend_name, state_dir) < 0)
 		fail_msg("%s", err.text);
 	templates = templates_new(&repo, state_dir, backend);
 	if (worktree_add(&worktree, templates, "agent-1", head, 60 * AP_SECOND, &err) < 0)
@@ -667,17 +675,19 @@ static void refuses_what_is_no_repository(void **state)
 		GIT_TEST("what is no repository, or has no commit, is refused",                    \
 			 refuses_what_is_no_repository),
 
-/* Whether overlays can be mounted: that takes root. Says why not. */
+/* Whether overlays can be mounted, inside a namespace where only that helps. Says why not. */
 static bool can_overlay(void)
 {
 	const struct spawn_backend *backend;
 	char scratch[] = "/tmp/agentpool-test-XXXXXX";
 	if (!mkdtemp(scratch))
 		return true; /* the tests fail and say why */
-	int r = spawn_backend_choose(&backend, "overlay", scratch, &err);
+	int r = choose_backend(&backend, "overlay", scratch);
+	if (r == -EPERM && namespace_enter(-1, &err) == 0)
+		r = choose_backend(&backend, "overlay", scratch);
 	rmdir(scratch);
 	if (r == -EPERM)
-		printf("1..0 # SKIP needs root: %s\n", err.text);
+		printf("1..0 # SKIP no overlay: %s\n", err.text);
 	return r != -EPERM;
 }
 
