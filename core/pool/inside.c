@@ -258,8 +258,7 @@ int inside_choose(struct ap_pool *pool, struct ap_err *err)
 	if (why_not.text[0])
 		events_add(pool->events, "no_overlay",
 			   EVENT_FIELDS({"instead", spawn_backend_name(backend), 0},
-					{"reason", why_not.text, 0},
-					{"inside", may_not.text[0] ? may_not.text : NULL, 0}));
+					{"reason", why_not.text, 0}, {"inside", may_not.text, 0}));
 	pool->templates = templates_new(&pool->repo, pool->state_dir, backend);
 	if (!pool->templates)
 		return ap_err_errno(err, -ENOMEM, "pool");

@@ -167,8 +167,8 @@ agent_says() { # LABEL COMMAND
     assert_equal "$(cat "$(tree_of job)/file-1")" 1
 }
 
-@test "where mounts are private an ordinary user's worktrees are copies, and an event says why" {
-    needs_root "for an ordinary user of the test's own"
+# Has an ordinary user mount with an option, and say what his worktrees are and why.
+worktrees_of_user() { # VARIABLE OPTION, of scripts/as-user and of the mount
     local user_tmp
     user_tmp=$(mktemp -d -p "$DIR")
     chmod 755 "$DIR"
@@ -180,16 +180,31 @@ git init -q repo && git -C repo -c user.name=u -c user.email=u@e commit -q --all
 mkdir pool
 "$AGENTPOOLFS" -o "state_dir=$PWD/state,$1" repo pool || exit 3
 cat pool/stats/spawn_backend
-jq -r 'select(.event == "no_overlay") | .instead + ": " + .inside' pool/events
+jq -r 'select(.event == "no_overlay") | .instead + ": " + (.inside // .reason)' pool/events
 fusermount3 -u pool
 SH
-    run env AS_USER_MOUNTS=private TMPDIR="$user_tmp" "$BATS_TEST_DIRNAME/../../scripts/as-user" \
-        env TMPDIR="$user_tmp" AGENTPOOLFS="$AGENTPOOLFS" GIT_CONFIG_GLOBAL=/dev/null bash "$DIR/script" spawn_backend=auto
+    run env "$1" TMPDIR="$user_tmp" "$BATS_TEST_DIRNAME/../../scripts/as-user" \
+        env TMPDIR="$user_tmp" AGENTPOOLFS="$AGENTPOOLFS" GIT_CONFIG_GLOBAL=/dev/null bash "$DIR/script" "$2"
+}
+
+@test "where mounts are private an ordinary user's worktrees are copies, and an event says why" {
+    needs_root "for an ordinary user of the test's own"
+    worktrees_of_user AS_USER_MOUNTS=private spawn_backend=auto
     assert_success
     assert_line --index 0 copy
     assert_line --index 1 --regexp '^copy: mounts at .*/pool are private'
-    run env AS_USER_MOUNTS=private TMPDIR="$user_tmp" "$BATS_TEST_DIRNAME/../../scripts/as-user" \
-        env TMPDIR="$user_tmp" AGENTPOOLFS="$AGENTPOOLFS" GIT_CONFIG_GLOBAL=/dev/null bash "$DIR/script" spawn_backend=overlay
+    worktrees_of_user AS_USER_MOUNTS=private spawn_backend=overlay
     assert_equal "$status" 3
     assert_output --partial "spawn_backend=overlay: mounts at "
+}
+
+@test "where namespaces are forbidden an ordinary user's worktrees are copies, and an event says why" {
+    needs_root "for an ordinary user of the test's own"
+    worktrees_of_user AS_USER_NAMESPACES=no spawn_backend=auto
+    assert_success
+    assert_line --index 0 copy
+    assert_line --index 1 "copy: a user namespace: Operation not permitted"
+    worktrees_of_user AS_USER_NAMESPACES=no spawn_backend=overlay
+    assert_equal "$status" 3
+    assert_output --partial "spawn_backend=overlay: a user namespace: Operation not permitted"
 }
