@@ -24,8 +24,9 @@
 #include "spawn_backend.h"
 #include "template.h"
 
-#define INSIDE "inside" /* directory in the state directory */
-#define KEEPER "keeper" /* file in it: pid and start of the process that keeps what is mounted */
+#define KEEPER                                                                                     \
+	"keeper" /* file in POOL_INSIDE: pid and start of the process that keeps what is mounted   \
+		  */
 
 /* Somebody whom an earlier daemon has left, as long as `pidfd` says that he lives. */
 struct left {
@@ -59,7 +60,7 @@ static void take_keeper(const char *state_dir, struct left *left)
 	char line[64];
 	pid_t pid;
 	uint64_t start;
-	if (file_read_line(state_dir, INSIDE "/" KEEPER, line, sizeof line) == 0 &&
+	if (file_read_line(state_dir, POOL_INSIDE "/" KEEPER, line, sizeof line) == 0 &&
 	    sscanf(line, "%d %" SCNu64, &pid, &start) == 2)
 		take(left, pid, start);
 }
@@ -119,15 +120,16 @@ static struct spawn_inside look_inside(struct ap_pool *pool, struct ap_err *why_
 static char *inside_path(const struct ap_pool *pool)
 {
 	char *path;
-	return asprintf(&path, "%s/" INSIDE "/" POOL_WORKTREES, pool->state_dir) < 0 ? NULL : path;
+	return asprintf(&path, "%s/" POOL_INSIDE "/" POOL_WORKTREES, pool->state_dir) < 0 ? NULL
+											  : path;
 }
 
 /* Removes the directory inside/worktrees, if nothing is left in it. */
 static void remove_inside(const struct ap_pool *pool)
 {
-	AP_CLEANUP_FREE char *above = state_dir_path(pool, INSIDE, "");
+	AP_CLEANUP_FREE char *above = state_dir_path(pool, POOL_INSIDE, "");
 	AP_CLEANUP_FREE char *inside = inside_path(pool);
-	AP_CLEANUP_FREE char *keeper = state_dir_path(pool, INSIDE, KEEPER);
+	AP_CLEANUP_FREE char *keeper = state_dir_path(pool, POOL_INSIDE, KEEPER);
 	if (!inside || rmdir(inside) < 0 || !above || !keeper)
 		return;
 	(void)unlink(keeper);
@@ -274,7 +276,7 @@ bool ap_pool_goes_inside(const struct ap_pool *pool)
  * daemon, or a new one. */
 static int have_keeper(struct ap_pool *pool, struct ap_err *err)
 {
-	AP_CLEANUP_FREE char *file = state_dir_path(pool, INSIDE, KEEPER);
+	AP_CLEANUP_FREE char *file = state_dir_path(pool, POOL_INSIDE, KEEPER);
 	char line[64];
 	struct left keeper = {.pidfd = -1};
 	take_keeper(pool->state_dir, &keeper);

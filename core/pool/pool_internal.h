@@ -34,6 +34,7 @@
 #define POOL_ASKED_MAX	  16384	      /* texts and commands that workers have not answered yet */
 #define POOL_WORKTREES	  "worktrees" /* directories in the state directory */
 #define POOL_LAYERS	  "layers"
+#define POOL_INSIDE	  "inside" /* what inside.c keeps */
 #define POOL_AGENTS	  "agents"
 
 /* The last changes of an agent's state, in a ring. */

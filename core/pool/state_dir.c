@@ -188,10 +188,10 @@ static int check_checkouts(const struct ap_pool *pool, struct ap_err *err)
 static bool is_our_name(const char *name)
 {
 	static const char *const names[] = {
-		"agents",  "cgroup",	     "git",	   "helpers",	"kept",
-		"layers",  "scratch",	     "lock",	   STATE_MOUNT, "programs",
-		REF_NOTES, STATE_REPOSITORY, "templates",  "tmux.pid",	"tmux.sock",
-		"trash",   "worktrees",	     "lost+found", ".",		".."};
+		"agents",	  "cgroup",    "git",	   "helpers",	"kept",	    POOL_INSIDE,
+		"layers",	  "scratch",   "lock",	   STATE_MOUNT, "programs", REF_NOTES,
+		STATE_REPOSITORY, "templates", "tmux.pid", "tmux.sock", "trash",    "worktrees",
+		"lost+found",	  ".",	       ".."};
 	static const char *const beginnings[] = {"events", "probe-", "state.db"};
 	for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
 		if (strcmp(name, names[i]) == 0)

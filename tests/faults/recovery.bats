@@ -281,7 +281,7 @@ and out"
     local agent
     agent=$(ls "$POOL/agents")
     crash_pool
-    umount -l "$STATE/worktrees/$agent"
+    [ -L "$STATE/worktrees/$agent" ] || umount -l "$STATE/worktrees/$agent"
     : > "$STATE/layers/$agent/template"
     python3 -c 'import sqlite3, sys
 with sqlite3.connect(sys.argv[1]) as db: db.execute("UPDATE agent SET clean = 0")' "$STATE/state.db"

@@ -98,6 +98,17 @@ agent_says() { # LABEL COMMAND
     assert_equal "$(git -C "$REPO" show agentpool/job:one)" 1
 }
 
+@test "without its store the state directory is one, and what agents did is saved" {
+    mount_pool 1 1
+    echo job >"$POOL/acquire"
+    agent_says job 'echo 1 >one'
+    crash_pool
+    rm "$STATE"/state.db*
+    LOG_EXPECTED=yes
+    mount_pool 1 1
+    assert_equal "$(git -C "$REPO" show agentpool/job:one)" 1
+}
+
 @test "with persist=yes agents stay when the pool is unmounted, and are reached again" {
     mount_pool 1 1 -o persist=yes
     echo job >"$POOL/acquire"
