@@ -185,28 +185,31 @@ static void await_end(const struct daemon *daemon)
 		(void)poll(fds, 2, -1);
 }
 
-/* Starts the pool, ends it while the mount still answers, and then the loop. */
+/* Ends the loop of the main thread, once those who follow the events have read their end. */
+static void end_loop(struct daemon *daemon)
+{
+	for (int i = 0; i < FOLLOWERS_MS / 10 && !atomic_load(&daemon->loop_left) &&
+			!open_files_end_is_told(daemon->mount.files);
+	     i++)
+		poll(NULL, 0, 10);
+	fuse_session_exit(daemon->mount.session);
+	while (!atomic_load(&daemon->loop_left)) { /* the signal may come before the read */
+		pthread_kill(daemon->main_thread, SIGUSR1);
+		poll(NULL, 0, 10);
+	}
+}
+
+/* Starts the pool, and ends it while the mount still answers. */
 static void *pool_main(void *data)
 {
 	struct daemon *daemon = data;
 	sem_wait(&daemon->may_start);
-	daemon->start_result = ap_pool_start(daemon->pool, &daemon->start_err);
-	bool starts = daemon->start_result == 0;
+	int r = daemon->start_result = ap_pool_start(daemon->pool, &daemon->start_err);
 	sem_post(&daemon->started);
-	if (starts) {
+	if (r == 0) {
 		await_end(daemon);
 		stop_pool(daemon);
-	}
-	for (int i = 0; starts && i < FOLLOWERS_MS / 10 && !atomic_load(&daemon->loop_left) &&
-			!open_files_end_is_told(daemon->mount.files);
-	     i++)
-		poll(NULL, 0, 10);
-	if (starts)
-		fuse_session_exit(daemon->mount.session);
-	while (starts &&
-	       !atomic_load(&daemon->loop_left)) { /* the signal may come before the read */
-		pthread_kill(daemon->main_thread, SIGUSR1);
-		poll(NULL, 0, 10);
+		end_loop(daemon);
 	}
 	ap_pool_free(ap_steal(daemon->pool)); /* its workers answer what is still parked */
 	return NULL;

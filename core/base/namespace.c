@@ -108,7 +108,7 @@ static _Noreturn void stay(void)
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	(void)setsid();
-	(void)prctl(PR_SET_NAME, "agentpool-keep");
+	(void)prctl(PR_SET_NAME, NAMESPACE_KEEPER);
 	close_range(0, ~0U, 0);
 	(void)chdir("/");
 	namespace_drop();

@@ -30,6 +30,7 @@ void namespace_drop(void);
 
 /* Starts a process that does nothing, and so keeps what is mounted inside when the caller ends. All
  * processes of the user, inside and outside, can go through its /proc/PID/root. Returns its pid. */
+#define NAMESPACE_KEEPER "agentpool-keep" /* its name */
 pid_t namespace_keep(struct ap_err *err);
 
 /* Whether overlayfs keeps its marks in user.overlay.* attributes here, as it has to for whom the

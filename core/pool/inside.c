@@ -24,9 +24,8 @@
 #include "spawn_backend.h"
 #include "template.h"
 
-#define KEEPER                                                                                     \
-	"keeper" /* file in POOL_INSIDE: pid and start of the process that keeps what is mounted   \
-		  */
+/* In POOL_INSIDE: pid and start of the process that keeps what is mounted. */
+#define KEEPER "keeper"
 
 /* Somebody whom an earlier daemon has left, as long as `pidfd` says that he lives. */
 struct left {
@@ -54,14 +53,18 @@ static int take_shim(void *data, const struct store_agent *record)
 	return 0;
 }
 
-/* Takes the process that an earlier daemon has left for that. */
+/* Takes the process that an earlier daemon has left for that, whatever else the file names. */
 static void take_keeper(const char *state_dir, struct left *left)
 {
-	char line[64];
+	char line[64], proc[32], name[32];
 	pid_t pid;
 	uint64_t start;
-	if (file_read_line(state_dir, POOL_INSIDE "/" KEEPER, line, sizeof line) == 0 &&
-	    sscanf(line, "%d %" SCNu64, &pid, &start) == 2)
+	if (file_read_line(state_dir, POOL_INSIDE "/" KEEPER, line, sizeof line) < 0 ||
+	    sscanf(line, "%d %" SCNu64, &pid, &start) != 2)
+		return;
+	snprintf(proc, sizeof proc, "/proc/%d", (int)pid);
+	if (file_read_line(proc, "comm", name, sizeof name) == 0 &&
+	    strcmp(name, NAMESPACE_KEEPER) == 0)
 		take(left, pid, start);
 }
 
