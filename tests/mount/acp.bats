@@ -1134,7 +1134,7 @@ turn_over_kills() { # before|behind [N...]
     shift
     echo '{"step": true}' > "$ACP_SCRIPT"
     touch "$ACP_HOME/step-1" "$ACP_HOME/step-2" # of the handshake
-    lease_agent
+    lease_agent -o resume=no                    # which has a third one where there was a turn before
     prompt turn
     received turn
     for message in {3..13}; do
@@ -1142,7 +1142,7 @@ turn_over_kills() { # before|behind [N...]
             if [ "$how" = before ]; then crash_pool; fi
             printed "$message"
             if [ "$how" = behind ]; then crash_pool; fi
-            acp_pool mount_again 1 1
+            acp_pool mount_again 1 1 -o resume=no
         fi
         printed "$message"
         if [ "$message" = 10 ]; then
