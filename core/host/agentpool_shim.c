@@ -1,5 +1,6 @@
-/* agentpool-shim [-i] [-c GROUP] [-n FILES] [-o FILE [-e FILE]] [-u NAME]... [--] DIR PROGRAM
- * [ARG...]: the parent of an agent's program, in a pane of tmux or by itself.
+/* agentpool-shim [-i] [-c GROUP] [-n FILES] [-o FILE [-e FILE]] [-u NAME]... [-w WORDS [-p
+ * PATTERN]... [-d PLACE] [-x]] [--] DIR PROGRAM [ARG...]: the parent of an agent's program, in a
+ * pane of tmux or by itself.
  *
  * Starts the program in the foreground of the terminal, as a shell starts a job, with a clean
  * environment; takes over every process that its descendants leave behind; and when the program
@@ -15,6 +16,12 @@
  *               the program prints is appended to FILE
  *     -e FILE   its standard error, to this FILE instead
  *     -u NAME   removes a name from the program's environment
+ *     -w WORDS  starts the program in a sandbox, which bwrap makes by the words in that file
+ *               (sandboxed.h); the shim stays outside
+ *     -p PATTERN  keeps, or with ! removes, names of the environment that match; the last one wins
+ *     -d PLACE  the agent's directory in the mount: it is there in the sandbox
+ *     -x        is a command that somebody waits for: without records, and what the program leaves
+ *               is killed at once
  *
  * Its records in DIR: `alive`, its pid, locked as long as it lives; `pid`, of the program, and its
  * start as the kernel counts it; `exit`, one line "code N TIME" or "signal N TIME"; "signal 9 (out
@@ -38,6 +45,7 @@
 
 #include "cgroup.h"
 #include "process_tree.h"
+#include "sandboxed.h"
 
 #define KILL_GRACE_MS 2000 /* between asking a tree to end and killing it */
 #define KILL_AGAIN_MS 20   /* a fork may have slipped by */
@@ -46,6 +54,8 @@
 static int records = -1;  /* the directory of the records */
 static const char *group; /* of the program; NULL: none */
 static rlim_t n_files;	  /* that the program may have open; 0: as many as the shim */
+static const char *words; /* of the sandbox; NULL: there is none */
+static struct sandboxed box;
 
 static int64_t now_ms(void)
 {
@@ -145,12 +155,12 @@ static void mark_descendants(struct process *processes, size_t n, pid_t root)
 	}
 }
 
-/* Our descendants, in an array that the caller frees, where the kernel does not list children. */
-static size_t search_descendants(pid_t **ret)
+/* Its descendants, in an array that the caller frees, where the kernel does not list children. */
+static size_t search_descendants(pid_t root, pid_t **ret)
 {
 	struct process *processes;
 	size_t n = list_processes(&processes), n_ours = 0;
-	mark_descendants(processes, n, getpid());
+	mark_descendants(processes, n, root);
 	*ret = calloc(n + 1, sizeof **ret);
 	for (size_t i = 0; *ret && i < n; i++) {
 		if (processes[i].is_ours)
@@ -184,9 +194,9 @@ static bool signal_all(const pid_t *pids, size_t n, const pid_t *before, size_t 
 	return any;
 }
 
-/* Sends all descendants the signals, one after the other; 0 ends the list. Repeats while there is
- * anybody new: a list that is made while a process ends may lack its siblings. */
-static void signal_tree(const int *signals)
+/* Sends all descendants of a process the signals, one after the other; 0 ends the list. Repeats
+ * while there is anybody new: a list that is made while a process ends may lack its siblings. */
+static void signal_tree(pid_t root, const int *signals)
 {
 	pid_t *before = NULL;
 	size_t n_before = 0;
@@ -194,8 +204,8 @@ static void signal_tree(const int *signals)
 	for (unsigned round = 0; more && round < ROUNDS; round++) {
 		pid_t *pids = NULL;
 		size_t n = 0;
-		if (process_tree_list(getpid(), &pids, &n) < 0)
-			n = search_descendants(&pids);
+		if (process_tree_list(root, &pids, &n) < 0)
+			n = search_descendants(root, &pids);
 		more = signal_all(pids, n, before, n_before, signals);
 		free(before);
 		before = pids;
@@ -206,8 +216,20 @@ static void signal_tree(const int *signals)
 	free(before);
 }
 
-/* Waits for a child to end, until the time is over (-1: no limit) or a request to end comes.
- * Returns its pid, 0 when nothing came, -1 when there is no child. */
+static void record(const char *name, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+/* Takes what the sandbox says, and records the program that it has started. */
+static void hear(void)
+{
+	pid_t known = box.program;
+	sandboxed_hear(&box);
+	if (box.program != known)
+		record("pid", "%d %llu\n", (int)box.program, start_of(box.program));
+}
+
+/* Waits for a child to end, until the time is over (-1: no limit), a request to end comes, or the
+ * program in the sandbox has ended. Returns its pid, 0 when nothing came, -1 when there is no
+ * child. */
 static pid_t wait_child(int *ret_status, int timeout_ms, bool *ret_told)
 {
 	sigset_t signals;
@@ -215,10 +237,14 @@ static pid_t wait_child(int *ret_status, int timeout_ms, bool *ret_told)
 	sigaddset(&signals, SIGCHLD);
 	sigaddset(&signals, SIGTERM);
 	sigaddset(&signals, SIGHUP);
+	sigaddset(&signals, SIGIO);
 	int64_t deadline = now_ms() + timeout_ms;
 	for (;;) {
+		bool ended = box.ended;
+		if (words)
+			hear();
 		pid_t pid = waitpid(-1, ret_status, WNOHANG);
-		if (pid != 0)
+		if (pid != 0 || box.ended != ended)
 			return pid;
 		int64_t left = timeout_ms < 0 ? 3600 * 1000 : deadline - now_ms();
 		if (left <= 0)
@@ -238,15 +264,17 @@ static void make_end(void)
 {
 	if (group)
 		(void)cgroup_kill(group);
-	signal_tree((const int[]){SIGKILL, 0});
+	signal_tree(getpid(), (const int[]){SIGKILL, 0});
 }
 
-/* Ends every descendant: asks first, and kills after the grace. Keeps the program's own status. */
-static void end_tree(pid_t program, int *status)
+/* Ends every descendant: asks first, and kills after the grace. What makes a sandbox ends with the
+ * last process in it, and is not asked. Keeps the program's own status. */
+static void end_tree(pid_t program, int64_t grace_ms, int *status)
 {
-	int64_t make_at = now_ms() + KILL_GRACE_MS;
+	int64_t make_at = now_ms() + grace_ms;
+	pid_t root = words ? sandboxed_root(&box) : 0;
 	bool told;
-	signal_tree((const int[]){SIGHUP, SIGTERM, SIGCONT, 0});
+	signal_tree(root ? root : getpid(), (const int[]){SIGHUP, SIGTERM, SIGCONT, 0});
 	for (;;) {
 		int child_status;
 		int64_t left = make_at - now_ms();
@@ -263,7 +291,7 @@ static void end_tree(pid_t program, int *status)
 }
 
 /* Writes a one-line record that others see as a whole or not at all. */
-static void __attribute__((format(printf, 2, 3))) record(const char *name, const char *fmt, ...)
+static void record(const char *name, const char *fmt, ...)
 {
 	char temporary[64], line[128];
 	va_list args;
@@ -356,38 +384,89 @@ static void run_program(char **argv, int input, pid_t shim)
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	if (input >= 0)
 		dup2(input, STDIN_FILENO);
+	if (words)
+		sandboxed_exec(&box, words, argv);
 	execvp(argv[0], argv);
 	fprintf(stderr, "agentpoolfs: cannot run '%s': %s\n", argv[0], strerror(errno));
 	_exit(errno == ENOENT ? 127 : 126);
 }
 
+/* The status of the program, by that of our child. bwrap says how a program inside was killed by
+ * its exit code, which counts only where process 1 could not say it. */
+static int status_of(int child_status)
+{
+	if (!words)
+		return child_status;
+	if (box.ended)
+		return box.status;
+	bool killed = WIFEXITED(child_status) && WEXITSTATUS(child_status) > 128;
+	return killed ? WEXITSTATUS(child_status) - 128 : child_status;
+}
+
+/* Waits until the program has ended, or is to end; and ends what it has left. */
+static int see_to_its_end(pid_t child, bool is_command)
+{
+	int status = 0, child_status;
+	bool told = false;
+	pid_t pid;
+	do {
+		pid = wait_child(&child_status, -1, &told);
+		if (pid == child)
+			status = child_status;
+	} while (pid >= 0 && pid != child && !told && !box.ended);
+	bool oom = !told && is_oom(status_of(status));
+	end_tree(child, is_command ? 0 : KILL_GRACE_MS, &status);
+	status = status_of(status);
+	if (!is_command)
+		record_exit(status, oom);
+	return status;
+}
+
+static void usage(void)
+{
+	fprintf(stderr, "usage: agentpool-shim [-i] [-c GROUP] [-n FILES] [-o FILE [-e FILE]] "
+			"[-u NAME]... [-w WORDS [-p PATTERN]... [-d PLACE] [-x]] [--] DIR PROGRAM "
+			"[ARG...]\n");
+}
+
 int main(int argc, char **argv)
 {
 	static const char *const unset[] = {"TMUX", "TMUX_PANE", "CLAUDECODE"};
+	if (argc > 3 && strcmp(argv[1], "-z") == 0)
+		sandboxed_main(argv + 2);
 	for (size_t i = 0; i < sizeof unset / sizeof *unset; i++)
 		unsetenv(unset[i]);
-	const char *output = NULL, *errors = NULL;
-	bool by_lines = false;
+	const char *output = NULL, *errors = NULL, *place = NULL;
+	const char **patterns = calloc((size_t)argc, sizeof *patterns);
+	size_t n_patterns = 0;
+	bool by_lines = false, is_command = false;
 	int option;
-	while ((option = getopt(argc, argv, "+ic:e:n:o:u:")) != -1) {
+	while ((option = getopt(argc, argv, "+ixc:d:e:n:o:p:u:w:")) != -1) {
 		if (option == 'u')
 			unsetenv(optarg);
 		if (option == 'c')
 			group = optarg;
+		if (option == 'd')
+			place = optarg;
 		if (option == 'n')
 			n_files = strtoull(optarg, NULL, 10);
 		if (option == 'e')
 			errors = optarg;
 		if (option == 'o')
 			output = optarg;
+		if (option == 'p' && patterns)
+			patterns[n_patterns++] = optarg;
+		if (option == 'w')
+			words = optarg;
 		by_lines = by_lines || option == 'i';
+		is_command = is_command || option == 'x';
 	}
 	argv += optind;
-	if (argc - optind < 2) {
-		fprintf(stderr, "usage: agentpool-shim [-i] [-c GROUP] [-n FILES] [-o FILE "
-				"[-e FILE]] [-u NAME]... [--] DIR PROGRAM [ARG...]\n");
+	if (argc - optind < 2 || !patterns) {
+		usage();
 		return 2;
 	}
+	sandboxed_cut_environment(patterns, n_patterns);
 	records = open(argv[0], O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (records < 0) {
 		perror(argv[0]);
@@ -407,33 +486,34 @@ int main(int argc, char **argv)
 	sigaddset(&waited, SIGCHLD);
 	sigaddset(&waited, SIGTERM);
 	sigaddset(&waited, SIGHUP);
+	sigaddset(&waited, SIGIO);
 	sigprocmask(SIG_BLOCK, &waited, NULL);
 	prctl(PR_SET_CHILD_SUBREAPER, 1);
-	record_alive();
-	pid_t shim = getpid(), program = fork();
-	if (program < 0) {
+	if (words && !sandboxed_begin(&box, place)) {
+		perror("agentpool-shim: socket");
+		return 1;
+	}
+	if (!is_command)
+		record_alive();
+	pid_t shim = getpid(), child = fork();
+	if (child < 0) {
 		perror("agentpool-shim: fork");
 		return 1;
 	}
-	if (program == 0)
+	if (child == 0)
 		run_program(argv + 1, input, shim);
-	setpgid(program, program); /* parent and child both do it: whoever is first */
-	record("pid", "%d %llu\n", (int)program, start_of(program));
-
-	int status = 0;
-	bool told = false;
-	pid_t pid;
-	do {
-		int child_status;
-		pid = wait_child(&child_status, -1, &told);
-		if (pid == program)
-			status = child_status;
-	} while (pid >= 0 && pid != program && !told);
-	bool oom = !told && is_oom(status);
-	end_tree(program, &status);
-	record_exit(status, oom);
+	setpgid(child, child); /* parent and child both do it: whoever is first */
+	box.bwrap = child;
+	if (!words)
+		record("pid", "%d %llu\n", (int)child, start_of(child));
+	int status = see_to_its_end(child, is_command);
 	if (group)
 		(void)cgroup_remove(group); /* else the daemon does, or the next one */
+	if (is_command && WIFSIGNALED(status)) {
+		signal(WTERMSIG(status), SIG_DFL);
+		(void)raise(WTERMSIG(status)); /* pending, until it is let through */
+		sigprocmask(SIG_UNBLOCK, &waited, NULL);
+	}
 	/* Nothing runs after this. A sanitizer's search for leaks would, which stops the process:
 	 * it would hang for good if SIGCONT came, by which shims continue. */
 	_exit(WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status));

@@ -10,6 +10,7 @@
 #include "buf.h"
 #include "err.h"
 #include "process_tree.h"
+#include "words.h"
 
 struct backend;
 
@@ -18,6 +19,13 @@ struct terminal_size {
 };
 
 /* What to start; the strings need to live for the call only. */
+/* The sandbox of a program, for the shim. */
+struct backend_wall {
+	const char *words;	     /* file, as sandbox_write() writes it */
+	const char *const *patterns; /* of the environment, as sandboxed.h; NULL at the end */
+	const char *place;	     /* the agent's directory in the mount; NULL: not there */
+};
+
 struct backend_spawn {
 	const char *name; /* of the agent: unique in the pool */
 	const char *dir;  /* working directory */
@@ -29,9 +37,25 @@ struct backend_spawn {
 	const char *output_file; /* everything that it prints is appended to this file */
 	const char *errors_file; /* but for its standard error, which goes here; NULL: it does not.
 				  * Without terminals only */
+	const struct backend_wall *wall; /* NULL: it has no sandbox */
 	struct terminal_size size; /* of its terminal, which keeps it, whoever attaches */
 	bool input_fifo;	 /* its standard input is the FIFO `input` in record_dir */
 };
+
+/* Appends the options of the shim for a sandbox. */
+static inline void backend_wall_words(const struct backend_wall *wall, struct ap_words *ret)
+{
+	ap_words_add(ret, "-w");
+	ap_words_add(ret, wall->words);
+	for (const char *const *pattern = wall->patterns; pattern && *pattern; pattern++) {
+		ap_words_add(ret, "-p");
+		ap_words_add(ret, *pattern);
+	}
+	if (wall->place) {
+		ap_words_add(ret, "-d");
+		ap_words_add(ret, wall->place);
+	}
+}
 
 struct backend_terminal {
 	char session[32]; /* the agent's name; "" before it was spawned */

@@ -158,6 +158,8 @@ void shim_words(struct shim_backend *shims, const struct backend_spawn *spawn, c
 		ap_words_add(ret, "-e");
 		ap_words_add(ret, spawn->errors_file);
 	}
+	if (spawn->wall)
+		backend_wall_words(spawn->wall, ret);
 	ap_words_add(ret, "--");
 	ap_words_add(ret, spawn->record_dir);
 	for (const char *const *arg = spawn->argv; *arg; arg++)
