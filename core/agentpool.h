@@ -245,7 +245,7 @@ struct ap_stats {
 	bool closed;
 	int target;	    /* manual size, -1: automatic */
 	unsigned n_desired; /* the size that the policy, or a user, wants */
-	const char *breaker, *spawn_backend, *cgroup;
+	const char *breaker, *spawn_backend, *sandbox, *cgroup;
 	unsigned n_templates;
 	/* files written of the template that is being made, of how many; 0 of 0: none is */
 	unsigned n_files_done, n_files;

@@ -193,6 +193,8 @@ const struct tree_row tree_stats[] = {
 	      "why the last start failed; empty: it did not"),
 	VALUE(print_word, stats.spawn_backend, "spawn_backend",
 	      "how worktrees are made: overlay, btrfs, copy or git"),
+	VALUE(print_word, stats.sandbox, "sandbox",
+	      "whether programs are in a sandbox: no, yes, or yes, no network"),
 	VALUE(print_count, stats.n_templates, "templates",
 	      "checkouts that worktrees are made from"),
 	SILENT(print_count, stats.n_files_done, "template_files_done",

@@ -9,6 +9,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "cleanup.h"
 #include "jobs_internal.h"
 #include "shared.h"
 
@@ -292,11 +293,13 @@ struct ap_agent *agent_new_locked(struct ap_pool *pool, unsigned slot, unsigned 
 	agent->holder_fd = agent->permission = -1;
 	spending_init_agent(agent);
 	bool watched = loop_add(pool->loop, &agent->holder_ends, on_holder_ends) == 0;
-	if (watched && agent->dir && agent->worktree_path)
+	AP_CLEANUP_FREE char *git_dir = state_dir_path(pool, "git", agent->name);
+	if (watched && agent->dir && agent->worktree_path && git_dir)
 		agent->session = session_new(&pool->sessions,
 					     &(struct session_place){.name = agent->name,
 								     .dir = agent->dir,
-								     .cwd = agent->worktree_path},
+								     .cwd = agent->worktree_path,
+								     .git_dir = git_dir},
 					     &callbacks, agent);
 	if (!agent->session) {
 		loop_remove(pool->loop, &agent->holder_ends);

@@ -142,6 +142,32 @@ const struct ap_option_row ap_options[AP_N_OPTIONS] = {
 		 .initial = "200x50",
 		 .doc =
 			 "columns and rows of a terminal, from the next start of its program on"},
+	[AP_OPT_SANDBOX] = {"sandbox", .type = CHOICE_OF("no yes"), .when = AP_WHEN_MOUNT,
+			    .initial = "no", .alone = "yes",
+			    .doc = "programs reach their own work and nothing else"},
+	[AP_OPT_SANDBOX_NET] = {"sandbox_net", .type = CHOICE_OF("no yes"), .when = AP_WHEN_MOUNT,
+				.initial = "yes", .alone = "yes",
+				.doc = "a sandbox has the machine's network"},
+	[AP_OPT_SANDBOX_HIDE] = {"sandbox_hide", .type = AP_TYPE_TEXT,
+				 .initial = "~/.ssh ~/.gnupg ~/.aws ~/.azure ~/.kube ~/.docker "
+					    "~/.config/gh ~/.config/glab-cli ~/.config/hub "
+					    "~/.config/gcloud ~/.config/op ~/.config/containers "
+					    "~/.config/git/credentials ~/.git-credentials ~/.netrc "
+					    "~/.npmrc ~/.pypirc ~/.cargo/credentials.toml "
+					    "~/.password-store ~/.local/share/keyrings ~/.pki "
+					    "~/.mozilla ~/.config/google-chrome ~/.config/chromium "
+					    "~/.bash_history ~/.zsh_history "
+					    "~/.local/share/fish/fish_history /etc/shadow "
+					    "/etc/gshadow /etc/sudoers",
+				 .doc = "paths, with blanks between, that a sandbox hides; none: "
+					"nothing more"},
+	[AP_OPT_SANDBOX_ENV] = {"sandbox_env", .type = AP_TYPE_TEXT,
+				.initial = "!SSH_* !GPG_* !DBUS_* !XDG_RUNTIME_DIR !DISPLAY "
+					   "!WAYLAND_DISPLAY !XAUTHORITY !DOCKER_HOST !*_TOKEN "
+					   "!*_SECRET !*_SECRET_* !*_PASSWORD !*_PASSWD "
+					   "!*_PASSPHRASE !*_CREDENTIALS",
+				.doc = "patterns of a sandbox's environment: ! removes a name, the "
+				       "last one counts"},
 	[AP_OPT_STATE_DIR] = {"state_dir", .type = AP_TYPE_TEXT, .when = AP_WHEN_MOUNT,
 			      .initial = "", .doc = "where worktrees, output and sockets lie"},
 	[AP_OPT_PERSIST] = {"persist", .type = CHOICE_OF("no yes"), .when = AP_WHEN_MOUNT,

@@ -11,11 +11,23 @@
 #define PORT_FIRST 20000
 #define PORTS	   12000
 
+/* Gives the session what a sandbox of it is made by now. */
+static int renew_wall(struct ap_agent *agent, struct ap_err *err)
+{
+	AP_CLEANUP_FREE char *hide = config_text(agent->pool, AP_OPT_SANDBOX_HIDE);
+	AP_CLEANUP_FREE char *env = config_text(agent->pool, AP_OPT_SANDBOX_ENV);
+	return hide && env && session_set_wall(agent->session, hide, env) == 0
+		       ? 0
+		       : ap_err_errno(err, -ENOMEM, "%s", agent->name);
+}
+
 static int run_command(struct ap_agent *agent, enum ap_option option, const char *command,
 		       struct ap_err *err)
 {
 	int64_t limit_ns = ap_pool_config_number(agent->pool, AP_OPT_SPAWN_TIMEOUT);
-	int r = session_run(agent->session, command, limit_ns, err);
+	int r = renew_wall(agent, err);
+	if (r == 0)
+		r = session_run(agent->session, command, limit_ns, err);
 	return r < 0 ? ap_err_wrap(err, r, "%s", ap_options[option].name) : 0;
 }
 
@@ -52,6 +64,8 @@ int launch_program(struct ap_agent *agent, enum launch_kind kind, struct ap_err 
 	int r = kind == LAUNCH_AGAIN ? 0 : session_begin_output(agent->session, err);
 	if (r == 0 && (kind == LAUNCH_FIRST || kind == LAUNCH_CLEAN)) /* the worktree is new */
 		r = launch_setup(agent, err);
+	if (r == 0)
+		r = renew_wall(agent, err);
 	return r < 0 ? r : session_start(agent->session, kind == LAUNCH_FIRST, err);
 }
 

@@ -192,7 +192,7 @@ int ap_pool_new(struct ap_pool **ret, struct ap_pool_options *options, struct ap
 	    (r = state_dir_choose(pool, err)) < 0 ||
 	    (r = load_profile(pool, options->profiles, err)) < 0 ||
 	    (r = fill_session_host(pool, err)) < 0 || (r = check_base(pool, err)) < 0 ||
-	    (r = program_check(pool, err)) < 0) {
+	    (r = program_check(pool, err)) < 0 || (r = wall_begin(pool, err)) < 0) {
 		ap_pool_free(pool);
 		return r;
 	}
@@ -396,6 +396,7 @@ static void end_all(struct ap_pool *pool)
 
 unsigned ap_pool_stop(struct ap_pool *pool, struct ap_err *err)
 {
+	atomic_store(&pool->sessions.unserved, true);
 	state_dir_leave(pool);
 	pthread_mutex_lock(&pool->lock); /* `load` puts other texts in the place of the options */
 	pool->kept = ap_config_choice(&pool->config, AP_OPT_PERSIST) != 0;
@@ -468,6 +469,7 @@ void ap_pool_free(struct ap_pool *pool)
 	pthread_cond_destroy(&pool->looked);
 	pthread_mutex_destroy(&pool->lock);
 	pthread_mutex_destroy(&pool->sessions.seeding);
+	wall_end(pool);
 	free(pool->worktrees);
 	free(pool->mountpoint);
 	free(pool->shim);

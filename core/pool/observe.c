@@ -293,6 +293,7 @@ static void stats_locked(struct ap_pool *pool, const struct templates_stats *tem
 		.target = m->target,
 		.n_desired = machine_desired(m),
 		.breaker = breaker_state_name(m->breaker.state),
+		.sandbox = wall_word(pool),
 		.spawn_backend = spawn_backend_name(templates_backend(pool->templates)),
 		.n_templates = templates->n,
 		.n_files_done = templates->n_files_done,

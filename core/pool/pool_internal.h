@@ -150,6 +150,7 @@ struct ap_pool {
 	const char *const *argv;
 	struct profile *profile;      /* of the program */
 	struct session_host sessions; /* shared by all sessions */
+	struct session_wall wall;     /* sessions.wall, if they have one */
 	char *worktrees;	      /* the directory of all worktrees */
 	struct events *events;
 	char *mountpoint, *shim, *state_dir;
@@ -309,6 +310,17 @@ void request_answer(struct ap_request *request, int result, const struct ap_err 
 
 /* The number of a name such as agent-7; 0 if it is none. */
 unsigned agent_number(const char *name);
+
+/* --- wall.c --- */
+
+/* Tries the sandbox, if the options want one, and gives it to the sessions. Before the pool makes
+ * anything; needs repository and state directory chosen. Blocks for some milliseconds. -EINVAL,
+ * -ENOENT, -EPERM: the sentence says what is missing. */
+int wall_begin(struct ap_pool *pool, struct ap_err *err);
+void wall_end(struct ap_pool *pool);
+
+/* What is in force: "no", "yes", "yes, no network". */
+const char *wall_word(const struct ap_pool *pool);
 
 /* --- observe.c: pool->lock held --- */
 

@@ -513,6 +513,8 @@ static const struct key keys[] = {
 	{"conversation_log", set_conversation, 0, 0},
 	{"conversation_file", set_text, VALUE(conversation_file), 0},
 	{"conversation_from", set_text, VALUE(conversation_from), 0},
+	{"write", set_word, VALUE(writes), 0},
+	{"pass", set_word, VALUE(passes), 0},
 	{"set", set_env, VALUE(env), 0},
 	{"unset", set_env, VALUE(env), 0},
 	{"file", set_pair, VALUE(files), 0},
@@ -861,6 +863,8 @@ void profile_free(struct profile *profile)
 	for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
 		free(texts[i]);
 	words_fini(&values->args);
+	words_fini(&values->writes);
+	words_fini(&values->passes);
 	words_fini(&values->new_conversation);
 	words_fini(&values->resume);
 	words_fini(&values->own_conversation);

@@ -71,6 +71,8 @@ struct profile_values {
 	struct activity_rules rules;
 	struct profile_words args;  /* arguments between the program's name and the user's own */
 	struct profile_words env;   /* NAME=VALUE sets, NAME unsets */
+	struct profile_words writes; /* paths that a sandbox lets the program write */
+	struct profile_words passes; /* patterns of the environment that a sandbox lets through */
 	struct profile_words new_conversation; /* arguments that begin one of our choice */
 	struct profile_words resume;	       /* arguments that go on with one */
 	struct profile_words own_conversation; /* the user's arguments that choose one */

@@ -101,6 +101,9 @@ static void session_free(struct session *session)
 	pthread_mutex_destroy(&session->lock);
 	free(session->dir);
 	free(session->cwd);
+	free(session->git_dir);
+	free(session->hide);
+	free(session->env);
 	free(session);
 }
 
@@ -118,6 +121,7 @@ struct session *session_new(struct session_host *host, const struct session_plac
 	snprintf(session->name, sizeof session->name, "%s", place->name);
 	session->dir = strdup(place->dir);
 	session->cwd = strdup(place->cwd);
+	session->git_dir = strdup(place->git_dir ? place->git_dir : "");
 	session->over_fd = session->program_fd = -1;
 	session->started_ns = ap_clock_ns();
 	snprintf(session->why, sizeof session->why, "start: being made");
@@ -132,7 +136,7 @@ struct session *session_new(struct session_host *host, const struct session_plac
 	rule_init(session);
 	worker_once_init(&session->limit_tells, host->workers, limit_run, limit_rests);
 	bool init = !session->driver->init || session->driver->init(session);
-	if (!init || !session->dir || !session->cwd || !add_sources(session)) {
+	if (!init || !session->dir || !session->cwd || !session->git_dir || !add_sources(session)) {
 		remove_sources(session);
 		session_free(session);
 		return NULL;

@@ -38,11 +38,23 @@
 #define SESSION_KEYS_MAX     256	/* lines of keys that are not typed yet */
 #define SESSION_KEYS_BYTES   (64 << 10) /* of these lines in all */
 
+/* The directory in a session's own that its program may write to, also in a sandbox. */
+#define SESSION_LEFT "left"
+
 #define SESSION_CONVERSATION_MAX 128 /* bytes of a conversation's id, with the NUL */
 
 struct session;
 struct session_driver;
 struct prompt;
+
+/* The sandbox of all sessions of a host. */
+struct session_wall {
+	char *bwrap;		    /* its path, owned */
+	bool network;		    /* the machine's */
+	const char *shim;	    /* of backend_new() */
+	const char *state_dir;	    /* hidden */
+	const char *repo, *git_dir; /* the repository: its checkout and git directory */
+};
 
 /* Shared by all sessions of one creator, which fills it in. A closed session may outlive its host
  * while somebody holds a reference: freeing a session does not touch the host. */
@@ -56,6 +68,8 @@ struct session_host {
 	const char *repo, *worktrees, *mountpoint; /* ${REPO}, ${WORKTREES}; for AGENTPOOL_DIR */
 	atomic_int_least64_t max_prompt, output_limit; /* bytes */
 	_Atomic(struct terminal_size) terminal_size;   /* from the next start of a program on */
+	const struct session_wall *wall;	       /* NULL: its programs have no sandbox */
+	atomic_bool unserved;			       /* nobody answers in the mount any more */
 	atomic_bool closed;			       /* sessions conclude nothing any more */
 	pthread_mutex_t seeding; /* guards what follows; held while settings are made */
 	bool seeded;		 /* the profile's settings of the program are made */
@@ -143,6 +157,7 @@ struct session_place {
 	const char *name;
 	const char *dir; /* of records and output */
 	const char *cwd; /* the worktree */
+	const char *git_dir; /* of the worktree */
 };
 
 /* --- its life --- */
@@ -165,6 +180,13 @@ void session_submit(struct session *session, struct worker_job *job,
 
 /* Sets the ports that the program finds in its environment for its own use: `n` from `first` on. */
 void session_set_ports(struct session *session, unsigned first, unsigned n);
+
+/* Sets what sandboxes hide and which names of the environment they have from the next start on: the
+ * values of the options sandbox_hide and sandbox_env. -ENOMEM. */
+int session_set_wall(struct session *session, const char *hide, const char *env);
+
+/* Whether the program that an earlier daemon left is in a sandbox as it was started. */
+bool session_has_wall(const struct session *session);
 
 /* Begins a new output for the next start. -errno. */
 int session_begin_output(struct session *session, struct ap_err *err);

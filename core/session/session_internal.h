@@ -47,7 +47,7 @@ struct session {
 	const struct session_callbacks *callbacks;
 	void *owner;
 	char name[32];
-	char *dir, *cwd;
+	char *dir, *cwd, *git_dir;
 	struct worker_lane lane;      /* its jobs, one after the other */
 	struct worker_lane keys_lane; /* keys typed by hand, likewise */
 	pthread_mutex_t typing;	      /* held from a prompt's text to its Enter, and for keys; or
@@ -61,6 +61,7 @@ struct session {
 	struct backend_terminal terminal;
 	unsigned n_starts; /* output files begun: the number in the name of the present one */
 	unsigned port, n_ports;
+	char *hide, *env; /* session_set_wall(); NULL: not set yet */
 
 	pthread_mutex_t lock; /* guards what follows */
 	bool closed;
@@ -278,6 +279,23 @@ void count_adopted_locked(struct session *session);
 
 /* Another program starts. */
 void count_anew(const struct session *session);
+
+/* --- wall.c --- */
+
+#define WALL "wall" /* record of a program in a sandbox: the words of bwrap */
+
+/* The sandbox of the session's next program. */
+struct wall {
+	struct ap_buf words, place;
+	struct ap_words patterns;
+	struct backend_wall shim; /* for the backend; into the above */
+};
+
+/* Writes the words of a sandbox to the session's directory, under that name. The host has a wall.
+ */
+int wall_make(const struct session *session, const char *name, struct wall *ret,
+	      struct ap_err *err);
+void wall_fini(struct wall *wall);
 
 /* --- variables.c --- */
 

@@ -85,6 +85,11 @@ static int session_argv(struct ap_words *ret, struct session *session, struct ap
 static int write_files(const struct session *session, struct ap_err *err)
 {
 	const struct profile_pairs *files = &profile_values(session->host->profile)->files;
+	AP_CLEANUP_BUF struct ap_buf left = {0};
+	ap_buf_printf(&left, "%s/" SESSION_LEFT, session->dir);
+	int made = file_make_dirs(ap_buf_text(&left), err);
+	if (made < 0)
+		return made;
 	for (unsigned i = 0; i < files->n; i++) {
 		AP_CLEANUP_BUF struct ap_buf path = {0};
 		AP_CLEANUP_BUF struct ap_buf text = {0};
@@ -148,6 +153,22 @@ static void what_it_said(int fd, off_t from, struct ap_buf *ret)
 	ap_text_gist(text.data, n > 0 ? (size_t)n : 0, ret);
 }
 
+/* What runs a command: sh, where there is a wall by the shim, which makes the sandbox. */
+static void command_argv(const struct session *session, const char *command,
+			 const struct wall *wall, struct ap_words *ret)
+{
+	if (session->host->wall) {
+		ap_words_add(ret, session->host->wall->shim);
+		ap_words_add(ret, "-x");
+		backend_wall_words(&wall->shim, ret);
+		ap_words_add(ret, "--");
+		ap_words_add(ret, session->dir);
+	}
+	ap_words_add(ret, "/bin/sh");
+	ap_words_add(ret, "-c");
+	ap_words_add(ret, command);
+}
+
 int session_run(struct session *session, const char *command, int64_t limit_ns, struct ap_err *err)
 {
 	AP_CLEANUP_BUF struct ap_buf raw = {0};
@@ -156,13 +177,22 @@ int session_run(struct session *session, const char *command, int64_t limit_ns, 
 	AP_CLEANUP_CLOSE int log = file_open(ap_buf_text(&raw), O_RDWR | O_APPEND | O_NOFOLLOW, 0);
 	if (log < 0)
 		return ap_err_errno(err, log, "%s", ap_buf_text(&raw));
+	struct wall wall = {.shim = {.words = NULL}};
+	AP_CLEANUP_WORDS struct ap_words argv = {NULL, 0, false};
 	int r = session_env(&env, session, err);
+	if (r == 0 && session->host->wall)
+		r = wall_make(session, "wall.command", &wall, err);
+	if (r == 0)
+		command_argv(session, command, &wall, &argv);
+	wall_fini(&wall);
+	if (r == 0 && argv.failed)
+		r = ap_err_errno(err, -ENOMEM, "%s", session->name);
 	if (r < 0)
 		return r;
 	off_t from = lseek(log, 0, SEEK_END);
 	r = process_run(
 		&(struct process_run){
-			.argv = (const char *const[]){"/bin/sh", "-c", command, NULL},
+			.argv = (const char *const *)argv.at,
 			.env = (const char *const *)env.at,
 			.dir = session->cwd,
 			.limit_ns = limit_ns,
@@ -228,8 +258,16 @@ static int start_program(struct session *session, bool first, struct ap_err *err
 	session->input_cut = false; /* the cut line went to the last program */
 	pthread_mutex_unlock(&session->typing);
 	program_starts(session);
-	return (first ? host->backend->ops->spawn : host->backend->ops->respawn)(
-		host->backend, &spawn, &session->terminal, err);
+	struct wall wall = {.shim = {.words = NULL}};
+	if (host->wall) {
+		r = wall_make(session, WALL, &wall, err);
+		spawn.wall = &wall.shim;
+	}
+	if (r == 0)
+		r = (first ? host->backend->ops->spawn : host->backend->ops->respawn)(
+			host->backend, &spawn, &session->terminal, err);
+	wall_fini(&wall);
+	return r;
 }
 
 int session_start(struct session *session, bool first, struct ap_err *err)

@@ -360,8 +360,8 @@ pool = sys.argv[1]
 garbage = [b"-1", b"-1\n", b"1e99", b"\n", b" \n", b"0x10\n", b"1\n2\n", b"1\0\n", b"\0", b"nan\n", b"+\n", b"1 2\n",
            b"99999999999999999999\n", b"\xff\xfe\n", open(sys.argv[2], "rb").read()]
 fixed = {"hard_cap", "program", "program_profile", "state_dir", "persist", "durability", "spawn_backend", "git",
-         "allow_foreign_repo", "umask", "uid", "gid"}  # at the mount
-takes_any_text = {"setup", "teardown"}
+         "allow_foreign_repo", "umask", "uid", "gid", "sandbox", "sandbox_net"}  # at the mount
+takes_any_text = {"setup", "teardown", "sandbox_hide", "sandbox_env"}
 for name in sorted(set(os.listdir(pool + "/config")) - fixed - takes_any_text):
     path = pool + "/config/" + name
     before = open(path).read()
