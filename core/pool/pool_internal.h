@@ -319,6 +319,10 @@ unsigned agent_number(const char *name);
 int wall_begin(struct ap_pool *pool, struct ap_err *err);
 void wall_end(struct ap_pool *pool);
 
+/* Whether the program that runs of the agent with that directory was started without the sandbox
+ * that the options want. */
+bool wall_lacks(const struct ap_pool *pool, const char *agent_dir);
+
 /* What is in force: "no", "yes", "yes, no network". */
 const char *wall_word(const struct ap_pool *pool);
 

@@ -545,6 +545,10 @@ static int open_left(struct recovery *recovery, const struct left *left, const c
 	if (r < 0)
 		return r;
 	r = pool->backend->ops->adopt(pool->backend, name, terminal, err);
+	if (r == 0 && wall_lacks(pool, dir)) { /* its lease goes on, without a program */
+		terminal->shim = 0;
+		r = -ESRCH;
+	}
 	if (r != -ESRCH)
 		return r;
 	r = end_left(pool, name, dir, err); /* processes that outlived the terminal */

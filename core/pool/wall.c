@@ -16,6 +16,13 @@ const char *wall_word(const struct ap_pool *pool)
 	return pool->wall.network ? "yes" : "yes, no network";
 }
 
+bool wall_lacks(const struct ap_pool *pool, const char *agent_dir)
+{
+	AP_CLEANUP_BUF struct ap_buf path = {0};
+	ap_buf_printf(&path, "%s/" SESSION_WALL, agent_dir);
+	return pool->sessions.wall && access(ap_buf_text(&path), F_OK) < 0;
+}
+
 int wall_begin(struct ap_pool *pool, struct ap_err *err)
 {
 	struct session_wall *wall = &pool->wall;

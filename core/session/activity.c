@@ -64,7 +64,9 @@ static bool is_terminal(pid_t pid, unsigned long fd)
 	snprintf(path, sizeof path, "/proc/%d/fd/%lu", (int)pid, fd);
 	ssize_t n = readlink(path, link, sizeof link - 1);
 	link[n > 0 ? n : 0] = '\0';
-	return strncmp(link, "/dev/pts/", 9) == 0 || strcmp(link, "/dev/tty") == 0;
+	/* bwrap has the terminal of a sandbox at /dev/console, where ttyname(3) finds it */
+	return strncmp(link, "/dev/pts/", 9) == 0 || strcmp(link, "/dev/tty") == 0 ||
+	       strcmp(link, "/dev/console") == 0;
 }
 
 /* Whether a process waits for its terminal and for nothing else, in a read or, as readline does, in

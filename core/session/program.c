@@ -57,7 +57,7 @@ void program_starts(struct session *session)
 	remove_record(session, "pid");
 	remove_record(session, "exit");
 	remove_record(session, "paused");
-	remove_record(session, WALL);
+	remove_record(session, SESSION_WALL);
 	count_anew(session);
 	pthread_mutex_lock(&session->lock);
 	session->activity = AP_ACTIVITY_STARTING;

@@ -38,6 +38,9 @@
 #define SESSION_KEYS_MAX     256	/* lines of keys that are not typed yet */
 #define SESSION_KEYS_BYTES   (64 << 10) /* of these lines in all */
 
+/* The record of a program that was started in a sandbox: the words of bwrap. */
+#define SESSION_WALL "wall"
+
 /* The directory in a session's own that its program may write to, also in a sandbox. */
 #define SESSION_LEFT "left"
 
@@ -184,9 +187,6 @@ void session_set_ports(struct session *session, unsigned first, unsigned n);
 /* Sets what sandboxes hide and which names of the environment they have from the next start on: the
  * values of the options sandbox_hide and sandbox_env. -ENOMEM. */
 int session_set_wall(struct session *session, const char *hide, const char *env);
-
-/* Whether the program that an earlier daemon left is in a sandbox as it was started. */
-bool session_has_wall(const struct session *session);
 
 /* Begins a new output for the next start. -errno. */
 int session_begin_output(struct session *session, struct ap_err *err);

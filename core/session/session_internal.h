@@ -282,8 +282,6 @@ void count_anew(const struct session *session);
 
 /* --- wall.c --- */
 
-#define WALL "wall" /* record of a program in a sandbox: the words of bwrap */
-
 /* The sandbox of the session's next program. */
 struct wall {
 	struct ap_buf words, place;

@@ -260,7 +260,7 @@ static int start_program(struct session *session, bool first, struct ap_err *err
 	program_starts(session);
 	struct wall wall = {.shim = {.words = NULL}};
 	if (host->wall) {
-		r = wall_make(session, WALL, &wall, err);
+		r = wall_make(session, SESSION_WALL, &wall, err);
 		spawn.wall = &wall.shim;
 	}
 	if (r == 0)

@@ -30,13 +30,6 @@ int session_set_wall(struct session *session, const char *hide, const char *env)
 	return 0;
 }
 
-bool session_has_wall(const struct session *session)
-{
-	AP_CLEANUP_BUF struct ap_buf path = {0};
-	ap_buf_printf(&path, "%s/" WALL, session->dir);
-	return access(ap_buf_text(&path), F_OK) == 0;
-}
-
 /* --- paths --- */
 
 /* Appends a path with the home directory in place of ~ at its beginning. */
