@@ -42,6 +42,8 @@ struct backend_spawn {
 	bool input_fifo;	 /* its standard input is the FIFO `input` in record_dir */
 };
 
+#define BACKEND_WALL_PROCESSES 2 /* of a tree: bwrap, and process 1 inside */
+
 /* Appends the options of the shim for a sandbox. */
 static inline void backend_wall_words(const struct backend_wall *wall, struct ap_words *ret)
 {

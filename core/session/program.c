@@ -89,7 +89,11 @@ int program_started(struct session *session, struct ap_err *err)
 							   &session->terminal, err);
 	if (over_fd < 0)
 		return over_fd;
+	AP_CLEANUP_BUF struct ap_buf wall = {0};
+	ap_buf_printf(&wall, "%s/" SESSION_WALL, session->dir);
+	bool walled = access(ap_buf_text(&wall), F_OK) == 0;
 	pthread_mutex_lock(&session->lock);
+	session->walled = walled;
 	int r = loop_watch_fd(session->host->loop, &session->program_ends, over_fd);
 	if (session->over_fd >= 0)
 		close(session->over_fd);

@@ -732,8 +732,11 @@ int session_usage(struct session *session, struct process_table *table, struct p
 	pthread_mutex_lock(&session->lock);
 	struct backend_terminal running = session->running;
 	unsigned start = session->start;
+	bool walled = session->walled;
 	pthread_mutex_unlock(&session->lock);
 	int r = backend->ops->usage(backend, &running, table, ret);
+	if (r == 0 && walled && ret->n_processes > BACKEND_WALL_PROCESSES)
+		ret->n_processes -= BACKEND_WALL_PROCESSES;
 	pthread_mutex_lock(&session->lock);
 	if (r == 0 && session->start == start) {
 		cpu_average_add(&session->cpu, ret->cpu_ns, ap_clock_ns());

@@ -78,6 +78,7 @@ struct session {
 	int over_fd; /* readable when the program and all its processes have ended; -1: none */
 	struct loop_source program_ends; /* watches over_fd */
 	struct backend_terminal running; /* the terminal as it was when its program was started */
+	bool walled;			 /* it was started in a sandbox */
 	pid_t program;			 /* 0: not known yet, or ended */
 	int program_fd; /* pidfd: readable when the program has ended; -1: not known yet */
 	unsigned start; /* goes up with every start of the program */

@@ -123,7 +123,7 @@ mount_again() { # MIN MAX [OPTION...] [-- PROGRAM...]
     await pool_answers
 }
 
-# Starts the daemon, and waits for nothing.
+# Starts the daemon, and waits for nothing. POOL_OPTIONS are options of every mount, such as sandbox=yes.
 start_pool() { # MIN MAX [OPTION...] [-- PROGRAM...]
     local min=$1 max=$2
     shift 2
@@ -133,7 +133,7 @@ start_pool() { # MIN MAX [OPTION...] [-- PROGRAM...]
         shift
     done
     mkdir -p "$POOL" 2>/dev/null || true # a dead mount may be there
-    "$AGENTPOOLFS" -f -o "state_dir=$STATE,min_pool_size=$min,max_pool_size=$max" "${options[@]}" \
+    "$AGENTPOOLFS" -f -o "state_dir=$STATE,min_pool_size=$min,max_pool_size=$max${POOL_OPTIONS:+,$POOL_OPTIONS}" "${options[@]}" \
         "$REPO" "$POOL" "$@" >"$DIR/log" 2>&1 3>&- &
     DAEMON=$!
 }

@@ -390,14 +390,14 @@ has_used() { # NAME VALUE
     await value_is "$JOB/activity" ready
     echo input_tokens 100 >"$JOB/usage"
     crash_pool
-    echo input_tokens 130 >"$STATE/agents/agent-1/usage"
+    echo input_tokens 130 >"$STATE/agents/agent-1/left/usage"
     hook_pool mount_again
     assert_equal "$(value "$JOB/usage" input_tokens)" 130
     echo restart >"$JOB/ctl"
     await value_is "$JOB/activity" ready
-    assert [ ! -e "$STATE/agents/agent-1/usage" ]
+    assert [ ! -e "$STATE/agents/agent-1/left/usage" ]
     crash_pool
-    ln -s /etc/passwd "$STATE/agents/agent-1/usage"
+    ln -s /etc/passwd "$STATE/agents/agent-1/left/usage"
     hook_pool mount_again
     assert_equal "$(value "$JOB/usage" input_tokens)" 130
 }
