@@ -33,7 +33,7 @@ install_missing() {
 }
 
 needs_to_build=(gcc libc6-dev meson ninja-build pkg-config libfuse3-dev libsqlite3-dev libpcre2-dev libjansson-dev libgit2-dev)
-needs_to_run=(fuse3 git tmux)
+needs_to_run=(fuse3 git tmux bubblewrap)
 
 # build DIR [MESON_OPTION...]: configures once and builds, all or $build_only; prints only what goes wrong.
 build_only=()

@@ -27,6 +27,7 @@
 
 #define WORDS_MAX  (1 << 20) /* bytes of the file of words */
 #define SOCKET_FD  3	     /* in process 1, which has no other descriptor but the program's */
+#define FAILED	   126	     /* exit code: nothing was started */
 #define OUR_MOUNTS "fuse.agentpoolfs"
 
 #ifndef LANDLOCK_SCOPE_ABSTRACT_UNIX_SOCKET
@@ -49,7 +50,7 @@ struct message {
 static void __attribute__((noreturn)) die(const char *what)
 {
 	fprintf(stderr, "agentpoolfs: the sandbox: %s: %s\n", what, strerror(errno));
-	_exit(126);
+	_exit(FAILED);
 }
 
 void sandboxed_cut_environment(const char *const *patterns, size_t n)
@@ -160,7 +161,8 @@ static bool hide_pool(const char *path, const char *dir)
 					 OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC)
 			  : -1;
 	if (mount("agentpoolfs", path, "tmpfs", flags, "mode=0755,nr_inodes=64,size=64k") < 0)
-		return errno == ENOENT; /* under what is hidden already */
+		/* it lies under what is hidden, or where the user may not go */
+		return errno == ENOENT || errno == ENOTDIR || errno == EACCES;
 	if (tree >= 0 &&
 	    (!make_dirs(dir) ||
 	     syscall(SYS_move_mount, tree, "", AT_FDCWD, dir, MOVE_MOUNT_F_EMPTY_PATH) < 0 ||
@@ -243,9 +245,11 @@ void sandboxed_hear(struct sandboxed *box)
 	while (take_message(box, &message, &from)) {
 		if (message.said == SAID_READY && box->init == 0) {
 			box->init = from;
-			if (!complete_from_within(box) ||
-			    write(box->tells, "", 1) != 1) /* else it starts nothing */
-				kill(box->bwrap, SIGKILL);
+			if (!complete_from_within(box) || write(box->tells, "", 1) != 1) {
+				kill(box->bwrap, SIGKILL); /* it has started nothing */
+				box->ended = true;
+				box->status = FAILED << 8;
+			}
 		} else if (message.said == SAID_PROGRAM && box->program == 0) {
 			box->program = from;
 		} else if (message.said == SAID_ENDED && from == box->init && !box->ended) {
@@ -269,7 +273,7 @@ static void say(int socket, enum said said, int status)
 {
 	const struct message message = {.said = (int)said, .status = status};
 	if (write(socket, &message, sizeof message) != sizeof message)
-		_exit(126);
+		_exit(FAILED);
 }
 
 /* Keeps the program from the abstract sockets of the machine, such as X11's, which belong to the
@@ -303,7 +307,7 @@ static void __attribute__((noreturn)) run(int socket, char **argv)
 	say(socket, SAID_PROGRAM, 0);
 	execvp(argv[0], argv);
 	fprintf(stderr, "agentpoolfs: cannot run '%s': %s\n", argv[0], strerror(errno));
-	_exit(errno == ENOENT ? 127 : 126);
+	_exit(errno == ENOENT ? 127 : FAILED);
 }
 
 void sandboxed_main(char **argv)
@@ -319,7 +323,7 @@ void sandboxed_main(char **argv)
 		die("its descriptors");
 	say(socket, SAID_READY, 0);
 	if (read(socket, &go, 1) != 1)
-		_exit(126);
+		_exit(FAILED);
 	pid_t program = fork();
 	if (program < 0)
 		die("fork");

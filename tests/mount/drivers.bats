@@ -34,7 +34,7 @@ driver_pool() { # HOW [OPTION...]
     local how=$1 profile=$DIR/$DRIVER.conf
     shift
     if [ $DRIVER = acp ]; then
-        echo 'mode = acp' >"$profile"
+        printf '%s\n' 'mode = acp' "write = $DIR/acp/" "write = $DIR/$DRIVER/" >"$profile" # for a run with sandbox=yes
         ACP_HOME=$DIR/acp ACP_PROMPTS=$PROMPTS "$how" 1 1 -o "program_profile=$profile" "$@" \
             -- python3 -u "$BATS_TEST_DIRNAME/acp_agent.py"
         return
@@ -54,6 +54,7 @@ question = execute ^(?<title>May I\?)$
 option = allow_once (1)\. (Yes) => y
 option = reject_once (2)\. (No)$ => n
 END
+    echo "write = $DIR/$DRIVER/" >>"$profile"
     PROGRAM_PROMPTS=$PROMPTS "$how" 1 1 -o "program_profile=$profile" "$@" -- python3 "$BATS_TEST_DIRNAME/program.py"
 }
 
