@@ -23,6 +23,9 @@
  *     -x        is a command that somebody waits for: without records, and what the program leaves
  *               is killed at once
  *
+ * agentpool-shim -r PID PLACE: has that directory of the mount take the place of the one that is in
+ * the sandbox of the process.
+ *
  * Its records in DIR: `alive`, its pid, locked as long as it lives; `pid`, of the program, and its
  * start as the kernel counts it; `exit`, one line "code N TIME" or "signal N TIME"; "signal 9 (out
  * of memory) TIME" where the group's bound ended it. */
@@ -434,6 +437,8 @@ int main(int argc, char **argv)
 	static const char *const unset[] = {"TMUX", "TMUX_PANE", "CLAUDECODE"};
 	if (argc > 3 && strcmp(argv[1], "-z") == 0)
 		sandboxed_main(argv + 2);
+	if (argc == 4 && strcmp(argv[1], "-r") == 0)
+		return sandboxed_renew((pid_t)atoi(argv[2]), argv[3]);
 	for (size_t i = 0; i < sizeof unset / sizeof *unset; i++)
 		unsetenv(unset[i]);
 	const char *output = NULL, *errors = NULL, *place = NULL;

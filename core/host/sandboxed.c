@@ -171,11 +171,26 @@ static bool hide_pool(const char *path, const char *dir)
 	return mount(NULL, path, NULL, MS_REMOUNT | MS_BIND | MS_RDONLY | flags, NULL) == 0;
 }
 
+/* Opens the mount namespace of a process, and the user namespace that it belongs to. */
+static bool open_namespaces(pid_t inside, int *ret_user, int *ret_mounts)
+{
+	char path[64];
+	snprintf(path, sizeof path, "/proc/%d/ns/mnt", (int)inside);
+	*ret_mounts = open(path, O_RDONLY | O_CLOEXEC);
+	*ret_user = *ret_mounts < 0 ? -1 : ioctl(*ret_mounts, NS_GET_USERNS);
+	return *ret_user >= 0;
+}
+
+static bool enter(int user, int mounts)
+{
+	return setns(user, CLONE_NEWUSER) == 0 && setns(mounts, CLONE_NEWNS) == 0;
+}
+
 static void complete(int user, int mounts, const struct ap_buf *table, const char *dir)
 {
 	struct mounts_row *rows = NULL;
 	size_t n = 0;
-	if (setns(user, CLONE_NEWUSER) < 0 || setns(mounts, CLONE_NEWNS) < 0)
+	if (!enter(user, mounts))
 		die("its namespaces");
 	/* else what is mounted on the machine from now on comes in, writable: another pool's mount,
 	 * a disk */
@@ -190,17 +205,31 @@ static void complete(int user, int mounts, const struct ap_buf *table, const cha
 	_exit(0);
 }
 
+int sandboxed_renew(pid_t inside, const char *dir)
+{
+	int user, mounts;
+	int tree = (int)syscall(SYS_open_tree, AT_FDCWD, dir, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+	if (tree < 0 || !open_namespaces(inside, &user, &mounts) || !enter(user, mounts)) {
+		perror("agentpoolfs: the sandbox: its namespaces");
+		return 1;
+	}
+	(void)umount2(dir, MNT_DETACH); /* the dead one, unless it is gone */
+	if (syscall(SYS_move_mount, tree, "", AT_FDCWD, dir, MOVE_MOUNT_F_EMPTY_PATH) < 0) {
+		perror(dir);
+		return 1;
+	}
+	return 0;
+}
+
 /* Completes the sandbox by a process that goes into its namespaces. They belong to the user, who
  * has all capabilities in them; nothing of the agent's runs there yet. */
 static bool complete_from_within(const struct sandboxed *box)
 {
 	AP_CLEANUP_BUF struct ap_buf table = {0};
-	char path[64];
+	AP_CLEANUP_CLOSE int user = -1;
+	AP_CLEANUP_CLOSE int mounts = -1;
 	int status;
-	snprintf(path, sizeof path, "/proc/%d/ns/mnt", (int)box->init);
-	AP_CLEANUP_CLOSE int mounts = open(path, O_RDONLY | O_CLOEXEC);
-	AP_CLEANUP_CLOSE int user = mounts < 0 ? -1 : ioctl(mounts, NS_GET_USERNS);
-	if (user < 0 || mounts_read(box->init, &table) < 0) {
+	if (!open_namespaces(box->init, &user, &mounts) || mounts_read(box->init, &table) < 0) {
 		perror("agentpoolfs: the sandbox: its namespaces");
 		return false;
 	}

@@ -37,6 +37,10 @@ void sandboxed_hear(struct sandboxed *box);
 /* Whose descendants are the program and what it started: process 1's; 0: there is none now. */
 pid_t sandboxed_root(const struct sandboxed *box);
 
+/* Has the agent's directory of a new mount take the place of the one that a dead daemon left in the
+ * sandbox that a process is in. Returns an exit code. Needs the right to mount out here. */
+int sandboxed_renew(pid_t inside, const char *dir);
+
 /* The shim as process 1 inside: `argv` is the socket's number and the program. Does not return. */
 void sandboxed_main(char **argv);
 

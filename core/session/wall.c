@@ -11,9 +11,12 @@
 #include "cleanup.h"
 #include "file.h"
 #include "mounts.h"
+#include "process.h"
 #include "sandbox.h"
 #include "session_internal.h"
 #include "text.h"
+
+#define RENEW_LIMIT (10 * AP_SECOND)
 
 int session_set_wall(struct session *session, const char *hide, const char *env)
 {
@@ -195,6 +198,39 @@ int wall_make(const struct session *session, const char *name, struct wall *ret,
 		.place = served ? ap_buf_text(&ret->place) : NULL,
 	};
 	return r;
+}
+
+static void renew(struct worker_job *worker_job)
+{
+	struct session_job *job = ap_container_of(worker_job, struct session_job, job);
+	struct session *session = job->session;
+	AP_CLEANUP_BUF struct ap_buf place = {0};
+	char pid[16];
+	pthread_mutex_lock(&session->lock);
+	unsigned start = session->start;
+	pthread_mutex_unlock(&session->lock);
+	know_program(session, start);
+	pthread_mutex_lock(&session->lock);
+	snprintf(pid, sizeof pid, "%d", (int)session->program);
+	bool lives = session->start == start && session->program_fd >= 0;
+	pthread_mutex_unlock(&session->lock);
+	ap_buf_printf(&place, "%s/agents/%s", session->host->mountpoint, session->name);
+	if (lives && is_served(session)) /* fails for an ordinary user, who mounts nothing */
+		(void)process_run(
+			&(struct process_run){
+				.argv = (const char *const[]){session->host->wall->shim, "-r", pid,
+							      ap_buf_text(&place), NULL},
+				.limit_ns = RENEW_LIMIT,
+			},
+			NULL);
+	session_job_free(job);
+}
+
+void wall_renew(struct session *session)
+{
+	struct session_job *job = session->host->wall ? session_job_new(session, renew, "") : NULL;
+	if (job) /* else it leads nowhere until the next start */
+		session_submit(session, &job->job, renew);
 }
 
 void wall_fini(struct wall *wall)

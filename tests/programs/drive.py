@@ -115,6 +115,8 @@ class Program(Pool):
             return {"PATH": path, **setup(pool.home, f"http://127.0.0.1:{port}", pool.repo)}
 
         options = "max_memory_mb=0,max_cpu_percent=0" + (f",program_profile={profile}" if profile else "")
+        if "POOL_OPTIONS" in os.environ:  # of every mount, such as sandbox=yes
+            options += "," + os.environ["POOL_OPTIONS"]
         super().__init__(agentpoolfs, options, [f"{modules}/{command}"], prepare)
 
     def write(self, name, text):
