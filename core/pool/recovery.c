@@ -474,6 +474,8 @@ static void set_going(struct ap_agent *agent, const struct store_lease *lease)
 	bool alive = record.terminal.shim != 0;
 	if (session_take_up(agent->session, alive, NULL) < 0)
 		(void)session_take_up(agent->session, false, NULL); /* the program has just ended */
+	else if (alive)
+		session_renew_wall(agent->session);
 	enum ap_reason reason = lease->token ? why_over(agent, lease) : AP_REASON_NONE;
 	go_on_with_prompts(agent, reason == AP_REASON_NONE && alive);
 	if (reason)

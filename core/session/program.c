@@ -218,8 +218,6 @@ int session_take_up(struct session *session, bool alive, struct ap_err *err)
 		program_ended(session, start);
 	else if (r == 0 && session->driver->taken_up)
 		session->driver->taken_up(session);
-	if (alive && r == 0 && session->walled)
-		wall_renew(session);
 	count_left(session);
 	return r;
 }

@@ -188,6 +188,11 @@ void session_set_ports(struct session *session, unsigned first, unsigned n);
  * values of the options sandbox_hide and sandbox_env. -ENOMEM. */
 int session_set_wall(struct session *session, const char *hide, const char *env);
 
+/* Has AGENTPOOL_DIR of a program in a sandbox, which an earlier daemon has left, lead into this
+ * daemon's mount, by a job in the lane, as that mount may not answer yet. Where this daemon may not
+ * mount it leads nowhere until the next start. Does not block. */
+void session_renew_wall(struct session *session);
+
 /* Begins a new output for the next start. -errno. */
 int session_begin_output(struct session *session, struct ap_err *err);
 

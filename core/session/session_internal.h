@@ -296,11 +296,6 @@ int wall_make(const struct session *session, const char *name, struct wall *ret,
 	      struct ap_err *err);
 void wall_fini(struct wall *wall);
 
-/* Has AGENTPOOL_DIR of a program in a sandbox, which an earlier daemon has left, lead into this
- * daemon's mount, once that answers; where this daemon may not, it leads nowhere. In the lane, by a
- * job of its own. */
-void wall_renew(struct session *session);
-
 /* --- variables.c --- */
 
 /* Append a text of the profile with ${NAME} and ${NAME:-OTHERWISE} replaced by their values;
@@ -308,6 +303,9 @@ void wall_renew(struct session *session);
 void expand(const struct session *session, const char *text, size_t len, struct ap_buf *ret);
 void expand_with(const struct session *session, const char *text, const char *conversation,
 		 struct ap_buf *ret);
+
+/* The profile's word about PATH: "PATH=VALUE" sets it, "PATH" unsets it. NULL: none. */
+const char *profile_path(const struct session_host *host);
 
 /* --- program.c --- */
 

@@ -22,18 +22,6 @@ static void words_expand(struct ap_words *words, const struct session *session, 
 	ap_words_take(words, &word);
 }
 
-/* The profile's word about PATH: "PATH=VALUE" sets it, "PATH" unsets it. NULL: none. */
-static const char *profile_path(const struct session_host *host)
-{
-	const struct profile_words *env = &profile_values(host->profile)->env;
-	const char *found = NULL;
-	for (unsigned i = 0; i < env->n; i++) {
-		if (strcmp(env->at[i], "PATH") == 0 || strncmp(env->at[i], "PATH=", 5) == 0)
-			found = env->at[i];
-	}
-	return found;
-}
-
 /* AGENTPOOL_PORT_1 to _N, and AGENTPOOL_PORT, which is the first. */
 static void add_ports(struct ap_words *ret, const struct session *session)
 {
@@ -283,19 +271,4 @@ int session_start(struct session *session, bool first, struct ap_err *err)
 	if (r == 0 && session->driver->started)
 		session->driver->started(session);
 	return r;
-}
-
-bool session_path(const struct session_host *host, struct ap_buf *ret)
-{
-	const char *word = profile_path(host);
-	const struct session nobody = {.host = (struct session_host *)host, .dir = (char *)""};
-	if (!word) {
-		ap_buf_adds(ret, getenv("PATH") ? getenv("PATH") : "");
-		return true;
-	}
-	if (strstr(word, "${DIR") || strstr(word, "${NAME") || strstr(word, "${WORKTREE"))
-		return false;
-	if (word[4] == '=')
-		expand(&nobody, word + 5, strlen(word + 5), ret);
-	return true;
 }

@@ -1,4 +1,5 @@
-/* The variables of a profile, ${NAME} and ${NAME:-OTHERWISE}: what they stand for in a session. */
+/* The variables of a profile, ${NAME} and ${NAME:-OTHERWISE}: what they stand for in a session; and
+ * the PATH that it has by them. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -90,4 +91,30 @@ void expand_with(const struct session *session, const char *text, const char *co
 	}
 	ap_buf_adds(&named, text);
 	expand(session, ap_buf_text(&named), named.len, ret);
+}
+
+const char *profile_path(const struct session_host *host)
+{
+	const struct profile_words *env = &profile_values(host->profile)->env;
+	const char *found = NULL;
+	for (unsigned i = 0; i < env->n; i++) {
+		if (strcmp(env->at[i], "PATH") == 0 || strncmp(env->at[i], "PATH=", 5) == 0)
+			found = env->at[i];
+	}
+	return found;
+}
+
+bool session_path(const struct session_host *host, struct ap_buf *ret)
+{
+	const char *word = profile_path(host);
+	const struct session nobody = {.host = (struct session_host *)host, .dir = (char *)""};
+	if (!word) {
+		ap_buf_adds(ret, getenv("PATH") ? getenv("PATH") : "");
+		return true;
+	}
+	if (strstr(word, "${DIR") || strstr(word, "${NAME") || strstr(word, "${WORKTREE"))
+		return false;
+	if (word[4] == '=')
+		expand(&nobody, word + 5, strlen(word + 5), ret);
+	return true;
 }

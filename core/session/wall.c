@@ -200,37 +200,46 @@ int wall_make(const struct session *session, const char *name, struct wall *ret,
 	return r;
 }
 
-static void renew(struct worker_job *worker_job)
+static void renew(const struct session *session, pid_t program)
+{
+	AP_CLEANUP_BUF struct ap_buf place = {0};
+	char pid[16];
+	snprintf(pid, sizeof pid, "%d", (int)program);
+	ap_buf_printf(&place, "%s/agents/%s", session->host->mountpoint, session->name);
+	if (!is_served(session))
+		return;
+	(void)process_run(/* fails for an ordinary user, who mounts nothing */
+			  &(struct process_run){
+				  .argv = (const char *const[]){session->host->wall->shim, "-r",
+								pid, ap_buf_text(&place), NULL},
+				  .limit_ns = RENEW_LIMIT,
+			  },
+			  NULL);
+}
+
+static void job_renew_wall(struct worker_job *worker_job)
 {
 	struct session_job *job = ap_container_of(worker_job, struct session_job, job);
 	struct session *session = job->session;
-	AP_CLEANUP_BUF struct ap_buf place = {0};
-	char pid[16];
 	pthread_mutex_lock(&session->lock);
 	unsigned start = session->start;
 	pthread_mutex_unlock(&session->lock);
 	know_program(session, start);
 	pthread_mutex_lock(&session->lock);
-	snprintf(pid, sizeof pid, "%d", (int)session->program);
-	bool lives = session->start == start && session->program_fd >= 0;
+	bool lives = session->start == start && session->walled && session->program_fd >= 0;
+	pid_t program = session->program;
 	pthread_mutex_unlock(&session->lock);
-	ap_buf_printf(&place, "%s/agents/%s", session->host->mountpoint, session->name);
-	if (lives && is_served(session)) /* fails for an ordinary user, who mounts nothing */
-		(void)process_run(
-			&(struct process_run){
-				.argv = (const char *const[]){session->host->wall->shim, "-r", pid,
-							      ap_buf_text(&place), NULL},
-				.limit_ns = RENEW_LIMIT,
-			},
-			NULL);
+	if (lives)
+		renew(session, program);
 	session_job_free(job);
 }
 
-void wall_renew(struct session *session)
+void session_renew_wall(struct session *session)
 {
-	struct session_job *job = session->host->wall ? session_job_new(session, renew, "") : NULL;
-	if (job) /* else it leads nowhere until the next start */
-		session_submit(session, &job->job, renew);
+	struct session_job *job =
+		!session->host->wall ? NULL : session_job_new(session, job_renew_wall, "");
+	if (job) /* else AGENTPOOL_DIR leads nowhere until the next start */
+		session_submit(session, &job->job, job_renew_wall);
 }
 
 void wall_fini(struct wall *wall)
