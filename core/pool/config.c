@@ -162,10 +162,11 @@ const struct ap_option_row ap_options[AP_N_OPTIONS] = {
 				 .doc = "paths, with blanks between, that a sandbox hides; none: "
 					"nothing more"},
 	[AP_OPT_SANDBOX_ENV] = {"sandbox_env", .type = AP_TYPE_TEXT,
-				.initial = "!SSH_* !GPG_* !DBUS_* !XDG_RUNTIME_DIR !DISPLAY "
-					   "!WAYLAND_DISPLAY !XAUTHORITY !DOCKER_HOST !*_TOKEN "
-					   "!*_SECRET !*_SECRET_* !*_PASSWORD !*_PASSWD "
-					   "!*_PASSPHRASE !*_CREDENTIALS",
+				.initial =
+					"!SSH_* !GPG_* !DBUS_* !XDG_RUNTIME_DIR !TMPDIR !DISPLAY "
+					"!WAYLAND_DISPLAY !XAUTHORITY !DOCKER_HOST !*_TOKEN "
+					"!*_SECRET !*_SECRET_* !*_PASSWORD !*_PASSWD "
+					"!*_PASSPHRASE !*_CREDENTIALS",
 				.doc = "patterns of a sandbox's environment: ! removes a name, the "
 				       "last one counts"},
 	[AP_OPT_STATE_DIR] = {"state_dir", .type = AP_TYPE_TEXT, .when = AP_WHEN_MOUNT,

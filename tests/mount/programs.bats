@@ -462,7 +462,8 @@ END
 }
 
 @test "a program that is retired ends by its own command" {
-    echo "set = GOODBYE=$DIR/goodbye" >> "$PROFILE"
+    printf '%s\n' "set = GOODBYE=$DIR/said/goodbye" "write = $DIR/said/" >> "$PROFILE"
+    mkdir "$DIR/said"
     mount_pool 1 2 -o "program_profile=$PROFILE" -- python3 "$BATS_TEST_DIRNAME/program.py"
     echo 2 > "$POOL/scale"
     await value_is "$POOL/stats/idle_agents" 2
@@ -470,7 +471,7 @@ END
     await value_is "$POOL/agents/agent-2/activity" ready
     echo 1 > "$POOL/scale"
     await value_is "$POOL/stats/total_agents" 1
-    assert_equal "$(cat "$DIR/goodbye")" "goodbye"
+    assert_equal "$(cat "$DIR/said/goodbye")" "goodbye"
 }
 
 @test "exit_status tells how the last program ended, and when" {
@@ -565,10 +566,10 @@ END
 @test "no control sequence reaches a reader of output or screen, output.raw has them" {
     mount_pool 1 1
     echo job > "$POOL/acquire"
-    cat > "$DIR/evil" <<'END'
+    cat > "$HOME/evil" <<'END'
 printf '\033[31mred\033[0m \033]0;title\007 \033]52;c;ZXZpbA==\033\\ \302\2331mc1\302\235x\302\234 \2331m \033P1$r\033\\ \033[6n end\n'
 END
-    echo "cat $DIR/evil | sh" > "$JOB/prompt"
+    echo "cat ~/evil | sh" > "$JOB/prompt"
     assert_equal "$(wait_for_job)" ready
     assert contains "$JOB/output" " end"
     local file
