@@ -132,9 +132,16 @@ static void add_machine(const struct sandbox_plan *plan, struct ap_words *ret)
 					    "/dev",
 					    "--proc",
 					    "/proc"};
+	/* bwrap itself leaves writable what the owner of these files writes without a capability:
+	 * as root, core_pattern. -try: not every kernel has all of them */
+	static const char *const of_kernel[] = {
+		"/proc/sys", "/proc/sysrq-trigger", "/proc/irq",  "/proc/bus",
+		"/proc/fs",  "/proc/acpi",	    "/proc/scsi", "/proc/asound"};
 	char own[64];
 	for (size_t i = 0; i < sizeof first / sizeof *first; i++)
 		ap_words_add(ret, first[i]);
+	for (size_t i = 0; i < sizeof of_kernel / sizeof *of_kernel; i++)
+		add(ret, "--ro-bind-try", of_kernel[i], of_kernel[i]);
 	if (!plan->network)
 		ap_words_add(ret, "--unshare-net");
 	snprintf(own, sizeof own, "/run/user/%u", plan->uid);

@@ -5,7 +5,8 @@
  * bwrap mounts one thing after the other, in the order of its words, and what comes later lies on
  * top:
  *
- *     1. the whole machine, read-only; a /dev and a /proc of its own
+ *     1. the whole machine, read-only; a /dev and a /proc of its own, of which what sets the kernel
+ *        is read-only
  *     2. /tmp, /var/tmp and /run, empty and writable (/dev/shm is in the new /dev)
  *     3. of what lay there: what the program is started from, read-only (`reads`)
  *     4. what the profile lists, writable (`writes`), where that is not hidden

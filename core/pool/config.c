@@ -158,7 +158,8 @@ const struct ap_option_row ap_options[AP_N_OPTIONS] = {
 					    "~/.mozilla ~/.config/google-chrome ~/.config/chromium "
 					    "~/.bash_history ~/.zsh_history "
 					    "~/.local/share/fish/fish_history /etc/shadow "
-					    "/etc/gshadow /etc/sudoers",
+					    "/etc/gshadow /etc/sudoers /var/lib/incus /var/lib/lxd "
+					    "/var/snap/lxd",
 				 .doc = "paths, with blanks between, that a sandbox hides; none: "
 					"nothing more"},
 	[AP_OPT_SANDBOX_ENV] = {"sandbox_env", .type = AP_TYPE_TEXT,
