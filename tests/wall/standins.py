@@ -75,12 +75,14 @@ def human(directory, command):
     signal.signal(signal.SIGTERM, lambda *_: (os.kill(pid, signal.SIGKILL), os._exit(0)))
     os.write(terminal, command.encode() + b"\n")
     with open(f"{directory}/human.screen", "wb", buffering=0) as file:
-        ready(directory, "human", os.readlink(f"/proc/{pid}/fd/0") + "\n")
         while True:
             try:
                 file.write(os.read(terminal, 65536))
             except OSError:
                 sys.exit()
+            at = os.readlink(f"/proc/{pid}/fd/0")  # what is read first is but the echo: it may not have its terminal yet
+            if at.startswith("/dev/pts/") and not os.path.exists(f"{directory}/human.ready"):
+                ready(directory, "human", f"{at}\n")
 
 
 {"serve": serve, "victim": victim, "human": human}[sys.argv[1]](*sys.argv[2:])

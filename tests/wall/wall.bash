@@ -14,13 +14,14 @@ readonly CREDENTIALS=".gnupg/private-keys-v1.d/key .aws/credentials .netrc .git-
 
 # --- the ground ---
 
-# Not below /tmp, /run or /dev/shm, which a wall has of its own: what lies here is hidden by name or not at all.
+# As a user has it: all in his home directory, and that not below /tmp, /var/tmp, /run or /dev/shm, which a wall has of its
+# own: what lies here is hidden by name or not at all.
 make_wall() {
-    WALL=$(mktemp -d /var/tmp/agentpool-wall-XXXXXX)
-    export WALL DIR=$WALL REPO=$WALL/repo STATE=$WALL/state POOL=$WALL/pool SECRET=secret-$RANDOM$RANDOM MARK=mark-$RANDOM$RANDOM
-    export HOME=$WALL/home GIT_CONFIG_GLOBAL=/dev/null GIT_CONFIG_NOSYSTEM=1
+    WALL=$(mktemp -d /var/lib/agentpool-wall-XXXXXX 2>/dev/null || mktemp -d "$HOME/agentpool-wall-XXXXXX")
+    export WALL DIR=$WALL REPO=$WALL/home/app POOL=$WALL/home/pool SECRET=secret-$RANDOM$RANDOM MARK=mark-$RANDOM$RANDOM
+    export STATE=$WALL/home/.local/state/agentpoolfs/wall HOME=$WALL/home GIT_CONFIG_GLOBAL=/dev/null GIT_CONFIG_NOSYSTEM=1
     unset TMUX TMUX_PANE XDG_STATE_HOME XDG_CONFIG_HOME
-    OUT=$WALL/outside TEMPORARY=$(mktemp -d /tmp/agentpool-wall-XXXXXX) SHARED=$(mktemp /dev/shm/agentpool-wall-XXXXXX)
+    OUT=$WALL/home/documents TEMPORARY=$(mktemp -d /tmp/agentpool-wall-XXXXXX) SHARED=$(mktemp /dev/shm/agentpool-wall-XXXXXX)
     RUNTIME=$(mktemp -d /run/lock/agentpool-wall-XXXXXX 2>/dev/null || mktemp -d "$TEMPORARY/runtime-XXXXXX")
     export OUT TEMPORARY SHARED RUNTIME
     PIDS=()
@@ -33,7 +34,7 @@ make_wall() {
     git -C "$REPO" commit -qm more
     git -C "$REPO" branch precious
     OBJECT=$(echo precious | git -C "$REPO" hash-object -w --stdin)
-    make_repo "$WALL/repo2"
+    make_repo "$HOME/app2"
     start_standins
     export OBJECT GITHUB_TOKEN=$SECRET-environment DEPLOY_SECRET=$SECRET-environment AWS_SECRET_ACCESS_KEY=$SECRET-environment
     export SSH_AUTH_SOCK=$RUNTIME/ssh-agent.sock DBUS_SESSION_BUS_ADDRESS=unix:path=$RUNTIME/bus
@@ -93,14 +94,14 @@ mount_pools() { # WALL'S OPTIONS: none, or sandbox=yes
     await test -e "$WALL/seen/human.ready"
     await grep -qa agent- "$WALL/seen/human.screen"
     (
-        DIR=$WALL/second REPO=$WALL/repo2 STATE=$WALL/state2 POOL=$WALL/pool2
+        DIR=$WALL/second REPO=$HOME/app2 STATE=${STATE}2 POOL=$HOME/pool2
         mount_pool 2 3 ${1:+-o "$1,sandbox_net=no"} || exit 1
         echo attacker >"$POOL/acquire"
         timeout 60 cat "$POOL/leases/attacker/wait" >/dev/null
         echo "$DAEMON" >"$WALL/seen/second"
     ) || return 1
     SECOND=$(cat "$WALL/seen/second")
-    export FIRST SECOND POOL2=$WALL/pool2 PIDS_LEFT="${PIDS[*]}"
+    export FIRST SECOND POOL2=$HOME/pool2 PIDS_LEFT="${PIDS[*]}"
     arm "$POOL" && arm "$POOL2"
 }
 
@@ -118,7 +119,7 @@ T_VICTIM=$VICTIM T_ADDRESS=${victim[0]} T_SIZE=${victim[1]} T_SEGMENT=${victim[2
 T_SSH_AGENT='$RUNTIME/ssh-agent.sock $TEMPORARY/ssh-agent.sock $HOME/.1password/agent.sock'
 T_DOCKER='$RUNTIME/docker.sock $HOME/.docker/run/docker.sock' T_BUS='$RUNTIME/bus' T_SYSTEMD='$RUNTIME/systemd/private'
 T_ABSTRACT='@$MARK' T_PORT=$(cat "$WALL/seen/loopback.port") T_RUN='$RUNTIME' T_TMP='$TEMPORARY' T_SHM='$SHARED'
-T_POOL='$POOL' T_STATE='$STATE' T_REPO='$REPO' T_POOL2='$POOL2' T_STATE2='$WALL/state2'
+T_POOL='$POOL' T_STATE='$STATE' T_REPO='$REPO' T_POOL2='$POOL2' T_STATE2='${STATE}2'
 T_SECOND='$(basename "$(readlink "$POOL/leases/second")")' T_SECOND_TREE='$(readlink "$POOL/leases/second/worktree")'
 T_OBJECT='${OBJECT:0:2}/${OBJECT:2}' T_TERMINAL='$(cat "$WALL/seen/human.ready")' T_KEY_NAME='$KEY_NAME' T_KEY_NUMBER='$KEY_NUMBER'
 PYTHONDONTWRITEBYTECODE=1
@@ -130,7 +131,7 @@ unmount_pools() {
     for label in attacker second spare more; do
         if [ -e "$POOL/leases/$label" ]; then echo "$label discard" >"$POOL/release" || result=1; fi
     done
-    DAEMON=${FIRST:-} && POOL=$WALL/pool && unmount_pool || result=1
+    DAEMON=${FIRST:-} && unmount_pool || result=1
     if [ -n "${POOL2:-}" ]; then
         if [ -e "$POOL2/leases/attacker" ]; then echo "attacker discard" >"$POOL2/release" || result=1; fi
         if [ -e "$POOL2/leases/stolen" ]; then echo "stolen discard" >"$POOL2/release" || result=1; fi
@@ -142,8 +143,8 @@ unmount_pools() {
     while read -r pid _; do
         if [ -n "$pid" ]; then kill -9 "$pid" 2>/dev/null || true; fi
     done < <(left_processes)
-    if mountpoint -q "$WALL/pool"; then umount -l "$WALL/pool"; fi
-    if mountpoint -q "$WALL/pool2"; then umount -l "$WALL/pool2"; fi
+    if mountpoint -q "$POOL"; then umount -l "$POOL"; fi
+    if mountpoint -q "$HOME/pool2"; then umount -l "$HOME/pool2"; fi
     if [ "${KEY_NUMBER:-0}" != 0 ]; then keyctl unlink "$KEY_NUMBER" @u || true; fi
     rm -rf "$WALL" "$TEMPORARY" "$SHARED" "$RUNTIME"
     return $result
