@@ -1,5 +1,5 @@
-"""Reads the disk and the memory of the machine, by nodes that are there and by nodes that it makes. Success: one can be
-read."""
+"""Reads the disk, the memory, the console and the kernel's log of the machine, by nodes that are there and by nodes that
+it makes. Success: one can be read."""
 
 import os
 import stat
@@ -10,7 +10,7 @@ from calls import trying
 
 def read(path):
     fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    print(path, len(os.read(fd, 512)))
+    print(path, len(os.read(fd, 8192)))
     return True
 
 
@@ -30,7 +30,7 @@ for name in os.listdir("/dev"):
         status = os.stat(path)
     except OSError:
         continue
-    if name in ("mem", "port") or (stat.S_ISBLK(status.st_mode) and status.st_rdev in disks):
+    if name in ("mem", "port", "kmsg", "vcs", "vcs1") or (stat.S_ISBLK(status.st_mode) and status.st_rdev in disks):
         found = bool(trying(read, path)) or found
 for number, disk in enumerate(disks):
     for place in (".wall", os.environ["T_OUT"], "/dev", "/tmp", "/dev/shm"):
