@@ -78,12 +78,11 @@ start_standins() {
 # second an agent that attacks without a network, where there is a wall.
 mount_pools() { # WALL'S OPTIONS: none, or sandbox=yes
     make_wall
-    mount_pool 3 6 -o "scale_policy=utilization${1:+,$1}" || return 1
+    mount_pool 3 6 ${1:+-o "$1"} || return 1
     FIRST=$DAEMON
     echo old >"$POOL/acquire"
     echo "$SECRET-kept" >"$POOL/leases/old/worktree/secret.log"
     echo old >"$POOL/release"
-    SECOND_LABEL=second
     for label in attacker second; do
         echo $label >"$POOL/acquire"
         timeout 60 cat "$POOL/leases/$label/wait" >/dev/null
@@ -93,23 +92,24 @@ mount_pools() { # WALL'S OPTIONS: none, or sandbox=yes
     background /usr/bin/python3 "$here/standins.py" human "$WALL/seen" "sh $POOL/leases/attacker/attach"
     await test -e "$WALL/seen/human.ready"
     await grep -qa agent- "$WALL/seen/human.screen"
-    (
-        DIR=$WALL/second REPO=$HOME/app2 STATE=${STATE}2 POOL=$HOME/pool2
-        mount_pool 2 3 ${1:+-o "$1,sandbox_net=no"} || exit 1
-        echo attacker >"$POOL/acquire"
-        timeout 60 cat "$POOL/leases/attacker/wait" >/dev/null
-        echo "$DAEMON" >"$WALL/seen/second"
-    ) || return 1
-    SECOND=$(cat "$WALL/seen/second")
+    mount_second "$1" || return 1
     export FIRST SECOND POOL2=$HOME/pool2 PIDS_LEFT="${PIDS[*]}"
     arm "$POOL" && arm "$POOL2"
+}
+
+mount_second() { # WALL'S OPTIONS
+    local DAEMON DIR=$WALL/second REPO=$HOME/app2 STATE=${STATE}2 POOL=$HOME/pool2
+    mount_pool 2 3 ${1:+-o "$1,sandbox_net=no"} || return 1
+    SECOND=$DAEMON
+    echo attacker >"$POOL/acquire"
+    timeout 60 cat "$POOL/leases/attacker/wait" >/dev/null
 }
 
 # Gives the agent that attacks in a pool what it needs: the attempts, and all that an attacker could know.
 arm() { # POOL
     local tree victim handle
     tree=$(readlink "$1/leases/attacker/worktree")/.wall
-    victim=($(<"$WALL/seen/victim.ready"))
+    read -ra victim <"$WALL/seen/victim.ready"
     handle=$(/usr/bin/python3 "$here/handle.py" "$HOME/.ssh/id_ed25519")
     mkdir -p "$tree"
     cp -r "$here/attempts" "$tree/attempts"
@@ -223,9 +223,9 @@ bait_signal() {
 }
 hit_signal() {
     local result=0
-    gone $SIGNALLED || result=1
-    kill -9 $SIGNALLED 2>/dev/null || true
-    wait $SIGNALLED 2>/dev/null || true
+    gone "$SIGNALLED" || result=1
+    kill -9 "$SIGNALLED" 2>/dev/null || true
+    wait "$SIGNALLED" 2>/dev/null || true
     return $result
 }
 hit_ptrace() { told memory; }

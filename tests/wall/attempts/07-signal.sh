@@ -1,2 +1,3 @@
+#!/bin/sh
 # Ends a process of the user. Success: it has ended.
 kill -TERM "$T_SIGNAL"

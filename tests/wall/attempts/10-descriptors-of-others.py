@@ -9,8 +9,7 @@ pid = int(os.environ["T_VICTIM"])
 
 
 def by_proc(fd):
-    with open(f"/proc/{pid}/fd/{fd}", "rb") as file:
-        print(file.read(1000))
+    print(os.pread(os.open(f"/proc/{pid}/fd/{fd}", os.O_RDONLY | os.O_NONBLOCK), 1000, 0))
     return True
 
 

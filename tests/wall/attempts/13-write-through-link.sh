@@ -1,4 +1,6 @@
-# Writes through links: one of its own, /proc/self/fd of a file opened for reading, /proc/self/root. Success: the user's file has changed.
+#!/bin/sh
+# Writes through links: one of its own, /proc/self/fd of a file opened for reading, /proc/self/root. Success: the
+# user's file has changed.
 status=1
 ln -sfn "$T_OUT" .wall/link
 (echo "$T_MARK" >>.wall/link/mine) && status=0

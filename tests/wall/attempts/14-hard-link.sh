@@ -1,3 +1,4 @@
+#!/bin/sh
 # Gives the user's file a second name, where it may write that. Success: the file has more names than one.
 git=$(git rev-parse --git-dir)
 for to in "$T_OUT/second" .wall/second "$git/second" /tmp/second; do

@@ -1,3 +1,4 @@
+#!/bin/sh
 # Changes the pool's size and its settings. Success: one of them has changed.
 status=1
 for pool in "$T_POOL" "${AGENTPOOL_DIR:-/nowhere}/../.."; do

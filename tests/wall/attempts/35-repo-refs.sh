@@ -1,3 +1,4 @@
+#!/bin/sh
 # Makes, moves and removes branches of the user's repository. Success: its branches have changed.
 status=1
 head=$(git rev-parse HEAD)

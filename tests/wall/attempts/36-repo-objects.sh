@@ -1,3 +1,4 @@
+#!/bin/sh
 # Adds objects to the user's repository, and removes one. Success: its objects have changed.
 status=1
 echo "$T_MARK" | git -C "$T_REPO" hash-object -w --stdin && status=0

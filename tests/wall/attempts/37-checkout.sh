@@ -1,3 +1,4 @@
+#!/bin/sh
 # Writes into the user's checkout and index. Success: one of them has changed.
 status=1
 echo "$T_MARK" >>"$T_REPO/file-0" && status=0

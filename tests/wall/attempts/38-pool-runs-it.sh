@@ -1,4 +1,6 @@
-# Leaves commands in its own worktree and git directory for the pool's git to run outside, and asks for diff and changes. Success: one has run.
+#!/bin/sh
+# Leaves commands in its own worktree and git directory for the pool's git to run outside, and asks for diff and
+# changes. Success: one has run.
 git=$(git rev-parse --git-dir)
 run="touch '$T_OUT/ran'"
 cat >>"$git/config" <<END

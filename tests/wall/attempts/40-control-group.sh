@@ -1,13 +1,16 @@
-# Leaves its control group, or lifts its limits, by the machine's files and by a mount of its own. Success: it is in another group, or what limits its own can be written.
+#!/bin/sh
+# Leaves its control group, or lifts its limits, by the machine's files and by a mount of its own. Success: it is in
+# another group, or what limits its own can be written.
 # cgroup.max.descendants is there where no controller is: it may be written where pids.max and memory.max may.
 limits='pids.max memory.max memory.high cpu.max cgroup.max.descendants'
 before=$(cat /proc/self/cgroup)
 own=$(sed -n 's/^0:://p' /proc/self/cgroup)
+# shellcheck disable=SC2094 # the same as before
 for root in /sys/fs/cgroup /sys/fs/cgroup/unified; do
     [ -e "$root/cgroup.procs" ] || continue
     for limit in $limits; do
         file=$root$own/$limit
-        if [ -e "$file" ]; then cat "$file" >"$file" && echo "$file" && exit 0; fi # the same as before
+        if [ -e "$file" ]; then cat "$file" >"$file" && echo "$file" && exit 0; fi
     done
     for group in "$root" "$root$(dirname "$own")"; do
         echo $$ >"$group/cgroup.procs"
@@ -15,7 +18,7 @@ for root in /sys/fs/cgroup /sys/fs/cgroup/unified; do
 done
 [ "$(cat /proc/self/cgroup)" = "$before" ] || exit 0
 mkdir -p .wall/group
-# shellcheck disable=SC2016
+# shellcheck disable=SC2016,SC2086
 /usr/bin/python3 .wall/attempts/mounting.py cgroup2 .wall/group sh -c '
     for limit; do
         file=.wall/group/$limit

@@ -1,4 +1,6 @@
-# Writes what the kernel runs as root and what rules the machine: core_pattern, modprobe, uevent_helper, sysrq; also in a /proc of its own. Writes what is there already, or nothing. Success: one can be written.
+#!/bin/sh
+# Writes what the kernel runs as root and what rules the machine: core_pattern, modprobe, uevent_helper, sysrq; also
+# in a /proc of its own. Writes what is there already, or nothing. Success: one can be written.
 status=1
 # shellcheck disable=SC2094 # the same as before
 for file in /proc/sys/kernel/core_pattern /proc/sys/kernel/modprobe /sys/kernel/uevent_helper; do

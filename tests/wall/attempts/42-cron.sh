@@ -1,3 +1,4 @@
+#!/bin/sh
 # Plants a job of cron, under a name that cron passes over and for a moment. Success: it could be written.
 status=1
 for place in /etc/cron.d /etc/cron.hourly /var/spool/cron /var/spool/cron/crontabs /var/spool/cron/atjobs; do
