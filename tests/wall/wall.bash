@@ -128,10 +128,11 @@ END
 
 unmount_pools() {
     local pid result=0
-    for label in attacker second spare more; do
+    [ -n "${WALL:-}" ] || return 0
+    for label in attacker second spare more; do # what attempts have made of them is nobody's work
         if [ -e "$POOL/leases/$label" ]; then echo "$label discard" >"$POOL/release" || result=1; fi
     done
-    DAEMON=${FIRST:-} && unmount_pool || result=1
+    DAEMON=${FIRST:-${DAEMON:-}} && unmount_pool || result=1
     if [ -n "${POOL2:-}" ]; then
         if [ -e "$POOL2/leases/attacker" ]; then echo "attacker discard" >"$POOL2/release" || result=1; fi
         if [ -e "$POOL2/leases/stolen" ]; then echo "stolen discard" >"$POOL2/release" || result=1; fi
@@ -145,6 +146,8 @@ unmount_pools() {
     done < <(left_processes)
     if mountpoint -q "$POOL"; then umount -l "$POOL"; fi
     if mountpoint -q "$HOME/pool2"; then umount -l "$HOME/pool2"; fi
+    remove_groups
+    STATE=${STATE}2 remove_groups
     if [ "${KEY_NUMBER:-0}" != 0 ]; then keyctl unlink "$KEY_NUMBER" @u || true; fi
     rm -rf "$WALL" "$TEMPORARY" "$SHARED" "$RUNTIME"
     return $result
