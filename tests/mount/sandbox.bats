@@ -321,7 +321,7 @@ PY
 @test "without bwrap the mount is refused, and says what to install" {
     mkdir "$DIR/bin" "$POOL"
     local name
-    for name in git tmux fusermount3 bash sh true; do ln -s "$(command -v $name)" "$DIR/bin/$name"; done
+    for name in git tmux fusermount3 bash sh true; do ln -s "$(type -P $name)" "$DIR/bin/$name"; done
     PATH=$DIR/bin run "$AGENTPOOLFS" -o "sandbox=yes,state_dir=$STATE" "$REPO" "$POOL"
     assert_failure
     assert_output "agentpoolfs: sandbox=yes: there is no bwrap in PATH: install the package bubblewrap"
@@ -357,7 +357,7 @@ PY
     mount_pool 1 1 -o sandbox=yes
     local shim words=$STATE/agents/agent-1/wall times
     shim=$(tr '\0' '\n' <"/proc/$(cat "$STATE/agents/agent-1/alive")/cmdline" | head -n 1)
-    times=$(python3 - "$shim" "$words" <<'PY'
+    times=$(sh "$POOL/agents/agent-1/enter" python3 - "$shim" "$words" <<'PY'
 import subprocess, sys, time
 shim, words = sys.argv[1:]
 def cost(*more):
