@@ -47,6 +47,7 @@
 #include <unistd.h>
 
 #include "cgroup.h"
+#include "cleanup.h"
 #include "process_tree.h"
 #include "sandboxed.h"
 
@@ -367,6 +368,16 @@ static bool go_away(const char *output, const char *errors)
 	       dup2(out, STDOUT_FILENO) >= 0 && dup2(err, STDERR_FILENO) >= 0;
 }
 
+/* Goes into the group; with a sandbox into one below it: a program that has a namespace of groups,
+ * as bwrap makes it, sees the one that it began in as the root, and may write its limits. */
+static void enter_group(void)
+{
+	AP_CLEANUP_FREE char *below = NULL;
+	if (!words || asprintf(&below, "%s/inside", group) < 0 ||
+	    (mkdir(below, 0755) < 0 && errno != EEXIST) || !cgroup_enter(below))
+		(void)cgroup_enter(group); /* else it runs without */
+}
+
 static void run_program(char **argv, int input, pid_t shim)
 {
 	sigset_t none;
@@ -376,7 +387,7 @@ static void run_program(char **argv, int input, pid_t shim)
 	if (getppid() != shim)
 		_exit(126);
 	if (group)
-		(void)cgroup_enter(group); /* else it runs without */
+		enter_group();
 	limit_files();
 	setpgid(0, 0);
 	signal(SIGTTOU, SIG_IGN);

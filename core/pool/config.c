@@ -148,20 +148,22 @@ const struct ap_option_row ap_options[AP_N_OPTIONS] = {
 	[AP_OPT_SANDBOX_NET] = {"sandbox_net", .type = CHOICE_OF("no yes"), .when = AP_WHEN_MOUNT,
 				.initial = "yes", .alone = "yes",
 				.doc = "a sandbox has the machine's network"},
-	[AP_OPT_SANDBOX_HIDE] = {"sandbox_hide", .type = AP_TYPE_TEXT,
-				 .initial = "~/.ssh ~/.gnupg ~/.aws ~/.azure ~/.kube ~/.docker "
-					    "~/.config/gh ~/.config/glab-cli ~/.config/hub "
-					    "~/.config/gcloud ~/.config/op ~/.config/containers "
-					    "~/.config/git/credentials ~/.git-credentials ~/.netrc "
-					    "~/.npmrc ~/.pypirc ~/.cargo/credentials.toml "
-					    "~/.password-store ~/.local/share/keyrings ~/.pki "
-					    "~/.mozilla ~/.config/google-chrome ~/.config/chromium "
-					    "~/.bash_history ~/.zsh_history "
-					    "~/.local/share/fish/fish_history /etc/shadow "
-					    "/etc/gshadow /etc/sudoers /var/lib/incus /var/lib/lxd "
-					    "/var/snap/lxd",
-				 .doc = "paths, with blanks between, that a sandbox hides; none: "
-					"nothing more"},
+	[AP_OPT_SANDBOX_HIDE] =
+		{"sandbox_hide", .type = AP_TYPE_TEXT,
+		 .initial = "~/.ssh ~/.gnupg ~/.aws ~/.azure ~/.kube ~/.docker "
+			    "~/.config/gh ~/.config/glab-cli ~/.config/hub "
+			    "~/.config/gcloud ~/.config/op ~/.config/containers "
+			    "~/.config/git/credentials ~/.git-credentials ~/.netrc "
+			    "~/.npmrc ~/.pypirc ~/.cargo/credentials.toml "
+			    "~/.password-store ~/.local/share/keyrings ~/.pki ~/.1password "
+			    "~/.mozilla ~/.config/google-chrome ~/.config/chromium "
+			    "~/.bash_history ~/.zsh_history "
+			    "~/.local/share/fish/fish_history /etc/shadow "
+			    "/etc/gshadow /etc/sudoers /var/lib/incus /var/lib/lxd "
+			    "/var/snap/lxd",
+		 .doc =
+			 "paths, with blanks between, that a sandbox hides; none: "
+			 "nothing more"},
 	[AP_OPT_SANDBOX_ENV] = {"sandbox_env", .type = AP_TYPE_TEXT,
 				.initial =
 					"!SSH_* !GPG_* !DBUS_* !XDG_RUNTIME_DIR !TMPDIR !DISPLAY "
