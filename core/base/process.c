@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -9,7 +10,9 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/pidfd.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -91,6 +94,18 @@ static void take_mark(void)
 	fcntl(mark_fd, F_SETLK, &lock); /* fails at worst: it is not waited for then */
 }
 
+/* In the child: has the program keep the right to mount. */
+static void keep_mounting(void)
+{
+	struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+	struct __user_cap_data_struct may[_LINUX_CAPABILITY_U32S_3];
+	if (syscall(SYS_capget, &header, may) < 0)
+		return;
+	may[0].inheritable |= may[0].permitted & 1U << CAP_SYS_ADMIN;
+	if (syscall(SYS_capset, &header, may) == 0)
+		(void)prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, CAP_SYS_ADMIN, 0, 0);
+}
+
 /* In the child, which borrows its parent's memory: makes it the program. */
 static _Noreturn void become(const struct process_run *run, const int fds[3], char *const *env,
 			     int error_fd)
@@ -107,6 +122,8 @@ static _Noreturn void become(const struct process_run *run, const int fds[3], ch
 		files.rlim_cur = files_allowed;
 		(void)setrlimit(RLIMIT_NOFILE, &files);
 	}
+	if (run->may_mount)
+		keep_mounting();
 	if (run->file_max > 0)
 		(void)setrlimit(RLIMIT_FSIZE, &(struct rlimit){run->file_max, run->file_max});
 	/* the daemon has its three standard descriptors: these are none of them */

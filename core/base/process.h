@@ -32,6 +32,9 @@ struct process_run {
 	/* it gets a session of its own, the daemon's present limits and no mark (process_mark()):
 	 * it may outlive the daemon, and serves many programs */
 	bool is_server;
+	/* it may mount if the calling thread may, as inside namespaces (namespace.h): otherwise
+	 * only root's helpers may do what the daemon may */
+	bool may_mount;
 };
 
 /* Runs a helper and waits, up to limit_ns; asks one that takes longer to end, so that git removes

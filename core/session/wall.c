@@ -208,8 +208,9 @@ static void renew(const struct session *session, pid_t program)
 	ap_buf_printf(&place, "%s/agents/%s", session->host->mountpoint, session->name);
 	if (!is_served(session))
 		return;
-	(void)process_run(/* fails for an ordinary user, who mounts nothing */
+	(void)process_run(/* fails for who may not mount: it leads nowhere until the next start */
 			  &(struct process_run){
+				  .may_mount = true,
 				  .argv = (const char *const[]){session->host->wall->shim, "-r",
 								pid, ap_buf_text(&place), NULL},
 				  .limit_ns = RENEW_LIMIT,
