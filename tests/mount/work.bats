@@ -730,9 +730,10 @@ AGENTPOOL_PORT_3=$((first + 2))"
     umount -l "$POOL"
     # as a machine that was started anew: no programs, no mounts; and somebody prunes meanwhile
     kill -9 "$(tmux -S "$STATE/tmux.sock" display-message -p '#{pid}')"
+    [ ! -e "$STATE/inside/keeper" ] || kill -9 "$(cut -d ' ' -f 1 "$STATE/inside/keeper")"
     await nothing_runs
     local tree
-    for tree in "$STATE"/worktrees/*; do # an ordinary user has copies
+    for tree in "$STATE"/worktrees/*; do # an ordinary user's are gone with the last process
         if mountpoint -q "$tree"; then umount -l "$tree"; fi
     done
     git -C "$REPO" worktree prune

@@ -2,6 +2,8 @@
 #include "shell.h"
 
 #include <errno.h>
+#include <pthread.h>
+#include <semaphore.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,7 +20,6 @@ static struct worktree worktree;
 static char head[GIT_OID_MAX + 1];
 static bool by_program; /* git.h by the git program */
 
-/* A worktree made by the backend of that name, in the test's directory as `agent-1`. */
 static int choose_backend(const struct spawn_backend **ret, const char *name, const char *in)
 {
 	struct ap_err why_not;
@@ -26,6 +27,7 @@ static int choose_backend(const struct spawn_backend **ret, const char *name, co
 				    &err);
 }
 
+/* A worktree made by the backend of that name, in the test's directory as `agent-1`. */
 static int setup(const char *backend_name)
 {
 	const struct spawn_backend *backend;
@@ -675,6 +677,8 @@ static void refuses_what_is_no_repository(void **state)
 		GIT_TEST("what is no repository, or has no commit, is refused",                    \
 			 refuses_what_is_no_repository),
 
+static bool is_inside, overlays;
+
 /* Whether overlays can be mounted, inside a namespace where only that helps. Says why not. */
 static bool can_overlay(void)
 {
@@ -683,16 +687,28 @@ static bool can_overlay(void)
 	if (!mkdtemp(scratch))
 		return true; /* the tests fail and say why */
 	int r = choose_backend(&backend, "overlay", scratch);
-	if (r == -EPERM && namespace_enter(-1, &err) == 0)
+	if (r == -EPERM && namespace_enter(-1, &err) == 0) {
+		is_inside = true;
 		r = choose_backend(&backend, "overlay", scratch);
+	}
 	rmdir(scratch);
 	if (r == -EPERM)
 		printf("1..0 # SKIP no overlay: %s\n", err.text);
 	return r != -EPERM;
 }
 
-int main(void)
+struct run {
+	sem_t *dropped;
+	int *failed;
+};
+
+/* All tests, in a thread that may mount inside while the main thread may not: else git could not
+ * read by the descriptors of this process (namespace.h). */
+static void *run_all(void *data)
 {
+	const struct run *run = data;
+	int *failed = run->failed;
+	sem_wait(run->dropped);
 #define SETUP setup_overlay
 	const struct CMUnitTest overlay[] = {GIT_TESTS};
 #undef SETUP
@@ -702,14 +718,31 @@ int main(void)
 #define SETUP setup_git
 	const struct CMUnitTest git[] = {GIT_TESTS};
 #undef SETUP
-	bool overlays = can_overlay();
-	int failed = overlays ? cmocka_run_group_tests_name("overlay", overlay, NULL, NULL) : 0;
-	failed += cmocka_run_group_tests_name("copy", copy, NULL, NULL);
-	failed += cmocka_run_group_tests_name("git", git, NULL, NULL);
+	if (overlays)
+		*failed += cmocka_run_group_tests_name("overlay", overlay, NULL, NULL);
+	*failed += cmocka_run_group_tests_name("copy", copy, NULL, NULL);
+	*failed += cmocka_run_group_tests_name("git", git, NULL, NULL);
 	by_program = true;
 	if (overlays)
-		failed += cmocka_run_group_tests_name("overlay, git=program", overlay, NULL, NULL);
+		*failed += cmocka_run_group_tests_name("overlay, git=program", overlay, NULL, NULL);
 	else
-		failed += cmocka_run_group_tests_name("copy, git=program", copy, NULL, NULL);
+		*failed += cmocka_run_group_tests_name("copy, git=program", copy, NULL, NULL);
+	return NULL;
+}
+
+int main(void)
+{
+	pthread_t thread;
+	sem_t dropped;
+	int failed = 0;
+	overlays = can_overlay();
+	sem_init(&dropped, 0, 0);
+	struct run run = {.dropped = &dropped, .failed = &failed};
+	if (pthread_create(&thread, NULL, run_all, &run) != 0)
+		return 1;
+	if (is_inside)
+		namespace_drop();
+	sem_post(&dropped);
+	pthread_join(thread, NULL);
 	return failed;
 }
