@@ -12,7 +12,8 @@
 
 static int64_t later(int64_t now, int64_t span)
 {
-	return span > NEVER - now ? NEVER : now + span;
+	/* an agent may have begun before the clock did */
+	return span == NEVER || (now > 0 && span > NEVER - now) ? NEVER : now + span;
 }
 
 /* --- counts, by looking --- */
