@@ -938,6 +938,8 @@ class Case:
 class Pool:
     def __init__(self, daemon, work, repository, options):
         self.mount, self.log = f"{work}/pool", f"{work}/log"
+        if not IS_ROOT:  # whose overlays are where this process is not, and git resolves links by itself
+            options += ",spawn_backend=copy"
         os.mkdir(self.mount)
         with open(self.log, "w") as log:
             self.daemon = subprocess.Popen(
