@@ -75,8 +75,7 @@ static const char **environ_with(const char *const *extra)
 	return env;
 }
 
-/* Whatever the daemon does with signals is no affair of a program: none is ignored or blocked. */
-static void reset_signals(void)
+void process_reset_signals(void)
 {
 	sigset_t none;
 	for (int i = 1; i < _NSIG; i++) /* two are the C library's own: refused */
@@ -111,7 +110,7 @@ static _Noreturn void become(const struct process_run *run, const int fds[3], ch
 			     int error_fd)
 {
 	struct rlimit files;
-	reset_signals();
+	process_reset_signals();
 	if (run->is_server)
 		(void)setsid();
 	else

@@ -44,6 +44,10 @@ struct process_run {
  * stderr (ap_text_gist), or what became of it. */
 int process_run(const struct process_run *run, struct ap_err *err);
 
+/* Before an exec: whatever the caller does with signals is no affair of a program, for which none
+ * is ignored or blocked. Safe in the child of a vfork. */
+void process_reset_signals(void);
+
 /* Every helper that starts from now on has a read lock (fcntl) on the first byte of this file until
  * it ends: a later daemon waits for the helpers of a dead one with a lock on that byte. What a
  * helper starts does not inherit the lock, so what it leaves behind holds nobody up. -1: none. Not

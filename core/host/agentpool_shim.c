@@ -48,6 +48,7 @@
 
 #include "cgroup.h"
 #include "cleanup.h"
+#include "process.h"
 #include "process_tree.h"
 #include "sandboxed.h"
 
@@ -380,7 +381,6 @@ static void enter_group(void)
 
 static void run_program(char **argv, int input, pid_t shim)
 {
-	sigset_t none;
 	/* nobody looks after the program when its shim is killed; what it started is in the group,
 	 * if any */
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -392,10 +392,7 @@ static void run_program(char **argv, int input, pid_t shim)
 	setpgid(0, 0);
 	signal(SIGTTOU, SIG_IGN);
 	tcsetpgrp(STDIN_FILENO, getpid());
-	for (int i = 1; i < _NSIG; i++) /* two are the C library's own: refused */
-		(void)sigaction(i, &(struct sigaction){.sa_handler = SIG_DFL}, NULL);
-	sigemptyset(&none);
-	sigprocmask(SIG_SETMASK, &none, NULL);
+	process_reset_signals();
 	if (input >= 0)
 		dup2(input, STDIN_FILENO);
 	if (words)

@@ -23,7 +23,9 @@
 
 #include "buf.h"
 #include "cleanup.h"
+#include "file.h"
 #include "mounts.h"
+#include "process.h"
 
 #define WORDS_MAX  (1 << 20) /* bytes of the file of words */
 #define SOCKET_FD  3	     /* in process 1, which has no other descriptor but the program's */
@@ -85,17 +87,6 @@ bool sandboxed_begin(struct sandboxed *box, const char *dir)
 	       fcntl(box->tells, F_SETFL, O_NONBLOCK | O_ASYNC) == 0;
 }
 
-static bool read_words(const char *path, struct ap_buf *ret)
-{
-	AP_CLEANUP_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC);
-	ssize_t n = fd < 0 ? -1 : 1;
-	while (n > 0 && ret->len < WORDS_MAX && ap_buf_reserve(ret, 4096)) {
-		n = read(fd, ret->data + ret->len, 4095);
-		ret->len += n > 0 ? (size_t)n : 0;
-	}
-	return n == 0 && ret->len > 0;
-}
-
 /* A descriptor without a name, from which bwrap reads its words: in its command line everybody
  * inside could read what is hidden from them. */
 static int words_fd(const char *words, size_t len)
@@ -113,7 +104,8 @@ void sandboxed_exec(const struct sandboxed *box, const char *words, char **argv)
 	size_t n = 0;
 	/* keys of the user's session stay outside; fails where the kernel knows no keys */
 	(void)syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, NULL);
-	if (!read_words(words, &text))
+	errno = -file_read(words, 0, WORDS_MAX, &text, NULL);
+	if (errno != 0 || text.len == 0)
 		die(words);
 	size_t program = strlen(text.data) + 1;
 	int fd = words_fd(text.data + program, text.len - program);
@@ -324,14 +316,10 @@ static void leave_abstract_sockets(void)
  * TIOCSTI would let it type into that: to itself alone, as nobody else reads the pane. */
 static void __attribute__((noreturn)) run(int socket, char **argv)
 {
-	sigset_t none;
 	setpgid(0, 0);
 	signal(SIGTTOU, SIG_IGN);
 	tcsetpgrp(STDIN_FILENO, getpid());
-	for (int i = 1; i < _NSIG; i++) /* two are the C library's own: refused */
-		(void)sigaction(i, &(struct sigaction){.sa_handler = SIG_DFL}, NULL);
-	sigemptyset(&none);
-	sigprocmask(SIG_SETMASK, &none, NULL);
+	process_reset_signals();
 	leave_abstract_sockets();
 	say(socket, SAID_PROGRAM, 0);
 	execvp(argv[0], argv);
