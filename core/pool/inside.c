@@ -254,9 +254,9 @@ int inside_choose(struct ap_pool *pool, struct ap_err *err)
 	const struct spawn_backend *backend;
 	struct ap_err may_not = {""}, why_not;
 	pool->inside = look_inside(pool, &may_not);
-	int r = spawn_backend_choose(&backend, pool->config.text[AP_OPT_SPAWN_BACKEND],
-				     pool->state_dir, &pool->inside, &why_not, err);
-	if (r == -EPERM && !pool->inside.may)
+	const char *name = pool->config.text[AP_OPT_SPAWN_BACKEND];
+	int r = spawn_backend_choose(&backend, name, pool->state_dir, &pool->inside, &why_not, err);
+	if (r == -EPERM && !pool->inside.may && strcmp(name, "overlay") == 0)
 		return ap_err_set(err, r, "spawn_backend=overlay: %s", may_not.text);
 	if (r < 0)
 		return r;

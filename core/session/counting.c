@@ -11,10 +11,9 @@
 #include "file.h"
 
 #define TAIL_MAX  (256 << 10) /* bytes that are read of a conversation's file, its last ones */
-#define USAGE                                                                                      \
-	SESSION_LEFT                                                                               \
-	"/usage"	  /* record of the program's hook: lines, as session_count() takes them */
-#define USAGE_MAX 4096	  /* bytes of it */
+/* The record of the program's hook: lines, as session_count() takes them. */
+#define USAGE	  SESSION_LEFT "/usage"
+#define USAGE_MAX 4096 /* bytes of it */
 
 /* The process that the program is, as a number that no other has. 0: it has ended, or is not known
  * yet. `ret_is_fresh`: no prompt has reached it. */

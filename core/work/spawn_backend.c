@@ -54,7 +54,7 @@ static int try_backend(const struct spawn_backend *backend, const char *dir,
 		r = mkdir(probe_dir, 0700) < 0
 			    ? ap_err_errno(err, -errno, "%s", probe_dir)
 			    : namespace_try(inside->pidfd, probe_backend, &probe, err);
-		inside->enters = r == 0;
+		inside->enters = inside->must || r == 0;
 	}
 	(void)remove_tree(probe_dir, NULL, NULL);
 	return r;
@@ -80,6 +80,5 @@ int spawn_backend_choose(const struct spawn_backend **ret, const char *name, con
 		*ret = backends[i];
 		break;
 	}
-	inside->enters = inside->enters || inside->must;
 	return 0;
 }
