@@ -86,6 +86,13 @@ gone() { # PID: it has ended, reaped or not
     { read -r stat <"/proc/$1/stat"; } 2>/dev/null && [[ $stat == *") Z "* ]]
 }
 
+end_tmux() { # SOCKET: and its server is gone, so that the next one there is another
+    local pid
+    pid=$(tmux -S "$1" display-message -p '#{pid}' 2>/dev/null) || return 0
+    tmux -S "$1" kill-server
+    await gone "$pid"
+}
+
 kill_children() { # PID...: those that are still this shell's: a number that was waited for is soon another's
     local pid
     for pid in "$@"; do

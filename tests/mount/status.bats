@@ -8,7 +8,7 @@ setup() {
 }
 
 teardown() {
-    tmux -S "$TMUX_OF_TEST" kill-server 2>/dev/null || true
+    end_tmux "$TMUX_OF_TEST"
     common_teardown
 }
 
@@ -184,8 +184,7 @@ in_terminal() { # COMMAND
     refute contains "$POOL/status" $'\033'
     in_terminal "watch -t cat $POOL/status"
     await fits_terminal
-    tmux -S "$TMUX_OF_TEST" kill-server
-    TMUX_OF_TEST=$TMUX_OF_TEST-2 # that one may still be ending
+    end_tmux "$TMUX_OF_TEST"
 
     echo yes >"$POOL/config/status_color"
     contains "$POOL/status" $'\033[32mactive\033[0m'

@@ -103,7 +103,7 @@ size() {
         "env -u TMUX tmux -S $STATE/tmux.sock attach -t agent-1" 3>&-
     await bash -c "tmux -S '$STATE/tmux.sock' list-clients -t agent-1 | grep -q ."
     assert_equal "$(size)" "$before"
-    tmux -S "$DIR/human.sock" kill-server
+    end_tmux "$DIR/human.sock"
     await bash -c "! tmux -S '$STATE/tmux.sock' list-clients -t agent-1 | grep -q ."
     pool_tmux resize-window -t "$PANE" -x 80 -y 20 # by hand, which ends with the lease
     echo job > "$POOL/acquire"
@@ -174,7 +174,7 @@ human_is_gone() {
         # shellcheck disable=SC2086
         human $at "sh attach"
         assert_equal "$(size)" "$before"
-        tmux -S "$DIR/human.sock" kill-server
+        end_tmux "$DIR/human.sock"
         human_is_gone
         assert_equal "$(size)" "$before"
         assert_equal "$(cat "$JOB/pid")" "$pid"
