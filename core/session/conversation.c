@@ -327,6 +327,7 @@ static void begin(struct session *session, const char *next)
 	strcpy(session->conversation, *next ? next : id);
 	session->conversation_since_ns = now_of_files();
 	session->resumed = *next;
+	session->shows_conversation = false;
 	session->next_conversation[0] = '\0';
 	tell_changed(session);
 	pthread_mutex_unlock(&session->lock);

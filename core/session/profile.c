@@ -507,6 +507,7 @@ static const struct key keys[] = {
 	{"own_conversation", set_word, VALUE(own_conversation), 0},
 	{"follow_conversation", set_flag, VALUE(follows_conversation), 0},
 	{"settle", set_time, VALUE(settle_ns), 0},
+	{"resumed", set_regex, offsetof(struct profile, resumed), 0},
 	{"conversation_stays", set_flag, VALUE(conversation_stays), 0},
 	{"holds_conversation", set_flag, VALUE(holds_conversation), 0},
 	{"conversation", set_conversation, 0, 0},
@@ -841,10 +842,14 @@ void profile_free(struct profile *profile)
 	for (unsigned i = 0; i < profile->n_usages; i++)
 		usage_rule_fini(&profile->usages[i]);
 	forget_limits(profile);
-	pcre2_code *const regexes[] = {
-		profile->composer,	  profile->composer_empty, profile->lead,
-		profile->trail,		  profile->answer,	   profile->conversation,
-		profile->conversation_log};
+	pcre2_code *const regexes[] = {profile->composer,
+				       profile->composer_empty,
+				       profile->lead,
+				       profile->trail,
+				       profile->answer,
+				       profile->conversation,
+				       profile->conversation_log,
+				       profile->resumed};
 	for (size_t i = 0; i < sizeof regexes / sizeof *regexes; i++)
 		pcre2_code_free(regexes[i]);
 	char *const texts[] = {values->name,

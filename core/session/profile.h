@@ -78,7 +78,8 @@ struct profile_values {
 	struct profile_words own_conversation; /* the user's arguments that choose one */
 	bool holds_conversation; /* also one that it was told to forget: nobody else can open it */
 	bool follows_conversation; /* what `conversation` finds later is the program's, too */
-	int64_t settle_ns;	   /* that a start that goes on with one has to look ready */
+	int64_t settle_ns;	   /* that a start that goes on with one has to look ready, unless
+				    * profile_resumed() */
 	bool conversation_stays; /* a conversation can be gone on with in its own worktree alone */
 	char *conversation_file;	       /* path of the file that keeps one; "": not known */
 	char *conversation_from;	       /* pattern of paths that it may be copied from */
@@ -117,6 +118,10 @@ enum profile_composer {
 /* Whether the input field on the screen has text in it. */
 enum profile_composer profile_composer(const struct profile *profile, const char *screen);
 bool profile_has_composer(const struct profile *profile);
+
+/* Whether the screen shows the conversation that the program was started to go on with. False also
+ * if the profile does not say how that looks. */
+bool profile_resumed(const struct profile *profile, const char *screen);
 
 /* Appends a prompt, with a blank before or behind it if it matches `lead` or `trail`: the program
  * would not read it as plain text without. -ENOMEM. */

@@ -59,7 +59,7 @@ struct profile {
 	struct limit_rule *limits; /* likewise */
 	unsigned n_limits;
 	pcre2_code *composer, *composer_empty, *lead, *trail, *answer, *conversation,
-		*conversation_log;
+		*conversation_log, *resumed;
 	pcre2_match_context *match; /* read only */
 };
 

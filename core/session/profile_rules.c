@@ -186,6 +186,12 @@ enum profile_composer profile_composer(const struct profile *profile, const char
 	return COMPOSER_FILLED;
 }
 
+bool profile_resumed(const struct profile *profile, const char *screen)
+{
+	return profile->resumed &&
+	       matches(profile, profile->resumed, screen, strlen(screen), 0, NULL);
+}
+
 int profile_dress(const struct profile *profile, const char *text, size_t len, struct ap_buf *ret)
 {
 	if (profile->lead && matches(profile, profile->lead, text, len, 0, NULL))

@@ -312,7 +312,8 @@ static bool takes_up_locked(struct session *session, enum ap_activity concluded)
 {
 	int64_t settle_ns = profile_values(session->host->profile)->settle_ns;
 	int64_t now = ap_clock_ns();
-	if (!session->resumed || session->started_ready || concluded != AP_ACTIVITY_READY) {
+	if (!session->resumed || session->shows_conversation || session->started_ready ||
+	    concluded != AP_ACTIVITY_READY) {
 		session->looks_ready_ns = 0;
 		return false;
 	}
@@ -478,6 +479,8 @@ static void job_look_at_screen(struct worker_job *worker_job)
 	if (session->start == start) {
 		session->screen = signal;
 		session->cursor_waits = cursor_waits;
+		session->shows_conversation |=
+			profile_resumed(session->host->profile, ap_buf_text(&screen));
 	}
 	if (session->start == start && screen.len > 0)
 		limit_on_screen_locked(session, &limit, &signal);

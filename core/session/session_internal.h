@@ -91,6 +91,7 @@ struct session {
 	char forgotten[SESSION_CONVERSATION_MAX];	  /* that it was in before */
 	int64_t conversation_since_ns; /* wall clock: a new one has appeared after that */
 	bool resumed;		       /* this start goes on with one, and has not been ready yet */
+	bool shows_conversation;       /* likewise, but its screen has shown that */
 	int64_t looks_ready_ns;	       /* of such a start: since when; 0: it does not */
 	struct ap_list prompts, waits;
 	unsigned n_prompts_queued;

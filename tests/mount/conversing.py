@@ -4,13 +4,15 @@
 A conversation is a file ~/told/ID, made when the first message comes: a line {"id", "cwd"}, then a line a
 message. Without --begin it chooses an id by itself, and so does /clear. It answers a message with all that was said
 in the conversation. --resume of a conversation that it does not have ends it with code 1; so does the file ~/broken
-at any start. Notes its arguments in ~/starts, and
+at any start. While there is a file ~/slow, --resume shows an empty field, and drops what is typed into that; then it
+says "resumed". Notes its arguments in ~/starts, and
 conversations that begin in $LOG if that is set."""
 
 import datetime
 import json
 import os
 import sys
+import termios
 import time
 import tty
 import uuid
@@ -69,6 +71,11 @@ tty.setraw(0)
 os.write(1, b"\x1b[?2004h")
 typed = ""
 say("> ")
+if "--resume" in words and os.path.exists(os.path.expanduser("~/slow")):
+    while os.path.exists(os.path.expanduser("~/slow")):
+        time.sleep(0.02)
+    termios.tcflush(0, termios.TCIFLUSH)
+    say("resumed\r\n> ")
 while True:
     block = os.read(0, 65536).decode(errors="replace")
     if not block:

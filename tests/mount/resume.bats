@@ -153,6 +153,19 @@ two_in_turn() {
     assert_equal "$(cat "$JOB/response")" "heard one, two"
 }
 
+@test "a prompt waits until the screen shows the conversation that a program takes up, and no longer" {
+    printf 'settle = 1h\nresumed = ^resumed$\n' >>"$PROFILE"
+    mount_conversing
+    lease job
+    assert_equal "$(tell job one)" "heard one"
+    touch "$HOME/slow"
+    restart job
+    echo two >"$JOB/prompt"
+    await contains "$JOB/why" 'takes up its conversation'
+    rm "$HOME/slow"
+    assert_equal "$(timeout 60 cat "$JOB/response")" "heard one, two"
+}
+
 @test "a lease goes on with its conversation when the daemon and all processes were killed" {
     begins
     mount_conversing -o persist=yes
