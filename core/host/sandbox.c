@@ -276,8 +276,8 @@ int sandbox_probe(const struct sandbox_plan *plan, const char *shim, struct ap_e
 	snprintf(words, sizeof words, "/proc/%d/fd/%d", (int)getpid(), fd);
 	r = process_run(
 		&(struct process_run){
-			.argv = (const char *const[]){shim, "-x", "-w", words, "--", "/", "true",
-						      NULL},
+			.argv = (const char *const[]){shim, "-x", "-w", words, "--", "/", "/bin/sh",
+						      "-c", ":", NULL},
 			.limit_ns = PROBE_LIMIT,
 			.kill_group = true,
 		},
