@@ -79,6 +79,7 @@ completed() { # LINE
 # What is installed below the prefix, a line each; directories are there for them alone.
 everything() {
     cat <<'LIST'
+bin/agentpool-host
 bin/agentpoolfs
 lib/systemd/user/agentpoolfs@.service
 libexec/agentpoolfs/agentpool-shim
@@ -91,6 +92,7 @@ share/agentpoolfs/prometheus/agentpool.rules.yml
 share/agentpoolfs/status.schema.json
 share/bash-completion/completions/agentpoolfs
 share/fish/vendor_completions.d/agentpoolfs.fish
+share/man/man1/agentpool-host.1
 share/man/man1/agentpoolfs.1
 share/man/man5/agentpoolfs.5
 share/man/man7/agentpoolfs.7

@@ -1,0 +1,49 @@
+# What tests of other machines share: a way to run statements over a carrier, which is the words before a command.
+
+HOST=${AGENTPOOL_HOST:-$(dirname "$AGENTPOOLFS")/../core/host/agentpool-host}
+CARRIER=()
+
+# Runs statements with h, which speaks to the host of the pool.
+over() { # PYTHON
+    timeout 300 python3 "$BATS_TEST_DIRNAME/host.py" "$1" "${CARRIER[@]}" "$HOST" "$POOL"
+}
+
+# What a carrier has to carry, whatever it is.
+carries() {
+    mount_pool 1 1
+    over '
+h.write("acquire", "job\n")
+h.write("leases/job/prompt", "printf \"\\001\\377\\n\" > made; echo do\"\"ne\n")
+assert "done" in h.read("leases/job/response")
+file = h.open("leases/job/wait")
+h.write("leases/job/prompt", "sleep 1000\n")
+wait = h.start("read", file=file, at=0, size=100)
+assert h.read("leases/job/activity") == "busy\n"
+h.send({"op": "cancel", "of": wait})
+h.fails("EINTR", lambda: h.answer(wait))
+h.write("leases/job/keys", "C-c\n")
+assert h.read("leases/job/wait") == "ready\n"
+long = "x" * 300000
+h.write("config/max_prompt", "1m\n")
+h.write("leases/job/prompt", f": {long}\n")
+assert h.read("leases/job/wait") == "ready\n"
+h.write("release", "job\n")'
+    assert_equal "$(git -C "$REPO" show agentpool/job:made | od -An -c | xargs)" '001 377 \n'
+}
+
+# What a round trip costs beside one without a carrier; printed, and no gate.
+prints_latency() { # NAME
+    local here there CARRIED=("${CARRIER[@]}") measure='
+h.read("status")
+times = []
+for _ in range(100):
+    begin = time.monotonic()
+    h.call("link", path="agents/agent-1/worktree")
+    times.append(time.monotonic() - begin)
+print(round(sorted(times)[50] * 1e6))'
+    there=$(over "$measure")
+    CARRIER=()
+    here=$(over "$measure")
+    CARRIER=("${CARRIED[@]}")
+    echo "# a round trip: $here us here, $there us by $1" >&3
+}
