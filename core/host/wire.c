@@ -20,11 +20,12 @@ int wire_put(struct ap_buf *out, const json_t *head, const void *bytes, size_t l
 	if (head_len > WIRE_HEAD_MAX || len > WIRE_BYTES_MAX)
 		return -EMSGSIZE;
 	const struct lengths lengths = {htonl((uint32_t)head_len), htonl((uint32_t)len)};
-	if (!ap_buf_reserve(out, sizeof lengths + head_len + len))
+	if (!ap_buf_reserve(out, sizeof lengths + head_len + len + 1))
 		return -ENOMEM;
 	ap_buf_add(out, &lengths, sizeof lengths);
 	ap_buf_add(out, text, head_len);
 	ap_buf_add(out, bytes, len);
+	ap_buf_adds(out, "\n");
 	if (!out->failed)
 		return 0;
 	out->len = before;
@@ -41,9 +42,11 @@ long wire_take(const char *in, size_t len, struct wire_frame *ret, struct ap_err
 	if (head > WIRE_HEAD_MAX || bytes > WIRE_BYTES_MAX)
 		return ap_err_set(err, -EPROTO, "a frame of %zu and %zu bytes is over %d and %d",
 				  head, bytes, WIRE_HEAD_MAX, WIRE_BYTES_MAX);
-	if (len < sizeof lengths + head + bytes)
+	if (len < sizeof lengths + head + bytes + 1)
 		return 0;
 	const char *text = in + sizeof lengths;
+	if (text[head + bytes] != '\n')
+		return ap_err_set(err, -EPROTO, "a frame does not end with a newline");
 	json_error_t error;
 	ret->head = json_loadb(text, head, JSON_REJECT_DUPLICATES, &error);
 	if (!ret->head && json_error_code(&error) == json_error_out_of_memory)
@@ -54,5 +57,5 @@ long wire_take(const char *in, size_t len, struct wire_frame *ret, struct ap_err
 	}
 	ret->bytes = text + head;
 	ret->len = bytes;
-	return (long)(sizeof lengths + head + bytes);
+	return (long)(sizeof lengths + head + bytes + 1);
 }

@@ -1,7 +1,8 @@
 /* Frames between a pool and what serves it on another machine, over a pair of pipes: a head, which
  * is one JSON object, and bytes. On the wire: the length of the head, the length of the bytes, each
- * as 32 bits in network order; then both. A frame has bounds, so that whoever reads never holds
- * more than that for the other side. Pure: no I/O, no lock. */
+ * as 32 bits in network order; both; and a newline, as srun passes whole lines on. A frame has
+ * bounds, so that whoever reads never holds more than that for the other side. Pure: no I/O, no
+ * lock. */
 #pragma once
 
 #include <jansson.h>

@@ -21,7 +21,7 @@ class Host:
 
     def send(self, head, data=b""):
         text = head if isinstance(head, bytes) else json.dumps(head).encode()
-        self.process.stdin.write(struct.pack(">II", len(text), len(data)) + text + data)
+        self.process.stdin.write(struct.pack(">II", len(text), len(data)) + text + data + b"\n")
         self.process.stdin.flush()
 
     def exactly(self, n):
@@ -43,6 +43,7 @@ class Host:
             head = json.loads(self.exactly(head))
             assert head["id"] not in self.answers, "answered twice"
             self.answers[head["id"]] = head, self.exactly(data)
+            assert self.exactly(1) == b"\n", "a frame ends with a newline"
         head, data = self.answers.pop(number)
         if "error" in head:
             code = getattr(errno, head["error"])
@@ -76,6 +77,12 @@ class Host:
 
     def link(self, path):
         return self.call("link", path=path)[1].decode()
+
+    def sleeps(self, label):
+        """Has the shell of that lease do what keys alone end, and returns when it does."""
+        self.write(f"leases/{label}/prompt", 'echo beg""un; sleep 1000\n')
+        while "begun" not in self.read(f"leases/{label}/output"):
+            time.sleep(0.02)
 
     def fails(self, error, call):
         """Whether that fails, with this errno."""

@@ -27,7 +27,7 @@ h.write("release", "job\n")'
     mount_pool 1 1
     echo job > "$POOL/acquire"
     over '
-h.write("leases/job/prompt", "sleep 1000\n")
+h.sleeps("job")
 waits = [h.start("read", file=h.open("leases/job/wait"), size=100) for _ in range(20)]
 assert h.read("leases/job/activity") == "busy\n"
 for wait in waits[:10]:
@@ -44,7 +44,7 @@ for wait in waits[10:]:
     mount_pool 1 1
     echo job > "$POOL/acquire"
     over '
-h.write("leases/job/prompt", "sleep 1000\n")
+h.sleeps("job")
 files = [h.open("leases/job/wait") for _ in range(1024)]
 waits = [h.start("read", file=file, size=100) for file in files]
 for _ in range(10):
@@ -120,7 +120,7 @@ assert h.call("read", file=file, at=0, size=1 << 20)[1] == b"1\n"'
 @test "what is no frame ends the connection with a sentence, and touches nothing" {
     mount_pool 1 1
     local bad
-    for bad in 'b"GET / HTTP/1.1\r\n\r\n"' 'struct.pack(">II", 3, 0) + b"[1]"' 'struct.pack(">II", 2, 0) + b"{}"' \
+    for bad in 'b"GET / HTTP/1.1\r\n\r\n"' 'struct.pack(">II", 3, 0) + b"[1]\n"' 'struct.pack(">II", 2, 0) + b"{}\n"' 'struct.pack(">II", 2, 0) + b"{}x"' \
         'os.urandom(100)[:1] + b"\xff" * 100'; do
         run over "greet=False
 h.call('hello', version=1)

@@ -32,6 +32,7 @@ static void put_text(struct ap_buf *out, const char *head)
 {
 	put_lengths(out, (uint32_t)strlen(head), 0);
 	ap_buf_adds(out, head);
+	ap_buf_adds(out, "\n");
 }
 
 static void frames_come_back_in_their_order(void **state)
