@@ -69,7 +69,6 @@ struct answer {
 
 static int mount_fd;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* guards what follows */
-static pthread_cond_t rests = PTHREAD_COND_INITIALIZER;	 /* no request is under way */
 static struct ap_list files = {&files, &files}, requests = {&requests, &requests};
 static unsigned n_files, n_requests, n_cancelled;
 static pthread_mutex_t writing = PTHREAD_MUTEX_INITIALIZER; /* a frame to standard output */
@@ -309,8 +308,7 @@ static void *run(void *data)
 	pthread_mutex_lock(&lock);
 	ap_list_remove(&request->link);
 	n_cancelled -= request->cancelled;
-	if (--n_requests == 0)
-		pthread_cond_signal(&rests);
+	n_requests--;
 	pthread_mutex_unlock(&lock);
 	request_free(request);
 	return NULL;
@@ -351,37 +349,19 @@ static void interrupt_cancelled_locked(void)
 	}
 }
 
-/* Cancels the request of that id; 0: all. */
+/* Cancels the request of that id, if it is under way. */
 static void cancel(json_int_t id)
 {
 	struct ap_list *at;
 	pthread_mutex_lock(&lock);
 	ap_list_for_each (at, &requests) {
 		struct request *request = ap_container_of(at, struct request, link);
-		if (request->cancelled || (id != 0 && request->id != id))
+		if (request->id != id || request->cancelled)
 			continue;
 		request->cancelled = true;
 		n_cancelled++;
 	}
 	interrupt_cancelled_locked();
-	pthread_mutex_unlock(&lock);
-}
-
-static void cancel_all(void)
-{
-	pthread_mutex_lock(&lock);
-	while (n_requests > 0) {
-		struct timespec soon;
-		pthread_mutex_unlock(&lock);
-		cancel(0);
-		clock_gettime(CLOCK_REALTIME, &soon);
-		soon.tv_nsec += AGAIN_MS * 1000000L;
-		soon.tv_sec += soon.tv_nsec / 1000000000L;
-		soon.tv_nsec %= 1000000000L;
-		pthread_mutex_lock(&lock);
-		if (n_requests > 0)
-			pthread_cond_timedwait(&rests, &lock, &soon);
-	}
 	pthread_mutex_unlock(&lock);
 }
 
@@ -409,9 +389,7 @@ static int handle(const struct wire_frame *frame, struct ap_err *err)
 	json_int_t id = json_integer_value(json_object_get(frame->head, "id"));
 	const char *op = json_string_value(json_object_get(frame->head, "op"));
 	if (op && strcmp(op, "cancel") == 0) {
-		json_int_t of = json_integer_value(json_object_get(frame->head, "of"));
-		if (of > 0)
-			cancel(of);
+		cancel(json_integer_value(json_object_get(frame->head, "of")));
 		return 0;
 	}
 	if (id <= 0)
@@ -509,7 +487,6 @@ int main(int argc, char **argv)
 	signal(SIGPIPE, SIG_IGN);
 	sigaction(SIGUSR1, &(struct sigaction){.sa_handler = interrupted}, NULL);
 	int r = serve(&err);
-	cancel_all();
 	if (r < 0)
 		fprintf(stderr, "agentpool-host: %s\n", err.text);
 	return r < 0;
