@@ -264,6 +264,7 @@ static const char *color_of(const struct ap_agent_info *agent)
 	case AP_AGENT_RECYCLING:
 		return CYAN;
 	case AP_AGENT_UNHEALTHY:
+	case AP_AGENT_LOST:
 		return RED;
 	case AP_AGENT_DRAINING:
 	case AP_AGENT_STOPPING:

@@ -442,7 +442,7 @@ static int show(const struct tree_call *call, struct ap_buf *out)
 
 const struct tree_row tree_agent[] = {
 	VALUE(print_state, "state",
-	      "spawning, idle, validating, active, recycling, unhealthy, draining, stopping"),
+	      "spawning, idle, validating, active, recycling, unhealthy, draining, stopping, lost"),
 	{ROW(print_activity, "activity",
 	     "what the program does: starting, ready, busy, waiting, limited, exited; its own hook "
 	     "may write it"),

@@ -164,6 +164,8 @@ const struct tree_row tree_stats[] = {
 	      "agents whose programs are asked to end"),
 	VALUE(print_count, n_in_state[AP_AGENT_STOPPING], "stopping_agents",
 	      "agents being removed"),
+	VALUE(print_count, n_in_state[AP_AGENT_LOST], "lost_agents",
+	      "agents whose host does not answer"),
 	VALUE(print_count, stats.n_waiting, "waiting", "acquirers in the queue"),
 	VALUE(print_count, stats.utilization, "utilization",
 	      "percent of the agents able to serve that do"),
@@ -238,5 +240,7 @@ const struct tree_row tree_stats[] = {
 	       "seconds that they were draining"),
 	SILENT(print_agent_seconds, counts.state_us[AP_AGENT_STOPPING], "stopping_seconds",
 	       "seconds that they were stopping"),
+	SILENT(print_agent_seconds, counts.state_us[AP_AGENT_LOST], "lost_seconds",
+	       "seconds that they were lost"),
 	{0},
 };

@@ -36,6 +36,8 @@ const char *ap_reason_name(enum ap_reason reason)
 		[AP_REASON_RECYCLES] = "recycles",
 		[AP_REASON_SHUTDOWN] = "shutdown",
 		[AP_REASON_DRAINED] = "drained",
+		[AP_REASON_LOST] = "lost",
+		[AP_REASON_DEAD] = "dead",
 		[AP_REASON_STOPPED] = "stopped",
 	};
 	return names[reason];

@@ -37,6 +37,8 @@ enum ap_reason {
 	AP_REASON_RECYCLES,
 	AP_REASON_SHUTDOWN,
 	AP_REASON_DRAINED,
+	AP_REASON_LOST, /* its host does not answer, or has answered again */
+	AP_REASON_DEAD, /* its host is proven dead */
 	AP_REASON_STOPPED,
 	AP_N_REASONS,
 };

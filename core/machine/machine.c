@@ -1336,6 +1336,7 @@ static void slot_overdue(struct machine_view *m, struct machine_slot *slot, int6
 	case AP_AGENT_FREE:
 	case AP_AGENT_IDLE:
 	case AP_AGENT_UNHEALTHY: /* within one step */
+	case AP_AGENT_LOST:
 	case AP_N_AGENT_STATES:
 		break;
 	}

@@ -278,7 +278,7 @@ static void check_end_of_lease(const struct world *w, const struct machine_event
 static void check_moves(const struct world *w, const struct machine_event *event,
 			const struct machine_memory *before, const struct machine_effects *fx)
 {
-	static const char letters[] = "FSIVARUDTQ";
+	static const char letters[] = "FSIVARUDTLQ";
 	static const char *const legal[AP_N_AGENT_STATES] = {
 		[AP_AGENT_FREE] = "SIA",     [AP_AGENT_SPAWNING] = "IT",
 		[AP_AGENT_IDLE] = "VRDUT",   [AP_AGENT_VALIDATING] = "IAU",

@@ -157,7 +157,7 @@ uses_memory() { # AGENT
 
 in_state() { # KIND: stats/STATE_KIND of all states, one a line
     local state
-    for state in spawning idle validating active recycling unhealthy draining stopping; do
+    for state in spawning idle validating active recycling unhealthy draining stopping lost; do
         cat "$POOL/stats/${state}_$1"
     done
 }
@@ -165,9 +165,9 @@ in_state() { # KIND: stats/STATE_KIND of all states, one a line
 @test "stats counts agents by state, and the seconds that they were in it" {
     mount_pool 2 2
     assert_equal "$(in_state agents | awk '{ n += $1 } END { print n }')" "$(cat "$POOL/stats/total_agents")"
-    assert_equal "$(in_state agents | paste -sd' ')" "0 2 0 0 0 0 0 0"
+    assert_equal "$(in_state agents | paste -sd' ')" "0 2 0 0 0 0 0 0 0"
     echo job > "$POOL/acquire"
-    assert_equal "$(in_state agents | paste -sd' ')" "0 1 0 1 0 0 0 0"
+    assert_equal "$(in_state agents | paste -sd' ')" "0 1 0 1 0 0 0 0 0"
     local before after active sum
     before=$(cat "$POOL/stats/uptime") active=$(cat "$POOL/stats/active_seconds")
     sleep 1
