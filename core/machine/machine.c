@@ -31,17 +31,19 @@
 
 /* Legal moves; anything else is a programming error. */
 static const unsigned legal_moves[AP_N_AGENT_STATES] = {
-	[AP_AGENT_FREE] = BIT(SPAWNING) | BIT(IDLE) | BIT(ACTIVE), /* the last two: adopted */
-	[AP_AGENT_SPAWNING] = BIT(IDLE) | BIT(STOPPING),
-	[AP_AGENT_IDLE] =
-		BIT(VALIDATING) | BIT(RECYCLING) | BIT(DRAINING) | BIT(UNHEALTHY) | BIT(STOPPING),
-	[AP_AGENT_VALIDATING] = BIT(IDLE) | BIT(ACTIVE) | BIT(UNHEALTHY),
-	[AP_AGENT_ACTIVE] = BIT(RECYCLING) | BIT(DRAINING) | BIT(QUARANTINED) | BIT(STOPPING),
-	[AP_AGENT_RECYCLING] = BIT(IDLE) | BIT(STOPPING),
+	[AP_AGENT_FREE] = BIT(SPAWNING) | BIT(IDLE) | BIT(ACTIVE) | BIT(LOST), /* three: adopted */
+	[AP_AGENT_SPAWNING] = BIT(IDLE) | BIT(STOPPING) | BIT(LOST),
+	[AP_AGENT_IDLE] = BIT(VALIDATING) | BIT(RECYCLING) | BIT(DRAINING) | BIT(UNHEALTHY) |
+			  BIT(STOPPING) | BIT(LOST),
+	[AP_AGENT_VALIDATING] = BIT(IDLE) | BIT(ACTIVE) | BIT(UNHEALTHY) | BIT(LOST),
+	[AP_AGENT_ACTIVE] =
+		BIT(RECYCLING) | BIT(DRAINING) | BIT(QUARANTINED) | BIT(STOPPING) | BIT(LOST),
+	[AP_AGENT_RECYCLING] = BIT(IDLE) | BIT(STOPPING) | BIT(LOST),
 	[AP_AGENT_UNHEALTHY] = BIT(RECYCLING) | BIT(STOPPING), /* within one step */
-	[AP_AGENT_QUARANTINED] = BIT(STOPPING),
-	[AP_AGENT_DRAINING] = BIT(STOPPING),
+	[AP_AGENT_QUARANTINED] = BIT(STOPPING) | BIT(LOST),
+	[AP_AGENT_DRAINING] = BIT(STOPPING) | BIT(LOST),
 	[AP_AGENT_STOPPING] = BIT(FREE),
+	[AP_AGENT_LOST] = BIT(RECYCLING) | BIT(DRAINING) | BIT(STOPPING),
 };
 
 static void wake_by(struct machine_view *m, int64_t at_ns)
@@ -71,6 +73,62 @@ static struct machine_slot *slot_find(const struct machine_view *m, unsigned num
 {
 	const struct machine_slot *slot = machine_find_number(m, number);
 	return slot ? slot_at(m, machine_slot_index(m, slot)) : NULL;
+}
+
+/* --- hosts --- */
+
+static struct machine_host *host_at(const struct machine_view *m, unsigned index)
+{
+	return (struct machine_host *)&m->hosts[index];
+}
+
+static struct machine_host *host_of(const struct machine_view *m, const struct machine_slot *slot)
+{
+	return host_at(m, slot->host);
+}
+
+static bool on_lost_host(const struct machine_view *m, const struct machine_slot *slot)
+{
+	return m->hosts[slot->host].state == AP_HOST_LOST;
+}
+
+static void list_if(struct ap_list *list, struct ap_list *link, bool belongs)
+{
+	if (!belongs)
+		ap_list_remove(link);
+	else if (ap_list_empty(link))
+		ap_list_append(list, link);
+}
+
+/* Puts the host into the lists that it belongs to by its state and its room. */
+static void host_list(struct machine_view *m, struct machine_host *host)
+{
+	bool up = host->state == AP_HOST_UP;
+	list_if(&m->up, &host->up, up);
+	list_if(&m->room, &host->room, up && host->n_agents < host->slots);
+}
+
+static bool ends(enum ap_agent_state state)
+{
+	return state == AP_AGENT_DRAINING || state == AP_AGENT_STOPPING;
+}
+
+static void host_count(struct machine_view *m, struct machine_host *host, enum ap_agent_state from,
+		       enum ap_agent_state to)
+{
+	host->n_agents += from == AP_AGENT_FREE;
+	host->n_agents -= to == AP_AGENT_FREE;
+	host->n_ending += ends(to);
+	host->n_ending -= ends(from);
+	host_list(m, host);
+}
+
+/* Why an idle agent has to leave the host; NONE: it may stay. */
+static enum ap_reason host_sheds(const struct machine_host *host)
+{
+	if (host->state == AP_HOST_DRAINING)
+		return AP_REASON_DRAIN;
+	return host->n_agents - host->n_ending > host->slots ? AP_REASON_SCALE : AP_REASON_NONE;
 }
 
 /* --- labels --- */
@@ -183,6 +241,8 @@ static void slot_move(struct machine_view *m, struct machine_slot *slot, enum ap
 		.to = to,
 		.reason = reason,
 	};
+	if ((BIT(FREE) | BIT(DRAINING) | BIT(STOPPING)) & (1u << slot->state | 1u << to))
+		host_count(m, host_of(m, slot), slot->state, to);
 	ap_list_remove(&slot->link);
 	m->n_in_state[slot->state]--;
 	slot->state = to;
@@ -235,7 +295,7 @@ static void slot_answer(struct machine_slot *slot, struct machine_effects *fx, i
 static void slot_unprove(struct machine_view *m, struct machine_slot *slot, int64_t now)
 {
 	if (slot->proven)
-		m->n_unproven++;
+		host_of(m, slot)->n_unproven++;
 	slot->proven = false;
 	slot->started_ns = now;
 }
@@ -243,28 +303,30 @@ static void slot_unprove(struct machine_view *m, struct machine_slot *slot, int6
 static void slot_disown(struct machine_view *m, struct machine_slot *slot)
 {
 	if (!slot->proven)
-		m->n_unproven--;
+		host_of(m, slot)->n_unproven--;
 	slot->proven = true;
 }
 
 static void slot_prove(struct machine_view *m, struct machine_slot *slot)
 {
 	if (!slot->proven)
-		breaker_succeeded(&m->breaker);
+		breaker_succeeded(&host_of(m, slot)->breaker);
 	slot_disown(m, slot);
 }
 
-static void wake_for_retry(struct machine_view *m, int64_t now)
+static void wake_for_retry(struct machine_view *m, const struct machine_host *host, int64_t now)
 {
-	if (m->breaker.state == BREAKER_OPEN && m->breaker.retry_ns > now)
-		wake_by(m, m->breaker.retry_ns);
+	if (host->breaker.state == BREAKER_OPEN && host->breaker.retry_ns > now)
+		wake_by(m, host->breaker.retry_ns);
 }
 
-static void spawn_failed(struct machine_view *m, int error, int64_t now)
+static void spawn_failed(struct machine_view *m, const struct machine_slot *slot, int error,
+			 int64_t now)
 {
+	struct machine_host *host = host_of(m, slot);
 	m->spawn_error = error;
-	breaker_failed(&m->breaker, now, random_next(m));
-	wake_for_retry(m, now);
+	breaker_failed(&host->breaker, now, random_next(m));
+	wake_for_retry(m, host, now);
 }
 
 static void slot_mark(struct machine_view *m, struct machine_slot *slot, enum ap_reason reason)
@@ -303,14 +365,17 @@ static void slot_drain(struct machine_view *m, struct machine_slot *slot, enum a
 
 /* Makes the agent ready for the next lease. `counted`: as a recycling; else at the end of a lease.
  */
-static void slot_clean(struct machine_view *m, struct machine_slot *slot, enum ap_reason reason,
-		       bool counted, int64_t now, struct machine_effects *fx)
+static struct machine_effect *slot_clean(struct machine_view *m, struct machine_slot *slot,
+					 enum ap_reason reason, bool counted, int64_t now,
+					 struct machine_effects *fx)
 {
 	slot_move(m, slot, AP_AGENT_RECYCLING, reason, fx);
 	slot->recycle_next = false;
 	slot_mark(m, slot, counted ? reason : AP_REASON_NONE);
-	effect_begin(m, fx, EFFECT_RECYCLE, slot, ap_clock_after(now, m->limits.spawn_timeout_ns))
-		->restart = counted || !m->limits.keep_program;
+	struct machine_effect *effect = effect_begin(
+		m, fx, EFFECT_RECYCLE, slot, ap_clock_after(now, m->limits.spawn_timeout_ns));
+	effect->restart = counted || !m->limits.keep_program;
+	return effect;
 }
 
 /* Recycles the agent, or ends it after max_recycles: its replacement has a new name. */
@@ -330,17 +395,17 @@ static void start_failed(struct machine_view *m, const struct machine_slot *slot
 			 int64_t now)
 {
 	if (!slot->proven && error != MACHINE_KILLED)
-		spawn_failed(m, -ECHILD, now);
+		spawn_failed(m, slot, -ECHILD, now);
 }
 
-/* An agent without a lease has failed its health check. Recycles it, or stops it if it is still on
- * probation, where recycling would not help. */
+/* An agent without a lease has failed its health check. Recycles it, or stops it if it would have
+ * to leave then, or is still on probation, where recycling would not help. */
 static void slot_sicken(struct machine_view *m, struct machine_slot *slot, enum ap_reason reason,
 			int error, int64_t now, struct machine_effects *fx)
 {
 	slot_move(m, slot, AP_AGENT_UNHEALTHY, reason, fx);
 	start_failed(m, slot, error, now);
-	if (m->shutdown || !slot->proven)
+	if (m->shutdown || !slot->proven || host_sheds(host_of(m, slot)))
 		slot_stop(m, slot, reason, now, fx);
 	else
 		slot_recycle(m, slot, AP_REASON_UNHEALTHY, now, fx);
@@ -354,7 +419,8 @@ static void wake_for_age(struct machine_view *m, const struct machine_slot *slot
 		wake_by(m, slot->started_ns + PROVEN_AFTER);
 }
 
-/* The slot becomes idle, or stops if somebody asked for its end meanwhile. */
+/* The slot becomes idle, or stops if somebody asked for its end meanwhile. It does not stay idle on
+ * a host that it has to leave; while the pool is suspended see hosts_catch_up(). */
 static void slot_settle(struct machine_view *m, struct machine_slot *slot, enum ap_reason reason,
 			int64_t now, struct machine_effects *fx)
 {
@@ -365,6 +431,9 @@ static void slot_settle(struct machine_view *m, struct machine_slot *slot, enum 
 	}
 	slot_move(m, slot, AP_AGENT_IDLE, reason, fx);
 	wake_for_age(m, slot);
+	enum ap_reason leaves = host_sheds(host_of(m, slot));
+	if (leaves && !m->suspended)
+		slot_drain(m, slot, leaves, now, fx);
 }
 
 static void generation_begin(struct machine_view *m, struct machine_slot *slot)
@@ -435,16 +504,25 @@ static bool can_serve(const struct machine_slot *slot)
 	return slot->state == AP_AGENT_IDLE && !slot->limited;
 }
 
-/* The idle agent that had the label last, of those whose last lease had it; NULL: none. */
-static struct machine_slot *idle_that_had(const struct machine_view *m, uint32_t hash)
+static bool is_wanted(const struct machine_request *request, const struct machine_slot *slot)
 {
+	return (!request->agent || request->agent == slot->number) &&
+	       (!request->host || request->host == slot->host + 1u);
+}
+
+/* The idle agent that had the request's label last, of those that it wants and whose last lease had
+ * the label; NULL: none. */
+static struct machine_slot *idle_that_had(const struct machine_view *m,
+					  const struct machine_request *request)
+{
+	uint32_t hash = request->label.hash;
 	struct ap_list *at, *bucket = label_bucket(m, hash);
 	ap_list_for_each (at, bucket) { /* the latest first */
 		struct machine_label *label = ap_container_of(at, struct machine_label, link);
 		if (!label->in_slot || label->hash != hash)
 			continue;
 		struct machine_slot *slot = ap_container_of(label, struct machine_slot, label);
-		if (can_serve(slot))
+		if (can_serve(slot) && is_wanted(request, slot))
 			return slot;
 	}
 	return NULL;
@@ -454,13 +532,13 @@ static struct machine_slot *idle_for(const struct machine_view *m,
 				     const struct machine_request *request)
 {
 	const struct ap_list *idle = &m->states[AP_AGENT_IDLE];
-	struct machine_slot *found = request->agent ? NULL : idle_that_had(m, request->label.hash);
+	struct machine_slot *found = request->agent ? NULL : idle_that_had(m, request);
 	struct ap_list *at;
 	if (found && !request->affinity)
 		return found;
 	ap_list_for_each (at, idle) {
 		struct machine_slot *slot = ap_container_of(at, struct machine_slot, link);
-		if (!can_serve(slot) || (request->agent && request->agent != slot->number))
+		if (!can_serve(slot) || !is_wanted(request, slot))
 			continue;
 		if (!request->affinity || slot->affinity == request->affinity)
 			return slot;
@@ -470,19 +548,37 @@ static struct machine_slot *idle_for(const struct machine_view *m,
 	return found;
 }
 
-/* Adds a request that is in the queue to the list of those that want the same agent, or any, in the
- * order of the queue. A retried request, which has a token, is near the front: search backwards. */
+/* Whether two requests take turns: who wants an agent does so with those who want it, on whatever
+ * host it is. */
+static bool takes_turns(const struct machine_request *a, const struct machine_request *b)
+{
+	return a->agent == b->agent && (a->agent || a->host == b->host);
+}
+
+/* Counts a request in the queue that wants a host, and any agent there. */
+static void count_for_host(struct machine_view *m, const struct machine_request *request, int n)
+{
+	if (request->agent || !request->host)
+		return;
+	host_at(m, request->host - 1)->n_waiting += (unsigned)n;
+	m->n_waiting_for_host += (unsigned)n;
+}
+
+/* Adds a request that is in the queue to the list of those that want the same agent, the same host,
+ * or any, in the order of the queue. A retried request, which has a token, is near the front:
+ * search backwards. */
 static void turn_add(struct machine_view *m, struct machine_request *request)
 {
-	struct ap_list *turns =
-		request->agent ? &slot_find(m, request->agent)->waiters : &m->anyone;
+	struct ap_list *turns = request->agent	? &slot_find(m, request->agent)->waiters
+				: request->host ? &host_at(m, request->host - 1)->waiters
+						: &m->anyone;
 	if (request->token == 0) {
 		ap_list_append(turns, &request->turn);
 		return;
 	}
 	for (struct ap_list *at = request->link.prev; at != &m->waiters; at = at->prev) {
 		struct machine_request *before = ap_container_of(at, struct machine_request, link);
-		if (before->agent == request->agent) {
+		if (takes_turns(before, request)) {
 			turns = &before->turn;
 			break;
 		}
@@ -497,6 +593,7 @@ static void waiter_add(struct machine_view *m, struct machine_request *request, 
 	label_add(m, &request->label);
 	ap_list_insert_after(at, &request->link);
 	turn_add(m, request);
+	count_for_host(m, request, 1);
 	user_waits(m, request->uid);
 	m->n_waiting++;
 	if (request->deadline_ns < m->waiters_due_ns)
@@ -509,6 +606,7 @@ static void waiter_remove(struct machine_view *m, struct machine_request *reques
 	ap_list_remove(&request->link);
 	ap_list_remove(&request->turn);
 	ap_list_remove(&request->label.link);
+	count_for_host(m, request, -1);
 	user_waits_no_more(m, request->uid);
 	m->n_waiting--;
 }
@@ -558,8 +656,13 @@ static struct machine_request *first_turn(const struct ap_list *turns)
 				    : ap_container_of(turns->next, struct machine_request, turn);
 }
 
+static struct machine_request *earlier(struct machine_request *a, struct machine_request *b)
+{
+	return a && (!b || comes_before(a, b)) ? a : b;
+}
+
 /* The first in the queue that an idle agent can serve. Costs nothing for acquirers that wait for a
- * certain busy agent. */
+ * certain busy agent, or for a host. */
 static struct machine_request *next_to_serve(const struct machine_view *m)
 {
 	struct machine_request *found = NULL, *any = first_turn(&m->anyone);
@@ -568,10 +671,9 @@ static struct machine_request *next_to_serve(const struct machine_view *m)
 		struct machine_slot *slot = ap_container_of(at, struct machine_slot, link);
 		if (!can_serve(slot))
 			continue;
-		struct machine_request *first = first_turn(&slot->waiters);
-		found = found ? found : any;
-		if (first && (!found || comes_before(first, found)))
-			found = first;
+		found = earlier(first_turn(&slot->waiters), found ? found : any);
+		if (m->n_waiting_for_host > 0)
+			found = earlier(first_turn(&host_of(m, slot)->waiters), found);
 	}
 	return found;
 }
@@ -614,16 +716,65 @@ static void note_scaled(struct machine_view *m, enum ap_scale_direction directio
 	m->n_scaled[direction]++;
 }
 
+static unsigned n_on_host(const struct machine_view *m, const struct machine_host *host,
+			  enum ap_agent_state state)
+{
+	unsigned n = 0;
+	struct ap_list *at;
+	ap_list_for_each (at, &m->states[state])
+		n += host_of(m, ap_container_of(at, struct machine_slot, link)) == host;
+	return n;
+}
+
+/* How many who wait for the host will have to wait longer than for what comes there. */
+static unsigned host_lacks(const struct machine_view *m, const struct machine_host *host)
+{
+	if (host->n_waiting == 0)
+		return 0;
+	unsigned coming =
+		n_on_host(m, host, AP_AGENT_SPAWNING) + n_on_host(m, host, AP_AGENT_RECYCLING);
+	return host->n_waiting > coming ? host->n_waiting - coming : 0;
+}
+
+/* Where the next agent begins; NULL: nowhere. Where somebody waits for a host, there first. */
+static struct machine_host *place(struct machine_view *m, int64_t now)
+{
+	const struct placement_policy *policy = &placement_policies[m->limits.placement];
+	struct machine_host *best = NULL;
+	struct placement_host best_place = {0};
+	bool best_lacks = false;
+	struct ap_list *at;
+	ap_list_for_each (at, &m->room) {
+		struct machine_host *host = ap_container_of(at, struct machine_host, room);
+		if (breaker_allowance(&host->breaker, host->n_unproven, now) == 0)
+			continue;
+		struct placement_host here = {.index = (unsigned)(host - m->hosts),
+					      .n_agents = host->n_agents,
+					      .slots = host->slots,
+					      .warm = host->warm};
+		bool lacks = m->n_waiting_for_host > 0 && host_lacks(m, host) > 0;
+		if (best &&
+		    (lacks != best_lacks ? best_lacks : !policy->better(&here, &best_place)))
+			continue;
+		best = host;
+		best_place = here;
+		best_lacks = lacks;
+	}
+	return best;
+}
+
 static void grow(struct machine_view *m, unsigned wanted, int64_t now, struct machine_effects *fx)
 {
+	struct machine_host *host;
 	while (machine_live(m) < wanted && machine_total(m) < m->limits.max_size &&
 	       m->n_in_state[AP_AGENT_SPAWNING] < m->limits.max_spawning &&
-	       breaker_allowance(&m->breaker, m->n_unproven, now) > 0) {
+	       (host = place(m, now))) {
 		if (machine_live(m) >= m->limits.min_size)
 			note_scaled(m, AP_SCALE_UP, now);
 		struct machine_slot *slot =
 			ap_container_of(m->states[AP_AGENT_FREE].next, struct machine_slot, link);
 		slot->number = m->next_number++;
+		slot->host = (uint16_t)(host - m->hosts);
 		slot->created_ns = slot->used_ns = now;
 		slot_unprove(m, slot, now);
 		generation_begin(m, slot);
@@ -663,6 +814,12 @@ static void refuse_waiters_of(struct machine_view *m, struct machine_slot *slot,
 		waiter_refuse(m, request, -ENOENT, fx);
 }
 
+static void slot_gone(struct machine_view *m, struct machine_slot *slot, struct machine_effects *fx)
+{
+	refuse_waiters_of(m, slot, fx);
+	slot_free(m, slot, fx);
+}
+
 /* The policy's size, within the limits. */
 static unsigned policy_size(const struct machine_view *m, struct scaling_sample sample,
 			    unsigned (*ask)(struct scaling_sample, double,
@@ -675,10 +832,11 @@ static unsigned policy_size(const struct machine_view *m, struct scaling_sample 
 }
 
 /* What the size is decided by: more agents would not serve those who wait for the end of a limit of
- * the whole pool. */
+ * the whole pool; nor, but for those of lacking_on_hosts(), those who wait for a host. */
 static struct scaling_sample sizing_sample(const struct machine_view *m)
 {
 	struct scaling_sample sample = machine_sample(m);
+	sample.n_waiting -= m->n_waiting_for_host;
 	if (m->limited_until_ns != 0)
 		sample.n_waiting = 0;
 	return sample;
@@ -708,13 +866,40 @@ static unsigned policy_wants(const struct machine_view *m)
 	return wanted;
 }
 
+/* Agents to begin for those who wait for a host, where they can begin. */
+static unsigned lacking_on_hosts(const struct machine_view *m, int64_t now)
+{
+	unsigned n = 0;
+	struct ap_list *at;
+	ap_list_for_each (at, &m->room) {
+		const struct machine_host *host = ap_container_of(at, struct machine_host, room);
+		struct breaker breaker = host->breaker; /* asked, and not changed */
+		unsigned most = breaker_allowance(&breaker, host->n_unproven, now);
+		unsigned lacks = host_lacks(m, host), room = host->slots - host->n_agents;
+		if (most > room)
+			most = room;
+		n += lacks < most ? lacks : most;
+	}
+	return n;
+}
+
+/* The policy's size, and an agent more for each who waits for a host and could have it there. */
+static unsigned policy_and_hosts_want(const struct machine_view *m, int64_t now)
+{
+	unsigned wanted = policy_wants(m);
+	if (m->n_waiting_for_host == 0 || m->limited_until_ns != 0)
+		return wanted;
+	unsigned size = machine_live(m), lacking = lacking_on_hosts(m, now);
+	return lacking > 0 && wanted < size ? size + lacking : wanted + lacking;
+}
+
 unsigned machine_desired(const struct machine_view *m)
 {
 	if (m->suspended)
 		return machine_live(m);
 	if (m->shutdown)
 		return 0;
-	unsigned wanted = m->target >= 0 ? (unsigned)m->target : policy_wants(m);
+	unsigned wanted = m->target >= 0 ? (unsigned)m->target : policy_and_hosts_want(m, 0);
 	return wanted < m->limits.max_size ? wanted : m->limits.max_size;
 }
 
@@ -722,7 +907,7 @@ unsigned machine_desired(const struct machine_view *m)
  * pool was too large. Without a window, down at once. */
 static void scale_by_policy(struct machine_view *m, int64_t now, struct machine_effects *fx)
 {
-	unsigned size = machine_live(m), wanted = policy_wants(m);
+	unsigned size = machine_live(m), wanted = policy_and_hosts_want(m, now);
 	if (wanted >= size) {
 		m->low_since_ns = AP_FOREVER;
 		grow(m, wanted, now, fx);
@@ -739,14 +924,31 @@ static void scale_by_policy(struct machine_view *m, int64_t now, struct machine_
 		wake_by(m, ap_clock_after(m->low_since_ns, m->limits.scale_down_window_ns));
 }
 
+/* Whether waiters would wait in vain: spawning has failed, and nothing may be spawned anywhere. */
+static bool nothing_can_serve(const struct machine_view *m)
+{
+	bool failed = false;
+	struct ap_list *at;
+	if (machine_live(m) > 0)
+		return false;
+	ap_list_for_each (at, &m->up) {
+		const struct machine_host *host = ap_container_of(at, struct machine_host, up);
+		if (host->breaker.state == BREAKER_OPEN)
+			failed = true;
+		else if (host->n_agents < host->slots)
+			return false;
+	}
+	return failed;
+}
+
 static void reconcile(struct machine_view *m, int64_t now, struct machine_effects *fx)
 {
 	if (m->suspended)
 		return;
-	if (m->limits.policy == SCALING_EWMA)
-		scaling_load_add(&m->load, scaling_busy(sizing_sample(m)), now);
 	if (m->n_waiting > 0)
 		serve(m, now, fx);
+	if (m->limits.policy == SCALING_EWMA)
+		scaling_load_add(&m->load, scaling_busy(sizing_sample(m)), now);
 	if (m->n_marked > 0)
 		recycle_marked(m, now, fx);
 	if (m->shutdown) {
@@ -759,8 +961,55 @@ static void reconcile(struct machine_view *m, int64_t now, struct machine_effect
 		scale_by_policy(m, now, fx);
 		retire_idle(m, m->limits.max_size, AP_FOREVER, AP_REASON_SCALE, now, fx);
 	}
-	if (m->n_waiting > 0 && m->breaker.state == BREAKER_OPEN && machine_live(m) == 0)
-		refuse_all(m, -EHOSTDOWN, fx); /* nothing can serve */
+	if (m->n_waiting > 0 && nothing_can_serve(m))
+		refuse_all(m, -EHOSTDOWN, fx);
+}
+
+/* --- agents of hosts that are lost, and come back --- */
+
+/* Nobody knows whether the agent lives: nothing begins there until its host has answered. */
+static void slot_lose(struct machine_view *m, struct machine_slot *slot, struct machine_effects *fx)
+{
+	slot_disown(m, slot);
+	slot_mark(m, slot, AP_REASON_NONE);
+	slot_move(m, slot, AP_AGENT_LOST, AP_REASON_LOST, fx);
+}
+
+/* An agent that was lost answers again. What happened on its host meanwhile is not known: what the
+ * agent was, it begins anew. */
+static void slot_take_back(struct machine_view *m, struct machine_slot *slot, int64_t now,
+			   struct machine_effects *fx)
+{
+	enum ap_reason leaves = m->shutdown ? AP_REASON_SHUTDOWN : host_sheds(host_of(m, slot));
+	if (slot->retire)
+		slot_stop(m, slot, slot->retire, now, fx);
+	else if (!slot->born)
+		slot_stop(m, slot, AP_REASON_LOST, now, fx);
+	else if (leaves)
+		slot_drain(m, slot, leaves, now, fx);
+	else
+		slot_clean(m, slot, AP_REASON_LOST, false, now, fx)->restart = true;
+}
+
+/* What has to leave its host is drained, and what was lost on a host that is back is taken back:
+ * wherever that may have become so without it. */
+static void hosts_catch_up(struct machine_view *m, int64_t now, struct machine_effects *fx)
+{
+	struct ap_list *at, *next;
+	if (m->suspended)
+		return;
+	for (at = m->states[AP_AGENT_IDLE].prev; at != &m->states[AP_AGENT_IDLE]; at = next) {
+		struct machine_slot *slot = ap_container_of(at, struct machine_slot, link);
+		enum ap_reason leaves = host_sheds(host_of(m, slot));
+		next = at->prev; /* the longest idle one leaves first */
+		if (leaves)
+			slot_drain(m, slot, leaves, now, fx);
+	}
+	ap_list_for_each_safe (at, next, &m->states[AP_AGENT_LOST]) {
+		struct machine_slot *slot = ap_container_of(at, struct machine_slot, link);
+		if (!on_lost_host(m, slot))
+			slot_take_back(m, slot, now, fx);
+	}
 }
 
 /* --- what an earlier daemon left --- */
@@ -782,6 +1031,14 @@ static int on_restore(struct machine_view *m, const struct machine_event *event,
 	return 0;
 }
 
+/* The lease's time to live begins. */
+static void ttl_begin(struct machine_view *m, struct machine_slot *slot, int64_t now)
+{
+	if (slot->ttl_ns > 0 && !on_lost_host(m, slot))
+		slot->deadline_ns = ap_clock_after(now, slot->ttl_ns);
+	wake_by(m, slot->deadline_ns);
+}
+
 static void adopt_lease(struct machine_view *m, struct machine_slot *slot,
 			const struct machine_adoption *adoption, int64_t now)
 {
@@ -795,9 +1052,7 @@ static void adopt_lease(struct machine_view *m, struct machine_slot *slot,
 	slot->by_handle = adoption->by_handle;
 	slot->granted_ns = adoption->granted_ns;
 	slot->ttl_ns = adoption->ttl_ns;
-	if (slot->ttl_ns > 0)
-		slot->deadline_ns = ap_clock_after(now, slot->ttl_ns);
-	wake_by(m, slot->deadline_ns);
+	ttl_begin(m, slot, now);
 	if (m->next_token <= slot->token)
 		m->next_token = slot->token + 1;
 }
@@ -807,12 +1062,18 @@ static int on_adopt(struct machine_view *m, const struct machine_event *event, i
 {
 	struct machine_slot *slot = slot_at(m, event->slot);
 	const struct machine_adoption *adoption = event->adoption;
+	if (adoption->host >= m->n_hosts)
+		return -EINVAL;
 	if (slot->state != AP_AGENT_FREE)
 		return -EBUSY;
 	if (machine_find_number(m, adoption->number) ||
 	    (*adoption->label && label_find(m, adoption->label)))
 		return -EEXIST;
+	const struct machine_host *host = &m->hosts[adoption->host];
+	if (host->state == AP_HOST_DOWN || host->state == AP_HOST_PENDING)
+		return -EHOSTDOWN;
 	slot->number = adoption->number;
+	slot->host = (uint16_t)adoption->host;
 	if (m->next_number <= slot->number)
 		m->next_number = slot->number + 1;
 	generation_begin(m, slot);
@@ -828,11 +1089,15 @@ static int on_adopt(struct machine_view *m, const struct machine_event *event, i
 		m->n_terminated--;
 	else
 		m->n_spawned++;
-	slot_move(m, slot, *adoption->label ? AP_AGENT_ACTIVE : AP_AGENT_IDLE, AP_REASON_ADOPTED,
-		  fx);
+	slot_move(m, slot,
+		  *adoption->label	  ? AP_AGENT_ACTIVE
+		  : on_lost_host(m, slot) ? AP_AGENT_LOST
+					  : AP_AGENT_IDLE,
+		  AP_REASON_ADOPTED, fx);
 	wake_for_age(m, slot);
 	if (*adoption->label)
 		adopt_lease(m, slot, adoption, now);
+	hosts_catch_up(m, now, fx);
 	return 0;
 }
 
@@ -846,9 +1111,15 @@ static void refuse_if_once(struct machine_view *m, struct machine_request *reque
 		waiter_refuse(m, request, -EAGAIN, fx);
 }
 
-static bool can_come_to_serve(const struct machine_slot *slot)
+/* Whether there is what the request wants, and it may come to serve. */
+static bool wants_what_is(const struct machine_view *m, const struct machine_request *request)
 {
-	return slot && slot->state != AP_AGENT_DRAINING && slot->state != AP_AGENT_STOPPING;
+	if (request->host > m->n_hosts)
+		return false;
+	if (!request->agent)
+		return true;
+	const struct machine_slot *slot = machine_find_number(m, request->agent);
+	return slot && !ends(slot->state) && is_wanted(request, slot);
 }
 
 /* Why nothing more is granted; 0: something may be. */
@@ -863,7 +1134,7 @@ static int on_acquire(struct machine_view *m, const struct machine_event *event,
 	struct machine_request *request = event->request;
 	if (grants_nothing(m))
 		return grants_nothing(m);
-	if (request->agent && !can_come_to_serve(machine_find_number(m, request->agent)))
+	if ((request->agent || request->host) && !wants_what_is(m, request))
 		return -ENOENT;
 	uint32_t hash = (uint32_t)ap_hash(request->label.text);
 	if (request->label.text[0] && label_find_hashed(m, request->label.text, hash))
@@ -915,6 +1186,8 @@ static int on_release(struct machine_view *m, const struct machine_event *event,
 		return -ENOENT;
 	if (slot->leaving || machine_slot_stale(slot, event->token))
 		return -ESTALE;
+	if (on_lost_host(m, slot))
+		return -EHOSTUNREACH;
 	slot->request = event->request;
 	if (event->request) {
 		event->request->slot = event->slot;
@@ -931,8 +1204,7 @@ static int on_renew(struct machine_view *m, const struct machine_event *event, i
 	struct machine_slot *slot = slot_at(m, event->slot);
 	if (!machine_slot_leased(slot) || machine_slot_stale(slot, event->token))
 		return -ESTALE;
-	if (slot->ttl_ns > 0)
-		slot->deadline_ns = ap_clock_after(now, slot->ttl_ns);
+	ttl_begin(m, slot, now);
 	return 0;
 }
 
@@ -967,11 +1239,13 @@ static int on_kill(struct machine_view *m, const struct machine_event *event, in
 		   struct machine_effects *fx)
 {
 	struct machine_slot *slot = slot_at(m, event->slot);
-	if (slot->state != AP_AGENT_FREE && machine_slot_stale(slot, event->token))
-		return -ESTALE;
-	switch (slot->state) {
-	case AP_AGENT_FREE:
+	if (slot->state == AP_AGENT_FREE)
 		return -ENOENT;
+	if (machine_slot_stale(slot, event->token))
+		return -ESTALE;
+	if (on_lost_host(m, slot))
+		return -EHOSTUNREACH;
+	switch (slot->state) {
 	case AP_AGENT_VALIDATING:
 		return -EBUSY;
 	case AP_AGENT_IDLE:
@@ -994,11 +1268,13 @@ static int on_recycle(struct machine_view *m, const struct machine_event *event,
 		      struct machine_effects *fx)
 {
 	struct machine_slot *slot = slot_at(m, event->slot);
-	if (slot->state != AP_AGENT_FREE && machine_slot_stale(slot, event->token))
-		return -ESTALE;
-	switch (slot->state) {
-	case AP_AGENT_FREE:
+	if (slot->state == AP_AGENT_FREE)
 		return -ENOENT;
+	if (machine_slot_stale(slot, event->token))
+		return -ESTALE;
+	if (on_lost_host(m, slot))
+		return -EHOSTUNREACH;
+	switch (slot->state) {
 	case AP_AGENT_IDLE:
 	case AP_AGENT_VALIDATING:
 	case AP_AGENT_ACTIVE:
@@ -1039,7 +1315,7 @@ static int on_spawned(struct machine_view *m, const struct machine_event *event,
 	struct machine_slot *slot = slot_at(m, event->slot);
 	if (event->result < 0) {
 		slot_stop(m, slot, failure(event->result), now, fx);
-		spawn_failed(m, event->result, now);
+		spawn_failed(m, slot, event->result, now);
 		return 0;
 	}
 	slot->born = true;
@@ -1071,9 +1347,7 @@ static void grant(struct machine_view *m, struct machine_slot *slot, int64_t gra
 	slot->n_requests++;
 	slot->n_served++;
 	m->n_grants++;
-	if (slot->ttl_ns > 0)
-		slot->deadline_ns = ap_clock_after(now, slot->ttl_ns);
-	wake_by(m, slot->deadline_ns);
+	ttl_begin(m, slot, now);
 	slot_answer(slot, fx, 0);
 }
 
@@ -1091,6 +1365,20 @@ static struct ap_list *place_in_queue(struct machine_view *m, uint64_t token)
 	return at;
 }
 
+/* Back to the queue: an agent was reserved for the request, and does not become its. */
+static void waiter_return(struct machine_view *m, struct machine_request *request, int64_t now,
+			  struct machine_effects *fx)
+{
+	if (grants_nothing(m))
+		answer(fx, request, grants_nothing(m));
+	else if (request->n_tries >= MAX_TRIES)
+		answer(fx, request, -EIO);
+	else if (request->deadline_ns <= now)
+		answer(fx, request, -ETIMEDOUT);
+	else
+		waiter_add(m, request, place_in_queue(m, request->token));
+}
+
 /* The agent failed under its acquirer: another agent serves the request, and the acquirer does not
  * notice. A program that has ended is never the request's fault, and counts no try: the breaker
  * bounds how many are started in its place. */
@@ -1098,17 +1386,36 @@ static void try_again(struct machine_view *m, struct machine_request *request, i
 		      int64_t now, struct machine_effects *fx)
 {
 	request->n_tries += error != -ECHILD && error != MACHINE_KILLED;
-	if (grants_nothing(m)) {
-		answer(fx, request, grants_nothing(m));
-	} else if (request->n_tries >= MAX_TRIES) {
-		answer(fx, request, -EIO);
-	} else if (request->deadline_ns <= now) {
-		answer(fx, request, -ETIMEDOUT);
-	} else {
-		waiter_add(m, request, place_in_queue(m, request->token));
+	waiter_return(m, request, now, fx);
+	if (request->state == REQUEST_WAITING) {
 		serve(m, now, fx);
 		refuse_if_once(m, request, fx);
 	}
+}
+
+/* Serves those who have come back to the queue, as try_again() does one. */
+static void serve_returned(struct machine_view *m, int64_t now, struct machine_effects *fx)
+{
+	struct ap_list *at, *next;
+	serve(m, now, fx);
+	ap_list_for_each_safe (at, next, &m->waiters) {
+		struct machine_request *request = ap_container_of(at, struct machine_request, link);
+		if (request->token == 0)
+			break;
+		refuse_if_once(m, request, fx);
+	}
+}
+
+/* The acquirer that the agent was made ready for, if it still waits, has to have another. */
+static void slot_unreserve(struct machine_view *m, struct machine_slot *slot, int64_t now,
+			   struct machine_effects *fx)
+{
+	struct machine_request *request = slot->request;
+	slot->request = NULL;
+	lease_clear(slot);
+	slot_lose(m, slot, fx);
+	if (request)
+		waiter_return(m, request, now, fx);
 }
 
 static int on_validated(struct machine_view *m, const struct machine_event *event, int64_t now,
@@ -1147,7 +1454,7 @@ static void quarantine(struct machine_view *m, struct machine_slot *slot, int64_
 	slot->deadline_ns = AP_FOREVER;
 	if (slot->state == AP_AGENT_ACTIVE)
 		slot_move(m, slot, AP_AGENT_QUARANTINED, AP_REASON_UNSAVED, fx);
-	if (m->shutdown)
+	if (m->shutdown && !on_lost_host(m, slot))
 		slot_let_go(m, slot, now, fx);
 }
 
@@ -1177,12 +1484,19 @@ static int on_saved(struct machine_view *m, const struct machine_event *event, i
 		return 0;
 	}
 	lease_clear(slot);
-	if (slot->retire || slot->state == AP_AGENT_QUARANTINED) {
-		slot_stop(m, slot, slot->retire ? slot->retire : reason, now, fx);
+	if (slot->state == AP_AGENT_QUARANTINED && !slot->retire)
+		slot->retire = (uint8_t)reason;
+	enum ap_reason leaves = m->shutdown ? AP_REASON_SHUTDOWN : host_sheds(host_of(m, slot));
+	if (on_lost_host(m, slot)) {
+		slot_lose(m, slot, fx);
 		return 0;
 	}
-	if (m->shutdown) {
-		slot_drain(m, slot, AP_REASON_SHUTDOWN, now, fx);
+	if (slot->retire) {
+		slot_stop(m, slot, slot->retire, now, fx);
+		return 0;
+	}
+	if (leaves) {
+		slot_drain(m, slot, leaves, now, fx);
 		return 0;
 	}
 	slot_prove(m, slot);
@@ -1200,7 +1514,7 @@ static int on_recycled(struct machine_view *m, const struct machine_event *event
 	struct machine_slot *slot = slot_at(m, event->slot);
 	if (event->result < 0) {
 		slot_stop(m, slot, failure(event->result), now, fx);
-		spawn_failed(m, event->result, now);
+		spawn_failed(m, slot, event->result, now);
 		return 0;
 	}
 	bool counted = slot->recycle;
@@ -1221,16 +1535,20 @@ static int on_recycled(struct machine_view *m, const struct machine_event *event
 static int on_drained(struct machine_view *m, const struct machine_event *event, int64_t now,
 		      struct machine_effects *fx)
 {
-	slot_stop(m, slot_at(m, event->slot), AP_REASON_DRAINED, now, fx);
+	struct machine_slot *slot = slot_at(m, event->slot);
+	if (!on_lost_host(m, slot)) {
+		slot_stop(m, slot, AP_REASON_DRAINED, now, fx);
+		return 0;
+	}
+	slot->retire = AP_REASON_DRAINED;
+	slot_lose(m, slot, fx);
 	return 0;
 }
 
 static int on_stopped(struct machine_view *m, const struct machine_event *event, int64_t now,
 		      struct machine_effects *fx)
 {
-	struct machine_slot *slot = slot_at(m, event->slot);
-	refuse_waiters_of(m, slot, fx);
-	slot_free(m, slot, fx);
+	slot_gone(m, slot_at(m, event->slot), fx);
 	return 0;
 }
 
@@ -1347,6 +1665,8 @@ static void expire_slot(struct machine_view *m, struct machine_slot *slot, int64
 {
 	if (m->suspended && !slot->effect) /* nothing begins now: MACHINE_RESUME checks again */
 		return;
+	if (on_lost_host(m, slot)) /* host_return() has what was due begin anew */
+		return;
 	if (slot->deadline_ns <= now)
 		slot_overdue(m, slot, now, fx);
 	wake_by(m, slot->deadline_ns);
@@ -1394,6 +1714,8 @@ static void probe_all(struct machine_view *m, enum ap_agent_state state, struct 
 	struct ap_list *at;
 	ap_list_for_each (at, &m->states[state]) {
 		struct machine_slot *slot = ap_container_of(at, struct machine_slot, link);
+		if (on_lost_host(m, slot))
+			continue;
 		slot->probe = effect_add(m, fx, EFFECT_PROBE, slot)->id;
 	}
 }
@@ -1418,6 +1740,7 @@ static int on_pass(struct machine_view *m, const struct machine_event *event, in
 static int on_timer(struct machine_view *m, const struct machine_event *event, int64_t now,
 		    struct machine_effects *fx)
 {
+	struct ap_list *at;
 	m->wake_ns = AP_FOREVER;
 	if (m->limited_until_ns <= now)
 		m->limited_until_ns = 0;
@@ -1430,7 +1753,8 @@ static int on_timer(struct machine_view *m, const struct machine_event *event, i
 		on_pass(m, event, now, fx);
 	if (!m->suspended)
 		wake_by(m, m->pass_due_ns);
-	wake_for_retry(m, now);
+	ap_list_for_each (at, &m->up)
+		wake_for_retry(m, ap_container_of(at, struct machine_host, up), now);
 	return 0;
 }
 
@@ -1492,8 +1816,19 @@ static int on_open(struct machine_view *m, const struct machine_event *event, in
 static int on_reset_breaker(struct machine_view *m, const struct machine_event *event, int64_t now,
 			    struct machine_effects *fx)
 {
-	breaker_reset(&m->breaker);
+	for (unsigned i = 0; i < m->n_hosts; i++)
+		breaker_reset(&host_at(m, i)->breaker);
 	return 0;
+}
+
+/* Begins the end of what a lease has left, or of the lease. */
+static void slot_shut_down(struct machine_view *m, struct machine_slot *slot, int64_t now,
+			   struct machine_effects *fx)
+{
+	if (machine_slot_leased(slot))
+		lease_end(m, slot, AP_REASON_SHUTDOWN, false, now, fx);
+	else if (slot->state == AP_AGENT_QUARANTINED && !slot->leaving)
+		slot_let_go(m, slot, now, fx);
 }
 
 static int on_shutdown(struct machine_view *m, const struct machine_event *event, int64_t now,
@@ -1503,12 +1838,10 @@ static int on_shutdown(struct machine_view *m, const struct machine_event *event
 	m->shutdown = true;
 	for (unsigned i = 0; i < m->n_slots; i++) {
 		struct machine_slot *slot = slot_at(m, i);
-		if (machine_slot_leased(slot))
-			lease_end(m, slot, AP_REASON_SHUTDOWN, false, now, fx);
-		else if (slot->state == AP_AGENT_VALIDATING)
+		if (slot->state == AP_AGENT_VALIDATING)
 			slot_answer(slot, fx, -ESHUTDOWN); /* grant() ends its lease at once */
-		else if (slot->state == AP_AGENT_QUARANTINED && !slot->leaving)
-			slot_let_go(m, slot, now, fx);
+		else if (!on_lost_host(m, slot))
+			slot_shut_down(m, slot, now, fx);
 	}
 	return 0;
 }
@@ -1524,7 +1857,99 @@ static int on_resume(struct machine_view *m, const struct machine_event *event, 
 		     struct machine_effects *fx)
 {
 	m->suspended = false;
+	hosts_catch_up(m, now, fx);
 	return on_timer(m, event, now, fx); /* for what was due meanwhile */
+}
+
+/* --- a host --- */
+
+/* It does not answer: what begins no lease and ends none is lost, what is under way for the others
+ * is waited for, and the acquirers that its agents were made ready for go elsewhere. */
+static void host_lose(struct machine_view *m, const struct machine_host *host, int64_t now,
+		      struct machine_effects *fx)
+{
+	for (unsigned i = 0; i < m->n_slots; i++) {
+		struct machine_slot *slot = slot_at(m, i);
+		if (slot->state == AP_AGENT_FREE || host_of(m, slot) != host)
+			continue;
+		if (slot->state == AP_AGENT_VALIDATING)
+			slot_unreserve(m, slot, now, fx);
+		else if (slot->state == AP_AGENT_IDLE || slot->state == AP_AGENT_SPAWNING ||
+			 slot->state == AP_AGENT_RECYCLING)
+			slot_lose(m, slot, fx);
+		slot->deadline_ns = AP_FOREVER;
+	}
+	serve_returned(m, now, fx);
+}
+
+/* It answers again: effects that are still awaited, and leases, have their full time. */
+static void host_return(struct machine_view *m, const struct machine_host *host, int64_t now,
+			struct machine_effects *fx)
+{
+	static const int64_t limits[AP_N_AGENT_STATES] = {
+		[AP_AGENT_ACTIVE] = SAVE_LIMIT,
+		[AP_AGENT_QUARANTINED] = SAVE_LIMIT,
+		[AP_AGENT_DRAINING] = DRAIN_LIMIT,
+		[AP_AGENT_STOPPING] = STOP_LIMIT,
+	};
+	for (unsigned i = 0; i < m->n_slots; i++) {
+		struct machine_slot *slot = slot_at(m, i);
+		if (slot->state == AP_AGENT_FREE || host_of(m, slot) != host)
+			continue;
+		if (slot->effect) {
+			slot->deadline_ns = ap_clock_after(now, limits[slot->state]);
+			wake_by(m, slot->deadline_ns);
+		} else if (m->shutdown) {
+			slot_shut_down(m, slot, now, fx);
+		} else if (slot->state == AP_AGENT_ACTIVE) {
+			ttl_begin(m, slot, now);
+		}
+		if (slot->state == AP_AGENT_ACTIVE)
+			wake_for_age(m, slot);
+	}
+}
+
+/* It is dead, and every agent of it gone. */
+static void host_die(struct machine_view *m, const struct machine_host *host, int64_t now,
+		     struct machine_effects *fx)
+{
+	for (unsigned i = 0; i < m->n_slots; i++) {
+		struct machine_slot *slot = slot_at(m, i);
+		if (slot->state == AP_AGENT_FREE || host_of(m, slot) != host)
+			continue;
+		if (slot->state == AP_AGENT_VALIDATING)
+			slot_unreserve(m, slot, now, fx);
+		slot_answer(slot, fx, -EHOSTDOWN);
+		slot_disown(m, slot);
+		slot_mark(m, slot, AP_REASON_NONE);
+		if (slot->state != AP_AGENT_STOPPING)
+			slot_move(m, slot, AP_AGENT_STOPPING, AP_REASON_DEAD, fx);
+		slot_gone(m, slot, fx);
+	}
+	serve_returned(m, now, fx);
+}
+
+static int on_host(struct machine_view *m, const struct machine_event *event, int64_t now,
+		   struct machine_effects *fx)
+{
+	if (event->host >= m->n_hosts || (unsigned)event->host_state >= AP_N_HOST_STATES)
+		return -EINVAL;
+	struct machine_host *host = host_at(m, event->host);
+	enum ap_host_state before = host->state;
+	host->state = event->host_state;
+	host->slots = event->slots;
+	host->warm = event->warm;
+	host_list(m, host);
+	if (host->state == AP_HOST_DOWN || host->state == AP_HOST_PENDING)
+		host_die(m, host, now, fx);
+	else if (host->state == AP_HOST_LOST)
+		host_lose(m, host, now, fx);
+	else if (before == AP_HOST_LOST)
+		host_return(m, host, now, fx);
+	hosts_catch_up(m, now, fx);
+	if (host->state == AP_HOST_UP)
+		wake_for_retry(m, host, now);
+	return 0;
 }
 
 typedef int handler(struct machine_view *, const struct machine_event *, int64_t,
@@ -1545,7 +1970,7 @@ static handler *const handlers[N_MACHINE_EVENTS] = {
 	[MACHINE_OPEN] = on_open,	  [MACHINE_RESET_BREAKER] = on_reset_breaker,
 	[MACHINE_SHUTDOWN] = on_shutdown, [MACHINE_SUSPEND] = on_suspend,
 	[MACHINE_RESUME] = on_resume,	  [MACHINE_RESTORE] = on_restore,
-	[MACHINE_LIMIT] = on_limit,
+	[MACHINE_LIMIT] = on_limit,	  [MACHINE_HOST] = on_host,
 };
 
 enum machine_event_type machine_outcome(enum machine_effect_type effect)
@@ -1626,6 +2051,21 @@ unsigned machine_total(const struct machine_view *m)
 	return m->n_slots - m->n_in_state[AP_AGENT_FREE];
 }
 
+const struct breaker *machine_breaker(const struct machine_view *m)
+{
+	static const struct breaker closed = {.state = BREAKER_CLOSED};
+	const struct breaker *best = NULL;
+	struct ap_list *at;
+	ap_list_for_each (at, &m->up) {
+		const struct breaker *here = &ap_container_of(at, struct machine_host, up)->breaker;
+		if (here->state == BREAKER_CLOSED)
+			return here;
+		if (!best || (best->state == BREAKER_OPEN && here->state == BREAKER_HALF_OPEN))
+			best = here;
+	}
+	return best ? best : &closed;
+}
+
 const struct machine_slot *machine_free_slot(const struct machine_view *m)
 {
 	const struct ap_list *free_slots = &m->states[AP_AGENT_FREE];
@@ -1661,13 +2101,30 @@ struct scaling_sample machine_sample(const struct machine_view *m)
 	};
 }
 
-int machine_init(struct machine *machine, unsigned n_slots, const struct machine_limits *limits,
-		 uint32_t seed, int64_t now_ns)
+static void init_hosts(struct machine_view *m)
+{
+	ap_list_init(&m->up);
+	ap_list_init(&m->room);
+	for (unsigned i = 0; i < m->n_hosts; i++) {
+		struct machine_host *host = host_at(m, i);
+		ap_list_init(&host->up);
+		ap_list_init(&host->room);
+		ap_list_init(&host->waiters);
+	}
+	host_at(m, 0)->state = AP_HOST_UP;
+	host_at(m, 0)->slots = m->n_slots;
+	host_list(m, host_at(m, 0));
+}
+
+int machine_init(struct machine *machine, unsigned n_slots, unsigned n_hosts,
+		 const struct machine_limits *limits, uint32_t seed, int64_t now_ns)
 {
 	struct machine_view *m = &machine->view;
+	assert(n_hosts > 0 && n_hosts <= MACHINE_MAX_HOSTS);
 	*m = (struct machine_view){
 		.limits = *limits,
 		.n_slots = n_slots,
+		.n_hosts = n_hosts,
 		.n_labels = 256,
 		.n_user_places = 16,
 		.target = -1,
@@ -1683,15 +2140,17 @@ int machine_init(struct machine *machine, unsigned n_slots, const struct machine
 	while (m->n_labels < 2 * n_slots + limits->max_waiting / LABELS_A_BUCKET)
 		m->n_labels *= 2;
 	m->slots = calloc(n_slots, sizeof *m->slots);
+	m->hosts = calloc(n_hosts, sizeof *m->hosts);
 	m->labels = calloc(m->n_labels, sizeof *m->labels);
 	/* up to n_slots requests come back to the queue beyond max_waiting, when agents fail */
 	while (m->n_user_places < 2 * (limits->max_waiting + n_slots))
 		m->n_user_places *= 2;
 	m->users = calloc(m->n_user_places, sizeof *m->users);
-	if (!m->slots || !m->labels || !m->users) {
+	if (!m->slots || !m->hosts || !m->labels || !m->users) {
 		machine_fini(machine);
 		return -ENOMEM;
 	}
+	init_hosts(m);
 	ap_list_init(&m->waiters);
 	ap_list_init(&m->anyone);
 	for (unsigned i = 0; i < m->n_labels; i++)
@@ -1716,18 +2175,20 @@ void machine_fini(struct machine *machine)
 {
 	struct machine_view *m = &machine->view;
 	free(slot_at(m, 0));
+	free(host_at(m, 0));
 	free(m->labels);
 	free(m->users);
 	m->slots = NULL;
+	m->hosts = NULL;
 	m->labels = NULL;
 	m->users = NULL;
 }
 
-struct machine *machine_new(unsigned n_slots, const struct machine_limits *limits, uint32_t seed,
-			    int64_t now_ns)
+struct machine *machine_new(unsigned n_slots, unsigned n_hosts, const struct machine_limits *limits,
+			    uint32_t seed, int64_t now_ns)
 {
 	struct machine *machine = malloc(sizeof *machine);
-	if (machine && machine_init(machine, n_slots, limits, seed, now_ns) == 0)
+	if (machine && machine_init(machine, n_slots, n_hosts, limits, seed, now_ns) == 0)
 		return machine;
 	free(machine);
 	return NULL;

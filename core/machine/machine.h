@@ -2,6 +2,9 @@
  * effects, which the caller carries out. No thread, clock, I/O, lock or allocation in here, so the
  * daemon, the tests and a replay run the same code.
  *
+ * Agents live on hosts. MACHINE_HOST says how a host stands; the machine decides what that means
+ * for its agents. Nothing begins on a host that is lost, and nothing times out there.
+ *
  * Every agent is in a slot, every slot in exactly one list, that of its state; the counts are the
  * lengths of the lists. Only slot_move() moves a slot and changes the counts; only reserve() gives
  * an agent to an acquirer; only reconcile() sizes the pool. A state that waits for an effect has an
@@ -16,6 +19,7 @@
 
 #include "breaker.h"
 #include "list.h"
+#include "placement.h"
 #include "reason.h"
 #include "recycling.h"
 #include "scaling.h"
@@ -34,6 +38,7 @@ struct machine_limits {
 	enum scaling_policy_id policy;
 	struct scaling_limits scaling;
 	struct recycling_limits recycling;
+	enum placement_policy_id placement;
 	int64_t scale_down_window_ns;
 	int64_t idle_timeout_ns;  /* 0: never */
 	int64_t spawn_timeout_ns; /* of validating and recycling, too */
@@ -70,6 +75,7 @@ struct machine_request {
 	/* of an acquirer: the caller sets them; the machine invents a label for an empty one */
 	struct machine_label label;
 	unsigned agent;	   /* number of the only agent that will do; 0: any */
+	unsigned host;	   /* index + 1 of the only host that will do; 0: any */
 	uint64_t affinity; /* hash of a key: prefers an agent that last served this key; 0: none */
 	int64_t deadline_ns; /* when the machine refuses it, unless granted before; AP_FOREVER with
 			      * `once` */
@@ -80,7 +86,7 @@ struct machine_request {
 	bool by_handle;
 	/* the machine sets these */
 	struct ap_list link; /* queue of acquirers, or answered */
-	struct ap_list turn; /* in the queue: `anyone`, or `waiters` of the agent wanted */
+	struct ap_list turn; /* in the queue: `anyone`, or `waiters` of the agent or host wanted */
 	uint64_t arrival;    /* in the queue: order of arrival */
 	enum machine_request_state state;
 	unsigned n_tries; /* agents that failed under this request; not counted: a program that
@@ -113,6 +119,7 @@ struct machine_slot {
 	uint32_t n_recycles, n_prompts;
 	uid_t uid;
 	pid_t pid;
+	uint16_t host;	       /* where it lives, unless FREE */
 	uint16_t jitter;       /* of this generation's age limit */
 	uint8_t state;	       /* enum ap_agent_state */
 	uint8_t recycle;       /* enum ap_reason: marked to be recycled; 0: not */
@@ -125,6 +132,21 @@ struct machine_slot {
 	bool cpu_over : 1;
 	bool recycle_next : 1; /* RECYCLING after a lease: a user wants it recycled next */
 	bool limited : 1;      /* its program has reached a usage limit: granted to nobody */
+};
+
+/* A place where agents live. */
+struct machine_host {
+	struct ap_list up;	/* in view.up while UP */
+	struct ap_list room;	/* in view.room while UP and n_agents < slots */
+	struct ap_list waiters; /* requests that want this host, in their order */
+	unsigned n_waiting;	/* of them */
+	unsigned slots;	     /* the most agents there; what a lower one exceeds leaves when idle */
+	unsigned n_agents;   /* slots of the machine in use there */
+	unsigned n_ending;   /* of them, those that are DRAINING or STOPPING */
+	unsigned n_unproven; /* of them, those on probation */
+	struct breaker breaker; /* on spawning there */
+	enum ap_host_state state;
+	bool warm; /* it has the template: agents begin fast */
 };
 
 enum machine_effect_type {
@@ -162,6 +184,7 @@ struct machine_effects {
 
 /* An agent that an earlier daemon left running. */
 struct machine_adoption {
+	unsigned host; /* index */
 	uint32_t number, generation, n_recycles, n_requests, n_served;
 	int64_t created_ns, started_ns;
 	/* the lease that the agent serves; an empty label: none */
@@ -218,6 +241,7 @@ enum machine_event_type {
 	MACHINE_SUSPEND,  /* start nothing by itself, whatever is due: agents stay as they are,
 			   * acquirers wait */
 	MACHINE_RESUME,
+	MACHINE_HOST, /* host, host_state, slots, warm: how a host stands from now on */
 	N_MACHINE_EVENTS,
 };
 
@@ -235,6 +259,9 @@ struct machine_event {
 	bool discard;
 	int target;
 	bool on, everyone;
+	unsigned host, slots; /* index; the most agents there */
+	enum ap_host_state host_state;
+	bool warm;
 	int64_t until_ns;
 	int64_t granted_ns; /* when the store recorded the grant, not later than now; 0: now */
 	uint64_t memory;    /* bytes */
@@ -246,21 +273,24 @@ struct machine_view {
 	struct machine_limits limits;
 	const struct machine_slot *slots; /* n_slots of them */
 	unsigned n_slots;
+	const struct machine_host *hosts; /* n_hosts of them, at least one */
+	unsigned n_hosts;
+	struct ap_list up, room; /* hosts that are UP; of them, those with room for an agent */
 	struct ap_list states[AP_N_AGENT_STATES]; /* slots by state; IDLE: last used first */
 	unsigned n_in_state[AP_N_AGENT_STATES];
-	unsigned n_unproven, n_marked; /* slots on probation; slots to be recycled */
+	unsigned n_marked; /* slots to be recycled */
 	unsigned n_limited;
 	int64_t limited_until_ns;      /* until then nobody is granted an agent; 0: no limit */
 	struct ap_list waiters;	       /* requests in the order of the queue */
 	struct ap_list anyone;	       /* the waiters that take any agent, in the same order */
 	unsigned n_waiting;
+	unsigned n_waiting_for_host; /* those that want a host, and any agent there */
 	uint64_t next_arrival;
 	int64_t waiters_due_ns; /* no waiter's deadline is earlier */
 	struct ap_list *labels; /* n_labels buckets by hash; a power of two */
 	unsigned n_labels;
 	struct machine_user *users; /* that max_waiting_of_user bounds: n_user_places by hash */
 	unsigned n_user_places;	    /* a power of two */
-	struct breaker breaker;
 	int target;		  /* manual size; -1: automatic */
 	struct scaling_load load; /* while the policy is ewma */
 	bool closed, shutdown, suspended;
@@ -281,11 +311,14 @@ struct machine_view {
 	int spawn_error; /* of the last failed spawn, negative errno */
 };
 
+#define MACHINE_MAX_HOSTS (UINT16_MAX + 1u)
+
 struct machine; /* only machine_step() changes it */
 
-/* n_slots: the most agents that the pool will ever have at once. NULL on ENOMEM. */
-struct machine *machine_new(unsigned n_slots, const struct machine_limits *limits, uint32_t seed,
-			    int64_t now_ns);
+/* n_slots: the most agents that the pool will ever have at once. n_hosts: the most hosts, 1 to
+ * MACHINE_MAX_HOSTS; host 0 is UP and may have all agents, the others are DOWN. NULL on ENOMEM. */
+struct machine *machine_new(unsigned n_slots, unsigned n_hosts, const struct machine_limits *limits,
+			    uint32_t seed, int64_t now_ns);
 void machine_free(struct machine *machine); /* NULL is ignored */
 
 /* The view is valid as long as the machine; each step changes its content. */
@@ -296,15 +329,18 @@ unsigned machine_max_effects(const struct machine_view *machine);
 
 /* Processes one event; empties `effects` first. Returns 0, or why it refused the event: then
  * nothing has changed, and a request that the event brought stays the caller's.
- * ADOPT: -EBUSY (the slot is not free), -EEXIST (label or number exists already).
+ * ADOPT: -EBUSY (the slot is not free), -EEXIST (label or number exists already), -EINVAL (no such
+ * host), -EHOSTDOWN (the host is DOWN or PENDING: nothing lives there).
  * ACQUIRE: -ESHUTDOWN, -EDQUOT, -EEXIST (the label is leased or asked for), -ENOENT (no such
- * agent), -EAGAIN (the queue is full, or the user's part of it). CANCEL: -EALREADY. RELEASE:
- * -ENOENT, -ESTALE. RENEW: -ESTALE. LIMIT: -ENOENT. PROMPT: -ESTALE, -EDQUOT. KILL, RECYCLE:
- * -EBUSY, -ENOENT, -ESTALE. SCALE: -ERANGE. OPEN: -ESHUTDOWN. An outcome that the machine does not
- * await any more: -ESTALE. The result of an acquirer's request: 0, -EAGAIN (`once`, and no agent is
- * idle), -ETIMEDOUT, -ECANCELED, -ESHUTDOWN, -EDQUOT, -ENOENT (its agent is removed), -EHOSTDOWN
- * (nothing can serve: spawn_error), -EIO (two agents failed under it), or the error of a validation
- * that was not the agent's fault. */
+ * agent, no such host, or the agent is on another), -EAGAIN (the queue is full, or the user's part
+ * of it). CANCEL: -EALREADY. RELEASE: -ENOENT, -ESTALE. RENEW: -ESTALE. LIMIT: -ENOENT. PROMPT:
+ * -ESTALE, -EDQUOT. KILL, RECYCLE: -EBUSY, -ENOENT, -ESTALE. RELEASE, KILL, RECYCLE: -EHOSTUNREACH
+ * (its host is lost). SCALE: -ERANGE. OPEN: -ESHUTDOWN. HOST: -EINVAL. An outcome that the machine
+ * does not await any more: -ESTALE. The result of an acquirer's request: 0, -EAGAIN (`once`, and no
+ * agent is idle), -ETIMEDOUT, -ECANCELED, -ESHUTDOWN, -EDQUOT, -ENOENT (its agent is removed),
+ * -EHOSTDOWN (nothing can serve: spawn_error), -EIO (two agents failed under it), or the error of a
+ * validation that was not the agent's fault. Of a releaser's: 0, the error of saving, or -EHOSTDOWN
+ * (the host died before the work was saved). */
 int machine_step(struct machine *machine, const struct machine_event *event, int64_t now_ns,
 		 struct machine_effects *effects);
 
@@ -319,13 +355,18 @@ const struct machine_slot *machine_find_number(const struct machine_view *machin
 /* The number of slots that are not FREE: they count against max_size. */
 unsigned machine_total(const struct machine_view *machine);
 
+/* The breaker that is least in the way of a spawn, of the hosts that are UP: a closed one, else a
+ * half-open one, else one that is open. Closed if no host is UP. */
+const struct breaker *machine_breaker(const struct machine_view *machine);
+
 /* A FREE slot, for one more agent; NULL: there is none. */
 const struct machine_slot *machine_free_slot(const struct machine_view *machine);
 
 /* Whether no slot waits for an effect; probes do not count. */
 bool machine_at_rest(const struct machine_view *machine);
 
-/* The number of agents that serve or will serve: neither ending, unhealthy nor quarantined. */
+/* The number of agents that serve or will serve: neither ending, unhealthy, quarantined nor lost.
+ */
 unsigned machine_live(const struct machine_view *machine);
 
 struct scaling_sample machine_sample(const struct machine_view *machine);

@@ -8,6 +8,6 @@ struct machine {
 };
 
 /* Initialises a machine in the caller's memory. 0 or -ENOMEM. */
-int machine_init(struct machine *machine, unsigned n_slots, const struct machine_limits *limits,
-		 uint32_t seed, int64_t now_ns);
+int machine_init(struct machine *machine, unsigned n_slots, unsigned n_hosts,
+		 const struct machine_limits *limits, uint32_t seed, int64_t now_ns);
 void machine_fini(struct machine *machine);

@@ -236,7 +236,8 @@ static int make_machine(struct ap_pool *pool, struct ap_err *err)
 {
 	struct machine_limits limits = pool_limits(pool);
 	unsigned n_slots = (unsigned)pool->config.number[AP_OPT_HARD_CAP];
-	pool->machine = machine_new(n_slots, &limits, (uint32_t)pool->started_ns, pool->started_ns);
+	pool->machine =
+		machine_new(n_slots, 1, &limits, (uint32_t)pool->started_ns, pool->started_ns);
 	if (!pool->machine)
 		return ap_err_errno(err, -ENOMEM, "pool");
 	pool->view = machine_view(pool->machine);

@@ -160,7 +160,7 @@ static void note_move_locked(struct ap_pool *pool, const struct machine_move *mo
 struct step_before observe_before_locked(const struct ap_pool *pool)
 {
 	const struct machine_view *m = pool->view;
-	return (struct step_before){.breaker = m->breaker.state,
+	return (struct step_before){.breaker = machine_breaker(m)->state,
 				    .n_live = machine_live(m),
 				    .scaled_ns = m->scaled_ns,
 				    .target = m->target};
@@ -189,7 +189,7 @@ static void note_scaling_locked(struct ap_pool *pool, const struct step_before *
 
 static void note_breaker_locked(struct ap_pool *pool)
 {
-	enum breaker_state state = pool->view->breaker.state;
+	enum breaker_state state = machine_breaker(pool->view)->state;
 	pool->counters.n_breaker++;
 	events_note(
 		pool->events, "breaker",
@@ -219,7 +219,7 @@ void observe_step_locked(struct ap_pool *pool, const struct step_before *before,
 		note_move_locked(pool, move, now);
 	}
 	note_scaling_locked(pool, before);
-	if (pool->view->breaker.state != before->breaker)
+	if (machine_breaker(pool->view)->state != before->breaker)
 		note_breaker_locked(pool);
 }
 
@@ -292,7 +292,7 @@ static void stats_locked(struct ap_pool *pool, const struct templates_stats *tem
 		.closed = m->closed,
 		.target = m->target,
 		.n_desired = machine_desired(m),
-		.breaker = breaker_state_name(m->breaker.state),
+		.breaker = breaker_state_name(machine_breaker(m)->state),
 		.sandbox = wall_word(pool),
 		.spawn_backend = spawn_backend_name(templates_backend(pool->templates)),
 		.n_templates = templates->n,
@@ -348,7 +348,7 @@ struct ap_metrics metrics_of_locked(struct ap_pool *pool, const struct templates
 		.oldest_waiter_ns = oldest < now ? now - oldest : 0,
 	};
 	stats_locked(pool, templates, &metrics.stats);
-	if (m->breaker.n_failures > 0)
+	if (machine_breaker(m)->n_failures > 0)
 		metrics.breaker_cause = pool->spawn_error;
 	for (int i = 0; i < AP_N_AGENT_STATES; i++)
 		metrics.n_in_state[ap_agent_state_shown(i)] += m->n_in_state[i];

@@ -189,7 +189,7 @@ static void bench_begin(struct bench *bench)
 	};
 	int64_t now = ap_clock_ns();
 	pthread_mutex_init(&bench->lock, NULL);
-	if (machine_init(&bench->machine, bench->n_slots, &limits, 1, now) < 0)
+	if (machine_init(&bench->machine, bench->n_slots, 1, &limits, 1, now) < 0)
 		abort();
 	bench->fx.at = calloc(machine_max_effects(&bench->machine.view), sizeof *bench->fx.at);
 	bench->fx.moves =

@@ -64,8 +64,10 @@ static uint64_t slot_hash(const struct world *w, const struct machine_slot *slot
 static uint64_t state_hash(const struct world *w)
 {
 	const struct machine_view *m = &w->memory.machine.view;
-	uint64_t hash = mixed(m->closed, m->breaker.state), first = UINT32_MAX;
-	hash = mixed(hash, (uint64_t)m->breaker.n_failures << 32 | m->breaker.n_opened);
+	const struct breaker *breaker = &m->hosts[0].breaker;
+	uint64_t hash = mixed(m->closed, breaker->state), first = UINT32_MAX;
+	hash = mixed(hash, (uint64_t)breaker->n_failures << 32 | breaker->n_opened);
+	hash = mixed(hash, m->hosts[0].state);
 	hash = mixed(hash,
 		     time_from_now(w, m->low_since_ns == AP_FOREVER
 					      ? AP_FOREVER
@@ -141,7 +143,8 @@ static void whole_pool(struct world *w, unsigned kind)
 	world_step(w, &(struct machine_event){.type = MACHINE_TIMER});
 }
 
-#define N_KINDS (3 * N_ACQUIRERS + 1 + 7 * N_AGENTS + 4)
+#define N_HOST_KINDS 3
+#define N_KINDS	     (3 * N_ACQUIRERS + 1 + 7 * N_AGENTS + N_HOST_KINDS + 4)
 
 static void happen(struct world *w, unsigned kind)
 {
@@ -164,6 +167,10 @@ static void happen(struct world *w, unsigned kind)
 			report(w, slot, results[k]);
 		else
 			about(w, types[k - 3], slot);
+	} else if (kind >= N_KINDS - N_HOST_KINDS) {
+		static const enum ap_host_state states[N_HOST_KINDS] = {AP_HOST_UP, AP_HOST_DOWN,
+									AP_HOST_LOST};
+		world_host(w, 0, states[N_KINDS - 1 - kind], N_AGENTS);
 	} else {
 		whole_pool(w, kind - 3 * N_ACQUIRERS - 1 - 7 * N_AGENTS);
 	}
@@ -199,7 +206,7 @@ void exhaustive_walk(unsigned n_states, unsigned *ret_states, unsigned *ret_dept
 	world_init(&world, 1);
 	if (!ways || !seen || !start || !here)
 		world_fail(&world, "out of memory");
-	world_begin(&world, N_AGENTS, &limits);
+	world_begin(&world, N_AGENTS, 1, &limits);
 	memcpy(start, &world, sizeof world);
 	see(seen, state_hash(&world));
 	unsigned n = 1, at = 0;

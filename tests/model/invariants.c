@@ -36,10 +36,9 @@ static void check_lists(const struct world *w)
 static void check_counts(const struct world *w)
 {
 	const struct machine_view *m = &w->memory.machine.view;
-	unsigned n_unproven = 0, n_marked = 0, n_alive = 0, n_born = 0, n_leased = 0, n_limited = 0;
+	unsigned n_marked = 0, n_alive = 0, n_born = 0, n_leased = 0, n_limited = 0;
 	for (unsigned i = 0; i < m->n_slots; i++) {
 		const struct machine_slot *slot = &m->slots[i];
-		n_unproven += !slot->proven;
 		n_marked += slot->recycle != 0;
 		n_limited += slot->limited;
 		n_alive += w->alive[i];
@@ -48,7 +47,6 @@ static void check_counts(const struct world *w)
 		CHECK(w, w->alive[i] == (slot->state != AP_AGENT_FREE),
 		      "what may be alive is in a slot that is not free");
 	}
-	CHECK(w, n_unproven == m->n_unproven, "agents on probation are counted");
 	CHECK(w, n_marked == m->n_marked, "marked agents are counted");
 	CHECK(w, n_limited == m->n_limited, "agents at their limit are counted");
 	CHECK(w, n_alive == machine_total(m), "what may be alive counts in the total");
@@ -56,6 +54,61 @@ static void check_counts(const struct world *w)
 	      "spawned less terminated are the agents that live");
 	CHECK(w, m->n_grants + w->n_adopted - w->n_ended == n_leased,
 	      "grants less ended are the leases held");
+}
+
+static bool is_in(const struct ap_list *list, const struct ap_list *link)
+{
+	const struct ap_list *at;
+	ap_list_for_each (at, list)
+		if (at == link)
+			return true;
+	return false;
+}
+
+static void check_host(const struct world *w, unsigned index)
+{
+	const struct machine_view *m = &w->memory.machine.view;
+	const struct machine_host *host = &m->hosts[index];
+	unsigned n_agents = 0, n_unproven = 0, n_ending = 0, n_waiting = 0;
+	struct ap_list *at;
+	for (unsigned i = 0; i < m->n_slots; i++) {
+		const struct machine_slot *slot = &m->slots[i];
+		if (slot->state == AP_AGENT_FREE || slot->host != index)
+			continue;
+		n_agents++;
+		n_unproven += !slot->proven;
+		n_ending += slot->state == AP_AGENT_DRAINING || slot->state == AP_AGENT_STOPPING;
+		CHECK(w,
+		      slot->state != AP_AGENT_LOST || host->state == AP_HOST_LOST || m->suspended,
+		      "an agent is lost while its host is");
+		CHECK(w, slot->state != AP_AGENT_IDLE || host->state == AP_HOST_UP || m->suspended,
+		      "agents are idle where they can be granted");
+	}
+	ap_list_for_each (at, &host->waiters)
+		n_waiting++;
+	CHECK(w, n_agents == host->n_agents, "agents of a host are counted");
+	CHECK(w, n_unproven == host->n_unproven, "agents on probation are counted");
+	CHECK(w, n_ending == host->n_ending, "agents that end are counted");
+	CHECK(w, n_waiting == host->n_waiting, "those who wait for a host are counted");
+	CHECK(w, n_agents == 0 || (host->state != AP_HOST_DOWN && host->state != AP_HOST_PENDING),
+	      "nothing lives where there is nothing");
+	CHECK(w, is_in(&m->up, &host->up) == (host->state == AP_HOST_UP), "who is up is listed");
+	CHECK(w,
+	      is_in(&m->room, &host->room) == (host->state == AP_HOST_UP && n_agents < host->slots),
+	      "who has room is listed");
+}
+
+static void check_hosts(const struct world *w)
+{
+	const struct machine_view *m = &w->memory.machine.view;
+	unsigned n_agents = 0, n_waiting = 0;
+	for (unsigned i = 0; i < m->n_hosts; i++) {
+		check_host(w, i);
+		n_agents += m->hosts[i].n_agents;
+		n_waiting += m->hosts[i].n_waiting;
+	}
+	CHECK(w, n_agents == machine_total(m), "every agent is on a host");
+	CHECK(w, n_waiting == m->n_waiting_for_host, "those who wait for hosts are counted");
 }
 
 static void check_labels(const struct world *w)
@@ -105,8 +158,9 @@ static void check_leases(const struct world *w)
 	}
 }
 
-/* The waiters who want agent number `agent` (0: any) in their order. */
-static void check_turns(const struct world *w, const struct ap_list *turns, unsigned agent)
+/* The waiters who want agent number `agent`, or any (0) on a host (0: on any), in their order. */
+static void check_turns(const struct world *w, const struct ap_list *turns, unsigned agent,
+			unsigned host)
 {
 	const struct machine_view *m = &w->memory.machine.view;
 	const struct ap_list *turn = turns->next;
@@ -114,7 +168,7 @@ static void check_turns(const struct world *w, const struct ap_list *turns, unsi
 	ap_list_for_each (at, &m->waiters) {
 		const struct machine_request *request =
 			ap_container_of(at, struct machine_request, link);
-		if (request->agent != agent)
+		if (request->agent != agent || (!agent && request->host != host))
 			continue;
 		CHECK(w, turn == &request->turn, "those who want the same keep their order");
 		turn = turn->next;
@@ -141,10 +195,12 @@ static void check_requests(const struct world *w)
 		last = order;
 	}
 	CHECK(w, n_waiting == m->n_waiting, "waiters are counted");
-	check_turns(w, &m->anyone, 0);
+	check_turns(w, &m->anyone, 0, 0);
+	for (unsigned i = 0; i < m->n_hosts; i++)
+		check_turns(w, &m->hosts[i].waiters, 0, i + 1);
 	for (unsigned i = 0; i < m->n_slots; i++) {
 		if (m->slots[i].state != AP_AGENT_FREE)
-			check_turns(w, &m->slots[i].waiters, m->slots[i].number);
+			check_turns(w, &m->slots[i].waiters, m->slots[i].number, 0);
 		else
 			CHECK(w, ap_list_empty(&m->slots[i].waiters), "nobody wants who is gone");
 	}
@@ -159,7 +215,23 @@ static bool anyone_for(const struct machine_view *m, const struct machine_reques
 {
 	for (unsigned i = 0; i < m->n_slots; i++)
 		if (m->slots[i].state == AP_AGENT_IDLE && !m->slots[i].limited &&
-		    (!request->agent || request->agent == m->slots[i].number))
+		    (!request->agent || request->agent == m->slots[i].number) &&
+		    (!request->host || request->host == m->slots[i].host + 1u))
+			return true;
+	return false;
+}
+
+static bool can_spawn_on(const struct machine_host *host)
+{
+	return host->state == AP_HOST_UP && host->n_agents < host->slots &&
+	       host->breaker.state == BREAKER_CLOSED;
+}
+
+static bool comes_to(const struct machine_view *m, unsigned host)
+{
+	for (unsigned i = 0; i < m->n_slots; i++)
+		if (m->slots[i].host == host && (m->slots[i].state == AP_AGENT_SPAWNING ||
+						 m->slots[i].state == AP_AGENT_RECYCLING))
 			return true;
 	return false;
 }
@@ -167,17 +239,25 @@ static bool anyone_for(const struct machine_view *m, const struct machine_reques
 static void check_liveness(const struct world *w)
 {
 	const struct machine_view *m = &w->memory.machine.view;
-	bool waits = false;
+	bool waits = false, anywhere = false;
 	struct ap_list *at;
 	ap_list_for_each (at, &m->waiters) {
 		const struct machine_request *request =
 			ap_container_of(at, struct machine_request, link);
 		CHECK(w, m->suspended || m->limited_until_ns != 0 || !anyone_for(m, request),
 		      "no one waits beside an idle agent that could serve");
-		waits |= request->agent == 0 && !m->suspended && m->limited_until_ns == 0;
+		bool counts = request->agent == 0 && !m->suspended && m->limited_until_ns == 0;
+		waits |= counts && !request->host;
+		if (counts && request->host && m->target < 0 &&
+		    machine_total(m) < m->limits.max_size &&
+		    m->n_in_state[AP_AGENT_SPAWNING] < m->limits.max_spawning &&
+		    can_spawn_on(&m->hosts[request->host - 1]))
+			CHECK(w, comes_to(m, request->host - 1),
+			      "who waits for a host with room has an agent coming there");
 	}
-	if (waits && m->target < 0 && machine_total(m) < m->limits.max_size &&
-	    m->breaker.state == BREAKER_CLOSED)
+	for (unsigned i = 0; i < m->n_hosts; i++)
+		anywhere |= can_spawn_on(&m->hosts[i]);
+	if (waits && m->target < 0 && machine_total(m) < m->limits.max_size && anywhere)
 		CHECK(w, m->n_in_state[AP_AGENT_SPAWNING] + m->n_in_state[AP_AGENT_RECYCLING] > 0,
 		      "who waits and could be served has an agent coming");
 	CHECK(w, !m->closed || m->n_waiting == 0, "nobody waits at a closed pool");
@@ -189,6 +269,7 @@ static bool rests(const struct machine_slot *slot)
 	switch (slot->state) {
 	case AP_AGENT_FREE:
 	case AP_AGENT_IDLE:
+	case AP_AGENT_LOST:
 		return true;
 	case AP_AGENT_ACTIVE: /* without a time to live */
 		return !slot->leaving && slot->ttl_ns == 0;
@@ -202,6 +283,10 @@ static bool rests(const struct machine_slot *slot)
 static void check_slot_time(const struct world *w, const struct machine_slot *slot)
 {
 	const struct machine_view *m = &w->memory.machine.view;
+	if (slot->state != AP_AGENT_FREE && m->hosts[slot->host].state == AP_HOST_LOST) {
+		CHECK(w, slot->deadline_ns == AP_FOREVER, "nothing times out on a lost host");
+		return;
+	}
 	CHECK(w, rests(slot) == (slot->deadline_ns == AP_FOREVER),
 	      "where an agent does not rest, and only there, it has a deadline");
 	CHECK(w, (slot->effect == 0) == (rests(slot) || machine_slot_leased(slot)),
@@ -237,8 +322,11 @@ static void check_time(const struct world *w)
 	CHECK(w, m->suspended || m->wake_ns <= m->pass_due_ns, "no pass is slept over");
 	CHECK(w, m->limited_until_ns == 0 || m->wake_ns <= m->limited_until_ns,
 	      "no end of a limit is slept over");
-	if (m->breaker.state == BREAKER_OPEN && m->breaker.retry_ns > w->now)
-		CHECK(w, m->wake_ns <= m->breaker.retry_ns, "no retry is slept over");
+	ap_list_for_each (at, &m->up) {
+		const struct breaker *b = &ap_container_of(at, struct machine_host, up)->breaker;
+		if (b->state == BREAKER_OPEN && b->retry_ns > w->now)
+			CHECK(w, m->wake_ns <= b->retry_ns, "no retry is slept over");
+	}
 	if (m->low_since_ns != AP_FOREVER && m->target < 0 && !m->shutdown)
 		CHECK(w,
 		      m->wake_ns <= ap_clock_after(m->low_since_ns, m->limits.scale_down_window_ns),
@@ -249,6 +337,7 @@ void check_state(const struct world *w)
 {
 	check_lists(w);
 	check_counts(w);
+	check_hosts(w);
 	check_labels(w);
 	check_leases(w);
 	check_requests(w);
@@ -257,6 +346,16 @@ void check_state(const struct world *w)
 }
 
 /* --- of one step --- */
+
+/* Whether the step has ended the host that the slot's agent was on, and so the agent. */
+static bool died(const struct machine_event *event, const struct machine_memory *before,
+		 unsigned slot)
+{
+	return event->type == MACHINE_HOST &&
+	       (event->host_state == AP_HOST_DOWN || event->host_state == AP_HOST_PENDING) &&
+	       before->slots[slot].state != AP_AGENT_FREE &&
+	       before->slots[slot].host == event->host;
+}
 
 static bool was_leased(const struct machine_memory *before, unsigned slot)
 {
@@ -271,8 +370,10 @@ static void check_end_of_lease(const struct world *w, const struct machine_event
 	bool in_time = event->type == MACHINE_SAVED && event->slot == slot;
 	bool late = (event->type == MACHINE_TIMER || event->type == MACHINE_CONFIG) &&
 		    old->deadline_ns <= w->now;
-	CHECK(w, old->state == AP_AGENT_ACTIVE && old->leaving && (in_time || late),
-	      "a lease is left through saving only");
+	CHECK(w,
+	      (old->state == AP_AGENT_ACTIVE && old->leaving && (in_time || late)) ||
+		      died(event, before, slot),
+	      "a lease is left through saving, or dies with its host");
 }
 
 static void check_moves(const struct world *w, const struct machine_event *event,
@@ -280,11 +381,12 @@ static void check_moves(const struct world *w, const struct machine_event *event
 {
 	static const char letters[] = "FSIVARUDTLQ";
 	static const char *const legal[AP_N_AGENT_STATES] = {
-		[AP_AGENT_FREE] = "SIA",     [AP_AGENT_SPAWNING] = "IT",
-		[AP_AGENT_IDLE] = "VRDUT",   [AP_AGENT_VALIDATING] = "IAU",
-		[AP_AGENT_ACTIVE] = "RDQT",  [AP_AGENT_RECYCLING] = "IT",
-		[AP_AGENT_UNHEALTHY] = "RT", [AP_AGENT_DRAINING] = "T",
-		[AP_AGENT_STOPPING] = "F",   [AP_AGENT_QUARANTINED] = "T",
+		[AP_AGENT_FREE] = "SIAL",    [AP_AGENT_SPAWNING] = "ITL",
+		[AP_AGENT_IDLE] = "VRDUTL",  [AP_AGENT_VALIDATING] = "IAUL",
+		[AP_AGENT_ACTIVE] = "RDQTL", [AP_AGENT_RECYCLING] = "ITL",
+		[AP_AGENT_UNHEALTHY] = "RT", [AP_AGENT_DRAINING] = "TL",
+		[AP_AGENT_STOPPING] = "F",   [AP_AGENT_QUARANTINED] = "TL",
+		[AP_AGENT_LOST] = "RDT",
 	};
 	unsigned states[MAX_SLOTS];
 	for (unsigned i = 0; i < MAX_SLOTS; i++)
@@ -307,8 +409,10 @@ static void check_moves(const struct world *w, const struct machine_event *event
 			CHECK(w, event->type == MACHINE_ADOPT && event->slot == move->slot,
 			      "an agent is spawned, or was before");
 		if (move->to == AP_AGENT_FREE)
-			CHECK(w, event->type == MACHINE_STOPPED && event->slot == move->slot,
-			      "a slot is free when its agent has stopped");
+			CHECK(w,
+			      (event->type == MACHINE_STOPPED && event->slot == move->slot) ||
+				      died(event, before, move->slot),
+			      "a slot is free when its agent has stopped, or died");
 		states[move->slot] = move->to;
 	}
 	for (unsigned i = 0; i < MAX_SLOTS; i++)
@@ -326,6 +430,8 @@ static void check_reservations(struct world *w, const struct machine_effects *fx
 		CHECK(w, request && request->token == slot->token, "who is served has the token");
 		CHECK(w, !slot->limited && w->memory.machine.view.limited_until_ns == 0,
 		      "an agent at its limit is granted to nobody");
+		CHECK(w, w->memory.hosts[slot->host].state == AP_HOST_UP,
+		      "who is served has an agent on a host that is up");
 		struct host_request *host = &w->requests[request - w->memory.requests];
 		if (host->token != 0) {
 			CHECK(w, host->token == slot->token, "a second try has the first's token");
@@ -333,7 +439,7 @@ static void check_reservations(struct world *w, const struct machine_effects *fx
 		}
 		CHECK(w, slot->token > w->last_token, "tokens increase strictly");
 		w->last_token = host->token = slot->token;
-		if (request->agent)
+		if (request->agent || request->host)
 			continue;
 		CHECK(w, host->arrival > w->last_arrival, "who came first is served first");
 		w->last_arrival = host->arrival;
@@ -354,8 +460,28 @@ static bool effect_fits(const struct machine_effect *effect, const struct machin
 	return slot->state == states[effect->type];
 }
 
-static void check_effects(struct world *w, const struct machine_memory *before,
-			  const struct machine_effects *fx)
+static void check_spawns(const struct world *w, const struct machine_effects *fx)
+{
+	const struct machine_view *m = &w->memory.machine.view;
+	unsigned n_spawns[MAX_HOSTS] = {0};
+	for (unsigned i = 0; i < fx->n; i++)
+		n_spawns[w->memory.slots[fx->at[i].slot].host] += fx->at[i].type == EFFECT_SPAWN;
+	for (unsigned i = 0; i < m->n_hosts; i++) {
+		const struct machine_host *host = &m->hosts[i];
+		if (n_spawns[i] == 0)
+			continue;
+		CHECK(w, host->state == AP_HOST_UP, "agents begin on a host that is up");
+		CHECK(w, host->n_agents <= host->slots, "and has room for them");
+		CHECK(w, host->breaker.state != BREAKER_OPEN, "an open breaker spawns none");
+		CHECK(w,
+		      host->breaker.state == BREAKER_CLOSED ||
+			      (n_spawns[i] == 1 && host->n_unproven == 1),
+		      "a half-open breaker lets one start at a time");
+	}
+}
+
+static void check_effects(struct world *w, const struct machine_event *event,
+			  const struct machine_memory *before, const struct machine_effects *fx)
 {
 	const struct machine_view *m = &w->memory.machine.view;
 	unsigned n_spawns = 0;
@@ -364,11 +490,13 @@ static void check_effects(struct world *w, const struct machine_memory *before,
 		const struct machine_slot *slot = &w->memory.slots[effect->slot];
 		CHECK(w, effect->id > w->last_effect, "every effect has an identity of its own");
 		w->last_effect = effect->id;
+		CHECK(w, m->hosts[slot->host].state != AP_HOST_LOST,
+		      "nothing begins on a host that is lost");
 		if (effect->type == EFFECT_PROBE)
 			continue;
 		CHECK(w, effect->id == slot->effect && effect_fits(effect, slot),
 		      "an effect is the one that its slot waits for");
-		if (was_leased(before, effect->slot)) {
+		if (was_leased(before, effect->slot) && !died(event, before, effect->slot)) {
 			CHECK(w, effect->type == EFFECT_SAVE,
 			      "a lease that is held is saved first");
 			w->n_ended++;
@@ -379,11 +507,7 @@ static void check_effects(struct world *w, const struct machine_memory *before,
 			n_spawns++;
 		}
 	}
-	CHECK(w, n_spawns == 0 || m->breaker.state != BREAKER_OPEN, "an open breaker spawns none");
-	CHECK(w,
-	      n_spawns == 0 || m->breaker.state == BREAKER_CLOSED ||
-		      (n_spawns == 1 && m->n_unproven == 1),
-	      "a half-open breaker lets one start at a time");
+	check_spawns(w, fx);
 	CHECK(w, n_spawns == 0 || !(m->shutdown || m->suspended),
 	      "a pool that shuts down or rests does not spawn");
 	CHECK(w, m->n_in_state[AP_AGENT_SPAWNING] <= m->limits.max_spawning || n_spawns == 0,
@@ -432,10 +556,12 @@ static void check_counters(const struct world *w, const struct machine_event *ev
 	      "the pool never grows over max_size");
 	if (event->type == MACHINE_TIMER)
 		CHECK(w, m->wake_ns > w->now, "after the timer nothing is due");
-	if (m->breaker.state == BREAKER_OPEN && m->breaker.n_opened != old->breaker.n_opened)
-		CHECK(w,
-		      m->breaker.retry_ns > w->now && m->breaker.retry_ns <= w->now + MAX_BACKOFF,
-		      "a breaker opens for a while");
+	for (unsigned i = 0; i < m->n_hosts; i++) {
+		const struct breaker *b = &m->hosts[i].breaker;
+		if (b->state == BREAKER_OPEN && b->n_opened != before->hosts[i].breaker.n_opened)
+			CHECK(w, b->retry_ns > w->now && b->retry_ns <= w->now + MAX_BACKOFF,
+			      "a breaker opens for a while");
+	}
 }
 
 /* Jitter and beginning are drawn once a generation: when it expires does not change. */
@@ -462,13 +588,18 @@ void check_step(struct world *w, const struct machine_event *event,
 {
 	if (event->type == MACHINE_STOPPED)
 		w->alive[event->slot] = false;
+	for (unsigned i = 0; i < w->memory.machine.view.n_slots; i++)
+		if (died(event, before, i)) {
+			w->alive[i] = false;
+			w->n_ended += was_leased(before, i);
+		}
 	if (event->type == MACHINE_ADOPT) {
 		w->alive[event->slot] = true;
 		w->n_adopted += machine_slot_leased(&w->memory.slots[event->slot]);
 	}
 	check_moves(w, event, before, fx);
 	check_reservations(w, fx);
-	check_effects(w, before, fx);
+	check_effects(w, event, before, fx);
 	check_answers(w, event, fx);
 	check_counters(w, event, before);
 	check_generations(w);

@@ -9,7 +9,7 @@ import sys
 import tempfile
 
 top = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-SOURCES = ["machine", "scaling", "breaker", "recycling", "reason", "states", "text", "buf", "clock", "err"]
+SOURCES = ["machine", "placement", "scaling", "breaker", "recycling", "reason", "states", "text", "buf", "clock", "err"]
 FLAGS = ["gcc", "-std=gnu11", "-D_GNU_SOURCE", "-O1", "-w", "-I", top + "/core/machine", "-I", top + "/core/base", "-I", top + "/tests/model"]
 
 MUTANTS = [
@@ -22,7 +22,7 @@ MUTANTS = [
     ("a retried acquirer is behind those who had no agent yet", "machine",
      "\tif (request->token == 0) {\n\t\tap_list_append", "\tif (true) {\n\t\tap_list_append"),
     ("who wants a certain agent goes before all others", "machine",
-     "if (first && (!found || comes_before(first, found)))", "if (first)"),
+     "return a && (!b || comes_before(a, b)) ? a : b;", "return a ? a : b;"),
     ("waiters are not looked after again", "machine",
      "else if (request->deadline_ns < m->waiters_due_ns)", "else if (false)"),
     ("a user who is served goes on counting as one who waits", "machine",
@@ -39,7 +39,8 @@ MUTANTS = [
     ("who had a label last goes before who knows the key", "machine",
      "\tif (found && !request->affinity)", "\tif (found)"),
     ("who had a label first is found", "machine",
-     "\t\tif (can_serve(slot))\n\t\t\treturn slot;", "\t\tif (can_serve(slot) && at->next == bucket)\n\t\t\treturn slot;"),
+     "\t\tif (can_serve(slot) && is_wanted(request, slot))\n\t\t\treturn slot;",
+     "\t\tif (can_serve(slot) && is_wanted(request, slot) && at->next == bucket)\n\t\t\treturn slot;"),
     ("an agent at its limit is granted", "machine",
      "return slot->state == AP_AGENT_IDLE && !slot->limited;", "return slot->state == AP_AGENT_IDLE;"),
     ("a limit of all stops nobody", "machine",
@@ -55,13 +56,15 @@ MUTANTS = [
     ("a retried acquirer draws a new token", "machine",
      "\tif (request->token == 0)\n\t\trequest->token", "\tif (true)\n\t\trequest->token"),
     ("a stale token releases", "machine",
-     "\tif (slot->leaving || machine_slot_stale(slot, event->token))\n\t\treturn -ESTALE;\n\tslot->request", "\tif (slot->leaving)\n\t\treturn -ESTALE;\n\tslot->request"),
+     "\tif (slot->leaving || machine_slot_stale(slot, event->token))\n\t\treturn -ESTALE;\n\tif (on_lost", "\tif (slot->leaving)\n\t\treturn -ESTALE;\n\tif (on_lost"),
     ("a stale token kills", "machine",
      "static int on_kill(struct machine_view *m, const struct machine_event *event, int64_t now,\n"
      "\t\t   struct machine_effects *fx)\n{\n\tstruct machine_slot *slot = slot_at(m, event->slot);\n"
-     "\tif (slot->state != AP_AGENT_FREE && machine_slot_stale(slot, event->token))\n",
+     "\tif (slot->state == AP_AGENT_FREE)\n\t\treturn -ENOENT;\n"
+     "\tif (machine_slot_stale(slot, event->token))\n",
      "static int on_kill(struct machine_view *m, const struct machine_event *event, int64_t now,\n"
      "\t\t   struct machine_effects *fx)\n{\n\tstruct machine_slot *slot = slot_at(m, event->slot);\n"
+     "\tif (slot->state == AP_AGENT_FREE)\n\t\treturn -ENOENT;\n"
      "\tif (false)\n"),
     ("who asks for a recycling while an agent is cleaned is forgotten", "machine",
      "slot->recycle_next |= !slot->recycle && m->limits.keep_program;", "(void)0;"),
@@ -86,7 +89,7 @@ MUTANTS = [
     ("the pool is one larger than its maximum", "machine",
      "machine_total(m) < m->limits.max_size &&", "machine_total(m) <= m->limits.max_size &&"),
     ("the breaker is not asked", "machine",
-     "breaker_allowance(&m->breaker, m->n_unproven, now) > 0", "breaker_allowance(&m->breaker, m->n_unproven, now) + 1 > 0"),
+     "if (breaker_allowance(&host->breaker, host->n_unproven, now) == 0)", "if (breaker_allowance(&host->breaker, host->n_unproven, now) + 1 == 0)"),
     ("a half-open breaker lets two through", "breaker",
      "return n_spawning == 0 ? 1 : 0;", "return n_spawning < 2 ? 1 : 0;"),
     ("the pool never shrinks", "machine",
@@ -107,9 +110,44 @@ MUTANTS = [
     ("an agent is recycled one request late", "recycling",
      "sample->n_requests >= limits->max_requests", "sample->n_requests > limits->max_requests"),
     ("the work of a lease is not saved on shutdown", "machine",
-     "\t\tif (machine_slot_leased(slot))\n\t\t\tlease_end(m, slot, AP_REASON_SHUTDOWN",
-     "\t\tif (machine_slot_leased(slot))\n\t\t\tslot_stop(m, slot, AP_REASON_SHUTDOWN, now, fx);\n"
-     "\t\telse if (false)\n\t\t\tlease_end(m, slot, AP_REASON_SHUTDOWN"),
+     "\tif (machine_slot_leased(slot))\n\t\tlease_end(m, slot, AP_REASON_SHUTDOWN",
+     "\tif (machine_slot_leased(slot))\n\t\tslot_stop(m, slot, AP_REASON_SHUTDOWN, now, fx);\n"
+     "\telse if (false)\n\t\tlease_end(m, slot, AP_REASON_SHUTDOWN"),
+    ("an agent on a lost host is granted", "machine",
+     "\t\telse if (slot->state == AP_AGENT_IDLE || slot->state == AP_AGENT_SPAWNING ||", "\t\telse if (slot->state == AP_AGENT_SPAWNING ||"),
+    ("what is under way on a lost host times out", "machine",
+     "\t\tslot->deadline_ns = AP_FOREVER;\n\t}\n\tserve_returned", "\t}\n\tserve_returned"),
+    ("a lease on a lost host that is renewed ends by time", "machine",
+     "\tif (slot->ttl_ns > 0 && !on_lost_host(m, slot))", "\tif (slot->ttl_ns > 0)"),
+    ("agents begin where there is no room", "machine",
+     "up && host->n_agents < host->slots);", "up);"),
+    ("all hosts share a breaker", "machine",
+     "\tstruct machine_host *host = host_of(m, slot);\n\tm->spawn_error", "\tstruct machine_host *host = host_at(m, 0);\n\tm->spawn_error"),
+    ("a success on one host closes the breaker of another", "machine",
+     "breaker_succeeded(&host_of(m, slot)->breaker);", "breaker_succeeded(&host_at(m, 0)->breaker);"),
+    ("the loss of a host counts as a try", "machine",
+     "\tif (request)\n\t\twaiter_return(m, request, now, fx);", "\tif (request)\n\t\ttry_again(m, request, -EIO, now, fx);"),
+    ("lost agents may be replaced over max_size", "machine",
+     "return m->n_slots - m->n_in_state[AP_AGENT_FREE];",
+     "return m->n_slots - m->n_in_state[AP_AGENT_FREE] - m->n_in_state[AP_AGENT_LOST];"),
+    ("leases on a lost host are probed", "machine",
+     "\t\tif (on_lost_host(m, slot))\n\t\t\tcontinue;", ""),
+    ("the end of a lease on a lost host has its agent cleaned there", "machine",
+     "\tif (on_lost_host(m, slot)) {\n\t\tslot_lose(m, slot, fx);", "\tif (false) {\n\t\tslot_lose(m, slot, fx);"),
+    ("what comes back goes on as it was", "machine",
+     "slot_clean(m, slot, AP_REASON_LOST, false, now, fx)->restart = true;", "slot_clean(m, slot, AP_REASON_LOST, false, now, fx);"),
+    ("what was never born comes back", "machine",
+     "\telse if (!slot->born)\n", "\telse if (false)\n"),
+    ("a host that drains keeps what is idle", "machine",
+     "\t\treturn AP_REASON_DRAIN;", "\t\treturn AP_REASON_NONE;"),
+    ("a releaser on a dead host is told that all is saved", "machine",
+     "slot_answer(slot, fx, -EHOSTDOWN);", "slot_answer(slot, fx, 0);"),
+    ("who waits for a host is no reason to begin an agent there", "machine",
+     "bool lacks = m->n_waiting_for_host > 0 && host_lacks(m, host) > 0;", "bool lacks = false;"),
+    ("who wants a host gets an agent on any", "machine",
+     "(!request->host || request->host == slot->host + 1u);", "true;"),
+    ("of hosts that are as full the highest is taken", "placement",
+     "shares < 0 : room != 0 ? room > 0 : a->index < b->index;", "shares < 0 : room != 0 ? room > 0 : a->index > b->index;"),
 ]
 
 

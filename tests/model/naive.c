@@ -34,7 +34,7 @@ static unsigned total(const struct naive *n)
 static unsigned live(const struct naive *n)
 {
 	return total(n) - in_state(n, AP_AGENT_QUARANTINED) - in_state(n, AP_AGENT_DRAINING) -
-	       in_state(n, AP_AGENT_STOPPING);
+	       in_state(n, AP_AGENT_STOPPING) - in_state(n, AP_AGENT_LOST);
 }
 
 static bool label_known(const struct naive *n, const char *label)
@@ -48,33 +48,106 @@ static bool label_known(const struct naive *n, const char *label)
 	return false;
 }
 
-/* --- the breaker --- */
+/* --- the hosts --- */
 
-static void start_failed(struct naive *n)
+static unsigned there_in(const struct naive *n, unsigned host, enum ap_agent_state state)
 {
-	n->n_failures++;
-	if (n->breaker == BREAKER_OPEN || (n->breaker == BREAKER_CLOSED && n->n_failures < 3))
-		return;
-	n->breaker = BREAKER_OPEN;
-	n->retry = NEVER; /* the dice decide */
-}
-
-static void breaker_close(struct naive *n)
-{
-	n->breaker = BREAKER_CLOSED;
-	n->n_failures = 0;
-}
-
-static bool may_start(struct naive *n, int64_t now)
-{
-	if (n->breaker == BREAKER_OPEN && now >= n->retry)
-		n->breaker = BREAKER_HALF_OPEN;
-	if (n->breaker != BREAKER_HALF_OPEN)
-		return n->breaker == BREAKER_CLOSED;
+	unsigned found = 0;
 	for (unsigned i = 0; i < n->n_slots; i++)
-		if (n->agents[i].probation)
+		found += n->agents[i].state == state && n->agents[i].host == host;
+	return found;
+}
+
+static unsigned there(const struct naive *n, unsigned host)
+{
+	unsigned found = 0;
+	for (unsigned i = 0; i < n->n_slots; i++)
+		found += n->agents[i].state != AP_AGENT_FREE && n->agents[i].host == host;
+	return found;
+}
+
+static bool is_lost(const struct naive *n, const struct naive_agent *a)
+{
+	return a->state != AP_AGENT_FREE && n->hosts[a->host].state == AP_HOST_LOST;
+}
+
+/* It is asked to be empty, or has more than it may, but for those that end already. */
+static bool is_to_leave(const struct naive *n, const struct naive_agent *a)
+{
+	const struct naive_host *h = &n->hosts[a->host];
+	unsigned ending =
+		there_in(n, a->host, AP_AGENT_DRAINING) + there_in(n, a->host, AP_AGENT_STOPPING);
+	return h->state == AP_HOST_DRAINING || there(n, a->host) > h->slots + ending;
+}
+
+static void start_failed(struct naive *n, const struct naive_agent *a)
+{
+	struct naive_host *h = &n->hosts[a->host];
+	h->n_failures++;
+	if (h->breaker == BREAKER_OPEN || (h->breaker == BREAKER_CLOSED && h->n_failures < 3))
+		return;
+	h->breaker = BREAKER_OPEN;
+	h->retry = NEVER; /* the dice decide */
+}
+
+static void breaker_close(struct naive_host *h)
+{
+	h->breaker = BREAKER_CLOSED;
+	h->n_failures = 0;
+}
+
+static bool may_start(struct naive *n, unsigned host, int64_t now)
+{
+	struct naive_host *h = &n->hosts[host];
+	if (h->state != AP_HOST_UP || there(n, host) >= h->slots)
+		return false;
+	if (h->breaker == BREAKER_OPEN && now >= h->retry)
+		h->breaker = BREAKER_HALF_OPEN;
+	if (h->breaker != BREAKER_HALF_OPEN)
+		return h->breaker == BREAKER_CLOSED;
+	for (unsigned i = 0; i < n->n_slots; i++)
+		if (n->agents[i].probation && n->agents[i].host == host)
 			return false;
 	return true;
+}
+
+/* Those who wait for this host and for no agent of it, beyond what comes there. */
+static unsigned misses(const struct naive *n, unsigned host)
+{
+	unsigned waiting = 0;
+	unsigned coming =
+		there_in(n, host, AP_AGENT_SPAWNING) + there_in(n, host, AP_AGENT_RECYCLING);
+	for (unsigned i = 0; i < n->n_queued; i++)
+		waiting += n->requests[n->queue[i]].host == host + 1 &&
+			   n->requests[n->queue[i]].agent == 0;
+	return waiting > coming ? waiting - coming : 0;
+}
+
+/* How well the policy likes a host for one more agent: a higher figure is better. */
+static double liking(const struct naive *n, unsigned host)
+{
+	const struct naive_host *h = &n->hosts[host];
+	double share = (double)there(n, host) / h->slots, left = h->slots - there(n, host);
+	double spread = (1 - share) * 1e6 + left;
+	if (n->limits.placement == PLACEMENT_PACK)
+		return -spread;
+	return spread + (n->limits.placement == PLACEMENT_WARM && h->warm ? 1e9 : 0);
+}
+
+/* -1: nowhere. */
+static int where_next(struct naive *n, int64_t now)
+{
+	bool may[MAX_HOSTS], any_missed = false;
+	int best = -1;
+	for (unsigned i = 0; i < n->n_hosts; i++) {
+		may[i] = may_start(n, i, now);
+		any_missed |= may[i] && misses(n, i) > 0;
+	}
+	for (unsigned i = 0; i < n->n_hosts; i++)
+		if (may[i] && (!any_missed || misses(n, i) > 0) &&
+		    (best < 0 || liking(n, i) > liking(n, (unsigned)best)))
+			best = (int)i;
+	return best;
 }
 
 /* --- what happens to one agent --- */
@@ -123,8 +196,8 @@ static void answer_of(struct naive *n, struct naive_agent *a, int result)
 
 static void proved(struct naive *n, struct naive_agent *a)
 {
-	if (a->probation && n->breaker != BREAKER_OPEN)
-		breaker_close(n);
+	if (a->probation && n->hosts[a->host].breaker != BREAKER_OPEN)
+		breaker_close(&n->hosts[a->host]);
 	a->probation = false;
 }
 
@@ -169,11 +242,19 @@ static void sicken(struct naive *n, struct naive_agent *a, int result, int64_t n
 {
 	move(n, a, AP_AGENT_UNHEALTHY);
 	if (a->probation && result != -EOWNERDEAD)
-		start_failed(n);
-	if (n->shutdown || a->probation)
+		start_failed(n, a);
+	if (n->shutdown || a->probation || is_to_leave(n, a))
 		stop(n, a, now);
 	else
 		recycle(n, a, now);
+}
+
+static void lose(struct naive *n, struct naive_agent *a)
+{
+	a->probation = false;
+	a->mark = UNMARKED;
+	a->lost_order = ++n->lost_order;
+	move(n, a, AP_AGENT_LOST);
 }
 
 static void settle(struct naive *n, struct naive_agent *a, int64_t now)
@@ -181,6 +262,8 @@ static void settle(struct naive *n, struct naive_agent *a, int64_t now)
 	a->idle_since = now;
 	if (a->retire)
 		stop(n, a, now);
+	else if (is_to_leave(n, a) && !n->suspended)
+		drain(n, a, now);
 	else
 		move(n, a, AP_AGENT_IDLE);
 }
@@ -275,7 +358,8 @@ static struct naive_agent *choose(struct naive *n, const struct naive_request *q
 	struct naive_agent *best = NULL;
 	for (unsigned i = 0; i < n->n_slots; i++) {
 		struct naive_agent *a = &n->agents[i];
-		if (a->state != AP_AGENT_IDLE || a->limited || (q->agent && q->agent != a->number))
+		if (a->state != AP_AGENT_IDLE || a->limited ||
+		    (q->agent && q->agent != a->number) || (q->host && q->host - 1 != a->host))
 			continue;
 		if (!best || suits_better(q, a, best))
 			best = a;
@@ -318,11 +402,10 @@ static void refuse_if_once(struct naive *n, int request)
 }
 
 /* Its agent failed: among those who had one before, in the order they had it, before all others. */
-static void retry(struct naive *n, int request, int result, int64_t now)
+static void come_back(struct naive *n, int request, int64_t now)
 {
 	struct naive_request *q = &n->requests[request];
 	q->slot = -1;
-	q->tries += result != -ECHILD && result != -EOWNERDEAD; /* its program has ended */
 	if (n->closed || n->limits.spent) {
 		answer(n, request, n->closed ? -ESHUTDOWN : -EDQUOT);
 		return;
@@ -336,6 +419,14 @@ static void retry(struct naive *n, int request, int result, int64_t now)
 	       n->requests[n->queue[at]].token < q->token)
 		at++;
 	queue_insert(n, at, (unsigned)request);
+}
+
+static void retry(struct naive *n, int request, int result, int64_t now)
+{
+	n->requests[request].tries += result != -ECHILD && result != -EOWNERDEAD; /* it has ended */
+	come_back(n, request, now);
+	if (queue_find(n, request) < 0)
+		return;
 	serve(n, now);
 	refuse_if_once(n, request);
 }
@@ -362,10 +453,13 @@ static void shrink(struct naive *n, unsigned down_to, int64_t idle_since, int64_
 
 static void grow(struct naive *n, unsigned wanted, int64_t now)
 {
+	int host;
 	while (live(n) < wanted && total(n) < n->limits.max_size &&
-	       in_state(n, AP_AGENT_SPAWNING) < n->limits.max_spawning && may_start(n, now)) {
+	       in_state(n, AP_AGENT_SPAWNING) < n->limits.max_spawning &&
+	       (host = where_next(n, now)) >= 0) {
 		struct naive_agent *a = &n->agents[n->free[--n->n_free]];
 		*a = (struct naive_agent){.number = n->next_number++,
+					  .host = (unsigned)host,
 					  .request = -1,
 					  .probation = true,
 					  .started = now,
@@ -382,10 +476,31 @@ static unsigned clamp(const struct naive *n, unsigned size)
 	return size > n->limits.max_size ? n->limits.max_size : size;
 }
 
-/* Who waits, and could be served by more agents. */
+/* Who waits, and could be served by more agents, wherever they are. */
 static unsigned served_soon(const struct naive *n)
 {
-	return n->limited_until ? 0 : n->n_queued;
+	unsigned found = 0;
+	for (unsigned i = 0; i < n->n_queued && !n->limited_until; i++)
+		found += n->requests[n->queue[i]].host == 0 || n->requests[n->queue[i]].agent != 0;
+	return found;
+}
+
+/* More agents that who waits for a host could have there now. */
+static unsigned missing(const struct naive *n, int64_t now)
+{
+	unsigned found = 0;
+	for (unsigned i = 0; i < n->n_hosts && !n->limited_until; i++) {
+		struct naive copy = *n;
+		unsigned may = misses(n, i);
+		if (!may_start(&copy, i, now))
+			continue;
+		if (copy.hosts[i].breaker == BREAKER_HALF_OPEN && may > 1)
+			may = 1;
+		if (may > n->hosts[i].slots - there(n, i))
+			may = n->hosts[i].slots - there(n, i);
+		found += may;
+	}
+	return found;
 }
 
 static unsigned busy_now(const struct naive *n)
@@ -468,6 +583,8 @@ static void scale_automatically(struct naive *n, int64_t now)
 		ready += n->agents[i].state == AP_AGENT_IDLE && !n->agents[i].limited;
 	if (served_soon(n) > ready && wanted < size + served_soon(n) - ready)
 		wanted = size + served_soon(n) - ready;
+	if (missing(n, now) > 0)
+		wanted = (wanted < size ? size : wanted) + missing(n, now);
 	if (wanted >= size) {
 		n->low_since = NEVER;
 		grow(n, wanted, now);
@@ -530,9 +647,9 @@ static void idle_orders_compact(struct naive *n)
 
 static void after_event(struct naive *n, int64_t now)
 {
+	serve(n, now);
 	if (n->limits.policy == SCALING_EWMA)
 		average_load(n, now);
-	serve(n, now);
 	if (any_marked(n))
 		recycle_marked(n, now);
 	if (n->shutdown) {
@@ -545,9 +662,15 @@ static void after_event(struct naive *n, int64_t now)
 		scale_automatically(n, now);
 		shrink(n, n->limits.max_size, NEVER, now);
 	}
-	if (n->breaker == BREAKER_OPEN && live(n) == 0)
-		while (n->n_queued > 0)
-			refuse(n, 0, -EHOSTDOWN);
+	bool any_open = false, any_way = live(n) > 0;
+	for (unsigned i = 0; i < n->n_hosts; i++) {
+		const struct naive_host *h = &n->hosts[i];
+		bool open = h->breaker == BREAKER_OPEN;
+		any_open |= h->state == AP_HOST_UP && open;
+		any_way |= h->state == AP_HOST_UP && !open && there(n, i) < h->slots;
+	}
+	while (any_open && !any_way && n->n_queued > 0)
+		refuse(n, 0, -EHOSTDOWN);
 	idle_orders_compact(n);
 }
 
@@ -567,9 +690,13 @@ static int acquire(struct naive *n, const struct machine_request *asked, int req
 		return -ESHUTDOWN;
 	if (n->limits.spent)
 		return -EDQUOT;
+	if (asked->host && asked->host - 1 >= n->n_hosts)
+		return -ENOENT;
 	if (asked->agent) {
 		struct naive_agent *a = by_number(n, asked->agent);
 		if (!a || a->state == AP_AGENT_DRAINING || a->state == AP_AGENT_STOPPING)
+			return -ENOENT;
+		if (asked->host && asked->host - 1 != a->host)
 			return -ENOENT;
 	}
 	if (asked->label.text[0] && label_known(n, asked->label.text))
@@ -584,6 +711,7 @@ static int acquire(struct naive *n, const struct machine_request *asked, int req
 		return -EAGAIN;
 	struct naive_request *q = &n->requests[request];
 	*q = (struct naive_request){.agent = asked->agent,
+				    .host = asked->host,
 				    .uid = asked->uid,
 				    .affinity = asked->affinity,
 				    .deadline = asked->deadline_ns,
@@ -622,6 +750,8 @@ static int release(struct naive *n, struct naive_agent *a, const struct machine_
 		return -ENOENT;
 	if (a->leaving || (event->token && event->token != a->token))
 		return -ESTALE;
+	if (is_lost(n, a))
+		return -EHOSTUNREACH;
 	if (request >= 0)
 		n->requests[request] =
 			(struct naive_request){.slot = (int)(a - n->agents), .open = true};
@@ -630,11 +760,11 @@ static int release(struct naive *n, struct naive_agent *a, const struct machine_
 	return 0;
 }
 
-static int renew(struct naive_agent *a, uint64_t token, int64_t now)
+static int renew(const struct naive *n, struct naive_agent *a, uint64_t token, int64_t now)
 {
 	if (a->state != AP_AGENT_ACTIVE || a->leaving || (token && token != a->token))
 		return -ESTALE;
-	if (a->ttl > 0)
+	if (a->ttl > 0 && !is_lost(n, a))
 		a->until = later(now, a->ttl);
 	return 0;
 }
@@ -650,7 +780,7 @@ static int prompt(struct naive *n, struct naive_agent *a, uint64_t token, int64_
 		return -EDQUOT;
 	if (a->n_prompts++ == 0)
 		a->quota_from = now;
-	(void)renew(a, token, now); /* an agent without a lease has nothing to renew */
+	(void)renew(n, a, token, now); /* an agent without a lease has nothing to renew */
 	return 0;
 }
 
@@ -671,6 +801,8 @@ static int kill_agent(struct naive *n, struct naive_agent *a, uint64_t token, in
 		return -ENOENT;
 	if (token && token != a->token)
 		return -ESTALE;
+	if (is_lost(n, a))
+		return -EHOSTUNREACH;
 	if (a->state == AP_AGENT_VALIDATING)
 		return -EBUSY;
 	if (a->state == AP_AGENT_IDLE) {
@@ -687,6 +819,8 @@ static int ask_to_recycle(const struct naive *n, struct naive_agent *a, uint64_t
 {
 	if (a->state != AP_AGENT_FREE && token && token != a->token)
 		return -ESTALE;
+	if (is_lost(n, a))
+		return -EHOSTUNREACH;
 	switch (a->state) {
 	case AP_AGENT_FREE:
 		return -ENOENT;
@@ -708,7 +842,7 @@ static void spawned(struct naive *n, struct naive_agent *a, int result, int64_t 
 {
 	if (result < 0) {
 		stop(n, a, now);
-		start_failed(n);
+		start_failed(n, a);
 		return;
 	}
 	a->born = true;
@@ -759,14 +893,17 @@ static void saved(struct naive *n, struct naive_agent *a, int result, int64_t no
 		a->mark = UNMARKED;
 		a->token = 0;
 		move(n, a, AP_AGENT_QUARANTINED);
-		if (n->shutdown)
+		if (n->shutdown && !is_lost(n, a))
 			let_go(n, a, now);
 		return;
 	}
 	clear_lease(a);
-	if (a->retire || a->state == AP_AGENT_QUARANTINED) {
+	if (is_lost(n, a)) {
+		a->retire |= a->state == AP_AGENT_QUARANTINED;
+		lose(n, a);
+	} else if (a->retire || a->state == AP_AGENT_QUARANTINED) {
 		stop(n, a, now);
-	} else if (n->shutdown) {
+	} else if (n->shutdown || is_to_leave(n, a)) {
 		drain(n, a, now);
 	} else {
 		proved(n, a);
@@ -782,7 +919,7 @@ static void recycled(struct naive *n, struct naive_agent *a, int result, int64_t
 {
 	if (result < 0) {
 		stop(n, a, now);
-		start_failed(n);
+		start_failed(n, a);
 		return;
 	}
 	if (a->mark != UNMARKED) {
@@ -838,12 +975,12 @@ static void exited(struct naive *n, struct naive_agent *a, int result, int64_t n
 	case AP_AGENT_SPAWNING:
 	case AP_AGENT_RECYCLING:
 		if (a->probation && !a->retire && result != -EOWNERDEAD)
-			start_failed(n);
+			start_failed(n, a);
 		a->retire = true;
 		break;
 	case AP_AGENT_VALIDATING:
 		if (a->probation && result != -EOWNERDEAD)
-			start_failed(n);
+			start_failed(n, a);
 		a->probation = false;
 		break;
 	case AP_AGENT_ACTIVE:
@@ -903,7 +1040,7 @@ static void pass(struct naive *n, int64_t now)
 		shrink(n, policy_keeps(n), now - n->limits.idle_timeout_ns, now);
 	for (unsigned i = 0; i < n->n_slots; i++) {
 		struct naive_agent *a = &n->agents[i];
-		if (a->state != AP_AGENT_IDLE && a->state != AP_AGENT_ACTIVE)
+		if ((a->state != AP_AGENT_IDLE && a->state != AP_AGENT_ACTIVE) || is_lost(n, a))
 			continue;
 		effect(n, a, EFFECT_PROBE);
 		a->probe = PENDING;
@@ -924,7 +1061,7 @@ static void time_passes(struct naive *n, int64_t now)
 		bool rests = a->state == AP_AGENT_IDLE ||
 			     ((a->state == AP_AGENT_ACTIVE || a->state == AP_AGENT_QUARANTINED) &&
 			      !a->leaving);
-		if (n->suspended && rests)
+		if ((n->suspended && rests) || is_lost(n, a))
 			continue;
 		if (a->until <= now)
 			overdue(n, a, now);
@@ -949,6 +1086,14 @@ static void close_pool(struct naive *n)
 		refuse(n, 0, -ESHUTDOWN);
 }
 
+static void shut_one_down(struct naive *n, struct naive_agent *a, int64_t now)
+{
+	if (a->state == AP_AGENT_ACTIVE && !a->leaving)
+		end_lease(n, a, false, now);
+	else if (a->state == AP_AGENT_QUARANTINED && !a->leaving)
+		let_go(n, a, now);
+}
+
 static void shut_down(struct naive *n, int64_t now)
 {
 	close_pool(n);
@@ -957,10 +1102,8 @@ static void shut_down(struct naive *n, int64_t now)
 		struct naive_agent *a = &n->agents[i];
 		if (a->state == AP_AGENT_VALIDATING)
 			answer_of(n, a, -ESHUTDOWN);
-		else if (a->state == AP_AGENT_ACTIVE && !a->leaving)
-			end_lease(n, a, false, now);
-		else if (a->state == AP_AGENT_QUARANTINED && !a->leaving)
-			let_go(n, a, now);
+		else if (!is_lost(n, a))
+			shut_one_down(n, a, now);
 	}
 }
 
@@ -988,14 +1131,51 @@ static int scale(struct naive *n, int target)
 	return 0;
 }
 
+static void take_back(struct naive *n, struct naive_agent *a, int64_t now)
+{
+	if (a->retire || !a->born) {
+		stop(n, a, now);
+	} else if (n->shutdown || is_to_leave(n, a)) {
+		drain(n, a, now);
+	} else {
+		clean(n, a, UNMARKED, now);
+		n->effects[n->n_effects - 1].restart = true;
+	}
+}
+
+/* What is idle and has to leave does, longest idle first; what was lost and is not any more begins
+ * anew, or ends. */
+static void catch_up(struct naive *n, int64_t now)
+{
+	if (n->suspended)
+		return;
+	for (unsigned order = 0; order <= n->idle_order; order++)
+		for (unsigned i = 0; i < n->n_slots; i++) {
+			struct naive_agent *a = &n->agents[i];
+			if (a->state == AP_AGENT_IDLE && a->idle_order == order &&
+			    is_to_leave(n, a))
+				drain(n, a, now);
+		}
+	for (unsigned order = n->lost_order; order > 0; order--)
+		for (unsigned i = 0; i < n->n_slots; i++) {
+			struct naive_agent *a = &n->agents[i];
+			if (a->state == AP_AGENT_LOST && a->lost_order == order && !is_lost(n, a))
+				take_back(n, a, now);
+		}
+}
+
 /* An agent from before takes a free slot, idle or with its lease. */
 static int take_up(struct naive *n, struct naive_agent *a, const struct machine_adoption *from,
 		   int64_t now)
 {
+	if (from->host >= n->n_hosts)
+		return -EINVAL;
 	if (a->state != AP_AGENT_FREE)
 		return -EBUSY;
 	if (by_number(n, from->number) || (*from->label && label_known(n, from->label)))
 		return -EEXIST;
+	if (n->hosts[from->host].state < AP_HOST_UP) /* nothing can live there */
+		return -EHOSTDOWN;
 	for (unsigned i = 0; i < n->n_free; i++)
 		if (n->free[i] == (unsigned)(a - n->agents)) {
 			memmove(&n->free[i], &n->free[i + 1],
@@ -1004,6 +1184,7 @@ static int take_up(struct naive *n, struct naive_agent *a, const struct machine_
 			break;
 		}
 	a->number = from->number;
+	a->host = from->host;
 	if (n->next_number <= a->number)
 		n->next_number = a->number + 1;
 	a->n_recycles = from->n_recycles;
@@ -1013,18 +1194,74 @@ static int take_up(struct naive *n, struct naive_agent *a, const struct machine_
 	a->born = true;
 	n->n_spawned += n->n_terminated == 0;
 	n->n_terminated -= n->n_terminated > 0;
-	move(n, a, *from->label ? AP_AGENT_ACTIVE : AP_AGENT_IDLE);
-	if (!*from->label)
+	bool lost = n->hosts[a->host].state == AP_HOST_LOST;
+	a->lost_order = ++n->lost_order;
+	move(n, a, *from->label ? AP_AGENT_ACTIVE : lost ? AP_AGENT_LOST : AP_AGENT_IDLE);
+	if (!*from->label) {
+		catch_up(n, now);
 		return 0;
+	}
 	snprintf(a->label, sizeof a->label, "%s", from->label);
 	snprintf(a->last_label, sizeof a->last_label, "%s", from->label);
 	a->lease_order = ++n->lease_order;
 	a->token = from->token;
 	a->affinity = from->affinity;
 	a->ttl = from->ttl_ns;
-	a->until = a->ttl ? later(now, a->ttl) : NEVER;
+	a->until = a->ttl && !lost ? later(now, a->ttl) : NEVER;
 	if (n->next_token <= a->token)
 		n->next_token = a->token + 1;
+	catch_up(n, now);
+	return 0;
+}
+
+/* A host stands otherwise from now on. */
+static int host_changes(struct naive *n, const struct machine_event *event, int64_t now)
+{
+	if (event->host >= n->n_hosts || event->host_state >= AP_N_HOST_STATES)
+		return -EINVAL;
+	struct naive_host *h = &n->hosts[event->host];
+	bool was_lost = h->state == AP_HOST_LOST;
+	h->state = event->host_state;
+	h->slots = event->slots;
+	h->warm = event->warm;
+	bool dead = h->state == AP_HOST_DOWN || h->state == AP_HOST_PENDING;
+	for (unsigned i = 0; i < n->n_slots; i++) {
+		struct naive_agent *a = &n->agents[i];
+		if (a->state == AP_AGENT_FREE || a->host != event->host)
+			continue;
+		int request = a->state == AP_AGENT_VALIDATING ? a->request : -1;
+		if (dead || h->state == AP_HOST_LOST) {
+			a->until = NEVER;
+			if (request >= 0)
+				come_back(n, request, now);
+			if (a->state == AP_AGENT_VALIDATING) {
+				a->request = -1;
+				clear_lease(a);
+			}
+		}
+		if (dead) {
+			answer_of(n, a, -EHOSTDOWN);
+			stopped(n, a);
+		} else if (h->state == AP_HOST_LOST) {
+			if (a->state == AP_AGENT_IDLE || a->state == AP_AGENT_SPAWNING ||
+			    a->state == AP_AGENT_VALIDATING || a->state == AP_AGENT_RECYCLING)
+				lose(n, a);
+		} else if (was_lost) {
+			int64_t span = a->state == AP_AGENT_DRAINING   ? 60 * SECOND
+				       : a->state == AP_AGENT_STOPPING ? 120 * SECOND
+								       : 600 * SECOND;
+			if (a->awaited)
+				a->until = later(now, span);
+			else if (n->shutdown)
+				shut_one_down(n, a, now);
+			else if (a->state == AP_AGENT_ACTIVE && a->ttl)
+				a->until = later(now, a->ttl);
+		}
+	}
+	serve(n, now);
+	for (int i = 0; i < N_REQUESTS; i++)
+		refuse_if_once(n, i);
+	catch_up(n, now);
 	return 0;
 }
 
@@ -1056,6 +1293,7 @@ static int handle(struct naive *n, const struct machine_event *event, int reques
 		return 0;
 	case MACHINE_RESUME:
 		n->suspended = false;
+		catch_up(n, now);
 		time_passes(n, now);
 		return 0;
 	case MACHINE_ACQUIRE:
@@ -1065,7 +1303,7 @@ static int handle(struct naive *n, const struct machine_event *event, int reques
 	case MACHINE_RELEASE:
 		return release(n, a, event, request, now);
 	case MACHINE_RENEW:
-		return renew(a, event->token, now);
+		return renew(n, a, event->token, now);
 	case MACHINE_PROMPT:
 		return prompt(n, a, event->token, now);
 	case MACHINE_LIMIT:
@@ -1087,7 +1325,12 @@ static int handle(struct naive *n, const struct machine_event *event, int reques
 		recycled(n, a, event->result, now);
 		return 0;
 	case MACHINE_DRAINED:
-		stop(n, a, now);
+		if (is_lost(n, a)) {
+			a->retire = true;
+			lose(n, a);
+		} else {
+			stop(n, a, now);
+		}
 		return 0;
 	case MACHINE_STOPPED:
 		stopped(n, a);
@@ -1126,8 +1369,11 @@ static int handle(struct naive *n, const struct machine_event *event, int reques
 		n->closed = false;
 		return 0;
 	case MACHINE_RESET_BREAKER:
-		breaker_close(n);
+		for (unsigned i = 0; i < n->n_hosts; i++)
+			breaker_close(&n->hosts[i]);
 		return 0;
+	case MACHINE_HOST:
+		return host_changes(n, event, now);
 	case MACHINE_SHUTDOWN:
 		shut_down(n, now);
 		return 0;
@@ -1150,12 +1396,14 @@ void naive_step(struct naive *n, const struct machine_event *event, int request,
 		after_event(n, now);
 }
 
-void naive_init(struct naive *n, unsigned n_slots, const struct machine_limits *limits,
-		uint32_t next_number, int64_t now)
+void naive_init(struct naive *n, unsigned n_slots, unsigned n_hosts,
+		const struct machine_limits *limits, uint32_t next_number, int64_t now)
 {
 	*n = (struct naive){
 		.limits = *limits,
 		.n_slots = n_slots,
+		.n_hosts = n_hosts,
+		.hosts[0] = {.state = AP_HOST_UP, .slots = n_slots},
 		.target = -1,
 		.next_number = next_number,
 		.next_lease = 1,
@@ -1241,6 +1489,9 @@ static const char *compare_agents(const struct naive *n, const struct machine_vi
 		if (strcmp(a->label, slot->label.text) != 0)
 			return sentence("agent-%u has label '%s', not '%s'", a->number,
 					slot->label.text, a->label);
+		if (a->state != AP_AGENT_FREE && a->host != slot->host)
+			return sentence("agent-%u is on host %u, not %u", a->number, slot->host,
+					a->host);
 		if (a->token != slot->token)
 			return sentence("agent-%u has token %lu, not %lu", a->number,
 					(unsigned long)slot->token, (unsigned long)a->token);
@@ -1249,7 +1500,9 @@ static const char *compare_agents(const struct naive *n, const struct machine_vi
 					(long)slot->deadline_ns, (long)a->until);
 		if (a->probation == slot->proven || a->born != slot->born ||
 		    a->leaving != !!slot->leaving)
-			return sentence("agent-%u: proven, born or leaving", a->number);
+			return sentence("agent-%u: %sproven, not %sproven; or born, leaving",
+					a->number, slot->proven ? "" : "un",
+					a->probation ? "un" : "");
 		if (a->limited != slot->limited)
 			return sentence("agent-%u is %slimited", a->number,
 					slot->limited ? "" : "not ");
@@ -1298,9 +1551,17 @@ static const char *compare_pool(const struct naive *n, const struct machine_view
 	if (m->limited_until_ns != n->limited_until)
 		return sentence("the pool is limited until %ld, not %ld", (long)m->limited_until_ns,
 				(long)n->limited_until);
-	if (m->breaker.state != n->breaker)
-		return sentence("the breaker is %s, not %s", breaker_state_name(m->breaker.state),
-				breaker_state_name(n->breaker));
+	for (unsigned i = 0; i < n->n_hosts; i++) {
+		const struct naive_host *h = &n->hosts[i];
+		if (m->hosts[i].state != h->state || m->hosts[i].n_agents != there(n, i))
+			return sentence("host %u is %s with %u agents, not %s with %u", i,
+					ap_host_state_name(m->hosts[i].state), m->hosts[i].n_agents,
+					ap_host_state_name(h->state), there(n, i));
+		if (m->hosts[i].breaker.state != h->breaker)
+			return sentence("the breaker of host %u is %s, not %s", i,
+					breaker_state_name(m->hosts[i].breaker.state),
+					breaker_state_name(h->breaker));
+	}
 	if (m->pass_due_ns != n->pass_due)
 		return sentence("the next pass is at %ld, not %ld", (long)m->pass_due_ns,
 				(long)n->pass_due);
@@ -1321,7 +1582,8 @@ static void adopt(struct naive *n, const struct machine_view *m, const struct ma
 	}
 	for (unsigned i = 0; i < n->n_slots; i++)
 		n->agents[i].jitter = m->slots[i].jitter;
-	n->retry = m->breaker.retry_ns;
+	for (unsigned i = 0; i < n->n_hosts; i++)
+		n->hosts[i].retry = m->hosts[i].breaker.retry_ns;
 }
 
 const char *naive_compare(struct naive *n, const struct machine_view *m, int result,

@@ -40,6 +40,7 @@ static struct machine_limits some_limits(struct world *w, unsigned n_slots)
 		.owner = OWNER,
 		.max_prompts = one_in(w, 2) ? 0 : world_draw(w, 5),
 		.policy = (enum scaling_policy_id)world_draw(w, SCALING_N_POLICIES),
+		.placement = (enum placement_policy_id)world_draw(w, PLACEMENT_N_POLICIES),
 		.scaling = {.min_size = min,
 			    .up_at = up,
 			    .down_at = world_draw(w, up),
@@ -82,6 +83,8 @@ static void acquire(struct world *w)
 	if (one_in(w, 6))
 		request->agent =
 			one_in(w, 4) ? world_draw(w, 40) : w->memory.slots[some_slot(w)].number;
+	if (one_in(w, 8)) /* there may be no such host */
+		request->host = 1 + world_draw(w, MAX_HOSTS);
 	request->affinity = world_draw(w, 4);
 	request->once = one_in(w, 4);
 	request->deadline_ns = request->once ? AP_FOREVER : w->now + some_time(w, 3600 * AP_SECOND);
@@ -222,10 +225,39 @@ static void whole_pool(struct world *w)
 	}
 }
 
+/* How many may live there: now too few, now enough, now nobody. */
+static unsigned some_room(struct world *w)
+{
+	return one_in(w, 6) ? 0 : 1 + world_draw(w, w->memory.machine.view.n_slots);
+}
+
+/* An epoch's own: how often a host changes; most hosts are well most of the time. */
+static uint32_t hosts_change_every;
+
+static void host(struct world *w)
+{
+	static const enum ap_host_state states[] = {
+		AP_HOST_UP,   AP_HOST_UP,	AP_HOST_UP,	  AP_HOST_LOST, AP_HOST_LOST,
+		AP_HOST_LOST, AP_HOST_DRAINING, AP_HOST_DRAINING, AP_HOST_DOWN, AP_HOST_PENDING,
+	};
+	unsigned i = world_draw(w, w->memory.machine.view.n_hosts);
+	bool stays = one_in(w, 2); /* as large as it is */
+	enum ap_host_state state = states[world_draw(w, sizeof states / sizeof *states)];
+	if (w->memory.hosts[i].state != AP_HOST_UP && one_in(w, 2))
+		state = AP_HOST_UP;
+	if (one_in(w, 50))
+		i = MAX_HOSTS;
+	else if (one_in(w, 50))
+		state = AP_N_HOST_STATES;
+	world_host(w, i, state, stays && i < MAX_HOSTS ? w->memory.hosts[i].slots : some_room(w));
+}
+
 static void random_step(struct world *w)
 {
 	uint32_t die = world_draw(w, 100);
-	if (die < 16)
+	if (one_in(w, hosts_change_every))
+		host(w);
+	else if (die < 16)
 		acquire(w);
 	else if (die < 20)
 		cancel(w);
@@ -275,6 +307,8 @@ static void check_rest(struct world *w)
 	limits.idle_timeout_ns = 60 * AP_SECOND;
 	limits.recycling.max_age_ns = 0;
 	world_configure(w, &limits);
+	for (unsigned i = 0; i < m->n_hosts; i++)
+		CHECK(w, world_host(w, i, AP_HOST_UP, m->n_slots) == 0, "a host comes back");
 	step(w, (struct machine_event){.type = MACHINE_SCALE, .target = -1});
 	step(w, (struct machine_event){.type = MACHINE_RESET_BREAKER});
 	release_everything(w);
@@ -334,6 +368,8 @@ static void adopt_some(struct world *w)
 		if (one_in(w, 2))
 			snprintf(label, sizeof label, "l%u", world_draw(w, 12));
 		const struct machine_adoption adoption = {
+			.host = world_draw(w, one_in(w, 20) ? MAX_HOSTS + 1
+							    : w->memory.machine.view.n_hosts),
 			.number = 1 + world_draw(w, 20),
 			.generation = 1 + world_draw(w, 3),
 			.n_recycles = world_draw(w, 3),
@@ -360,13 +396,20 @@ uint64_t random_walk(uint64_t seed, uint64_t n_steps)
 	world_init(w, seed);
 	while (w->n_steps < n_steps) {
 		unsigned n_slots = 2 + world_draw(w, MAX_SLOTS - 1);
+		unsigned n_hosts = 1 + world_draw(w, MAX_HOSTS);
 		struct machine_limits limits = some_limits(w, n_slots);
-		world_begin(w, n_slots, &limits);
+		world_begin(w, n_slots, n_hosts, &limits);
 		static const uint32_t rates[] = {5, 20, 100, 1000};
 		fault_every = rates[world_draw(w, 4)];
+		static const uint32_t changes[] = {10, 30, 100, 1000, 1000000};
+		hosts_change_every = changes[world_draw(w, 5)];
 		bool suspended = one_in(w, 2);
 		if (suspended)
 			step(w, (struct machine_event){.type = MACHINE_SUSPEND});
+		for (unsigned i = 0; i < n_hosts; i++)
+			if (one_in(w, 2))
+				world_host(w, i, one_in(w, 4) ? AP_HOST_LOST : AP_HOST_UP,
+					   some_room(w));
 		if (one_in(w, 3))
 			restore(w);
 		if (one_in(w, 3))

@@ -41,7 +41,7 @@ static const char *event_name(enum machine_event_type type)
 		[MACHINE_DRAIN] = "drain",	 [MACHINE_CLOSE] = "close",
 		[MACHINE_OPEN] = "open",	 [MACHINE_RESET_BREAKER] = "reset-breaker",
 		[MACHINE_SHUTDOWN] = "shutdown", [MACHINE_SUSPEND] = "suspend",
-		[MACHINE_LIMIT] = "limit",
+		[MACHINE_LIMIT] = "limit",	 [MACHINE_HOST] = "host",
 	};
 	return names[type];
 }
@@ -54,8 +54,11 @@ static void print_event(const struct logged_event *logged)
 	if (logged->request >= 0)
 		printf(" request=%d", logged->request);
 	if (event->type == MACHINE_ACQUIRE)
-		printf(" label='%s' agent=%u deadline=%.9f", logged->label, logged->agent,
-		       (double)logged->deadline_ns / 1e9);
+		printf(" label='%s' agent=%u host=%u deadline=%.9f", logged->label, logged->agent,
+		       logged->host, (double)logged->deadline_ns / 1e9);
+	else if (event->type == MACHINE_HOST)
+		printf(" host=%u state=%d slots=%u", event->host, (int)event->host_state,
+		       event->slots);
 	else if (event->type == MACHINE_SCALE)
 		printf(" target=%d", event->target);
 	else if (event->type != MACHINE_CANCEL && event->type < MACHINE_TIMER)
@@ -103,6 +106,7 @@ static void log_event(struct world *w, const struct machine_event *event, int re
 	if (event->type != MACHINE_ACQUIRE)
 		return;
 	logged->agent = event->request->agent;
+	logged->host = event->request->host;
 	logged->deadline_ns = event->request->deadline_ns;
 	memcpy(logged->label, event->request->label.text, sizeof logged->label - 1);
 }
@@ -131,8 +135,20 @@ static void adopt_memory(struct machine_memory *memory, unsigned n_slots)
 	}
 	for (unsigned i = 0; i < N_LABEL_BUCKETS; i++)
 		ap_list_init(&memory->labels[i]);
+	memset(memory->hosts, 0, sizeof memory->hosts);
+	for (unsigned i = 0; i < m->n_hosts; i++) {
+		memory->hosts[i] = m->hosts[i];
+		ap_list_init(&memory->hosts[i].up);
+		ap_list_init(&memory->hosts[i].room);
+		ap_list_init(&memory->hosts[i].waiters);
+	}
 	machine_fini(&memory->machine);
+	ap_list_init(&m->up);
+	ap_list_init(&m->room);
+	ap_list_append(&m->up, &memory->hosts[0].up);
+	ap_list_append(&m->room, &memory->hosts[0].room);
 	m->slots = memory->slots;
+	m->hosts = memory->hosts;
 	m->labels = memory->labels;
 	m->n_labels = N_LABEL_BUCKETS;
 	memset(memory->users, 0, sizeof memory->users);
@@ -140,7 +156,8 @@ static void adopt_memory(struct machine_memory *memory, unsigned n_slots)
 	m->n_user_places = N_USER_PLACES;
 }
 
-void world_begin(struct world *w, unsigned n_slots, const struct machine_limits *limits)
+void world_begin(struct world *w, unsigned n_slots, unsigned n_hosts,
+		 const struct machine_limits *limits)
 {
 	struct machine_view *m = &w->memory.machine.view;
 	memset(w->memory.requests, 0, sizeof w->memory.requests);
@@ -150,11 +167,11 @@ void world_begin(struct world *w, unsigned n_slots, const struct machine_limits 
 	w->n_under_way = 0;
 	w->n_arrived = w->last_arrival = w->last_token = w->n_ended = w->n_adopted = 0;
 	w->last_effect = 0;
-	if (machine_init(&w->memory.machine, n_slots, limits, world_draw(w, UINT32_MAX), w->now) <
-	    0)
+	if (machine_init(&w->memory.machine, n_slots, n_hosts, limits, world_draw(w, UINT32_MAX),
+			 w->now) < 0)
 		world_fail(w, "out of memory");
 	adopt_memory(&w->memory, n_slots);
-	naive_init(&w->naive, n_slots, limits, 1, w->now);
+	naive_init(&w->naive, n_slots, n_hosts, limits, 1, w->now);
 	CHECK(w, machine_max_effects(m) <= 6 * MAX_SLOTS, "there is room for every effect");
 	check_state(w);
 }
@@ -235,9 +252,21 @@ static bool at_rest(const struct world *w)
 	return true;
 }
 
+int world_host(struct world *w, unsigned host, enum ap_host_state state, unsigned slots)
+{
+	return world_step(w, &(struct machine_event){.type = MACHINE_HOST,
+						     .host = host,
+						     .host_state = state,
+						     .slots = slots,
+						     .warm = world_draw(w, 2)});
+}
+
 bool world_calm(struct world *w, unsigned n_steps)
 {
 	bool probe;
+	for (unsigned i = 0; i < w->memory.machine.view.n_hosts; i++)
+		if (w->memory.hosts[i].state == AP_HOST_LOST)
+			world_host(w, i, AP_HOST_UP, w->memory.hosts[i].slots);
 	while (n_steps-- > 0) {
 		if (report_awaited(w, &probe))
 			continue;

@@ -17,6 +17,7 @@
 struct machine_memory {
 	struct machine machine;
 	struct machine_slot slots[MAX_SLOTS];
+	struct machine_host hosts[MAX_HOSTS];
 	struct ap_list labels[N_LABEL_BUCKETS];
 	struct machine_user users[N_USER_PLACES];
 	struct machine_request requests[N_REQUESTS];
@@ -41,7 +42,7 @@ struct logged_event {
 	int64_t now;
 	struct machine_event event;
 	char label[12];
-	unsigned agent;
+	unsigned agent, host;
 	int64_t deadline_ns; /* AP_FOREVER: it asks once */
 	int request, result;
 };
@@ -68,7 +69,8 @@ struct world {
 void world_init(struct world *world, uint64_t seed);
 
 /* An empty pool; what was before is forgotten, but for dice, steps and hash. */
-void world_begin(struct world *world, unsigned n_slots, const struct machine_limits *limits);
+void world_begin(struct world *world, unsigned n_slots, unsigned n_hosts,
+		 const struct machine_limits *limits);
 
 /* One event, with all checks. The machine's answer. */
 int world_step(struct world *world, const struct machine_event *event);
@@ -91,8 +93,11 @@ int world_awaited(const struct world *world, unsigned slot);
 /* Forgets what nobody awaits. */
 void world_forget(struct world *world);
 
-/* Brings the machine to rest: everything succeeds, time passes. At most `n_steps`; whether nothing
- * but probes is under way. */
+/* Says how a host stands. */
+int world_host(struct world *world, unsigned host, enum ap_host_state state, unsigned slots);
+
+/* Brings the machine to rest: hosts that were lost come back, everything succeeds, time passes. At
+ * most `n_steps`; whether nothing but probes is under way. */
 bool world_calm(struct world *world, unsigned n_steps);
 
 /* A number below `below`. */

@@ -11,6 +11,7 @@
 #include "machine_internal.h"
 
 #define N_SLOTS 20
+#define N_HOSTS 3
 #define DAY	(24 * 3600 * AP_SECOND)
 
 static struct machine machine;
@@ -48,7 +49,7 @@ static void begin(unsigned min, unsigned max)
 	now = 1000 * AP_SECOND;
 	n_under_way = 0;
 	memset(reported, 0, sizeof reported);
-	assert_int_equal(machine_init(&machine, N_SLOTS, &limits, 42, now), 0);
+	assert_int_equal(machine_init(&machine, N_SLOTS, N_HOSTS, &limits, 42, now), 0);
 	fx.at = calloc(machine_max_effects(&machine.view), sizeof *fx.at);
 	fx.moves = calloc(machine_max_effects(&machine.view), sizeof *fx.moves);
 	assert_non_null(fx.at);
@@ -127,6 +128,16 @@ static void settle(void)
 		bool awaited = effect.id == slot->effect || effect.id == slot->probe;
 		assert_int_equal(finish(effect, 0), awaited ? 0 : -ESTALE);
 	}
+}
+
+static struct machine_host *host_at(unsigned index)
+{
+	return (struct machine_host *)&machine.view.hosts[index];
+}
+
+static struct machine_slot *slot_at_index(unsigned index)
+{
+	return (struct machine_slot *)&machine.view.slots[index];
 }
 
 static void warm(void)
@@ -959,7 +970,7 @@ static void killed_programs_do_not_open_the_breaker(void **state)
 	acquire(&a, "a", 100 * AP_SECOND);
 	for (unsigned i = 0; i < 3; i++)
 		finish(take(EFFECT_VALIDATE), MACHINE_KILLED);
-	assert_int_equal(machine.view.breaker.state, BREAKER_CLOSED);
+	assert_int_equal(machine.view.hosts[0].breaker.state, BREAKER_CLOSED);
 	assert_int_equal(a.state, REQUEST_WAITING);
 	settle();
 	assert_granted(&a);
@@ -1037,7 +1048,7 @@ static void overdue_spawning(void **state)
 	later(1);
 	assert_int_equal(machine.view.slots[spawn.slot].state, AP_AGENT_STOPPING);
 	assert_int_equal(reason_to(AP_AGENT_STOPPING), AP_REASON_TIMEOUT);
-	assert_int_equal(machine.view.breaker.n_failures, 1);
+	assert_int_equal(machine.view.hosts[0].breaker.n_failures, 1);
 	assert_int_equal(finish(spawn, 0), -ESTALE);
 	assert_int_equal(machine.view.slots[spawn.slot].state, AP_AGENT_STOPPING);
 	assert_int_equal(machine.view.n_spawned, 0);
@@ -1391,7 +1402,7 @@ static void ill_from_its_start_is_stopped(void **state)
 	const struct machine_slot *slot = first_in(AP_AGENT_IDLE);
 	finish(probe(), -ECHILD);
 	assert_int_equal(slot->state, AP_AGENT_STOPPING);
-	assert_int_equal(machine.view.breaker.n_failures, 1);
+	assert_int_equal(machine.view.hosts[0].breaker.n_failures, 1);
 }
 
 static void ill_while_leased_is_left_alone(void **state)
@@ -1486,7 +1497,7 @@ static void failed_recycling_is_replaced(void **state)
 	finish(take(EFFECT_RECYCLE), -EIO);
 	assert_int_equal(reason_to(AP_AGENT_STOPPING), AP_REASON_FAILED);
 	assert_int_equal(machine.view.spawn_error, -EIO);
-	assert_int_equal(machine.view.breaker.n_failures, 1);
+	assert_int_equal(machine.view.hosts[0].breaker.n_failures, 1);
 	settle();
 	assert_int_equal(count(AP_AGENT_IDLE), 1);
 	assert_int_not_equal(first_in(AP_AGENT_IDLE)->number, number);
@@ -2010,7 +2021,7 @@ static void begin_broken(unsigned max)
 	begin(1, max);
 	STEP(.type = MACHINE_CONFIG);
 	fail_spawns(3);
-	assert_int_equal(machine.view.breaker.state, BREAKER_OPEN);
+	assert_int_equal(machine.view.hosts[0].breaker.state, BREAKER_OPEN);
 }
 
 static void breaker_opens(void **state)
@@ -2060,16 +2071,16 @@ static void half_open_lets_one(void **state)
 {
 	begin_broken(10);
 	machine.view.limits.min_size = 5;
-	assert_true(machine.view.wake_ns <= machine.view.breaker.retry_ns);
-	later(machine.view.breaker.retry_ns - now);
-	assert_int_equal(machine.view.breaker.state, BREAKER_HALF_OPEN);
+	assert_true(machine.view.wake_ns <= machine.view.hosts[0].breaker.retry_ns);
+	later(machine.view.hosts[0].breaker.retry_ns - now);
+	assert_int_equal(machine.view.hosts[0].breaker.state, BREAKER_HALF_OPEN);
 	assert_int_equal(n_effects(EFFECT_SPAWN), 1);
 	finish(take(EFFECT_SPAWN), 0);
 	assert_int_equal(n_effects(EFFECT_SPAWN), 0); /* not before it has lived a while */
 	later(5 * AP_SECOND - 1);
 	assert_int_equal(n_effects(EFFECT_SPAWN), 0);
 	later(1);
-	assert_int_equal(machine.view.breaker.state, BREAKER_CLOSED);
+	assert_int_equal(machine.view.hosts[0].breaker.state, BREAKER_CLOSED);
 	settle();
 	assert_int_equal(count(AP_AGENT_IDLE), 5);
 }
@@ -2077,11 +2088,11 @@ static void half_open_lets_one(void **state)
 static void half_open_opens_again(void **state)
 {
 	begin_broken(1);
-	later(machine.view.breaker.retry_ns - now);
+	later(machine.view.hosts[0].breaker.retry_ns - now);
 	fail_spawns(1);
-	assert_int_equal(machine.view.breaker.state, BREAKER_OPEN);
-	assert_true(machine.view.breaker.retry_ns > now);
-	assert_true(machine.view.wake_ns <= machine.view.breaker.retry_ns);
+	assert_int_equal(machine.view.hosts[0].breaker.state, BREAKER_OPEN);
+	assert_true(machine.view.hosts[0].breaker.retry_ns > now);
+	assert_true(machine.view.wake_ns <= machine.view.hosts[0].breaker.retry_ns);
 }
 
 static void early_exits_open_the_breaker(void **state)
@@ -2089,11 +2100,11 @@ static void early_exits_open_the_breaker(void **state)
 	begin(1, 1);
 	warm();
 	for (int i = 0; i < 3; i++) {
-		assert_int_equal(machine.view.breaker.state, BREAKER_CLOSED);
+		assert_int_equal(machine.view.hosts[0].breaker.state, BREAKER_CLOSED);
 		STEP(.type = MACHINE_EXITED, .slot = index_of(first_in(AP_AGENT_IDLE)));
 		settle();
 	}
-	assert_int_equal(machine.view.breaker.state, BREAKER_OPEN);
+	assert_int_equal(machine.view.hosts[0].breaker.state, BREAKER_OPEN);
 	assert_int_equal(machine_total(&machine.view), 0);
 }
 
@@ -2106,24 +2117,24 @@ static void late_exits_do_not(void **state)
 		later(6 * AP_SECOND);
 		settle();
 	}
-	assert_int_equal(machine.view.breaker.state, BREAKER_CLOSED);
-	assert_int_equal(machine.view.breaker.n_failures, 0);
+	assert_int_equal(machine.view.hosts[0].breaker.state, BREAKER_CLOSED);
+	assert_int_equal(machine.view.hosts[0].breaker.n_failures, 0);
 }
 
 static void breaker_is_reset(void **state)
 {
 	begin_broken(1);
 	assert_int_equal(STEP(.type = MACHINE_RESET_BREAKER), 0);
-	assert_int_equal(machine.view.breaker.state, BREAKER_CLOSED);
+	assert_int_equal(machine.view.hosts[0].breaker.state, BREAKER_CLOSED);
 	assert_int_equal(n_effects(EFFECT_SPAWN), 1);
 }
 
 static void retry_is_not_forgotten(void **state)
 {
 	begin_broken(1);
-	machine.view.breaker.retry_ns = machine.view.pass_due_ns + AP_SECOND;
+	host_at(0)->breaker.retry_ns = machine.view.pass_due_ns + AP_SECOND;
 	later(machine.view.pass_due_ns - now);
-	assert_true(machine.view.wake_ns <= machine.view.breaker.retry_ns);
+	assert_true(machine.view.wake_ns <= machine.view.hosts[0].breaker.retry_ns);
 }
 
 /* --- the program ends by itself --- */
@@ -2139,11 +2150,11 @@ static void exits_spawning(void **state)
 	STEP(.type = MACHINE_CONFIG);
 	struct machine_effect spawn = take(EFFECT_SPAWN);
 	exits(spawn.slot);
-	assert_int_equal(machine.view.breaker.n_failures, 1);
+	assert_int_equal(machine.view.hosts[0].breaker.n_failures, 1);
 	finish(spawn, 0);
 	assert_int_equal(machine.view.slots[spawn.slot].state, AP_AGENT_STOPPING);
 	assert_int_equal(reason_to(AP_AGENT_STOPPING), AP_REASON_EXITED);
-	assert_int_equal(machine.view.breaker.n_failures, 1);
+	assert_int_equal(machine.view.hosts[0].breaker.n_failures, 1);
 }
 
 static void exits_idle(void **state)
@@ -2244,7 +2255,7 @@ static void kills_spawning(void **state)
 	finish(spawn, 0);
 	assert_int_equal(machine.view.slots[spawn.slot].state, AP_AGENT_STOPPING);
 	assert_int_equal(reason_to(AP_AGENT_STOPPING), AP_REASON_KILL);
-	assert_int_equal(machine.view.breaker.n_failures, 0);
+	assert_int_equal(machine.view.hosts[0].breaker.n_failures, 0);
 }
 
 static void kills_idle(void **state)
@@ -2583,7 +2594,7 @@ static void limited_agent_serves_nobody(void **state)
 	release(&a);
 	assert_granted(&b);
 	assert_int_equal(slot->generation, generation);
-	assert_int_equal(machine.view.breaker.n_failures, 0);
+	assert_int_equal(machine.view.hosts[0].breaker.n_failures, 0);
 }
 
 static void limited_agent_is_not_ill(void **state)
@@ -2670,6 +2681,687 @@ static void limit_of_all_may_end_before(void **state)
 	assert_int_equal(limit_all(index, 0), 0);
 	settle();
 	assert_granted(&a);
+}
+
+/* --- hosts --- */
+
+static int host(unsigned index, enum ap_host_state state, unsigned slots)
+{
+	return STEP(.type = MACHINE_HOST, .host = index, .host_state = state, .slots = slots);
+}
+
+static unsigned n_on(unsigned index)
+{
+	return machine.view.hosts[index].n_agents;
+}
+
+static int acquire_host(struct machine_request *request, unsigned index)
+{
+	*request = (struct machine_request){.deadline_ns = AP_FOREVER, .host = index + 1};
+	return STEP(.type = MACHINE_ACQUIRE, .request = request);
+}
+
+/* Two hosts with an idle agent each, and room for another. */
+static void begin_two_hosts(void)
+{
+	begin(2, 4);
+	assert_int_equal(host(0, AP_HOST_UP, 1), 0);
+	assert_int_equal(host(1, AP_HOST_UP, 1), 0);
+	settle();
+	host(0, AP_HOST_UP, 2);
+	host(1, AP_HOST_UP, 2);
+	later(6 * AP_SECOND);
+	settle();
+	assert_int_equal(n_on(0), 1);
+	assert_int_equal(n_on(1), 1);
+	assert_int_equal(count(AP_AGENT_IDLE), 2);
+}
+
+/* The first slot of a host in a state. */
+static const struct machine_slot *one_on(unsigned index, enum ap_agent_state state)
+{
+	for (unsigned i = 0; i < N_SLOTS; i++) {
+		const struct machine_slot *slot = &machine.view.slots[i];
+		if (slot->state == state && slot->host == index)
+			return slot;
+	}
+	fail_msg("no agent of host %u is %s", index, ap_agent_state_name(state));
+	return NULL;
+}
+
+/* A lease on a host, granted. */
+static void lease_on(struct machine_request *request, unsigned index)
+{
+	assert_int_equal(acquire_host(request, index), 0);
+	settle();
+	assert_granted(request);
+	assert_int_equal(slot_of(request)->host, index);
+}
+
+static void one_host_has_all(void **state)
+{
+	begin(1, 1);
+	assert_int_equal(machine.view.hosts[0].state, AP_HOST_UP);
+	assert_int_equal(machine.view.hosts[0].slots, N_SLOTS);
+	for (unsigned i = 1; i < N_HOSTS; i++) {
+		assert_int_equal(machine.view.hosts[i].state, AP_HOST_DOWN);
+		assert_int_equal(machine.view.hosts[i].slots, 0);
+	}
+}
+
+static void hosts_that_are_none(void **state)
+{
+	struct machine_request a;
+	begin_idle(1, 1);
+	assert_int_equal(host(N_HOSTS, AP_HOST_UP, 1), -EINVAL);
+	assert_int_equal(host(0, AP_N_HOST_STATES, 1), -EINVAL);
+	assert_int_equal(acquire_host(&a, N_HOSTS), -ENOENT);
+	assert_int_equal(count(AP_AGENT_IDLE), 1);
+}
+
+static void agents_begin_where_there_is_room(void **state)
+{
+	begin(9, 9);
+	machine.view.limits.max_spawning = 9;
+	host(0, AP_HOST_UP, 2);
+	settle();
+	host(1, AP_HOST_PENDING, 3);
+	settle();
+	assert_int_equal(machine_total(&machine.view), 2);
+	host(1, AP_HOST_UP, 3);
+	settle();
+	host(2, AP_HOST_DRAINING, 3);
+	assert_int_equal(n_on(1), 3);
+	assert_int_equal(machine_total(&machine.view), 5);
+}
+
+static void agents_are_spread(void **state)
+{
+	begin_two_hosts();
+	scale(4);
+	assert_int_equal(n_on(0), 2);
+	assert_int_equal(n_on(1), 2);
+}
+
+static void agents_are_packed(void **state)
+{
+	begin(0, 4);
+	host(0, AP_HOST_UP, 3);
+	host(1, AP_HOST_UP, 2);
+	machine.view.limits.placement = PLACEMENT_PACK;
+	scale(2);
+	assert_int_equal(n_on(1), 2);
+	scale(4);
+	assert_int_equal(n_on(0), 2);
+}
+
+static void agents_begin_where_it_is_warm(void **state)
+{
+	begin(0, 4);
+	host(0, AP_HOST_UP, 4);
+	STEP(.type = MACHINE_HOST, .host = 1, .host_state = AP_HOST_UP, .slots = 3, .warm = true);
+	machine.view.limits.placement = PLACEMENT_WARM;
+	scale(4);
+	assert_int_equal(n_on(1), 3);
+	assert_int_equal(n_on(0), 1);
+}
+
+static void host_is_wanted(void **state)
+{
+	struct machine_request a, b, c;
+	begin_two_hosts();
+	lease_on(&a, 1);
+	assert_int_equal(acquire_host(&b, 1), 0); /* beside an idle agent of host 0 */
+	assert_int_equal(b.state, REQUEST_WAITING);
+	assert_int_equal(n_effects(EFFECT_SPAWN), 1);
+	assert_int_equal(n_on(1), 2);
+	acquire(&c, "c", 0);
+	assert_int_equal(c.state, REQUEST_VALIDATING);
+	assert_int_equal(slot_of(&c)->host, 0);
+	settle();
+	assert_granted(&b);
+	assert_int_equal(slot_of(&b)->host, 1);
+}
+
+static void host_and_agent_are_wanted(void **state)
+{
+	struct machine_request a = {.deadline_ns = AP_FOREVER}, b = a;
+	begin_two_hosts();
+	a.agent = b.agent = one_on(1, AP_AGENT_IDLE)->number;
+	a.host = 1;
+	b.host = 2;
+	assert_int_equal(STEP(.type = MACHINE_ACQUIRE, .request = &a), -ENOENT);
+	assert_int_equal(STEP(.type = MACHINE_ACQUIRE, .request = &b), 0);
+	settle();
+	assert_granted(&b);
+}
+
+static void label_does_not_lead_to_another_host(void **state)
+{
+	struct machine_request a;
+	begin_two_hosts();
+	lease(&a, "job");
+	unsigned first = slot_of(&a)->host;
+	release(&a);
+	a = (struct machine_request){.deadline_ns = AP_FOREVER, .host = 2 - first};
+	strcpy(a.label.text, "job");
+	assert_int_equal(STEP(.type = MACHINE_ACQUIRE, .request = &a), 0);
+	assert_int_equal(slot_of(&a)->host, 1 - first);
+}
+
+static void who_wants_a_host_has_his_turn(void **state)
+{
+	struct machine_request a, b, c, x;
+	begin_idle(1, 1);
+	lease(&x, "x");
+	acquire_host(&a, 0);
+	acquire(&b, "b", AP_FOREVER / 2);
+	acquire_host(&c, 0);
+	release(&x);
+	assert_granted(&a);
+	release(&a);
+	assert_granted(&b);
+	release(&b);
+	assert_granted(&c);
+}
+
+static void host_that_goes_down_is_waited_for(void **state)
+{
+	struct machine_request a, b;
+	begin_two_hosts();
+	host(1, AP_HOST_DOWN, 2);
+	settle();
+	acquire_host(&a, 1);
+	acquire_host(&b, 1);
+	b.deadline_ns = now + AP_SECOND;
+	machine.view.waiters_due_ns = b.deadline_ns;
+	later(2 * AP_SECOND);
+	settle();
+	assert_int_equal(b.result, -ETIMEDOUT);
+	assert_int_equal(a.state, REQUEST_WAITING);
+	host(1, AP_HOST_UP, 1);
+	settle();
+	assert_granted(&a);
+}
+
+static void draining_host_empties(void **state)
+{
+	struct machine_request a, b, c;
+	begin_two_hosts();
+	scale(4);
+	lease_on(&a, 1);
+	acquire_host(&b, 1);
+	struct machine_effect validate = take(EFFECT_VALIDATE);
+	host(1, AP_HOST_DRAINING, 2);
+	assert_int_equal(n_effects(EFFECT_DRAIN), 0);
+	assert_int_equal(finish(validate, 0), 0); /* it was under way */
+	assert_granted(&b);
+	release(&a);
+	assert_int_equal(acquire_host(&c, 1), 0);
+	settle();
+	assert_int_equal(c.state, REQUEST_WAITING);
+	assert_int_equal(n_on(1), 1);
+	STEP(.type = MACHINE_RELEASE, .slot = b.slot);
+	assert_int_equal(finish(take(EFFECT_SAVE), 0), 0);
+	assert_int_equal(slot_of(&b)->state, AP_AGENT_DRAINING);
+	assert_int_equal(reason_to(AP_AGENT_DRAINING), AP_REASON_DRAIN);
+	settle();
+	assert_int_equal(n_on(1), 0);
+	assert_int_equal(machine_total(&machine.view), 2);
+}
+
+static void draining_host_keeps_nothing_idle(void **state)
+{
+	begin_two_hosts();
+	host(1, AP_HOST_DRAINING, 2);
+	assert_int_equal(one_on(1, AP_AGENT_DRAINING)->host, 1);
+	assert_int_equal(reason_to(AP_AGENT_DRAINING), AP_REASON_DRAIN);
+	assert_int_equal(n_effects(EFFECT_SPAWN), 1);
+	assert_int_equal(n_on(0), 2);
+}
+
+static void draining_host_ends_what_was_coming(void **state)
+{
+	struct machine_request a, b;
+	begin_two_hosts();
+	acquire_host(&a, 1);
+	struct machine_effect refused = take(EFFECT_VALIDATE);
+	STEP(.type = MACHINE_SCALE, .target = 4);
+	struct machine_effect spawns[] = {take(EFFECT_SPAWN), take(EFFECT_SPAWN)};
+	bool second = machine.view.slots[spawns[1].slot].host == 1;
+	host(1, AP_HOST_DRAINING, 2);
+	assert_int_equal(finish(spawns[second], 0), 0);
+	assert_int_equal(machine.view.slots[spawns[second].slot].state, AP_AGENT_DRAINING);
+	assert_int_equal(finish(refused, -EBUSY), 0);
+	assert_int_equal(a.result, -EBUSY);
+	assert_int_equal(slot_of(&a)->state, AP_AGENT_DRAINING);
+	acquire_host(&b, 0);
+	assert_int_equal(b.state, REQUEST_VALIDATING);
+}
+
+/* Host 1 has one agent in every state that an agent can be lost in, or be ending in; host 0 none
+ * that is idle. */
+struct lost {
+	struct machine_request validating, leased, leaving, releaser, first;
+	const struct machine_slot *draining;
+	struct machine_effect spawn, validate, save, recycle, drain;
+};
+
+static void begin_lost(struct lost *lost)
+{
+	struct machine_request cleaned;
+	begin(0, 8);
+	machine.view.limits.max_spawning = 8;
+	host(0, AP_HOST_UP, 0);
+	host(1, AP_HOST_UP, 7);
+	scale(6);
+	later(6 * AP_SECOND);
+	settle();
+	lease_on(&lost->leased, 1);
+	slot_at_index(lost->leased.slot)->ttl_ns = 10 * AP_SECOND;
+	STEP(.type = MACHINE_RENEW, .slot = lost->leased.slot);
+	lease_on(&lost->leaving, 1);
+	lease_on(&cleaned, 1);
+	acquire_host(&lost->first, 1);
+	lost->validate = take(EFFECT_VALIDATE);
+	lost->releaser = (struct machine_request){0};
+	STEP(.type = MACHINE_RELEASE, .slot = lost->leaving.slot, .request = &lost->releaser);
+	lost->save = take(EFFECT_SAVE);
+	STEP(.type = MACHINE_RELEASE, .slot = cleaned.slot);
+	finish(take(EFFECT_SAVE), 0);
+	lost->recycle = take(EFFECT_RECYCLE);
+	STEP(.type = MACHINE_SCALE, .target = 5);
+	lost->drain = take(EFFECT_DRAIN);
+	lost->draining = one_on(1, AP_AGENT_DRAINING);
+	STEP(.type = MACHINE_SCALE, .target = 6);
+	lost->spawn = take(EFFECT_SPAWN);
+	assert_int_equal(n_under_way, 0);
+	assert_int_equal(count(AP_AGENT_IDLE), 1);
+	assert_int_equal(host(1, AP_HOST_LOST, 7), 0);
+}
+
+static void lost_host_loses_what_serves_nobody(void **state)
+{
+	struct lost lost;
+	begin_lost(&lost);
+	assert_int_equal(count(AP_AGENT_LOST), 4); /* idle, spawning, recycling, validating */
+	assert_int_equal(count(AP_AGENT_ACTIVE), 2);
+	assert_int_equal(count(AP_AGENT_DRAINING), 1);
+	assert_int_equal(reason_to(AP_AGENT_LOST), AP_REASON_LOST);
+	assert_int_equal(machine_total(&machine.view), 7);
+	assert_int_equal(machine_live(&machine.view), 2);
+	assert_int_equal(n_under_way, 0);
+	assert_int_equal(finish(lost.spawn, 0), -ESTALE);
+	assert_int_equal(finish(lost.recycle, 0), -ESTALE);
+	assert_int_equal(finish(lost.validate, 0), -ESTALE);
+}
+
+static void lost_host_grants_nothing(void **state)
+{
+	struct machine_request a;
+	begin_two_hosts();
+	host(1, AP_HOST_LOST, 2);
+	settle();
+	acquire_host(&a, 1);
+	settle();
+	assert_int_equal(a.state, REQUEST_WAITING);
+	assert_int_equal(count(AP_AGENT_LOST), 1);
+}
+
+static void lost_agents_are_replaced_elsewhere(void **state)
+{
+	begin_two_hosts();
+	host(1, AP_HOST_LOST, 2);
+	settle();
+	assert_int_equal(n_on(0), 2);
+	assert_int_equal(machine_total(&machine.view), 3);
+	scale(4); /* two of at most four are there, and no host has room */
+	assert_int_equal(machine_total(&machine.view), 3);
+	host(0, AP_HOST_UP, 9);
+	settle();
+	assert_int_equal(machine_total(&machine.view), 4); /* the lost one may live */
+}
+
+static void acquirer_of_a_lost_host_goes_elsewhere(void **state)
+{
+	struct machine_request a;
+	begin_two_hosts();
+	for (int i = 0; i < 5; i++) { /* as often as it likes: that is no try */
+		acquire(&a, "job", AP_FOREVER / 2);
+		unsigned first = slot_of(&a)->host;
+		uint64_t token = a.token;
+		take(EFFECT_VALIDATE);
+		host(first, AP_HOST_LOST, 2);
+		assert_int_equal(a.state, REQUEST_VALIDATING);
+		assert_int_equal(slot_of(&a)->host, 1 - first);
+		assert_int_equal(a.token, token);
+		assert_int_equal(a.n_tries, 0);
+		settle();
+		assert_granted(&a);
+		release(&a);
+		host(first, AP_HOST_UP, 2);
+		settle();
+	}
+}
+
+static void once_does_not_wait_for_a_lost_host(void **state)
+{
+	struct machine_request a;
+	begin_idle(1, 1);
+	acquire(&a, "job", 0);
+	assert_int_equal(a.state, REQUEST_VALIDATING);
+	host(0, AP_HOST_LOST, 1);
+	assert_int_equal(a.result, -EAGAIN);
+}
+
+static void nothing_times_out_on_a_lost_host(void **state)
+{
+	struct lost lost;
+	begin_lost(&lost);
+	later(DAY);
+	assert_int_equal(count(AP_AGENT_LOST), 4);
+	assert_int_equal(count(AP_AGENT_DRAINING), 1);
+	assert_true(machine_slot_leased(slot_of(&lost.leased)));
+	assert_int_equal(slot_of(&lost.leaving)->effect, lost.save.id);
+	assert_int_equal(STEP(.type = MACHINE_RENEW, .slot = lost.leased.slot), 0);
+	assert_int_equal(STEP(.type = MACHINE_PROMPT, .slot = lost.leased.slot), 0);
+	later(DAY);
+	assert_true(machine_slot_leased(slot_of(&lost.leased)));
+	assert_int_equal(n_under_way, 0);
+}
+
+static void lost_host_is_not_reached(void **state)
+{
+	struct lost lost;
+	begin_lost(&lost);
+	unsigned leased = lost.leased.slot, draining = index_of(lost.draining);
+	unsigned idle = index_of(first_in(AP_AGENT_LOST));
+	assert_int_equal(STEP(.type = MACHINE_RELEASE, .slot = leased), -EHOSTUNREACH);
+	assert_int_equal(STEP(.type = MACHINE_RELEASE, .slot = leased, .token = 99), -ESTALE);
+	assert_int_equal(STEP(.type = MACHINE_RELEASE, .slot = idle), -ENOENT);
+	assert_int_equal(STEP(.type = MACHINE_KILL, .slot = leased), -EHOSTUNREACH);
+	assert_int_equal(STEP(.type = MACHINE_KILL, .slot = draining), -EHOSTUNREACH);
+	assert_int_equal(STEP(.type = MACHINE_KILL, .slot = idle), -EHOSTUNREACH);
+	assert_int_equal(STEP(.type = MACHINE_RECYCLE, .slot = leased), -EHOSTUNREACH);
+	assert_int_equal(STEP(.type = MACHINE_RECYCLE, .slot = idle), -EHOSTUNREACH);
+	assert_int_equal(n_under_way, 0);
+}
+
+static void lost_host_is_not_probed(void **state)
+{
+	struct lost lost;
+	begin_lost(&lost);
+	STEP(.type = MACHINE_PASS);
+	assert_int_equal(n_effects(EFFECT_PROBE), 0);
+}
+
+static void what_ends_on_a_lost_host_is_taken_note_of(void **state)
+{
+	struct lost lost;
+	begin_lost(&lost);
+	assert_int_equal(finish(lost.save, 0), 0);
+	assert_granted(&lost.releaser);
+	assert_int_equal(slot_of(&lost.leaving)->state, AP_AGENT_LOST);
+	assert_int_equal(finish(lost.drain, 0), 0);
+	assert_int_equal(lost.draining->state, AP_AGENT_LOST);
+	assert_int_equal(n_under_way, 0);
+	host(1, AP_HOST_UP, 7);
+	assert_int_equal(lost.draining->state, AP_AGENT_STOPPING);
+	assert_int_equal(slot_of(&lost.leaving)->state, AP_AGENT_RECYCLING);
+}
+
+static void what_cannot_be_saved_on_a_lost_host_is_kept(void **state)
+{
+	struct lost lost;
+	begin_lost(&lost);
+	assert_int_equal(finish(lost.save, -EIO), 0);
+	assert_int_equal(slot_of(&lost.leaving)->state, AP_AGENT_QUARANTINED);
+	assert_int_equal(STEP(.type = MACHINE_RELEASE, .slot = lost.leaving.slot), -EHOSTUNREACH);
+	host(1, AP_HOST_UP, 7);
+	assert_int_equal(STEP(.type = MACHINE_RELEASE, .slot = lost.leaving.slot), 0);
+}
+
+static void what_is_back_begins_anew(void **state)
+{
+	struct lost lost;
+	begin_lost(&lost);
+	machine.view.limits.keep_program = true;
+	uint64_t n_recycled = machine.view.n_recycled;
+	later(DAY);
+	host(1, AP_HOST_UP, 7);
+	assert_int_equal(n_effects(EFFECT_RECYCLE), 3);
+	assert_int_equal(n_effects(EFFECT_STOP), 1); /* it was never born */
+	assert_int_equal(machine.view.slots[lost.spawn.slot].state, AP_AGENT_STOPPING);
+	for (int i = 0; i < 3; i++) {
+		struct machine_effect clean = take(EFFECT_RECYCLE);
+		assert_true(clean.restart);
+		finish(clean, 0);
+	}
+	assert_int_equal(machine.view.n_recycled, n_recycled);
+	assert_int_equal(count(AP_AGENT_LOST), 0);
+}
+
+static void what_is_back_has_its_full_time(void **state)
+{
+	struct lost lost;
+	begin_lost(&lost);
+	later(DAY);
+	host(1, AP_HOST_UP, 7);
+	assert_int_equal(slot_of(&lost.leased)->deadline_ns, now + 10 * AP_SECOND);
+	assert_int_equal(slot_of(&lost.leaving)->deadline_ns, now + 600 * AP_SECOND);
+	assert_int_equal(lost.draining->deadline_ns, now + 60 * AP_SECOND);
+	assert_true(machine.view.wake_ns <= now + 10 * AP_SECOND);
+	assert_int_equal(finish(lost.save, 0), 0);
+	assert_int_equal(finish(lost.drain, 0), 0);
+	later(10 * AP_SECOND);
+	assert_int_equal(slot_of(&lost.leased)->leaving, AP_REASON_TTL);
+}
+
+static void what_is_back_on_a_draining_host_leaves(void **state)
+{
+	struct lost lost;
+	begin_lost(&lost);
+	host(1, AP_HOST_DRAINING, 7);
+	assert_int_equal(n_effects(EFFECT_DRAIN), 3);
+	assert_int_equal(n_effects(EFFECT_STOP), 1);
+	assert_int_equal(n_effects(EFFECT_RECYCLE), 0);
+}
+
+static void kill_before_a_loss_is_not_forgotten(void **state)
+{
+	begin_two_hosts();
+	const struct machine_slot *slot = one_on(1, AP_AGENT_IDLE);
+	STEP(.type = MACHINE_RECYCLE, .slot = index_of(slot));
+	STEP(.type = MACHINE_KILL, .slot = index_of(slot));
+	host(1, AP_HOST_LOST, 2);
+	host(1, AP_HOST_UP, 2);
+	assert_int_equal(slot->state, AP_AGENT_STOPPING);
+	assert_int_equal(reason_to(AP_AGENT_STOPPING), AP_REASON_KILL);
+}
+
+static void host_that_is_back_waits_for_a_suspended_pool(void **state)
+{
+	begin_two_hosts();
+	STEP(.type = MACHINE_SUSPEND);
+	host(0, AP_HOST_DRAINING, 2);
+	host(1, AP_HOST_LOST, 2);
+	host(1, AP_HOST_UP, 2);
+	assert_int_equal(n_under_way, 0);
+	assert_int_equal(count(AP_AGENT_LOST), 1);
+	assert_int_equal(count(AP_AGENT_IDLE), 1);
+	STEP(.type = MACHINE_RESUME);
+	assert_int_equal(n_effects(EFFECT_RECYCLE), 1);
+	assert_int_equal(n_effects(EFFECT_DRAIN), 1);
+}
+
+static void shutdown_waits_for_a_lost_host(void **state)
+{
+	struct lost lost;
+	begin_lost(&lost);
+	STEP(.type = MACHINE_SHUTDOWN);
+	assert_int_equal(n_under_way, 0);
+	assert_true(machine_slot_leased(slot_of(&lost.leased)));
+	host(1, AP_HOST_UP, 7);
+	assert_int_equal(slot_of(&lost.leased)->leaving, AP_REASON_SHUTDOWN);
+	finish(lost.save, 0);
+	finish(lost.drain, 0);
+	settle();
+	assert_int_equal(machine_total(&machine.view), 0);
+}
+
+static void dead_host_ends_all_its_agents(void **state)
+{
+	struct lost lost;
+	struct machine_request agent, other;
+	begin_lost(&lost);
+	uint64_t n_terminated = machine.view.n_terminated;
+	acquire_agent(&agent, slot_of(&lost.leased)->number);
+	acquire(&other, "other", AP_FOREVER / 2);
+	host(1, AP_HOST_DOWN, 0);
+	assert_int_equal(machine_total(&machine.view), 0);
+	assert_int_equal(n_on(1), 0);
+	assert_int_equal(lost.releaser.result, -EHOSTDOWN);
+	assert_int_equal(agent.result, -ENOENT);
+	assert_int_equal(other.state, REQUEST_WAITING);
+	assert_int_equal(lost.first.state, REQUEST_WAITING); /* it was made ready for */
+	assert_null(machine_find_label(&machine.view, lost.leased.label.text));
+	assert_int_equal(machine.view.n_terminated - n_terminated, 6); /* one was never born */
+	assert_int_equal(reason_to(AP_AGENT_STOPPING), AP_REASON_DEAD);
+	assert_int_equal(n_under_way, 0);
+	assert_int_equal(finish(lost.save, 0), -ESTALE);
+	assert_int_equal(finish(lost.drain, 0), -ESTALE);
+	host(0, AP_HOST_UP, 2);
+	settle();
+	assert_granted(&other);
+	assert_int_equal(slot_of(&other)->host, 0);
+}
+
+static void host_dies_without_being_lost_before(void **state)
+{
+	struct machine_request a, b;
+	begin_two_hosts();
+	lease_on(&a, 1);
+	acquire_host(&b, 0);
+	assert_int_equal(b.state, REQUEST_VALIDATING);
+	take(EFFECT_VALIDATE);
+	host(1, AP_HOST_PENDING, 2);
+	assert_int_equal(n_on(1), 0);
+	assert_int_equal(slot_of(&a)->token, 0);
+	host(0, AP_HOST_DOWN, 2);
+	assert_int_equal(b.state, REQUEST_WAITING);
+	assert_int_equal(machine_total(&machine.view), 0);
+	host(0, AP_HOST_UP, 2);
+	settle();
+	assert_granted(&b);
+}
+
+static void fewer_slots_drain_what_idles(void **state)
+{
+	struct machine_request a;
+	begin(0, 4);
+	scale(4);
+	later(6 * AP_SECOND);
+	settle();
+	lease(&a, "job");
+	const struct machine_slot *oldest =
+		ap_container_of(machine.view.states[AP_AGENT_IDLE].prev, struct machine_slot, link);
+	host(0, AP_HOST_UP, 3);
+	assert_int_equal(oldest->state, AP_AGENT_DRAINING);
+	assert_int_equal(reason_to(AP_AGENT_DRAINING), AP_REASON_SCALE);
+	assert_int_equal(n_effects(EFFECT_DRAIN), 1);
+	settle();
+	host(0, AP_HOST_UP, 0);
+	settle();
+	assert_int_equal(machine_total(&machine.view), 1);
+	assert_true(machine_slot_leased(slot_of(&a)));
+	release(&a);
+	assert_int_equal(machine_total(&machine.view), 0);
+}
+
+static int adopt_on(unsigned index, unsigned slot, const char *label)
+{
+	const struct machine_adoption adoption = {
+		.host = index,
+		.number = slot + 1,
+		.generation = 1,
+		.label = label,
+		.token = *label ? 7 : 0,
+		.ttl_ns = *label ? AP_SECOND : 0,
+	};
+	return STEP(.type = MACHINE_ADOPT, .slot = slot, .adoption = &adoption);
+}
+
+static void agents_are_adopted_on_their_hosts(void **state)
+{
+	begin(0, 4);
+	STEP(.type = MACHINE_SUSPEND);
+	host(1, AP_HOST_LOST, 2);
+	assert_int_equal(adopt_on(N_HOSTS, 0, ""), -EINVAL);
+	assert_int_equal(adopt_on(2, 0, ""), -EHOSTDOWN);
+	assert_int_equal(adopt_on(0, 0, ""), 0);
+	assert_int_equal(adopt_on(1, 1, ""), 0);
+	assert_int_equal(adopt_on(1, 2, "job"), 0);
+	STEP(.type = MACHINE_RESUME);
+	const struct machine_slot *slots = machine.view.slots;
+	assert_int_equal(slots[0].state, AP_AGENT_IDLE);
+	assert_int_equal(slots[1].state, AP_AGENT_LOST);
+	assert_true(machine_slot_leased(&slots[2]));
+	later(DAY);
+	assert_true(machine_slot_leased(&slots[2]));
+	host(1, AP_HOST_UP, 2);
+	assert_int_equal(slots[1].state, AP_AGENT_RECYCLING);
+	assert_int_equal(slots[2].deadline_ns, now + AP_SECOND);
+}
+
+static void every_host_has_its_breaker(void **state)
+{
+	struct machine_request a;
+	begin(0, 4);
+	host(0, AP_HOST_UP, 4);
+	host(1, AP_HOST_UP, 2);
+	machine.view.limits.max_spawning = 1;
+	acquire_host(&a, 1);
+	fail_spawns(3);
+	assert_int_equal(machine.view.hosts[1].breaker.state, BREAKER_OPEN);
+	assert_int_equal(machine.view.hosts[0].breaker.state, BREAKER_CLOSED);
+	assert_ptr_equal(machine_breaker(&machine.view), &machine.view.hosts[0].breaker);
+	assert_int_equal(a.state, REQUEST_WAITING); /* something can serve, though not him */
+	assert_true(machine.view.wake_ns <= machine.view.hosts[1].breaker.retry_ns);
+	scale(2);
+	assert_int_equal(n_on(0), 2);
+	scale(-1);
+	STEP(.type = MACHINE_RESET_BREAKER);
+	settle();
+	assert_granted(&a);
+}
+
+static void nothing_serves_where_every_breaker_is_open(void **state)
+{
+	struct machine_request a;
+	begin(0, 4);
+	host(0, AP_HOST_UP, 2);
+	host(1, AP_HOST_UP, 2);
+	machine.view.limits.max_spawning = 1;
+	acquire(&a, "job", AP_FOREVER / 2);
+	fail_spawns(5);
+	assert_int_equal(a.state, REQUEST_WAITING);
+	fail_spawns(1);
+	assert_int_equal(a.result, -EHOSTDOWN);
+	assert_int_equal(machine_breaker(&machine.view)->state, BREAKER_OPEN);
+}
+
+static void who_waits_for_hosts_to_come_waits(void **state)
+{
+	struct machine_request a;
+	begin_broken(1);
+	host(0, AP_HOST_LOST, 1);
+	assert_int_equal(machine_breaker(&machine.view)->state, BREAKER_CLOSED);
+	acquire(&a, "job", AP_FOREVER / 2);
+	host(0, AP_HOST_PENDING, 1);
+	assert_int_equal(a.state, REQUEST_WAITING);
+	host(0, AP_HOST_UP, 1); /* its breaker is open still */
+	assert_int_equal(a.result, -EHOSTDOWN);
+	assert_true(machine.view.wake_ns <= machine.view.hosts[0].breaker.retry_ns);
 }
 
 int main(void)
@@ -2965,11 +3657,84 @@ int main(void)
 		IT("every effect has the event of its outcome", outcomes_belong_to_effects),
 		MACHINE_TEST("a name is never used twice", numbers_are_not_used_twice),
 	};
+	const struct CMUnitTest hosts[] = {
+		MACHINE_TEST("a pool begins with one host, that may have all agents",
+			     one_host_has_all),
+		MACHINE_TEST("a host that there is not is refused", hosts_that_are_none),
+		MACHINE_TEST("agents begin on hosts that are up and have room",
+			     agents_begin_where_there_is_room),
+		MACHINE_TEST("agents are spread over the hosts", agents_are_spread),
+		MACHINE_TEST("agents are packed where the policy says so", agents_are_packed),
+		MACHINE_TEST("agents begin where the template is, where the policy says so",
+			     agents_begin_where_it_is_warm),
+		MACHINE_TEST("who wants a host is served there, by an agent that begins for him",
+			     host_is_wanted),
+		MACHINE_TEST("who wants an agent of another host is refused",
+			     host_and_agent_are_wanted),
+		MACHINE_TEST(
+			"the agent that had a label last is not taken on another host than wanted",
+			label_does_not_lead_to_another_host),
+		MACHINE_TEST("who wants a host has his turn in the order of the queue",
+			     who_wants_a_host_has_his_turn),
+		MACHINE_TEST("who wants a host that is down waits until it is up",
+			     host_that_goes_down_is_waited_for),
+		MACHINE_TEST("a lease on a draining host goes on, and its agent leaves with it",
+			     draining_host_empties),
+		MACHINE_TEST("a draining host keeps nothing that is idle",
+			     draining_host_keeps_nothing_idle),
+		MACHINE_TEST("a draining host ends what was coming there",
+			     draining_host_ends_what_was_coming),
+		MACHINE_TEST("on a lost host what serves nobody is lost, and counts",
+			     lost_host_loses_what_serves_nobody),
+		MACHINE_TEST("nobody is granted an agent of a lost host", lost_host_grants_nothing),
+		MACHINE_TEST("lost agents are replaced on other hosts, within max_size",
+			     lost_agents_are_replaced_elsewhere),
+		MACHINE_TEST("an acquirer whose host is lost goes elsewhere, and no try is counted",
+			     acquirer_of_a_lost_host_goes_elsewhere),
+		MACHINE_TEST("an acquirer that does not wait does not wait for a lost host",
+			     once_does_not_wait_for_a_lost_host),
+		MACHINE_TEST("nothing times out on a lost host", nothing_times_out_on_a_lost_host),
+		MACHINE_TEST("release, kill and recycle on a lost host are EHOSTUNREACH",
+			     lost_host_is_not_reached),
+		MACHINE_TEST("a lost host is not probed", lost_host_is_not_probed),
+		MACHINE_TEST("outcomes on a lost host count, and nothing begins there",
+			     what_ends_on_a_lost_host_is_taken_note_of),
+		MACHINE_TEST("work that cannot be saved on a lost host is kept",
+			     what_cannot_be_saved_on_a_lost_host_is_kept),
+		MACHINE_TEST(
+			"what comes back is cleaned and restarted, and what was never born ends",
+			what_is_back_begins_anew),
+		MACHINE_TEST("leases and effects that come back have their full time",
+			     what_is_back_has_its_full_time),
+		MACHINE_TEST("what comes back on a draining host leaves",
+			     what_is_back_on_a_draining_host_leaves),
+		MACHINE_TEST("an agent killed before its host was lost ends when it is back",
+			     kill_before_a_loss_is_not_forgotten),
+		MACHINE_TEST("a host that is back waits for a suspended pool",
+			     host_that_is_back_waits_for_a_suspended_pool),
+		MACHINE_TEST("shutdown ends what is on a lost host when it is back",
+			     shutdown_waits_for_a_lost_host),
+		MACHINE_TEST(
+			"a dead host ends all its agents at once, and answers who waits for them",
+			dead_host_ends_all_its_agents),
+		MACHINE_TEST("a host may die without being lost before",
+			     host_dies_without_being_lost_before),
+		MACHINE_TEST("fewer slots drain what idles beyond, the longest first, and no lease",
+			     fewer_slots_drain_what_idles),
+		MACHINE_TEST("agents are adopted on their hosts, also on a lost one",
+			     agents_are_adopted_on_their_hosts),
+		MACHINE_TEST("every host has a breaker of its own", every_host_has_its_breaker),
+		MACHINE_TEST("acquirers are refused where every breaker is open",
+			     nothing_serves_where_every_breaker_is_open),
+		MACHINE_TEST("acquirers wait for hosts that are lost or pending",
+			     who_waits_for_hosts_to_come_waits),
+	};
 	return cmocka_run_group_tests(leases, NULL, NULL) +
 	       cmocka_run_group_tests(deadlines, NULL, NULL) +
 	       cmocka_run_group_tests(recycling, NULL, NULL) +
 	       cmocka_run_group_tests(size, NULL, NULL) +
 	       cmocka_run_group_tests(breaker, NULL, NULL) +
 	       cmocka_run_group_tests(ends, NULL, NULL) +
-	       cmocka_run_group_tests(limits, NULL, NULL);
+	       cmocka_run_group_tests(limits, NULL, NULL) +
+	       cmocka_run_group_tests(hosts, NULL, NULL);
 }
