@@ -2,7 +2,9 @@
  * and a list operation each for taking and giving back, and one reading of the clock.
  *
  *     bench_machine                          times, allocations and sizes, as JSON
- *     bench_machine AGENTS WAITERS LEASES    so many leases; with 0 agents, of the floor
+ *     bench_machine AGENTS WAITERS LEASES [HOSTS]
+ *                                            so many leases; with 0 agents, of the floor; the
+ *                                            agents on so many hosts, as many on each
  *
  * Instructions are counted from outside, of the second form, in counted_*() and below.
  *
@@ -101,7 +103,7 @@ static double floor_ns(void)
 /* A pool in which nothing is under way; with waiters, all its agents are leased. */
 struct bench {
 	const char *name;
-	unsigned n_slots, n_waiters;
+	unsigned n_slots, n_waiters, n_hosts; /* of hosts 0 means one */
 	pthread_mutex_t lock;
 	struct machine machine;
 	struct machine_effects fx;
@@ -158,7 +160,7 @@ static struct machine_effect bench_succeed(struct bench *bench, struct machine_e
 /* All that is under way, and what follows from it. */
 static void bench_settle(struct bench *bench, int64_t now)
 {
-	struct machine_effect *queue = calloc(16 * bench->n_slots, sizeof *queue);
+	struct machine_effect *queue = malloc(16 * bench->n_slots * sizeof *queue);
 	unsigned n = 0;
 	if (!queue)
 		abort();
@@ -189,7 +191,8 @@ static void bench_begin(struct bench *bench)
 	};
 	int64_t now = ap_clock_ns();
 	pthread_mutex_init(&bench->lock, NULL);
-	if (machine_init(&bench->machine, bench->n_slots, 1, &limits, 1, now) < 0)
+	unsigned n_hosts = bench->n_hosts > 0 ? bench->n_hosts : 1;
+	if (machine_init(&bench->machine, bench->n_slots, n_hosts, &limits, 1, now) < 0)
 		abort();
 	bench->fx.at = calloc(machine_max_effects(&bench->machine.view), sizeof *bench->fx.at);
 	bench->fx.moves =
@@ -201,9 +204,21 @@ static void bench_begin(struct bench *bench)
 	for (unsigned i = 0; i < bench->n_requests; i++)
 		snprintf(bench->requests[i].label.text, sizeof bench->requests[i].label.text,
 			 "job-%u", i);
-	struct machine_event size = {.type = MACHINE_SCALE, .target = (int)bench->n_slots};
-	bench_step(bench, &size, now);
-	bench_settle(bench, now);
+	for (unsigned i = 0; i < n_hosts; i++) { /* one is filled after the other */
+		unsigned slots = bench->n_slots / n_hosts;
+		bench_step(bench,
+			   &(struct machine_event){.type = MACHINE_HOST,
+						   .host = i,
+						   .host_state = AP_HOST_UP,
+						   .slots = slots},
+			   now);
+		bench_settle(bench, now);
+		bench_step(bench,
+			   &(struct machine_event){.type = MACHINE_SCALE,
+						   .target = (int)(slots * (i + 1))},
+			   now);
+		bench_settle(bench, now);
+	}
 	bench_step(bench, &(struct machine_event){.type = MACHINE_SCALE, .target = -1}, now);
 	now += 10 * AP_SECOND; /* every start counts as a success */
 	bench_step(bench, &(struct machine_event){.type = MACHINE_CONFIG}, now);
@@ -260,8 +275,9 @@ static COUNTED void counted_releases(struct bench *bench, int64_t now,
 		effects[i] = bench_release(bench, now);
 }
 
-/* The acquire and release steps of a batch of leases, timed; their outcomes between, not timed. */
-static int64_t pair_batch(struct bench *bench)
+/* The acquire and release steps of a batch of leases, timed; their outcomes between, not timed. The
+ * function is counted too, where all steps of a lease matter. */
+static COUNTED int64_t pair_batch(struct bench *bench)
 {
 	struct machine_effect effects[N_BATCH];
 	int64_t from = ap_clock_ns();
@@ -349,9 +365,9 @@ static void measure(void)
 }
 
 /* So many leases, rounded to batches. */
-static void count(unsigned n_slots, unsigned n_waiters, unsigned n_leases)
+static void count(unsigned n_slots, unsigned n_waiters, unsigned n_leases, unsigned n_hosts)
 {
-	struct bench bench = {.n_slots = n_slots, .n_waiters = n_waiters};
+	struct bench bench = {.n_slots = n_slots, .n_waiters = n_waiters, .n_hosts = n_hosts};
 	if (n_slots > 0)
 		bench_begin(&bench);
 	for (unsigned i = 0; i < n_leases; i += N_BATCH) {
@@ -369,8 +385,9 @@ int main(int argc, char **argv)
 	floor_begin();
 	if (argc == 1)
 		measure();
-	else if (argc == 4)
-		count((unsigned)atoi(argv[1]), (unsigned)atoi(argv[2]), (unsigned)atoi(argv[3]));
+	else if (argc == 4 || argc == 5)
+		count((unsigned)atoi(argv[1]), (unsigned)atoi(argv[2]), (unsigned)atoi(argv[3]),
+		      argc == 5 ? (unsigned)atoi(argv[4]) : 0);
 	else
 		return 2;
 	return 0;
