@@ -1280,8 +1280,8 @@ static int on_recycle(struct machine_view *m, const struct machine_event *event,
 	case AP_AGENT_ACTIVE:
 		slot_mark(m, slot, AP_REASON_ASKED); /* reconcile() recycles the idle ones */
 		return 0;
-	case AP_AGENT_RECYCLING: /* a cleaning after a lease may keep the program */
-		slot->recycle_next |= !slot->recycle && m->limits.keep_program;
+	case AP_AGENT_RECYCLING: /* a cleaning after a lease began before this was asked for */
+		slot->recycle_next |= !slot->recycle;
 		return 0;
 	default:
 		return -EBUSY;
@@ -1525,10 +1525,14 @@ static int on_recycled(struct machine_view *m, const struct machine_event *event
 		generation_begin(m, slot);
 		slot_unprove(m, slot, now);
 	}
-	slot_settle(m, slot, counted ? AP_REASON_RECYCLED : AP_REASON_CLEANED, now, fx);
-	if (slot->recycle_next && slot->state == AP_AGENT_IDLE)
-		slot_mark(m, slot, AP_REASON_ASKED);
+	bool again = slot->recycle_next;
 	slot->recycle_next = false;
+	slot_settle(m, slot, counted ? AP_REASON_RECYCLED : AP_REASON_CLEANED, now, fx);
+	if (!again || slot->state != AP_AGENT_IDLE)
+		return 0;
+	slot_mark(m, slot, AP_REASON_ASKED);
+	if (!m->suspended) /* before anybody is served: who asked may be the next acquirer */
+		slot_recycle(m, slot, AP_REASON_ASKED, now, fx);
 	return 0;
 }
 

@@ -825,7 +825,7 @@ static int ask_to_recycle(const struct naive *n, struct naive_agent *a, uint64_t
 	case AP_AGENT_FREE:
 		return -ENOENT;
 	case AP_AGENT_RECYCLING:
-		if (a->mark == UNMARKED && n->limits.keep_program)
+		if (a->mark == UNMARKED)
 			a->asked_again = true;
 		return 0;
 	case AP_AGENT_IDLE:
@@ -931,10 +931,13 @@ static void recycled(struct naive *n, struct naive_agent *a, int result, int64_t
 		a->probation = true;
 		a->started = now;
 	}
-	settle(n, a, now);
-	if (a->asked_again && a->state == AP_AGENT_IDLE)
-		a->mark = ASKED;
+	bool again = a->asked_again;
 	a->asked_again = false;
+	settle(n, a, now);
+	if (again && a->state == AP_AGENT_IDLE && n->suspended)
+		a->mark = ASKED;
+	else if (again && a->state == AP_AGENT_IDLE)
+		recycle(n, a, now);
 }
 
 static void stopped(struct naive *n, struct naive_agent *a)

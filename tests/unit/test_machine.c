@@ -1373,6 +1373,22 @@ static void recycles_one_that_is_cleaned_when_asked(void **state)
 	assert_int_equal(n_effects(EFFECT_RECYCLE), 0);
 }
 
+/* Who asked may be the one who waits: the cleaning began before he asked. */
+static void recycles_one_that_is_cleaned_before_it_serves(void **state)
+{
+	struct machine_request a, b;
+	begin_leased(&a);
+	assert_int_equal(STEP(.type = MACHINE_RELEASE, .slot = a.slot), 0);
+	assert_int_equal(finish(take(EFFECT_SAVE), 0), 0);
+	assert_int_equal(STEP(.type = MACHINE_RECYCLE, .slot = a.slot), 0);
+	assert_int_equal(acquire(&b, "next", 60 * AP_SECOND), 0);
+	assert_int_equal(finish(take(EFFECT_RECYCLE), 0), 0);
+	assert_int_equal(n_effects(EFFECT_VALIDATE), 0);
+	assert_int_equal(finish(take(EFFECT_RECYCLE), 0), 0);
+	assert_int_equal(n_effects(EFFECT_VALIDATE), 1);
+	assert_int_equal(machine.view.n_recycled, 1);
+}
+
 static void recycling_of_an_ending_agent(void **state)
 {
 	begin_idle(1, 1);
@@ -3515,6 +3531,9 @@ int main(void)
 			     recycles_an_active_when_asked),
 		MACHINE_TEST("one that is cleaned is recycled afterwards when that is asked for",
 			     recycles_one_that_is_cleaned_when_asked),
+		MACHINE_TEST("an agent that is to be recycled while it is cleaned is, before it "
+			     "serves who waits",
+			     recycles_one_that_is_cleaned_before_it_serves),
 		MACHINE_TEST("an agent that ends or is none is not recycled",
 			     recycling_of_an_ending_agent),
 		MACHINE_TEST("an unhealthy idle agent is recycled in place",
