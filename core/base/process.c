@@ -111,7 +111,7 @@ static _Noreturn void become(const struct process_run *run, const int fds[3], ch
 {
 	struct rlimit files;
 	process_reset_signals();
-	if (run->is_server)
+	if (run->is_server || run->no_terminal)
 		(void)setsid();
 	else
 		(void)setpgid(0, 0);

@@ -29,6 +29,7 @@ struct process_run {
 	void (*complains)(void *data, const char *text, size_t len);
 	void *complains_data;
 	bool kill_group;	 /* kills what it leaves behind in its process group */
+	bool no_terminal;	 /* gets a session of its own: the daemon's terminal is not its */
 	/* it gets a session of its own, the daemon's present limits and no mark (process_mark()):
 	 * it may outlive the daemon, and serves many programs */
 	bool is_server;

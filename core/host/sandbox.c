@@ -206,6 +206,18 @@ void sandbox_add(struct ap_words *paths, const char *path)
 		ap_words_add(paths, real);
 }
 
+bool sandbox_may_change(const struct sandbox_plan *plan, const char *path)
+{
+	AP_CLEANUP_FREE char *above = strdup(path);
+	for (char *slash; above && (slash = strrchr(above, '/')) && slash > above;) {
+		*slash = '\0';
+		AP_CLEANUP_FREE char *real = realpath(above, NULL);
+		if (real && is_within_any(real, &plan->writes))
+			return true;
+	}
+	return false;
+}
+
 void sandbox_hide(struct sandbox_plan *plan, const char *path)
 {
 	struct stat st;

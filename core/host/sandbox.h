@@ -51,6 +51,10 @@ void sandbox_words(const struct sandbox_plan *plan, struct ap_words *ret);
 void sandbox_add(struct ap_words *paths, const char *path);
 void sandbox_hide(struct sandbox_plan *plan, const char *path);
 
+/* Whether a directory on the way to a path is in `writes` already: what is there is writable with
+ * it, and may be a link that an agent has made. */
+bool sandbox_may_change(const struct sandbox_plan *plan, const char *path);
+
 /* Writes the words as the shim reads them, each with its NUL. */
 int sandbox_write(const struct sandbox_plan *plan, const char *file, struct ap_err *err);
 

@@ -6,6 +6,7 @@
 #include <linux/keyctl.h>
 #include <linux/landlock.h>
 #include <linux/nsfs.h>
+#include <linux/openat2.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -197,16 +198,51 @@ static void complete(int user, int mounts, const struct ap_buf *table, const cha
 	_exit(0);
 }
 
+/* Opens the directory that a path leads to without any link: what is on its way may be the agent's.
+ */
+static int open_without_links(int at, const char *path)
+{
+	const struct open_how how = {.flags = O_PATH | O_DIRECTORY | O_CLOEXEC,
+				     .resolve = RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS};
+	return (int)syscall(SYS_openat2, at, path, &how, sizeof how);
+}
+
+/* Mounts a tree in place of the dead mount of ours there, and of nothing else. The caller is in the
+ * sandbox, whose processes may rename and link what is not mounted meanwhile. */
+static bool replace_mount(const char *table, const char *dir, int tree)
+{
+	char type[MOUNTS_TYPE_MAX];
+	AP_CLEANUP_FREE char *parent = strdup(dir);
+	char *name = parent ? strrchr(parent, '/') : NULL;
+	if (!name || !mounts_type_at(table, dir, type) || strcmp(type, OUR_MOUNTS) != 0) {
+		errno = ESTALE; /* the agent has moved it: it leads nowhere until the next start */
+		return false;
+	}
+	*name++ = '\0';
+	AP_CLEANUP_CLOSE int above = open_without_links(AT_FDCWD, parent);
+	AP_CLEANUP_CLOSE int dead = above < 0 ? -1 : open_without_links(above, name);
+	struct statx at = {0};
+	if (dead < 0 || statx(dead, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, 0, &at) < 0)
+		return false;
+	if (!(at.stx_attributes & STATX_ATTR_MOUNT_ROOT)) {
+		errno = ESTALE;
+		return false;
+	}
+	return fchdir(dead) == 0 && umount2(".", MNT_DETACH) == 0 &&
+	       syscall(SYS_move_mount, tree, "", above, name, MOVE_MOUNT_F_EMPTY_PATH) == 0;
+}
+
 int sandboxed_renew(pid_t inside, const char *dir)
 {
+	AP_CLEANUP_BUF struct ap_buf table = {0};
 	int user, mounts;
 	int tree = (int)syscall(SYS_open_tree, AT_FDCWD, dir, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
-	if (tree < 0 || !open_namespaces(inside, &user, &mounts) || !enter(user, mounts)) {
+	if (tree < 0 || mounts_read(inside, &table) < 0 ||
+	    !open_namespaces(inside, &user, &mounts) || !enter(user, mounts)) {
 		perror("agentpoolfs: the sandbox: its namespaces");
 		return 1;
 	}
-	(void)umount2(dir, MNT_DETACH); /* the dead one, unless it is gone */
-	if (syscall(SYS_move_mount, tree, "", AT_FDCWD, dir, MOVE_MOUNT_F_EMPTY_PATH) < 0) {
+	if (!replace_mount(ap_buf_text(&table), dir, tree)) {
 		perror(dir);
 		return 1;
 	}

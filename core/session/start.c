@@ -186,6 +186,7 @@ int session_run(struct session *session, const char *command, int64_t limit_ns, 
 			.limit_ns = limit_ns,
 			.log_fd = log,
 			.kill_group = true,
+			.no_terminal = true,
 		},
 		err);
 	if (r > 0) {

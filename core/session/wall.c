@@ -65,21 +65,43 @@ static void add_reads(const struct session *session, const struct session_wall *
 	sandbox_add(&plan->reads, "/etc/resolv.conf"); /* often a link into /run */
 }
 
-/* What the profile lists; a directory, which a / at the end says it is, is made. */
+static void add_write(struct sandbox_plan *plan, char *path)
+{
+	size_t len = strlen(path);
+	bool is_dir = len > 1 && path[len - 1] == '/';
+	while (len > 1 && path[len - 1] == '/')
+		path[--len] = '\0';
+	if (sandbox_may_change(plan, path)) /* what is there may be an agent's link to anywhere */
+		return;
+	if (is_dir)
+		(void)file_make_dirs(path, NULL); /* else it is not there */
+	sandbox_add(&plan->writes, path);
+}
+
+static int by_length(const void *a, const void *b)
+{
+	size_t x = strlen(*(char *const *)a), y = strlen(*(char *const *)b);
+	return (x > y) - (x < y);
+}
+
+/* What the profile lists; a directory, which a / at the end says it is, is made. A directory comes
+ * before what is in it. */
 static void add_writes(const struct session *session, struct sandbox_plan *plan)
 {
 	const struct profile_words *writes = &profile_values(session->host->profile)->writes;
+	AP_CLEANUP_WORDS struct ap_words paths = {NULL, 0, false};
 	for (unsigned i = 0; i < writes->n; i++) {
 		AP_CLEANUP_BUF struct ap_buf text = {0};
 		AP_CLEANUP_BUF struct ap_buf path = {0};
 		expand(session, writes->at[i], strlen(writes->at[i]), &text);
 		add_home(ap_buf_text(&text), &path);
-		while (path.len > 1 && path.data[path.len - 1] == '/') {
-			path.data[--path.len] = '\0';
-			(void)file_make_dirs(path.data, NULL); /* else it is not there */
-		}
-		sandbox_add(&plan->writes, ap_buf_text(&path));
+		ap_words_add(&paths, ap_buf_text(&path));
 	}
+	if (paths.n > 0)
+		qsort(paths.at, paths.n, sizeof *paths.at, by_length);
+	for (unsigned i = 0; i < paths.n; i++)
+		add_write(plan, paths.at[i]);
+	plan->writes.failed = plan->writes.failed || paths.failed;
 }
 
 /* The state directories of the user's pools: links in that place lead to those elsewhere. */

@@ -281,6 +281,40 @@ PY
     wait "$listener" || true
 }
 
+@test "a link that an agent has made where its profile lets it write lets it write nowhere else" {
+    mkdir "$HOME/own" "$HOME/data/other"
+    printf 'like = bash\nwrite = ~/own/state\nwrite = ~/own/\nwrite = ~/own/deep/er/\n' >"$DIR/test.conf"
+    echo mine >"$HOME/own/state"
+    lease -o "program_profile=$DIR/test.conf" -- bash
+    allows 'echo new >~/own/state'
+    allows 'rm -r ~/own/state ~/own/deep; ln -s ~/data/known ~/own/state && ln -s ~/data ~/own/deep'
+    echo restart >"$JOB/ctl"
+    await value_is "$JOB/activity" ready
+    refuses 'echo new >~/own/state'
+    refuses 'touch ~/data/er/new'
+    assert_equal "$(cat "$HOME/data/known")" known
+    assert [ ! -e "$HOME/data/er" ]
+}
+
+@test "a setup that runs in a sandbox has no terminal of whoever mounted" {
+    cat >"$DIR/setup" <<'END'
+import os, sys
+try:
+    os.write(os.open("/dev/tty", os.O_RDWR), b"typed by an agent\n")
+except OSError:
+    sys.exit(0)
+sys.exit("it has a terminal")
+END
+    mkdir "$POOL" "$DIR/home/bin"
+    cp "$DIR/setup" "$HOME/bin/setup"
+    script -qec "'$AGENTPOOLFS' -f -o 'state_dir=$STATE,sandbox=yes,min_pool_size=1,max_pool_size=1,setup=python3 $HOME/bin/setup' '$REPO' '$POOL'" "$DIR/typescript" >/dev/null 2>&1 </dev/null 3>&- &
+    local script=$!
+    await value_is "$POOL/stats/idle_agents" 1
+    refute grep -q 'typed by' "$DIR/typescript"
+    fusermount3 -u "$POOL"
+    wait "$script" || true
+}
+
 @test "after a kill of the daemon the program goes on in its sandbox" {
     lease
     local pid
@@ -298,6 +332,22 @@ PY
     assert_equal "$(says 'cat $AGENTPOOL_DIR/lease')" job
     echo job >"$POOL/release"
     assert_equal "$(git -C "$REPO" show agentpool/job:new)" mine
+}
+
+@test "after a kill of the daemon no link of the agent's leads what is mounted anew, nor what is unmounted" {
+    local target
+    POOL=$DIR/way/pool JOB=$DIR/way/pool/leases/job # in the agent's own /dev/shm, or /tmp
+    for target in "$HOME/.ssh" /proc/sys /proc; do
+        lease
+        assert_equal "$(says "mv $DIR/way $DIR/away && mkdir -p $POOL/agents && ln -s $target $POOL/$(readlink "$JOB" | cut -c 4-) && echo be''nt")" bent
+        crash_pool
+        mount_again 1 1 -o sandbox=yes
+        refuses "cat $HOME/.ssh/id" # behind the renewal, which is in the same lane
+        refuses ': >>/proc/sys/kernel/core_pattern'
+        assert_equal "$(says "ls -d /proc/[0-9]* | awk 'END { print (NR < 12) }'")" 1
+        unmount_pool
+        git -C "$REPO" branch -qD agentpool/job || true # it has nothing new
+    done
 }
 
 @test "a program that was left without a sandbox is ended where the mount wants one" {
