@@ -3,12 +3,16 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <fnmatch.h>
+#include <linux/audit.h>
+#include <linux/filter.h>
 #include <linux/keyctl.h>
 #include <linux/landlock.h>
 #include <linux/nsfs.h>
 #include <linux/openat2.h>
+#include <linux/seccomp.h>
 #include <sched.h>
 #include <signal.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -348,6 +352,39 @@ static void leave_abstract_sockets(void)
 	close(fd);
 }
 
+#if defined(__x86_64__)
+#define OUR_ARCH AUDIT_ARCH_X86_64
+#elif defined(__aarch64__)
+#define OUR_ARCH AUDIT_ARCH_AARCH64
+#endif
+
+/* Keeps a program of root's from the control groups of version 1, whose files root may write
+ * without any capability: in a user namespace of its own and a namespace of control groups it could
+ * mount all of the group that the daemon is in (cgroup_namespaces(7)). clone3 has its flags where
+ * no filter sees them: who is told that there is none takes clone. */
+static void leave_control_groups(void)
+{
+#ifdef OUR_ARCH
+	struct sock_filter filter[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, arch)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, OUR_ARCH, 0, 8),
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+		BPF_JUMP(BPF_JMP | BPF_JGE | BPF_K, 0x40000000, 6, 0), /* x32 */
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_clone3, 5, 0),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_unshare, 1, 0),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_clone, 0, 4),
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[0])),
+		BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, CLONE_NEWCGROUP, 0, 2),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOSYS),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+	};
+	const struct sock_fprog program = {sizeof filter / sizeof *filter, filter};
+	if (getuid() == 0 && prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) < 0)
+		die("seccomp");
+#endif
+}
+
 /* The program's terminal stays the pane's, in the pane's session, as its job control needs it.
  * TIOCSTI would let it type into that: to itself alone, as nobody else reads the pane. */
 static void __attribute__((noreturn)) run(int socket, char **argv)
@@ -357,6 +394,7 @@ static void __attribute__((noreturn)) run(int socket, char **argv)
 	tcsetpgrp(STDIN_FILENO, getpid());
 	process_reset_signals();
 	leave_abstract_sockets();
+	leave_control_groups();
 	say(socket, SAID_PROGRAM, 0);
 	execvp(argv[0], argv);
 	fprintf(stderr, "agentpoolfs: cannot run '%s': %s\n", argv[0], strerror(errno));

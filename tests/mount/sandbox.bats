@@ -296,6 +296,17 @@ PY
     assert [ ! -e "$HOME/data/er" ]
 }
 
+@test "a program of root's mounts no control groups, and has namespaces otherwise" {
+    needs_root "control groups of version 1, and its files"
+    lease
+    allows 'unshare -Um true'
+    allows 'python3 -c "import threading; t = threading.Thread(target=print); t.start(); t.join()"'
+    refuses 'unshare -UC true'
+    refuses "unshare -UmC --keep-caps sh -c 'mkdir -p /tmp/m && mount -t cgroup -o memory none /tmp/m'"
+    refuses "unshare -Um --keep-caps sh -c 'mkdir -p /tmp/m && mount -t cgroup -o memory none /tmp/m'"
+    refuses "unshare -Um --keep-caps sh -c 'mkdir -p /tmp/m && mount -t cgroup2 none /tmp/m'"
+}
+
 @test "a setup that runs in a sandbox has no terminal of whoever mounted" {
     cat >"$DIR/setup" <<'END'
 import os, sys
