@@ -108,7 +108,7 @@ LIST
     meson install -C "$build" --no-rebuild --quiet --destdir "$DIR/dest"
     run find "$DIR/dest" ! -type d -printf '%P\n'
     assert_equal "$(sort <<<"$output")" "$(everything | sed "s|^|${prefix#/}/|" | sort)"
-    assert_equal "$(find "$DIR/dest" -perm /111 ! -type d | wc -l)" 3
+    assert_equal "$(find "$DIR/dest" -perm /111 ! -type d | wc -l)" 4
     grep -q "'$prefix/bin/agentpoolfs'" "$DIR/dest$prefix/sbin/mount.fuse.agentpoolfs"
 
     git init -q "$DIR/repo"
