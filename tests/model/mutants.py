@@ -67,9 +67,11 @@ MUTANTS = [
      "\tif (slot->state == AP_AGENT_FREE)\n\t\treturn -ENOENT;\n"
      "\tif (false)\n"),
     ("who asks for a recycling while an agent is cleaned is forgotten", "machine",
-     "slot->recycle_next |= !slot->recycle && m->limits.keep_program;", "(void)0;"),
+     "slot->recycle_next |= !slot->recycle;", "(void)0;"),
     ("one that is cleaned and asked for is recycled twice", "machine",
-     "slot->recycle_next |= !slot->recycle && m->limits.keep_program;", "slot->recycle_next = true;"),
+     "slot->recycle_next |= !slot->recycle;", "slot->recycle_next = true;"),
+    ("who waits is served before the recycling that was asked for", "machine",
+     "\tif (!m->suspended) /* before anybody", "\tif (false) /* before anybody"),
     ("a state has no deadline", "machine",
      "\tslot->deadline_ns = deadline_ns;\n\twake_by(m, deadline_ns);", "\twake_by(m, deadline_ns);"),
     ("a deadline is slept over", "machine",
