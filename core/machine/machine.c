@@ -87,6 +87,12 @@ static struct machine_host *host_of(const struct machine_view *m, const struct m
 	return host_at(m, slot->host);
 }
 
+static bool lives_on(const struct machine_view *m, const struct machine_slot *slot,
+		     const struct machine_host *host)
+{
+	return slot->state != AP_AGENT_FREE && host_of(m, slot) == host;
+}
+
 static bool on_lost_host(const struct machine_view *m, const struct machine_slot *slot)
 {
 	return m->hosts[slot->host].state == AP_HOST_LOST;
@@ -1874,7 +1880,7 @@ static void host_lose(struct machine_view *m, const struct machine_host *host, i
 {
 	for (unsigned i = 0; i < m->n_slots; i++) {
 		struct machine_slot *slot = slot_at(m, i);
-		if (slot->state == AP_AGENT_FREE || host_of(m, slot) != host)
+		if (!lives_on(m, slot, host))
 			continue;
 		if (slot->state == AP_AGENT_VALIDATING)
 			slot_unreserve(m, slot, now, fx);
@@ -1898,7 +1904,7 @@ static void host_return(struct machine_view *m, const struct machine_host *host,
 	};
 	for (unsigned i = 0; i < m->n_slots; i++) {
 		struct machine_slot *slot = slot_at(m, i);
-		if (slot->state == AP_AGENT_FREE || host_of(m, slot) != host)
+		if (!lives_on(m, slot, host))
 			continue;
 		if (slot->effect) {
 			slot->deadline_ns = ap_clock_after(now, limits[slot->state]);
@@ -1919,7 +1925,7 @@ static void host_die(struct machine_view *m, const struct machine_host *host, in
 {
 	for (unsigned i = 0; i < m->n_slots; i++) {
 		struct machine_slot *slot = slot_at(m, i);
-		if (slot->state == AP_AGENT_FREE || host_of(m, slot) != host)
+		if (!lives_on(m, slot, host))
 			continue;
 		if (slot->state == AP_AGENT_VALIDATING)
 			slot_unreserve(m, slot, now, fx);

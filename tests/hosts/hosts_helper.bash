@@ -30,6 +30,20 @@ h.write("release", "job\n")'
     assert_equal "$(git -C "$REPO" show agentpool/job:made | od -An -c | tr -d ' ')" '001377\n'
 }
 
+# Leaves a connection in the background that holds the only agent by handle, and has one who waits for another.
+stays_connected() {
+    over 'greet=False
+h.call("hello", version=1)
+h.call("write", b"\n", file=h.open("acquire", "rw"))
+h.start("write", b"later\n", file=h.open("acquire", "w"))
+h.start("read", file=h.open("agents/agent-1/wait"), size=100)
+print("there", flush=True)
+h.process.wait(60)' > "$DIR/said" 3>&- &
+    await contains "$DIR/said" there
+    await value_is "$POOL/stats/waiting" 1
+    await value_is "$POOL/stats/idle_agents" 0
+}
+
 # What a round trip costs beside one without a carrier; printed, and no gate.
 prints_latency() { # NAME
     local here there CARRIED=("${CARRIER[@]}") measure='

@@ -129,14 +129,8 @@ begin_job() { # NODE
 @test "a job that is cancelled ends the connection, and what waits for it" {
     begin_job n3
     mount_pool 1 1
-    over 'greet=False
-h.call("hello", version=1)
-h.call("write", b"\n", file=h.open("acquire", "rw"))
-h.start("read", file=h.open("agents/agent-1/wait"), size=100)
-print("there", flush=True)
-h.process.wait(60)' > "$DIR/said" 3>&- &
-    await contains "$DIR/said" there
-    await value_is "$POOL/stats/idle_agents" 0
+    stays_connected
     scancel "$JOB_ID"
+    await value_is "$POOL/stats/waiting" 0
     await value_is "$POOL/stats/idle_agents" 1
 }

@@ -69,18 +69,7 @@ logins() {
 
 @test "a connection of ssh that is cut ends what waits for it, and the host" {
     mount_pool 1 1
-    local master
-    over 'greet=False
-h.call("hello", version=1)
-file = h.open("acquire", "rw")
-h.call("write", b"\n", file=file)
-h.start("write", b"later\n", file=h.open("acquire", "w"))
-h.start("read", file=h.open("agents/agent-1/wait"), size=100)
-print("there", flush=True)
-h.process.wait(60)' > "$DIR/said" 3>&- &
-    await contains "$DIR/said" there
-    await value_is "$POOL/stats/waiting" 1
-    await value_is "$POOL/stats/idle_agents" 0
+    stays_connected
     ssh -F "$DIR/ssh_config" -O exit far
     await value_is "$POOL/stats/waiting" 0
     await value_is "$POOL/stats/idle_agents" 1
